@@ -14,8 +14,8 @@ import grpc
 from deviceops.memory.v1 import memory_service_pb2
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
-from server.blobs import BlobMethods
 from server.errors import ErrorInterceptor
+from server.memory.blobs import BlobMethods
 from server.register import register
 
 

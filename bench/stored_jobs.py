@@ -20,14 +20,14 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve
 from domains.model.catalogue import Catalogue
 from domains.model.roots import Roots
-from domains.processing.instant import Instant
-from domains.processing.job import Job, JobOptions
-from domains.processing.job_event import GenerationResult, Started, Succeeded
-from domains.processing.job_queue import JobQueue
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import GenerateWork, LoadWork
-from domains.processing.live_job import receipt_of
+from domains.processing.jobs.event import GenerationResult, Started, Succeeded
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork, LoadWork
+from domains.processing.jobs.live_job import receipt_of
+from domains.processing.jobs.store import JobStore
+from domains.processing.lanes.queue import JobQueue
 from domains.storage import open_database
 from tests.server.harness import RunningServer
 

@@ -31,45 +31,45 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
-from domains.processing.board import Board
-from domains.processing.device_figures import MeasuredFigures
-from domains.processing.dispatch import Dispatcher
-from domains.processing.expiry import Expiry
+from domains.processing.devices.figures import MeasuredFigures
+from domains.processing.dispatcher import Dispatcher
 from domains.processing.front import FrontRunners
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner
-from domains.processing.job_admission import JobAdmission
-from domains.processing.job_queue import JobQueue
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.model_use import needed_bytes
-from domains.processing.preview_wishes import PreviewWishes
+from domains.processing.jobs.expiry import Expiry
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.jobs.store import JobStore
+from domains.processing.lanes.board import Board
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.job_admission import JobAdmission
+from domains.processing.memory.model_use import needed_bytes
 from domains.processing.submit import Submissions
-from domains.processing.unload import Unloading
+from domains.processing.workers.unload import Unloading
 from server import log, reflection, scrub
-from server.announce import Announcer
 from server.background import Background
-from server.device import DeviceServicer
-from server.device_parts import DeviceParts
+from server.device.hardware import Hardware
+from server.device.parts import DeviceParts
+from server.device.servicer import DeviceServicer
 from server.errors import ErrorInterceptor
-from server.hardware import Hardware
 from server.health import Health
-from server.inference import InferenceServicer
-from server.job_messages import JobView
+from server.inference.servicer import InferenceServicer
 from server.lifetime import take_children_along
 from server.listen import listen, options
-from server.memory import MemoryServicer
-from server.memory_parts import MemoryParts
-from server.model import ModelServicer
-from server.nodes import OwnNode
+from server.memory.parts import MemoryParts
+from server.memory.servicer import MemoryServicer
+from server.model.servicer import ModelServicer
 from server.once import Once
-from server.postprocessing import PostprocessingServicer
-from server.processing import ProcessingServicer
+from server.postprocessing.servicer import PostprocessingServicer
+from server.processing.announce import Announcer
+from server.processing.job_messages import JobView
+from server.processing.nodes import OwnNode
+from server.processing.servicer import ProcessingServicer
+from server.processing.status import DEPENDS, SystemView
+from server.processing.watch import Watching
 from server.register import missing, register
 from server.settings import Settings
-from server.status import DEPENDS, SystemView
-from server.watch import Watching
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0

@@ -14,7 +14,7 @@ from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
 from domains.failure import Failure
 from domains.labels import Labels, label_violations
 from domains.measurement import LatencySummary
-from domains.processing.job import JobOptions
+from domains.processing.jobs.job import JobOptions
 from domains.progress import Degraded
 from domains.reasons import NATURE_OF, Domain, Severity
 from server.errors import code_of

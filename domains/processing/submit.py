@@ -15,12 +15,12 @@ from domains.memory.blobs.transfer_request import TransferRequest, check_transfe
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.attachments import Attachments
-from domains.processing.job import Job, JobOptions
-from domains.processing.job_queue import JobQueue
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
-from domains.processing.memory_care import device_of
+from domains.processing.jobs.callers import Attachments
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.care import device_of
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0

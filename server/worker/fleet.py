@@ -10,10 +10,10 @@ from domains.device.telemetry import ALWAYS
 from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import DeviceOpsError
 from domains.model.loaded import LoadedModels
-from domains.processing.lane import Lane
-from domains.processing.lanes import Lanes
+from domains.processing.lanes.lane import Lane
+from domains.processing.lanes.lanes import Lanes
 from server.background import Spawn
-from server.simulated import Simulation
+from server.device.simulated import Simulation
 from server.worker.keeper import WorkerKeeper
 from server.worker.life import Launcher
 from server.worker.link import WorkerLink

@@ -4,7 +4,7 @@ import time
 
 from domains.inference.outcome import ImageReady
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, Show, StopCall
-from domains.processing.worker import Report
+from domains.processing.workers.worker import Report
 from server.stdio import command as frames
 from server.stdio.ending import Code
 from server.stdio.peer import FramePeer

@@ -10,8 +10,8 @@ import structlog
 
 from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
-from domains.processing.lane import Lane
-from domains.processing.worker import WorkerGone
+from domains.processing.lanes.lane import Lane
+from domains.processing.workers.worker import WorkerGone
 from server.worker.life import Launcher, WorkerLife
 from server.worker.link import WorkerLink
 from server.worker.listener import WorkerListener

@@ -9,8 +9,8 @@ from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import InternalError
 from domains.inference.generation import Previews
 from domains.inference.outcome import Failed, ImageReady
-from domains.processing.ask import error_of
-from domains.processing.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
+from domains.processing.workers.ask import error_of
+from domains.processing.workers.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
 from domains.stop import Stop
 from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
@@ -20,7 +20,7 @@ from server.worker.image_frames import ImagePieces
 
 
 class WorkerLink:
-    """Implements `domains.processing.worker.Worker` over frames."""
+    """Implements `domains.processing.workers.worker.Worker` over frames."""
 
     def __init__(self, channel: FrameChannel, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
         """`end` kills the process, for a reason; `on_fault` gets each scripted fault's index before it takes effect."""

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from domains.errors import DeviceOpsError
-from domains.processing.lane import Lane
+from domains.processing.lanes.lane import Lane
 from server.worker.link import WorkerLink
 
 

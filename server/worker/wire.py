@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from domains.device.simulated.fault_counts import SimSetup
-from domains.processing.worker import Order, PreviewOrder, Report
+from domains.processing.workers.worker import Order, PreviewOrder, Report
 from domains.stop import Stop, StopKind
 
 DESCRIBE: Final = "/deviceops.worker/Describe"

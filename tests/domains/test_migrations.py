@@ -10,10 +10,10 @@ import pytest
 from domains import storage
 from domains.errors import ErrorReason, FailedPrecondition, ResourceExhausted
 from domains.migrations import MIGRATIONS
-from domains.processing.job import Job
-from domains.processing.job_rows import UnreadableRow
-from domains.processing.job_store import JobStore
-from domains.processing.kinds import ScanWork
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import ScanWork
+from domains.processing.jobs.rows import UnreadableRow
+from domains.processing.jobs.store import JobStore
 
 
 def tables(database: sqlite3.Connection) -> list[tuple[str, ...]]:

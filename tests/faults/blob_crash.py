@@ -22,10 +22,10 @@ from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
 from domains.processing.front.transfer import TransferRunner
-from domains.processing.job import JobOptions
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import TransferWork
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import TransferWork
+from domains.processing.jobs.store import JobStore
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, sha, some_bytes, uploaded

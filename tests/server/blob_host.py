@@ -16,8 +16,8 @@ from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
-from server.blobs import BlobMethods
 from server.errors import ErrorInterceptor
+from server.memory.blobs import BlobMethods
 from server.register import register
 
 

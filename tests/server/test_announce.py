@@ -10,10 +10,10 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk
 from domains.memory.pools.reservations import Reservations
-from domains.processing.job import JobOptions
-from domains.processing.job_event import Interrupted, Started
-from domains.processing.kinds import LoadWork
-from server.announce import Announcer
+from domains.processing.jobs.event import Interrupted, Started
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import LoadWork
+from server.processing.announce import Announcer
 from tests.domains.memory.scripted_pool import ScriptedPool, ScriptedReclaimer
 from tests.domains.processing.scripted_worker import Floor
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from deviceops.device.v1 import device_service_pb2
-from server.device import DeviceServicer
+from server.device.servicer import DeviceServicer
 from tests.domains.processing.scripted_worker import Floor
 
 

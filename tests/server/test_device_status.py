@@ -22,7 +22,7 @@ from domains.errors import ErrorReason, NotFound
 from domains.failure import Failure
 from domains.measurement import LatencySummary
 from server import convert
-from server.device_status import DeviceStatusMethods, to_status
+from server.device.status import DeviceStatusMethods, to_status
 from server.errors import ErrorInterceptor
 from server.register import register
 from tests.domains.device.fake_nvml import cpu_device

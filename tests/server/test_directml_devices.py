@@ -8,11 +8,11 @@ import pytest
 from deviceops.device.v1 import device_pb2
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
-from server import hardware
 from server.background import Background
-from server.device_messages import to_device
-from server.device_parts import DeviceParts
-from server.hardware import Hardware
+from server.device import hardware
+from server.device.hardware import Hardware
+from server.device.messages import to_device
+from server.device.parts import DeviceParts
 from server.settings import Settings
 from tests.domains.device.fake_dxcore import FakeDxCore, gpu, luid
 from tests.domains.processing.scripted_worker import Floor

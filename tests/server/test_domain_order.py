@@ -3,7 +3,7 @@
 from graphlib import TopologicalSorter
 
 from deviceops.common.v1 import domain_pb2
-from server.status import DEPENDS
+from server.processing.status import DEPENDS
 
 
 def test_domains_stand_on_each_other_without_a_cycle_the_devices_below_all() -> None:

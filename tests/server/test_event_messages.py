@@ -3,7 +3,7 @@
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from domains.events import EventDomain, Severity, SystemEvent
-from server.event_messages import accepts
+from server.processing.event_messages import accepts
 
 
 def test_a_severity_lets_through_itself_and_worse() -> None:

@@ -28,9 +28,9 @@ from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation_queue import ReservationQueue
 from domains.memory.pools.reservations import Reservations
 from server.errors import ErrorInterceptor
-from server.memory_pools import PoolMethods
+from server.memory.pools import PoolMethods
+from server.memory.reservations import ReservationMethods
 from server.register import register
-from server.reservations import ReservationMethods
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -17,14 +17,14 @@ from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from deviceops.processing.v1 import processing_service_pb2
 from domains import limits
 from domains.events import EventLog
-from domains.processing.job import JobOptions
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import ScanWork
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import ScanWork
+from domains.processing.jobs.store import JobStore
 from domains.storage import open_database
 from server import paging
-from server.job_messages import JobView
-from server.processing import ProcessingServicer
+from server.processing.job_messages import JobView
+from server.processing.servicer import ProcessingServicer
 from tests.server.blob_host import hosted
 from tests.server.test_memory_pools import serving
 

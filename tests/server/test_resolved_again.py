@@ -9,8 +9,8 @@ from domains.inference.generation import EncodeOptions, Generation, ManifestDeta
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 from domains.model.model import Model, ModelState
-from domains.processing.job_event import GenerationResult
-from server.generation_messages import from_generation, to_resolved
+from domains.processing.jobs.event import GenerationResult
+from server.inference.generation_messages import from_generation, to_resolved
 
 SEEDS = st.integers(*limits.SEED)
 EDGES = st.integers(limits.EDGE_PX[0] // 8, limits.EDGE_PX[1] // 8).map(lambda edge: edge * 8)

@@ -11,10 +11,10 @@ import psutil
 from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.errors import DeviceOpsError, ErrorReason
-from domains.processing.lane import Lane
+from domains.processing.lanes.lane import Lane
 from domains.storage import Durability
+from server.processing.status import SystemView
 from server.settings import Settings
-from server.status import SystemView
 from server.stdio.child import ChildProcess
 from server.worker.command import WorkerStart
 from server.worker.keeper import KeeperState, WorkerKeeper

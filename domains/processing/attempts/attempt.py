@@ -19,28 +19,28 @@ from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model
-from domains.processing.attempts.ending import end_of
 from domains.processing.attempts.following import Following
-from domains.processing.attempts.left import Broken, Halted, Left, WorkerDeath
 from domains.processing.attempts.time_limits import TimeLimits
+from domains.processing.attempts.unless_set import unless_set
 from domains.processing.front import FrontRunners, FrontTask
-from domains.processing.instant import Instant
-from domains.processing.job import Job
-from domains.processing.job_event import Started
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import DeviceWork, UnreadableWork
-from domains.processing.kinds.entry import Supplies
-from domains.processing.lane import Lane
-from domains.processing.preview_wishes import PreviewWishes
-from domains.processing.unless_set import unless_set
-from domains.processing.worker import Worker, WorkerGone, WorkerStalled
+from domains.processing.jobs.ending import end_of
+from domains.processing.jobs.event import Started
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import DeviceWork, UnreadableWork
+from domains.processing.jobs.kinds.entry import Supplies
+from domains.processing.jobs.left import Broken, Halted, Left, WorkerDeath
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.lanes.lane import Lane
+from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
 
 _log = structlog.get_logger()
 
 
 class MemoryForJobs(Protocol):
-    """The memory that attempts need. `domains.processing.job_admission.JobAdmission` is the real one."""
+    """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
     def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
         """Hold what a job is known to need on a device, once there is room for it. Raises why there never will be."""

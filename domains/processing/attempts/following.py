@@ -9,16 +9,16 @@ from domains.failure import Failure
 from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded import LoadedModel, LoadedModels
-from domains.processing.attempts.left import Broken, Done, Halted
 from domains.processing.attempts.pictures import Pictures
 from domains.processing.attempts.progress_rate import ProgressRate
-from domains.processing.attempts.stall_limit import stall_limit
 from domains.processing.attempts.time_limits import TimeLimits
-from domains.processing.job_event import JobResult
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import DeviceWork, GenerateWork
-from domains.processing.kinds.entry import Told
-from domains.processing.worker import Benchmarked, ModelLoaded, Order, Report, Worker, WorkerGone
+from domains.processing.jobs.event import JobResult
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import DeviceWork, GenerateWork
+from domains.processing.jobs.kinds.entry import Told
+from domains.processing.jobs.left import Broken, Done, Halted
+from domains.processing.workers.stall_limit import stall_limit
+from domains.processing.workers.worker import Benchmarked, ModelLoaded, Order, Report, Worker, WorkerGone
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 from domains.inference.outcome import ImageReady
 from domains.memory.blobs.store import BlobStore
-from domains.processing.job_event import GeneratedImage, GenerationResult, OutputReady
-from domains.processing.jobs import Jobs
+from domains.processing.jobs.event import GeneratedImage, GenerationResult, OutputReady
+from domains.processing.jobs.jobs import Jobs
 
 
 class Pictures:

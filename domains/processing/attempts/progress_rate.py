@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from domains.processing.job_event import Moved
+from domains.processing.jobs.event import Moved
 from domains.progress import Progressed, Stage
 
 _AFTER_STEPS = 1

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from domains.errors import ErrorReason
-from domains.processing.job import JobOptions
+from domains.processing.jobs.job import JobOptions
 from domains.stop import Stop, StopKind
 
 

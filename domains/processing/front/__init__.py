@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from domains.processing.attempts.left import Done, Halted
-from domains.processing.front.task import FrontTask
-from domains.processing.kinds import ResetWork, ScanWork, TransferWork
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.jobs.kinds import ResetWork, ScanWork, TransferWork
+from domains.processing.jobs.left import Done, Halted
 
 __all__ = ["FrontRunners", "FrontTask"]
 

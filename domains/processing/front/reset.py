@@ -9,16 +9,16 @@ from domains.device.health import HealthDepth, Verdict
 from domains.device.record import DeviceView
 from domains.errors import ErrorReason, FailedPrecondition, InternalError, NotSupported
 from domains.model.loaded import LoadedModels
-from domains.processing.ask import ask
-from domains.processing.attempts.left import Done, Halted
-from domains.processing.attempts.stall_limit import stall_limit
-from domains.processing.device_care import DeviceCare
-from domains.processing.front.task import FrontTask
-from domains.processing.job_event import ResetReport, ResetResult
-from domains.processing.kinds import ResetWork
-from domains.processing.lane import Lane
-from domains.processing.lanes import Lanes
-from domains.processing.worker import Emptied, EmptyOrder, WorkerStalled, order_id
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.devices.care import DeviceCare
+from domains.processing.jobs.event import ResetReport, ResetResult
+from domains.processing.jobs.kinds import ResetWork
+from domains.processing.jobs.left import Done, Halted
+from domains.processing.lanes.lane import Lane
+from domains.processing.lanes.lanes import Lanes
+from domains.processing.workers.ask import ask
+from domains.processing.workers.stall_limit import stall_limit
+from domains.processing.workers.worker import Emptied, EmptyOrder, WorkerStalled, order_id
 from domains.progress import Stage, StageStarted
 
 _READY_S = 120.0

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from domains.model.catalogue import Catalogue
-from domains.processing.attempts.left import Done, Halted
-from domains.processing.front.task import FrontTask
-from domains.processing.job_event import ScanResult
-from domains.processing.kinds import ScanWork
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.jobs.event import ScanResult
+from domains.processing.jobs.kinds import ScanWork
+from domains.processing.jobs.left import Done, Halted
 from domains.progress import Progressed, Stage, StageStarted
 
 

@@ -14,13 +14,13 @@ from domains.memory.blobs.blob import BlobOrigin
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
 from domains.memory.blobs.transfer_request import TransferRequest
-from domains.processing.attempts.left import Done, Halted
-from domains.processing.front.task import FrontTask
-from domains.processing.job import Job
-from domains.processing.job_event import TransferResult
-from domains.processing.job_state import AT_REST, JobState
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import TransferWork
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.jobs.event import TransferResult
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import TransferWork
+from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.state import AT_REST, JobState
 from domains.progress import Progressed, Stage, StageStarted, Unit
 
 

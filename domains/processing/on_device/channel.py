@@ -6,7 +6,7 @@ import msgspec
 
 from domains.device.simulated.fault_counts import SimSetup
 from domains.inference.generation import Previews
-from domains.processing.worker import Order, Report
+from domains.processing.workers.worker import Order, Report
 from domains.stop import Stop
 
 

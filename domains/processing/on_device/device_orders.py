@@ -10,7 +10,7 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.on_device import allocator
 from domains.memory.on_device.device_blobs import DeviceBlobs
 from domains.processing.on_device.served_device import ServedDevice
-from domains.processing.worker import (
+from domains.processing.workers.worker import (
     AllocateBlobOrder,
     Benchmarked,
     BenchmarkOrder,

@@ -10,7 +10,7 @@ from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import Failed, Finished, Stopped
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
-from domains.processing.worker import ModelLoaded, Report
+from domains.processing.workers.worker import ModelLoaded, Report
 from domains.progress import Progressed, Stage, StageStarted, StageTiming, Unit
 
 _REPORT_S = 0.1

@@ -19,7 +19,7 @@ from domains.processing.on_device.inbox import SERVER_LEFT, Inbox
 from domains.processing.on_device.model_loads import ModelLoads
 from domains.processing.on_device.refusal import failed, renamed
 from domains.processing.on_device.served_device import ServedDevice
-from domains.processing.worker import (
+from domains.processing.workers.worker import (
     Described,
     EmptyOrder,
     FaultStruck,

@@ -22,19 +22,19 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
-from domains.processing.board import Board
-from domains.processing.dispatch import Dispatcher
+from domains.processing.dispatcher import Dispatcher
 from domains.processing.front import FrontRunners
-from domains.processing.job import Job, JobOptions
-from domains.processing.job_event import JobEvent
-from domains.processing.job_queue import JobQueue
-from domains.processing.job_state import JobState
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.kinds import GenerateWork
-from domains.processing.lane import Lane
-from domains.processing.preview_wishes import PreviewWishes
-from domains.processing.worker import Order, Report, WorkerGone
+from domains.processing.jobs.event import JobEvent
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.jobs.state import JobState
+from domains.processing.jobs.store import JobStore
+from domains.processing.lanes.board import Board
+from domains.processing.lanes.lane import Lane
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.progress import Receipt, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.device.test_devices import a_device

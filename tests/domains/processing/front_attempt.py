@@ -5,10 +5,10 @@ from typing import Any, cast
 from domains.draining import Draining
 from domains.processing.attempts.attempt import Attempt, AttemptTools
 from domains.processing.front import FrontRunners
-from domains.processing.job import Job
-from domains.processing.jobs import Jobs
-from domains.processing.lane import Lane
-from domains.processing.preview_wishes import PreviewWishes
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.lanes.lane import Lane
 from tests.domains.processing.dispatch_bench import Memory
 
 _NONE = cast(Any, None)

@@ -15,14 +15,14 @@ from domains.events import EventLog, SystemEvent
 from domains.inference.generation import Previews
 from domains.model.loaded import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
-from domains.processing.board import Board
 from domains.processing.front import FrontRunners
-from domains.processing.job_queue import JobQueue
-from domains.processing.job_store import JobStore
-from domains.processing.jobs import Jobs
-from domains.processing.lane import Lane
-from domains.processing.preview_wishes import PreviewWishes
-from domains.processing.worker import Order, Report, WorkerGone
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.jobs.store import JobStore
+from domains.processing.lanes.board import Board
+from domains.processing.lanes.lane import Lane
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.stop import Stop
 from tests.domains.processing.dispatch_bench import NO_RUNNERS, Memory, a_dispatcher
 
@@ -44,7 +44,7 @@ def a_device(device_id: str = "sim-0") -> Device:
 
 
 class ScriptedWorker:
-    """`domains.processing.worker.Worker`: says nothing by itself."""
+    """`domains.processing.workers.worker.Worker`: says nothing by itself."""
 
     def __init__(self, device: Device) -> None:
         self.device = device

@@ -7,7 +7,7 @@ from domains.device.simulated.fault_counts import SimSetup
 from domains.device.simulated.script import SimDevice
 from domains.inference.generation import Previews
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, Show, StopCall
-from domains.processing.worker import MeasureOrder, PreviewOrder
+from domains.processing.workers.worker import MeasureOrder, PreviewOrder
 from domains.stop import Stop, StopKind
 from server.stdio import command as frames
 from server.stdio.ending import Code, EndKind, PipeEnd

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from domains.inference.outcome import Finished, ImageReady
-from domains.processing.worker import MeasureOrder
+from domains.processing.workers.worker import MeasureOrder
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
 from server.stdio.frames import MAX_BODY_BYTES

@@ -14,7 +14,7 @@ from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, StopCall
 from domains.processing.on_device.orders import OrderLoop
-from domains.processing.worker import (
+from domains.processing.workers.worker import (
     Described,
     LoadOrder,
     Measured,

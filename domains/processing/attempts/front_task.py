@@ -1,0 +1,36 @@
+"""One attempt at work of the front process, as its runner sees it."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from domains.processing.attempts.progress_rate import ProgressRate
+from domains.processing.attempts.unless_set import unless_set
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.progress import Progressed, StageStarted
+
+Result = TypeVar("Result")
+
+
+class FrontTask:
+    """Tells reports, and knows of a request to stop."""
+
+    def __init__(self, job: Job, jobs: Jobs, stopping: asyncio.Event) -> None:
+        """`job`: as it was when the attempt began; `stopping`: set when it is asked to stop."""
+        self.job = job
+        self._jobs = jobs
+        self._stopping = stopping
+        self._rate = ProgressRate()
+
+    def tell(self, report: StageStarted | Progressed) -> None:
+        """An event of the job."""
+        self._jobs.record(self.job.id, self._rate.at(report) if isinstance(report, Progressed) else report)
+
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping.is_set()
+
+    async def unless_stopped(self, work: Awaitable[Result]) -> Result | None:
+        """What the work gives. None: the job was asked to stop, and the work broke off where it waited."""
+        return await unless_set(self._stopping, work)

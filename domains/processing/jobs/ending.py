@@ -1,0 +1,71 @@
+"""How an attempt ends: the one place that decides it, from the job, the request to stop it and what was left of its work.
+
+A request to stop decides only where the work was not done and did not break by itself. The strongest counts: a
+cancellation goes before the end of the job's time, and that before a preemption.
+"""
+
+from domains.failure import Failure
+from domains.processing.jobs.crash import after_death
+from domains.processing.jobs.event import Cancelled, Failed, Interrupted, Succeeded
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.left import Broken, Done, Halted, Left, WorkerDeath
+from domains.processing.jobs.live_job import receipt_of
+from domains.progress import Receipt
+from domains.stop import Stop, StopKind
+
+End = Succeeded | Failed | Cancelled | Interrupted
+"""What ends an attempt."""
+
+
+def end_of(job: Job, stop: Stop | None, left: Left, now: Instant) -> End:
+    """The event to record. `stop`: the strongest request that came before the end; None: there was none."""
+    match left:
+        case Done():
+            return Succeeded(result=left.result, receipt=receipt_of(job, now, left.receipt))
+        case Broken():
+            result = left.result or job.result
+            return Failed(failure=left.failure, receipt=receipt_of(job, now, left.receipt), result=result)
+        case Halted():
+            return _stopped(job, stop or _told(left), left, now)
+        case WorkerDeath():
+            if stop is not None and stop.final:
+                # It was to stop, and it has: its process is gone.
+                return _stopped(job, stop, Halted(), now)
+            return after_death(job, left, now)
+
+
+def _told(halted: Halted) -> Stop:
+    assert halted.proof is not None, "work that no worker has heard of is stopped by the front alone"
+    return halted.proof.stop
+
+
+def _stopped(job: Job, stop: Stop, halted: Halted, now: Instant) -> Failed | Cancelled | Interrupted:
+    proof = halted.proof
+    receipt = receipt_of(job, now, proof.receipt if proof else Receipt())
+    result = halted.result or job.result
+    match stop.kind:
+        case StopKind.CANCEL:
+            return Cancelled(
+                stage=proof.stage if proof else job.stage,
+                latency_s=_latency_s(stop, halted, now),
+                cause=stop.cause,
+                freed_bytes=proof.freed_bytes if proof else None,
+                receipt=receipt,
+                result=result,
+            )
+        case StopKind.TIME_UP:
+            assert stop.reason is not None, "the end of a job's time says which time it was"
+            taken = ("stopped",) if proof else ()
+            failure = Failure(reason=stop.reason, message=stop.cause, facts=stop.facts, actions_taken=taken)
+            return Failed(failure=failure, receipt=receipt, result=result)
+        case StopKind.PREEMPT:
+            assert stop.reason is not None, "a preemption says what the job gives way to"
+            return Interrupted(reason=stop.reason, message=stop.cause)
+
+
+def _latency_s(stop: Stop, halted: Halted, now: Instant) -> float:
+    """Between the request and the moment when nothing of the job ran any more."""
+    if stop.asked_s is not None:
+        return now.monotonic_s - stop.asked_s
+    return halted.proof.latency_s if halted.proof else 0.0

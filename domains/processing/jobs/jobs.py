@@ -1,0 +1,241 @@
+"""Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
+
+import asyncio
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.processing.jobs.ending import end_of
+from domains.processing.jobs.event import (
+    Cancelling,
+    Interrupted,
+    JobEvent,
+    Started,
+)
+from domains.processing.jobs.filter import JobFilter
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job, JobOptions, ListedJob
+from domains.processing.jobs.kinds import Work
+from domains.processing.jobs.left import Halted
+from domains.processing.jobs.live_job import LiveJob
+from domains.processing.jobs.recorder import JobRecorder
+from domains.processing.jobs.rows import UnreadableRow, as_listed
+from domains.processing.jobs.state import AT_REST, JobState, check_move
+from domains.processing.jobs.store import JobStore
+from domains.requests import NEW, Asked, Known, Requests
+from domains.stop import Stop, StopKind, stronger
+
+_ENDED_KEPT = 256
+"""Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
+
+_log = structlog.get_logger()
+
+
+class Jobs:
+    """The jobs of one state folder. One event loop; no thread may touch it."""
+
+    def __init__(self, store: JobStore, keep_s: float) -> None:
+        self._store = store
+        self._recorder = JobRecorder(store, keep_s)
+        self._last_inherited = store.last_number()
+        self._live: dict[str, LiveJob] = {}
+        self._ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._queued: set[str] = set()
+        """Ids of the live jobs that are QUEUED."""
+        self.listeners: list[Callable[[Job], None]] = []
+        """Called after every change of a job's state; what runs jobs listens here."""
+        self.requests: Requests[Job] = Requests(self._recall)
+        """Those that made a job."""
+
+    def recover(self) -> list[Job]:
+        """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
+        for job_id in self._store.unfinished():
+            live = self._take_up(job_id)
+            job = live.job
+            if job.state is JobState.CANCELLING:
+                self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
+            elif job.state in (JobState.RUNNING, JobState.PAUSING):
+                message = "the server went away and was started again"
+                self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
+            else:
+                # It waits, or could not be read; listeners have not heard of it yet.
+                self._changed(job)
+        return [live.job for live in self._live.values()]
+
+    def submit(self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> tuple[Job, bool]:
+        """Store a job, or answer the one that the same request made; the second value says whether it is new."""
+        if (earlier := self.requests.known(asked)) is not None:
+            return earlier, False
+        job = self.draft(work, options, asked, detached=detached)
+        live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
+        self._changed(live.job)
+        return live.job, True
+
+    @staticmethod
+    def draft(work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
+        """The job that `submit` would store."""
+        return Job(
+            id=f"job-{uuid.uuid4().hex[:16]}",
+            request_id=asked.request_id,
+            request_digest=asked.digest,
+            work=work,
+            options=options,
+            detached=detached,
+            state=JobState.QUEUED,
+            create_time_s=time.time(),
+            last_sequence=1,
+        )
+
+    def knows(self, job_id: str) -> bool:
+        """Whether there is such a job, running or ended."""
+        return job_id in self._live or self._store.has(job_id)
+
+    def ids(self) -> set[str]:
+        """Of all jobs, running or ended."""
+        return self._store.ids()
+
+    def inherited(self, job: Job) -> bool:
+        """Whether an earlier process has stored the job."""
+        return job.number <= self._last_inherited
+
+    def _recall(self, asked: Asked) -> Known[Job] | None:
+        """What a request made, as it stands now; on disk with the job itself."""
+        job_id = self._store.by_request(asked.request_id)
+        job = job_id and self.get(job_id)
+        return Known(digest=job.request_digest, answer=job, facts={"job_id": job.id}) if job else None
+
+    def get(self, job_id: str) -> Job:
+        """The job as it stands now; NOT_FOUND otherwise."""
+        return self.live(job_id).job
+
+    def find(self, job_id: str) -> Job | None:
+        """The job as it stands now; None: there is none (any more)."""
+        if found := self._live.get(job_id) or self._ended.get(job_id):
+            return found.job
+        job = self._store.get(job_id)
+        return self._take_up(job_id).job if isinstance(job, UnreadableRow) else job
+
+    def live(self, job_id: str) -> LiveJob:
+        """The job with its journal, from memory or from disk."""
+        found = self._live.get(job_id) or self._ended.get(job_id)
+        return found if found is not None else self._take_up(job_id)
+
+    def _take_up(self, job_id: str) -> LiveJob:
+        """A job from disk, into memory."""
+        found = self._store.load(job_id)
+        if found is None:
+            message = f"there is no job {job_id!r}; it may have been deleted or have expired"
+            raise NotFound(message, ErrorReason.JOB_NOT_FOUND, job_id=job_id)
+        live = self._recorder.take_up(found)
+        if live.job.state.ended:
+            self._remember(live)
+        else:
+            self._live[job_id] = live
+        return live
+
+    def record(self, job_id: str, event: JobEvent) -> Job:
+        """Add an event to a job's journal and bring the job to the state that follows. The one way a job changes."""
+        live = self._live.get(job_id)
+        if live is None:
+            raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
+        self._recorder.record(live, event)
+        if isinstance(event, Interrupted):
+            # What the attempt was asked is done.
+            live.stop = None
+        if live.job.state.ended:
+            self._end(live)
+        if live.job.state is not JobState.RUNNING or isinstance(event, Started):
+            self._changed(live.job)
+        return live.job
+
+    def expired(self, limit: int = 100) -> list[str]:
+        """Ended jobs that have been kept long enough; the caller deletes them."""
+        return self._store.expired(time.time(), limit)
+
+    def _changed(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self._queued.add(job.id)
+        else:
+            self._queued.discard(job.id)
+        for listener in self.listeners:
+            listener(job)
+
+    def _end(self, live: LiveJob) -> None:
+        live.journal.close()
+        del self._live[live.job.id]
+        self._remember(live)
+
+    def _remember(self, live: LiveJob) -> None:
+        self._ended[live.job.id] = live
+        while len(self._ended) > _ENDED_KEPT:
+            oldest = next((job_id for job_id in self._ended if not self._recorder.owes(job_id)), None)
+            if oldest is None:
+                return
+            del self._ended[oldest]
+
+    def store_ends(self) -> None:
+        """Store the ends of jobs for which the disk had no room, if it has some now."""
+        self._recorder.store_ends()
+
+    async def keep_ends_stored(self, every_s: float) -> None:
+        """Try it now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.store_ends()
+
+    def cancel(self, job_id: str, cause: str = "") -> Job:
+        """Ask a job to stop. Cancelling one that was asked already or has been cancelled changes nothing."""
+        live = self.live(job_id)
+        state = live.job.state
+        if state in (JobState.CANCELLING, JobState.CANCELLED):
+            return live.job
+        stop = Stop(kind=StopKind.CANCEL, cause=cause, asked_s=time.monotonic())
+        if state in AT_REST:
+            return self._end_at_rest(live, stop)
+        check_move(job_id, state, JobState.CANCELLING)
+        live.stop = stronger(live.stop, stop)
+        return self.record(job_id, Cancelling(cause=cause))
+
+    def waited_too_long(self, job_id: str, limit_s: float) -> Job:
+        """End a job that no device has taken in time."""
+        message = f"waited longer than its queue_timeout of {limit_s:g} s; give it more time, or a higher priority"
+        facts = {"queue_timeout_s": f"{limit_s:g}"}
+        stop = Stop(kind=StopKind.TIME_UP, cause=message, reason=ErrorReason.QUEUE_TIMEOUT, facts=facts)
+        return self._end_at_rest(self.live(job_id), stop)
+
+    def _end_at_rest(self, live: LiveJob, stop: Stop) -> Job:
+        """End a job of which no worker has anything; what it had made before stays its result."""
+        return self.record(live.job.id, end_of(live.job, stop, Halted(), Instant.now()))
+
+    def delete(self, job_id: str) -> None:
+        """Forget an ended job and its journal."""
+        job = self.get(job_id)
+        if not job.state.ended:
+            message = f"job {job_id} is {job.state}; cancel it first and wait for its end"
+            raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, job_id=job_id, state=job.state)
+        self._store.delete(job_id)
+        self._recorder.forget(job_id)
+        self._ended.pop(job_id, None)
+
+    def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[Sequence[ListedJob], int | None]:
+        """Up to `limit` jobs that the filter accepts, newest first, and where the next page begins (None: the end).
+
+        A page can be empty and not the last: a call looks at a bounded number of jobs.
+        """
+        page = self._store.page(wanted, before, limit, self._recorder.owed())
+        return [job for job in map(self._listed, page.rows) if wanted.accepts(job)], page.place
+
+    def _listed(self, row: ListedJob | UnreadableRow) -> ListedJob:
+        """A job as it stands now; one that cannot be read has failed."""
+        job_id = row.id if isinstance(row, ListedJob) else row.record.id
+        if live := self._live.get(job_id) or self._ended.get(job_id):
+            return as_listed(live.job)
+        return row if isinstance(row, ListedJob) else as_listed(self._take_up(job_id).job)
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that have not ended, oldest first."""
+        return [live.job for live in self._live.values()]

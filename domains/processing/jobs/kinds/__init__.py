@@ -1,0 +1,53 @@
+"""The kinds of work, one module each: all that the queue, the attempts and the lists need to know of a kind.
+
+entry.py             what an entry has; the type checker holds that each has all of it
+generate.py          make pictures: a device
+load_model.py        bring a model onto a device: a device
+benchmark_device.py  measure a device: a device, alone
+scan_models.py       look for models: the front process
+reset_device.py      bring a device back to a clean state: the front process
+transfer_blob.py     copy or move a blob's bytes: the front process
+unreadable.py        what another version of the server stored: never runs
+assets.py            the models that work needs, each with its role
+
+What runs on the front process has its hands in `domains.processing.front`; how a kind looks in the contract is the one
+entry of `server.processing.servicer.job_kinds`.
+"""
+
+from typing import get_args
+
+from domains.processing.jobs.kinds.benchmark_device import BenchmarkWork
+from domains.processing.jobs.kinds.entry import DeviceKind, FrontKind
+from domains.processing.jobs.kinds.generate import GenerateWork
+from domains.processing.jobs.kinds.load_model import LoadWork
+from domains.processing.jobs.kinds.reset_device import ResetWork
+from domains.processing.jobs.kinds.scan_models import ScanWork
+from domains.processing.jobs.kinds.transfer_blob import TransferWork
+from domains.processing.jobs.kinds.unreadable import UnreadableWork
+from domains.reasons import Domain
+
+DeviceWork = GenerateWork | LoadWork | BenchmarkWork
+"""What a device worker carries out."""
+FrontWork = ScanWork | ResetWork | TransferWork
+"""What the front process carries out by itself."""
+Work = DeviceWork | FrontWork | UnreadableWork
+"""What a job can be asked to do."""
+
+DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork)
+FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork)
+
+_DOMAIN_OF: dict[str, Domain] = {kind.__struct_config__.tag: kind.domain for kind in get_args(Work)}
+
+
+def kind_of(work: Work) -> str:
+    """The name of the work's kind: `generate`, `load_model`, `scan_models`."""
+    if isinstance(work, UnreadableWork):
+        return work.kind
+    tag = work.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
+def domain_of(kind: str) -> Domain:
+    """The part of the server whose work this kind is."""
+    return _DOMAIN_OF.get(kind, Domain.PROCESSING)

@@ -1,0 +1,55 @@
+"""Measure a device."""
+
+from typing import ClassVar
+
+import msgspec
+
+from domains.device.benchmark import Suite
+from domains.errors import InternalError
+from domains.processing.jobs.event import BenchmarkResult
+from domains.processing.jobs.kinds.assets import Asset
+from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.workers.worker import BenchmarkOrder
+from domains.reasons import Domain
+
+
+class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_device"):
+    """Measure a device. Implements `DeviceKind`."""
+
+    domain: ClassVar[Domain] = Domain.DEVICE
+    alone: ClassVar[bool] = True
+    has_prompt: ClassVar[bool] = False
+
+    device_id: str
+    suites: tuple[Suite, ...]
+    max_duration_s: float = 60.0
+
+    @property
+    def summary(self) -> str:
+        """Names the device and the suites."""
+        return f"benchmark {self.device_id}: {', '.join(self.suites)}"
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The device that it measures."""
+        return (self.device_id,)
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """None."""
+        return ()
+
+    @property
+    def pins(self) -> bool:
+        """Never: it loads nothing."""
+        return False
+
+    def order(self, order_id: str, supplies: Supplies) -> BenchmarkOrder:
+        """Names the suites."""
+        return BenchmarkOrder(job_id=order_id, suites=self.suites, max_duration_s=self.max_duration_s)
+
+    def result(self, told: Told) -> BenchmarkResult:
+        """What was measured."""
+        if told.benchmark is None:
+            raise InternalError(f"the worker of {self.device_id} ended a benchmark without its report")
+        return BenchmarkResult(report=told.benchmark)

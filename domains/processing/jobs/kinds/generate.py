@@ -1,0 +1,61 @@
+"""Make pictures."""
+
+from typing import ClassVar
+
+import msgspec
+
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.processing.jobs.event import GenerationResult
+from domains.processing.jobs.kinds.assets import Asset, AssetRole
+from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.workers.worker import GenerateOrder
+from domains.reasons import Domain
+
+
+class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+    """Make pictures. Implements `DeviceKind`."""
+
+    domain: ClassVar[Domain] = Domain.INFERENCE
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = True
+
+    asked: Generation
+    resolved: ResolvedGeneration
+
+    @property
+    def summary(self) -> str:
+        """The prompt."""
+        return self.asked.prompt
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None of its own."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """The base model."""
+        return (Asset(role=AssetRole.BASE, model_id=self.resolved.model_id),)
+
+    @property
+    def pins(self) -> bool:
+        """Never."""
+        return False
+
+    def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
+        """With the previews that its watchers want."""
+        return GenerateOrder(
+            job_id=order_id,
+            model=supplies.model(self.resolved.model_id),
+            resolved=self.resolved,
+            previews=supplies.previews(self.resolved.previews),
+        )
+
+    def result(self, told: Told) -> GenerationResult:
+        """Its pictures, and what computed them."""
+        return GenerationResult(
+            images=told.images,
+            resolved=self.resolved,
+            precisions=tuple((one.id, one.precision) for one in told.loaded.components) if told.loaded else (),
+            libraries=told.libraries,
+        )

@@ -1,0 +1,54 @@
+"""Bring a model onto a device."""
+
+from typing import ClassVar
+
+import msgspec
+
+from domains.errors import InternalError
+from domains.processing.jobs.event import LoadResult
+from domains.processing.jobs.kinds.assets import Asset, AssetRole
+from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.workers.worker import LoadOrder
+from domains.reasons import Domain
+
+
+class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
+    """Bring a model onto a device. Implements `DeviceKind`."""
+
+    domain: ClassVar[Domain] = Domain.MODEL
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = False
+
+    model_id: str
+    pin: bool = False
+    """Keep it when memory gets short."""
+
+    @property
+    def summary(self) -> str:
+        """Names the model."""
+        return f"load {self.model_id}"
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None of its own."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """The model that it loads."""
+        return (Asset(role=AssetRole.BASE, model_id=self.model_id),)
+
+    @property
+    def pins(self) -> bool:
+        """As asked."""
+        return self.pin
+
+    def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
+        """Names the files."""
+        return LoadOrder(job_id=order_id, model=supplies.model(self.model_id))
+
+    def result(self, told: Told) -> LoadResult:
+        """The model as it lies on the device."""
+        if told.loaded is None:
+            raise InternalError(f"the worker ended a load of {self.model_id} without telling what it loaded")
+        return LoadResult(loaded=told.loaded)

@@ -1,0 +1,47 @@
+"""Bring a device back to a clean state."""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from domains.processing.jobs.kinds.assets import Asset
+from domains.reasons import Domain
+
+if TYPE_CHECKING:
+    from domains.processing.front import FrontRunners, FrontTask
+    from domains.processing.jobs.left import Done, Halted
+
+
+class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
+    """Bring a device back to a clean state. Implements `FrontKind`."""
+
+    domain: ClassVar[Domain] = Domain.DEVICE
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = False
+    at_once: ClassVar[int] = 16
+
+    device_id: str
+    process: bool = True
+    """End its worker process; else only what it holds."""
+    drain_timeout_s: float = 30.0
+    force: bool = False
+
+    @property
+    def summary(self) -> str:
+        """Names the device."""
+        return f"reset {self.device_id}"
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None that it runs on: the front process resets the device from outside."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """None."""
+        return ()
+
+    def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
+        """Carry it out."""
+        return runners.reset(self, task)

@@ -1,0 +1,44 @@
+"""Look for models in the configured roots."""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from domains.processing.jobs.kinds.assets import Asset
+from domains.reasons import Domain
+
+if TYPE_CHECKING:
+    from domains.processing.front import FrontRunners, FrontTask
+    from domains.processing.jobs.left import Done, Halted
+
+
+class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
+    """Look for models in the configured roots. Implements `FrontKind`."""
+
+    domain: ClassVar[Domain] = Domain.MODEL
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = False
+    at_once: ClassVar[int] = 1
+
+    roots: tuple[str, ...] = ()
+    """Empty: all configured roots."""
+
+    @property
+    def summary(self) -> str:
+        """Names the roots."""
+        return f"scan {', '.join(self.roots) or 'all model roots'}"
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None: no device takes part."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """None."""
+        return ()
+
+    def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
+        """Carry it out."""
+        return runners.scan(self, task)

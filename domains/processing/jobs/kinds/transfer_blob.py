@@ -1,0 +1,49 @@
+"""Copy or move a blob's bytes."""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
+from domains.processing.jobs.kinds.assets import Asset
+from domains.reasons import Domain
+
+if TYPE_CHECKING:
+    from domains.processing.front import FrontRunners, FrontTask
+    from domains.processing.jobs.left import Done, Halted
+
+
+class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob"):
+    """Copy or move a blob's bytes. Implements `FrontKind`."""
+
+    domain: ClassVar[Domain] = Domain.MEMORY
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = False
+    at_once: ClassVar[int] = 4
+
+    request: TransferRequest
+
+    @property
+    def summary(self) -> str:
+        """Names the blob and where its bytes go."""
+        request = self.request
+        verb, place = "move" if request.move else "copy", request.destination
+        if not isinstance(place, NewBlob):
+            return f"{verb} {request.blob_id} into {place.blob_id}"
+        tier = str(place.tier).replace("_", " ")
+        return " ".join([verb, request.blob_id, "to", tier, *filter(None, [place.device_id])])
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None that it runs on: the front process reads and writes every tier."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """None."""
+        return ()
+
+    def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
+        """Carry it out."""
+        return runners.transfer(self, task)

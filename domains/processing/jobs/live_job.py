@@ -1,0 +1,96 @@
+"""A job in memory: its value, its journal, and how an event changes it."""
+
+import msgspec
+
+from domains.journal import Entry, Journal
+from domains.processing.jobs.event import (
+    END_STATE,
+    Cancelling,
+    GeneratedImage,
+    GenerationResult,
+    Interrupted,
+    JobEvent,
+    JobReceipt,
+    Moved,
+    OutputReady,
+    Started,
+)
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.state import JobState
+from domains.progress import PreviewReady, Receipt, StageStarted
+from domains.stop import Stop
+
+_NO_WORK = Receipt()
+
+
+class LiveJob:
+    """A job in memory, with its journal."""
+
+    __slots__ = ("ceiling", "job", "journal", "stop")
+
+    def __init__(self, job: Job, journal: Journal[JobEvent], ceiling: int) -> None:
+        self.job = job
+        self.journal = journal
+        self.ceiling = ceiling
+        self.stop: Stop | None = None
+        """The strongest request to stop of the present attempt. None: there is none."""
+
+    @property
+    def cancel_cause(self) -> str:
+        """What the caller gave as the reason for its cancellation; empty: none, or it was not asked for."""
+        causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
+        return next(causes, "")
+
+
+def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:
+    """The job as it is after an event."""
+    changes: dict[str, object] = {"last_sequence": entry.sequence, "state": state}
+    match event:
+        case Started():
+            changes |= {"device_id": event.device_id, "attempt": event.attempt}
+            changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
+        case StageStarted():
+            changes |= {"stage": event.stage}
+        case Moved():
+            changes |= {"progress": event, "stage": event.at.stage}
+        case Interrupted():
+            changes |= {"progress": None}
+            changes |= {"suspect": True, "crashes": job.crashes + event.alone} if event.crashed else {}
+        case PreviewReady():
+            pass
+        case OutputReady():
+            changes |= {"result": _with(job, event.image)}
+        case _ if type(event) in END_STATE:
+            changes |= {"end_time_s": entry.time_s}
+            changes |= {name: getattr(event, name, None) for name in ("failure", "receipt")}
+            changes |= {"result": getattr(event, "result", None) or job.result}
+        case _:
+            pass
+    return msgspec.structs.replace(job, **changes)
+
+
+def _with(job: Job, image: GeneratedImage) -> GenerationResult:
+    """What a running generation has made so far."""
+    assert isinstance(job.work, GenerateWork), "only generations have pictures"
+    images = job.result.images if isinstance(job.result, GenerationResult) else ()
+    made = tuple(sorted((*images, image), key=lambda one: one.index))
+    return GenerationResult(images=made, resolved=job.work.resolved)
+
+
+def stored(job: Job) -> Job:
+    """What of a job goes to disk: progress is news, not state."""
+    return job if job.progress is None else msgspec.structs.replace(job, progress=None)
+
+
+def receipt_of(job: Job, now: Instant, work: Receipt = _NO_WORK) -> JobReceipt:
+    """The receipt of a job that ends now. `work`: the worker's own receipt; empty where no worker tells of it."""
+    start = job.start_time_s or now.unix_s
+    return JobReceipt(
+        work=work,
+        queue_s=max(0.0, start - job.create_time_s),
+        run_s=max(0.0, now.unix_s - start),
+        attempts=job.attempt,
+        device_id=job.device_id,
+    )

@@ -1,0 +1,167 @@
+"""Which job is next: by priority, then fair turns between sessions, then by age. Bounded.
+
+Jobs of one placement fit on the same lanes. Each placement has a heap of sessions, and each session in it a heap of jobs.
+So the next job costs the logarithm of how many wait, not their number. Entries of the heaps can be stale: one is checked
+when it comes to the top, and goes or is put back in its right place.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+
+from domains.errors import ErrorReason, ResourceExhausted
+from domains.processing.jobs.job import Job
+from domains.processing.lanes.placement import Placement, placement_of
+
+_SPARE = 16
+"""Stale entries that a heap may have however few of its jobs wait."""
+
+Rank = tuple[int, int, int]
+"""Priority (negative), starts of the session, number of the job; the least is next."""
+
+
+class _Line:
+    """The jobs of one session with one placement."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self._heap: list[tuple[int, int, str]] = []
+
+    def add(self, job: Job) -> None:
+        self.jobs[job.id] = job
+        heappush(self._heap, _entry(job))
+
+    def drop(self, job: Job) -> None:
+        del self.jobs[job.id]
+        if len(self._heap) > 2 * len(self.jobs) + _SPARE:
+            self._heap = [_entry(each) for each in self.jobs.values()]
+            heapify(self._heap)
+
+    def first(self) -> Job:
+        """The next one; the line must not be empty."""
+        while (job := self.jobs.get(self._heap[0][2])) is None:
+            heappop(self._heap)
+        return job
+
+
+class _Lines:
+    """The lines of one placement, by session."""
+
+    def __init__(self, served: Counter[str]) -> None:
+        self.of: dict[str, _Line] = {}
+        self.count = 0
+        """Jobs in all of them."""
+        self._served = served
+        self._heap: list[tuple[Rank, str]] = []
+
+    def add(self, job: Job) -> None:
+        session = job.options.session_id
+        line = self.of.setdefault(session, _Line())
+        line.add(job)
+        self.count += 1
+        if line.first() is job:
+            heappush(self._heap, (rank(job, self._served), session))
+
+    def drop(self, job: Job) -> None:
+        session = job.options.session_id
+        line = self.of[session]
+        line.drop(job)
+        self.count -= 1
+        if not line.jobs:
+            del self.of[session]
+        if len(self._heap) > 2 * len(self.of) + _SPARE:
+            self._heap = [(rank(one.first(), self._served), session) for session, one in self.of.items()]
+            heapify(self._heap)
+
+    def first(self) -> Job:
+        """The next one of all; at least one must wait.
+
+        A session's rank rises with its starts and when its first job goes; when it falls, `add` has put in another entry.
+        """
+        while True:
+            told, session = self._heap[0]
+            line = self.of.get(session)
+            if line is None:
+                heappop(self._heap)
+                continue
+            job = line.first()
+            now = rank(job, self._served)
+            if told == now:
+                return job
+            heapreplace(self._heap, (now, session))
+
+
+class JobQueue:
+    """Jobs that wait for a device."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._waiting: dict[str, Job] = {}
+        self._lines: dict[Placement, _Lines] = {}
+        self._served: Counter[str] = Counter()
+        """Starts per session since the queue was last empty."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def check_room(self, retry_after_s: float) -> None:
+        """Refuse with QUEUE_FULL before anything is stored."""
+        if len(self._waiting) >= self.capacity:
+            raise ResourceExhausted(
+                f"the queue is full: {len(self._waiting)} jobs wait; try again in about {retry_after_s:.0f} s",
+                ErrorReason.QUEUE_FULL,
+                retry_after_s=retry_after_s,
+                waiting=len(self._waiting),
+                capacity=self.capacity,
+            )
+
+    def add(self, job: Job) -> None:
+        """Let a job wait. One that was interrupted keeps its number, so it is ahead of later ones."""
+        self.drop(job.id)
+        self._waiting[job.id] = job
+        self._lines.setdefault(placement_of(job), _Lines(self._served)).add(job)
+
+    def drop(self, job_id: str) -> None:
+        """It waits no longer (cancelled)."""
+        job = self._waiting.pop(job_id, None)
+        if job is None:
+            return
+        placement = placement_of(job)
+        self._lines[placement].drop(job)
+        if not self._lines[placement].count:
+            del self._lines[placement]
+
+    def next(self, fits: Callable[[Placement], bool]) -> Job | None:
+        """The next of those whose placement fits; it goes on waiting."""
+        candidates = (lines.first() for placement, lines in self._lines.items() if fits(placement))
+        return min(candidates, key=lambda job: rank(job, self._served), default=None)
+
+    def take(self, job: Job) -> None:
+        """It waits no longer: it starts."""
+        self.drop(job.id)
+        self._served[job.options.session_id] += 1
+        if not self._waiting:
+            self._served.clear()
+
+    def count(self, fits: Callable[[Placement], bool]) -> int:
+        """How many have a placement that fits."""
+        return sum(lines.count for placement, lines in self._lines.items() if fits(placement))
+
+    def waiting(self, fits: Callable[[Placement], bool] = lambda placement: True) -> list[Job]:
+        """All whose placement fits, in the order in which they would start on a lane that takes them."""
+        return sorted(self._fitting(fits), key=lambda job: rank(job, self._served))
+
+    def _fitting(self, fits: Callable[[Placement], bool]) -> Iterator[Job]:
+        for placement, lines in self._lines.items():
+            if fits(placement):
+                for line in lines.of.values():
+                    yield from line.jobs.values()
+
+
+def rank(job: Job, served: Counter[str]) -> Rank:
+    """A job's place among those that wait."""
+    return -job.options.priority, served[job.options.session_id], job.number
+
+
+def _entry(job: Job) -> tuple[int, int, str]:
+    return -job.options.priority, job.number, job.id

@@ -1,0 +1,128 @@
+"""Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from domains.errors import ResourceExhausted
+from domains.memory.pools.admission import Admission
+from domains.memory.pools.claims import Claim
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModels, loaded_id
+from domains.processing.jobs.job import Job
+from domains.processing.memory.care import pool_of
+
+
+class _Load:
+    """A model that jobs are about to load on a device."""
+
+    def __init__(self, loaded_id: str, size_bytes: int) -> None:
+        self.id = loaded_id
+        self.size_bytes = size_bytes
+        """Of its weight files."""
+        self.users = 0
+        """Jobs that need it; the last one to leave closes the claim."""
+        self.lock = asyncio.Lock()
+        """Held while one of them asks for the memory of all."""
+        self.claim: Claim | None = None
+
+
+class JobAdmission:
+    """One for all jobs."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        reclaiming: Reclaiming,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        inherited: Callable[[Job], bool],
+    ) -> None:
+        """`inherited`: whether an earlier process has stored a job."""
+        self._admission = admission
+        self._reclaiming = reclaiming
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._loads: dict[str, _Load] = {}
+        self._inherited = inherited
+
+    @asynccontextmanager
+    async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
+        """Hold a claim, until the attempt ends, on what the job is known to need: the weights that it has still to load,
+        and all that was reserved for it.
+
+        What its tensors need is not known before they are there; that is what a reservation is for. Raises the pool's
+        out-of-memory reason, BUDGET_EXCEEDED, or what is wrong with the reservation.
+        """
+        missing = self._missing(job, device_id)
+        reservation_id = self._reservation_of(job) if device_id else ""
+        async with AsyncExitStack() as held:
+            loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
+            if await self._claim_loads(loads, device_id, reservation_id, job, held):
+                reservation_id = ""
+            if reservation_id:
+                held.enter_context(await self._claim(pool_of(device_id), 0, reservation_id, job.id))
+            yield
+
+    async def _claim_loads(
+        self, loads: Sequence[_Load], device_id: str, reservation_id: str, job: Job, held: AsyncExitStack
+    ) -> bool:
+        """Claim the memory of all loads that have none yet. False: there was nothing to claim."""
+        async with AsyncExitStack() as asking:
+            for load in loads:
+                await asking.enter_async_context(load.lock)
+            unclaimed = [load for load in loads if load.claim is None]
+            if not unclaimed:
+                return False
+            need = sum(load.size_bytes for load in unclaimed)
+            claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
+            for load in unclaimed:
+                # The weights are the model's, and stay claimed for the other jobs that wait for them.
+                load.claim = claim.split(load.size_bytes, load.id)
+            held.enter_context(claim)
+            return True
+
+    def _reservation_of(self, job: Job) -> str:
+        """What was reserved for the job and is still to be used up; empty: it takes what is free.
+
+        Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
+        """
+        reservation_id = job.options.reservation_id
+        if reservation_id and (job.attempt or self._inherited(job)):
+            # An earlier attempt has used it up, or it ended with the server that had promised it.
+            return reservation_id if self._admission.is_held(reservation_id) else ""
+        return reservation_id
+
+    @asynccontextmanager
+    async def _load(self, loaded_id: str, size_bytes: int) -> AsyncGenerator[_Load]:
+        """The load of a model, which jobs that come together share: the weights are needed once."""
+        load = self._loads.setdefault(loaded_id, _Load(loaded_id, size_bytes))
+        load.users += 1
+        try:
+            yield load
+        finally:
+            load.users -= 1
+            if not load.users:
+                del self._loads[loaded_id]
+                if load.claim:
+                    load.claim.close()
+
+    async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
+        try:
+            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
+        except ResourceExhausted as refusal:
+            needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
+            if not await self._reclaiming.evict(pool_id, needed - available):
+                raise
+            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
+
+    def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
+        """The models that the job needs and that the device does not hold, by the ids that they will have there, with the
+        bytes of their weight files. In one order for all jobs, so that no two wait for each other."""
+        there = {one.id for one in self._loaded.list()}
+        needed = {
+            loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id).size_bytes
+            for asset in job.work.assets
+        }
+        return sorted((name, size) for name, size in needed.items() if name not in there)

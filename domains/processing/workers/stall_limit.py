@@ -1,0 +1,38 @@
+"""The limit on a worker's silence: one that tells nothing of any order for too long hangs, and is ended."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from domains.processing.workers.worker import Worker, WorkerStalled
+
+
+@asynccontextmanager
+async def stall_limit(worker: Worker, limit_s: float) -> AsyncGenerator[None]:
+    """Wait for a report of the worker. Once it has told nothing of any order for so long: ends it, raises `WorkerStalled`.
+
+    An order that hears nothing may stand behind a long one of another job: as long as that one is told of, all is well.
+    """
+    loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
+    try:
+        async with waiting:
+
+            def judge() -> None:
+                nonlocal timer
+                rest_s = limit_s - worker.quiet_s
+                if rest_s > 0:
+                    timer = loop.call_later(rest_s, judge)
+                else:
+                    waiting.reschedule(loop.time())
+
+            timer = loop.call_later(limit_s, judge)
+            try:
+                yield
+            finally:
+                timer.cancel()
+    except TimeoutError:
+        if not waiting.expired():
+            raise
+        why = f"the device told nothing of its work for {limit_s:g} s"
+        worker.end(why)
+        raise WorkerStalled(why) from None

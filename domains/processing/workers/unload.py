@@ -1,0 +1,74 @@
+"""Takes models off devices."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from domains.errors import ErrorReason, Unavailable
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.workers.ask import ask
+from domains.processing.workers.worker import ModelUnloaded, UnloadOrder, Worker, order_id
+
+
+class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What was given back."""
+
+    loaded_ids: tuple[str, ...]
+    freed_device_bytes: int | None = None
+    freed_host_bytes: int | None = None
+
+
+class Unloading:
+    """Asks the workers. A model that a job uses stays: nothing running is disturbed.
+
+    What a worker was asked it does, so the answer is waited for also when the caller has gone: the books must hear it.
+    """
+
+    def __init__(self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None]) -> None:
+        self._loaded = loaded
+        self._worker_of = worker_of
+        self._asked: dict[str, asyncio.Task[int | None]] = {}
+        """By loaded model: its unloading, on which all who want it wait."""
+
+    async def unload(self, targets: Sequence[LoadedModel]) -> Unloaded:
+        """Each in turn; the first that cannot be unloaded ends it, with what was done before kept."""
+        on_host: list[int | None] = []
+        on_device: list[int | None] = []
+        for one in targets:
+            freed = await asyncio.shield(self._asked.get(one.id) or self._begin(one))
+            (on_host if one.device_id == "cpu" else on_device).append(freed)
+        return Unloaded(
+            loaded_ids=tuple(one.id for one in targets),
+            freed_host_bytes=_total(on_host),
+            freed_device_bytes=_total(on_device),
+        )
+
+    def _begin(self, one: LoadedModel) -> asyncio.Task[int | None]:
+        task = self._asked[one.id] = asyncio.create_task(self._unload(one))
+        task.add_done_callback(lambda done: self._ended(one.id, done))
+        return task
+
+    def _ended(self, loaded_id: str, task: asyncio.Task[int | None]) -> None:
+        del self._asked[loaded_id]
+        if not task.cancelled():
+            # Whoever still waits hears it; if nobody does, it has been looked at.
+            task.exception()
+
+    async def _unload(self, one: LoadedModel) -> int | None:
+        worker = self._worker_of(one.device_id)
+        if worker is None:
+            raise Unavailable(
+                f"the worker of {one.device_id} is being restarted",
+                ErrorReason.WORKER_RESTARTING,
+                device_id=one.device_id,
+            )
+        order = UnloadOrder(job_id=order_id("unload"), model_id=one.model_id)
+        freed = (await ask(worker, order, ModelUnloaded)).freed_bytes
+        self._loaded.remove(one.id)
+        return freed
+
+
+def _total(parts: list[int | None]) -> int | None:
+    """Absent if nothing of this kind was unloaded, or if one part could not be measured."""
+    return None if not parts or None in parts else sum(part or 0 for part in parts)

@@ -1,0 +1,156 @@
+"""Generations to and from messages.
+
+`from_generation` refuses by path every field of the contract that this server does not serve yet (`domains.inference.fields`
+lists those that it does): a request is carried out as it was asked, or not at all.
+"""
+
+import importlib.metadata
+
+from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2, sampling_pb2
+from deviceops.model.v1 import execution_pb2
+from domains.inference.check import Checked, checked, preview_violations
+from domains.inference.fields import FIELDS
+from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
+from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
+from domains.processing.jobs.event import GenerationResult
+from server import convert
+from server.inference.encode_messages import from_encode, to_encode, unserved_encode
+from server.unserved import check_served
+
+TASK = "text_to_image"
+"""The only task that is served: no input picture is."""
+
+_SERVED = {path: field.allowed for path, field in FIELDS.items()}
+
+
+def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
+    """What was asked. Raises all that is wrong with it, fields that this server does not serve among it."""
+    given = checked(_asked(message))
+    check_served(message, path, _SERVED, given.wrong.error(), unserved_encode(message.output, f"{path}.output"))
+    return given
+
+
+def _asked(message: generation_pb2.Generation) -> Generation:
+    sampling = message.sampling
+    return Generation(
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        model_id=message.model_id,
+        loaded_model_id=message.loaded_model_id,
+        width_px=message.width_px if message.HasField("width_px") else None,
+        height_px=message.height_px if message.HasField("height_px") else None,
+        image_count=message.image_count or None,
+        sampling=Sampling(
+            sampler=sampling.sampler,
+            sigma_schedule=sampling.sigma_schedule,
+            steps=sampling.steps if sampling.HasField("steps") else None,
+            guidance_scale=sampling.guidance_scale if sampling.HasField("guidance_scale") else None,
+            seed=sampling.seed if sampling.HasField("seed") else None,
+            seeds=tuple(sampling.seeds),
+            eta=sampling.eta if sampling.HasField("eta") else None,
+        ),
+        output=from_encode(message.output),
+        previews=_from_previews(message.previews),
+    )
+
+
+def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
+    return Previews(every_steps=message.every_steps, max_edge_px=message.max_edge_px or DEFAULT_PREVIEW_EDGE_PX)
+
+
+def from_previews(message: generation_pb2.PreviewOptions, path: str) -> Previews:
+    """The previews that a watcher wants. Raises all that is wrong with them."""
+    wanted = _from_previews(message)
+    convert.refuse(list(preview_violations(wanted, path)))
+    return wanted
+
+
+def to_generation(asked: Generation) -> generation_pb2.Generation:
+    """What was asked, as it was asked."""
+    return generation_pb2.Generation(
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        model_id=asked.model_id,
+        loaded_model_id=asked.loaded_model_id,
+        width_px=asked.width_px,
+        height_px=asked.height_px,
+        image_count=asked.image_count or 0,
+        sampling=sampling_pb2.Sampling(
+            sampler=asked.sampling.sampler,
+            sigma_schedule=asked.sampling.sigma_schedule,
+            steps=asked.sampling.steps,
+            guidance_scale=asked.sampling.guidance_scale,
+            seed=asked.sampling.seed,
+            seeds=asked.sampling.seeds,
+            eta=asked.sampling.eta,
+        ),
+        output=to_encode(asked.output),
+        previews=_previews(asked.previews),
+    )
+
+
+def _previews(previews: Previews) -> generation_pb2.PreviewOptions:
+    return generation_pb2.PreviewOptions(every_steps=previews.every_steps, max_edge_px=previews.max_edge_px)
+
+
+def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
+    """The request with every choice made; sent again, it asks for the same pictures."""
+    return generation_pb2.Generation(
+        prompt=resolved.prompt,
+        negative_prompt=resolved.negative_prompt,
+        model_id=resolved.model_id,
+        width_px=resolved.width_px,
+        height_px=resolved.height_px,
+        image_count=len(resolved.seeds),
+        sampling=sampling_pb2.Sampling(
+            sampler=resolved.sampler,
+            sigma_schedule=resolved.sigma_schedule,
+            steps=resolved.steps,
+            guidance_scale=resolved.guidance_scale,
+            seeds=resolved.seeds,
+            eta=resolved.eta,
+        ),
+        output=to_encode(resolved.output),
+        previews=_previews(resolved.previews),
+        determinism=generation_pb2.DETERMINISM_EXACT,
+        prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
+        long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
+    )
+
+
+def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation_pb2.ResolvedGeneration:
+    """What ran."""
+    resolved = result.resolved
+    base = resolved_generation_pb2.UsedModel(
+        role="base", model_id=resolved.model_id, sha256=resolved.model_sha256, family=resolved.family
+    )
+    return resolved_generation_pb2.ResolvedGeneration(
+        generation=to_filled(resolved),
+        task=TASK,
+        family=resolved.family,
+        device_id=device_id,
+        execution=to_execution(dict(result.precisions)) if result.precisions else None,
+        used_models=[base],
+        server_version=importlib.metadata.version("deviceops"),
+        libraries=result.libraries,
+    )
+
+
+def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
+    """How a loaded model computes; `precisions` by component, as its worker tells them.
+
+    The kernel of attention is torch's choice for each call, which it does not tell.
+    """
+    denoiser = precisions.get("unet") or precisions.get("transformer", "")
+    return execution_pb2.ExecutionOptions(
+        precision=convert.to_precision(denoiser),
+        text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
+        vae_precision=convert.to_precision(precisions.get("vae", "")),
+        # The engine has no other ways yet: whole pictures one after the other, and all on the device.
+        quantization="none",
+        attention_slicing=False,
+        vae_slicing=True,
+        vae_tiling=False,
+        offload=execution_pb2.OFFLOAD_MODE_NONE,
+        compile=False,
+    )

@@ -1,0 +1,200 @@
+"""InferenceService: generation, and what can be generated where."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from deviceops.common.v1 import field_capability_pb2, image_pb2
+from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_service_pb2
+from domains.device.devices import Devices
+from domains.device.record import DeviceView
+from domains.inference import limits
+from domains.inference.fields import FIELDS, Field
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
+from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
+from domains.model.catalogue import Catalogue
+from domains.model.families import FAMILIES
+from domains.model.loaded import LoadedModels
+from domains.model.model import Model, ModelState
+from domains.processing.jobs.job import Job
+from domains.processing.submit import Submissions
+from domains.requests import Asked
+from server import convert
+from server.heartbeat import Followed
+from server.inference.generation_messages import TASK, from_generation
+from server.processing.watch import door
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+CONTRACT_VERSION = "1.0.0"
+
+
+class InferenceServicer:
+    """Makes pictures."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        devices: Devices,
+    ) -> None:
+        self._submissions = submissions
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._devices = devices
+
+    def Generate(  # yields the bytes of its responses, see `register`
+        self, request: inference_service_pb2.GenerateRequest, context: Context
+    ) -> Followed[bytes]:
+        """Submit and follow in one call."""
+
+        def submit(asked: Asked) -> Job:
+            generation, options = convert.both(
+                lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
+            )
+            loaded = request.generation.require_loaded_model
+            return self._submissions.generate(
+                generation, options, asked, detached=request.detached, must_be_loaded=loaded
+            )
+
+        return door(self._submissions, request, context, submit)
+
+    async def GetInferenceCapabilities(
+        self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context
+    ) -> inference_service_pb2.GetInferenceCapabilitiesResponse:
+        """What can run where, from the devices and models that there are."""
+        models = [self._catalogue.get(request.model_id)] if request.model_id else self._catalogue.list()
+        usable = [model for model in models if model.state is ModelState.AVAILABLE]
+        wanted = [self._devices.get(name).device.id for name in request.device_ids]
+        probed = [view for view in self._devices.list() if view.device.probe_time_s]
+        views = [view for view in probed if not wanted or view.device.id in wanted]
+        answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
+            capabilities=[
+                _capability(device_ids, family, precisions)
+                for precisions, device_ids in _alike(views).items()
+                for family in sorted({model.family for model in usable})
+            ],
+            samplers=[to_sampler(sampler) for sampler in SAMPLERS.values()],
+            sigma_schedules=[
+                capability_pb2.SigmaScheduleInfo(id=schedule, display_name=name)
+                for schedule, name in SIGMA_SCHEDULES.items()
+            ],
+            models=[self._model(model, request.include_known_prompts) for model in self._shown_first(usable)],
+            limits=_limits(),
+            output_media_types=limits.MEDIA_TYPES,
+            contract_version=CONTRACT_VERSION,
+        )
+        answer.etag = hashlib.sha256(answer.SerializeToString(deterministic=True)).hexdigest()[:16]
+        if request.known_etag == answer.etag:
+            return inference_service_pb2.GetInferenceCapabilitiesResponse(etag=answer.etag, unchanged=True)
+        return answer
+
+    def _shown_first(self, usable: list[Model]) -> list[Model]:
+        """The default model, then the loaded ones, then others; as many as fit into the answer."""
+        default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list()}
+        ranked = sorted(usable, key=lambda model: (model.id != default, model.id not in loaded))
+        return ranked[:CAPABLE_MODELS]
+
+    def _model(self, model: Model, with_prompts: bool) -> capability_pb2.GenerationModel:
+        sampler = sampler_of(model)
+        return capability_pb2.GenerationModel(
+            model_id=model.id,
+            display_name=model.display_name,
+            family=model.family,
+            ready_device_ids=[one.device_id for one in self._loaded.list() if one.model_id == model.id],
+            is_default=model.id == self._catalogue.default().id,
+            native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
+            if model.native_width_px
+            else None,
+            default_sampler=sampler,
+            default_sigma_schedule=schedule_of(model, sampler),
+            default_steps=SAMPLERS[sampler].recommended_steps,
+            default_guidance_scale=limits.DEFAULT_GUIDANCE,
+            known_prompts=model.known_prompts if with_prompts else (),
+        )
+
+
+_CLIP_WINDOW_TOKENS = 77
+"""CLIP's context (Radford et al. 2021), its two markers included."""
+
+
+_CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
+
+
+def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
+    """Ids of the devices by what tells them apart here: their precisions."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for view in views:
+        found.setdefault(view.device.precisions, []).append(view.device.id)
+    return found
+
+
+def _capability(device_ids: list[str], family: str, precisions: tuple[str, ...]) -> capability_pb2.GenerationCapability:
+    return capability_pb2.GenerationCapability(
+        device_ids=device_ids,
+        family=family,
+        task=TASK,
+        precisions=[convert.PRECISIONS[word] for word in precisions],
+        fields=[to_field(field) for field in FIELDS.values()],
+        samplers=list(SAMPLERS),
+        sigma_schedules=list(SIGMA_SCHEDULES),
+        control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
+        prompt_window_tokens=_CLIP_WINDOW_TOKENS,
+    )
+
+
+def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:
+    return field_capability_pb2.OptionCapability(
+        id=kind,
+        display_name=kind.replace("_", " ").capitalize(),
+        unavailable_message="this server serves no ControlNets yet",
+    )
+
+
+def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
+    """One line of the table."""
+    eta = capability_pb2.SamplerOption(field="eta", default_value=FIELDS["sampling.eta"].default)
+    return capability_pb2.SamplerInfo(
+        id=sampler.id,
+        display_name=sampler.display_name,
+        recommended_steps=sampler.recommended_steps,
+        options=[eta] if sampler.eta else [],
+        sigma_schedules=sampler.sigma_schedules,
+        families=[signs.family for signs in FAMILIES],
+        stochastic=sampler.stochastic,
+        evaluations_per_step=sampler.evaluations_per_step,
+    )
+
+
+def to_field(field: Field) -> field_capability_pb2.FieldCapability:
+    """One line of the table."""
+    low, high = field.bounds or (None, None)
+    return field_capability_pb2.FieldCapability(
+        field=field.path,
+        minimum=low,
+        maximum=high,
+        multiple_of=field.multiple_of,
+        default_value=field.default,
+        allowed_values=field.allowed,
+        unit=field.unit,
+        group=field.group,
+    )
+
+
+def _limits() -> capability_pb2.GenerationLimits:
+    return capability_pb2.GenerationLimits(
+        min_edge_px=limits.EDGE_PX[0],
+        max_edge_px=limits.EDGE_PX[1],
+        edge_multiple_px=limits.EDGE_MULTIPLE_PX,
+        max_area_px2=limits.AREA_PX2,
+        max_steps=limits.STEPS[1],
+        max_image_count=limits.IMAGES[1],
+        max_prompt_bytes=limits.PROMPT_BYTES,
+        max_controls=0,
+        max_loras=0,
+        max_inline_bytes=INLINE_BYTES,
+        max_request_inline_bytes=REQUEST_INLINE_BYTES,
+    )

@@ -1,0 +1,160 @@
+"""Models, loaded models and scan reports as messages."""
+
+import hashlib
+from collections.abc import Sequence
+
+from deviceops.common.v1 import error_pb2, image_pb2
+from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
+from domains import limits
+from domains.errors import ErrorReason
+from domains.failure import Failure
+from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.model import Component, Model, ModelState
+from domains.model.scan import ScanReport
+from domains.reasons import Domain
+from server import convert
+from server.inference.generation_messages import to_execution
+
+_STATES = {
+    ModelState.AVAILABLE: model_pb2.MODEL_STATE_AVAILABLE,
+    ModelState.INCOMPATIBLE: model_pb2.MODEL_STATE_INCOMPATIBLE,
+    ModelState.CORRUPT: model_pb2.MODEL_STATE_CORRUPT,
+    ModelState.MISSING: model_pb2.MODEL_STATE_MISSING,
+}
+
+_REASONS = {
+    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
+    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
+    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
+}
+
+_KINDS = {
+    "unet": model_pb2.MODEL_KIND_DENOISER,
+    "transformer": model_pb2.MODEL_KIND_DENOISER,
+    "vae": model_pb2.MODEL_KIND_VAE,
+    "text_encoder": model_pb2.MODEL_KIND_TEXT_ENCODER,
+    "text_encoder_2": model_pb2.MODEL_KIND_TEXT_ENCODER,
+    "tokenizer": model_pb2.MODEL_KIND_TOKENIZER,
+    "tokenizer_2": model_pb2.MODEL_KIND_TOKENIZER,
+    "scheduler": model_pb2.MODEL_KIND_SCHEDULER,
+}
+
+
+def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> model_pb2.Model:
+    """A model on disk; `whole`: with its long lists."""
+    message = model_pb2.Model(
+        id=model.id,
+        display_name=model.display_name,
+        kind=model_pb2.MODEL_KIND_CHECKPOINT,
+        family=model.family,
+        state=_STATES[model.state],
+        problem=_problem(model),
+        components=[_component(component) for component in model.components],
+        size_bytes=model.size_bytes,
+        sha256=model.sha256,
+        native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
+        if model.native_width_px
+        else None,
+        prediction_type=model.prediction_type,
+        default_sampler=model.default_sampler,
+        default_sigma_schedule=model.default_sigma_schedule,
+        embedded=model.embedded,
+        source_path="" if model.embedded else model.folder,
+        tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
+    )
+    message.etag = _etag(message)
+    # These change without a change of the model, or are told only on request.
+    message.loaded_model_ids.extend(loaded_ids)
+    if whole:
+        message.known_prompts.extend(model.known_prompts)
+    else:
+        for component in message.components:
+            component.ClearField("files")
+    return message
+
+
+def _etag(message: model_pb2.Model | loaded_model_pb2.LoadedModel) -> str:
+    """Of all that the message says."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _problem(model: Model) -> error_pb2.Failure | None:
+    if model.state not in _REASONS:
+        return None
+    failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
+    message = convert.to_failure(failure, 0.0, Domain.MODEL)
+    # When a scan found it is not kept; absent, not 1970.
+    message.ClearField("fail_time")
+    return message
+
+
+def _component(component: Component) -> model_pb2.ModelComponent:
+    return model_pb2.ModelComponent(
+        id=component.id,
+        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        files=[model_pb2.ModelFile(path=path) for path in component.files[: limits.COMPONENT_FILES]],
+        size_bytes=component.size_bytes,
+        parameter_count=component.parameter_count,
+        precision=convert.to_precision(component.precision),
+    )
+
+
+def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_pb2.LoadedModel:
+    """A model on a device."""
+    on_host = loaded.device_id == "cpu"
+    total = sum(component.bytes for component in loaded.components)
+    message = loaded_model_pb2.LoadedModel(
+        id=loaded.id,
+        model_id=loaded.model_id,
+        model_sha256=loaded.model_sha256,
+        device_id=loaded.device_id,
+        state=loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}"),
+        components=[_loaded_component(loaded, component, on_host) for component in loaded.components],
+        execution=to_execution({component.id: component.precision for component in loaded.components}),
+        tier=loaded_model_pb2.MODEL_TIER_DEVICE,
+        pinned=loaded.pinned,
+        device_bytes=None if on_host else total,
+        host_bytes=total if on_host else 0,
+        load_time=convert.to_time(loaded.load_time_s),
+    )
+    message.etag = _etag(message)
+    # Use is no change.
+    message.active_job_ids.extend(job_ids)
+    message.last_use_time.CopyFrom(convert.to_time(loaded.last_use_time_s))
+    return message
+
+
+def _loaded_component(
+    loaded: LoadedModel, component: LoadedComponent, on_host: bool
+) -> loaded_model_pb2.LoadedComponent:
+    residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
+    return loaded_model_pb2.LoadedComponent(
+        component_id=component.id,
+        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        residency=residency,
+        precision=convert.to_precision(component.precision),
+        device_bytes=None if on_host else component.bytes,
+        host_bytes=component.bytes if on_host else 0,
+        source_model_id=loaded.model_id,
+    )
+
+
+def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
+    """What a scan found."""
+    return model_work_pb2.ModelScanReport(
+        added_model_ids=report.added[: limits.NAMED_IDS],
+        changed_model_ids=report.changed[: limits.NAMED_IDS],
+        missing_model_ids=report.missing[: limits.NAMED_IDS],
+        unchanged_count=report.unchanged,
+        scanned_file_count=report.files,
+        read_bytes=report.read_bytes,
+        duration=convert.to_duration(report.duration_s),
+        roots=report.roots[: limits.ROOTS],
+        failures=[
+            model_work_pb2.ModelScanFailure(
+                path=problem.path,
+                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
+            )
+            for problem in report.problems[: limits.SCAN_FAILURES]
+        ],
+    )

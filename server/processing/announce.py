@@ -1,0 +1,170 @@
+"""Writes the changes of jobs, loaded models, memory and blobs to the event log; devices write their own."""
+
+from domains.device.devices import Devices, device_lost
+from domains.events import EventDomain, EventLog, Severity
+from domains.failure import Failure
+from domains.memory.blobs.blob import Blob, BlobState
+from domains.memory.blobs.store import BlobStore
+from domains.memory.pools.pool import PoolView
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.pressure import Pressure, PressureChange
+from domains.memory.pools.reclaim import ReclaimReport
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation import Reservation, ReservationState
+from domains.memory.pools.reservations import Reservations
+from domains.memory.pools.state import Upkeep
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.state import JobState
+from domains.processing.memory.care import pool_of
+
+_SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
+_AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Announcer:
+    """Listens to the other parts of the server and writes events."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        devices: Devices,
+        jobs: Jobs,
+        loaded: LoadedModels,
+        pools: Pools,
+        reservations: Reservations,
+        reclaiming: Reclaiming,
+        blobs: BlobStore,
+    ) -> None:
+        self._events = events
+        self._devices = devices
+        self._pools = pools
+        self._told: dict[str, JobState] = {}
+        """By unfinished job: the state of its last event."""
+        self._left: dict[str, tuple[str, int]] = {}
+        """By interrupted job: the device that it left, and the event of the fault that interrupted it."""
+        self._risen: dict[str, int] = {}
+        """By pool: the event of the last rise of its pressure."""
+        self._budgets: dict[str, int] = {}
+        """By pool: the event of the last change of its budget."""
+        jobs.listeners.append(self._job)
+        loaded.listeners.append(self._model)
+        pools.on_pressure.append(self._pressure)
+        pools.on_budget.append(self._budget)
+        reservations.on_ended.append(self._reservation_ended)
+        reclaiming.on_reclaimed.append(self._reclaimed)
+        blobs.listeners.on_expired.append(self._blob_expired)
+        blobs.listeners.on_spoilt.append(self._blob_spoilt)
+
+    def started(self) -> None:
+        """The server has started."""
+        self._events.tell(EventDomain.PROCESSING, "system.started")
+
+    def draining(self) -> None:
+        """The server shuts down."""
+        self._events.tell(EventDomain.PROCESSING, "system.draining", message="takes no more work")
+
+    def _job(self, job: Job) -> None:
+        before = self._told.get(job.id)
+        if before is job.state:
+            return
+        self._told[job.id] = job.state
+        if job.state.ended:
+            del self._told[job.id]
+            self._left.pop(job.id, None)
+        # The cause of an end by a fault of the device is the event of the fault.
+        cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
+        if job.state is JobState.INTERRUPTED:
+            self._left[job.id] = job.device_id, cause
+        elif before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
+            # On the same device the cause is its return; on another device, the fault of the first one.
+            left, fault = self._left.pop(job.id, ("", 0))
+            moved = left not in ("", job.device_id) and fault
+            cause = fault if moved else self._devices.events.present_state(job.device_id)
+        self._events.tell(
+            EventDomain.PROCESSING,
+            "job.state_changed",
+            job.id,
+            f"{before} → {job.state}" if before else str(job.state),
+            severity=_SEVERITY.get(job.state, Severity.INFO),
+            cause=cause,
+            failure=job.failure,
+            snapshot=job,
+        )
+
+    def _model(self, one: LoadedModel, there: bool) -> None:
+        kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
+        cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
+        self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
+
+    def _reclaimed(self, report: ReclaimReport) -> None:
+        steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)
+        after = report.after or report.before
+        cause = self._risen.get(after.id, 0)
+        self._events.tell(EventDomain.MEMORY, "memory.reclaimed", after.id, steps, cause=cause, snapshot=after)
+
+    def _reservation_ended(self, reservation: Reservation) -> None:
+        lost = reservation.state is ReservationState.LOST
+        cause = self._devices.events.fault(reservation.pool_id) if lost else self._upkeep(reservation.pool_id)
+        self._events.tell(
+            EventDomain.MEMORY,
+            f"reservation.{reservation.state}",
+            reservation.id,
+            f"{reservation.size_bytes} bytes of pool {reservation.pool_id} that were not used",
+            severity=Severity.INFO if reservation.state is ReservationState.EXPIRED else Severity.WARNING,
+            cause=cause,
+            failure=Failure.of(device_lost(reservation.pool_id)) if lost else None,
+        )
+
+    def _blob_expired(self, blob: Blob) -> None:
+        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{blob.size_bytes} bytes in {blob.tier}")
+
+    def _blob_spoilt(self, blob: Blob) -> None:
+        self._events.tell(
+            EventDomain.MEMORY,
+            f"blob.{blob.state}",
+            blob.id,
+            severity=Severity.ERROR if blob.state is BlobState.CORRUPT else Severity.WARNING,
+            cause=self._devices.events.fault(blob.device_id) if blob.device_id else 0,
+            snapshot=blob,
+        )
+
+    def _upkeep(self, pool_id: str) -> int:
+        """The event that caused the present upkeep of a pool. 0: there is none."""
+        if pool_id not in self._pools.ids():
+            return 0
+        match self._pools.get(pool_id).upkeep:
+            case Upkeep.NONE:
+                return 0
+            case Upkeep.RELIEF:
+                return self._risen.get(pool_id, 0)
+            case Upkeep.BUDGET:
+                return self._budgets.get(pool_id, 0)
+
+    def _budget(self, pool_id: str) -> None:
+        budget = self._pools.get(pool_id).budget
+        limit = "no limit" if budget.limit_bytes is None else f"at most {budget.limit_bytes} bytes"
+        message = f"{limit}, {budget.headroom_bytes} bytes stay free"
+        view = self._view(pool_id)
+        self._budgets[pool_id] = self._events.tell(
+            EventDomain.MEMORY, "memory.budget_changed", pool_id, message, snapshot=view
+        )
+
+    def _view(self, pool_id: str) -> PoolView:
+        pool = self._pools.get(pool_id)
+        return pool.view(pool.measure, self._pools.claims.outstanding_bytes(pool_id))
+
+    def _pressure(self, change: PressureChange) -> None:
+        rising = change.current > (change.previous or Pressure.LOW)
+        sequence = self._events.tell(
+            EventDomain.MEMORY,
+            "memory.pressure_changed",
+            change.pool_id,
+            f"{(change.previous or Pressure.LOW).name} → {change.current.name}",
+            severity=Severity.WARNING if rising else Severity.INFO,
+            cause=self._upkeep(change.pool_id) if self._pools.get(change.pool_id).upkeep is Upkeep.BUDGET else 0,
+            snapshot=self._view(change.pool_id),
+        )
+        if rising:
+            self._risen[change.pool_id] = sequence

@@ -1,0 +1,71 @@
+"""The log of changes as messages. An event is turned into a message once, however many follow."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_event_pb2
+from domains.device.record import DeviceView
+from domains.events import SystemEvent
+from domains.journal import Entry
+from domains.memory.blobs.blob import Blob
+from domains.memory.pools.pool import PoolView
+from domains.model.loaded import LoadedModel
+from domains.processing.jobs.job import Job
+from server import convert
+from server.convert import DOMAINS, SEVERITIES
+from server.device.messages import to_device
+from server.memory.blob_messages import to_blob
+from server.memory.messages import to_pool
+from server.model.messages import to_loaded
+from server.scrub import scrubbed
+
+ListedJob = Callable[[Job], job_pb2.Job]
+"""The message of a job as lists have it."""
+
+
+def to_event(entry: Entry[SystemEvent], listed: ListedJob) -> system_event_pb2.SystemEvent:
+    """One change; made once."""
+    if not isinstance(entry.rendered, system_event_pb2.SystemEvent):
+        entry.rendered = _render(entry.value, entry.sequence, entry.time_s, listed)
+    return entry.rendered
+
+
+def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob) -> system_event_pb2.SystemEvent:
+    return system_event_pb2.SystemEvent(
+        sequence=sequence,
+        cause_sequence=event.cause_sequence,
+        event_time=convert.to_time(time_s),
+        domain=DOMAINS[event.domain],
+        severity=SEVERITIES[event.severity],
+        kind=event.kind,
+        resource_id=event.resource_id,
+        message=scrubbed(event.message),
+        failure=convert.to_failure(event.failure, time_s, event.domain) if event.failure else None,
+        **_snapshot(event.snapshot, listed),
+    )
+
+
+def _snapshot(value: object, listed: ListedJob) -> dict[str, Any]:
+    """The arm of the snapshot that fits the domain's value."""
+    match value:
+        case DeviceView():
+            return {"device": to_device(value)}
+        case Job():
+            return {"job": listed(value)}
+        case Blob():
+            return {"blob": to_blob(value)}
+        case PoolView():
+            return {"memory_pool": to_pool(value, include_owners=False)}
+        case LoadedModel():
+            return {"loaded_model": to_loaded(value, [])}
+        case _:
+            return {}
+
+
+def accepts(wanted: processing_service_pb2.SystemEventFilter, event: SystemEvent) -> bool:
+    """Every condition that is set must hold; the chain of causes is the caller's."""
+    return (
+        (not wanted.domains or DOMAINS[event.domain] in wanted.domains)
+        and SEVERITIES[event.severity] >= wanted.min_severity
+        and (not wanted.kinds or any(event.kind == kind or event.kind.startswith(f"{kind}.") for kind in wanted.kinds))
+    )

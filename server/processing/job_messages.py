@@ -1,0 +1,317 @@
+"""Jobs and their events as messages.
+
+Every door (Generate, LoadModel, ScanModels) and WatchJob share one numbering, so an event is turned into bytes once, as a
+`WatchJobResponse`, and those bytes are sent to whoever watches, through whichever door.
+"""
+
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
+from deviceops.inference.v1 import generated_image_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains import limits
+from domains.errors import ErrorReason
+from domains.journal import Entry
+from domains.processing.jobs import event as events
+from domains.processing.jobs.job import Job, JobRecord, ListedJob
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    UnreadableWork,
+    domain_of,
+)
+from domains.processing.jobs.state import JobState
+from domains.processing.jobs.summary import summary
+from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
+from server import convert
+from server.device.messages import to_benchmark_report, to_reset_report
+from server.device.work import to_benchmark, to_reset
+from server.fitted import fitted
+from server.inference.generation_messages import to_generation, to_resolved
+from server.memory.blob_messages import to_transfer, to_transfer_report
+from server.model.messages import to_loaded, to_scan_report
+
+Update = processing_service_pb2.WatchJobResponse
+
+_WARNINGS = 100
+"""Of a result; the contract's limit."""
+
+
+def rendered(job: Job, entry: Entry[events.JobEvent], state: JobState) -> bytes:
+    """The event as bytes of a WatchJobResponse; made once."""
+    if not isinstance(entry.rendered, bytes):
+        entry.rendered = to_update(job, entry, state).SerializeToString()
+    return entry.rendered
+
+
+def heartbeat(job: Job, sequence: int, now_s: float, quiet_s: float) -> bytes:
+    """Sign of life; not part of the journal, so it carries the sequence of the last event that is."""
+    event = _event(job, sequence, now_s, job.state)
+    event.heartbeat.CopyFrom(job_event_pb2.JobHeartbeat(stage=job.stage, quiet_for=convert.to_duration(quiet_s)))
+    return Update(event=event).SerializeToString()
+
+
+def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Update:
+    """One journal entry with the output that lies beside it."""
+    value = entry.value
+    event = _event(job, entry.sequence, entry.time_s, state, terminal=type(value) in events.END_STATE)
+    update = Update()
+    match value:
+        case events.Queued():
+            event.queued.position = value.position
+        case events.Started():
+            event.started.device_id = value.device_id
+            event.started.attempt = value.attempt
+        case StageStarted():
+            event.stage_started.stage = value.stage
+        case events.Moved():
+            event.progress.CopyFrom(to_progress(value))
+        case PreviewReady():
+            event.preview.CopyFrom(_preview(value))
+        case events.OutputReady():
+            event.output_ready.index = value.image.index
+            event.output_ready.total = value.total
+            update.image.CopyFrom(to_image(value.image))
+        case Degraded():
+            event.degraded.CopyFrom(convert.to_degradation(value))
+        case events.Cancelling():
+            event.cancelling.cause = value.cause
+        case events.Interrupted():
+            event.interrupted.reason = convert.to_reason(value.reason)
+            event.interrupted.message = value.message
+        case events.Succeeded():
+            event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
+            _put_result(update, job, value.result, value.receipt)
+        case events.Failed():
+            event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s, job.domain))
+            event.failed.receipt.CopyFrom(to_receipt(value.receipt))
+            _put_result(update, job, value.result, value.receipt)
+        case events.Cancelled():
+            event.cancelled.CopyFrom(_cancelled(value))
+            _put_result(update, job, value.result, value.receipt)
+    update.event.CopyFrom(event)
+    return update
+
+
+def _event(
+    job: Job, sequence: int, time_s: float, state: JobState, *, terminal: bool = False
+) -> job_event_pb2.JobEvent:
+    return job_event_pb2.JobEvent(
+        job_id=job.id, sequence=sequence, event_time=convert.to_time(time_s), state=to_state(state), terminal=terminal
+    )
+
+
+def to_state(state: JobState) -> job_event_pb2.JobState.ValueType:
+    """The names are the same but for the prefix."""
+    return job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}")
+
+
+def to_progress(moved: events.Moved) -> job_event_pb2.JobProgress:
+    """How far, and at which pace."""
+    return job_event_pb2.JobProgress(
+        stage=moved.at.stage,
+        completed=moved.at.completed,
+        total=moved.at.total,
+        unit=moved.at.unit,
+        completed_ratio=moved.completed_ratio,
+        elapsed=convert.to_duration(moved.elapsed_s),
+        remaining=None if moved.remaining_s is None else convert.to_duration(moved.remaining_s),
+        rate_per_second=moved.rate_per_s,
+    )
+
+
+def _preview(value: PreviewReady) -> job_event_pb2.JobPreview:
+    return job_event_pb2.JobPreview(
+        image_index=value.image_index,
+        step=value.step,
+        data=value.data,
+        media_type=value.media_type,
+        size=image_pb2.ImageSize(width_px=value.width_px, height_px=value.height_px),
+    )
+
+
+def _cancelled(value: events.Cancelled) -> job_event_pb2.JobCancelled:
+    device = value.receipt.device_id
+    return job_event_pb2.JobCancelled(
+        stage=value.stage,
+        latency=convert.to_duration(value.latency_s),
+        freed=[job_event_pb2.FreedMemory(device_id=device, freed_bytes=value.freed_bytes)] if device else [],
+        receipt=to_receipt(value.receipt),
+        cause=value.cause,
+    )
+
+
+def to_receipt(receipt: events.JobReceipt) -> job_event_pb2.Receipt:
+    """What a job cost."""
+    work: Receipt = receipt.work
+    return job_event_pb2.Receipt(
+        queue_time=convert.to_duration(receipt.queue_s),
+        run_time=convert.to_duration(receipt.run_s),
+        stages=[
+            job_event_pb2.StageTiming(
+                stage=timing.stage,
+                wall_time=convert.to_duration(timing.wall_s),
+                device_time=None if timing.device_s is None else convert.to_duration(timing.device_s),
+            )
+            for timing in work.timings
+        ],
+        peak_device_bytes=work.peak_device_bytes,
+        peak_host_bytes=work.peak_host_bytes,
+        steps_executed=work.steps_executed,
+        cache_hits=work.cache_hits,
+        degradations=[convert.to_degradation(degraded) for degraded in work.degradations],
+        attempts=receipt.attempts,
+        device_id=receipt.device_id,
+    )
+
+
+def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage:
+    """A finished picture."""
+    return generated_image_pb2.GeneratedImage(
+        index=image.index,
+        seed=image.seed,
+        file=image_pb2.ImageFile(
+            blob_id=image.blob.id,
+            media_type=image.blob.media_type,
+            size=image_pb2.ImageSize(width_px=image.width_px, height_px=image.height_px),
+            size_bytes=image.blob.size_bytes,
+            sha256=image.blob.sha256,
+        ),
+    )
+
+
+def _warning(degraded: Degraded) -> error_pb2.Finding:
+    """What a generation gave up (a prompt's end), as a warning of its result."""
+    finding = error_pb2.Finding(
+        severity=error_pb2.SEVERITY_WARNING,
+        field=degraded.field,
+        reason=convert.to_reason(ErrorReason(degraded.reason)),
+        message=degraded.detail,
+    )
+    return fitted(finding, limits.FINDING_BYTES)
+
+
+def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
+    return generated_image_pb2.GenerationResult(
+        images=[to_image(image) for image in result.images],
+        resolved=to_resolved(result, job.device_id),
+    )
+
+
+def _put_result(
+    update: Update | job_pb2.Job, job: Job, result: events.JobResult | None, receipt: events.JobReceipt | None
+) -> None:
+    match result:
+        case events.GenerationResult():
+            update.generation_result.CopyFrom(_generation_result(job, result))
+            given_up = receipt.work.degradations if receipt else ()
+            update.generation_result.warnings.extend(_warning(one) for one in given_up[:_WARNINGS])
+        case events.LoadResult():
+            update.loaded_model.CopyFrom(to_loaded(result.loaded))
+        case events.ScanResult():
+            update.model_scan_report.CopyFrom(to_scan_report(result.report))
+        case events.BenchmarkResult():
+            update.device_benchmark_report.CopyFrom(to_benchmark_report(result.report))
+        case events.ResetResult():
+            update.device_reset_report.CopyFrom(to_reset_report(result))
+        case events.TransferResult():
+            update.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
+        case None:
+            pass
+
+
+KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
+    "generate": job_pb2.JOB_KIND_GENERATION,
+    "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
+    "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
+    "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
+    "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
+    "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
+}
+_ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
+"""The arm of `JobSpec.work` of each kind."""
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the settings shows in the message of a job."""
+
+    keep_jobs_s: float
+    """How long a job is kept that does not say it."""
+    prompts_in_lists: bool = True
+    """Whether a summary may have words of the prompt."""
+
+
+def to_job(job: Job, view: JobView) -> job_pb2.Job:
+    """The job as GetJob tells it."""
+    message = _to_message(job, job.kind, view)
+    message.spec.CopyFrom(_spec(job))
+    message.summary = summary(job.work, prompts=view.prompts_in_lists)
+    _put_result(message, job, job.result, job.receipt)
+    return message
+
+
+def to_listed(job: ListedJob, view: JobView) -> job_pb2.Job:
+    """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
+    message = _to_message(job, job.kind, view)
+    message.spec.SetInParent()
+    if arm := _ARM_OF.get(job.kind):
+        getattr(message.spec, arm).SetInParent()
+    has_prompt = message.kind == job_pb2.JOB_KIND_GENERATION
+    message.summary = "" if has_prompt and not view.prompts_in_lists else job.summary
+    return message
+
+
+def _to_message(job: JobRecord, kind: str, view: JobView) -> job_pb2.Job:
+    fail_time_s = job.end_time_s or 0.0
+    return job_pb2.Job(
+        id=job.id,
+        state=to_state(job.state),
+        kind=KIND_OF.get(kind, job_pb2.JOB_KIND_UNSPECIFIED),
+        options=convert.to_options(job.options),
+        progress=to_progress(job.progress) if job.progress else None,
+        create_time=convert.to_time(job.create_time_s),
+        start_time=convert.to_time(job.start_time_s) if job.start_time_s else None,
+        end_time=convert.to_time(job.end_time_s) if job.end_time_s else None,
+        expire_time=_expiry(job, view.keep_jobs_s),
+        device_id=job.device_id,
+        attempt=job.attempt,
+        last_sequence=job.last_sequence,
+        failure=convert.to_failure(job.failure, fail_time_s, domain_of(kind)) if job.failure else None,
+        receipt=to_receipt(job.receipt) if job.receipt else None,
+        etag=job.etag,
+        request_id=job.request_id,
+        detached=job.detached,
+        parent_job_id=job.parent_id,
+    )
+
+
+def _expiry(job: JobRecord, keep_for_s: float) -> Timestamp | None:
+    if job.end_time_s is None:
+        return None
+    return convert.to_time(job.end_time_s + (job.options.keep_for_s or keep_for_s))
+
+
+def _spec(job: Job) -> job_pb2.JobSpec:
+    spec = job_pb2.JobSpec()
+    match job.work:
+        case GenerateWork():
+            spec.generation.CopyFrom(to_generation(job.work.asked))
+        case LoadWork():
+            spec.model_load.model_id = job.work.model_id
+            spec.model_load.SetInParent()
+        case ScanWork():
+            spec.model_scan.SetInParent()
+        case BenchmarkWork():
+            spec.device_benchmark.CopyFrom(to_benchmark(job.work))
+        case ResetWork():
+            spec.device_reset.CopyFrom(to_reset(job.work))
+        case TransferWork():
+            spec.blob_transfer.CopyFrom(to_transfer(job.work.request))
+        case UnreadableWork():
+            pass
+    return spec

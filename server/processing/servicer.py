@@ -1,0 +1,218 @@
+"""ProcessingService: jobs, and how the whole server is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import msgspec
+
+from deviceops.common.v1 import error_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
+from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
+from domains.events import EventLog
+from domains.memory.blobs.store import BlobStore
+from domains.processing.jobs.filter import JobFilter
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.label_deletion import LabelDeletion
+from domains.processing.jobs.rows import as_listed
+from domains.processing.jobs.state import JobState
+from domains.processing.submit import Submissions
+from domains.requests import NEW, Asked
+from server import convert, paging
+from server.device.work import from_benchmark, from_reset
+from server.heartbeat import Followed
+from server.inference.generation_messages import from_generation, from_previews
+from server.memory.blob_messages import from_transfer
+from server.model.servicer import from_load, from_scan
+from server.once import asked_of, keeps_its_answers
+from server.processing.job_messages import KIND_OF, JobView, to_job, to_listed, to_state
+from server.processing.label_deletion import LabelDeletionMethods
+from server.processing.system_events import SystemEventMethods
+from server.processing.watch import Watching, follow
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
+    """Jobs and the system."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        blobs: BlobStore,
+        status: Callable[[], system_status_pb2.SystemStatus],
+        view: JobView,
+        events: EventLog,
+        instance_id: str,
+        watching: Watching,
+    ) -> None:
+        SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(as_listed(job), view))
+        LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
+        self._submissions = submissions
+        self._jobs = submissions.jobs
+        self._blobs = blobs
+        self._status = status
+        self._view = view
+        self._watching = watching
+
+    def _message(self, job: Job) -> job_pb2.Job:
+        return to_job(job, self._view)
+
+    @keeps_its_answers
+    async def SubmitJob(
+        self, request: processing_service_pb2.SubmitJobRequest, context: Context
+    ) -> processing_service_pb2.SubmitJobResponse:
+        """Store a job, or only check it."""
+        asked = asked_of(request)
+        if request.validate_only:
+            return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
+        job = self._submissions.again(asked) or self._submit(request, asked)
+        return processing_service_pb2.SubmitJobResponse(job=self._message(job))
+
+    def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
+        """What would stop the job from being taken."""
+        try:
+            self._submit(request, NEW)
+        except DeviceOpsError as error:
+            return convert.to_findings(error)
+        return []
+
+    def _submit(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+        if request.continue_job_id:
+            message = "jobs cannot be continued from a checkpoint yet; leave it empty"
+            raise NotServed([Violation(field="continue_job_id", message=message)])
+        try:
+            return self._take(request, asked)
+        except InvalidRequest as error:
+            # The work lies one level deeper here than in the requests of the doors.
+            raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
+        except NotServed as error:
+            raise NotServed(map(_within_spec, error.violations), **error.facts) from None
+
+    def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+        spec = request.spec
+        match spec.WhichOneof("work"):
+            case "generation":
+                generation, options = convert.both(
+                    lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
+                )
+                loaded = spec.generation.require_loaded_model
+                return self._submissions.generate(
+                    generation, options, asked, must_be_loaded=loaded, validate_only=request.validate_only
+                )
+            case _ if request.validate_only:
+                message = "only generations can be checked without being started"
+                raise NotServed([Violation(field="validate_only", message=message)])
+            case "model_load":
+                load, options = convert.both(
+                    lambda: from_load(spec.model_load), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.load(load.model_id, options, asked, pin=load.pinned)
+            case "model_scan":
+                roots, options = convert.both(
+                    lambda: from_scan(spec.model_scan), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.scan(roots, options, asked)
+            case "device_benchmark":
+                work, options = convert.both(
+                    lambda: from_benchmark(spec.device_benchmark), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.benchmark(work, options, asked)
+            case "device_reset":
+                reset, options = convert.both(
+                    lambda: from_reset(spec.device_reset), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.reset(reset, options, asked)
+            case "blob_transfer":
+                options = convert.from_options(request.options)
+                transfer = from_transfer(spec.blob_transfer, self._submissions.device_id)
+                return self._submissions.transfer(transfer, options, asked)
+            case None:
+                violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
+                raise InvalidRequest([violation])
+            case other:
+                message = "is in the contract and not built yet; GetSystemStatus lists the methods that are not"
+                raise NotServed([Violation(field=f"spec.{other}", message=message)])
+
+    async def GetJob(
+        self, request: processing_service_pb2.GetJobRequest, context: Context
+    ) -> processing_service_pb2.GetJobResponse:
+        """A job as it stands."""
+        return processing_service_pb2.GetJobResponse(job=self._message(self._jobs.get(request.job_id)))
+
+    async def ListJobs(
+        self, request: processing_service_pb2.ListJobsRequest, context: Context
+    ) -> processing_service_pb2.ListJobsResponse:
+        """Jobs, newest first."""
+        place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
+        wanted = _filter(request.filter)
+        jobs, following = paging.fill(
+            lambda count: self._jobs.page(wanted, place, count),
+            size,
+            lambda job: to_listed(job, self._view),
+        )
+        return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
+
+    def WatchJob(  # yields the bytes of its responses, see `register`
+        self, request: processing_service_pb2.WatchJobRequest, context: Context
+    ) -> Followed[bytes]:
+        """Follow a job to its end, from anywhere."""
+        wish = from_previews(request.previews, "previews") if request.HasField("previews") else None
+        self._watching.join(request.job_id, wish, context)
+        return follow(self._jobs, request.job_id, request.after_sequence)
+
+    async def CancelJob(
+        self, request: processing_service_pb2.CancelJobRequest, context: Context
+    ) -> processing_service_pb2.CancelJobResponse:
+        """Ask a job to stop."""
+        convert.refuse(convert.cause_violations(request.cause), _unserved_scope(request.scope))
+        job = self._jobs.cancel(request.job_id, request.cause)
+        return processing_service_pb2.CancelJobResponse(job=self._message(job))
+
+    async def DeleteJob(
+        self, request: processing_service_pb2.DeleteJobRequest, context: Context
+    ) -> processing_service_pb2.DeleteJobResponse:
+        """Forget an ended job; its pictures go with it unless another job made the same."""
+        job = self._jobs.get(request.job_id)
+        if request.etag and request.etag != job.etag:
+            raise Aborted(f"job {job.id} has changed since its etag was read; read it again", job_id=job.id)
+        self._jobs.delete(job.id)
+        return processing_service_pb2.DeleteJobResponse(freed_bytes=self._blobs.release(job.id))
+
+    async def GetSystemStatus(
+        self, request: processing_service_pb2.GetSystemStatusRequest, context: Context
+    ) -> processing_service_pb2.GetSystemStatusResponse:
+        """How everything is."""
+        return processing_service_pb2.GetSystemStatusResponse(status=self._status())
+
+
+def _unserved_scope(scope: job_pb2.CancelScope.ValueType) -> list[Violation]:
+    if scope in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+        return []
+    return [Violation(field="scope", message="this server only stops jobs at once yet; leave it empty")]
+
+
+def _within_spec(violation: Violation) -> Violation:
+    inside = violation.field.partition(".")[0] in job_pb2.JobSpec.DESCRIPTOR.fields_by_name
+    return msgspec.structs.replace(violation, field=f"spec.{violation.field}") if inside else violation
+
+
+_STATES = {to_state(state): state for state in JobState}
+_KINDS = {number: kind for kind, number in KIND_OF.items()}
+_NS = 1e9
+
+
+def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
+    """What the list is to show. Names that no job has leave nothing."""
+    after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
+    return JobFilter(
+        states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
+        kinds=tuple(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
+        session_id=wanted.session_id,
+        labels=convert.labels_of(wanted.labels),
+        created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,
+        created_before_s=convert.from_time(wanted.created_before, "filter.created_before") / _NS if before else None,
+        device_id=wanted.device_id,
+        request_id=wanted.request_id,
+        parent_id=wanted.parent_job_id,
+    )

@@ -1,0 +1,182 @@
+"""How the whole server is: readiness of each domain, workers, versions, start-up timing. All from real state."""
+
+import importlib.metadata
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from deviceops.common.v1 import domain_pb2
+from deviceops.processing.v1 import system_status_pb2 as pb
+from deviceops.processing.v1.node_pb2 import NodeStatus
+from domains import limits
+from domains.events import KEPT
+from domains.failure import Failure
+from domains.reasons import Domain
+from domains.storage import Durability
+from server import convert
+from server.inference.servicer import CONTRACT_VERSION
+from server.memory.blob_pieces import CHUNK_BYTES
+from server.settings import Settings, is_loopback
+from server.version import SERVER_VERSION
+from server.worker.keeper import KeeperState, WorkerKeeper
+
+DEPENDS: dict[int, list[domain_pb2.Domain.ValueType]] = {
+    domain_pb2.DOMAIN_DEVICE: [],
+    domain_pb2.DOMAIN_MEMORY: [domain_pb2.DOMAIN_DEVICE],
+    domain_pb2.DOMAIN_MODEL: [domain_pb2.DOMAIN_MEMORY],
+    domain_pb2.DOMAIN_INFERENCE: [domain_pb2.DOMAIN_MODEL],
+    domain_pb2.DOMAIN_POSTPROCESSING: [domain_pb2.DOMAIN_MODEL],
+    domain_pb2.DOMAIN_PROCESSING: [domain_pb2.DOMAIN_INFERENCE, domain_pb2.DOMAIN_POSTPROCESSING],
+}
+"""The one place that says which domain stands on which; in the order in which they start."""
+
+_NEEDS_DEVICE = (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
+"""Domains that do nothing before a worker is ready. The others read and queue at once."""
+
+_WORKER_STATES = {
+    KeeperState.STARTING: pb.WORKER_STATE_STARTING,
+    KeeperState.READY: pb.WORKER_STATE_READY,
+    KeeperState.RESTARTING: pb.WORKER_STATE_RESTARTING,
+    KeeperState.STOPPED: pb.WORKER_STATE_STOPPED,
+}
+
+_DURABILITIES = {
+    Durability.PROCESS: pb.ACKNOWLEDGEMENT_DURABILITY_PROCESS,
+    Durability.POWER: pb.ACKNOWLEDGEMENT_DURABILITY_POWER,
+}
+
+
+class SystemView:
+    """Gathers the status when asked."""
+
+    def __init__(self, settings: Settings, begin_s: float, durability: Durability) -> None:
+        self._settings = settings
+        self._durability = durability
+        self.unbuilt: dict[int, list[str]] = {}
+        """Per domain, the methods that answer UNIMPLEMENTED."""
+        self._begin_s = begin_s
+        """Start of the process on the monotonic clock."""
+        self._start_time_s = time.time() - (time.monotonic() - begin_s)
+        self.instance_id = uuid.uuid4().hex
+        self.keepers: Sequence[WorkerKeeper] = ()
+        self.nodes: Callable[[], list[NodeStatus]] = list
+        """The machines whose devices this server uses."""
+        self.addresses: list[str] = []
+        self.serving_s: float | None = None
+        self.device_ready_s: float | None = None
+        self.draining = False
+
+    def served(self) -> None:
+        """The ports are open."""
+        self.serving_s = time.monotonic() - self._begin_s
+
+    def worker_changed(self) -> None:
+        """Note when the first worker was ready."""
+        if self.device_ready_s is None and self.ready:
+            self.device_ready_s = time.monotonic() - self._begin_s
+
+    @property
+    def ready(self) -> bool:
+        """Whether some device takes work."""
+        return any(keeper.state is KeeperState.READY for keeper in self.keepers)
+
+    def readiness(self, domain: int) -> pb.Readiness.ValueType:
+        """How a domain is now."""
+        if self.draining:
+            return pb.READINESS_STOPPING
+        if domain == domain_pb2.DOMAIN_POSTPROCESSING:
+            return pb.READINESS_UNAVAILABLE
+        if domain in _NEEDS_DEVICE and not self.ready:
+            refused = self.keepers and all(keeper.refused for keeper in self.keepers)
+            return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
+        return pb.READINESS_READY
+
+    def status(self) -> pb.SystemStatus:
+        """All of it."""
+        now = time.monotonic() - self._begin_s
+        return pb.SystemStatus(
+            server_instance_id=self.instance_id,
+            mode=pb.SYSTEM_MODE_DRAINING if self.draining else pb.SYSTEM_MODE_NORMAL,
+            domains=[self._domain(domain) for domain in DEPENDS],
+            workers=[_worker(keeper) for keeper in self.keepers],
+            server_version=SERVER_VERSION,
+            contract_version=CONTRACT_VERSION,
+            libraries=[f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "protobuf", "msgspec")],
+            platform=platform.platform(),
+            listen_addresses=self.addresses,
+            limits=pb.SystemLimits(
+                max_inline_bytes=limits.INLINE_BYTES,
+                max_request_inline_bytes=limits.REQUEST_INLINE_BYTES,
+                max_spec_bytes=limits.SPEC_BYTES,
+                max_page_bytes=limits.PAGE_BYTES,
+                max_message_bytes=self._settings.max_message_bytes,
+                blob_chunk_bytes=CHUNK_BYTES,
+                queue_capacity=self._settings.queue_capacity,
+            ),
+            start_time=convert.to_time(self._start_time_s),
+            uptime=convert.to_duration(now),
+            serving_after=None if self.serving_s is None else convert.to_duration(self.serving_s),
+            ready_after=None if self.device_ready_s is None else convert.to_duration(self.device_ready_s),
+            retention=pb.RetentionPolicy(
+                jobs=convert.to_duration(self._settings.keep_jobs_s),
+                blobs=convert.to_duration(self._settings.keep_blobs_s),
+                event_count=KEPT,
+            ),
+            durability=_DURABILITIES[self._durability],
+            insecure_listen=not is_loopback(self._settings.host),
+            nodes=self.nodes(),
+        )
+
+    def _domain(self, domain: int) -> pb.DomainReadiness:
+        readiness = self.readiness(domain)
+        took = self.device_ready_s if domain in _NEEDS_DEVICE else self.serving_s
+        return pb.DomainReadiness(
+            domain=domain_pb2.Domain.ValueType(domain),
+            readiness=readiness,
+            depends_on=DEPENDS[domain],
+            waits_for=self._waits_for(domain),
+            detail=self._detail(domain),
+            init_duration=None if took is None else convert.to_duration(took),
+            disabled_methods=self.unbuilt.get(domain, []),
+        )
+
+    def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
+        """What it needs and what is not ready: only what really holds it up."""
+        if domain == domain_pb2.DOMAIN_INFERENCE and self.readiness(domain) == pb.READINESS_STARTING:
+            return [domain_pb2.DOMAIN_DEVICE]
+        return []
+
+    def _detail(self, domain: int) -> str:
+        if domain == domain_pb2.DOMAIN_POSTPROCESSING:
+            return "not built yet"
+        if domain in _NEEDS_DEVICE and not self.ready:
+            told = (f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self.keepers)
+            names = ", ".join(told) or "no device is configured"
+            return f"waits for a device worker: {names}"
+        return ""
+
+
+def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
+    device = keeper.link.device if keeper.link else None
+    failure = Failure(reason=keeper.last_reason, message=keeper.last_problem)
+    return pb.WorkerStatus(
+        device_id=device.id if device else keeper.name,
+        state=_WORKER_STATES[keeper.state],
+        process_id=keeper.pid,
+        start_time=convert.to_time(keeper.start_time_s) if keeper.start_time_s else None,
+        restart_count=keeper.restarts,
+        resident_bytes=_resident(keeper.pid),
+        last_failure=convert.to_failure(failure, time.time(), Domain.DEVICE) if keeper.last_problem else None,
+        libraries=device.libraries if device else (),
+    )
+
+
+def _resident(pid: int | None) -> int | None:
+    """The process's resident set; absent if it is gone."""
+    try:
+        return psutil.Process(pid).memory_info().rss if pid else None
+    except psutil.Error:
+        return None

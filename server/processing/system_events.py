@@ -1,0 +1,66 @@
+"""WatchEvents: follow every change of state."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+
+from deviceops.processing.v1 import processing_service_pb2 as pb
+from domains.errors import InvalidRequest, Violation
+from domains.events import EventLog, chain_filter
+from server.heartbeat import Followed
+from server.processing.event_messages import ListedJob, accepts, to_event
+
+MAX_FILTER_ENTRIES = 1000
+_PATIENCE_S = 60.0
+"""A wait for the journal has an end; it is waited again then."""
+
+
+class SystemEventMethods:
+    """The log of changes, from any place in it."""
+
+    def __init__(self, events: EventLog, instance_id: str, listed: ListedJob) -> None:
+        """`listed`: the message of a job in an event."""
+        self._events = events
+        self._instance_id = instance_id
+        self._listed_job = listed
+
+    def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Followed[pb.WatchEventsResponse]:
+        """The first message at once; then each event that the filter lets through. Heartbeats tell how far the log is."""
+        return Followed(self._events_after(request), lambda: self._response(self._events.journal.last_sequence))
+
+    async def _events_after(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
+        """A reader is only a position."""
+        log, wanted = self._events.journal, request.filter
+        last = log.last_sequence
+        position = request.after_sequence if request.HasField("after_sequence") else last
+        _check(request, position, last)
+        in_chain = chain_filter(frozenset(wanted.resource_ids))
+        yield self._response(last, missed=position < log.forgotten)
+        while True:
+            for entry in log.after(position):
+                position = entry.sequence
+                # Asked of every event, so that a chain of causes is seen whole.
+                if in_chain(entry) and accepts(wanted, entry.value):
+                    yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
+            await log.more(position, _PATIENCE_S)
+
+    def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:
+        return pb.WatchEventsResponse(
+            event=event, last_sequence=last, events_missed=missed, server_instance_id=self._instance_id
+        )
+
+
+def _check(request: pb.WatchEventsRequest, position: int, last: int) -> None:
+    wrong: list[Violation] = []
+    if not 0 <= position <= last:
+        text = f"{position} is not within 0..{last}; give the sequence of the last event that you saw"
+        wrong.append(Violation(field="after_sequence", message=text, allowed=f"0..{last}"))
+    for name in ("domains", "resource_ids", "kinds"):
+        if len(getattr(request.filter, name)) > MAX_FILTER_ENTRIES:
+            text = f"at most {MAX_FILTER_ENTRIES} entries"
+            wrong.append(Violation(field=f"filter.{name}", message=text, allowed=f"0..{MAX_FILTER_ENTRIES}"))
+    if wrong:
+        raise InvalidRequest(wrong)

@@ -1,0 +1,114 @@
+"""Following a job: the one path behind WatchJob and every door."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from domains.errors import InvalidRequest, Violation
+from domains.inference.generation import Previews
+from domains.journal import Entry
+from domains.processing.jobs.event import STATE_AFTER, JobEvent
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.live_job import LiveJob
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.jobs.state import JobState
+from domains.processing.submit import Submissions
+from domains.requests import Asked
+from server.heartbeat import Followed
+from server.once import asked_of
+from server.processing.job_messages import heartbeat, rendered
+
+_PATIENCE_S = 60.0
+"""A wait for the journal has an end; it is waited again then."""
+
+
+def follow(jobs: Jobs, job_id: str, after: int = 0) -> Followed[bytes]:
+    """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last."""
+    reader = _Reader(jobs.live(job_id), after)
+    return Followed(reader.events(), reader.beat)
+
+
+class _Reader:
+    """One reader, which is only a position: a slow one finds the newest progress when it comes back, and nobody waits
+    for it."""
+
+    def __init__(self, live: LiveJob, after: int) -> None:
+        last = live.journal.last_sequence
+        if not 0 <= after <= last:
+            message = f"{after} is not within 0..{last}; give the sequence of the last event that you saw, or 0 for all"
+            raise InvalidRequest([Violation(field="after_sequence", message=message, allowed=f"0..{last}")])
+        self._live = live
+        self._position = after
+        seen = [entry for entry in live.journal.after(0) if entry.sequence <= after]
+        self._state = _state_after(seen)
+        self._told_s = seen[-1].time_s if seen else live.job.create_time_s
+        """Unix time of the last event before the reader's position."""
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """To the job's end; a heartbeat first where there is nothing else to tell at once."""
+        journal = self._live.journal
+        if not journal.closed and self._position >= journal.last_sequence:
+            yield self.beat()
+        while True:
+            for entry in journal.after(self._position):
+                self._state = STATE_AFTER.get(type(entry.value), self._state)
+                self._position, self._told_s = entry.sequence, entry.time_s
+                yield rendered(self._live.job, entry, self._state)
+            if journal.closed and self._position >= journal.last_sequence:
+                return
+            await journal.more(self._position, _PATIENCE_S)
+
+    def beat(self) -> bytes:
+        """The sign of life of a job of which there is nothing to tell."""
+        now_s = time.time()
+        return heartbeat(self._live.job, self._position, now_s, now_s - self._told_s)
+
+
+def _state_after(entries: Sequence[Entry[JobEvent]]) -> JobState:
+    """The state that a job had after these events, its first ones."""
+    moves = [STATE_AFTER.get(type(entry.value)) for entry in entries]
+    return next((state for state in reversed(moves) if state), JobState.QUEUED)
+
+
+class Watching:
+    """What those who watch jobs want to see of pictures that are being made."""
+
+    def __init__(self, wishes: PreviewWishes, default: Previews) -> None:
+        """`default`: the wish of a watcher who says nothing."""
+        self._wishes = wishes
+        self._default = default
+
+    def join(self, job_id: str, wish: Previews | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Until the call ends, however it ends."""
+        leave = self._wishes.join(job_id, self._default if wish is None else wish)
+        context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `door`
+
+
+def door(
+    submissions: Submissions,
+    request: Any,
+    context: grpc.aio.ServicerContext[Any, Any],
+    submit: Callable[[Asked], Job],
+) -> Followed[bytes]:
+    """Follow the job of a request, a new one or the one that the same request made before, from its first event; when the
+    last of those who asked for it has left, it is cancelled, unless one of them said `detached`.
+
+    A server that shuts down leaves the call itself: that is not the caller's wish, and the job goes on after
+    the restart.
+    """
+    asked, detached = asked_of(request), bool(request.detached)
+    job_id = (submissions.again(asked, detached=detached) or submit(asked)).id
+    jobs, attachments = submissions.jobs, submissions.attachments
+    attachments.join(job_id, detached=detached)
+
+    def left(_: object) -> None:
+        job = jobs.find(job_id)
+        wanted = job is not None and (job.detached or job.state.ended)
+        if attachments.leave(job_id) and job is not None and not wanted and not submissions.draining:
+            jobs.cancel(job_id, "the call that submitted it was left")
+
+    context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own
+    return follow(jobs, job_id)

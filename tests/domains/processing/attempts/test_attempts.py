@@ -1,0 +1,325 @@
+"""Attempts: a wish to stop reaches a job wherever it is, and a worker's death counts against the job that caused it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from domains.errors import ErrorReason
+from domains.inference.outcome import Finished, ImageReady
+from domains.memory.blobs.blob import Blob
+from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.state import JobState
+from domains.processing.workers.worker import Report
+from domains.progress import Receipt, Stage, StageStarted
+from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, DispatchBench
+
+FINISHED = Finished(receipt=Receipt())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+    bench = DispatchBench(tmp_path)
+    yield bench
+    bench.database.close()
+
+
+class SlowClaim:
+    """Memory that does not come until the test says so."""
+
+    def __init__(self, bench: DispatchBench) -> None:
+        self.asked, self.granted = asyncio.Event(), asyncio.Event()
+        self.open = 0
+        bench.memory.claim = self._claimed
+
+    @asynccontextmanager
+    async def _claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
+        self.asked.set()
+        await self.granted.wait()
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+async def test_a_cancel_ends_the_wait_for_memory_and_nothing_runs(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    job_id = bench.submit()
+    await claim.asked.wait()
+    bench.jobs.cancel(job_id, "changed my mind")
+    await bench.until(job_id, JobState.CANCELLED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Cancelled)
+    assert end.cause == "changed my mind"
+    assert (bench.worker.answers, claim.open) == ({}, 0)
+
+
+async def test_a_cancel_as_the_memory_comes_stops_the_job_before_its_order(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    job_id = bench.submit()
+    await claim.asked.wait()
+    claim.granted.set()
+    bench.jobs.cancel(job_id)
+    await bench.until(job_id, JobState.CANCELLED)
+    await bench.dispatcher.idle()
+    assert (bench.worker.answers, claim.open) == ({}, 0)
+
+
+async def test_an_interruption_ends_the_wait_for_memory_and_the_job_waits_again(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    job_id = bench.submit()
+    await claim.asked.wait()
+    # As a clean-up does that holds what the claim waits for: it waits for the job to leave its device.
+    async with asyncio.timeout(5):
+        await bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed")
+    interruptions = [event for event in bench.events(job_id) if isinstance(event, Interrupted)]
+    assert [event.reason for event in interruptions] == [ErrorReason.PREEMPTED]
+    claim.granted.set()
+    await bench.finish(job_id)
+    assert bench.job(job_id).attempt == 2
+
+
+async def test_a_refused_claim_is_the_jobs_failure(bench: DispatchBench) -> None:
+    @asynccontextmanager
+    async def refused(job: Job, device_id: str) -> AsyncGenerator[None]:
+        raise TimeoutError("not ours")
+        yield
+
+    bench.memory.claim = refused
+    job_id = bench.submit()
+    await bench.until(job_id, JobState.FAILED)
+
+
+async def lingering(bench: DispatchBench, claim: SlowClaim, last: Report) -> str:
+    """A job whose worker has said its last word, and holds on to its memory."""
+    bench.worker.lingers = True
+    claim.granted.set()
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(last)
+    await bench.worker.lingering.wait()
+    return job_id
+
+
+def leave(bench: DispatchBench) -> None:
+    """The worker is done with its orders."""
+    bench.worker.lingers = False
+    for answers in bench.worker.answers.values():
+        answers.put_nowait(FINISHED)
+
+
+async def test_who_hears_of_the_end_finds_the_memory_free(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    open_at_end: list[int] = []
+    bench.jobs.listeners.append(lambda job: open_at_end.append(claim.open) if job.state.ended else None)
+    job_id = await lingering(bench, claim, FINISHED)
+    assert (bench.job(job_id).state, claim.open) == (JobState.RUNNING, 1)
+    leave(bench)
+    await bench.until(job_id, JobState.SUCCEEDED)
+    assert open_at_end == [0]
+
+
+async def test_a_worker_that_dies_after_its_last_word_has_said_it(bench: DispatchBench) -> None:
+    job_id = await lingering(bench, SlowClaim(bench), FINISHED)
+    bench.die()
+    await bench.until(job_id, JobState.SUCCEEDED)
+
+
+async def test_a_cancel_while_an_interrupted_job_leaves_its_device_ends_it(bench: DispatchBench) -> None:
+    claim = SlowClaim(bench)
+    bench.worker.lingers = True
+    claim.granted.set()
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    interrupting = asyncio.create_task(bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
+    await bench.worker.lingering.wait()
+    bench.jobs.cancel(job_id, "not at all")
+    leave(bench)
+    await interrupting
+    await bench.until(job_id, JobState.CANCELLED)
+    assert not any(isinstance(event, Interrupted) for event in bench.events(job_id))
+
+
+PICTURE = ImageReady(index=0, seed=1, media_type="image/png", width_px=64, height_px=64, data=b"picture")
+
+
+def sizes(end: JobEvent) -> list[int]:
+    """Of the pictures that a job's end tells."""
+    assert isinstance(end, Cancelled | Failed)
+    assert isinstance(end.result, GenerationResult)
+    return [image.blob.size_bytes for image in end.result.images]
+
+
+async def picture_made(bench: DispatchBench, job_id: str) -> None:
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    journal = bench.jobs.live(job_id).journal
+    while not any(isinstance(event, OutputReady) for event in bench.events(job_id)):
+        await journal.more(journal.last_sequence, 5.0)
+
+
+async def test_a_job_that_is_cancelled_keeps_its_pictures_wherever_it_is(bench: DispatchBench) -> None:
+    running, waiting = bench.submit(pictures=2), bench.submit(pictures=2)
+    for job_id in (running, waiting):
+        await picture_made(bench, job_id)
+    bench.jobs.cancel(running)
+    await bench.until(running, JobState.CANCELLED)
+    bench.die()
+    await bench.until(waiting, JobState.INTERRUPTED)
+    bench.jobs.cancel(waiting)
+    assert [sizes(bench.events(job_id)[-1]) for job_id in (running, waiting)] == [[7], [7]]
+
+
+async def test_a_job_whose_time_is_up_tells_what_it_spent_and_keeps_its_pictures(bench: DispatchBench) -> None:
+    job_id = bench.submit(pictures=2, run_timeout_s=0.5)
+    await bench.at_work(job_id)
+    await picture_made(bench, job_id)
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.RUN_TIMEOUT
+    assert end.receipt.work == STOPPED.receipt
+    assert sizes(end) == [7]
+    assert bench.worker.stopped == [job_id]
+
+
+async def test_a_load_that_takes_longer_than_allowed_ends_the_job(bench: DispatchBench) -> None:
+    job_id = bench.submit(load_timeout_s=0.05)
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(StageStarted(stage=Stage.LOADING))
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.LOAD_TIMEOUT
+    assert (end.failure.facts, end.receipt.work) == ({"load_timeout_s": "0.05"}, STOPPED.receipt)
+    assert bench.worker.stopped == [job_id]
+
+
+async def test_the_time_to_load_ends_with_the_loading(bench: DispatchBench) -> None:
+    job_id = bench.submit(load_timeout_s=0.3, run_timeout_s=0.9)
+    await bench.at_work(job_id)
+    for stage in (Stage.LOADING, Stage.DENOISING):
+        bench.worker.answers[job_id].put_nowait(StageStarted(stage=stage))
+    await bench.until(job_id, JobState.FAILED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Failed)
+    assert end.failure.reason is ErrorReason.RUN_TIMEOUT
+
+
+async def crash(bench: DispatchBench, *job_ids: str) -> None:
+    """Their worker dies and another starts."""
+    await bench.at_work(*job_ids)
+    bench.die()
+    for job_id in job_ids:
+        await bench.until(job_id, JobState.INTERRUPTED)
+    bench.start_worker()
+
+
+async def test_a_job_that_takes_its_worker_down_three_times_alone_fails(bench: DispatchBench) -> None:
+    job_id = bench.submit()
+    await crash(bench, job_id)
+    await crash(bench, job_id)
+    await bench.at_work(job_id)
+    bench.die()
+    failure = (await bench.until(job_id, JobState.FAILED)).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DEVICE_LOST
+    assert failure.facts["attempts"] == "3"
+
+
+async def test_its_neighbour_is_not_counted_for_it_and_runs_in_peace(bench: DispatchBench) -> None:
+    poison, healthy = bench.submit(priority=3), bench.submit()
+    await crash(bench, poison, healthy)
+    # From now on each is alone: the poison takes nobody along, and what it does counts against it.
+    await bench.at_work(poison)
+    assert set(bench.lane.running) == {poison}
+    await crash(bench, poison)
+    await crash(bench, poison)
+    await bench.at_work(poison)
+    bench.die()
+    await bench.until(poison, JobState.FAILED)
+    bench.start_worker()
+    await bench.at_work(healthy)
+    other = bench.submit()
+    await bench.finish(healthy)
+    await bench.finish(other)
+    assert (bench.job(poison).crashes, bench.job(healthy).crashes, bench.job(healthy).attempt) == (2, 0, 2)
+
+
+async def test_a_worker_that_is_ended_on_purpose_counts_against_nobody(bench: DispatchBench) -> None:
+    job_id = bench.submit()
+    for _ in range(4):
+        await bench.at_work(job_id)
+        bench.lane.end_worker("the device is reset")
+        bench.die()
+        await bench.until(job_id, JobState.INTERRUPTED)
+        bench.start_worker()
+    await bench.finish(job_id)
+    assert not bench.job(job_id).suspect
+
+
+async def test_restarts_of_the_server_count_against_nobody(tmp_path: Path) -> None:
+    bench = DispatchBench(tmp_path)
+    job_id = bench.submit()
+    for _ in range(4):
+        await bench.at_work(job_id)
+        bench.draining.begin()
+        bench.die()
+        await bench.until(job_id, JobState.INTERRUPTED)
+        await bench.dispatcher.idle()
+        bench.database.close()
+        bench = DispatchBench(tmp_path)
+        assert [job.id for job in bench.jobs.recover()] == [job_id]
+    await bench.finish(job_id)
+    bench.database.close()
+
+
+async def test_what_counts_against_a_job_survives_a_restart(bench: DispatchBench) -> None:
+    job_id = bench.submit()
+    await crash(bench, job_id)
+    again = Jobs(bench.jobs._store, keep_s=3600)  # pyright: ignore[reportPrivateUsage]  # the same disk, read anew
+    again.recover()
+    assert (again.get(job_id).crashes, again.get(job_id).suspect) == (1, True)
+
+
+async def test_a_picture_that_is_being_stored_as_its_worker_dies_is_there_once(
+    bench: DispatchBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, keep = asyncio.Event(), bench.blobs.keep
+
+    async def slowly(data: bytes, media_type: str, owner_id: str) -> Blob:
+        await room.wait()
+        return await keep(data, media_type, owner_id)
+
+    monkeypatch.setattr(bench.blobs, "keep", slowly)
+    job_id = bench.submit(pictures=2)
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    bench.die()
+    room.set()
+    await bench.until(job_id, JobState.INTERRUPTED)
+    bench.start_worker()
+    await bench.at_work(job_id)
+    bench.worker.answers[job_id].put_nowait(PICTURE)
+    await bench.finish(job_id)
+    assert [type(event) for event in bench.events(job_id)].count(OutputReady) == 1
+
+
+async def test_a_worker_that_does_not_stop_a_cancelled_job_is_ended(bench: DispatchBench) -> None:
+    bench.worker.obeys = False
+    job_id, neighbour = bench.submit(), bench.submit()
+    await bench.at_work(job_id, neighbour)
+    bench.worker.on_end = bench.die
+    bench.jobs.cancel(job_id, "changed my mind")
+    await bench.until(job_id, JobState.CANCELLED)
+    await bench.until(neighbour, JobState.INTERRUPTED)
+    end = bench.events(job_id)[-1]
+    assert isinstance(end, Cancelled)
+    assert end.latency_s >= STOP_LIMIT_S
+    # Its neighbour is not suspected for it.
+    assert not bench.job(neighbour).suspect

@@ -1,0 +1,109 @@
+"""Power limits: set again on a device that comes back, put back when the server stops."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from domains.device.device import Device
+from domains.device.record import DeviceReach
+from domains.device.settings import DeviceSettings
+from domains.device.telemetry import ALWAYS, PowerRange
+from domains.errors import ErrorReason, InternalError
+from domains.processing.devices.control import DeviceControl
+from tests.domains.processing.scripted_worker import Floor, a_device
+
+
+class Driver:
+    def __init__(self) -> None:
+        self.watts: float | None = None
+        self.refuses = False
+        self.restored: list[str] = []
+
+    async def power_range(self, device: Device) -> PowerRange:
+        return PowerRange(least_watts=100.0, most_watts=400.0, default_watts=400.0)
+
+    async def set_power_limit(self, device: Device, watts: float | None) -> None:
+        if self.refuses:
+            raise InternalError("no", ErrorReason.DRIVER_ERROR)
+        self.watts = watts
+
+    async def restore(self, device: Device) -> None:
+        self.restored.append(device.id)
+
+
+class Controlled:
+    def __init__(self, folder: Path) -> None:
+        self.floor = floor = Floor(folder)
+        self.driver = Driver()
+        self.spawned: list[asyncio.Future[None]] = []
+        self.control = DeviceControl(
+            floor.devices,
+            floor.board.lanes,
+            cast(Any, self.driver),
+            lambda name, device: None,
+            floor.board.room.tell,
+            floor.board.backlog.stranded_without,
+            lambda work: self.spawned.append(asyncio.ensure_future(work)),
+        )
+
+    def appear(self, *names: str) -> None:
+        for name in names:
+            reach = DeviceReach(controls=(*ALWAYS, "power_limit_watts"))
+            self.floor.devices.described(name, a_device(name), reach, ready=True)
+
+    async def settled(self) -> None:
+        await asyncio.gather(*self.spawned)
+
+    async def limit(self, device_id: str) -> None:
+        wanted = DeviceSettings(power_limit_watts=200.0)
+        await self.control.update(device_id, wanted, ["power_limit_watts"], etag="", validate_only=False, cause="")
+
+
+@pytest.fixture
+async def controlled(tmp_path: Path) -> Controlled:
+    return Controlled(tmp_path)
+
+
+async def test_limits_that_a_killed_server_left_are_restored_when_a_device_is_first_seen(
+    controlled: Controlled,
+) -> None:
+    controlled.appear("sim-0", "sim-1")
+    await controlled.settled()
+    assert controlled.driver.restored == ["sim-0", "sim-1"]
+
+
+async def test_a_limit_of_this_server_is_not_taken_for_one_that_another_left(controlled: Controlled) -> None:
+    controlled.appear("sim-0", "sim-1")
+    await controlled.limit("sim-0")
+    await controlled.settled()
+    assert controlled.driver.restored == ["sim-1"]
+
+
+async def test_a_power_limit_outlives_a_loss_and_not_the_server(controlled: Controlled) -> None:
+    driver, devices = controlled.driver, controlled.floor.devices
+    controlled.appear("sim-0", "sim-1")
+    await controlled.settled()
+    driver.restored.clear()
+    await controlled.limit("sim-0")
+    assert driver.watts == 200.0
+    driver.watts = None
+    for device_id in ("sim-1", "sim-0"):
+        devices.lost(device_id, "it was pulled out")
+        devices.returned(device_id)
+    await controlled.settled()
+    assert driver.watts == 200.0
+    await controlled.control.restore_limits()
+    assert driver.restored == ["sim-0"]
+
+
+async def test_a_limit_that_a_returned_device_refuses_is_not_reported(controlled: Controlled) -> None:
+    devices = controlled.floor.devices
+    controlled.appear("sim-0")
+    await controlled.limit("sim-0")
+    controlled.driver.refuses = True
+    devices.lost("sim-0", "it was pulled out")
+    devices.returned("sim-0")
+    await controlled.settled()
+    assert devices.get("sim-0").settings.power_limit_watts is None

@@ -1,0 +1,93 @@
+"""Looking for devices: a change is seen by the next look, and a backend that hangs holds up no other."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from domains.device.device import Backend, Device
+from domains.errors import ErrorReason
+from domains.processing.devices.hot_plug import HotPlug
+from tests.domains.device.hand_clock import settle
+from tests.domains.processing.scripted_worker import Floor, a_device
+
+
+class ScriptedInventory:
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.there: dict[str, Device] = {}
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.looks = 0
+
+    async def look(self) -> Mapping[str, Device]:
+        self.looks += 1
+        there = dict(self.there)
+        self.asked.set()
+        await self.may_answer.wait()
+        return there
+
+
+class NoWorkers:
+    def start(self, name: str, device: Device | None) -> None:
+        pass
+
+    def suspend(self, device_id: str) -> None:
+        pass
+
+
+@pytest.fixture
+async def floor(tmp_path: Path) -> Floor:
+    return Floor(tmp_path)
+
+
+async def test_what_appears_during_a_look_is_found_by_whoever_looks_then(floor: Floor) -> None:
+    sims = ScriptedInventory(Backend.SIMULATED)
+    sims.may_answer.clear()
+    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.board.lanes)
+    first = asyncio.create_task(plug.look(60.0))
+    await sims.asked.wait()
+    sims.there = {"sim-0": a_device()}
+    others = [asyncio.create_task(plug.look(60.0)) for _ in range(3)]
+    await settle()
+    sims.may_answer.set()
+    assert (await first).added == ()
+    assert [(await other).added for other in others] == [("sim-0",)] * 3
+    assert sims.looks == 2
+
+
+async def test_a_backend_that_hangs_is_told_and_holds_up_no_other(floor: Floor) -> None:
+    cards, sims = ScriptedInventory(Backend.CUDA), ScriptedInventory(Backend.SIMULATED)
+    cards.may_answer.clear()
+    sims.there = {"sim-0": a_device()}
+    plug = HotPlug([cards, sims], floor.devices, NoWorkers(), floor.board.lanes)
+    for added in (("sim-0",), ("sim-0",)):
+        found = await plug.look(0.3)
+        assert found.added == added
+        assert [(one.backend, one.failure.reason) for one in found.failures] == [
+            (Backend.CUDA, ErrorReason.DRIVER_ERROR)
+        ]
+    # One question is on its way, however often it is asked.
+    assert cards.looks == 1
+
+
+async def test_a_bug_in_one_look_ends_no_others(floor: Floor) -> None:
+    sims = ScriptedInventory(Backend.SIMULATED)
+    again = asyncio.Event()
+    looks = 0
+
+    async def look() -> Mapping[str, Device]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RuntimeError("a bug")
+        again.set()
+        return {}
+
+    sims.look = look  # pyright: ignore[reportAttributeAccessIssue]  # a bug of ours
+    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.board.lanes)
+    looking = asyncio.create_task(plug.keep_looking(0.01))
+    await again.wait()
+    looking.cancel()

@@ -1,0 +1,133 @@
+"""Resets: of a worker that never was ready, of one that hangs, and one that somebody calls off."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+
+import pytest
+
+from domains.device.device import DeviceState
+from domains.device.health import HealthCheck, Verdict
+from domains.device.record import DeviceReach, DeviceView
+from domains.device.sample import DeviceSample
+from domains.errors import ErrorReason, NotSupported
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.devices.care import DeviceCare
+from domains.processing.front import FrontRunners, reset
+from domains.processing.front.reset import ResetRunner
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.kinds import ResetWork
+from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.state import JobState
+from domains.processing.workers.worker import Checked, EmptyOrder
+from tests.domains.processing.dispatch_bench import nothing
+from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
+
+
+async def nothing_measured(view: DeviceView) -> DeviceSample:
+    return DeviceSample(time_s=0.0)
+
+
+class Resets:
+    def __init__(self, folder: Path) -> None:
+        self.floor = floor = Floor(folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run))
+        self.restarts: list[str] = []
+        self.restarted = asyncio.Event()
+        self.care = DeviceCare(
+            floor.devices,
+            floor.board.lanes,
+            nothing_measured,
+            self.restart,
+            Coroutine.close,
+            recheck_s=1.0,
+            stall_timeout_s=STALL_S,
+        )
+        self.runner = ResetRunner(floor.devices, floor.board.lanes, floor.loaded, self.care)
+
+    async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:
+        return await self.runner.run(work, task)
+
+    def restart(self, device_id: str, why: str) -> None:
+        self.restarts.append(device_id)
+        self.restarted.set()
+
+    def submit(self, *, process: bool) -> str:
+        work = ResetWork(device_id="sim-0", process=process, drain_timeout_s=0.0, force=True)
+        return self.floor.jobs.submit(work, JobOptions())[0].id
+
+    async def ended(self, job_id: str) -> Job:
+        live = self.floor.jobs.live(job_id)
+        while not live.journal.closed:
+            await live.journal.more(live.journal.last_sequence, 60.0)
+        await self.floor.dispatcher.idle()
+        return self.floor.jobs.get(job_id)
+
+
+@pytest.fixture
+async def resets(tmp_path: Path) -> Resets:
+    return Resets(tmp_path)
+
+
+async def test_a_reset_ends_a_worker_that_never_was_ready(resets: Resets) -> None:
+    floor = resets.floor
+    floor.devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    job_id = resets.submit(process=True)
+    await resets.restarted.wait()
+    assert resets.restarts == ["sim-0"]
+    worker = floor.arrive()
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    assert (await resets.ended(job_id)).state is JobState.SUCCEEDED
+
+
+async def test_a_reset_tells_at_once_that_something_is_not_installed(resets: Resets) -> None:
+    devices = resets.floor.devices
+    refusal = NotSupported("install it", ErrorReason.FEATURE_NOT_INSTALLED)
+    devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    devices.unready("sim-0", refusal)
+    assert devices.get("sim-0").state is DeviceState.QUARANTINED
+    job_id = resets.submit(process=True)
+    await resets.restarted.wait()
+    devices.unready("sim-0", refusal)
+    failure = (await resets.ended(job_id)).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.FEATURE_NOT_INSTALLED
+
+
+async def test_emptying_a_worker_that_hangs_ends_it_and_says_so(
+    resets: Resets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reset, "_EMPTY_S", 0.01)
+    worker = resets.floor.arrive()
+    worker.quiet_s = 1.0
+    failure = (await resets.ended(resets.submit(process=False))).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DRIVER_ERROR
+    assert len(worker.ended) == 1
+    assert resets.floor.devices.get("sim-0").health.error_count == 1
+
+
+async def test_a_reset_that_waits_for_a_worker_can_be_called_off(resets: Resets) -> None:
+    worker = resets.floor.arrive()
+    given = asyncio.Event()
+    original = worker.carry_out
+
+    def carry_out(order: EmptyOrder):  # pyright: ignore[reportUnknownParameterType]  # a generator of reports
+        given.set()
+        return original(order)
+
+    worker.carry_out = carry_out  # pyright: ignore[reportAttributeAccessIssue]
+    job_id = resets.submit(process=False)
+    await given.wait()
+    resets.floor.jobs.cancel(job_id, "never mind")
+    assert (await resets.ended(job_id)).state is JobState.CANCELLED
+    assert resets.floor.devices.get("sim-0").state is DeviceState.AVAILABLE
+
+
+async def test_a_server_that_goes_leaves_a_reset_to_the_next_start(resets: Resets) -> None:
+    floor = resets.floor
+    floor.devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    job_id = resets.submit(process=True)
+    await resets.restarted.wait()
+    floor.dispatcher.leave_front_work()
+    await floor.dispatcher.idle()
+    assert floor.jobs.get(job_id).state is JobState.RUNNING

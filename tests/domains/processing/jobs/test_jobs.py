@@ -1,0 +1,337 @@
+"""Jobs: whatever is asked in whatever order, a journal keeps its rules, also over a restart."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from domains.failure import Failure
+from domains.journal import Entry
+from domains.memory.blobs.store import BlobStore
+from domains.model.scan import ScanReport
+from domains.processing.jobs.event import (
+    END_STATE,
+    NEWEST_ONLY,
+    STATE_AFTER,
+    Cancelled,
+    Failed,
+    Interrupted,
+    JobEvent,
+    Moved,
+    ScanResult,
+    Started,
+    Succeeded,
+)
+from domains.processing.jobs.expiry import Expiry
+from domains.processing.jobs.filter import JobFilter
+from domains.processing.jobs.instant import Instant
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import LoadWork, ScanWork
+from domains.processing.jobs.live_job import receipt_of
+from domains.processing.jobs.rows import StoredJob
+from domains.processing.jobs.state import NEXT, JobState
+from domains.processing.jobs.store import JobStore
+from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
+from domains.requests import Asked
+from domains.storage import open_database
+from tests.domains.memory.scratch import scratch_folder
+
+RECEIPT = receipt_of(Jobs.draft(ScanWork(), JobOptions()), Instant.now())
+MOVED = Moved(at=Progressed(stage=Stage.DENOISING, completed=1, total=2, unit=Unit.STEPS), elapsed_s=0.5)
+PREVIEW = PreviewReady(image_index=0, step=1, media_type="image/jpeg", width_px=1, height_px=1, data=b"x")
+EVENTS: list[JobEvent] = [
+    Started(device_id="cpu", attempt=1),
+    StageStarted(stage=Stage.DENOISING),
+    MOVED,
+    PREVIEW,
+    Interrupted(reason=ErrorReason.WORKER_RESTARTING, message="gone"),
+    Succeeded(result=ScanResult(report=ScanReport()), receipt=RECEIPT),
+    Failed(failure=Failure(reason=ErrorReason.DRIVER_ERROR, message="broken"), receipt=RECEIPT),
+    Cancelled(stage=Stage.QUEUED, latency_s=0.0, cause="", receipt=RECEIPT),
+]
+
+
+def facts(entries: list[Entry[JobEvent]]) -> list[tuple[int, float, JobEvent]]:
+    return [(entry.sequence, entry.time_s, entry.value) for entry in entries if type(entry.value) not in NEWEST_ONLY]
+
+
+class Walk(RuleBasedStateMachine):
+    """A model of what must be known: per job its state, its durable events, and the highest sequence anybody saw."""
+
+    ids = Bundle("ids")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = scratch_folder()
+        self.folder = self.scratch.__enter__()
+        self.state: dict[str, JobState] = {}
+        self.durable: dict[str, list[tuple[int, float, JobEvent]]] = {}
+        self.seen: dict[str, int] = {}
+        self.by_request: dict[str, str] = {}
+        self.told: list[str] = []
+        self.open()
+
+    def open(self) -> None:
+        self.connection = open_database(self.folder)
+        self.jobs = Jobs(JobStore(self.connection, self.folder), keep_s=3600)
+        self.jobs.listeners.append(lambda job: self.told.append(job.id))
+
+    def note(self, job_id: str) -> None:
+        """Look at the journal as a watcher would, and check what is new against what was known."""
+        live = self.jobs.live(job_id)
+        entries = live.journal.after(self.seen.get(job_id, 0))
+        assert all(entry.sequence > self.seen.get(job_id, 0) for entry in entries)
+        self.durable[job_id] = self.durable.get(job_id, []) + facts(entries)
+        self.seen[job_id] = max([self.seen.get(job_id, 0), *(entry.sequence for entry in entries)])
+        self.state[job_id] = live.job.state
+
+    @rule(target=ids, request_id=st.sampled_from(["", "", "one", "two"]))
+    def submit(self, request_id: str) -> str:
+        known = self.by_request.get(request_id)
+        job, new = self.jobs.submit(ScanWork(), JobOptions(), Asked(request_id=request_id))
+        assert new == (known is None)
+        assert known in (None, job.id)
+        if request_id:
+            self.by_request[request_id] = job.id
+        self.note(job.id)
+        return job.id
+
+    @rule(job_id=ids, event=st.sampled_from(EVENTS))
+    def record(self, job_id: str, event: JobEvent) -> None:
+        if job_id not in self.state:
+            return
+        before = self.state[job_id]
+        after = STATE_AFTER.get(type(event), before)
+        if before.ended or (after is not before and after not in NEXT[before]):
+            with pytest.raises(FailedPrecondition):
+                self.jobs.record(job_id, event)
+            assert self.jobs.get(job_id).state is before
+        else:
+            assert self.jobs.record(job_id, event).state is after
+        self.note(job_id)
+
+    @rule(job_id=ids)
+    def cancel(self, job_id: str) -> None:
+        if job_id not in self.state:
+            return
+        before = self.state[job_id]
+        if before.ended and before is not JobState.CANCELLED:
+            with pytest.raises(FailedPrecondition) as told:
+                self.jobs.cancel(job_id)
+            assert told.value.reason is ErrorReason.ILLEGAL_STATE
+        else:
+            assert self.jobs.cancel(job_id).state in (JobState.CANCELLING, JobState.CANCELLED)
+        self.note(job_id)
+
+    @rule(job_id=consumes(ids))
+    def delete(self, job_id: str) -> None:
+        if job_id not in self.state:
+            return
+        if not self.state[job_id].ended:
+            with pytest.raises(FailedPrecondition):
+                self.jobs.delete(job_id)
+            return
+        self.jobs.delete(job_id)
+        with pytest.raises(NotFound):
+            self.jobs.get(job_id)
+        for known in (self.state, self.durable, self.seen):
+            known.pop(job_id)
+        self.by_request = {name: owner for name, owner in self.by_request.items() if owner != job_id}
+
+    @rule()
+    def restart(self) -> None:
+        """The process dies at this point and another takes up its folder."""
+        self.connection.close()
+        self.told.clear()
+        self.open()
+        self.jobs.recover()
+        for job_id, before in list(self.state.items()):
+            stored = facts(self.jobs.live(job_id).journal.after(0))
+            assert stored[: len(self.durable[job_id])] == self.durable[job_id]
+            after = self.jobs.get(job_id).state
+            match before:
+                case JobState.RUNNING:
+                    assert after is JobState.INTERRUPTED
+                case JobState.CANCELLING:
+                    assert after is JobState.CANCELLED
+                case _:
+                    assert after is before
+            # Whoever runs jobs hears of all that are to run.
+            assert (job_id in self.told) or after not in (JobState.QUEUED, JobState.INTERRUPTED)
+            self.note(job_id)
+
+    @invariant()
+    def journals_keep_their_rules(self) -> None:
+        for job_id, state in self.state.items():
+            sequences = [sequence for sequence, _, _ in self.durable[job_id]]
+            endings = [type(event) for _, _, event in self.durable[job_id] if type(event) in END_STATE]
+            assert sequences == sorted(set(sequences))
+            assert sequences[0] == 1
+            assert len(endings) == state.ended
+            assert not endings or type(self.durable[job_id][-1][2]) is endings[0]
+            assert self.jobs.live(job_id).journal.closed == state.ended
+
+    @invariant()
+    def the_list_has_every_job_once(self) -> None:
+        listed, _ = self.jobs.page(JobFilter(), None, 1000)
+        assert sorted(job.id for job in listed) == sorted(self.state)
+        assert all(job.state is self.state[job.id] for job in listed)
+
+    def teardown(self) -> None:
+        self.connection.close()
+        self.scratch.__exit__(None, None, None)
+
+
+TestWalk = Walk.TestCase
+TestWalk.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    connection = open_database(tmp_path)
+    yield Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    connection.close()
+
+
+def started(jobs: Jobs) -> Job:
+    job, _ = jobs.submit(ScanWork(), JobOptions())
+    return jobs.record(job.id, Started(device_id="cpu", attempt=1))
+
+
+def test_a_request_id_for_other_work_is_refused(jobs: Jobs) -> None:
+    first, _ = jobs.submit(ScanWork(), JobOptions(), Asked(request_id="r", digest="scan"))
+    with pytest.raises(AlreadyExists) as told:
+        jobs.submit(LoadWork(model_id="m"), JobOptions(), Asked(request_id="r", digest="load"))
+    assert told.value.reason is ErrorReason.REQUEST_ID_REUSED
+    assert told.value.facts["job_id"] == first.id
+
+
+@pytest.mark.parametrize("request_id", ["x" * 65, "with space", "line\nbreak", "ü"])
+def test_a_request_id_is_short_visible_text(jobs: Jobs, request_id: str) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        jobs.submit(ScanWork(), JobOptions(), Asked(request_id=request_id))
+    assert [violation.field for violation in told.value.violations] == ["request_id"]
+
+
+def test_sequences_go_on_above_unstored_progress_after_a_crash(jobs: Jobs, tmp_path: Path) -> None:
+    job = started(jobs)
+    for _ in range(2500):
+        jobs.record(job.id, MOVED)
+    seen = jobs.get(job.id).last_sequence
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    again.recover()
+    assert again.get(job.id).last_sequence > seen
+    connection.close()
+
+
+def test_progress_is_not_stored(jobs: Jobs, tmp_path: Path) -> None:
+    job = started(jobs)
+    jobs.record(job.id, MOVED)
+    jobs.record(job.id, StageStarted(stage=Stage.DECODING))
+    connection = open_database(tmp_path)
+    store = JobStore(connection, tmp_path)
+    stored = store.load(job.id)
+    assert isinstance(stored, StoredJob)
+    assert [type(entry.value).__name__ for entry in stored.events] == ["Queued", "Started", "StageStarted"]
+    assert stored.job.progress is None
+    connection.close()
+
+
+def test_jobs_expire_when_they_were_kept_long_enough(jobs: Jobs) -> None:
+    kept, _ = jobs.submit(ScanWork(), JobOptions())
+    short, _ = jobs.submit(ScanWork(), JobOptions(keep_for_s=1e-9))
+    for job in (kept, short):
+        jobs.cancel(job.id)
+    assert jobs.expired() == [short.id]
+
+
+def test_pages_are_newest_first_and_meet_without_overlap(jobs: Jobs) -> None:
+    made = [jobs.submit(ScanWork(), JobOptions(session_id="b" if n == 2 else "a"))[0].id for n in range(7)]
+    place: int | None = None
+    found: list[str] = []
+    while True:
+        page, place = jobs.page(JobFilter(session_id="a"), place, 3)
+        found += [job.id for job in page]
+        if place is None:
+            break
+    assert found == [name for name in reversed(made) if name != made[2]]
+
+
+def test_a_job_is_inherited_from_the_process_that_stored_it_whatever_the_clock_says(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = jobs.submit(ScanWork(), JobOptions())
+    assert not jobs.inherited(before)
+    # The newest number is not given twice, although its job is gone.
+    jobs.delete(jobs.cancel(jobs.submit(ScanWork(), JobOptions())[0].id).id)
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    again.recover()
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: before.create_time_s - 3600)
+        after, _ = again.submit(ScanWork(), JobOptions())
+    assert after.create_time_s < before.create_time_s
+    assert [again.inherited(again.get(job.id)) for job in (before, after)] == [True, False]
+    assert [job.id for job in again.page(JobFilter(), None, 10)[0]] == [after.id, before.id]
+    connection.close()
+
+
+def no_room(*_: object) -> None:
+    raise ResourceExhausted("full", ErrorReason.STORAGE_FULL)
+
+
+def test_an_end_that_found_no_room_is_stored_when_there_is_some(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = started(jobs)
+    with monkeypatch.context() as disk:
+        disk.setattr(JobStore, "record", no_room)
+        jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=RECEIPT))
+        jobs.store_ends()
+    told = jobs.live(job.id).journal.after(0)[-1]
+    assert isinstance(told.value, Failed)
+    assert (told.value.failure.reason, told.value.failure.state_consistent) == (ErrorReason.STORAGE_FULL, False)
+    assert [one.state for one in jobs.page(JobFilter(), None, 10)[0]] == [JobState.FAILED]
+    jobs.store_ends()
+    connection = open_database(tmp_path)
+    again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+    assert again.recover() == []
+    assert again.get(job.id) == jobs.get(job.id)
+    assert facts(again.live(job.id).journal.after(0)) == facts(jobs.live(job.id).journal.after(0))
+    connection.close()
+
+
+async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [jobs.submit(ScanWork(), JobOptions(keep_for_s=1e-9))[0].id for _ in range(50)]
+    for job_id in kept:
+        jobs.cancel(job_id)
+    connection = open_database(tmp_path)
+    blobs = BlobStore(connection, tmp_path)
+    done = asyncio.Event()
+    monkeypatch.setattr(blobs, "collect", done.set)
+    with monkeypatch.context() as disk:
+        tried = asyncio.Event()
+
+        def delete(*_: object) -> None:
+            tried.set()
+            disk.undo()
+            no_room()
+
+        disk.setattr(JobStore, "delete", delete)
+        expiry = asyncio.create_task(Expiry(jobs, blobs).keep_up(0.001))
+        async with asyncio.timeout(10):
+            await tried.wait()
+            await done.wait()
+    expiry.cancel()
+    assert not any(jobs.knows(job_id) for job_id in kept)
+    connection.close()

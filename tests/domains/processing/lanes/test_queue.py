@@ -1,0 +1,182 @@
+"""JobQueue: priority, fair turns, age, bound."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from domains.errors import ErrorReason, ResourceExhausted
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.kinds import LoadWork
+from domains.processing.jobs.state import JobState
+from domains.processing.lanes.placement import Placement, placement_of
+from domains.processing.lanes.queue import JobQueue, rank
+
+
+def job(name: str, *, session: str = "", priority: int = 2, age: int = 0, device: str = "") -> Job:
+    return Job(
+        id=name,
+        number=1000 - age,
+        request_id="",
+        work=LoadWork(model_id="m"),
+        options=JobOptions(session_id=session, priority=priority, device_ids=(device,) if device else ()),
+        detached=True,
+        state=JobState.QUEUED,
+        # The clock was set back meanwhile: it decides nothing.
+        create_time_s=float(age),
+    )
+
+
+def taken(queue: JobQueue) -> list[str]:
+    order: list[str] = []
+    while (one := queue.next(lambda _: True)) is not None:
+        queue.take(one)
+        order.append(one.id)
+    return order
+
+
+def filled(*jobs: Job) -> JobQueue:
+    queue = JobQueue(1000)
+    for one in jobs:
+        queue.add(one)
+    return queue
+
+
+def test_a_higher_priority_goes_first_and_age_decides_within_one() -> None:
+    jobs = [job("low", priority=1, age=9), job("young"), job("old", age=5), job("critical", priority=4)]
+    assert taken(filled(*jobs)) == ["critical", "old", "young", "low"]
+
+
+def test_sessions_take_turns_whoever_asked_first() -> None:
+    many = [job(f"a{n}", session="a", age=100 - n) for n in range(4)]
+    few = [job(f"b{n}", session="b", age=10 - n) for n in range(2)]
+    assert taken(filled(*many, *few)) == ["a0", "b0", "a1", "b1", "a2", "a3"]
+
+
+def test_one_that_was_interrupted_keeps_its_age() -> None:
+    queue = filled(job("later", age=1))
+    queue.add(job("interrupted", age=50))
+    assert taken(queue)[0] == "interrupted"
+
+
+def test_only_what_fits_is_taken_and_the_rest_keeps_waiting() -> None:
+    queue = filled(job("x"), job("y", device="gpu"))
+
+    def names_gpu(placement: Placement) -> bool:
+        return "gpu" in placement.device_ids
+
+    found = queue.next(names_gpu)
+    assert found is not None
+    assert found == job("y", device="gpu")
+    assert (queue.count(names_gpu), [one.id for one in queue.waiting(names_gpu)]) == (1, ["y"])
+    queue.take(found)
+    assert queue.next(names_gpu) is None
+    assert len(queue) == 1
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    queue = JobQueue(2)
+    queue.check_room(1)
+    queue.add(job("x"))
+    queue.add(job("y"))
+    with pytest.raises(ResourceExhausted) as told:
+        queue.check_room(7)
+    assert told.value.reason is ErrorReason.QUEUE_FULL
+    assert told.value.retry_after_s == 7
+    assert told.value.facts == {"waiting": "2", "capacity": "2"}
+    queue.drop("x")
+    queue.check_room(1)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.integers(0, 9)), max_size=25))
+def test_everything_is_taken_once_and_never_below_a_waiting_higher_priority(asked: list[tuple[str, int, int]]) -> None:
+    jobs = [job(str(n), session=s, priority=p, age=age) for n, (s, p, age) in enumerate(asked)]
+    order = taken(filled(*jobs))
+    priority = {one.id: one.options.priority for one in jobs}
+    assert sorted(order) == sorted(priority)
+    assert [priority[name] for name in order] == sorted(priority.values(), reverse=True)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=25))
+def test_no_session_is_ever_two_turns_behind_another_that_it_could_have_kept_up_with(sessions: list[str]) -> None:
+    jobs = [job(str(n), session=session) for n, session in enumerate(sessions)]
+    queue = filled(*jobs)
+    waiting = {name: sessions.count(name) for name in set(sessions)}
+    served = dict.fromkeys(waiting, 0)
+    while (one := queue.next(lambda _: True)) is not None:
+        queue.take(one)
+        waiting[one.options.session_id] -= 1
+        served[one.options.session_id] += 1
+        assert all(max(served.values()) - served[name] <= 1 for name in waiting if waiting[name])
+
+
+class Model(RuleBasedStateMachine):
+    """The queue beside a list that is searched: the same next job for every lane, whatever came, went and came back."""
+
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = JobQueue(1000)
+        self.waiting: dict[str, Job] = {}
+        self.served: Counter[str] = Counter()
+        self.made = 0
+
+    def least(self, device: str | None) -> Job | None:
+        fitting = [job for job in self.waiting.values() if device in (None, *job.options.device_ids)]
+        return min(fitting, key=lambda job: rank(job, self.served), default=None)
+
+    @rule(
+        target=jobs, session=st.sampled_from("abc"), priority=st.integers(1, 3), device=st.sampled_from(["", "x", "y"])
+    )
+    def submit(self, session: str, priority: int, device: str) -> Job:
+        self.made += 1
+        made = job(str(self.made), session=session, priority=priority, age=-self.made, device=device)
+        self.add(made)
+        return made
+
+    @rule(job=jobs)
+    def add(self, job: Job) -> None:
+        """Interrupted, and back in the queue."""
+        self.waiting[job.id] = job
+        self.queue.add(job)
+
+    @rule(job=jobs)
+    def cancel(self, job: Job) -> None:
+        self.waiting.pop(job.id, None)
+        self.queue.drop(job.id)
+
+    @rule(device=st.sampled_from([None, "x", "y"]))
+    def start(self, device: str | None) -> None:
+        found = self.queue.next(lambda placement: device is None or device in placement.device_ids)
+        assert found == self.least(device)
+        if found is None:
+            return
+        self.queue.take(found)
+        del self.waiting[found.id]
+        self.served[found.options.session_id] += 1
+        if not self.waiting:
+            self.served.clear()
+
+    @invariant()
+    def the_same_jobs_wait_in_the_same_order(self) -> None:
+        assert self.queue.waiting() == sorted(self.waiting.values(), key=lambda job: rank(job, self.served))
+        assert self.queue.count(lambda placement: True) == len(self.queue) == len(self.waiting)
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_a_lane_is_asked_once_for_all_jobs_of_one_placement() -> None:
+    queue, asked = filled(*(job(str(n), session=str(n % 10), age=-n) for n in range(1000))), list[Placement]()
+
+    def fits(placement: Placement) -> bool:
+        asked.append(placement)
+        return True
+
+    found = queue.next(fits)
+    assert found is not None
+    assert asked == [placement_of(found)]

@@ -1,0 +1,127 @@
+"""What was reserved for a job is the job's until it ends, and no later attempt asks for it again."""
+
+from contextlib import AsyncExitStack
+
+import msgspec
+import pytest
+
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.memory.pools.admission import Admission
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
+from domains.model.loaded import LoadedModels
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import LoadWork
+from domains.processing.memory.job_admission import JobAdmission
+from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
+
+WEIGHTS = 40
+ALL = ReservationWanted(states=tuple(ReservationState))
+
+
+class Weighed(msgspec.Struct, frozen=True):
+    """What admission asks of a model."""
+
+    size_bytes: int
+
+
+class Shelf:
+    """A catalogue in which every model weighs the same."""
+
+    def get(self, model_id: str) -> Weighed:
+        return Weighed(WEIGHTS)
+
+
+class Desk(Bench):
+    """A pool of 100 bytes in which jobs load a model."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
+        self.reclaimer = ScriptedReclaimer(self.source)
+        self.inherited: set[str] = set()
+        """Ids of jobs that an earlier process stored."""
+        self.door = JobAdmission(
+            Admission(self.pools, self.reservations),
+            Reclaiming(self.pools, self.reclaimer),
+            Shelf(),  # pyright: ignore[reportArgumentType]  # all that is asked of a catalogue
+            LoadedModels(),
+            lambda job: job.id in self.inherited,
+        )
+
+    async def job(self, reserved: int, **fields: int) -> Job:
+        """A job for which so many bytes are kept."""
+        kept = (await self.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=reserved))).reservation
+        job = Jobs.draft(LoadWork(model_id="m"), JobOptions(reservation_id=kept.id))
+        return msgspec.structs.replace(job, **fields)
+
+    @property
+    def promised(self) -> int:
+        return self.pools.claims.outstanding_bytes("sim-0")
+
+    @property
+    def states(self) -> list[ReservationState]:
+        return [each.state for each in self.reservations.list(ALL)]
+
+
+async def test_what_was_reserved_is_the_jobs_until_its_attempt_ends() -> None:
+    desk = Desk()
+    job = await desk.job(90)
+    async with desk.door.claimed(job, "sim-0"):
+        assert (desk.promised, desk.states) == (90, [ReservationState.COMMITTED])
+        desk.source.models["m@sim-0"] = WEIGHTS
+        desk.source.jobs[job.id] = 20
+        await desk.pools.measure("sim-0")
+        assert desk.promised == 30
+        with pytest.raises(DeviceOpsError) as caught:
+            await desk.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=11))
+        assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    desk.source.jobs.clear()
+    await desk.pools.measure("sim-0")
+    assert desk.promised == 0
+
+
+async def test_who_waits_for_the_same_weights_takes_over_their_claim_and_nothing_else() -> None:
+    desk = Desk()
+    first, second = await desk.job(60), Jobs.draft(LoadWork(model_id="m"), JobOptions())
+    async with AsyncExitStack() as loading:
+        await loading.enter_async_context(desk.door.claimed(first, "sim-0"))
+        async with desk.door.claimed(second, "sim-0"):
+            await loading.aclose()
+            await desk.pools.measure("sim-0")
+            assert desk.promised == WEIGHTS
+    await desk.pools.measure("sim-0")
+    assert desk.promised == 0
+
+
+async def test_a_second_attempt_takes_what_is_free() -> None:
+    desk = Desk()
+    job = await desk.job(90)
+    for attempt in range(3):
+        async with desk.door.claimed(msgspec.structs.replace(job, attempt=attempt), "sim-0"):
+            assert desk.states == [ReservationState.COMMITTED]
+        await desk.pools.measure("sim-0")
+
+
+async def test_a_reservation_that_ended_with_its_server_keeps_no_job_from_running() -> None:
+    desk = Desk()
+    job = Jobs.draft(LoadWork(model_id="m"), JobOptions(reservation_id="r-of-another-server"))
+    desk.inherited.add(job.id)
+    async with desk.door.claimed(job, "sim-0"):
+        assert desk.promised == WEIGHTS
+    desk.inherited.clear()
+    with pytest.raises(DeviceOpsError) as caught:
+        async with desk.door.claimed(job, "sim-0"):
+            raise AssertionError("it was let in")
+    assert caught.value.reason is ErrorReason.RESERVATION_NOT_FOUND
+
+
+async def test_no_more_is_evicted_than_the_reservation_lacks() -> None:
+    desk = Desk()
+    desk.reclaimer.load("old", 15, idle_s=3000)
+    desk.reclaimer.load("new", 25, idle_s=2000)
+    job = await desk.job(30)
+    desk.source.others = 25
+    # 40 are needed, 30 kept, 5 free: 5 are lacking, which the longest unused model has.
+    async with desk.door.claimed(job, "sim-0"):
+        assert [call for call in desk.reclaimer.calls if call.startswith("unload")] == ["unload old"]

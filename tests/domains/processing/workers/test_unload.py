@@ -1,0 +1,44 @@
+"""What a worker was asked to unload is unloaded, and the books hear of it, whether or not the caller is still there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from domains.model.loaded import LoadedModel, LoadedModels
+from domains.processing.workers.unload import Unloading
+from domains.processing.workers.worker import ModelUnloaded, Order, Report, UnloadOrder
+
+
+class SlowWorker:
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def carry_out(self, order: Order) -> AsyncIterator[Report]:
+        assert isinstance(order, UnloadOrder)
+        self.asked.append(order.model_id)
+        await self.go.wait()
+        yield ModelUnloaded(model_id=order.model_id, freed_bytes=7)
+
+
+async def test_a_caller_that_leaves_does_not_keep_the_books_from_hearing() -> None:
+    loaded, worker = LoadedModels(), SlowWorker()
+    one = loaded.put(
+        LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=0.0, last_use_time_s=0.0)
+    )
+    gone = asyncio.Event()
+    loaded.listeners.append(lambda model, there: None if there else gone.set())
+    unloading = Unloading(loaded, lambda device_id: worker)  # pyright: ignore[reportArgumentType]  # only orders
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await unloading.unload([one])
+    # The next one waits for the same answer, and does not ask again.
+    second = asyncio.create_task(unloading.unload([one]))
+    worker.go.set()
+    async with asyncio.timeout(5):
+        await gone.wait()
+    assert (await second).freed_device_bytes == 7
+    assert (worker.asked, loaded.list()) == (["m"], [])
