@@ -5,6 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+_FORKED = ("cpu", "sim", "cuda")
+"""Devices whose workers were seen to live as forks, by how their names begin."""
+
 
 class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """Which worker to start, and with what."""
@@ -18,12 +21,8 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def forkable(self) -> bool:
-        """Whether the nursery may fork it.
-
-        A GPU's worker is a new process: that a fork is ready sooner there, and always ready, has not been shown on a GPU
-        yet. An interpreter of its own needs a process of its own.
-        """
-        return self.python is None and (self.name == "cpu" or self.name.startswith("sim"))
+        """Whether the nursery may fork it: where forks were seen to live. An interpreter of its own needs a new process."""
+        return self.python is None and self.name.startswith(_FORKED)
 
     def command(self) -> tuple[str, ...]:
         """The command line of a new process."""

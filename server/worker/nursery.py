@@ -1,15 +1,17 @@
 """The process that workers are forked from: `python -m server.worker.nursery`, its stdin a Unix socket to the server.
 
-It has imported torch and diffusers, has touched no device and has no thread, so that a fork of it is a worker that has
-just started, seconds earlier. The server stays the parent of each worker: the nursery forks twice, the process between
-ends at once, and the kernel gives the orphan to the server, see `lifetime.adopting`. So the nursery's death costs no
-worker, and the server's death ends them all.
+It has imported torch and diffusers, has touched no device and has no thread that a fork would miss, so that a fork of it
+is a worker that has just started, seconds earlier. The server stays the parent of each worker: the nursery forks twice, the
+process between ends at once, and the kernel gives the orphan to the server, see `lifetime.adopting`. So the nursery's death
+costs no worker, and the server's death ends them all.
 """
 
 import os
 import socket
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from server import log
@@ -25,20 +27,40 @@ _LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders
 def main() -> None:
     """Fork a worker for each order until the server is gone; each worker goes on from here."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
-    # Its import of torch must not delay the front's first answer.
-    os.nice(BEHIND_THE_FRONT)
     server = os.getppid()
     control = socket.socket(fileno=os.dup(0))
     end_with_parent()
     log.configure_inherited()
-    from domains.device.on_device.forking import import_libraries
-
-    import_libraries(*_LIBRARIES)
+    import_behind_the_front()
     control.send(READY)
     order = _next_worker(control, server)
     if order is not None:
         control.close()
         _begin(order)
+
+
+def import_behind_the_front() -> None:
+    """Import what workers import without delaying the front's first answer, and leave no thread.
+
+    On Linux niceness is a thread's, and none can take its own back: so a thread has it and ends, and a GPU's worker is
+    forked without.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        thread = beside.submit(_import_nicely).result()
+    # Python is done with a thread before the system is, and MKL holds a lock while it cleans up after one. In a process
+    # that is forked in that moment nobody ever opens the lock: its first matrix product hangs.
+    while Path(f"/proc/self/task/{thread}").exists():
+        time.sleep(0.001)
+
+
+def _import_nicely() -> int:
+    """In a thread; its id."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
+    os.nice(BEHIND_THE_FRONT)
+    from domains.device.on_device.forking import import_libraries
+
+    import_libraries(*_LIBRARIES)
+    return threading.get_native_id()
 
 
 def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:

@@ -17,12 +17,8 @@ _BUILD_S = 20.0
 
 
 def features(device: torch.device) -> tuple[str, ...]:
-    """Names for `DeviceCapabilities.features`."""
-    tried = {
-        "pinned_memory": _pinned_memory,
-        "flash_attention": _flash_attention,
-        "compile": _compile,
-    }
+    """Names for `DeviceCapabilities.features`, but for `compile`, which needs another process: see `can_compile`."""
+    tried = {"pinned_memory": _pinned_memory, "flash_attention": _flash_attention}
     return tuple(name for name, works in tried.items() if works(device))
 
 
@@ -37,21 +33,22 @@ def _pinned_memory(device: torch.device) -> bool:
 
 
 def _flash_attention(device: torch.device) -> bool:
-    """Whether torch's own flash kernel runs here and computes the same as plain attention."""
+    """Whether torch's own flash kernel runs here and computes the same as plain attention on the CPU."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(1)
-    query, key, value = (torch.rand(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
+    query, key, value = (torch.rand(1, 2, 16, 64, generator=generator) for _ in range(3))
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            flash = scaled_dot_product_attention(query, key, value)
-        with sdpa_kernel(SDPBackend.MATH):
-            plain = scaled_dot_product_attention(query, key, value)
+            there = [tensor.to(device, dtype) for tensor in (query, key, value)]
+            flash = scaled_dot_product_attention(there[0], there[1], there[2]).float().cpu()
     except RuntimeError:
         return False
-    return torch.allclose(flash.float(), plain.float(), atol=0.01)
+    with sdpa_kernel(SDPBackend.MATH):
+        plain = scaled_dot_product_attention(query, key, value)
+    return torch.allclose(flash, plain, atol=0.01)
 
 
-def _compile(device: torch.device) -> bool:
+def can_compile(device: torch.device) -> bool:
     """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and importlib.util.find_spec("triton") is None):
         return False

@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
 import msgspec
@@ -15,7 +16,7 @@ from domains.device.directml.dxcore import open_dxcore
 from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
-from domains.device.on_device.features import allocation_alignment, features
+from domains.device.on_device.features import allocation_alignment, can_compile, features
 from domains.device.on_device.torch_device import cannot_use, directml_adapters
 from domains.errors import InternalError
 
@@ -28,10 +29,18 @@ def probe(name: str, number: int | None = None) -> Device:
     `number`: the server's number of the device, if this process counts differently.
     """
     device = torch.device(name)
+    with ThreadPoolExecutor(1) as beside:
+        # A compiler is another process: it works while the device loads its kernels.
+        compiles = beside.submit(can_compile, device)
+        told = _tried(device, number)
+    return msgspec.structs.replace(told, features=(*told.features, "compile")) if compiles.result() else told
+
+
+def _tried(device: torch.device, number: int | None) -> Device:
     try:
         tried = tuple(_try(device, dtype) for dtype in _PRECISIONS)
     except RuntimeError as error:
-        raise cannot_use(name, error) from error
+        raise cannot_use(str(device), error) from error
     match device.type:
         case "cuda" if torch.version.hip is not None:
             return rocm_device(device, tried, (device.index or 0) if number is None else number)

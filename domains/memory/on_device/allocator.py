@@ -7,7 +7,8 @@ empty_caches(device), compact(device)                      → freed bytes, meas
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import msgspec
@@ -49,17 +50,32 @@ def _warm_up(device: torch.device) -> int:
     """Let each library compute once on the worker's stream. Returns the bytes that stay allocated.
 
     cuBLAS allocates a workspace (32 MiB on Hopper) from torch's allocator at its first product and keeps it.
+    cuDNN loads its kernels beside it, on a thread whose handle goes back to torch, and from there to this one.
     """
-    with torch.inference_mode():
-        for dtype in (torch.float32, torch.float16):
-            square = torch.zeros((64, 64), dtype=dtype, device=device)
-            torch.addmm(square[0], square, square)
-            torch.bmm(square[None], square[None])
-            image = torch.zeros((1, 8, 16, 16), dtype=dtype, device=device)
-            torch.nn.functional.conv2d(image, torch.zeros((8, 8, 3, 3), dtype=dtype, device=device))
-            del square, image
+    torch.cuda.init()
+    with ThreadPoolExecutor(1) as beside:
+        convolved = beside.submit(_in_each_precision, _convolve, device)
+        _in_each_precision(_multiply, device)
+        convolved.result()
     torch.cuda.synchronize(device)
     return torch.cuda.memory_allocated(device)
+
+
+def _in_each_precision(compute: Callable[[torch.device, torch.dtype], None], device: torch.device) -> None:
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.float16):
+            compute(device, dtype)
+
+
+def _multiply(device: torch.device, dtype: torch.dtype) -> None:
+    square = torch.zeros((64, 64), dtype=dtype, device=device)
+    torch.addmm(square[0], square, square)
+    torch.bmm(square[None], square[None])
+
+
+def _convolve(device: torch.device, dtype: torch.dtype) -> None:
+    image = torch.zeros((1, 8, 16, 16), dtype=dtype, device=device)
+    torch.nn.functional.conv2d(image, torch.zeros((8, 8, 3, 3), dtype=dtype, device=device))
 
 
 def measure(

@@ -29,6 +29,7 @@ def _libraries() -> dict[str, Any]:
 
     return {
         "tasks": len(os.listdir("/proc/self/task")),
+        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "cuda": torch.cuda.is_initialized(),
         "spoiled": forking.spoiled(),
         "random": [forking.random.random(), float(numpy.random.rand()), float(torch.rand(())), torch.initial_seed()],

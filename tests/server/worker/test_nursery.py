@@ -80,6 +80,36 @@ async def test_a_fork_has_its_libraries_and_one_thread_and_no_cuda(nursery: Nurs
     assert (found["name"], found["uuid"]) == ("cuda:3", "GPU-1")
 
 
+async def test_a_fork_is_as_nice_as_the_server(nursery: NurseryKeeper) -> None:
+    async with forked(nursery, "cuda:0") as child:
+        assert (await told(child))["niceness"] == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+async def test_the_nursery_has_no_thread_that_outlives_a_fork(nursery: NurseryKeeper) -> None:
+    async with forked(nursery) as child:
+        await told(child)
+        assert nursery.pid is not None
+        assert psutil.Process(nursery.pid).num_threads() == 1
+
+
+_IMPORTS = """
+import os
+from domains.device.on_device import forking
+from server.worker import nursery
+
+forking.import_libraries = lambda *modules: None
+before = os.listdir("/proc/self/task")
+for _ in range(100):
+    nursery.import_behind_the_front()
+    assert os.listdir("/proc/self/task") == before
+"""
+
+
+async def test_the_thread_that_imported_is_gone_before_the_first_fork() -> None:
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _IMPORTS, env=ENVIRONMENT)
+    assert await child.wait() == 0
+
+
 async def test_two_forks_draw_different_numbers(nursery: NurseryKeeper) -> None:
     async with forked(nursery) as first, forked(nursery) as second:
         one, other = (await told(first))["random"], (await told(second))["random"]

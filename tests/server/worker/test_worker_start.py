@@ -12,7 +12,8 @@ from server.worker.command import WorkerStart
     [
         (WorkerStart(name="cpu"), True),
         (WorkerStart(name="sim-3"), True),
-        (WorkerStart(name="cuda:0", uuid="GPU-1"), False),
+        (WorkerStart(name="cuda:0", uuid="GPU-1"), True),
+        (WorkerStart(name="rocm:0"), False),
         (WorkerStart(name="directml:0", python=Path("/opt/dml/bin/python")), False),
         (WorkerStart(name="cpu", python=Path("/opt/dml/bin/python")), False),
     ],
