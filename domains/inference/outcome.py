@@ -1,6 +1,6 @@
 """How a generation ends, and the pictures it gives: what the step loop reports beside `domains.progress`.
 
-`Finished`, `Failed` or `Stopped` is the last report of a job, and comes once.
+`RunFinished`, `RunFailed` or `RunStopped` is the last report of a job, and comes once.
 """
 
 import msgspec
@@ -22,13 +22,13 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """The encoded file, with its manifest inside if that was asked for."""
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
+class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """Every picture was reported."""
 
     receipt: Receipt
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+class RunFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The work ended with an error."""
 
     reason: str
@@ -40,7 +40,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     receipt: Receipt
 
 
-class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
+class RunStopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
     """The work ended because it was asked to; the proof that it did."""
 
     stop: Stop
@@ -54,5 +54,5 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
     receipt: Receipt
 
 
-Report = StageStarted | Progressed | PreviewReady | Degraded | ImageReady | Finished | Failed | Stopped
+Report = StageStarted | Progressed | PreviewReady | Degraded | ImageReady | RunFinished | RunFailed | RunStopped
 """All that a step loop reports of a job."""

@@ -15,7 +15,7 @@ from domains.memory.blobs.transfer_request import TransferRequest, check_transfe
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
-from domains.processing.jobs.callers import Attachments
+from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
@@ -45,7 +45,7 @@ class Submissions:
         self._catalogue = catalogue
         self._loaded = loaded
         self._devices = devices
-        self.attachments = Attachments()
+        self.callers = Callers()
         """Who follows which job through the call that asked for it."""
         self.pool_of_reservation: Callable[[str], str] = lambda reservation_id: ""
         """Of one that is held; raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
@@ -160,7 +160,7 @@ class Submissions:
         asked. REQUEST_ID_REUSED: another request had its id."""
         job = self.jobs.requests.known(asked)
         if job is not None and detached:
-            self.attachments.keep(job.id)
+            self.callers.keep(job.id)
         return job
 
     def _submit(

@@ -26,7 +26,7 @@ from server.device.messages import DEPTHS, GOALS, from_settings, to_advice, to_d
 from server.device.status import DeviceStatusMethods
 from server.device.work import from_benchmark, from_reset
 from server.heartbeat import Followed
-from server.processing.watch import door
+from server.processing.watch import submit_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Refresh = Callable[[float, bool], Awaitable[Refreshed]]
@@ -138,7 +138,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
             )
             return self._submissions.benchmark(work, options, asked, detached=request.detached)
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)
 
     def ResetDevice(  # yields the bytes of its responses, see `register`
         self, request: device_service_pb2.ResetDeviceRequest, context: Context
@@ -151,7 +151,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
             )
             return self._submissions.reset(work, options, asked, detached=request.detached)
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)
 
 
 def _accepts(wanted: device_pb2.DeviceFilter, view: DeviceView) -> bool:

@@ -24,7 +24,7 @@ from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
 from server.inference.generation_messages import TASK, from_generation
-from server.processing.watch import door
+from server.processing.watch import submit_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -60,7 +60,7 @@ class InferenceServicer:
                 generation, options, asked, detached=request.detached, must_be_loaded=loaded
             )
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)
 
     async def GetInferenceCapabilities(
         self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context

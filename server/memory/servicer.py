@@ -16,7 +16,7 @@ from server.memory.blobs import BlobMethods
 from server.memory.parts import MemoryParts
 from server.memory.pools import PoolMethods
 from server.memory.reservations import ReservationMethods
-from server.processing.watch import door
+from server.processing.watch import submit_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,4 +42,4 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
             transfer = from_transfer(request.blob_transfer, self._submissions.device_id)
             return self._submissions.transfer(transfer, options, asked, detached=request.detached)
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)

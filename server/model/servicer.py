@@ -19,7 +19,7 @@ from domains.requests import Asked
 from server import convert, paging
 from server.heartbeat import Followed
 from server.model.messages import to_loaded, to_model
-from server.processing.watch import door
+from server.processing.watch import submit_and_follow
 from server.unserved import Served, check_served
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -80,7 +80,7 @@ class ModelServicer:
             )
             return self._submissions.scan(roots, options, asked, detached=request.detached)
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)
 
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
@@ -93,7 +93,7 @@ class ModelServicer:
             )
             return self._submissions.load(load.model_id, options, asked, detached=request.detached, pin=load.pinned)
 
-        return door(self._submissions, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)
 
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context

@@ -69,7 +69,7 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             event.started.attempt = value.attempt
         case StageStarted():
             event.stage_started.stage = value.stage
-        case events.Moved():
+        case events.JobProgress():
             event.progress.CopyFrom(to_progress(value))
         case PreviewReady():
             event.preview.CopyFrom(_preview(value))
@@ -111,7 +111,7 @@ def to_state(state: JobState) -> job_event_pb2.JobState.ValueType:
     return job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}")
 
 
-def to_progress(moved: events.Moved) -> job_event_pb2.JobProgress:
+def to_progress(moved: events.JobProgress) -> job_event_pb2.JobProgress:
     """How far, and at which pace."""
     return job_event_pb2.JobProgress(
         stage=moved.at.stage,

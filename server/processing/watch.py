@@ -84,10 +84,10 @@ class Watching:
     def join(self, job_id: str, wish: Previews | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Until the call ends, however it ends."""
         leave = self._wishes.join(job_id, self._default if wish is None else wish)
-        context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `door`
+        context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `submit_and_follow`
 
 
-def door(
+def submit_and_follow(
     submissions: Submissions,
     request: Any,
     context: grpc.aio.ServicerContext[Any, Any],
@@ -101,13 +101,13 @@ def door(
     """
     asked, detached = asked_of(request), bool(request.detached)
     job_id = (submissions.again(asked, detached=detached) or submit(asked)).id
-    jobs, attachments = submissions.jobs, submissions.attachments
-    attachments.join(job_id, detached=detached)
+    jobs, callers = submissions.jobs, submissions.callers
+    callers.join(job_id, detached=detached)
 
     def left(_: object) -> None:
         job = jobs.find(job_id)
         wanted = job is not None and (job.detached or job.state.ended)
-        if attachments.leave(job_id) and job is not None and not wanted and not submissions.draining:
+        if callers.leave(job_id) and job is not None and not wanted and not submissions.draining:
             jobs.cancel(job_id, "the call that submitted it was left")
 
     context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own

@@ -32,7 +32,7 @@ class HalfClosed(msgspec.Struct, frozen=True):
     call_id: int
 
 
-class Cancelled(msgspec.Struct, frozen=True):
+class CallCancelled(msgspec.Struct, frozen=True):
     """The caller wants the call to stop. Stop when it is safe, tell how, then close it."""
 
     call_id: int
@@ -45,4 +45,4 @@ class Ended(msgspec.Struct, frozen=True):
     cause: PipeEnd
 
 
-Command = Opened | Message | HalfClosed | Cancelled | Ended
+Command = Opened | Message | HalfClosed | CallCancelled | Ended

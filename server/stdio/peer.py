@@ -15,7 +15,7 @@ from deviceops.stdio.v1.frame_pb2 import (
     FrameMetadata,
     FramePong,
 )
-from server.stdio.command import Cancelled, Command, Ended, HalfClosed, Message, Opened
+from server.stdio.command import CallCancelled, Command, Ended, HalfClosed, Message, Opened
 from server.stdio.ending import Code, EndKind, PipeEnd
 from server.stdio.frames import FrameDecoder, FrameError, Raw, encode, encode_raw_header
 from server.stdio.hello import body_limit, expect_hello, own_hello
@@ -195,7 +195,7 @@ class FramePeer:
             case "half_close" if is_open:
                 self._tell(HalfClosed(frame.call_id))
             case "cancel" if is_open:
-                self._tell(Cancelled(frame.call_id, frame.cancel.reason))
+                self._tell(CallCancelled(frame.call_id, frame.cancel.reason))
             case "half_close" | "cancel":
                 return  # it crossed with our close
             case kind:

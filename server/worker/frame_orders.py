@@ -54,7 +54,7 @@ class FrameOrders:
                 return self._begin(frame.call_id, self._methods.pop(frame.call_id), frame.data)
             case frames.Message():
                 return Show(call=frame.call_id, previews=wire.decode_previews(frame.data).previews)
-            case frames.Cancelled():
+            case frames.CallCancelled():
                 return StopCall(call=frame.call_id, stop=wire.decode_stop(frame.reason))
             case frames.Ended():
                 return Closed()

@@ -8,7 +8,7 @@ from domains.device.device import Device
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import InternalError
 from domains.inference.generation import Previews
-from domains.inference.outcome import Failed, ImageReady
+from domains.inference.outcome import ImageReady, RunFailed
 from domains.processing.workers.ask import error_of
 from domains.processing.workers.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
 from domains.stop import Stop
@@ -57,9 +57,9 @@ class WorkerLink:
         async with await self._channel.open(wire.DESCRIBE, b"") as call:
             async for payload in call:
                 answer = wire.decode_report(payload.data)
-                if isinstance(answer, Failed):
+                if isinstance(answer, RunFailed):
                     raise error_of(answer)
-                assert isinstance(answer, Described), "a worker answers Describe with Described or Failed"
+                assert isinstance(answer, Described), "a worker answers Describe with Described or RunFailed"
                 self._device = answer.device
                 return
             raise WorkerGone(call.status.message if call.status else "it did not describe its device")
@@ -74,7 +74,7 @@ class WorkerLink:
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
-        key, pieces = order.job_id, ImagePieces()
+        key, pieces = order.order_id, ImagePieces()
         if not self._calls:
             # No order was in flight.
             self._last_report_s = time.monotonic()
@@ -106,29 +106,29 @@ class WorkerLink:
             if sending := self._sending.pop(key, None):
                 sending.cancel()
 
-    def stop(self, job_id: str, stop: Stop) -> None:
+    def stop(self, order_id: str, stop: Stop) -> None:
         """Ask a job's order to stop at its next safe point."""
-        if job_id in self._calls:
-            call = self._calls[job_id]
-            self._stop_when_open.setdefault(job_id, stop)
+        if order_id in self._calls:
+            call = self._calls[order_id]
+            self._stop_when_open.setdefault(order_id, stop)
             if call is not None:
                 call.cancel(wire.encode_stop(stop))
 
-    def show(self, job_id: str, previews: Previews) -> None:
+    def show(self, order_id: str, previews: Previews) -> None:
         """Change the previews of a job's order."""
-        if job_id in self._calls:
-            self._previews[job_id] = previews
-            self._send_previews(job_id)
+        if order_id in self._calls:
+            self._previews[order_id] = previews
+            self._send_previews(order_id)
 
-    def _send_previews(self, job_id: str) -> None:
+    def _send_previews(self, order_id: str) -> None:
         """Send the newest previews if the call is open and no others are being sent."""
-        call = self._calls[job_id]
-        if call is None or job_id not in self._previews or job_id in self._sending:
+        call = self._calls[order_id]
+        if call is None or order_id not in self._previews or order_id in self._sending:
             return
 
         async def send() -> None:
-            while (previews := self._previews.pop(job_id, None)) is not None:
+            while (previews := self._previews.pop(order_id, None)) is not None:
                 await call.send(wire.encode(PreviewOrder(previews=previews)))
-            del self._sending[job_id]
+            del self._sending[order_id]
 
-        self._sending[job_id] = asyncio.get_running_loop().create_task(send())
+        self._sending[order_id] = asyncio.get_running_loop().create_task(send())

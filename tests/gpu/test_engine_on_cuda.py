@@ -11,7 +11,7 @@ from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model
 from domains.model.on_device import load
@@ -75,7 +75,7 @@ def test_jobs_finish_with_previews_device_time_and_peak() -> None:
     recorder.run()
     for name in ("a", "b"):
         end = recorder.last(name)
-        assert isinstance(end, Finished)
+        assert isinstance(end, RunFinished)
         assert end.receipt.steps_executed == 12
         assert (end.receipt.peak_device_bytes or 0) > recorder.loaded.size_bytes
         timings = {timing.stage.value: timing.device_s for timing in end.receipt.timings}
@@ -100,7 +100,7 @@ def _cancelled_and_unloaded(tiny: Model) -> int:
     recorder.loop.stop("a", Stop(kind=StopKind.CANCEL))
     recorder.run()
     end = recorder.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert (end.freed_bytes or 0) > 0
     size = recorder.loaded.size_bytes
     del recorder.loaded
@@ -114,9 +114,9 @@ def test_a_picture_too_large_is_out_of_device_memory_and_the_next_job_works(tiny
     recorder.loop.submit("large", recorder.loaded, request(tiny, steps=1, width_px=1 << 16, height_px=1 << 16))
     recorder.run()
     end = recorder.last("large")
-    assert isinstance(end, Failed)
+    assert isinstance(end, RunFailed)
     assert end.reason == "DEVICE_OUT_OF_MEMORY"
     recorder.loop.submit("next", recorder.loaded, request(tiny, steps=2))
     recorder.run()
-    assert isinstance(recorder.last("next"), Finished)
+    assert isinstance(recorder.last("next"), RunFinished)
     recorder.loop.close()

@@ -6,34 +6,34 @@ from contextlib import suppress
 import torch
 
 from domains.errors import DeviceOpsError
-from domains.inference.on_device.job import Job
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.on_device.run import Run
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.stop import Stop
 
 
-def finished(job: Job) -> Finished:
+def finished(job: Run) -> RunFinished:
     """Every picture was told."""
     job.release()
-    return Finished(receipt=job.meter.receipt())
+    return RunFinished(receipt=job.meter.receipt())
 
 
-def failed(job: Job, error: DeviceOpsError) -> Failed:
+def failed(job: Run, error: DeviceOpsError) -> RunFailed:
     """Something broke."""
     # A poisoned context refuses even to be waited for; its process has to end, which gives everything back.
     with suppress(RuntimeError):
         _free(job)
-    return Failed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
+    return RunFailed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
 
 
-def stopped(job: Job, stop: Stop) -> Stopped:
+def stopped(job: Run, stop: Stop) -> RunStopped:
     """It was asked to stop. The latency ends when the device has let go."""
     stage = job.stage
     freed = _free(job)
     latency_s = time.perf_counter() - job.stop_asked_at
-    return Stopped(stop=stop, stage=stage, latency_s=latency_s, freed_bytes=freed, receipt=job.meter.receipt())
+    return RunStopped(stop=stop, stage=stage, latency_s=latency_s, freed_bytes=freed, receipt=job.meter.receipt())
 
 
-def _free(job: Job) -> int:
+def _free(job: Run) -> int:
     """Release a job's tensors: the allocator's difference on CUDA, the sum of their sizes elsewhere."""
     device = job.loaded.device
     if device.type == "cuda":

@@ -13,9 +13,9 @@ from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, RealHardware
-from domains.inference.on_device.job import Job
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.run import Run
 from domains.inference.on_device.trajectory import walk_together
 from domains.inference.outcome import Report
 from domains.model.model import Model
@@ -51,7 +51,7 @@ class StepLoop:
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
-        self._turns: deque[Job] = deque()
+        self._turns: deque[Run] = deque()
         self.peak_bytes = 0
         """The most that the allocator has handed out at once, as noted after each tick."""
 
@@ -115,7 +115,7 @@ class StepLoop:
         def tell(event: Report) -> None:
             self._report(job_id, event)
 
-        job = Job(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell)
+        job = Run(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell)
         job.show(resolved.previews if previews is None else previews)
         self._turns.append(job)
 
@@ -156,7 +156,7 @@ class StepLoop:
         for model_id in self._models.ids():
             self.unload(model_id)
 
-    def _next_group(self) -> tuple[Job, ...]:
+    def _next_group(self) -> tuple[Run, ...]:
         """The jobs whose next unit is done together now. One: a forward shared by jobs would round differently."""
         for _ in range(len(self._turns)):
             self._turns.rotate(-1)
@@ -164,7 +164,7 @@ class StepLoop:
                 return (self._turns[-1],)
         return ()
 
-    def _advance(self, group: tuple[Job, ...]) -> None:
+    def _advance(self, group: tuple[Run, ...]) -> None:
         first = group[0]
         with self._answering(*group):
             if first.denoising:
@@ -175,7 +175,7 @@ class StepLoop:
             else:
                 first.decode(self._keep_on(group))
 
-    def _step(self, group: tuple[Job, ...]) -> None:
+    def _step(self, group: tuple[Run, ...]) -> None:
         hardware = self.hardware
         began = hardware.mark()
         for job in group:
@@ -185,7 +185,7 @@ class StepLoop:
             hardware.after_step(job.id, job.walking.index, job.walking.latents)
             job.stepped(began)
 
-    def _keep_on(self, group: tuple[Job, ...]) -> KeepOn:
+    def _keep_on(self, group: tuple[Run, ...]) -> KeepOn:
         """A step may take seconds on a CPU. One whose jobs are all to stop is left between two of its parts."""
         if self.device.type != "cpu":
             return regardless
@@ -211,7 +211,7 @@ class StepLoop:
             wait(files, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
 
     @contextmanager
-    def _answering(self, *jobs: Job) -> Generator[None]:
+    def _answering(self, *jobs: Run) -> Generator[None]:
         """The one place that ends jobs for an error."""
         try:
             yield
@@ -227,19 +227,19 @@ class StepLoop:
         for job in [job for job in self._turns if job.stop is not None]:
             self._end_as_asked(job)
 
-    def _end_as_asked(self, job: Job) -> None:
+    def _end_as_asked(self, job: Run) -> None:
         """With every picture told, or as it was asked to stop."""
         stop = job.stop
         self._end(job, finished if stop is None else lambda job: stopped(job, stop))
 
-    def _end(self, job: Job, last: Callable[[Job], Report]) -> None:
+    def _end(self, job: Run, last: Callable[[Run], Report]) -> None:
         """Take a job out, and tell its last report."""
         self._turns.remove(job)
         report = last(job)
         self.hardware.after_job(job.id)
         self._report(job.id, report)
 
-    def _find(self, job_id: str) -> Job | None:
+    def _find(self, job_id: str) -> Run | None:
         return next((job for job in self._turns if job.id == job_id), None)
 
     def _note_peak(self) -> None:

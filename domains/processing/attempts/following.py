@@ -6,7 +6,7 @@ from contextlib import aclosing
 from domains.device.benchmark import BenchmarkReport
 from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
-from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
+from domains.inference.outcome import ImageReady, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.attempts.pictures import Pictures
@@ -72,7 +72,7 @@ class Following:
                 self._loaded = self._models.put(report.loaded, pin=self._work.pins)
             case Benchmarked():
                 self._benchmark = report.report
-            case Finished() | Failed() | Stopped():
+            case RunFinished() | RunFailed() | RunStopped():
                 await self._pictures.stored()
                 self.left = self._last(report)
             case _:
@@ -85,13 +85,13 @@ class Following:
         else:
             self._limits.loaded()
 
-    def _last(self, report: Finished | Failed | Stopped) -> Done | Broken | Halted:
+    def _last(self, report: RunFinished | RunFailed | RunStopped) -> Done | Broken | Halted:
         match report:
-            case Finished():
+            case RunFinished():
                 return Done(result=self._work.result(self._told()), receipt=report.receipt)
-            case Failed():
+            case RunFailed():
                 return Broken(failure=self._failure(report), receipt=report.receipt, result=self._partial())
-            case Stopped():
+            case RunStopped():
                 return Halted(proof=report, result=self._partial())
 
     def _told(self) -> Told:
@@ -102,7 +102,7 @@ class Following:
     def _partial(self) -> JobResult | None:
         return self._work.result(self._told()) if self._pictures.made else None
 
-    def _failure(self, report: Failed) -> Failure:
+    def _failure(self, report: RunFailed) -> Failure:
         reason, facts = ErrorReason(report.reason), dict(report.facts)
         if reason is not ErrorReason.DRIVER_ERROR:
             return Failure(reason=reason, message=report.message, facts=facts)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from domains.processing.jobs.event import Moved
+from domains.processing.jobs.event import JobProgress
 from domains.progress import Progressed, Stage
 
 _AFTER_STEPS = 1
@@ -21,7 +21,7 @@ class ProgressRate:
         self._stage_first: tuple[float, int] = (0.0, 0)
         self._ratio = 0.0
 
-    def at(self, progress: Progressed) -> Moved:
+    def at(self, progress: Progressed) -> JobProgress:
         """The progress with its rate. `completed_ratio` never falls."""
         now = self._clock()
         if progress.stage is not self._stage:
@@ -29,7 +29,7 @@ class ProgressRate:
             self._stage_first = (now, progress.completed)
         rate = self._rate(now, progress.completed)
         left = progress.total - progress.completed if progress.total else None
-        return Moved(
+        return JobProgress(
             at=progress,
             elapsed_s=now - self._begin_s,
             completed_ratio=self._whole(progress),

@@ -12,7 +12,7 @@ from domains.errors import DeadlineExceeded, DeviceOpsError, ErrorReason, Unavai
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.workers.ask import reports_of
-from domains.processing.workers.worker import Checked, CheckOrder, order_id
+from domains.processing.workers.worker import Checked, CheckOrder, new_order_id
 
 _LONGEST_SILENCE_S = 20.0
 """A started check that is silent for less is at work: the longest check computes for ten seconds without a report."""
@@ -85,7 +85,7 @@ class DeviceCheck:
         lane = await self._lanes.ready(device_id)
         async with self._lanes.turn(lane, alone=self._depth is HealthDepth.FULL) as worker:
             self._queue_s = time.monotonic() - self._begin_s
-            order = CheckOrder(job_id=order_id("check"), depth=self._depth)
+            order = CheckOrder(order_id=new_order_id("check"), depth=self._depth)
             async with aclosing(reports_of(worker, order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
                 async for report in reports:
                     if isinstance(report, Checked):

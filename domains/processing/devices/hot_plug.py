@@ -15,7 +15,7 @@ from domains.failure import Failure
 from domains.processing.devices.inventory_watch import Found, Inventory, InventoryWatch
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.workers.ask import ask
-from domains.processing.workers.worker import Described, ProbeOrder, order_id
+from domains.processing.workers.worker import Described, ProbeOrder, new_order_id
 
 LOOK_S = 5.0
 """Interval between two looks, and time limit of one."""
@@ -129,7 +129,7 @@ class HotPlug:
                 continue
             try:
                 async with asyncio.timeout(timeout_s), self._lanes.turn(lane, alone=False) as worker:
-                    found = await ask(worker, ProbeOrder(job_id=order_id("probe")), Described)
+                    found = await ask(worker, ProbeOrder(order_id=new_order_id("probe")), Described)
             except (TimeoutError, DeviceOpsError) as error:
                 _log.warning("device could not be probed again", device=device_id, problem=str(error))
                 continue

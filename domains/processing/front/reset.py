@@ -18,7 +18,7 @@ from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.workers.ask import ask
 from domains.processing.workers.stall_limit import stall_limit
-from domains.processing.workers.worker import Emptied, EmptyOrder, WorkerStalled, order_id
+from domains.processing.workers.worker import Emptied, EmptyOrder, WorkerStalled, new_order_id
 from domains.progress import Stage, StageStarted
 
 _READY_S = 120.0
@@ -124,7 +124,7 @@ class ResetRunner:
         async with self._lanes.turn(lane, alone=True) as worker:
             try:
                 async with stall_limit(worker, _EMPTY_S):
-                    done = await ask(worker, EmptyOrder(job_id=order_id("empty"), models=True), Emptied)
+                    done = await ask(worker, EmptyOrder(order_id=new_order_id("empty"), models=True), Emptied)
             except WorkerStalled as stalled:
                 message = f"{device_id} did not give back its memory; its worker process was ended: {stalled}"
                 error = InternalError(message, ErrorReason.DRIVER_ERROR, device_id=device_id)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 
-class Attachments:
+class Callers:
     """Callers by job. One event loop."""
 
     def __init__(self) -> None:

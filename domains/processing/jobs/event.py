@@ -108,7 +108,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     attempt: int
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """The job moved on, at the pace it has kept so far. Only the newest is kept for a reader who is late."""
 
     at: Progressed
@@ -177,7 +177,7 @@ JobEvent = (
     Queued
     | Started
     | StageStarted
-    | Moved
+    | JobProgress
     | PreviewReady
     | OutputReady
     | Degraded
@@ -187,7 +187,7 @@ JobEvent = (
     | Failed
     | Cancelled
 )
-"""All of them. `Moved` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
+"""All of them. `JobProgress` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
 
 END_STATE: dict[type[JobEvent], JobState] = {
     Succeeded: JobState.SUCCEEDED,
@@ -204,5 +204,5 @@ STATE_AFTER: dict[type[JobEvent], JobState] = {
 }
 """The state that an event brings about; events not listed leave it as it is."""
 
-NEWEST_ONLY: dict[type[JobEvent], str] = {Moved: "progress", PreviewReady: "preview"}
+NEWEST_ONLY: dict[type[JobEvent], str] = {JobProgress: "progress", PreviewReady: "preview"}
 """Events of which a late reader needs only the last, with their journal slot."""

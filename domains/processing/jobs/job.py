@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from domains.failure import Failure
-from domains.processing.jobs.event import JobReceipt, JobResult, Moved
+from domains.processing.jobs.event import JobProgress, JobReceipt, JobResult
 from domains.processing.jobs.kinds import Work, domain_of, kind_of
 from domains.processing.jobs.state import JobState
 from domains.progress import Stage
@@ -64,7 +64,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Its worker process died by itself once: from then on nothing runs beside it, so that its neighbours are safe."""
     last_sequence: int = 0
     stage: Stage = Stage.QUEUED
-    progress: Moved | None = None
+    progress: JobProgress | None = None
     """The newest; kept in memory only while the job runs."""
     failure: Failure | None = None
     receipt: JobReceipt | None = None

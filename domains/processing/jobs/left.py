@@ -3,7 +3,7 @@
 import msgspec
 
 from domains.failure import Failure
-from domains.inference.outcome import Stopped
+from domains.inference.outcome import RunStopped
 from domains.processing.jobs.event import JobResult
 from domains.progress import Receipt, Stage, StageTiming
 
@@ -32,7 +32,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 class Halted(msgspec.Struct, frozen=True, kw_only=True):
     """It was stopped at a safe point."""
 
-    proof: Stopped | None = None
+    proof: RunStopped | None = None
     """The worker's. None: no worker had anything of it."""
     result: JobResult | None = None
     """What was made before. None: what the job has."""

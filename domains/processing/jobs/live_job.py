@@ -10,8 +10,8 @@ from domains.processing.jobs.event import (
     GenerationResult,
     Interrupted,
     JobEvent,
+    JobProgress,
     JobReceipt,
-    Moved,
     OutputReady,
     Started,
 )
@@ -53,7 +53,7 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
         case StageStarted():
             changes |= {"stage": event.stage}
-        case Moved():
+        case JobProgress():
             changes |= {"progress": event, "stage": event.at.stage}
         case Interrupted():
             changes |= {"progress": None}

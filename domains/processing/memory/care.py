@@ -19,7 +19,7 @@ from domains.processing.memory.blob_admission import pool_of_blob
 from domains.processing.memory.model_use import users_of
 from domains.processing.workers.ask import ask
 from domains.processing.workers.unload import Unloading
-from domains.processing.workers.worker import Emptied, EmptyOrder, Worker, order_id
+from domains.processing.workers.worker import Emptied, EmptyOrder, Worker, new_order_id
 
 Interrupt = Callable[[str, ErrorReason, str], Awaitable[None]]
 """Takes a running job (id) off its device, with the reason and the message for its journal; the job waits again."""
@@ -64,12 +64,12 @@ class MemoryCare:
     async def empty_caches(self, pool_id: str) -> None:
         """Empty the caches of the allocators."""
         for worker in self._workers(pool_id):
-            await ask(worker, EmptyOrder(job_id=order_id("empty")), Emptied)
+            await ask(worker, EmptyOrder(order_id=new_order_id("empty")), Emptied)
 
     async def compact(self, pool_id: str) -> None:
         """Compact the memory of the allocators between two jobs."""
         for worker in self._workers(pool_id):
-            await ask(worker, EmptyOrder(job_id=order_id("compact"), compact=True), Emptied)
+            await ask(worker, EmptyOrder(order_id=new_order_id("compact"), compact=True), Emptied)
 
     async def unload(self, loaded_model_id: str) -> None:
         """Unload a model; ILLEGAL_STATE while a job uses it."""

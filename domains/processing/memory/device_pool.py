@@ -14,7 +14,7 @@ from domains.memory.pools.pool import PoolKind
 from domains.model.loaded import LoadedModels
 from domains.processing.devices.statuses import DeviceStatuses
 from domains.processing.workers.ask import ask
-from domains.processing.workers.worker import Measured, MeasureOrder, Worker, order_id
+from domains.processing.workers.worker import Measured, MeasureOrder, Worker, new_order_id
 
 ANSWER_S = 2.0
 """The longest wait for a worker. A worker that is in a long step or hangs is measured by the driver instead."""
@@ -57,7 +57,7 @@ class WorkerMemory:
         if worker is None:
             return None
         try:
-            measure = (await ask(worker, MeasureOrder(job_id=order_id("measure")), Measured)).measure
+            measure = (await ask(worker, MeasureOrder(order_id=new_order_id("measure")), Measured)).measure
         except DeviceOpsError:
             return None
         owners = tuple(self._known(owner, device_id) for owner in measure.owners)

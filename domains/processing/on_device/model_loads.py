@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from domains.inference.on_device import OnDeviceModel, StepLoop
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
 from domains.processing.workers.worker import ModelLoaded, Report
@@ -77,7 +77,9 @@ class ModelLoads:
         there = self._steps.model_bytes()
         self._loaded_at = {model_id: at for model_id, at in self._loaded_at.items() if model_id in there}
 
-    def on_receipt(self, job_id: str, last: Finished | Failed | Stopped) -> Finished | Failed | Stopped:
+    def on_receipt(
+        self, job_id: str, last: RunFinished | RunFailed | RunStopped
+    ) -> RunFinished | RunFailed | RunStopped:
         """The last report of a job, with the loading in its receipt if the job loaded its model."""
         load_s = self._load_s.pop(job_id, None)
         if load_s is None:

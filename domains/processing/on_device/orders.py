@@ -11,7 +11,7 @@ from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
 from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
 from domains.processing.on_device.device_orders import DeviceOrders
@@ -113,7 +113,7 @@ class OrderLoop:
                 self._channel.close(command.call)
             case Begin():
                 self._present_call = command.call
-                with bound_contextvars(job_id=command.order.job_id):
+                with bound_contextvars(job_id=command.order.order_id):
                     self._carry_out(command.call, command.order)
             case Show() if command.call in self._job_of:
                 self._steps.show(self._job_of[command.call], command.previews)
@@ -129,24 +129,24 @@ class OrderLoop:
             match order:
                 case GenerateOrder():
                     loaded, _ = self._load(call, order)
-                    self._call_of[order.job_id] = call
-                    self._job_of[call] = order.job_id
-                    self._steps.submit(order.job_id, loaded, order.resolved, order.previews)
+                    self._call_of[order.order_id] = call
+                    self._job_of[call] = order.order_id
+                    self._steps.submit(order.order_id, loaded, order.resolved, order.previews)
                 case LoadOrder():
                     _, load_s = self._load(call, order)
                     timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
-                    self._end(call, Finished(receipt=Receipt(timings=(timing,))))
+                    self._end(call, RunFinished(receipt=Receipt(timings=(timing,))))
                 case UnloadOrder():
                     freed = self._loads.unload(order.model_id)
                     self._channel.send(call, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
-                    self._end(call, Finished(receipt=Receipt()))
+                    self._end(call, RunFinished(receipt=Receipt()))
                 case _:
                     self._about_device(call, order, begin)
         except LoadCancelled:
             timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
             receipt = Receipt(timings=(timing,))
             stop = self._inbox.stop_of(call) or SERVER_LEFT
-            self._end(call, Stopped(stop=stop, stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
+            self._end(call, RunStopped(stop=stop, stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
         except Exception as error:
             # Only this order fails; other orders and the loaded models are unchanged.
             doing = f"carrying out the order {type(order).__name__}"
@@ -160,14 +160,14 @@ class OrderLoop:
             self._loads.forget_gone()
         took_s = time.monotonic() - begin
         if (stop := self._inbox.stop_of(call)) is not None:
-            self._end(call, Stopped(stop=stop, stage=Stage.MEASURING, latency_s=took_s, receipt=Receipt()))
+            self._end(call, RunStopped(stop=stop, stage=Stage.MEASURING, latency_s=took_s, receipt=Receipt()))
         else:
             timing = StageTiming(stage=Stage.MEASURING, wall_s=took_s)
-            self._end(call, Finished(receipt=Receipt(timings=(timing,))))
+            self._end(call, RunFinished(receipt=Receipt(timings=(timing,))))
 
     def _load(self, call: int, order: GenerateOrder | LoadOrder) -> tuple[OnDeviceModel, float]:
         """The order's model on the device, and the time of loading in seconds."""
-        payer = order.job_id if isinstance(order, GenerateOrder) else ""
+        payer = order.order_id if isinstance(order, GenerateOrder) else ""
 
         def send(report: Report) -> None:
             self._channel.send(call, report)
@@ -187,7 +187,7 @@ class OrderLoop:
         """Pass on a report of the step loop."""
         call = self._call_of[job_id]
         match report:
-            case Finished() | Failed() | Stopped():
+            case RunFinished() | RunFailed() | RunStopped():
                 del self._call_of[job_id], self._job_of[call]
                 self._end(call, self._loads.on_receipt(job_id, report))
             case Progressed() | PreviewReady():
@@ -196,8 +196,8 @@ class OrderLoop:
             case _:
                 self._channel.send(call, report)
 
-    def _end(self, call: int, last: Finished | Failed | Stopped) -> None:
-        if isinstance(last, Failed):
+    def _end(self, call: int, last: RunFinished | RunFailed | RunStopped) -> None:
+        if isinstance(last, RunFailed):
             self._poisoned = self._poisoned or last.reason == ErrorReason.DRIVER_ERROR
             last = last if self._served.simulated else renamed(last, self._served.torch_name, self._served.name)
         self._channel.send(call, last)

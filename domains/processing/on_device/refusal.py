@@ -3,17 +3,19 @@
 import msgspec
 
 from domains.errors import DeviceOpsError, ErrorReason
-from domains.inference.outcome import Failed
+from domains.inference.outcome import RunFailed
 from domains.processing.on_device.channel import Closed, Describe, OrderChannel
 from domains.progress import Receipt
 
 
-def failed(error: DeviceOpsError) -> Failed:
+def failed(error: DeviceOpsError) -> RunFailed:
     """An error as the last report of an order."""
-    return Failed(reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt())
+    return RunFailed(
+        reason=ErrorReason(error.reason), message=error.message, facts=dict(error.facts), receipt=Receipt()
+    )
 
 
-def renamed(failure: Failed, here: str, everywhere: str) -> Failed:
+def renamed(failure: RunFailed, here: str, everywhere: str) -> RunFailed:
     """Replace torch's device name in an error: `cuda:0` in a process that sees one GPU may be the server's `cuda:3`."""
     if here == everywhere:
         return failure

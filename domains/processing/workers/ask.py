@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InternalError, Unavailable
-from domains.inference.outcome import Failed
+from domains.inference.outcome import RunFailed
 from domains.processing.workers.worker import Order, Report, Worker, WorkerGone
 
 Answer = TypeVar("Answer", bound=Report)
@@ -19,7 +19,7 @@ async def reports_of(worker: Worker, order: Order) -> AsyncIterator[Report]:
     try:
         async with aclosing(worker.carry_out(order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
             async for report in reports:
-                if isinstance(report, Failed):
+                if isinstance(report, RunFailed):
                     if report.reason == ErrorReason.DRIVER_ERROR:
                         worker.end(f"its driver failed: {report.message}")
                     raise error_of(report)
@@ -42,7 +42,7 @@ async def ask(worker: Worker, order: Order, kind: type[Answer]) -> Answer:
     return answer
 
 
-def error_of(report: Failed) -> DeviceOpsError:
+def error_of(report: RunFailed) -> DeviceOpsError:
     """What the worker refused, in the error's own family."""
     reason = ErrorReason(report.reason)
     family = FAMILY_OF[reason]

@@ -16,7 +16,7 @@ from domains.processing.workers.worker import (
     ReadBlobOrder,
     Worker,
     WriteBlobOrder,
-    order_id,
+    new_order_id,
 )
 
 
@@ -33,7 +33,7 @@ class WorkerBlobs:
         """Allocate the memory. `device_id` may be an alias."""
         device_id = self._devices.get(device_id).device.id
         order = AllocateBlobOrder(
-            job_id=order_id("blob"),
+            order_id=new_order_id("blob"),
             blob_id=blob_id,
             size_bytes=size,
             tier=tier,
@@ -44,23 +44,23 @@ class WorkerBlobs:
 
     async def write(self, blob_id: str, offset: int, data: bytes) -> None:
         """Write a piece inside the blob."""
-        order = WriteBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, data=data)
+        order = WriteBlobOrder(order_id=new_order_id("blob"), blob_id=blob_id, offset_bytes=offset, data=data)
         await _done(self._holder(blob_id), order)
 
     async def read(self, blob_id: str, offset: int, size: int) -> bytes:
         """Read a piece inside the blob."""
-        order = ReadBlobOrder(job_id=order_id("blob"), blob_id=blob_id, offset_bytes=offset, size_bytes=size)
+        order = ReadBlobOrder(order_id=new_order_id("blob"), blob_id=blob_id, offset_bytes=offset, size_bytes=size)
         return (await ask(self._holder(blob_id), order, BlobBytes)).data
 
     async def sha256(self, blob_id: str, begin: int, end: int) -> str:
         """The SHA-256, computed by the worker between its other work."""
-        order = HashBlobOrder(job_id=order_id("blob"), blob_id=blob_id, begin_bytes=begin, end_bytes=end)
+        order = HashBlobOrder(order_id=new_order_id("blob"), blob_id=blob_id, begin_bytes=begin, end_bytes=end)
         return (await ask(self._holder(blob_id), order, BlobHash)).sha256
 
     async def free(self, blob_id: str) -> None:
         """Free the memory. Does nothing for an unknown blob."""
         if blob_id in self._places:
-            await _done(self._holder(blob_id), FreeBlobOrder(job_id=order_id("blob"), blob_id=blob_id))
+            await _done(self._holder(blob_id), FreeBlobOrder(order_id=new_order_id("blob"), blob_id=blob_id))
             del self._places[blob_id]
 
     def forget(self, device_id: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from domains.errors import ErrorReason, Unavailable
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.workers.ask import ask
-from domains.processing.workers.worker import ModelUnloaded, UnloadOrder, Worker, order_id
+from domains.processing.workers.worker import ModelUnloaded, UnloadOrder, Worker, new_order_id
 
 
 class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Unloading:
                 ErrorReason.WORKER_RESTARTING,
                 device_id=one.device_id,
             )
-        order = UnloadOrder(job_id=order_id("unload"), model_id=one.model_id)
+        order = UnloadOrder(order_id=new_order_id("unload"), model_id=one.model_id)
         freed = (await ask(worker, order, ModelUnloaded)).freed_bytes
         self._loaded.remove(one.id)
         return freed

@@ -10,7 +10,7 @@ from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.generation import Previews, ResolvedGeneration
-from domains.inference.outcome import Failed, Finished, ImageReady, Stopped
+from domains.inference.outcome import ImageReady, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
 from domains.model.loaded import LoadedModel
@@ -19,7 +19,7 @@ from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
 from domains.stop import Stop
 
 
-def order_id(kind: str) -> str:
+def new_order_id(kind: str) -> str:
     """A name for an order that belongs to no job."""
     return f"{kind}-{uuid.uuid4().hex[:12]}"
 
@@ -27,7 +27,7 @@ def order_id(kind: str) -> str:
 class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """Make these pictures; load the model first if it is not loaded."""
 
-    job_id: str
+    order_id: str
     model: Model
     resolved: ResolvedGeneration
     previews: Previews
@@ -43,28 +43,28 @@ class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):
 class LoadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     """Bring this model onto the device."""
 
-    job_id: str
+    order_id: str
     model: Model
 
 
 class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
     """Give back what this model holds on the device."""
 
-    job_id: str
+    order_id: str
     model_id: str
 
 
 class CheckOrder(msgspec.Struct, frozen=True, kw_only=True, tag="check"):
     """Try whether the device computes right."""
 
-    job_id: str
+    order_id: str
     depth: HealthDepth
 
 
 class BenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark"):
     """Measure the device."""
 
-    job_id: str
+    order_id: str
     suites: tuple[Suite, ...]
     max_duration_s: float
 
@@ -72,7 +72,7 @@ class BenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark")
 class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
     """Give back what caches and the allocator keep for later."""
 
-    job_id: str
+    order_id: str
     models: bool = False
     """Every model too."""
     compact: bool = False
@@ -82,19 +82,19 @@ class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
 class MeasureOrder(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
     """Tell how the device's memory is used."""
 
-    job_id: str
+    order_id: str
 
 
 class ProbeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     """Try again what the device can do."""
 
-    job_id: str
+    order_id: str
 
 
 class AllocateBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="allocate_blob"):
     """Take memory for a blob."""
 
-    job_id: str
+    order_id: str
     blob_id: str
     size_bytes: int
     tier: BlobTier
@@ -105,7 +105,7 @@ class AllocateBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="allocate
 class WriteBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="write_blob"):
     """Put bytes into a blob."""
 
-    job_id: str
+    order_id: str
     blob_id: str
     offset_bytes: int
     data: bytes
@@ -114,7 +114,7 @@ class WriteBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="write_blob"
 class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
     """Send bytes of a blob."""
 
-    job_id: str
+    order_id: str
     blob_id: str
     offset_bytes: int
     size_bytes: int
@@ -123,7 +123,7 @@ class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
 class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
     """Go on with the SHA-256 of a blob as it lies there, from one place to another; the first piece begins at 0."""
 
-    job_id: str
+    order_id: str
     blob_id: str
     begin_bytes: int
     end_bytes: int
@@ -132,7 +132,7 @@ class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
 class FreeBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="free_blob"):
     """Give a blob's memory back."""
 
-    job_id: str
+    order_id: str
     blob_id: str
 
 
@@ -229,11 +229,11 @@ Report = (
     | ImageReady
     | ModelLoaded
     | ModelUnloaded
-    | Finished
-    | Failed
-    | Stopped
+    | RunFinished
+    | RunFailed
+    | RunStopped
 )
-"""What a worker answers to an order. `Finished`, `Failed` or `Stopped` is the last, once."""
+"""What a worker answers to an order. `RunFinished`, `RunFailed` or `RunStopped` is the last, once."""
 
 
 class WorkerGone(Exception):
@@ -261,12 +261,12 @@ class Worker(Protocol):
         """Send an order and follow it to its last report. Raises `WorkerGone`."""
         ...
 
-    def stop(self, job_id: str, stop: Stop) -> None:
-        """Ask the worker to end a job's order at the next safe point; it answers `Stopped` with the first request."""
+    def stop(self, order_id: str, stop: Stop) -> None:
+        """Ask the worker to end an order at the next safe point; it answers `RunStopped` with the first request."""
         ...
 
-    def show(self, job_id: str, previews: Previews) -> None:
-        """Have a job's order make these previews from now on. Nothing happens where the job has no order here."""
+    def show(self, order_id: str, previews: Previews) -> None:
+        """Have the order of a generation make these previews from now on. Nothing happens where it is not here."""
         ...
 
     def end(self, why: str) -> None:

@@ -15,7 +15,7 @@ from domains.device.record import DeviceReach
 from domains.draining import Draining
 from domains.events import EventLog
 from domains.inference.generation import Generation, Previews
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.inference.resolve import resolve
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
@@ -40,7 +40,7 @@ from domains.stop import Stop, StopKind
 from tests.domains.device.test_devices import a_device
 
 STOP_LIMIT_S = 0.5
-STOPPED = Stopped(
+STOPPED = RunStopped(
     stop=Stop(kind=StopKind.CANCEL), stage=Stage.DENOISING, latency_s=0.0, receipt=Receipt(steps_executed=3)
 )
 
@@ -70,28 +70,28 @@ class PlayedWorker:
         """Set when one does."""
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
-        answers = self.answers[order.job_id] = asyncio.Queue()
+        answers = self.answers[order.order_id] = asyncio.Queue()
         self.orders.append(order)
         self.asked.set()
         self.asked = asyncio.Event()
         try:
             while not isinstance(answer := await answers.get(), WorkerGone):
                 yield answer
-                if isinstance(answer, Finished | Failed | Stopped):
+                if isinstance(answer, RunFinished | RunFailed | RunStopped):
                     if not self.lingers:
                         return
                     self.lingering.set()
             raise answer
         finally:
-            del self.answers[order.job_id]
+            del self.answers[order.order_id]
 
-    def stop(self, job_id: str, stop: Stop) -> None:
-        if job_id in self.answers and self.obeys:
-            self.stopped.append(job_id)
-            self.answers[job_id].put_nowait(msgspec.structs.replace(STOPPED, stop=stop))
+    def stop(self, order_id: str, stop: Stop) -> None:
+        if order_id in self.answers and self.obeys:
+            self.stopped.append(order_id)
+            self.answers[order_id].put_nowait(msgspec.structs.replace(STOPPED, stop=stop))
 
-    def show(self, job_id: str, previews: Previews) -> None:
-        self.shown.append((job_id, previews))
+    def show(self, order_id: str, previews: Previews) -> None:
+        self.shown.append((order_id, previews))
 
     def end(self, why: str) -> None:
         self.on_end()
@@ -204,5 +204,5 @@ class DispatchBench:
     async def finish(self, job_id: str) -> None:
         """Let a job come to its end."""
         await self.at_work(job_id)
-        self.worker.answers[job_id].put_nowait(Finished(receipt=Receipt()))
+        self.worker.answers[job_id].put_nowait(RunFinished(receipt=Receipt()))
         await self.until(job_id, JobState.SUCCEEDED)

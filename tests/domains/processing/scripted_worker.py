@@ -79,11 +79,11 @@ class ScriptedWorker:
         finally:
             gone.cancel()
 
-    def stop(self, job_id: str, stop: Stop) -> None:
+    def stop(self, order_id: str, stop: Stop) -> None:
         pass
 
-    def show(self, job_id: str, previews: Previews) -> None:
-        self.shown.append((job_id, previews))
+    def show(self, order_id: str, previews: Previews) -> None:
+        self.shown.append((order_id, previews))
 
     def end(self, why: str) -> None:
         self.ended.append(why)

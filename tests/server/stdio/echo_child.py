@@ -20,7 +20,7 @@ from server.stdio.pipe import protect_stdout
 
 IN_FD, OUT_FD = protect_stdout()
 
-from server.stdio.command import Cancelled, Ended, HalfClosed, Message, Opened  # noqa: E402 - the order is what is tested
+from server.stdio.command import CallCancelled, Ended, HalfClosed, Message, Opened  # noqa: E402 - the order is what is tested
 from server.stdio.ending import Code  # noqa: E402
 from server.stdio.peer import FramePeer  # noqa: E402
 
@@ -42,7 +42,7 @@ class Server:
                     self.answer(message)
                 case HalfClosed(call_id) if self.methods[call_id] in ("/echo", "/noise"):
                     self.peer.close(call_id)
-                case Cancelled(call_id, reason):
+                case CallCancelled(call_id, reason):
                     self.peer.send(call_id, reason.encode())
                     self.peer.close(call_id, Code.CANCELLED, reason)
                 case Ended(cause):

@@ -15,7 +15,7 @@ from deviceops.stdio.v1.frame_pb2 import (
     FrameOpen,
     FramePing,
 )
-from server.stdio.command import Cancelled, Command, Ended, HalfClosed, Message, Opened
+from server.stdio.command import CallCancelled, Command, Ended, HalfClosed, Message, Opened
 from server.stdio.ending import EndKind
 from server.stdio.frames import FrameDecoder, Raw, encode, encode_raw_header
 from server.stdio.peer import FramePeer
@@ -81,7 +81,7 @@ def test_commands_come_in_order(caller: Caller) -> None:
         Message(1, b"x"),
         Message(1, b"y", raw=True),
         HalfClosed(1),
-        Cancelled(1, "z"),
+        CallCancelled(1, "z"),
     ]
     assert caller.peer.next(0) is None
 

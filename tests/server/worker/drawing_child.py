@@ -2,7 +2,7 @@
 
 import hashlib
 
-from domains.inference.outcome import Finished, ImageReady
+from domains.inference.outcome import ImageReady, RunFinished
 from domains.progress import Receipt
 from server.stdio.command import Ended, Message
 from server.stdio.peer import FramePeer
@@ -29,7 +29,7 @@ def main() -> None:
                     call_id,
                     ImageReady(index=index, seed=1, media_type="image/png", width_px=1, height_px=1, data=data),
                 )
-            peer.send(call_id, wire.encode(Finished(receipt=Receipt())))
+            peer.send(call_id, wire.encode(RunFinished(receipt=Receipt())))
             peer.close(call_id)
 
 

@@ -41,7 +41,7 @@ def commands_of(*played: frames.Command) -> tuple[list[Command], PlayedPeer]:
 
 
 def test_the_first_message_of_a_call_begins_what_its_method_says() -> None:
-    order, setup = MeasureOrder(job_id="measure"), SimSetup(device=SimDevice(id="sim-0"), armed=())
+    order, setup = MeasureOrder(order_id="measure"), SimSetup(device=SimDevice(id="sim-0"), armed=())
     found, _ = commands_of(
         frames.Opened(1, wire.SETUP),
         frames.Opened(2, wire.CARRY_OUT),
@@ -59,8 +59,8 @@ def test_further_messages_change_the_previews_and_a_cancel_carries_its_stop() ->
     previews, stop = Previews(every_steps=2, max_edge_px=64), Stop(kind=StopKind.PREEMPT, cause="a more urgent job")
     found, _ = commands_of(
         frames.Message(1, wire.encode(PreviewOrder(previews=previews))),
-        frames.Cancelled(1, wire.encode_stop(stop)),
-        frames.Cancelled(2, "left"),
+        frames.CallCancelled(1, wire.encode_stop(stop)),
+        frames.CallCancelled(2, "left"),
     )
     assert found == [
         Show(call=1, previews=previews),

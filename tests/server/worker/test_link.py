@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from domains.inference.outcome import Finished, ImageReady
+from domains.inference.outcome import ImageReady, RunFinished
 from domains.processing.workers.worker import MeasureOrder
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
@@ -32,10 +32,10 @@ async def drawing() -> AsyncGenerator[WorkerLink]:
 async def test_pictures_of_any_size_come_whole_and_in_their_order() -> None:
     sizes = (0, 10, 1024 * 1024, MAX_BODY_BYTES + 5_000_001)
     async with drawing() as link:
-        order = MeasureOrder(job_id=",".join(map(str, sizes)))
+        order = MeasureOrder(order_id=",".join(map(str, sizes)))
         reports = [report async for report in link.carry_out(order)]
     images = [report for report in reports if isinstance(report, ImageReady)]
     assert [(image.index, image.data == picture(size)) for image, size in zip(images, sizes, strict=True)] == [
         (index, True) for index in range(len(sizes))
     ]
-    assert isinstance(reports[-1], Finished)
+    assert isinstance(reports[-1], RunFinished)

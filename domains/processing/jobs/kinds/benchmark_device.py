@@ -46,7 +46,7 @@ class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_de
 
     def order(self, order_id: str, supplies: Supplies) -> BenchmarkOrder:
         """Names the suites."""
-        return BenchmarkOrder(job_id=order_id, suites=self.suites, max_duration_s=self.max_duration_s)
+        return BenchmarkOrder(order_id=order_id, suites=self.suites, max_duration_s=self.max_duration_s)
 
     def result(self, told: Told) -> BenchmarkResult:
         """What was measured."""

@@ -45,7 +45,7 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """With the previews that its watchers want."""
         return GenerateOrder(
-            job_id=order_id,
+            order_id=order_id,
             model=supplies.model(self.resolved.model_id),
             resolved=self.resolved,
             previews=supplies.previews(self.resolved.previews),

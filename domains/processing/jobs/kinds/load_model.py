@@ -45,7 +45,7 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
         """Names the files."""
-        return LoadOrder(job_id=order_id, model=supplies.model(self.model_id))
+        return LoadOrder(order_id=order_id, model=supplies.model(self.model_id))
 
     def result(self, told: Told) -> LoadResult:
         """The model as it lies on the device."""

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from domains.inference.on_device import OnDeviceModel, StepLoop
-from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stopped
+from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.stop import Stop
 
-LAST = (Finished, Failed, Stopped)
+LAST = (RunFinished, RunFailed, RunStopped)
 
 
 class Recorder:

@@ -7,7 +7,7 @@ import structlog
 import torch
 
 from domains.inference.generation import EncodeOptions
-from domains.inference.outcome import Failed, Finished
+from domains.inference.outcome import RunFailed, RunFinished
 from domains.model.model import Model
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
@@ -20,9 +20,9 @@ def loop(tiny: Model) -> Iterator[Recorder]:
     recorder.loop.close()
 
 
-def failure(loop: Recorder, job_id: str) -> Failed:
+def failure(loop: Recorder, job_id: str) -> RunFailed:
     end = loop.last(job_id)
-    assert isinstance(end, Failed)
+    assert isinstance(end, RunFailed)
     return end
 
 
@@ -68,7 +68,7 @@ def test_the_job_beside_a_failing_one_finishes(loop: Recorder, tiny: Model) -> N
     loop.loop.submit("good", loop.loaded, request(tiny, steps=3))
     loop.loop.submit("bad", loop.loaded, request(tiny, sampler="magic"))
     loop.run()
-    assert isinstance(loop.last("good"), Finished)
+    assert isinstance(loop.last("good"), RunFinished)
     assert failure(loop, "bad").receipt.steps_executed == 0
 
 

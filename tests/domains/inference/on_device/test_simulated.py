@@ -29,7 +29,7 @@ from domains.errors import DeviceOpsError, ErrorReason, ResourceExhausted
 from domains.inference.on_device import LoadCancelled, StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.on_device.simulated.device_clock import DeviceClock
-from domains.inference.outcome import Failed, Finished, ImageReady, Report, Stopped
+from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.model.model import Model
 from domains.progress import Progressed, Stage
@@ -108,7 +108,7 @@ def simulate() -> Iterator[Simulate]:
 
 def test_without_faults_the_pictures_are_those_of_the_cpu(simulate: Simulate, tiny: Model) -> None:
     sim = simulate()
-    assert isinstance(sim.run(tiny, "a"), Finished)
+    assert isinstance(sim.run(tiny, "a"), RunFinished)
     real: list[Report] = []
     loop = StepLoop("cpu", lambda _, report: real.append(report))
     loop.submit("a", loop.load(tiny), request(tiny, steps=3))
@@ -123,14 +123,14 @@ def test_out_of_memory_at_a_step_ends_that_job_and_the_next_one_works(simulate: 
     sim.loop.load(tiny)
     before = sim.measure()
     end = sim.run(tiny, "a")
-    assert isinstance(end, Failed)
+    assert isinstance(end, RunFailed)
     assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
     assert int(end.facts["needed_bytes"]) > int(end.facts["available_bytes"])
     assert end.receipt.steps_executed == 1
     assert sim.struck == [(0, "a")]
     sim.loop.forget_prompts()
     assert sim.measure().live_bytes == before.live_bytes
-    assert isinstance(sim.run(tiny, "b"), Finished)
+    assert isinstance(sim.run(tiny, "b"), RunFinished)
 
 
 @pytest.mark.parametrize(
@@ -152,26 +152,26 @@ def test_a_fault_at_a_step_is_typed_and_leaves_the_job_beside_alone(
         pass
     last = dict(sim.reports)
     hit = last["hit"]
-    assert isinstance(hit, Failed)
+    assert isinstance(hit, RunFailed)
     assert hit.reason == reason
-    assert isinstance(last["beside"], Finished)
+    assert isinstance(last["beside"], RunFinished)
 
 
 def test_a_fault_strikes_as_often_as_scripted_across_restarts(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(DriverError(at_step=1, times=2))
-    assert isinstance(sim.run(tiny, "a"), Failed)
+    assert isinstance(sim.run(tiny, "a"), RunFailed)
     sim.loop.close()
     sim.restart()
-    assert isinstance(sim.run(tiny, "b"), Failed)
-    assert isinstance(sim.run(tiny, "c"), Finished)
+    assert isinstance(sim.run(tiny, "b"), RunFailed)
+    assert isinstance(sim.run(tiny, "c"), RunFinished)
     sim.loop.close()
     sim.restart()
-    assert isinstance(sim.run(tiny, "d"), Finished)
+    assert isinstance(sim.run(tiny, "d"), RunFinished)
 
 
 def test_a_fault_with_times_zero_strikes_every_time(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(DriverError(at_step=1, times=0))
-    assert [type(sim.run(tiny, name)) for name in "abc"] == [Failed] * 3
+    assert [type(sim.run(tiny, name)) for name in "abc"] == [RunFailed] * 3
 
 
 @pytest.mark.parametrize(
@@ -204,15 +204,15 @@ def test_a_model_that_does_not_fit_is_refused_and_leaves_nothing(simulate: Simul
 def test_latents_that_do_not_fit_end_their_job(simulate: Simulate, tiny: Model) -> None:
     size = simulate().loop.load(tiny).size_bytes
     sim = simulate(memory=RUNTIME + size + 600_000)
-    assert isinstance(sim.run(tiny, "small"), Finished)
+    assert isinstance(sim.run(tiny, "small"), RunFinished)
     loaded = sim.loop.load(tiny)
     sim.loop.submit("large", loaded, request(tiny, steps=1, width_px=512, height_px=512))
     while sim.loop.tick():
         pass
     end = sim.reports[-1][1]
-    assert isinstance(end, Failed)
+    assert isinstance(end, RunFailed)
     assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
-    assert isinstance(sim.run(tiny, "again"), Finished)
+    assert isinstance(sim.run(tiny, "again"), RunFinished)
 
 
 def test_memory_adds_up_while_a_job_runs(simulate: Simulate, tiny: Model) -> None:
@@ -271,9 +271,9 @@ def test_a_leak_grows_with_each_job_and_belongs_to_nobody(simulate: Simulate, ti
 
 def test_a_leak_ends_in_a_device_that_is_full(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(Leak(bytes_per_job=ROOM))
-    assert isinstance(sim.run(tiny, "a"), Finished)
+    assert isinstance(sim.run(tiny, "a"), RunFinished)
     end = sim.run(tiny, "b")
-    assert isinstance(end, Failed)
+    assert isinstance(end, RunFailed)
     assert end.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
     assert sim.measure().live_bytes == ROOM
 
@@ -281,7 +281,7 @@ def test_a_leak_ends_in_a_device_that_is_full(simulate: Simulate, tiny: Model) -
 def test_a_wrong_step_changes_the_picture_and_nobody_is_told(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(WrongResult(times=1))
     for name in ("wrong", "right", "right again"):
-        assert isinstance(sim.run(tiny, name), Finished)
+        assert isinstance(sim.run(tiny, name), RunFinished)
     assert sim.file("wrong") != sim.file("right") == sim.file("right again")
 
 
@@ -315,14 +315,14 @@ def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, 
     while sim.loop.tick():
         pass
     end = sim.reports[-1][1]
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert end.latency_s < 10
 
 
 def test_a_slow_device_is_as_slow_as_scripted(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(speed=0.2)
     end = sim.run(tiny, "a", steps=4)
-    assert isinstance(end, Finished)
+    assert isinstance(end, RunFinished)
     timing = next(timing for timing in end.receipt.timings if timing.stage is Stage.DENOISING)
     assert timing.device_s is not None
     assert timing.wall_s >= timing.device_s
@@ -363,14 +363,14 @@ def test_a_slow_load_is_slow_and_can_be_cancelled(simulate: Simulate, tiny: Mode
 
 def test_an_edited_script_holds_for_what_comes(simulate: Simulate, tiny: Model) -> None:
     sim = simulate()
-    assert isinstance(sim.run(tiny, "a"), Finished)
+    assert isinstance(sim.run(tiny, "a"), RunFinished)
     live = sim.measure().live_bytes
     sim.device = SimDevice(
         id="sim-0", memory_bytes=ROOM * 2, runtime_bytes=RUNTIME, faults=(DriverError(at_step=1, times=1),)
     )
     sim.hardware.set_up(sim.counts.setup(sim.device))
     assert (sim.measure().total_bytes, sim.measure().live_bytes) == (ROOM * 2, live)
-    assert isinstance(sim.run(tiny, "b"), Failed)
+    assert isinstance(sim.run(tiny, "b"), RunFailed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

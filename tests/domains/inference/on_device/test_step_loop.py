@@ -12,7 +12,7 @@ from domains import imaging
 from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
 from domains.inference import manifest
 from domains.inference.generation import EncodeOptions, ManifestDetail, Previews
-from domains.inference.outcome import Finished, ImageReady
+from domains.inference.outcome import ImageReady, RunFinished
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
 from tests.domains.inference.on_device.recorder import Recorder
@@ -36,14 +36,14 @@ def test_a_job_tells_stages_steps_pictures_and_its_end_in_order(loop: Recorder, 
     assert steps == [0, 1, 2, 3]
     images = [report for report in loop.reports["a"] if isinstance(report, ImageReady)]
     assert [(image.index, image.seed) for image in images] == [(0, 4), (1, 9)]
-    assert isinstance(loop.last("a"), Finished)
+    assert isinstance(loop.last("a"), RunFinished)
 
 
 def test_a_receipt_measures_every_stage(loop: Recorder, tiny: Model) -> None:
     loop.loop.submit("a", loop.loaded, request(tiny, steps=3))
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Finished)
+    assert isinstance(end, RunFinished)
     assert end.receipt.steps_executed == 3
     assert [timing.stage for timing in end.receipt.timings] == ["conditioning", "denoising", "decoding", "encoding"]
     assert all(timing.wall_s > 0 for timing in end.receipt.timings)
@@ -103,7 +103,7 @@ def test_prompts_are_encoded_once(loop: Recorder, tiny: Model) -> None:
     for name, prompt in {"first": "owl", "same": "owl", "other": "red apple"}.items():
         loop.loop.submit(name, loop.loaded, request(tiny, steps=1, prompt=prompt))
         loop.run()
-    hits = {name: end.receipt.cache_hits for name in loop.order if isinstance(end := loop.last(name), Finished)}
+    hits = {name: end.receipt.cache_hits for name in loop.order if isinstance(end := loop.last(name), RunFinished)}
     assert hits == {"first": 0, "same": 2, "other": 1}
 
 
@@ -114,7 +114,7 @@ def test_without_guidance_the_negative_prompt_is_not_encoded(loop: Recorder, tin
     loop.loop.submit("with", loop.loaded, request(tiny, asked, guidance_scale=2.0))
     loop.run()
     end = loop.last("with")
-    assert isinstance(end, Finished)
+    assert isinstance(end, RunFinished)
     assert end.receipt.cache_hits == 1
 
 
@@ -126,7 +126,7 @@ def test_a_prompt_that_is_too_long_says_what_was_cut(loop: Recorder, tiny: Model
     assert told.kind == "prompt_truncated"
     assert "77" in told.detail
     end = loop.last("a")
-    assert isinstance(end, Finished)
+    assert isinstance(end, RunFinished)
     assert end.receipt.degradations == (told,)
 
 
@@ -150,7 +150,7 @@ def test_an_id_that_runs_is_refused_and_free_again_afterwards(loop: Recorder, ti
     loop.reports.clear()
     loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
     loop.run()
-    assert isinstance(loop.last("a"), Finished)
+    assert isinstance(loop.last("a"), RunFinished)
 
 
 def test_a_model_in_use_cannot_be_unloaded_and_gives_its_bytes_back_afterwards(loop: Recorder, tiny: Model) -> None:
@@ -197,6 +197,6 @@ def test_a_model_that_a_job_uses_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="in use by a"):
         recorder.loop.load(changed)
     recorder.run()
-    assert isinstance(recorder.last("a"), Finished)
+    assert isinstance(recorder.last("a"), RunFinished)
     assert recorder.loop.load(changed).model.sha256 == changed.sha256
     recorder.loop.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domains.inference.on_device.trajectory import Trajectory
-from domains.inference.outcome import Finished, Report, Stopped
+from domains.inference.outcome import Report, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.progress import Progressed, Stage, StageStarted, Unit
 from domains.stop import Stop, StopKind
@@ -52,7 +52,7 @@ def test_a_cancelled_job_does_no_more_work(
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5, seeds=(1, 2)))
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert (end.stop, end.stage, end.receipt.steps_executed) == (CANCEL, stage, steps)
     assert end.latency_s >= 0
 
@@ -71,7 +71,7 @@ def test_a_step_that_nobody_wants_is_left_in_its_middle(
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert (end.stage, end.receipt.steps_executed) == (stage, steps)
     assert len(asked) == looks
     assert _trajectories() == 0
@@ -82,7 +82,7 @@ def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5))
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert (end.stage, end.receipt.steps_executed) == (Stage.DECODING, 5)
     assert not loop.files("a")
 
@@ -92,7 +92,7 @@ def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Record
     assert loop.loop.stop("a", CANCEL)
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     assert end.stage is Stage.QUEUED
     assert loop.reports["a"] == [end]
 
@@ -105,7 +105,7 @@ def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
     loop.loop.stop("a", CANCEL)
     loop.run()
     end = loop.last("a")
-    assert isinstance(end, Stopped)
+    assert isinstance(end, RunStopped)
     pictures, channels, edge, float32 = 2, 4, 16, 4
     assert (end.freed_bytes or 0) >= pictures * channels * edge * edge * float32
     assert _trajectories() == 0
@@ -116,7 +116,7 @@ def test_nobody_is_cancelled_under_an_id_that_ended(loop: Recorder, tiny: Model)
     loop.loop.submit("a", loop.loaded, request(tiny, steps=1))
     loop.run()
     assert not loop.loop.stop("a", CANCEL)
-    assert isinstance(loop.last("a"), Finished)
+    assert isinstance(loop.last("a"), RunFinished)
 
 
 def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
@@ -125,8 +125,8 @@ def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
     loop.loop.tick()
     loop.loop.stop("a", CANCEL)
     loop.run()
-    assert isinstance(loop.last("a"), Stopped)
-    assert isinstance(loop.last("b"), Finished)
+    assert isinstance(loop.last("a"), RunStopped)
+    assert isinstance(loop.last("b"), RunFinished)
 
 
 def test_closing_ends_every_job_as_stopped(tiny: Model) -> None:
@@ -135,7 +135,7 @@ def test_closing_ends_every_job_as_stopped(tiny: Model) -> None:
         recorder.loop.submit(name, recorder.loaded, request(tiny))
     recorder.loop.tick()
     recorder.loop.close()
-    assert all(isinstance(recorder.last(name), Stopped) for name in ("a", "b"))
+    assert all(isinstance(recorder.last(name), RunStopped) for name in ("a", "b"))
 
 
 def _trajectories() -> int:
@@ -182,7 +182,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.recorder.run()
         for name in self.submitted:
             kind = type(self.recorder.last(name)).__name__
-            expected = "Stopped" if name in self.cancelled else "Failed" if "nonsense" in name else "Finished"
+            expected = "RunStopped" if name in self.cancelled else "Failed" if "nonsense" in name else "RunFinished"
             assert kind == expected, name
         self.recorder.loop.close()
 

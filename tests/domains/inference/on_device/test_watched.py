@@ -7,7 +7,7 @@ from torch import Tensor
 
 from domains.inference.generation import Previews
 from domains.inference.on_device.sd1 import Sd1
-from domains.inference.outcome import Finished, Report
+from domains.inference.outcome import Report, RunFinished
 from domains.model.model import Model
 from domains.progress import PreviewReady, Progressed, Stage
 from tests.domains.inference.on_device.recorder import Recorder
@@ -60,7 +60,7 @@ def test_previews_begin_with_the_watcher_and_end_with_it(
     at_steps(loop, {3: WATCHED, 7: UNWATCHED})
     loop.loop.submit("a", loop.loaded, request(tiny, steps=STEPS))
     loop.run()
-    assert isinstance(loop.last("a"), Finished)
+    assert isinstance(loop.last("a"), RunFinished)
     steps = [report.step for report in loop.of("a", PreviewReady) if isinstance(report, PreviewReady)]
     # A step or two may be under way when the wish comes.
     assert steps
@@ -100,7 +100,7 @@ def test_a_preview_that_fails_ends_only_the_previews_of_watchers(
     monkeypatch.setattr(Sd1, "preview", broken)
     loop.loop.submit("a", loop.loaded, request(tiny, steps=5), Previews(every_steps=1))
     loop.run()
-    assert isinstance(loop.last("a"), Finished)
+    assert isinstance(loop.last("a"), RunFinished)
     assert len(tried) == 1
 
 

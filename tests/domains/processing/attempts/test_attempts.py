@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from domains.errors import ErrorReason
-from domains.inference.outcome import Finished, ImageReady
+from domains.inference.outcome import ImageReady, RunFinished
 from domains.memory.blobs.blob import Blob
 from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.jobs.job import Job
@@ -18,7 +18,7 @@ from domains.processing.workers.worker import Report
 from domains.progress import Receipt, Stage, StageStarted
 from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, DispatchBench
 
-FINISHED = Finished(receipt=Receipt())
+FINISHED = RunFinished(receipt=Receipt())
 
 
 @pytest.fixture

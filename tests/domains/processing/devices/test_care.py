@@ -13,7 +13,7 @@ from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.device.settings import DeviceSettings
 from domains.errors import DeadlineExceeded, ErrorReason, InternalError, NotSupported, Unavailable
-from domains.inference.outcome import Failed
+from domains.inference.outcome import RunFailed
 from domains.processing.devices.care import DeviceCare
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -179,7 +179,7 @@ async def test_a_bug_does_not_keep_a_device_quarantined_for_ever(cared: Cared) -
 
 async def test_a_driver_error_ends_the_worker_whatever_the_order_was(cared: Cared) -> None:
     worker = cared.floor.arrive()
-    worker.say(Failed(reason=ErrorReason.DRIVER_ERROR, message="sticky", facts={}, receipt=Receipt()))
+    worker.say(RunFailed(reason=ErrorReason.DRIVER_ERROR, message="sticky", facts={}, receipt=Receipt()))
     with pytest.raises(InternalError):
-        await ask(worker, EmptyOrder(job_id="empty"), Emptied)
+        await ask(worker, EmptyOrder(order_id="empty"), Emptied)
     assert worker.ended == ["its driver failed: sticky"]

@@ -7,7 +7,7 @@ import pytest
 
 from domains.errors import ErrorReason
 from domains.failure import Failure
-from domains.inference.outcome import Stopped
+from domains.inference.outcome import RunStopped
 from domains.model.scan import ScanReport
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import STATE_AFTER, Cancelled, Failed, Interrupted, ScanResult
@@ -26,7 +26,9 @@ CANCEL = Stop(kind=StopKind.CANCEL, cause="not needed", asked_s=97.5)
 TIME_UP = Stop(kind=StopKind.TIME_UP, cause="too long", reason=ErrorReason.RUN_TIMEOUT, facts={"run_timeout_s": "1"})
 PREEMPT = Stop(kind=StopKind.PREEMPT, cause="memory", reason=ErrorReason.PREEMPTED)
 STOPS = (None, PREEMPT, TIME_UP, CANCEL)
-PROOF = Stopped(stop=PREEMPT, stage=Stage.DENOISING, latency_s=0.25, freed_bytes=7, receipt=Receipt(steps_executed=3))
+PROOF = RunStopped(
+    stop=PREEMPT, stage=Stage.DENOISING, latency_s=0.25, freed_bytes=7, receipt=Receipt(steps_executed=3)
+)
 DEATH = WorkerDeath(device_id="sim-0", message="it died", meant=False, lost=False, alone=True)
 LEFT: tuple[Left, ...] = (
     Done(result=RESULT),

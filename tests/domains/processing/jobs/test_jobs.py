@@ -23,7 +23,7 @@ from domains.processing.jobs.event import (
     Failed,
     Interrupted,
     JobEvent,
-    Moved,
+    JobProgress,
     ScanResult,
     Started,
     Succeeded,
@@ -44,7 +44,7 @@ from domains.storage import open_database
 from tests.domains.memory.scratch import scratch_folder
 
 RECEIPT = receipt_of(Jobs.draft(ScanWork(), JobOptions()), Instant.now())
-MOVED = Moved(at=Progressed(stage=Stage.DENOISING, completed=1, total=2, unit=Unit.STEPS), elapsed_s=0.5)
+MOVED = JobProgress(at=Progressed(stage=Stage.DENOISING, completed=1, total=2, unit=Unit.STEPS), elapsed_s=0.5)
 PREVIEW = PreviewReady(image_index=0, step=1, media_type="image/jpeg", width_px=1, height_px=1, data=b"x")
 EVENTS: list[JobEvent] = [
     Started(device_id="cpu", attempt=1),

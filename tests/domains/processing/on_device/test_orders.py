@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from domains.errors import ErrorReason
-from domains.inference.outcome import Failed, Finished, Stopped
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
@@ -60,8 +60,8 @@ def folder_of(model: Model) -> Path:
 
 def test_a_bug_in_an_order_is_its_answer_and_the_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Mailbox(
-        Begin(call=1, order=UnloadOrder(job_id="job-1", model_id="m")),
-        Begin(call=2, order=MeasureOrder(job_id="measure-1")),
+        Begin(call=1, order=UnloadOrder(order_id="job-1", model_id="m")),
+        Begin(call=2, order=MeasureOrder(order_id="measure-1")),
     )
     loop = OrderLoop(box, "cpu", folder_of)
 
@@ -72,11 +72,11 @@ def test_a_bug_in_an_order_is_its_answer_and_the_process_lives(monkeypatch: pyte
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         loop.run()
     (failed,) = box.of(1)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, RunFailed)
     assert (failed.reason, "secret" in failed.message) == (ErrorReason.INVARIANT_BROKEN, False)
     measured, finished = box.of(2)
     assert isinstance(measured, Measured)
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, RunFinished)
     assert box.closed == [1, 2]
     assert [line["job_id"] for line in lines] == ["job-1"]
     assert isinstance(lines[0]["exc_info"], ZeroDivisionError)
@@ -84,17 +84,17 @@ def test_a_bug_in_an_order_is_its_answer_and_the_process_lives(monkeypatch: pyte
 
 def test_a_stop_behind_other_commands_reaches_its_order_and_they_keep_their_turn() -> None:
     box = Mailbox(
-        Begin(call=1, order=MeasureOrder(job_id="measure-1")),
+        Begin(call=1, order=MeasureOrder(order_id="measure-1")),
         Describe(call=2),
         StopCall(call=1, stop=STOP),
-        Begin(call=3, order=MeasureOrder(job_id="measure-2")),
+        Begin(call=3, order=MeasureOrder(order_id="measure-2")),
     )
     OrderLoop(box, "cpu", folder_of).run()
     *_, stopped = box.of(1)
-    assert isinstance(stopped, Stopped)
+    assert isinstance(stopped, RunStopped)
     assert stopped.stop == STOP
     assert [type(report) for report in box.of(2)] == [Described]
-    assert [type(report) for report in box.of(3)] == [Measured, Finished]
+    assert [type(report) for report in box.of(3)] == [Measured, RunFinished]
     assert box.closed == [1, 2, 3]
 
 
@@ -102,6 +102,6 @@ def test_a_model_is_read_where_its_files_are_on_the_workers_machine(tmp_path: Pa
     (model,) = embedded_models(Fingerprints(()))
     elsewhere = msgspec.structs.replace(model, folder=str(tmp_path / "only on the server"))
     places = {model.sha256: Path(model.folder)}
-    box = Mailbox(Begin(call=1, order=LoadOrder(job_id="job-1", model=elsewhere)))
+    box = Mailbox(Begin(call=1, order=LoadOrder(order_id="job-1", model=elsewhere)))
     OrderLoop(box, "cpu", lambda ordered: places[ordered.sha256]).run()
-    assert [type(report) for report in box.of(1)][-2:] == [ModelLoaded, Finished]
+    assert [type(report) for report in box.of(1)][-2:] == [ModelLoaded, RunFinished]

@@ -31,7 +31,7 @@ from domains.stop import Stop
 _log = structlog.get_logger()
 
 
-class Job:
+class Run:
     """A running generation. Owns its tensors; whoever drops it frees them."""
 
     def __init__(
