@@ -12,16 +12,10 @@ from contextlib import asynccontextmanager
 
 import grpc
 import structlog
-from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deviceops.common.v1 import domain_pb2
-from deviceops.device.v1 import device_service_pb2
-from deviceops.inference.v1 import inference_service_pb2
-from deviceops.memory.v1 import memory_service_pb2
-from deviceops.model.v1 import model_service_pb2
-from deviceops.postprocessing.v1 import postprocessing_service_pb2
-from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
+from deviceops.processing.v1 import system_status_pb2
 from domains import storage
 from domains.device.devices import Devices
 from domains.draining import Draining
@@ -68,7 +62,8 @@ from server.processing.nodes import OwnNode
 from server.processing.servicer import ProcessingServicer
 from server.processing.status import DEPENDS, SystemView
 from server.processing.watch import Watching
-from server.register import missing, register
+from server.register import register
+from server.services import SERVICES, unbuilt
 from server.settings import Settings
 
 _CHECKPOINT_S = 5.0
@@ -131,8 +126,16 @@ class Server:
             stop_limit_s=settings.stop_timeout_s,
         )
         self.dispatcher = Dispatcher(queue, board.lanes, board.room, board.meter, self.memory.hold_back, tools)
-        self.submissions = Submissions(self.jobs, queue, self.catalogue, self.loaded, self.devices.devices, self.blobs)
-        self.submissions.pool_of_reservation = lambda name: self.memory.reservations.find_held(name).pool_id
+        self.submissions = Submissions(
+            self.jobs,
+            queue,
+            self.catalogue,
+            self.loaded,
+            devices,
+            self.blobs,
+            self.memory.reservations,
+            self.draining,
+        )
         self.announcer = Announcer(
             self.events,
             self.devices.devices,
@@ -144,20 +147,23 @@ class Server:
             self.blobs,
         )
         self.health = Health()
-        self.view = SystemView(settings, begin_s, storage.durability(database))
+        node = OwnNode(devices, self.draining)
+        self.view = SystemView(
+            settings,
+            begin_s,
+            storage.durability(database),
+            self.devices.fleet.keepers,
+            lambda: [node.status()],
+            unbuilt(),
+            self.draining,
+        )
         self.servicers = self._servicers(unloading)
-        self.view.unbuilt = {
-            domain: missing(service, servicer) for domain, (service, servicer) in self.servicers.items()
-        }
-        self.view.keepers = self.devices.fleet.keepers
-        self.node = OwnNode(self.devices.devices)
-        self.view.nodes = lambda: [self.node.status()]
         self.devices.fleet.on_change.append(self._worker_changed)
         self._once = Once()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _servicers(self, unloading: Unloading) -> dict[int, tuple[ServiceDescriptor, object]]:
-        """The six services, each with the domain that it speaks for."""
+    def _servicers(self, unloading: Unloading) -> dict[int, object]:
+        """The servicer of each domain."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
             self.submissions,
@@ -181,12 +187,12 @@ class Server:
         )
         memory = MemoryServicer(self.memory, parts.devices, self.submissions)
         return {
-            domain_pb2.DOMAIN_DEVICE: (_service(device_service_pb2), device),
-            domain_pb2.DOMAIN_MEMORY: (_service(memory_service_pb2), memory),
-            domain_pb2.DOMAIN_MODEL: (_service(model_service_pb2), model),
-            domain_pb2.DOMAIN_INFERENCE: (_service(inference_service_pb2), inference),
-            domain_pb2.DOMAIN_POSTPROCESSING: (_service(postprocessing_service_pb2), PostprocessingServicer()),
-            domain_pb2.DOMAIN_PROCESSING: (_service(processing_service_pb2), processing),
+            domain_pb2.DOMAIN_DEVICE: device,
+            domain_pb2.DOMAIN_MEMORY: memory,
+            domain_pb2.DOMAIN_MODEL: model,
+            domain_pb2.DOMAIN_INFERENCE: inference,
+            domain_pb2.DOMAIN_POSTPROCESSING: PostprocessingServicer(),
+            domain_pb2.DOMAIN_PROCESSING: processing,
         }
 
     def status(self) -> system_status_pb2.SystemStatus:
@@ -207,7 +213,7 @@ class Server:
         """What grpc.health.v1 answers, from the same readiness that GetSystemStatus tells."""
         ready = (system_status_pb2.READINESS_READY, system_status_pb2.READINESS_DEGRADED)
         serving = {
-            service.full_name: self.view.readiness(domain) in ready for domain, (service, _) in self.servicers.items()
+            served.service.full_name: self.view.readiness(domain) in ready for domain, served in SERVICES.items()
         }
         await self.health.set(serving)
 
@@ -216,8 +222,8 @@ class Server:
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options(self.settings))
         names: list[str] = []
         for domain in DEPENDS:
-            service, servicer = self.servicers[domain]
-            register(server, service, servicer, self._once, self.settings.heartbeat_s)
+            service = SERVICES[domain].service
+            register(server, service, self.servicers[domain], self._once, self.settings.heartbeat_s)
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -239,8 +245,6 @@ class Server:
     async def drain(self) -> None:
         """Take no more work, and let what runs come to its end if that is soon."""
         self.draining.begin()
-        self.submissions.draining = self.view.draining = True
-        self.node.drain()
         self.announcer.draining()
         await self.tell_health()
         with contextlib.suppress(TimeoutError):
@@ -263,12 +267,6 @@ class Server:
 def _default_previews(settings: Settings) -> Previews:
     """What those get who watch a job and do not say what they want."""
     return Previews(every_steps=settings.default_previews_every_steps, max_edge_px=settings.default_preview_edge_px)
-
-
-def _service(module: object) -> ServiceDescriptor:
-    """The one service of a generated `*_service_pb2` module."""
-    (service,) = module.DESCRIPTOR.services_by_name.values()  # pyright: ignore[reportAttributeAccessIssue]  # every such module has it
-    return service
 
 
 @asynccontextmanager

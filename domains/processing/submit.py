@@ -1,17 +1,18 @@
 """The way into the queue: everything that can stop a job from starting is found here, before it is stored."""
 
 from collections import defaultdict
-from collections.abc import Callable
 
 import msgspec
 
 from domains.device.devices import Devices
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Unavailable, Violation
+from domains.draining import Draining
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
+from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
@@ -38,6 +39,8 @@ class Submissions:
         loaded: LoadedModels,
         devices: Devices,
         blobs: BlobStore,
+        reservations: Reservations,
+        draining: Draining,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -47,9 +50,8 @@ class Submissions:
         self._devices = devices
         self.callers = Callers()
         """Who follows which job through the call that asked for it."""
-        self.pool_of_reservation: Callable[[str], str] = lambda reservation_id: ""
-        """Of one that is held; raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
-        self.draining = False
+        self._reservations = reservations
+        self.draining = draining
 
     def generate(
         self,
@@ -166,12 +168,11 @@ class Submissions:
     def _submit(
         self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
-        if self.draining:
-            raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)
+        self.draining.check()
         for name in options.device_ids:
             self._devices.check(name)
         self._queue.check_room(_ASSUMED_JOB_S)
-        if options.reservation_id and isinstance(work, GenerateWork | LoadWork):
+        if options.reservation_id and work.assets:
             options = self._where_reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
@@ -180,7 +181,7 @@ class Submissions:
 
     def _where_reserved(self, options: JobOptions) -> JobOptions:
         """A job for which memory of a device is kept runs there, and nowhere else."""
-        pool_id = self.pool_of_reservation(options.reservation_id)
+        pool_id = self._reservations.find_held(options.reservation_id).pool_id
         device_id = device_of(pool_id)
         named = {self.device_id(name) for name in options.device_ids}
         if device_id is None or (named and device_id not in named):

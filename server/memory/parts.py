@@ -92,7 +92,7 @@ class MemoryParts:
             self.pools,
             self.blobs,
             self.hold_back.interrupted,
-            board.interrupt,
+            board.lanes.preempt,
         )
         self.reclaiming = Reclaiming(self.pools, care)
         self.reservation_queue = ReservationQueue(self.pools, self.reservations, self.reclaiming.evict)
@@ -159,7 +159,7 @@ class MemoryParts:
         """Waiting jobs whose model alone exceeds the ceiling of the only pool that they may run in."""
         return [
             job.id
-            for job in self._board.waiting_for(lambda device_id: pool_of(device_id) == pool_id)
+            for job in self._board.backlog.waiting_for(lambda device_id: pool_of(device_id) == pool_id)
             if self._model_bytes(job) > ceiling_bytes
         ]
 

@@ -6,6 +6,7 @@ from deviceops.processing.v1 import node_pb2 as pb
 from domains.device.device import OWN_NODE, DeviceState
 from domains.device.devices import Devices
 from domains.device.record import TAKES_WORK
+from domains.draining import Draining
 from server import convert
 from server.version import SERVER_VERSION
 
@@ -13,17 +14,13 @@ from server.version import SERVER_VERSION
 class OwnNode:
     """The server's own machine, as its devices are."""
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: Devices, draining: Draining) -> None:
         self._devices = devices
-        self._draining = False
+        self._draining = draining
         self._state = pb.NODE_STATE_STARTING
         self._since_s = time.time()
         devices.listeners.append(lambda view, before: self._look())
-
-    def drain(self) -> None:
-        """The server takes no new work from now on."""
-        self._draining = True
-        self._look()
+        draining.listeners.append(self._look)
 
     def status(self) -> pb.NodeStatus:
         """How it is now."""
@@ -44,7 +41,7 @@ class OwnNode:
     def _now(self) -> pb.NodeState.ValueType:
         states = {view.state for view in self._devices.list()}
         table = (
-            (self._draining, pb.NODE_STATE_DRAINING),
+            (self._draining.begun, pb.NODE_STATE_DRAINING),
             (bool(states & TAKES_WORK), pb.NODE_STATE_READY),
             (DeviceState.STARTING in states or self._devices.expects, pb.NODE_STATE_STARTING),
         )

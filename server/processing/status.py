@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
@@ -12,6 +12,7 @@ from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
+from domains.draining import Draining
 from domains.events import KEPT
 from domains.failure import Failure
 from domains.reasons import Domain
@@ -52,22 +53,31 @@ _DURABILITIES = {
 class SystemView:
     """Gathers the status when asked."""
 
-    def __init__(self, settings: Settings, begin_s: float, durability: Durability) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        begin_s: float,
+        durability: Durability,
+        keepers: Sequence[WorkerKeeper],
+        nodes: Callable[[], list[NodeStatus]],
+        unbuilt: Mapping[int, Sequence[str]],
+        draining: Draining,
+    ) -> None:
+        """`keepers`: the fleet's own list, which grows; `nodes`: the machines whose devices this server uses; `unbuilt`:
+        by domain, the methods that answer UNIMPLEMENTED."""
         self._settings = settings
         self._durability = durability
-        self.unbuilt: dict[int, list[str]] = {}
-        """Per domain, the methods that answer UNIMPLEMENTED."""
+        self._keepers = keepers
+        self._nodes = nodes
+        self._unbuilt = unbuilt
+        self._draining = draining
         self._begin_s = begin_s
         """Start of the process on the monotonic clock."""
         self._start_time_s = time.time() - (time.monotonic() - begin_s)
         self.instance_id = uuid.uuid4().hex
-        self.keepers: Sequence[WorkerKeeper] = ()
-        self.nodes: Callable[[], list[NodeStatus]] = list
-        """The machines whose devices this server uses."""
         self.addresses: list[str] = []
         self.serving_s: float | None = None
         self.device_ready_s: float | None = None
-        self.draining = False
 
     def served(self) -> None:
         """The ports are open."""
@@ -81,16 +91,16 @@ class SystemView:
     @property
     def ready(self) -> bool:
         """Whether some device takes work."""
-        return any(keeper.state is KeeperState.READY for keeper in self.keepers)
+        return any(keeper.state is KeeperState.READY for keeper in self._keepers)
 
     def readiness(self, domain: int) -> pb.Readiness.ValueType:
         """How a domain is now."""
-        if self.draining:
+        if self._draining.begun:
             return pb.READINESS_STOPPING
         if domain == domain_pb2.DOMAIN_POSTPROCESSING:
             return pb.READINESS_UNAVAILABLE
         if domain in _NEEDS_DEVICE and not self.ready:
-            refused = self.keepers and all(keeper.refused for keeper in self.keepers)
+            refused = self._keepers and all(keeper.refused for keeper in self._keepers)
             return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
         return pb.READINESS_READY
 
@@ -99,9 +109,9 @@ class SystemView:
         now = time.monotonic() - self._begin_s
         return pb.SystemStatus(
             server_instance_id=self.instance_id,
-            mode=pb.SYSTEM_MODE_DRAINING if self.draining else pb.SYSTEM_MODE_NORMAL,
+            mode=pb.SYSTEM_MODE_DRAINING if self._draining.begun else pb.SYSTEM_MODE_NORMAL,
             domains=[self._domain(domain) for domain in DEPENDS],
-            workers=[_worker(keeper) for keeper in self.keepers],
+            workers=[_worker(keeper) for keeper in self._keepers],
             server_version=SERVER_VERSION,
             contract_version=CONTRACT_VERSION,
             libraries=[f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "protobuf", "msgspec")],
@@ -127,7 +137,7 @@ class SystemView:
             ),
             durability=_DURABILITIES[self._durability],
             insecure_listen=not is_loopback(self._settings.host),
-            nodes=self.nodes(),
+            nodes=self._nodes(),
         )
 
     def _domain(self, domain: int) -> pb.DomainReadiness:
@@ -140,7 +150,7 @@ class SystemView:
             waits_for=self._waits_for(domain),
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
-            disabled_methods=self.unbuilt.get(domain, []),
+            disabled_methods=self._unbuilt.get(domain, []),
         )
 
     def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
@@ -153,7 +163,9 @@ class SystemView:
         if domain == domain_pb2.DOMAIN_POSTPROCESSING:
             return "not built yet"
         if domain in _NEEDS_DEVICE and not self.ready:
-            told = (f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self.keepers)
+            told = (
+                f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self._keepers
+            )
             names = ", ".join(told) or "no device is configured"
             return f"waits for a device worker: {names}"
         return ""

@@ -12,7 +12,7 @@ from server.heartbeat import Followed
 from server.processing.event_messages import ListedJob, accepts, to_event
 
 MAX_FILTER_ENTRIES = 1000
-_PATIENCE_S = 60.0
+_WAIT_S = 60.0
 """A wait for the journal has an end; it is waited again then."""
 
 
@@ -45,7 +45,7 @@ class SystemEventMethods:
                 # Asked of every event, so that a chain of causes is seen whole.
                 if in_chain(entry) and accepts(wanted, entry.value):
                     yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
-            await log.more(position, _PATIENCE_S)
+            await log.more(position, _WAIT_S)
 
     def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:
         return pb.WatchEventsResponse(

@@ -1,4 +1,4 @@
-"""Following a job: the one path behind WatchJob and every door."""
+"""Follows a job: the one path behind WatchJob and every call that submits a job and follows it."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -21,7 +21,7 @@ from server.heartbeat import Followed
 from server.once import asked_of
 from server.processing.job_messages import heartbeat, rendered
 
-_PATIENCE_S = 60.0
+_WAIT_S = 60.0
 """A wait for the journal has an end; it is waited again then."""
 
 
@@ -59,7 +59,7 @@ class _Reader:
                 yield rendered(self._live.job, entry, self._state)
             if journal.closed and self._position >= journal.last_sequence:
                 return
-            await journal.more(self._position, _PATIENCE_S)
+            await journal.more(self._position, _WAIT_S)
 
     def beat(self) -> bytes:
         """The sign of life of a job of which there is nothing to tell."""
@@ -107,7 +107,7 @@ def submit_and_follow(
     def left(_: object) -> None:
         job = jobs.find(job_id)
         wanted = job is not None and (job.detached or job.state.ended)
-        if callers.leave(job_id) and job is not None and not wanted and not submissions.draining:
+        if callers.leave(job_id) and job is not None and not wanted and not submissions.draining.begun:
             jobs.cancel(job_id, "the call that submitted it was left")
 
     context.add_done_callback(left)  # pyright: ignore[reportArgumentType]  # the stubs want a class of their own

@@ -7,6 +7,7 @@ kills itself with SIGKILL. Each run is a fork of this process, which itself star
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
@@ -17,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+
+import structlog
 
 from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState
 from domains.memory.blobs.store import BlobStore
@@ -227,6 +230,8 @@ def look(folder: Path, check: Check) -> None:
 
 def main(name: str) -> int:
     """Every point in turn, until the work comes to its end."""
+    # Stdout is for the number of points.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     setting, work, check = WORKS[name]
     for point in range(1, 1000):
         with tempfile.TemporaryDirectory() as folder:

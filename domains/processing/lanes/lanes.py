@@ -1,5 +1,6 @@
 """All lanes: which there are, who may run where, and turns ahead of the queue."""
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ from domains.processing.lanes.lane import Lane, Turn
 from domains.processing.lanes.placement import Placement
 from domains.processing.lanes.room_signal import RoomSignal
 from domains.processing.workers.worker import Worker
-from domains.stop import Stop
+from domains.stop import Stop, StopKind
 
 
 class Lanes:
@@ -47,12 +48,13 @@ class Lanes:
         """Where a job runs; None: it does not."""
         return next((lane for lane in self._lanes if job_id in lane.running), None)
 
-    async def stop(self, job_id: str, stop: Stop) -> None:
-        """Ask a job that runs on a device to stop, and wait until it has left it. Of any other: nothing."""
+    async def preempt(self, job_id: str, reason: ErrorReason, message: str) -> None:
+        """Take a job off its device at its next safe point, and wait until it has left; it goes on later, and nothing
+        counts against it. A job that runs on no device is left as it is."""
         lane = self.with_job(job_id)
         if lane is not None and lane.worker is not None:
             attempt = lane.running[job_id]
-            attempt.stop(stop)
+            attempt.stop(Stop(kind=StopKind.PREEMPT, cause=message, reason=reason, asked_s=time.monotonic()))
             await lane.without(attempt)
 
     def front_job_ids(self) -> frozenset[str]:

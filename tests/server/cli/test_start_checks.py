@@ -35,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--socket", "x" * 150], "socket: "),
         (["--default-model", "nope"], "default_model: there is no model nope: emoji-sd comes along"),
         (["--default-model", "nope", "--model-root", "."], "default_model: there is no model nope"),
-        (["--host", "192.0.2.1"], "host: 192.0.2.1 is no address of this machine"),
+        (["--host", "192.0.2.1", "--insecure-listen"], "host: 192.0.2.1 is no address of this machine"),
     ],
 )
 def test_a_start_that_cannot_succeed_names_the_setting(
@@ -69,6 +69,11 @@ def test_what_can_work_has_no_faults(place: Path):
         there.bind("old")
         for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::]"):
             settings = Settings(
-                host=host, state=place / "a" / "b", socket=place / "old", model_roots=[root], default_model="owl-v2"
+                host=host,
+                insecure_listen=True,
+                state=place / "a" / "b",
+                socket=place / "old",
+                model_roots=[root],
+                default_model="owl-v2",
             )
             assert start_faults(settings) == []

@@ -182,7 +182,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.recorder.run()
         for name in self.submitted:
             kind = type(self.recorder.last(name)).__name__
-            expected = "RunStopped" if name in self.cancelled else "Failed" if "nonsense" in name else "RunFinished"
+            expected = "RunStopped" if name in self.cancelled else "RunFailed" if "nonsense" in name else "RunFinished"
             assert kind == expected, name
         self.recorder.loop.close()
 

@@ -76,7 +76,7 @@ async def test_an_interruption_ends_the_wait_for_memory_and_the_job_waits_again(
     await claim.asked.wait()
     # As a clean-up does that holds what the claim waits for: it waits for the job to leave its device.
     async with asyncio.timeout(5):
-        await bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "its memory was needed")
+        await bench.board.lanes.preempt(job_id, ErrorReason.PREEMPTED, "its memory was needed")
     interruptions = [event for event in bench.events(job_id) if isinstance(event, Interrupted)]
     assert [event.reason for event in interruptions] == [ErrorReason.PREEMPTED]
     claim.granted.set()
@@ -136,7 +136,7 @@ async def test_a_cancel_while_an_interrupted_job_leaves_its_device_ends_it(bench
     claim.granted.set()
     job_id = bench.submit()
     await bench.at_work(job_id)
-    interrupting = asyncio.create_task(bench.board.interrupt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
+    interrupting = asyncio.create_task(bench.board.lanes.preempt(job_id, ErrorReason.PREEMPTED, "needed elsewhere"))
     await bench.worker.lingering.wait()
     bench.jobs.cancel(job_id, "not at all")
     leave(bench)
