@@ -25,9 +25,9 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.dispatcher import Dispatcher
-from domains.processing.front import FrontRunners
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner

@@ -1,0 +1,14 @@
+"""Jobs: how long work is taken, queued, run and told, on the front process. An arrow is an import.
+
+submit.py, dispatcher.py  the way in: checks and stores work; gives it to the lanes
+  └► front/     work that the front process carries out by itself
+  └► attempts/  one attempt at a job
+  └► memory/    the memory that jobs and blobs need
+  └► devices/   checks, settings, figures and hot plug of devices
+  └► lanes/     what waits, and where jobs run
+  └► jobs/      what a job is, on disk and in memory; the kinds of work
+  └► workers/   what the front needs of a worker: orders, reports, the blobs it holds
+on_device/  the worker's own side: its loop of orders
+
+Each folder imports only from those below it.
+"""

@@ -1,0 +1,1 @@
+"""ModelService: servicer.py has the calls, messages.py their values as messages."""

@@ -1,0 +1,1 @@
+"""PostprocessingService: none of it is built yet."""

@@ -1,0 +1,11 @@
+"""ProcessingService: jobs, the log of changes, and how the whole server is.
+
+servicer.py                          the calls
+watch.py                             follows a job, for every call that does
+job_messages.py                      jobs and their events as messages
+job_kinds.py                         how each kind of work looks in the contract: one entry each
+label_deletion.py                    DeleteByLabels
+announce.py                          writes the log of changes
+system_events.py, event_messages.py  WatchEvents
+status.py, nodes.py                  GetSystemStatus
+"""

@@ -20,9 +20,9 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model
 from domains.processing.attempts.following import Following
+from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
-from domains.processing.front import FrontRunners, FrontTask
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import Started
 from domains.processing.jobs.instant import Instant

@@ -1,13 +1,17 @@
 """One attempt at work of the front process, as its runner sees it."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import msgspec
 
 from domains.processing.attempts.progress_rate import ProgressRate
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import ResetWork, ScanWork, TransferWork
+from domains.processing.jobs.left import Done, Halted
 from domains.progress import Progressed, StageStarted
 
 Result = TypeVar("Result")
@@ -34,3 +38,11 @@ class FrontTask:
     async def unless_stopped(self, work: Awaitable[Result]) -> Result | None:
         """What the work gives. None: the job was asked to stop, and the work broke off where it waited."""
         return await unless_set(self._stopping, work)
+
+
+class FrontRunners(msgspec.Struct, frozen=True, kw_only=True):
+    """Who carries out which kind. `domains.processing.front` has the real ones."""
+
+    scan: Callable[[ScanWork, FrontTask], Awaitable[Done | Halted]]
+    reset: Callable[[ResetWork, FrontTask], Awaitable[Done | Halted]]
+    transfer: Callable[[TransferWork, FrontTask], Awaitable[Done | Halted]]

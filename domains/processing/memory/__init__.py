@@ -1,0 +1,9 @@
+"""The memory that jobs and blobs need, and who gives it back.
+
+model_use.py       what jobs need of models, and which jobs use a loaded one
+job_admission.py   holds the memory that an attempt needs
+blob_admission.py  holds the memory of a blob
+hold_back.py       devices that start nothing while their memory is short
+care.py            frees memory, for the clean-ups of the pools
+device_pool.py     the memory of devices and host, as their workers measure it
+"""

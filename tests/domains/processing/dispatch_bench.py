@@ -22,8 +22,8 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.dispatcher import Dispatcher
-from domains.processing.front import FrontRunners
 from domains.processing.jobs.event import JobEvent
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs

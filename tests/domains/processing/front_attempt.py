@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from domains.draining import Draining
 from domains.processing.attempts.attempt import Attempt, AttemptTools
-from domains.processing.front import FrontRunners
+from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes

@@ -15,7 +15,7 @@ from domains.events import EventLog, SystemEvent
 from domains.inference.generation import Previews
 from domains.model.loaded import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
-from domains.processing.front import FrontRunners
+from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.jobs.store import JobStore

@@ -15,7 +15,7 @@ from domains.processing.workers.worker import Order
 from domains.reasons import Domain
 
 if TYPE_CHECKING:
-    from domains.processing.front import FrontRunners, FrontTask
+    from domains.processing.attempts.front_task import FrontRunners, FrontTask
     from domains.processing.jobs.left import Done, Halted
 
 

@@ -9,7 +9,7 @@ from domains.processing.jobs.kinds.assets import Asset
 from domains.reasons import Domain
 
 if TYPE_CHECKING:
-    from domains.processing.front import FrontRunners, FrontTask
+    from domains.processing.attempts.front_task import FrontRunners, FrontTask
     from domains.processing.jobs.left import Done, Halted
 
 

@@ -11,9 +11,9 @@ from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import ErrorReason, NotSupported
-from domains.processing.attempts.front_task import FrontTask
+from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.devices.care import DeviceCare
-from domains.processing.front import FrontRunners, reset
+from domains.processing.front import reset
 from domains.processing.front.reset import ResetRunner
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import ResetWork
