@@ -1,45 +1,27 @@
 """Jobs and their events as messages.
 
-Every door (Generate, LoadModel, ScanModels) and WatchJob share one numbering, so an event is turned into bytes once, as a
-`WatchJobResponse`, and those bytes are sent to whoever watches, through whichever door.
+The calls that submit and follow (Generate, LoadModel, ScanModels) and WatchJob share one numbering. So an event is turned
+into bytes once, as a `WatchJobResponse`, and those bytes are sent to all that watch, through whichever call.
 """
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
-from deviceops.inference.v1 import generated_image_pb2
+from deviceops.common.v1 import image_pb2, job_event_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
-from domains import limits
-from domains.errors import ErrorReason
 from domains.journal import Entry
 from domains.processing.jobs import event as events
 from domains.processing.jobs.job import Job, JobRecord, ListedJob
 from domains.processing.jobs.kinds import (
-    BenchmarkWork,
-    GenerateWork,
-    LoadWork,
-    ResetWork,
-    ScanWork,
-    TransferWork,
-    UnreadableWork,
     domain_of,
 )
 from domains.processing.jobs.state import JobState
 from domains.processing.jobs.summary import summary
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert
-from server.device.messages import to_benchmark_report, to_reset_report
-from server.device.work import to_benchmark, to_reset
-from server.fitted import fitted
-from server.inference.generation_messages import to_generation, to_resolved
-from server.memory.blob_messages import to_transfer, to_transfer_report
-from server.model.messages import to_loaded, to_scan_report
+from server.processing.job_kinds import ARM_OF, KIND_OF, put_result, to_image, to_spec
 
 Update = processing_service_pb2.WatchJobResponse
-
-_WARNINGS = 100
-"""Of a result; the contract's limit."""
 
 
 def rendered(job: Job, entry: Entry[events.JobEvent], state: JobState) -> bytes:
@@ -86,14 +68,14 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             event.interrupted.message = value.message
         case events.Succeeded():
             event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
-            _put_result(update, job, value.result, value.receipt)
+            put_result(update, job, value.result, value.receipt)
         case events.Failed():
             event.failed.failure.CopyFrom(convert.to_failure(value.failure, entry.time_s, job.domain))
             event.failed.receipt.CopyFrom(to_receipt(value.receipt))
-            _put_result(update, job, value.result, value.receipt)
+            put_result(update, job, value.result, value.receipt)
         case events.Cancelled():
             event.cancelled.CopyFrom(_cancelled(value))
-            _put_result(update, job, value.result, value.receipt)
+            put_result(update, job, value.result, value.receipt)
     update.event.CopyFrom(event)
     return update
 
@@ -170,73 +152,6 @@ def to_receipt(receipt: events.JobReceipt) -> job_event_pb2.Receipt:
     )
 
 
-def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage:
-    """A finished picture."""
-    return generated_image_pb2.GeneratedImage(
-        index=image.index,
-        seed=image.seed,
-        file=image_pb2.ImageFile(
-            blob_id=image.blob.id,
-            media_type=image.blob.media_type,
-            size=image_pb2.ImageSize(width_px=image.width_px, height_px=image.height_px),
-            size_bytes=image.blob.size_bytes,
-            sha256=image.blob.sha256,
-        ),
-    )
-
-
-def _warning(degraded: Degraded) -> error_pb2.Finding:
-    """What a generation gave up (a prompt's end), as a warning of its result."""
-    finding = error_pb2.Finding(
-        severity=error_pb2.SEVERITY_WARNING,
-        field=degraded.field,
-        reason=convert.to_reason(ErrorReason(degraded.reason)),
-        message=degraded.detail,
-    )
-    return fitted(finding, limits.FINDING_BYTES)
-
-
-def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
-    return generated_image_pb2.GenerationResult(
-        images=[to_image(image) for image in result.images],
-        resolved=to_resolved(result, job.device_id),
-    )
-
-
-def _put_result(
-    update: Update | job_pb2.Job, job: Job, result: events.JobResult | None, receipt: events.JobReceipt | None
-) -> None:
-    match result:
-        case events.GenerationResult():
-            update.generation_result.CopyFrom(_generation_result(job, result))
-            given_up = receipt.work.degradations if receipt else ()
-            update.generation_result.warnings.extend(_warning(one) for one in given_up[:_WARNINGS])
-        case events.LoadResult():
-            update.loaded_model.CopyFrom(to_loaded(result.loaded))
-        case events.ScanResult():
-            update.model_scan_report.CopyFrom(to_scan_report(result.report))
-        case events.BenchmarkResult():
-            update.device_benchmark_report.CopyFrom(to_benchmark_report(result.report))
-        case events.ResetResult():
-            update.device_reset_report.CopyFrom(to_reset_report(result))
-        case events.TransferResult():
-            update.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
-        case None:
-            pass
-
-
-KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
-    "generate": job_pb2.JOB_KIND_GENERATION,
-    "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
-    "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
-    "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
-    "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
-    "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
-}
-_ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
-"""The arm of `JobSpec.work` of each kind."""
-
-
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """What of the settings shows in the message of a job."""
 
@@ -249,9 +164,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 def to_job(job: Job, view: JobView) -> job_pb2.Job:
     """The job as GetJob tells it."""
     message = _to_message(job, job.kind, view)
-    message.spec.CopyFrom(_spec(job))
+    message.spec.CopyFrom(to_spec(job.work))
     message.summary = summary(job.work, prompts=view.prompts_in_lists)
-    _put_result(message, job, job.result, job.receipt)
+    put_result(message, job, job.result, job.receipt)
     return message
 
 
@@ -259,7 +174,7 @@ def to_listed(job: ListedJob, view: JobView) -> job_pb2.Job:
     """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
     message = _to_message(job, job.kind, view)
     message.spec.SetInParent()
-    if arm := _ARM_OF.get(job.kind):
+    if arm := ARM_OF.get(job.kind):
         getattr(message.spec, arm).SetInParent()
     has_prompt = message.kind == job_pb2.JOB_KIND_GENERATION
     message.summary = "" if has_prompt and not view.prompts_in_lists else job.summary
@@ -294,24 +209,3 @@ def _expiry(job: JobRecord, keep_for_s: float) -> Timestamp | None:
     if job.end_time_s is None:
         return None
     return convert.to_time(job.end_time_s + (job.options.keep_for_s or keep_for_s))
-
-
-def _spec(job: Job) -> job_pb2.JobSpec:
-    spec = job_pb2.JobSpec()
-    match job.work:
-        case GenerateWork():
-            spec.generation.CopyFrom(to_generation(job.work.asked))
-        case LoadWork():
-            spec.model_load.model_id = job.work.model_id
-            spec.model_load.SetInParent()
-        case ScanWork():
-            spec.model_scan.SetInParent()
-        case BenchmarkWork():
-            spec.device_benchmark.CopyFrom(to_benchmark(job.work))
-        case ResetWork():
-            spec.device_reset.CopyFrom(to_reset(job.work))
-        case TransferWork():
-            spec.blob_transfer.CopyFrom(to_transfer(job.work.request))
-        case UnreadableWork():
-            pass
-    return spec

@@ -25,7 +25,8 @@ from server.inference.generation_messages import from_generation, from_previews
 from server.memory.blob_messages import from_transfer
 from server.model.servicer import from_load, from_scan
 from server.once import asked_of, keeps_its_answers
-from server.processing.job_messages import KIND_OF, JobView, to_job, to_listed, to_state
+from server.processing.job_kinds import KIND_OF
+from server.processing.job_messages import JobView, to_job, to_listed, to_state
 from server.processing.label_deletion import LabelDeletionMethods
 from server.processing.system_events import SystemEventMethods
 from server.processing.watch import Watching, follow

@@ -1,0 +1,123 @@
+"""How each kind of work looks in the contract: its number, its arm of `JobSpec`, and its result. One entry each."""
+
+from deviceops.common.v1 import error_pb2, image_pb2
+from deviceops.inference.v1 import generated_image_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains import limits
+from domains.errors import ErrorReason
+from domains.processing.jobs import event as events
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    UnreadableWork,
+    Work,
+)
+from domains.progress import Degraded
+from server import convert
+from server.device.messages import to_benchmark_report, to_reset_report
+from server.device.work import to_benchmark, to_reset
+from server.fitted import fitted
+from server.inference.generation_messages import to_generation, to_resolved
+from server.memory.blob_messages import to_transfer, to_transfer_report
+from server.model.messages import to_loaded, to_scan_report
+
+_WARNINGS = 100
+"""Of a result; the contract's limit."""
+
+KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
+    "generate": job_pb2.JOB_KIND_GENERATION,
+    "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
+    "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
+    "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
+    "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
+    "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
+}
+ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
+"""The arm of `JobSpec.work` of each kind."""
+
+
+def to_spec(work: Work) -> job_pb2.JobSpec:
+    """The work as it was asked for; empty where this server cannot read it."""
+    spec = job_pb2.JobSpec()
+    match work:
+        case GenerateWork():
+            spec.generation.CopyFrom(to_generation(work.asked))
+        case LoadWork():
+            spec.model_load.model_id = work.model_id
+            spec.model_load.pinned = work.pin
+        case ScanWork():
+            spec.model_scan.SetInParent()
+            spec.model_scan.roots.extend(work.roots)
+        case BenchmarkWork():
+            spec.device_benchmark.CopyFrom(to_benchmark(work))
+        case ResetWork():
+            spec.device_reset.CopyFrom(to_reset(work))
+        case TransferWork():
+            spec.blob_transfer.CopyFrom(to_transfer(work.request))
+        case UnreadableWork():
+            pass
+    return spec
+
+
+def put_result(
+    message: processing_service_pb2.WatchJobResponse | job_pb2.Job,
+    job: Job,
+    result: events.JobResult | None,
+    receipt: events.JobReceipt | None,
+) -> None:
+    """What the work gave, into its arm of a message. None: nothing."""
+    match result:
+        case events.GenerationResult():
+            message.generation_result.CopyFrom(_generation_result(job, result))
+            given_up = receipt.work.degradations if receipt else ()
+            message.generation_result.warnings.extend(_warning(one) for one in given_up[:_WARNINGS])
+        case events.LoadResult():
+            message.loaded_model.CopyFrom(to_loaded(result.loaded))
+        case events.ScanResult():
+            message.model_scan_report.CopyFrom(to_scan_report(result.report))
+        case events.BenchmarkResult():
+            message.device_benchmark_report.CopyFrom(to_benchmark_report(result.report))
+        case events.ResetResult():
+            message.device_reset_report.CopyFrom(to_reset_report(result))
+        case events.TransferResult():
+            message.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
+        case None:
+            pass
+
+
+def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage:
+    """A finished picture."""
+    return generated_image_pb2.GeneratedImage(
+        index=image.index,
+        seed=image.seed,
+        file=image_pb2.ImageFile(
+            blob_id=image.blob.id,
+            media_type=image.blob.media_type,
+            size=image_pb2.ImageSize(width_px=image.width_px, height_px=image.height_px),
+            size_bytes=image.blob.size_bytes,
+            sha256=image.blob.sha256,
+        ),
+    )
+
+
+def _generation_result(job: Job, result: events.GenerationResult) -> generated_image_pb2.GenerationResult:
+    return generated_image_pb2.GenerationResult(
+        images=[to_image(image) for image in result.images],
+        resolved=to_resolved(result, job.device_id),
+    )
+
+
+def _warning(degraded: Degraded) -> error_pb2.Finding:
+    """What a generation gave up (a prompt's end), as a warning of its result."""
+    finding = error_pb2.Finding(
+        severity=error_pb2.SEVERITY_WARNING,
+        field=degraded.field,
+        reason=convert.to_reason(ErrorReason(degraded.reason)),
+        message=degraded.detail,
+    )
+    return fitted(finding, limits.FINDING_BYTES)
