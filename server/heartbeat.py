@@ -1,7 +1,7 @@
-"""Heartbeats: a stream that follows something never keeps silent for longer than the period.
+"""Heartbeats: a stream that follows something sends a message at least once a period.
 
 `register` wraps every server stream that is not in `FINITE`, so a new watch has heartbeats without a line of its own. A
-heartbeat is a message without content: an empty response, or what the stream's own `beat` makes (its place in the journal).
+heartbeat is a message without content: an empty response, or the result of the stream's own `beat` (the reader's position).
 """
 
 import asyncio
@@ -15,14 +15,14 @@ M = TypeVar("M")
 HEARTBEAT_S = 10.0
 """The longest silence that the contract allows."""
 _FIRST_S = 2.0
-"""The longest wait for a stream's first message: what a driver may take, see `domains.device.patient`."""
+"""Longest wait for a stream's first message; a call to a driver may take as long, see `domains.device.patient`."""
 FINITE = frozenset({"deviceops.memory.v1.MemoryService.ReadBlob"})
-"""Streams that follow nothing: a blob's bytes are there already, so a read that stands still is a fault of the transport or
-waits for a slow reader, and an empty piece would have no place among the bytes."""
+"""Streams without heartbeats. All bytes of a blob exist when the read begins, so only the transport or a slow reader can
+delay them, and a heartbeat would be an empty chunk among the bytes."""
 
 
 class Followed(Generic[M]):
-    """A stream whose heartbeats tell the reader's place."""
+    """A stream whose heartbeats tell the reader's position."""
 
     def __init__(self, messages: AsyncGenerator[M], beat: Callable[[], M]) -> None:
         """`beat`: the heartbeat of this moment."""
@@ -38,15 +38,15 @@ def follows(method: MethodDescriptor) -> bool:
 async def with_heartbeats(
     messages: AsyncIterator[M], beat: Callable[[], M], every_s: float = HEARTBEAT_S
 ) -> AsyncGenerator[M]:
-    """The messages, and a heartbeat after each silence of `every_s`; the first message after 2 s at the latest.
+    """The messages, and a heartbeat after `every_s` without one; the first message comes within 2 s.
 
-    A reader that is slow is not silence: nothing is asked of `messages` before the last message was taken.
+    `messages` is asked for the next message after the reader has taken the last one, so a slow reader gets no heartbeats.
     """
     wait_s = min(_FIRST_S, every_s)
     coming: asyncio.Future[M | _End] | None = None
     try:
         while True:
-            # A task, since a timeout round `anext` itself would end the generator.
+            # A task, because a timeout round `anext` itself would end the generator.
             coming = coming or asyncio.ensure_future(anext(messages, _END))
             done, _ = await asyncio.wait({coming}, timeout=wait_s)
             wait_s = every_s
@@ -70,4 +70,4 @@ class _End:
 
 
 _END = _End()
-"""Nothing comes any more."""
+"""The end of the messages."""

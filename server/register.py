@@ -1,8 +1,8 @@
-"""Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
+"""Registers a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
-Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Those that yield `bytes` have serialised
-their messages themselves (a job's event is serialised once, however many watch it). Streams that follow something get
-heartbeats here, so that none can be forgotten.
+Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Methods that yield `bytes` have serialised
+their messages themselves (a job's event is serialised once for all readers). All streams that follow something get
+heartbeats here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def register(
 ) -> None:
     """Add all methods of a service.
 
-    `once`: remembers what unary calls with a request_id were answered; `heartbeat_s`: the longest silence of a stream that
-    follows something.
+    `once`: remembers the answers of unary calls with a request_id. `heartbeat_s`: longest time between two messages of a
+    stream that follows something.
     """
     once = once or Once()
     handlers = {method.name: _handler(method, servicer, once, heartbeat_s) for method in service.methods}
@@ -72,7 +72,7 @@ def _kept_alive(method: MethodDescriptor, behaviour: Callable[..., Any], heartbe
 
 
 def _as_is(data: bytes) -> bytes:
-    """`guarded` has serialised it."""
+    """The answer itself: `guarded` has serialised it."""
     return data
 
 

@@ -1,4 +1,4 @@
-"""The log of changes as messages. An event is turned into a message once, however many follow."""
+"""Converts events of the log of changes to messages, each event once for all readers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,11 @@ from server.model.messages import to_loaded
 from server.scrub import scrubbed
 
 ListedJob = Callable[[Job], job_pb2.Job]
-"""The message of a job as lists have it."""
+"""The message of a job as ListJobs returns it."""
 
 
 def to_event(entry: Entry[SystemEvent], listed: ListedJob) -> system_event_pb2.SystemEvent:
-    """One change; made once."""
+    """The message of an event; later calls return the same object."""
     if not isinstance(entry.rendered, system_event_pb2.SystemEvent):
         entry.rendered = _render(entry.value, entry.sequence, entry.time_s, listed)
     return entry.rendered
@@ -46,7 +46,7 @@ def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob)
 
 
 def _snapshot(value: object, listed: ListedJob) -> dict[str, Any]:
-    """The arm of the snapshot that fits the domain's value."""
+    """The arm of the snapshot for a domain's value, as keyword arguments."""
     match value:
         case DeviceView():
             return {"device": to_device(value)}
@@ -63,7 +63,7 @@ def _snapshot(value: object, listed: ListedJob) -> dict[str, Any]:
 
 
 def accepts(wanted: processing_service_pb2.SystemEventFilter, event: SystemEvent) -> bool:
-    """Every condition that is set must hold; the chain of causes is the caller's."""
+    """Whether an event meets every condition that is set, except the chain of causes, which the caller checks."""
     return (
         (not wanted.domains or DOMAINS[event.domain] in wanted.domains)
         and SEVERITIES[event.severity] >= wanted.min_severity
