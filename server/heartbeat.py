@@ -15,7 +15,7 @@ M = TypeVar("M")
 HEARTBEAT_S = 10.0
 """The longest silence that the contract allows."""
 _FIRST_S = 2.0
-"""Longest wait for a stream's first message; a call to a driver may take as long, see `domains.device.patient`."""
+"""Longest wait for a stream's first message; a call to a driver may take as long, see `domains.device.driver_thread`."""
 FINITE = frozenset({"deviceops.memory.v1.MemoryService.ReadBlob"})
 """Streams without heartbeats. All bytes of a blob exist when the read begins, so only the transport or a slow reader can
 delay them, and a heartbeat would be an empty chunk among the bytes."""
