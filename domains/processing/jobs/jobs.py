@@ -58,7 +58,7 @@ class Jobs:
             job = live.job
             if job.state is JobState.CANCELLING:
                 self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
-            elif job.state in (JobState.RUNNING, JobState.PAUSING):
+            elif job.state is JobState.RUNNING:
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
             else:
