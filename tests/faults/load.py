@@ -22,7 +22,7 @@ DEVICES = 6
 UNFINISHED = 10
 """Jobs that run or wait at a time."""
 _RUNNING = job_event_pb2.JOB_STATE_RUNNING
-_ENDED = frozenset(job_event_pb2.JobState.Value(f"JOB_STATE_{name.upper()}") for name in asking.ENDINGS)
+ENDED = frozenset(job_event_pb2.JobState.Value(f"JOB_STATE_{name.upper()}") for name in asking.ENDINGS)
 _FIRST_JOB_S = 0.5
 """How long a job runs, before one was observed."""
 
@@ -106,7 +106,7 @@ class Load:
         active = processing_service_pb2.ListJobsRequest(page_size=1000)
         jobs = self._server.processing.ListJobs(active, timeout=CALL_S).jobs
         with self._changed:
-            self._unfinished = {job.id for job in jobs if job.state not in _ENDED}
+            self._unfinished = {job.id for job in jobs if job.state not in ENDED}
             self._serving = self._life
             self._changed.notify_all()
         threading.Thread(target=self._read, args=(self._call, self._life), daemon=True).start()
@@ -129,7 +129,7 @@ class Load:
                 self._running[job.id] = job.device_id, now
             elif before := self._running.pop(job.id, None):
                 self._job_s.append(now - before[1])
-            if job.state in _ENDED:
+            if job.state in ENDED:
                 self._ended.add(job.id)
                 self._unfinished.discard(job.id)
             self._changed.notify_all()

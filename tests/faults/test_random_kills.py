@@ -15,7 +15,7 @@ from PIL import Image
 
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.processing.v1 import processing_service_pb2
-from tests.faults.load import DEVICES, Load
+from tests.faults.load import DEVICES, ENDED, Load
 from tests.faults.processes import kill
 from tests.server import asking
 from tests.server.asking import ENDINGS, Update, kind, kinds
@@ -55,6 +55,7 @@ def test_every_job_ends_once_whatever_dies_and_when(
         told_once(job_id, seen)
         pictures_are_there(server, seen)
     assert any(kind(seen[-1]) == "succeeded" for seen in journals.values())
+    log_goes_on(server)
     for request_id, job_id in load.jobs.items():
         assert load.submit(request_id) == job_id
     assert listed(server).keys() == journals.keys()
@@ -110,6 +111,27 @@ def told_once(job_id: str, seen: list[Update]) -> None:
         assert ending(seen).failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_LOST, told
     else:
         assert kind(seen[-1]) == "succeeded", told
+
+
+def log_goes_on(server: RunningServer) -> None:
+    """The log of changes has all instances of the server one after another, and no end of a job twice."""
+    request = processing_service_pb2.WatchEventsRequest(after_sequence=0)
+    call = server.processing.WatchEvents(request, timeout=asking.CALL_S)
+    first = next(call)
+    assert not first.events_missed
+    sequences, instances, ended = [0], [""], list[str]()
+    while sequences[-1] < first.last_sequence:
+        event = next(call).event
+        sequences.append(event.sequence)
+        if event.server_instance_id != instances[-1]:
+            instances.append(event.server_instance_id)
+        if event.job.state in ENDED:
+            ended.append(event.resource_id)
+    call.cancel()
+    assert sequences == sorted(set(sequences))
+    assert instances[-1] == first.server_instance_id
+    assert len(set(instances)) == len(instances)
+    assert len(set(ended)) == len(ended)
 
 
 def pictures_are_there(server: RunningServer, seen: list[Update]) -> None:
