@@ -28,10 +28,26 @@ _DECODERS = {name: msgspec.msgpack.Decoder(kind) for name, kind in _TYPES.items(
 
 def stored(value: object) -> StoredSnapshot | None:
     """The stored form of a domain's value; None: there is nothing to store."""
-    if isinstance(value, Job):
-        value = as_listed(value)
+    value = _kept(value)
     name = _NAMES.get(type(value))
     return None if name is None else StoredSnapshot(name, _encode(value))
+
+
+def _kept(value: object) -> object:
+    """The part of a value that is stored.
+
+    Events show no owners of a pool. Labels may name a person, and no stored event tells them after their blob is deleted.
+    The snapshots of a deleted job are deleted by the database.
+    """
+    match value:
+        case Job():
+            return as_listed(value)
+        case Blob():
+            return msgspec.structs.replace(value, labels=())
+        case PoolView():
+            return msgspec.structs.replace(value, measure=msgspec.structs.replace(value.measure, owners=()))
+        case _:
+            return value
 
 
 def restored(snapshot: StoredSnapshot) -> object:
