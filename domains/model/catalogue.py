@@ -47,6 +47,10 @@ class Catalogue:
         message = f"there is no model {shown!r}; nearest: {near}; ScanModels looks for new ones"
         raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown, nearest=near)
 
+    def find(self, model_id: str) -> Model | None:
+        """None: there is none."""
+        return self._models.get(model_id)
+
     def default(self) -> Model:
         """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one is not there."""
         return self.get(self._default_id)
