@@ -10,7 +10,7 @@ from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
-from domains.model.scan import ScanReport
+from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
 from server import convert
 from server.inference.generation_messages import to_execution
@@ -152,11 +152,16 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         read_bytes=report.read_bytes,
         duration=convert.to_duration(report.duration_s),
         roots=report.roots[: limits.ROOTS],
-        failures=[
-            model_work_pb2.ModelScanFailure(
-                path=problem.path,
-                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
-            )
-            for problem in report.problems[: limits.SCAN_FAILURES]
-        ],
+        failures=to_scan_failures(report.problems),
     )
+
+
+def to_scan_failures(problems: Sequence[ScanProblem]) -> list[model_work_pb2.ModelScanFailure]:
+    """What could not be taken as a model."""
+    return [
+        model_work_pb2.ModelScanFailure(
+            path=problem.path,
+            failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
+        )
+        for problem in problems[: limits.SCAN_FAILURES]
+    ]

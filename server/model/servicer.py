@@ -18,7 +18,7 @@ from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert, paging
 from server.heartbeat import Followed
-from server.model.messages import to_loaded, to_model
+from server.model.messages import to_loaded, to_model, to_scan_failures
 from server.processing.watch import submit_and_follow
 from server.unserved import Served, check_served
 
@@ -56,6 +56,7 @@ class ModelServicer:
             models=models,
             next_page_token=following,
             total_count=len(chosen),
+            failures=[] if begin else to_scan_failures(self._catalogue.not_taken),
         )
 
     async def GetModel(

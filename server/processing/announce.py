@@ -13,7 +13,10 @@ from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Reservation, ReservationState
 from domains.memory.pools.reservations import Reservations
 from domains.memory.pools.state import Upkeep
+from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.model import ModelState
+from domains.model.scan import ScanReport
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import JobState
@@ -36,6 +39,7 @@ class Announcer:
         reservations: Reservations,
         reclaiming: Reclaiming,
         blobs: BlobStore,
+        catalogue: Catalogue,
     ) -> None:
         self._events = events
         self._devices = devices
@@ -48,7 +52,9 @@ class Announcer:
         """By pool: the event of the last rise of its pressure."""
         self._budgets: dict[str, int] = {}
         """By pool: the event of the last change of its budget."""
+        self._catalogue = catalogue
         jobs.listeners.append(self._job)
+        catalogue.listeners.append(self._scanned)
         loaded.listeners.append(self._model)
         pools.on_pressure.append(self._pressure)
         pools.on_budget.append(self._budget)
@@ -97,6 +103,13 @@ class Announcer:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
         cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
+
+    def _scanned(self, report: ScanReport) -> None:
+        for kind, ids in (("added", report.added), ("changed", report.changed), ("missing", report.missing)):
+            for model_id in ids:
+                model = self._catalogue.get(model_id)
+                severity = Severity.INFO if model.state is ModelState.AVAILABLE else Severity.WARNING
+                self._events.tell(EventDomain.MODEL, f"model.{kind}", model_id, model.problem, severity=severity)
 
     def _reclaimed(self, report: ReclaimReport) -> None:
         steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)

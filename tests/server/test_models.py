@@ -114,7 +114,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[RunningServer]:
-    with running_server("--device", "cpu", "--model-root", str(root)) as running:
+    with running_server("--device", "cpu", "--model-root", str(root), "--model-poll-s", "0") as running:
         yield running
 
 

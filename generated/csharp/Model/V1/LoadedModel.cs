@@ -1550,8 +1550,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int OutdatedFieldNumber = 24;
     private bool outdated_;
     /// <summary>
-    /// Whether the model's files had other weights at the last scan than what is loaded. The next load, or job, that names the model replaces it.
-    /// Only told by lists and reads; false elsewhere.
+    /// Whether the model's files had other weights at the last scan than what is loaded. The next load or job of the model replaces it. Only
+    /// told by lists and reads; false elsewhere.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

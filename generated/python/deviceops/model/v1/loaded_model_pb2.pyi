@@ -292,8 +292,8 @@ class LoadedModel(_message.Message):
     tier: Global___ModelTier.ValueType
     """Which memory it was brought into."""
     outdated: _builtins.bool
-    """Whether the model's files had other weights at the last scan than what is loaded. The next load, or job, that names the model replaces it.
-    Only told by lists and reads; false elsewhere.
+    """Whether the model's files had other weights at the last scan than what is loaded. The next load or job of the model replaces it. Only
+    told by lists and reads; false elsewhere.
     """
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedComponent]:
