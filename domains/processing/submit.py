@@ -127,7 +127,7 @@ class Submissions:
         view = self._devices.get(work.device_id)
         self._devices.there(view.device.id)
         if not view.settings.enabled:
-            message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
+            message = f"device {view.device.id} is disabled; enable it with UpdateDevice for {view.device.id}"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
         return self._submit(work, options, asked, detached)

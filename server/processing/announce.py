@@ -1,5 +1,6 @@
 """Writes the changes of jobs, loaded models, memory and blobs to the event log; devices write their own."""
 
+from domains.amounts import bytes_told
 from domains.device.devices import Devices, device_lost
 from domains.events import EventDomain, EventLog, Severity
 from domains.failure import Failure
@@ -124,14 +125,14 @@ class Announcer:
             EventDomain.MEMORY,
             f"reservation.{reservation.state}",
             reservation.id,
-            f"{reservation.size_bytes} bytes of pool {reservation.pool_id} that were not used",
+            f"{bytes_told(reservation.size_bytes)} of pool {reservation.pool_id} that were not used",
             severity=Severity.INFO if reservation.state is ReservationState.EXPIRED else Severity.WARNING,
             cause=cause,
             failure=Failure.of(device_lost(reservation.pool_id)) if lost else None,
         )
 
     def _blob_expired(self, blob: Blob) -> None:
-        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{blob.size_bytes} bytes in {blob.tier}")
+        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{bytes_told(blob.size_bytes)} in {blob.tier}")
 
     def _blob_spoilt(self, blob: Blob) -> None:
         self._events.tell(
@@ -157,8 +158,8 @@ class Announcer:
 
     def _budget(self, pool_id: str) -> None:
         budget = self._pools.get(pool_id).budget
-        limit = "no limit" if budget.limit_bytes is None else f"at most {budget.limit_bytes} bytes"
-        message = f"{limit}, {budget.headroom_bytes} bytes stay free"
+        limit = "no limit" if budget.limit_bytes is None else f"at most {bytes_told(budget.limit_bytes)}"
+        message = f"{limit}, {bytes_told(budget.headroom_bytes)} stay free"
         view = self._view(pool_id)
         self._budgets[pool_id] = self._events.tell(
             EventDomain.MEMORY, "memory.budget_changed", pool_id, message, snapshot=view

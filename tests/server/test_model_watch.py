@@ -49,10 +49,6 @@ def state(server: RunningServer, model_id: str) -> str:
     return model_pb2.ModelState.Name(model.state)
 
 
-def listed(server: RunningServer, **request: int) -> model_service_pb2.ListModelsResponse:
-    return server.model.ListModels(model_service_pb2.ListModelsRequest(**request))
-
-
 def test_the_models_in_the_roots_are_known_after_the_start_without_a_scan(
     server: RunningServer, events: Events
 ) -> None:
@@ -77,7 +73,7 @@ def test_what_could_not_be_taken_is_listed_with_its_reason_on_the_first_page(
     server: RunningServer, events: Events, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told(events, "added", "there")
-    page = listed(server, page_size=1)
+    page = server.model.ListModels(model_service_pb2.ListModelsRequest(page_size=1))
     (failure,) = page.failures
     assert failure.path == str(root / "leads-out")
     assert failure.failure.reason == error_pb2.ERROR_REASON_PATH_OUTSIDE_ROOTS

@@ -320,6 +320,7 @@ def test_a_model_in_use_is_not_taken_away(server: RunningServer) -> None:
 def test_unloading_refuses_what_it_does_not_serve(server: RunningServer) -> None:
     nothing = asking.refused(lambda: server.model.UnloadModel(model_service_pb2.UnloadModelRequest()))
     assert nothing.fields == ["target"]
+    assert "set loaded_model_id, model_id, device_id or all" in nothing.message
     slowly = model_service_pb2.UnloadModelRequest(all=EVERYTHING, drain_timeout=Duration(seconds=1))
     assert asking.refused(lambda: server.model.UnloadModel(slowly)).fields == ["drain_timeout"]
 
