@@ -39,15 +39,16 @@ class Journal(Generic[Value]):
         last_sequence: int = 0,
         closed: bool = False,
         limit: int | None = None,
+        forgotten: int | None = None,
     ) -> None:
-        """`limit`: how many entries are kept, the newest; None: all."""
+        """`limit`: how many entries are kept, the newest; None: all. `forgotten` None: none before `kept`."""
         self._kept = deque(kept, maxlen=limit)
         self._newest: dict[str, Entry[Value]] = {}
         self._published = self._kept[-1].sequence if self._kept else 0
         """The highest sequence that there is an entry for; `last_sequence` may have been promised further."""
         self.last_sequence = max(last_sequence, self._published)
         self.closed = closed
-        self.forgotten = 0 if kept else self.last_sequence
+        self.forgotten = forgotten if forgotten is not None else 0 if kept else self.last_sequence
         """The highest sequence whose entry is no longer kept; 0: all are."""
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -65,6 +66,17 @@ class Journal(Generic[Value]):
                 self.forgotten = self._kept[0].sequence
             self._kept.append(entry)
         self._wake()
+
+    def forget(self, sequence: int) -> None:
+        """Entries up to `sequence` are no longer kept."""
+        while self._kept and self._kept[0].sequence <= sequence:
+            self._kept.popleft()
+        self.forgotten = max(self.forgotten, sequence)
+
+    def __contains__(self, sequence: int) -> bool:
+        """Whether an entry with this sequence is kept; newest-only ones do not count."""
+        older = next((entry for entry in reversed(self._kept) if entry.sequence <= sequence), None)
+        return older is not None and older.sequence == sequence
 
     def close(self) -> None:
         """Nothing more will come; newest-only entries have had their time."""

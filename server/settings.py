@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Folder of the jobs, their journals and the blobs. One server at a time."""
     model_roots: Annotated[list[Path], NoDecode] = []
     """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
+    model_poll_s: Annotated[float, Field(ge=0, le=3600)] = 2
+    """Interval of the checks for new, changed and missing models in the roots (by size and time); 0: only ScanModels."""
     blob_roots: Annotated[list[Path], NoDecode] = []
     """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
     default_model: str = "emoji-sd"
@@ -98,6 +100,8 @@ class Settings(BaseSettings):
     """How long a client's blob is kept if the request does not say it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
+    keep_events_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
+    """How long the log of changes keeps an event; it also keeps at most 10,000 events and 16 MiB."""
     prompts_in_lists: bool = True
     """Whether `Job.summary`, which lists and events carry too, begins with a generation's prompt. False: it is empty."""
     default_previews_every_steps: Annotated[int, Field(ge=0, le=1000)] = 0

@@ -9,10 +9,20 @@ from collections.abc import Mapping
 
 import msgspec
 
+from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.model.model import Model
 from domains.model.sampler_names import classes_of, of_class
 
-__all__ = ["SAMPLERS", "SIGMA_SCHEDULES", "SamplerEntry", "of_class", "sampler_of", "schedule_of"]
+__all__ = [
+    "SAMPLERS",
+    "SIGMA_SCHEDULES",
+    "SamplerEntry",
+    "most_steps",
+    "of_class",
+    "sampler_of",
+    "schedule_of",
+    "steps_refusal",
+]
 
 SIGMA_SCHEDULES: Mapping[str, str] = {"normal": "Normal", "karras": "Karras", "exponential": "Exponential"}
 """What A1111 calls each schedule, by id, in the order in which they are shown."""
@@ -31,6 +41,9 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `eta` is read; the others refuse a value above 0."""
     stochastic: bool = False
     """Whether a step draws new noise (from the seed, so that the picture stays repeatable)."""
+    trained_steps_only: bool = False
+    """Whether, with the schedule `normal`, it walks at most as many steps as the model was trained with: its noise levels
+    are trained ones, each once."""
     evaluations_per_step: int = 1
     """How often a step evaluates the denoiser."""
 
@@ -47,9 +60,17 @@ SAMPLERS: Mapping[str, SamplerEntry] = {
     for sampler in (
         SamplerEntry(id="euler", display_name="Euler", recommended_steps=25, sigma_schedules=_ALL),
         SamplerEntry(id="euler_a", display_name="Euler a", recommended_steps=25, stochastic=True),
-        SamplerEntry(id="ddim", display_name="DDIM", recommended_steps=25, eta=True),
-        SamplerEntry(id="dpmpp_2m", display_name="DPM++ 2M", recommended_steps=20, sigma_schedules=_ALL),
-        SamplerEntry(id="unipc", display_name="UniPC", recommended_steps=20, sigma_schedules=_ALL),
+        SamplerEntry(id="ddim", display_name="DDIM", recommended_steps=25, eta=True, trained_steps_only=True),
+        SamplerEntry(
+            id="dpmpp_2m",
+            display_name="DPM++ 2M",
+            recommended_steps=20,
+            sigma_schedules=_ALL,
+            trained_steps_only=True,
+        ),
+        SamplerEntry(
+            id="unipc", display_name="UniPC", recommended_steps=20, sigma_schedules=_ALL, trained_steps_only=True
+        ),
     )
 }
 """By id, in the order in which they are shown."""
@@ -64,3 +85,16 @@ def schedule_of(model: Model, sampler: str) -> str:
     """The sigma schedule of a request that names none: the model's own if the sampler takes it, else `normal`."""
     own = model.default_sigma_schedule
     return own if own in SAMPLERS[sampler].sigma_schedules else "normal"
+
+
+def most_steps(model: Model, sampler: str, sigma_schedule: str) -> int | None:
+    """The most steps that a sampler walks with a model. None: no fewer than a request may ask for, or not known."""
+    bounded = SAMPLERS[sampler].trained_steps_only and sigma_schedule == "normal"
+    return model.train_steps or None if bounded else None
+
+
+def steps_refusal(sampler: str, steps: int, most: int) -> InvalidRequest:
+    """The error for more steps than a sampler walks with a model."""
+    message = f"{sampler} walks at most {most} steps with this model; {steps} would repeat a noise level"
+    violation = Violation(field="generation.sampling.steps", message=message, allowed=f"1..{most}")
+    return InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

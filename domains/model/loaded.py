@@ -39,6 +39,11 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Over its weights as they were loaded (`fingerprint`). Empty: its worker did not tell."""
     pinned: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all components."""
+        return sum(component.bytes for component in self.components)
+
 
 def loaded_id(model_id: str, device_id: str) -> str:
     """What a model is called once a device holds it."""
@@ -46,8 +51,11 @@ def loaded_id(model_id: str, device_id: str) -> str:
 
 
 def outdated(loaded: LoadedModel, sha256: str) -> bool:
-    """Whether the model's files have other weights now, with the hash `sha256`. A load replaces it."""
-    return bool(loaded.model_sha256) and loaded.model_sha256 != sha256
+    """Whether the model's files have other weights now, with the hash `sha256`. A load replaces it.
+
+    False where the worker did not tell what it loaded, and where the files cannot be read (`sha256` is empty).
+    """
+    return bool(loaded.model_sha256 and sha256) and loaded.model_sha256 != sha256
 
 
 class LoadedModels:
@@ -67,10 +75,11 @@ class LoadedModels:
             self._tell(kept, True)
         return kept
 
-    def remove(self, loaded_id: str) -> None:
-        """It is gone."""
+    def remove(self, loaded_id: str) -> LoadedModel | None:
+        """It is gone. Returns what was there."""
         if gone := self._loaded.pop(loaded_id, None):
             self._tell(gone, False)
+        return gone
 
     def remove_device(self, device_id: str) -> None:
         """The device's worker is gone, and all that it held."""

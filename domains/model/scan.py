@@ -1,6 +1,6 @@
 """What a scan for models found, and what that means against what was known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,6 +47,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[ScanProblem, ...]
     roots: tuple[str, ...]
     """Where it began: models that lie elsewhere were not looked for."""
+    passed: tuple[str, ...] = ()
+    """Model folders that are there and were not judged, because they may still be written."""
     cancelled: bool
     read_bytes: int
     duration_s: float
@@ -56,7 +58,7 @@ def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
     """Scanned models that should have been found and were not, as they are to be known from now on."""
     if found.cancelled:
         return {}
-    there = {model.folder for model in found.models}
+    there = {model.folder for model in found.models} | set(found.passed)
     why = {problem.path: problem.message for problem in found.problems}
     return {
         name: msgspec.structs.replace(
@@ -67,6 +69,18 @@ def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
         and model.folder not in there
         and any(Path(model.folder).is_relative_to(root) for root in found.roots)
     }
+
+
+def not_taken(before: Sequence[ScanProblem], found: Found) -> tuple[ScanProblem, ...]:
+    """What the last looks could not take as a model: `before`, as far as it lies elsewhere, and what was found now.
+
+    A model whose files are damaged is no part of it: it is known, with its problem.
+    """
+    models = {model.folder for model in found.models}
+    elsewhere = [one for one in before if not any(Path(one.path).is_relative_to(root) for root in found.roots)]
+    kept = before if found.cancelled else elsewhere
+    new = [one for one in found.problems if one.path not in models and one not in kept]
+    return (*kept, *new)[:MAX_PROBLEMS]
 
 
 def compare(known: Mapping[str, Model], found: Found) -> ScanReport:

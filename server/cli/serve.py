@@ -36,6 +36,9 @@ def serve(
         list[Path] | None,
         typer.Option("--model-root", help="Folder to look for models in; may be repeated. The demo model needs none."),
     ] = None,
+    model_poll_s: Annotated[
+        float | None, typer.Option(help="Seconds between two looks for changed models; 0: none. [default: 2]")
+    ] = None,
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
     devices: Annotated[
         list[str] | None,
@@ -95,6 +98,9 @@ def serve(
     ] = None,
     keep_jobs_s: Annotated[
         float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
+    ] = None,
+    keep_events_s: Annotated[
+        float | None, typer.Option(help="Seconds that the log of changes keeps an event. [default: seven days]")
     ] = None,
     prompts_in_lists: Annotated[
         bool | None,

@@ -67,10 +67,14 @@ class StepLoop:
         Raises LoadCancelled and what `domains.model.on_device.load` raises; a model with other weights than
         `model` names is replaced. ILLEGAL_STATE while a job uses those, and if it is there in another precision.
         """
-        if self._models.outdated(model):
+        if self.outdated(model):
             # Its files have changed since: what is here is of no use to a job of the new ones.
             self.unload(model.id)
         return self._models.load(model, precision, progress, cancelled)
+
+    def outdated(self, model: Model) -> bool:
+        """Whether the model is here with other weights than `model` names."""
+        return self._models.outdated(model)
 
     def unload(self, model_id: str) -> int | None:
         """Drop a model: the bytes given back. LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""

@@ -1,0 +1,29 @@
+"""Replaces methods of the contract in the server's texts by the commands that call them."""
+
+import re
+
+_COMMANDS = {
+    "CancelJob": "cancel",
+    "CheckDeviceHealth": "device check",
+    "DeleteBlob": "blobs rm",
+    "ListModels": "models",
+    "LoadModel": "models load",
+    "ReclaimMemory": "memory reclaim",
+    "ResetDevice": "device reset",
+    "ScanModels": "models --scan",
+    "SetMemoryBudget": "memory budget",
+    "UnloadModel": "models unload",
+    "UpdateDevice": "device enable",
+}
+"""By method: the command that calls it."""
+_METHOD = re.compile(rf"\b({'|'.join(_COMMANDS)})\b(?: for (?P<id>[\w:.@-]*\w))?(?:, level (?P<level>[A-Z]+))?")
+
+
+def in_commands(text: str) -> str:
+    """The text with methods replaced by commands: `ResetDevice for sim-3` becomes `deviceops device reset sim-3`."""
+
+    def command(found: re.Match[str]) -> str:
+        level = f"--level {found['level'].lower()}" if found["level"] else ""
+        return f"`{' '.join(filter(None, ('deviceops', _COMMANDS[found[1]], found['id'], level)))}`"
+
+    return _METHOD.sub(command, text)
