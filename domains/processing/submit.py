@@ -6,7 +6,8 @@ from collections.abc import Callable
 import msgspec
 
 from domains.device.devices import Devices
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Unavailable, Violation
+from domains.draining import Draining
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
@@ -38,6 +39,7 @@ class Submissions:
         loaded: LoadedModels,
         devices: Devices,
         blobs: BlobStore,
+        draining: Draining,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -49,7 +51,7 @@ class Submissions:
         """Who follows which job through the call that asked for it."""
         self.pool_of_reservation: Callable[[str], str] = lambda reservation_id: ""
         """Of one that is held; raises RESERVATION_NOT_FOUND, RESERVATION_EXPIRED or ILLEGAL_STATE."""
-        self.draining = False
+        self.draining = draining
 
     def generate(
         self,
@@ -157,17 +159,19 @@ class Submissions:
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
         """The job that the same request made, however things are by now; None: it is new, and the verbs below are to be
-        asked. REQUEST_ID_REUSED: another request had its id."""
+        asked. REQUEST_ID_REUSED: another request had its id. DRAINING: it is new, and the server takes no new work."""
         job = self.jobs.requests.known(asked)
-        if job is not None and detached:
+        if job is None:
+            self.draining.check()
+        elif detached:
             self.callers.keep(job.id)
         return job
 
     def _submit(
         self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
-        if self.draining:
-            raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)
+        # A request that is only checked was not looked up before.
+        self.draining.check()
         for name in options.device_ids:
             self._devices.check(name)
         self._queue.check_room(_ASSUMED_JOB_S)
