@@ -161,15 +161,18 @@ class Submissions:
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
         """The job that the same request made, however things are by now; None: it is new, and the verbs below are to be
-        asked. REQUEST_ID_REUSED: another request had its id."""
+        asked. REQUEST_ID_REUSED: another request had its id. DRAINING: it is new, and the server takes no new work."""
         job = self.jobs.requests.known(asked)
-        if job is not None and detached:
+        if job is None:
+            self.draining.check()
+        elif detached:
             self.callers.keep(job.id)
         return job
 
     def _submit(
         self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
+        # A request that is only checked was not looked up before.
         self.draining.check()
         for name in options.device_ids:
             self._devices.check(name)

@@ -26,6 +26,7 @@ from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
 from domains.processing.jobs.state import AT_REST, JobState, check_move
 from domains.processing.jobs.store import JobStore
+from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
 from domains.stop import Stop, StopKind, stronger
 
@@ -50,6 +51,8 @@ class Jobs:
         """Called after every change of a job's state; what runs jobs listens here."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Those that made a job."""
+        self.unread = Unread()
+        """What those who follow jobs are still to be sent."""
 
     def recover(self) -> list[Job]:
         """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
