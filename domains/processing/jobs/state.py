@@ -1,8 +1,8 @@
-"""The one state machine of every job.
+"""The state machine of every job.
 
 QUEUED ──► RUNNING ──► SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED
   │          │  ▲ ▲
-  │          │  │ └── INTERRUPTED   (worker or server went away; runs again by itself)
+    │          │  │ └── INTERRUPTED   (worker or server went away, or preempted; runs again by itself)
   │          │  └──── PAUSING ─► PAUSED
   └──────────┴─► CANCELLING ─► CANCELLED
 """
@@ -14,7 +14,7 @@ from domains.errors import ErrorReason, FailedPrecondition
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Nothing more will come."""
+        """Whether no further event can come."""
         return not NEXT[self]
 
 
@@ -43,11 +43,11 @@ NEXT: Mapping[JobState, frozenset[JobState]] = {
     JobState.CANCELLING: frozenset(_ENDS),
     JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
 } | {end: frozenset[JobState]() for end in _ENDS}
-"""What may follow each state."""
+"""Allowed next states of each state."""
 
 
 def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
-    """Refuse an illegal move with FAILED_PRECONDITION that names the present state."""
+    """Raise FAILED_PRECONDITION, which names the present state, for an illegal move."""
     if wanted not in NEXT[present]:
         raise FailedPrecondition(
             f"job {job_id} is {present}; it cannot become {wanted}",
@@ -58,6 +58,6 @@ def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
 
 
 AT_REST = frozenset({JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED})
-"""No worker has anything of a job in these states, and the job has not ended."""
+"""States in which no worker has the job and the job has not ended."""
 ON_A_LANE = frozenset({JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING})
-"""A job in these states runs, and holds what it needs."""
+"""States in which a job runs and holds its memory."""
