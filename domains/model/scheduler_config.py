@@ -1,6 +1,6 @@
-"""Judges a model's scheduler_config.json: each option that our samplers read has a kind of value, which a table says.
+"""Checks a model's scheduler_config.json: a table lists the allowed values of each option that our samplers read.
 
-Options that no sampler of ours reads are left alone. What the table cannot see shows when the samplers are tried at the
+Options that no sampler of ours reads are ignored. What the table cannot check shows when the samplers are tried at the
 load.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 
 FILE = "scheduler/scheduler_config.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-"""What a denoiser may predict."""
+"""Allowed prediction types of a denoiser."""
 _MAX_TRAIN_STEPS = 100_000
 
 
@@ -106,4 +106,4 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         )
     },
 }
-"""Option → whether a value of it is possible, and what would be."""
+"""Option → test of a value, and a description of allowed values."""
