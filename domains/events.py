@@ -1,7 +1,7 @@
 """The log of changes: every change of state in every domain, causes before effects.
 
-Kept in memory, bounded. The numbers go on over restarts (a block of them at a time is promised on disk), so that a reader
-who comes back with an old number is told that something was missed, and never reads a new event as an old one.
+Kept in memory, bounded. Sequences rise over restarts (the disk reserves a block of them at a time), so that a reader
+that returns with an old sequence learns that it missed events, and never takes a new event for an old one.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from domains.reasons import Domain, Severity
 from domains.storage import storage_errors, transaction
 
 KEPT = 10_000
-"""Events that a reader can go back."""
+"""Number of events that a reader can go back."""
 _PROMISED = 10_000
 
 EventDomain = Domain
-"""Who owns the thing that changed."""
+"""The domain that owns the changed thing."""
 
 
 class SystemEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,18 +33,18 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """`device.lost`; stable."""
     resource_id: str = ""
-    """Empty: the server as a whole."""
+    """Empty: the whole server."""
     message: str = ""
     severity: Severity = Severity.INFO
     cause_sequence: int = 0
     """0: none."""
     failure: Failure | None = None
     snapshot: object = None
-    """The domain's value of the thing after the change; None: it is gone."""
+    """The domain's value of the thing after the change; None: the thing is gone."""
 
 
 class EventLog:
-    """One event loop; no thread may touch it."""
+    """Writes and keeps the events. One event loop; no thread may touch it."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._db = connection
@@ -52,7 +52,7 @@ class EventLog:
         with storage_errors(folder):
             (self._ceiling,) = connection.execute("SELECT ceiling FROM event_ceiling").fetchone()
         self.journal: Journal[SystemEvent] = Journal(last_sequence=self._ceiling, limit=KEPT)
-        """Everything up to the promised number may have been seen."""
+        """Every sequence up to the reserved one may have been visible."""
 
     def tell(
         self,
@@ -66,7 +66,7 @@ class EventLog:
         failure: Failure | None = None,
         snapshot: object = None,
     ) -> int:
-        """Note that something changed; answers the event's number, to be named as the cause of what follows."""
+        """Record a change; returns the event's sequence, which later events name as their cause."""
         event = SystemEvent(
             domain=domain,
             kind=kind,
@@ -84,16 +84,16 @@ class EventLog:
 
     def _promise(self, sequence: int) -> None:
         if sequence > self._ceiling:
-            # A full disk keeps nobody from hearing what happens; the next event tries again.
+            # Events are published on a full disk too; the next event reserves sequences again.
             with contextlib.suppress(ResourceExhausted), transaction(self._db, self._folder) as db:
                 db.execute("UPDATE event_ceiling SET ceiling = ?", (sequence + _PROMISED,))
                 self._ceiling = sequence + _PROMISED
 
 
 def chain_filter(resource_ids: frozenset[str]) -> Callable[[Entry[SystemEvent]], bool]:
-    """Lets through the events of these things, and whatever those events caused, at any remove. Empty: all."""
+    """Passes the events of these resources, and all events that those caused, directly or not. Empty: all."""
     passed: OrderedDict[int, None] = OrderedDict()
-    """Numbers that may still be named as a cause."""
+    """Sequences that later events may name as their cause."""
 
     def accept(entry: Entry[SystemEvent]) -> bool:
         event = entry.value
