@@ -1,5 +1,5 @@
-"""Builds the server, with `server.device.parts` and `server.memory.parts`, and stops it; no other module constructs.
-`serving` shows the order of the stop."""
+"""Builds the server, with `device_parts` and `memory_parts`, and takes it down again; nothing else constructs. The stop
+order is read in `serving`."""
 
 import asyncio
 import contextlib

@@ -15,7 +15,7 @@ M = TypeVar("M")
 HEARTBEAT_S = 10.0
 """The longest silence that the contract allows."""
 _FIRST_S = 2.0
-"""The longest wait for a stream's first message: what a driver may take, see `domains.device.driver_thread`."""
+"""The longest wait for a stream's first message: what a driver may take, see `domains.device.patient`."""
 FINITE = frozenset({"deviceops.memory.v1.MemoryService.ReadBlob"})
 """Streams that follow nothing: a blob's bytes are there already, so a read that stands still is a fault of the transport or
 waits for a slow reader, and an empty piece would have no place among the bytes."""

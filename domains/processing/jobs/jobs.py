@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import (
     Cancelling,
@@ -58,7 +58,7 @@ class Jobs:
             job = live.job
             if job.state is JobState.CANCELLING:
                 self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
-            elif job.state in (JobState.RUNNING, JobState.PAUSING):
+            elif job.state is JobState.RUNNING:
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
             else:
@@ -197,8 +197,13 @@ class Jobs:
         if state in AT_REST:
             return self._end_at_rest(live, stop)
         check_move(job_id, state, JobState.CANCELLING)
-        live.stop = stronger(live.stop, stop)
-        return self.record(job_id, Cancelling(cause=cause))
+        before, live.stop = live.stop, stronger(live.stop, stop)
+        try:
+            return self.record(job_id, Cancelling(cause=cause))
+        except DeviceOpsError:
+            # The caller is told that it was not cancelled.
+            live.stop = before
+            raise
 
     def waited_too_long(self, job_id: str, limit_s: float) -> Job:
         """End a job that no device has started within its queue time limit."""

@@ -1,10 +1,10 @@
-"""The state machine of every job.
+"""The state machine of every job. The contract has more states; each is added with the feature that reaches it.
 
-QUEUED ──► RUNNING ──► SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED
-  │          │  ▲ ▲
-    │          │  │ └── INTERRUPTED   (worker or server went away, or preempted; runs again by itself)
-  │          │  └──── PAUSING ─► PAUSED
-  └──────────┴─► CANCELLING ─► CANCELLED
+QUEUED ──► RUNNING ──► SUCCEEDED | FAILED
+  │          │  ▲
+  │          │  └── INTERRUPTED   (its worker or the server went away, or its memory was needed; it runs again by itself)
+  │          ▼
+  └──► CANCELLING ─► CANCELLED
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,8 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
-    PAUSING = "pausing"
-    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
-    PARTIALLY_SUCCEEDED = "partially_succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
@@ -33,15 +30,13 @@ class JobState(StrEnum):
         return not NEXT[self]
 
 
-_ENDS = {JobState.SUCCEEDED, JobState.PARTIALLY_SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+_ENDS = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 NEXT: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.PAUSING, JobState.CANCELLING, JobState.INTERRUPTED} | _ENDS),
-    JobState.PAUSING: frozenset({JobState.PAUSED, JobState.CANCELLING, JobState.INTERRUPTED} | _ENDS),
-    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.CANCELLING, JobState.INTERRUPTED} | _ENDS),
     JobState.CANCELLING: frozenset(_ENDS),
-    JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
 } | {end: frozenset[JobState]() for end in _ENDS}
 """Allowed next states of each state."""
 
@@ -57,7 +52,7 @@ def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
         )
 
 
-AT_REST = frozenset({JobState.QUEUED, JobState.PAUSED, JobState.INTERRUPTED})
+AT_REST = frozenset({JobState.QUEUED, JobState.INTERRUPTED})
 """States in which no worker has the job and the job has not ended."""
-ON_A_LANE = frozenset({JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING})
+ON_A_LANE = frozenset({JobState.RUNNING, JobState.CANCELLING})
 """States in which a job runs and holds its memory."""

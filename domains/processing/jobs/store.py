@@ -132,8 +132,7 @@ class JobStore:
     def unfinished(self) -> list[str]:
         """Ids of jobs that have not ended, oldest first."""
         rows = self._connection.execute(
-            "SELECT id FROM jobs WHERE state IN"
-            " ('queued', 'running', 'pausing', 'paused', 'cancelling', 'interrupted') ORDER BY number"
+            "SELECT id FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'interrupted') ORDER BY number"
         )
         return [job_id for (job_id,) in rows]
 

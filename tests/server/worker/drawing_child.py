@@ -21,7 +21,7 @@ def main() -> None:
     peer = FramePeer(*protect_stdout())
     while not isinstance(command := peer.next(), Ended):
         if isinstance(command, Message):
-            call_id, sizes = command.call_id, wire.decode_order(command.data).job_id.split(",")
+            call_id, sizes = command.call_id, wire.decode_order(command.data).order_id.split(",")
             for index, size in enumerate(sizes):
                 data = picture(int(size))
                 send_image(

@@ -335,3 +335,13 @@ async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
     expiry.cancel()
     assert not any(jobs.knows(job_id) for job_id in kept)
     connection.close()
+
+
+def test_a_cancellation_that_found_no_room_is_none(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = started(jobs)
+    with monkeypatch.context() as disk:
+        disk.setattr(JobStore, "record", no_room)
+        with pytest.raises(ResourceExhausted):
+            jobs.cancel(job.id, "not needed")
+    assert (jobs.get(job.id).state, jobs.live(job.id).stop) == (JobState.RUNNING, None)
+    assert jobs.cancel(job.id).state is JobState.CANCELLING
