@@ -1,58 +1,66 @@
 """The log of changes: every change of state in every domain, causes before effects.
 
-Kept in memory, bounded. Sequences rise over restarts (the disk reserves a block of them at a time), so that a reader
-that returns with an old sequence learns that it missed events, and never takes a new event for an old one.
+Kept in memory and on disk, bounded by `EventBounds`. Events of one turn of the event loop are stored in one
+transaction, before the readers of the log wake. Sequences rise over restarts; the disk reserves a block of them at a time,
+so that a new event never has the sequence of one that a reader saw and the disk did not keep.
 """
 
+import asyncio
 import contextlib
 import sqlite3
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
+import structlog
 
-from domains.errors import ResourceExhausted
+from domains.errors import DeviceOpsError, ResourceExhausted
+from domains.event_store import TRIM_AT_ONCE, EventRow, EventStore, row_of
 from domains.failure import Failure
 from domains.journal import Entry, Journal
 from domains.reasons import Domain, Severity
-from domains.storage import storage_errors, transaction
+from domains.system_event import EventBounds, StoredSnapshot, SystemEvent
 
-KEPT = 10_000
+BOUNDS = EventBounds()
+KEPT = BOUNDS.count
 """Number of events that a reader can go back."""
 _PROMISED = 10_000
+_WAITING = 1000
+"""Events that wait for room on the disk; the oldest are not stored."""
 
 EventDomain = Domain
 """The domain that owns the changed thing."""
 
-
-class SystemEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of state of one thing."""
-
-    domain: EventDomain
-    kind: str
-    """`device.lost`; stable."""
-    resource_id: str = ""
-    """Empty: the whole server."""
-    message: str = ""
-    severity: Severity = Severity.INFO
-    cause_sequence: int = 0
-    """0: none."""
-    failure: Failure | None = None
-    snapshot: object = None
-    """The domain's value of the thing after the change; None: the thing is gone."""
+_log = structlog.get_logger()
 
 
 class EventLog:
     """Writes and keeps the events. One event loop; no thread may touch it."""
 
-    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
-        self._db = connection
-        self._folder = folder
-        with storage_errors(folder):
-            (self._ceiling,) = connection.execute("SELECT ceiling FROM event_ceiling").fetchone()
-        self.journal: Journal[SystemEvent] = Journal(last_sequence=self._ceiling, limit=KEPT)
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        folder: Path,
+        *,
+        instance_id: str = "",
+        bounds: EventBounds = BOUNDS,
+        to_store: Callable[[object], StoredSnapshot | None] = lambda snapshot: None,
+    ) -> None:
+        """`to_store`: the stored form of a snapshot; None: it is not stored."""
+        self._store = EventStore(connection, folder, bounds)
+        self._instance_id = instance_id
+        self._to_store = to_store
+        past = self._store.load()
+        self._ceiling = past.ceiling
+        self.journal: Journal[SystemEvent] = Journal(
+            past.entries, last_sequence=past.ceiling, forgotten=past.forgotten, limit=bounds.count
+        )
         """Every sequence up to the reserved one may have been visible."""
+        self._unstored: list[Entry[SystemEvent]] = []
+        self._waiting: deque[EventRow] = deque(maxlen=_WAITING)
+        with contextlib.suppress(ResourceExhausted):
+            self._trim(0)
 
     def tell(
         self,
@@ -75,18 +83,72 @@ class EventLog:
             severity=severity,
             cause_sequence=cause,
             failure=failure,
+            instance_id=self._instance_id,
             snapshot=snapshot,
         )
         entry = self.journal.next(event)
         self._promise(entry.sequence)
+        # Schedule the store before `publish` wakes the readers, so that they see stored events only.
+        self._store_soon(entry)
         self.journal.publish(entry)
         return entry.sequence
+
+    def missed(self, position: int) -> bool:
+        """Whether events after a reader's position are gone.
+
+        After a crash the disk can lack the last events. If the event at the position is missing, later ones may be
+        missing too.
+        """
+        log = self.journal
+        if position <= log.forgotten:
+            return position < log.forgotten
+        return position < log.last_sequence and position not in log
+
+    def flush(self, slack: int = TRIM_AT_ONCE) -> None:
+        """Store waiting events, and delete the oldest ones if more than `slack` are beyond the bounds."""
+        told, self._unstored = self._unstored, []
+        self._waiting.extend(row_of(entry, self._to_store(entry.value.snapshot)) for entry in told)
+        try:
+            if self._waiting:
+                self._store.add(self._waiting)
+                self._waiting.clear()
+            self._trim(slack)
+        except (DeviceOpsError, sqlite3.Error) as problem:
+            # Readers see the events anyway; the next flush stores them.
+            _log.warning("events not stored", waiting=len(self._waiting), problem=str(problem))
+
+    async def keep_bounded(self, every_s: float) -> None:
+        """Delete events beyond the bounds periodically, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            self.flush(slack=0)
+
+    def close(self) -> None:
+        """Store the rest, and release the reserved sequences: none of them was visible."""
+        self.flush()
+        if not self._waiting:
+            with contextlib.suppress(ResourceExhausted):
+                self._store.set_ceiling(self.journal.last_sequence)
+                self._ceiling = self.journal.last_sequence
+
+    def _store_soon(self, entry: Entry[SystemEvent]) -> None:
+        self._unstored.append(entry)
+        if len(self._unstored) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:
+            # No loop runs during the construction of the server.
+            self.flush()
+
+    def _trim(self, slack: int) -> None:
+        self.journal.forget(self._store.trim(time.time(), slack))
 
     def _promise(self, sequence: int) -> None:
         if sequence > self._ceiling:
             # Events are published on a full disk too; the next event reserves sequences again.
-            with contextlib.suppress(ResourceExhausted), transaction(self._db, self._folder) as db:
-                db.execute("UPDATE event_ceiling SET ceiling = ?", (sequence + _PROMISED,))
+            with contextlib.suppress(ResourceExhausted):
+                self._store.set_ceiling(sequence + _PROMISED)
                 self._ceiling = sequence + _PROMISED
 
 

@@ -39,15 +39,16 @@ class Journal(Generic[Value]):
         last_sequence: int = 0,
         closed: bool = False,
         limit: int | None = None,
+        forgotten: int | None = None,
     ) -> None:
-        """`limit`: number of newest entries to keep; None: all."""
+        """`limit`: number of newest entries to keep; None: all. `forgotten` None: none before `kept` was dropped."""
         self._kept = deque(kept, maxlen=limit)
         self._newest: dict[str, Entry[Value]] = {}
         self._published = self._kept[-1].sequence if self._kept else 0
         """The highest sequence of an entry; `last_sequence` can be higher if more were reserved."""
         self.last_sequence = max(last_sequence, self._published)
         self.closed = closed
-        self.forgotten = 0 if kept else self.last_sequence
+        self.forgotten = forgotten if forgotten is not None else 0 if kept else self.last_sequence
         """The highest sequence whose entry was dropped; 0: all are kept."""
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -65,6 +66,17 @@ class Journal(Generic[Value]):
                 self.forgotten = self._kept[0].sequence
             self._kept.append(entry)
         self._wake()
+
+    def forget(self, sequence: int) -> None:
+        """Drop the entries up to `sequence`."""
+        while self._kept and self._kept[0].sequence <= sequence:
+            self._kept.popleft()
+        self.forgotten = max(self.forgotten, sequence)
+
+    def __contains__(self, sequence: int) -> bool:
+        """Whether an entry with this sequence is kept; newest-only entries do not count."""
+        older = next((entry for entry in reversed(self._kept) if entry.sequence <= sequence), None)
+        return older is not None and older.sequence == sequence
 
     def close(self) -> None:
         """End the journal: no entry follows, and newest-only entries are dropped."""

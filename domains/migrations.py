@@ -171,5 +171,34 @@ def _power_limits(database: sqlite3.Connection, folder: Path) -> None:
     database.executemany("INSERT INTO power_limits VALUES (?, ?)", limits.items())
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits)
+_SYSTEM_EVENTS = """
+CREATE TABLE system_events (
+  sequence INTEGER PRIMARY KEY,
+  time_s REAL NOT NULL,
+  resource_id TEXT NOT NULL,
+  body BLOB NOT NULL,
+  snapshot_kind TEXT NOT NULL,
+  snapshot BLOB
+);
+CREATE INDEX system_events_of_jobs ON system_events (resource_id) WHERE snapshot_kind = 'job';
+ALTER TABLE event_ceiling ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+UPDATE event_ceiling SET forgotten = ceiling
+"""
+_FORGET_DELETED_JOBS = """
+CREATE TRIGGER system_events_forget_job AFTER DELETE ON jobs BEGIN
+  UPDATE system_events SET snapshot_kind = '', snapshot = NULL WHERE resource_id = OLD.id AND snapshot_kind = 'job';
+END
+"""
+
+
+def _system_events(database: sqlite3.Connection, folder: Path) -> None:
+    """Create the log of changes, which was in memory only; earlier events are lost.
+
+    A deleted job leaves its events, without the words of its prompt and its labels.
+    """
+    run_script(database, _SYSTEM_EVENTS)
+    database.execute(_FORGET_DELETED_JOBS)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits, _system_events)
 """The one at index `n` makes version `n + 1`."""

@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
 import grpc
+import msgspec
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -19,11 +21,12 @@ from deviceops.processing.v1 import system_status_pb2
 from domains import storage
 from domains.device.devices import Devices
 from domains.draining import Draining
-from domains.events import EventLog
+from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
+from domains.processing import event_snapshots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.devices.figures import MeasuredFigures
@@ -81,7 +84,11 @@ class Server:
     def __init__(self, settings: Settings, database: sqlite3.Connection, begin_s: float) -> None:
         self.settings = settings
         scrub.hide(settings.state)
-        self.events = EventLog(database, settings.state)
+        instance_id = uuid.uuid4().hex
+        bounds = msgspec.structs.replace(BOUNDS, age_s=settings.keep_events_s)
+        self.events = EventLog(
+            database, settings.state, instance_id=instance_id, bounds=bounds, to_store=event_snapshots.stored
+        )
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
         self.loaded = LoadedModels()
@@ -152,6 +159,7 @@ class Server:
             settings,
             begin_s,
             storage.durability(database),
+            instance_id,
             self.devices.fleet.keepers,
             lambda: [node.status()],
             unbuilt(),
@@ -237,6 +245,7 @@ class Server:
         self.transfers.recover()
         self.jobs.recover()
         self.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
+        self.spawn(self.events.keep_bounded(_EXPIRY_S))
         self.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self.spawn(self.jobs.keep_ends_stored(_ENDS_S))
         for work in (*self.devices.begin(), *self.memory.begin()):
@@ -262,6 +271,7 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.dispatcher.idle()
         self.jobs.store_ends()
+        self.events.close()
 
 
 def _default_previews(settings: Settings) -> Previews:

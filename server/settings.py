@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     """How long a blob is kept that a client made without saying it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
+    keep_events_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
+    """How long the log of changes keeps an event, at most; it keeps the newest 10,000, and no more than 16 MiB."""
     prompts_in_lists: bool = True
     """Whether `Job.summary`, which lists and events carry too, begins with a generation's prompt. False: it is empty."""
     default_previews_every_steps: Annotated[int, Field(ge=0, le=1000)] = 0

@@ -13,6 +13,8 @@ from server.cli.failure import USAGE, CliError, one_line
 from server.cli.printing import duration_s, emit, notice, print_json, seconds_text, word
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from deviceops.processing.v1.system_event_pb2 import SystemEvent
 
 
@@ -39,16 +41,14 @@ def events(
         resource_ids=resource or (),
         min_severity=error_pb2.Severity.Value(f"SEVERITY_{severity.upper()}"),
     )
-    seen, missed = 0, False
+    seen = 0
     with connect(address) as connection:
         request = processing_service_pb2.WatchEventsRequest(after_sequence=after, filter=chosen)
         for message in connection.processing.WatchEvents(request):
+            if message.events_missed and message.HasField("oldest_event_time"):
+                notice(f"Earlier events are gone: this log starts at {_clock(message.oldest_event_time)}.")
             if not message.HasField("event"):
-                missed = missed or message.events_missed
                 continue
-            if missed:
-                _tell_missed(message.event, narrowed=bool(kind or resource or severity != "info"))
-                missed = False
             print_json(message, one_line=True) if json else emit(line(message.event))
             seen += 1
             if seen == limit:
@@ -84,15 +84,13 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise CliError(f"--kind {kind}: there is no such kind of event; nearest: {', '.join(near)}", USAGE)
 
 
-def _tell_missed(first: SystemEvent, *, narrowed: bool) -> None:
-    what = "the first of these is from" if narrowed else "this log starts at"
-    notice(f"Earlier events are gone: {what} {_clock(first)}.")
-
-
-def _clock(event: SystemEvent) -> str:
+def _clock(time: Timestamp) -> str:
+    """The local time; of another day than today with its date."""
     import datetime
 
-    return event.event_time.ToDatetime(datetime.UTC).astimezone().strftime("%H:%M:%S")
+    local = time.ToDatetime(datetime.UTC).astimezone()
+    today = local.date() == datetime.datetime.now(local.tzinfo).date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
 def line(event: SystemEvent) -> str:
@@ -101,7 +99,14 @@ def line(event: SystemEvent) -> str:
 
     cause = f" ← {event.cause_sequence}" if event.cause_sequence else ""
     severity = word(error_pb2.Severity.Name(event.severity), "SEVERITY_")
-    parts = (_clock(event), f"{event.sequence}{cause}", severity, event.kind, event.resource_id, _what(event))
+    parts = (
+        _clock(event.event_time),
+        f"{event.sequence}{cause}",
+        severity,
+        event.kind,
+        event.resource_id,
+        _what(event),
+    )
     return "  ".join(part for part in parts if part)
 
 

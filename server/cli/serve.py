@@ -96,6 +96,9 @@ def serve(
     keep_jobs_s: Annotated[
         float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
     ] = None,
+    keep_events_s: Annotated[
+        float | None, typer.Option(help="Seconds that the log of changes keeps an event. [default: seven days]")
+    ] = None,
     prompts_in_lists: Annotated[
         bool | None,
         typer.Option(

@@ -5,12 +5,14 @@ from typing import Any
 
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_event_pb2
 from domains.device.record import DeviceView
-from domains.events import SystemEvent
 from domains.journal import Entry
 from domains.memory.blobs.blob import Blob
 from domains.memory.pools.pool import PoolView
 from domains.model.loaded import LoadedModel
-from domains.processing.jobs.job import Job
+from domains.processing.event_snapshots import restored
+from domains.processing.jobs.job import Job, ListedJob
+from domains.processing.jobs.rows import as_listed
+from domains.system_event import StoredSnapshot, SystemEvent
 from server import convert
 from server.convert import DOMAINS, SEVERITIES
 from server.device.messages import to_device
@@ -19,18 +21,18 @@ from server.memory.messages import to_pool
 from server.model.messages import to_loaded
 from server.scrub import scrubbed
 
-ListedJob = Callable[[Job], job_pb2.Job]
+JobMessage = Callable[[ListedJob], job_pb2.Job]
 """The message of a job as lists have it."""
 
 
-def to_event(entry: Entry[SystemEvent], listed: ListedJob) -> system_event_pb2.SystemEvent:
+def to_event(entry: Entry[SystemEvent], listed: JobMessage) -> system_event_pb2.SystemEvent:
     """One change; made once."""
     if not isinstance(entry.rendered, system_event_pb2.SystemEvent):
         entry.rendered = _render(entry.value, entry.sequence, entry.time_s, listed)
     return entry.rendered
 
 
-def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob) -> system_event_pb2.SystemEvent:
+def _render(event: SystemEvent, sequence: int, time_s: float, listed: JobMessage) -> system_event_pb2.SystemEvent:
     return system_event_pb2.SystemEvent(
         sequence=sequence,
         cause_sequence=event.cause_sequence,
@@ -39,19 +41,24 @@ def _render(event: SystemEvent, sequence: int, time_s: float, listed: ListedJob)
         severity=SEVERITIES[event.severity],
         kind=event.kind,
         resource_id=event.resource_id,
+        server_instance_id=event.instance_id,
         message=scrubbed(event.message),
         failure=convert.to_failure(event.failure, time_s, event.domain) if event.failure else None,
         **_snapshot(event.snapshot, listed),
     )
 
 
-def _snapshot(value: object, listed: ListedJob) -> dict[str, Any]:
+def _snapshot(value: object, listed: JobMessage) -> dict[str, Any]:
     """The arm of the snapshot that fits the domain's value."""
     match value:
         case DeviceView():
             return {"device": to_device(value)}
         case Job():
+            return {"job": listed(as_listed(value))}
+        case ListedJob():
             return {"job": listed(value)}
+        case StoredSnapshot():
+            return _snapshot(restored(value), listed)
         case Blob():
             return {"blob": to_blob(value)}
         case PoolView():

@@ -14,7 +14,6 @@ from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.label_deletion import LabelDeletion
-from domains.processing.jobs.rows import as_listed
 from domains.processing.jobs.state import JobState
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
@@ -47,7 +46,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         instance_id: str,
         watching: Watching,
     ) -> None:
-        SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(as_listed(job), view))
+        SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         self._submissions = submissions
         self._jobs = submissions.jobs

@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import psutil
@@ -13,7 +12,7 @@ from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
 from domains.draining import Draining
-from domains.events import KEPT
+from domains.events import BOUNDS
 from domains.failure import Failure
 from domains.reasons import Domain
 from domains.storage import Durability
@@ -58,6 +57,7 @@ class SystemView:
         settings: Settings,
         begin_s: float,
         durability: Durability,
+        instance_id: str,
         keepers: Sequence[WorkerKeeper],
         nodes: Callable[[], list[NodeStatus]],
         unbuilt: Mapping[int, Sequence[str]],
@@ -74,7 +74,7 @@ class SystemView:
         self._begin_s = begin_s
         """Start of the process on the monotonic clock."""
         self._start_time_s = time.time() - (time.monotonic() - begin_s)
-        self.instance_id = uuid.uuid4().hex
+        self.instance_id = instance_id
         self.addresses: list[str] = []
         self.serving_s: float | None = None
         self.device_ready_s: float | None = None
@@ -133,7 +133,9 @@ class SystemView:
             retention=pb.RetentionPolicy(
                 jobs=convert.to_duration(self._settings.keep_jobs_s),
                 blobs=convert.to_duration(self._settings.keep_blobs_s),
-                event_count=KEPT,
+                events=convert.to_duration(self._settings.keep_events_s),
+                event_count=BOUNDS.count,
+                event_bytes=BOUNDS.size_bytes,
             ),
             durability=_DURABILITIES[self._durability],
             insecure_listen=not is_loopback(self._settings.host),

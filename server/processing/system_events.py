@@ -8,8 +8,9 @@ import grpc
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from domains.errors import InvalidRequest, Violation
 from domains.events import EventLog, chain_filter
+from server import convert
 from server.heartbeat import Followed
-from server.processing.event_messages import ListedJob, accepts, to_event
+from server.processing.event_messages import JobMessage, accepts, to_event
 
 MAX_FILTER_ENTRIES = 1000
 _WAIT_S = 60.0
@@ -19,7 +20,7 @@ _WAIT_S = 60.0
 class SystemEventMethods:
     """The log of changes, from any place in it."""
 
-    def __init__(self, events: EventLog, instance_id: str, listed: ListedJob) -> None:
+    def __init__(self, events: EventLog, instance_id: str, listed: JobMessage) -> None:
         """`listed`: the message of a job in an event."""
         self._events = events
         self._instance_id = instance_id
@@ -38,7 +39,7 @@ class SystemEventMethods:
         position = request.after_sequence if request.HasField("after_sequence") else last
         _check(request, position, last)
         in_chain = chain_filter(frozenset(wanted.resource_ids))
-        yield self._response(last, missed=position < log.forgotten)
+        yield self._first(last, position)
         while True:
             for entry in log.after(position):
                 position = entry.sequence
@@ -47,10 +48,17 @@ class SystemEventMethods:
                     yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
             await log.more(position, _WAIT_S)
 
-    def _response(self, last: int, *, missed: bool = False, event: Any = None) -> pb.WatchEventsResponse:
-        return pb.WatchEventsResponse(
-            event=event, last_sequence=last, events_missed=missed, server_instance_id=self._instance_id
-        )
+    def _first(self, last: int, position: int) -> pb.WatchEventsResponse:
+        """The message that tells whether events are gone, and since when there are some."""
+        response = self._response(last)
+        if self._events.missed(position):
+            response.events_missed = True
+            if kept := self._events.journal.after(position):
+                response.oldest_event_time.CopyFrom(convert.to_time(kept[0].time_s))
+        return response
+
+    def _response(self, last: int, event: Any = None) -> pb.WatchEventsResponse:
+        return pb.WatchEventsResponse(event=event, last_sequence=last, server_instance_id=self._instance_id)
 
 
 def _check(request: pb.WatchEventsRequest, position: int, last: int) -> None:

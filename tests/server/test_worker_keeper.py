@@ -131,7 +131,7 @@ async def test_directml_where_it_is_not_installed_says_what_to_install() -> None
         problem = await listener.problems.get()
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
-        view = SystemView(Settings(), 0.0, Durability.PROCESS, [keeper], list, {}, Draining())
+        view = SystemView(Settings(), 0.0, Durability.PROCESS, "instance", [keeper], list, {}, Draining())
         assert view.readiness(domain_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
         domain = next(one for one in view.status().domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert "deviceops[directml]" in domain.detail

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import timestamp_pb2
 
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.device.v1 import device_pb2
@@ -220,9 +222,10 @@ def test_every_kind_that_the_server_tells_is_known():
 
 def test_a_log_whose_beginning_is_gone_says_since_when_it_is(capsys: pytest.CaptureFixture[str]):
     def watch(request: pb.WatchEventsRequest, context: grpc.ServicerContext) -> Iterator[Any]:
-        yield pb.WatchEventsResponse(last_sequence=9, events_missed=True)
+        since = timestamp_pb2.Timestamp(seconds=1_700_000_000)
+        yield pb.WatchEventsResponse(last_sequence=9, events_missed=True, oldest_event_time=since)
         event = system_event_pb2.SystemEvent(sequence=8, kind="system.started")
-        event.event_time.FromSeconds(1_700_000_000)
+        event.event_time.FromSeconds(1_700_000_100)
         yield pb.WatchEventsResponse(last_sequence=9, event=event)
 
     handler = grpc.unary_stream_rpc_method_handler(
@@ -233,7 +236,10 @@ def test_a_log_whose_beginning_is_gone_says_since_when_it_is(capsys: pytest.Capt
     with peer("deviceops.processing.v1.ProcessingService", {"WatchEvents": handler}) as address:
         assert run(["events", "--after", "0", "--limit", "1", "--address", address]) == 0
     told = capsys.readouterr()
-    assert told.err == f"Earlier events are gone: this log starts at {told.out.split()[0]}.\n"
+    # With the date, for it is not of today.
+    since = datetime.fromtimestamp(1_700_000_000).strftime("%Y-%m-%d %H:%M:%S")
+    assert told.err == f"Earlier events are gone: this log starts at {since}.\n"
+    assert told.out.startswith("2023-11-1")
 
 
 def test_the_end_of_a_job_is_one_line_with_how_long_and_where():

@@ -206,104 +206,106 @@ namespace DeviceOps.Api.Processing.V1 {
             "AyADKAkSDQoFa2luZHMYBCADKAkigAEKEldhdGNoRXZlbnRzUmVxdWVzdBIb",
             "Cg5hZnRlcl9zZXF1ZW5jZRgBIAEoA0gAiAEBEjoKBmZpbHRlchgCIAEoCzIq",
             "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50RmlsdGVyQhEK",
-            "D19hZnRlcl9zZXF1ZW5jZSKUAQoTV2F0Y2hFdmVudHNSZXNwb25zZRIzCgVl",
+            "D19hZnRlcl9zZXF1ZW5jZSLLAQoTV2F0Y2hFdmVudHNSZXNwb25zZRIzCgVl",
             "dmVudBgBIAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2",
             "ZW50EhUKDWxhc3Rfc2VxdWVuY2UYAiABKAMSFQoNZXZlbnRzX21pc3NlZBgD",
-            "IAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2VfaWQYBCABKAkiowEKE1F1ZXJ5TWV0",
-            "cmljc1JlcXVlc3QSNgoGZmlsdGVyGAEgASgLMiYuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuTWV0cmljc0ZpbHRlchI7Cghncm91cF9ieRgCIAMoDjIpLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NEaW1lbnNpb24SFwoPaW5j",
-            "bHVkZV9tZXRob2RzGAMgASgIIqMBChRRdWVyeU1ldHJpY3NSZXNwb25zZRI1",
-            "CgZncm91cHMYASADKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRy",
-            "aWNzR3JvdXASGwoTb21pdHRlZF9ncm91cF9jb3VudBgCIAEoBRI3CgdtZXRo",
-            "b2RzGAMgAygLMiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0aG9kTWV0",
-            "cmljcyKNAQodQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlcXVlc3QSLgoKc3Rh",
-            "cnRfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoH",
-            "am9iX2lkcxgCIAMoCRIXCg9pbmNsdWRlX3Byb21wdHMYAyABKAgSEgoKcmVx",
-            "dWVzdF9pZBgEIAEoCSJJCh5DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVzcG9u",
-            "c2USJwoEYmxvYhgBIAEoCzIZLmRldmljZW9wcy5tZW1vcnkudjEuQmxvYiph",
-            "CgtEcmFpbkFjdGlvbhIcChhEUkFJTl9BQ1RJT05fVU5TUEVDSUZJRUQQABIX",
-            "ChNEUkFJTl9BQ1RJT05fRklOSVNIEAESGwoXRFJBSU5fQUNUSU9OX0NIRUNL",
-            "UE9JTlQQAjLWGwoRUHJvY2Vzc2luZ1NlcnZpY2USaAoJU3VibWl0Sm9iEiku",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3VibWl0Sm9iUmVxdWVzdBoqLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlN1Ym1pdEpvYlJlc3BvbnNlIgTI8xgC",
-            "El8KBkdldEpvYhImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldEpvYlJl",
-            "cXVlc3QaJy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRKb2JSZXNwb25z",
-            "ZSIEyPMYARJlCghMaXN0Sm9icxIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "Lkxpc3RKb2JzUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxp",
-            "c3RKb2JzUmVzcG9uc2UiBMjzGAESZwoIV2F0Y2hKb2ISKC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5XYXRjaEpvYlJlcXVlc3QaKS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5XYXRjaEpvYlJlc3BvbnNlIgTI8xgBMAESaAoJQ2FuY2Vs",
-            "Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsSm9iUmVxdWVz",
-            "dBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbEpvYlJlc3BvbnNl",
-            "IgTI8xgCEmUKCFBhdXNlSm9iEiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "UGF1c2VKb2JSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1",
-            "c2VKb2JSZXNwb25zZSIEyPMYAhJoCglSZXN1bWVKb2ISKS5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5SZXN1bWVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuUmVzdW1lSm9iUmVzcG9uc2UiBMjzGAISaAoJVXBkYXRl",
-            "Sm9iEikuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuVXBkYXRlSm9iUmVxdWVz",
-            "dBoqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlVwZGF0ZUpvYlJlc3BvbnNl",
-            "IgTI8xgCEmgKCURlbGV0ZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkRlbGV0ZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5E",
-            "ZWxldGVKb2JSZXNwb25zZSIEyPMYAhJ3Cg5EZWxldGVCeUxhYmVscxIuLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUJ5TGFiZWxzUmVxdWVzdBov",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkRlbGV0ZUJ5TGFiZWxzUmVzcG9u",
-            "c2UiBMjzGAIScQoMTGlzdEpvYlN0ZXBzEiwuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuTGlzdEpvYlN0ZXBzUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLkxpc3RKb2JTdGVwc1Jlc3BvbnNlIgTI8xgBEm4KC09wZW5TZXNz",
-            "aW9uEisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuT3BlblNlc3Npb25SZXF1",
-            "ZXN0GiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuT3BlblNlc3Npb25SZXNw",
-            "b25zZSIEyPMYAhJrCgpHZXRTZXNzaW9uEiouZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuR2V0U2Vzc2lvblJlcXVlc3QaKy5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5HZXRTZXNzaW9uUmVzcG9uc2UiBMjzGAEScQoMTGlzdFNlc3Npb25z",
-            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFNlc3Npb25zUmVxdWVz",
-            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1Jlc3Bv",
-            "bnNlIgTI8xgBEnQKDVVwZGF0ZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5VcGRhdGVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLlVwZGF0ZVNlc3Npb25SZXNwb25zZSIEyPMYAhJzCgxXYXRj",
-            "aFNlc3Npb24SLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRjaFNlc3Np",
-            "b25SZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNz",
-            "aW9uUmVzcG9uc2UiBMjzGAEwARJxCgxQYXVzZVNlc3Npb24SLC5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5QYXVzZVNlc3Npb25SZXF1ZXN0Gi0uZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVzcG9uc2UiBMjzGAIS",
-            "dAoNUmVzdW1lU2Vzc2lvbhItLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJl",
-            "c3VtZVNlc3Npb25SZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "UmVzdW1lU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUNhbmNlbFNlc3Npb24S",
-            "LS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVxdWVz",
-            "dBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbFNlc3Npb25SZXNw",
-            "b25zZSIEyPMYAhJxCgxDbG9zZVNlc3Npb24SLC5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5DbG9zZVNlc3Npb25SZXF1ZXN0Gi0uZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVzcG9uc2UiBMjzGAISdAoNTGlzdFdv",
-            "cmtmbG93cxItLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3JrZmxv",
-            "d3NSZXF1ZXN0Gi4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTGlzdFdvcmtm",
-            "bG93c1Jlc3BvbnNlIgTI8xgBEm4KC0dldFdvcmtmbG93EisuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuR2V0V29ya2Zsb3dSZXF1ZXN0GiwuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuR2V0V29ya2Zsb3dSZXNwb25zZSIEyPMYARJ9ChBS",
-            "ZWdpc3RlcldvcmtmbG93EjAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVn",
-            "aXN0ZXJXb3JrZmxvd1JlcXVlc3QaMS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5SZWdpc3RlcldvcmtmbG93UmVzcG9uc2UiBMjzGAISdwoORGVsZXRlV29y",
-            "a2Zsb3cSLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVXb3JrZmxv",
-            "d1JlcXVlc3QaLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVXb3Jr",
-            "Zmxvd1Jlc3BvbnNlIgTI8xgCEmUKCEdldFF1ZXVlEiguZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuR2V0UXVldWVSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuR2V0UXVldWVSZXNwb25zZSIEyPMYARJ6Cg9HZXRTeXN0ZW1T",
-            "dGF0dXMSLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRTeXN0ZW1TdGF0",
-            "dXNSZXF1ZXN0GjAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVt",
-            "U3RhdHVzUmVzcG9uc2UiBMjzGAESdAoNU2V0U3lzdGVtTW9kZRItLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVSZXF1ZXN0Gi4uZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU2V0U3lzdGVtTW9kZVJlc3BvbnNlIgTI",
-            "8xgFEnAKC0RyYWluU3lzdGVtEisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "RHJhaW5TeXN0ZW1SZXF1ZXN0GiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "RHJhaW5TeXN0ZW1SZXNwb25zZSIEyPMYBTABEnAKC1dhdGNoRXZlbnRzEisu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hFdmVudHNSZXF1ZXN0Giwu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hFdmVudHNSZXNwb25zZSIE",
-            "yPMYATABEnEKDFF1ZXJ5TWV0cmljcxIsLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlF1ZXJ5TWV0cmljc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5RdWVyeU1ldHJpY3NSZXNwb25zZSIEyPMYARKPAQoWQ3JlYXRlRGlh",
-            "Z25vc3RpY0J1bmRsZRI2LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNyZWF0",
-            "ZURpYWdub3N0aWNCdW5kbGVSZXF1ZXN0GjcuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlc3BvbnNlIgTI8xgFQh6q",
-            "AhtEZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "IAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2VfaWQYBCABKAkSNQoRb2xkZXN0X2V2",
+            "ZW50X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqMB",
+            "ChNRdWVyeU1ldHJpY3NSZXF1ZXN0EjYKBmZpbHRlchgBIAEoCzImLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NGaWx0ZXISOwoIZ3JvdXBfYnkY",
+            "AiADKA4yKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRGltZW5z",
+            "aW9uEhcKD2luY2x1ZGVfbWV0aG9kcxgDIAEoCCKjAQoUUXVlcnlNZXRyaWNz",
+            "UmVzcG9uc2USNQoGZ3JvdXBzGAEgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuTWV0cmljc0dyb3VwEhsKE29taXR0ZWRfZ3JvdXBfY291bnQYAiAB",
+            "KAUSNwoHbWV0aG9kcxgDIAMoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "Lk1ldGhvZE1ldHJpY3MijQEKHUNyZWF0ZURpYWdub3N0aWNCdW5kbGVSZXF1",
+            "ZXN0Ei4KCnN0YXJ0X3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGlt",
+            "ZXN0YW1wEg8KB2pvYl9pZHMYAiADKAkSFwoPaW5jbHVkZV9wcm9tcHRzGAMg",
+            "ASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiSQoeQ3JlYXRlRGlhZ25vc3RpY0J1",
+            "bmRsZVJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5",
+            "LnYxLkJsb2IqYQoLRHJhaW5BY3Rpb24SHAoYRFJBSU5fQUNUSU9OX1VOU1BF",
+            "Q0lGSUVEEAASFwoTRFJBSU5fQUNUSU9OX0ZJTklTSBABEhsKF0RSQUlOX0FD",
+            "VElPTl9DSEVDS1BPSU5UEAIy1hsKEVByb2Nlc3NpbmdTZXJ2aWNlEmgKCVN1",
+            "Ym1pdEpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN1Ym1pdEpvYlJl",
+            "cXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdWJtaXRKb2JSZXNw",
+            "b25zZSIEyPMYAhJfCgZHZXRKb2ISJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5HZXRKb2JSZXF1ZXN0GicuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
+            "Sm9iUmVzcG9uc2UiBMjzGAESZQoITGlzdEpvYnMSKC5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5MaXN0Sm9ic1JlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5MaXN0Sm9ic1Jlc3BvbnNlIgTI8xgBEmcKCFdhdGNoSm9iEigu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hKb2JSZXF1ZXN0GikuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hKb2JSZXNwb25zZSIEyPMYATAB",
+            "EmgKCUNhbmNlbEpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNl",
+            "bEpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxK",
+            "b2JSZXNwb25zZSIEyPMYAhJlCghQYXVzZUpvYhIoLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlBhdXNlSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlBhdXNlSm9iUmVzcG9uc2UiBMjzGAISaAoJUmVzdW1lSm9iEiku",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1lSm9iUmVxdWVzdBoqLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3VtZUpvYlJlc3BvbnNlIgTI8xgC",
+            "EmgKCVVwZGF0ZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlVwZGF0",
+            "ZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVK",
+            "b2JSZXNwb25zZSIEyPMYAhJoCglEZWxldGVKb2ISKS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5EZWxldGVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuRGVsZXRlSm9iUmVzcG9uc2UiBMjzGAISdwoORGVsZXRlQnlM",
+            "YWJlbHMSLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVCeUxhYmVs",
+            "c1JlcXVlc3QaLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVCeUxh",
+            "YmVsc1Jlc3BvbnNlIgTI8xgCEnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5MaXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJu",
+            "CgtPcGVuU2Vzc2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5T",
+            "ZXNzaW9uUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5T",
+            "ZXNzaW9uUmVzcG9uc2UiBMjzGAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExp",
+            "c3RTZXNzaW9ucxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNz",
+            "aW9uc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vz",
+            "c2lvbnNSZXNwb25zZSIEyPMYARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjz",
+            "GAIScwoMV2F0Y2hTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "V2F0Y2hTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LldhdGNoU2Vzc2lvblJlc3BvbnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9u",
+            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVz",
+            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3Bv",
+            "bnNlIgTI8xgCEnQKDVJlc3VtZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vz",
+            "c2luZy52MS5SZXN1bWVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlJlc3VtZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5j",
+            "ZWxTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vz",
+            "c2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxT",
+            "ZXNzaW9uUmVzcG9uc2UiBMjzGAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgC",
+            "EnQKDUxpc3RXb3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5M",
+            "aXN0V29ya2Zsb3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "Lkxpc3RXb3JrZmxvd3NSZXNwb25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIr",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBos",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2Ui",
+            "BMjzGAESfQoQUmVnaXN0ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlJlZ2lzdGVyV29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuUmVnaXN0ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncK",
+            "DkRlbGV0ZVdvcmtmbG93Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVs",
+            "ZXRlV29ya2Zsb3dSZXF1ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "RGVsZXRlV29ya2Zsb3dSZXNwb25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoP",
+            "R2V0U3lzdGVtU3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
+            "U3lzdGVtU3RhdHVzUmVxdWVzdBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkdldFN5c3RlbVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnQKDVNldFN5c3RlbU1v",
+            "ZGUSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVx",
+            "dWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVS",
+            "ZXNwb25zZSIEyPMYBRJwCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVzcG9uc2UiBMjzGAUwARJwCgtXYXRj",
+            "aEV2ZW50cxIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRz",
+            "UmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRz",
+            "UmVzcG9uc2UiBMjzGAEwARJxCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuUXVlcnlNZXRyaWNzUmVzcG9uc2UiBMjzGAESjwEK",
+            "FkNyZWF0ZURpYWdub3N0aWNCdW5kbGUSNi5kZXZpY2VvcHMucHJvY2Vzc2lu",
+            "Zy52MS5DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVxdWVzdBo3LmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkNyZWF0ZURpYWdub3N0aWNCdW5kbGVSZXNwb25z",
+            "ZSIEyPMYBUIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90",
+            "bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -369,7 +371,7 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DrainSystemResponse), global::DeviceOps.Api.Processing.V1.DrainSystemResponse.Parser, new[]{ "Domain", "RunningJobIds", "FinishedCount", "CheckpointedCount", "QueuedCount", "Elapsed", "Drained" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEventFilter), global::DeviceOps.Api.Processing.V1.SystemEventFilter.Parser, new[]{ "Domains", "MinSeverity", "ResourceIds", "Kinds" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsRequest), global::DeviceOps.Api.Processing.V1.WatchEventsRequest.Parser, new[]{ "AfterSequence", "Filter" }, new[]{ "AfterSequence" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsResponse), global::DeviceOps.Api.Processing.V1.WatchEventsResponse.Parser, new[]{ "Event", "LastSequence", "EventsMissed", "ServerInstanceId" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WatchEventsResponse), global::DeviceOps.Api.Processing.V1.WatchEventsResponse.Parser, new[]{ "Event", "LastSequence", "EventsMissed", "ServerInstanceId", "OldestEventTime" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsRequest), global::DeviceOps.Api.Processing.V1.QueryMetricsRequest.Parser, new[]{ "Filter", "GroupBy", "IncludeMethods" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.QueryMetricsResponse), global::DeviceOps.Api.Processing.V1.QueryMetricsResponse.Parser, new[]{ "Groups", "OmittedGroupCount", "Methods" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest), global::DeviceOps.Api.Processing.V1.CreateDiagnosticBundleRequest.Parser, new[]{ "StartTime", "JobIds", "IncludePrompts", "RequestId" }, null, null, null, null),
@@ -17202,6 +17204,7 @@ namespace DeviceOps.Api.Processing.V1 {
       lastSequence_ = other.lastSequence_;
       eventsMissed_ = other.eventsMissed_;
       serverInstanceId_ = other.serverInstanceId_;
+      oldestEventTime_ = other.oldestEventTime_ != null ? other.oldestEventTime_.Clone() : null;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -17272,6 +17275,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "oldest_event_time" field.</summary>
+    public const int OldestEventTimeFieldNumber = 5;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp oldestEventTime_;
+    /// <summary>
+    /// Set with `events_missed`: time of the oldest event after the asked sequence that is kept. Absent: there is none.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp OldestEventTime {
+      get { return oldestEventTime_; }
+      set {
+        oldestEventTime_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -17291,6 +17309,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (LastSequence != other.LastSequence) return false;
       if (EventsMissed != other.EventsMissed) return false;
       if (ServerInstanceId != other.ServerInstanceId) return false;
+      if (!object.Equals(OldestEventTime, other.OldestEventTime)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -17302,6 +17321,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (LastSequence != 0L) hash ^= LastSequence.GetHashCode();
       if (EventsMissed != false) hash ^= EventsMissed.GetHashCode();
       if (ServerInstanceId.Length != 0) hash ^= ServerInstanceId.GetHashCode();
+      if (oldestEventTime_ != null) hash ^= OldestEventTime.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -17336,6 +17356,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(ServerInstanceId);
       }
+      if (oldestEventTime_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(OldestEventTime);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -17362,6 +17386,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(34);
         output.WriteString(ServerInstanceId);
       }
+      if (oldestEventTime_ != null) {
+        output.WriteRawTag(42);
+        output.WriteMessage(OldestEventTime);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -17383,6 +17411,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (ServerInstanceId.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(ServerInstanceId);
+      }
+      if (oldestEventTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(OldestEventTime);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -17410,6 +17441,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.ServerInstanceId.Length != 0) {
         ServerInstanceId = other.ServerInstanceId;
+      }
+      if (other.oldestEventTime_ != null) {
+        if (oldestEventTime_ == null) {
+          OldestEventTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        OldestEventTime.MergeFrom(other.OldestEventTime);
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -17449,6 +17486,13 @@ namespace DeviceOps.Api.Processing.V1 {
             ServerInstanceId = input.ReadString();
             break;
           }
+          case 42: {
+            if (oldestEventTime_ == null) {
+              OldestEventTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(OldestEventTime);
+            break;
+          }
         }
       }
     #endif
@@ -17485,6 +17529,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 34: {
             ServerInstanceId = input.ReadString();
+            break;
+          }
+          case 42: {
+            if (oldestEventTime_ == null) {
+              OldestEventTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(OldestEventTime);
             break;
           }
         }

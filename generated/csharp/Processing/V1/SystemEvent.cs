@@ -36,33 +36,33 @@ namespace DeviceOps.Api.Processing.V1 {
             "L3YxL3Nlc3Npb24ucHJvdG8aK2RldmljZW9wcy9wcm9jZXNzaW5nL3YxL3N5",
             "c3RlbV9zdGF0dXMucHJvdG8aJmRldmljZW9wcy9wcm9jZXNzaW5nL3YxL3dv",
             "cmtmbG93LnByb3RvGh9nb29nbGUvcHJvdG9idWYvdGltZXN0YW1wLnByb3Rv",
-            "IrgHCgtTeXN0ZW1FdmVudBIQCghzZXF1ZW5jZRgBIAEoAxIWCg5jYXVzZV9z",
+            "ItQHCgtTeXN0ZW1FdmVudBIQCghzZXF1ZW5jZRgBIAEoAxIWCg5jYXVzZV9z",
             "ZXF1ZW5jZRgCIAEoAxIuCgpldmVudF90aW1lGAMgASgLMhouZ29vZ2xlLnBy",
             "b3RvYnVmLlRpbWVzdGFtcBIrCgZkb21haW4YBCABKA4yGy5kZXZpY2VvcHMu",
             "Y29tbW9uLnYxLkRvbWFpbhIvCghzZXZlcml0eRgFIAEoDjIdLmRldmljZW9w",
             "cy5jb21tb24udjEuU2V2ZXJpdHkSDAoEa2luZBgGIAEoCRITCgtyZXNvdXJj",
-            "ZV9pZBgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi0KB2ZhaWx1cmUYCSABKAsy",
-            "HC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUSLQoGZGV2aWNlGBQgASgL",
-            "MhsuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VIABI2CgttZW1vcnlfcG9v",
-            "bBgVIAEoCzIfLmRldmljZW9wcy5tZW1vcnkudjEuTWVtb3J5UG9vbEgAEikK",
-            "BGJsb2IYFiABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JIABIqCgVt",
-            "b2RlbBgXIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEgAEjcKDGxv",
-            "YWRlZF9tb2RlbBgYIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRN",
-            "b2RlbEgAEisKA2pvYhgZIAEoCzIcLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkpvYkgAEjMKB3Nlc3Npb24YGiABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5TZXNzaW9uSAASNQoId29ya2Zsb3cYGyABKAsyIS5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5Xb3JrZmxvd0gAEkQKEGRvbWFpbl9yZWFkaW5lc3MY",
-            "HCABKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21haW5SZWFkaW5l",
-            "c3NIABI3CgZ3b3JrZXIYHSABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5Xb3JrZXJTdGF0dXNIABI+Cg1zeXN0ZW1fc3RhdHVzGB4gASgLMiUuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzSAASMwoEbm9kZRgf",
-            "IAEoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk5vZGVTdGF0dXNIAEIK",
-            "CghzbmFwc2hvdEIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZw",
-            "cm90bzM="));
+            "ZV9pZBgHIAEoCRIPCgdtZXNzYWdlGAggASgJEhoKEnNlcnZlcl9pbnN0YW5j",
+            "ZV9pZBgKIAEoCRItCgdmYWlsdXJlGAkgASgLMhwuZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5GYWlsdXJlEi0KBmRldmljZRgUIAEoCzIbLmRldmljZW9wcy5kZXZp",
+            "Y2UudjEuRGV2aWNlSAASNgoLbWVtb3J5X3Bvb2wYFSABKAsyHy5kZXZpY2Vv",
+            "cHMubWVtb3J5LnYxLk1lbW9yeVBvb2xIABIpCgRibG9iGBYgASgLMhkuZGV2",
+            "aWNlb3BzLm1lbW9yeS52MS5CbG9iSAASKgoFbW9kZWwYFyABKAsyGS5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTW9kZWxIABI3Cgxsb2FkZWRfbW9kZWwYGCABKAsy",
+            "Hy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxIABIrCgNqb2IYGSAB",
+            "KAsyHC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JIABIzCgdzZXNzaW9u",
+            "GBogASgLMiAuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2Vzc2lvbkgAEjUK",
+            "CHdvcmtmbG93GBsgASgLMiEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29y",
+            "a2Zsb3dIABJEChBkb21haW5fcmVhZGluZXNzGBwgASgLMiguZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuRG9tYWluUmVhZGluZXNzSAASNwoGd29ya2VyGB0g",
+            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2VyU3RhdHVzSAAS",
+            "PgoNc3lzdGVtX3N0YXR1cxgeIAEoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlN5c3RlbVN0YXR1c0gAEjMKBG5vZGUYHyABKAsyIy5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5Ob2RlU3RhdHVzSABCCgoIc25hcHNob3RCHqoCG0Rl",
+            "dmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Memory.V1.MemoryPoolReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEvent), global::DeviceOps.Api.Processing.V1.SystemEvent.Parser, new[]{ "Sequence", "CauseSequence", "EventTime", "Domain", "Severity", "Kind", "ResourceId", "Message", "Failure", "Device", "MemoryPool", "Blob", "Model", "LoadedModel", "Job", "Session", "Workflow", "DomainReadiness", "Worker", "SystemStatus", "Node" }, new[]{ "Snapshot" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemEvent), global::DeviceOps.Api.Processing.V1.SystemEvent.Parser, new[]{ "Sequence", "CauseSequence", "EventTime", "Domain", "Severity", "Kind", "ResourceId", "Message", "ServerInstanceId", "Failure", "Device", "MemoryPool", "Blob", "Model", "LoadedModel", "Job", "Session", "Workflow", "DomainReadiness", "Worker", "SystemStatus", "Node" }, new[]{ "Snapshot" }, null, null, null)
           }));
     }
     #endregion
@@ -115,6 +115,7 @@ namespace DeviceOps.Api.Processing.V1 {
       kind_ = other.kind_;
       resourceId_ = other.resourceId_;
       message_ = other.message_;
+      serverInstanceId_ = other.serverInstanceId_;
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
       switch (other.SnapshotCase) {
         case SnapshotOneofCase.Device:
@@ -283,6 +284,21 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return message_; }
       set {
         message_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "server_instance_id" field.</summary>
+    public const int ServerInstanceIdFieldNumber = 10;
+    private string serverInstanceId_ = "";
+    /// <summary>
+    /// The server instance that wrote it, as in SystemStatus. Another than the present one: it happened before a restart.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ServerInstanceId {
+      get { return serverInstanceId_; }
+      set {
+        serverInstanceId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -535,6 +551,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Kind != other.Kind) return false;
       if (ResourceId != other.ResourceId) return false;
       if (Message != other.Message) return false;
+      if (ServerInstanceId != other.ServerInstanceId) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
       if (!object.Equals(Device, other.Device)) return false;
       if (!object.Equals(MemoryPool, other.MemoryPool)) return false;
@@ -564,6 +581,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Kind.Length != 0) hash ^= Kind.GetHashCode();
       if (ResourceId.Length != 0) hash ^= ResourceId.GetHashCode();
       if (Message.Length != 0) hash ^= Message.GetHashCode();
+      if (ServerInstanceId.Length != 0) hash ^= ServerInstanceId.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
       if (snapshotCase_ == SnapshotOneofCase.Device) hash ^= Device.GetHashCode();
       if (snapshotCase_ == SnapshotOneofCase.MemoryPool) hash ^= MemoryPool.GetHashCode();
@@ -631,6 +649,10 @@ namespace DeviceOps.Api.Processing.V1 {
       if (failure_ != null) {
         output.WriteRawTag(74);
         output.WriteMessage(Failure);
+      }
+      if (ServerInstanceId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(ServerInstanceId);
       }
       if (snapshotCase_ == SnapshotOneofCase.Device) {
         output.WriteRawTag(162, 1);
@@ -726,6 +748,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(74);
         output.WriteMessage(Failure);
       }
+      if (ServerInstanceId.Length != 0) {
+        output.WriteRawTag(82);
+        output.WriteString(ServerInstanceId);
+      }
       if (snapshotCase_ == SnapshotOneofCase.Device) {
         output.WriteRawTag(162, 1);
         output.WriteMessage(Device);
@@ -808,6 +834,9 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Message.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Message);
       }
+      if (ServerInstanceId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ServerInstanceId);
+      }
       if (failure_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Failure);
       }
@@ -885,6 +914,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Message.Length != 0) {
         Message = other.Message;
+      }
+      if (other.ServerInstanceId.Length != 0) {
+        ServerInstanceId = other.ServerInstanceId;
       }
       if (other.failure_ != null) {
         if (failure_ == null) {
@@ -1026,6 +1058,10 @@ namespace DeviceOps.Api.Processing.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 82: {
+            ServerInstanceId = input.ReadString();
             break;
           }
           case 162: {
@@ -1195,6 +1231,10 @@ namespace DeviceOps.Api.Processing.V1 {
               Failure = new global::DeviceOps.Api.Common.V1.Failure();
             }
             input.ReadMessage(Failure);
+            break;
+          }
+          case 82: {
+            ServerInstanceId = input.ReadString();
             break;
           }
           case 162: {

@@ -47,60 +47,61 @@ namespace DeviceOps.Api.Processing.V1 {
             "bnQYBSABKAUSGwoOcmVzaWRlbnRfYnl0ZXMYBiABKANIAYgBARIyCgxsYXN0",
             "X2ZhaWx1cmUYByABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUS",
             "EQoJbGlicmFyaWVzGAggAygJQg0KC19wcm9jZXNzX2lkQhEKD19yZXNpZGVu",
-            "dF9ieXRlcyLWAQoPUmV0ZW50aW9uUG9saWN5EicKBGpvYnMYASABKAsyGS5n",
+            "dF9ieXRlcyKWAgoPUmV0ZW50aW9uUG9saWN5EicKBGpvYnMYASABKAsyGS5n",
             "b29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFYmxvYnMYAiABKAsyGS5nb29n",
             "bGUucHJvdG9idWYuRHVyYXRpb24SEwoLZXZlbnRfY291bnQYAyABKAMSKwoI",
             "cHJldmlld3MYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoL",
-            "Y2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24i",
-            "xwEKDFN5c3RlbUxpbWl0cxIYChBtYXhfaW5saW5lX2J5dGVzGAEgASgDEhkK",
-            "EW1heF9tZXNzYWdlX2J5dGVzGAIgASgDEhgKEGJsb2JfY2h1bmtfYnl0ZXMY",
-            "AyABKAMSFgoOcXVldWVfY2FwYWNpdHkYBCABKAUSIAoYbWF4X3JlcXVlc3Rf",
-            "aW5saW5lX2J5dGVzGAUgASgDEhYKDm1heF9zcGVjX2J5dGVzGAYgASgDEhYK",
-            "Dm1heF9wYWdlX2J5dGVzGAcgASgDIqcHCgxTeXN0ZW1TdGF0dXMSGgoSc2Vy",
-            "dmVyX2luc3RhbmNlX2lkGAEgASgJEjEKBG1vZGUYAiABKA4yIy5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVfcmVhc29uGAMg",
-            "ASgJEhMKC21vZGVfZm9yY2VkGAQgASgIEjkKB2RvbWFpbnMYBSADKAsyKC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21haW5SZWFkaW5lc3MSNgoHd29y",
-            "a2VycxgGIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtlclN0",
-            "YXR1cxIWCg5zZXJ2ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250cmFjdF92ZXJz",
-            "aW9uGAggASgJEhEKCWxpYnJhcmllcxgJIAMoCRIQCghwbGF0Zm9ybRgKIAEo",
-            "CRIYChBsaXN0ZW5fYWRkcmVzc2VzGAsgAygJEhgKEGluc3RhbGxlZF9leHRy",
-            "YXMYDCADKAkSNQoGbGltaXRzGA0gASgLMiUuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuU3lzdGVtTGltaXRzEi4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29n",
-            "bGUucHJvdG9idWYuVGltZXN0YW1wEikKBnVwdGltZRgPIAEoCzIZLmdvb2ds",
-            "ZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVyGBAgASgLMhku",
-            "Z29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3JlYWR5X2FmdGVyGBEgASgL",
-            "MhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0dXBfcGhhc2Vz",
-            "GBIgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3RhcnR1cFBoYXNl",
-            "EhsKE2xhc3RfZXZlbnRfc2VxdWVuY2UYEyABKAMSOwoJcmV0ZW50aW9uGBQg",
-            "ASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmV0ZW50aW9uUG9saWN5",
-            "EkYKCmR1cmFiaWxpdHkYFSABKA4yMi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5BY2tub3dsZWRnZW1lbnREdXJhYmlsaXR5EhcKD2luc2VjdXJlX2xpc3Rl",
-            "bhgWIAEoCBIyCgVub2RlcxgoIAMoCzIjLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLk5vZGVTdGF0dXMqngEKCVJlYWRpbmVzcxIZChVSRUFESU5FU1NfVU5T",
-            "UEVDSUZJRUQQABIWChJSRUFESU5FU1NfU1RBUlRJTkcQARITCg9SRUFESU5F",
-            "U1NfUkVBRFkQAhIWChJSRUFESU5FU1NfREVHUkFERUQQAxIZChVSRUFESU5F",
-            "U1NfVU5BVkFJTEFCTEUQBBIWChJSRUFESU5FU1NfU1RPUFBJTkcQBSqwAQoK",
-            "U3lzdGVtTW9kZRIbChdTWVNURU1fTU9ERV9VTlNQRUNJRklFRBAAEhYKElNZ",
-            "U1RFTV9NT0RFX05PUk1BTBABEhwKGFNZU1RFTV9NT0RFX0NPTlNFUlZBVElP",
-            "ThACEhcKE1NZU1RFTV9NT0RFX01JTklNQUwQAxIcChhTWVNURU1fTU9ERV9T",
-            "QUZFVFlfRklSU1QQBBIYChRTWVNURU1fTU9ERV9EUkFJTklORxAFKq4BCgtX",
-            "b3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVX",
-            "T1JLRVJfU1RBVEVfU1RBUlRJTkcQARIWChJXT1JLRVJfU1RBVEVfUkVBRFkQ",
-            "AhIbChdXT1JLRVJfU1RBVEVfUkVTVEFSVElORxADEhcKE1dPUktFUl9TVEFU",
-            "RV9GQUlMRUQQBBIYChRXT1JLRVJfU1RBVEVfU1RPUFBFRBAFKpUBChlBY2tu",
-            "b3dsZWRnZW1lbnREdXJhYmlsaXR5EioKJkFDS05PV0xFREdFTUVOVF9EVVJB",
-            "QklMSVRZX1VOU1BFQ0lGSUVEEAASJgoiQUNLTk9XTEVER0VNRU5UX0RVUkFC",
-            "SUxJVFlfUFJPQ0VTUxABEiQKIEFDS05PV0xFREdFTUVOVF9EVVJBQklMSVRZ",
-            "X1BPV0VSEAJCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5WMWIGcHJv",
-            "dG8z"));
+            "Y2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24S",
+            "KQoGZXZlbnRzGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMK",
+            "C2V2ZW50X2J5dGVzGAcgASgDIscBCgxTeXN0ZW1MaW1pdHMSGAoQbWF4X2lu",
+            "bGluZV9ieXRlcxgBIAEoAxIZChFtYXhfbWVzc2FnZV9ieXRlcxgCIAEoAxIY",
+            "ChBibG9iX2NodW5rX2J5dGVzGAMgASgDEhYKDnF1ZXVlX2NhcGFjaXR5GAQg",
+            "ASgFEiAKGG1heF9yZXF1ZXN0X2lubGluZV9ieXRlcxgFIAEoAxIWCg5tYXhf",
+            "c3BlY19ieXRlcxgGIAEoAxIWCg5tYXhfcGFnZV9ieXRlcxgHIAEoAyKnBwoM",
+            "U3lzdGVtU3RhdHVzEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEoCRIxCgRt",
+            "b2RlGAIgASgOMiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTW9k",
+            "ZRITCgttb2RlX3JlYXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgEIAEoCBI5",
+            "Cgdkb21haW5zGAUgAygLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9t",
+            "YWluUmVhZGluZXNzEjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5Xb3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNpb24YByAB",
+            "KAkSGAoQY29udHJhY3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSAD",
+            "KAkSEAoIcGxhdGZvcm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3NlcxgLIAMo",
+            "CRIYChBpbnN0YWxsZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgNIAEoCzIl",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIuCgpzdGFy",
+            "dF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZ1",
+            "cHRpbWUYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc2Vy",
+            "dmluZ19hZnRlchgQIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIu",
+            "CgtyZWFkeV9hZnRlchgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "bhI9Cg5zdGFydHVwX3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlN0YXJ0dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVlbmNlGBMg",
+            "ASgDEjsKCXJldGVudGlvbhgUIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlJldGVudGlvblBvbGljeRJGCgpkdXJhYmlsaXR5GBUgASgOMjIuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0",
+            "eRIXCg9pbnNlY3VyZV9saXN0ZW4YFiABKAgSMgoFbm9kZXMYKCADKAsyIy5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Ob2RlU3RhdHVzKp4BCglSZWFkaW5l",
+            "c3MSGQoVUkVBRElORVNTX1VOU1BFQ0lGSUVEEAASFgoSUkVBRElORVNTX1NU",
+            "QVJUSU5HEAESEwoPUkVBRElORVNTX1JFQURZEAISFgoSUkVBRElORVNTX0RF",
+            "R1JBREVEEAMSGQoVUkVBRElORVNTX1VOQVZBSUxBQkxFEAQSFgoSUkVBRElO",
+            "RVNTX1NUT1BQSU5HEAUqsAEKClN5c3RlbU1vZGUSGwoXU1lTVEVNX01PREVf",
+            "VU5TUEVDSUZJRUQQABIWChJTWVNURU1fTU9ERV9OT1JNQUwQARIcChhTWVNU",
+            "RU1fTU9ERV9DT05TRVJWQVRJT04QAhIXChNTWVNURU1fTU9ERV9NSU5JTUFM",
+            "EAMSHAoYU1lTVEVNX01PREVfU0FGRVRZX0ZJUlNUEAQSGAoUU1lTVEVNX01P",
+            "REVfRFJBSU5JTkcQBSquAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRF",
+            "X1VOU1BFQ0lGSUVEEAASGQoVV09SS0VSX1NUQVRFX1NUQVJUSU5HEAESFgoS",
+            "V09SS0VSX1NUQVRFX1JFQURZEAISGwoXV09SS0VSX1NUQVRFX1JFU1RBUlRJ",
+            "TkcQAxIXChNXT1JLRVJfU1RBVEVfRkFJTEVEEAQSGAoUV09SS0VSX1NUQVRF",
+            "X1NUT1BQRUQQBSqVAQoZQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0eRIqCiZB",
+            "Q0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9VTlNQRUNJRklFRBAAEiYKIkFD",
+            "S05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1BST0NFU1MQARIkCiBBQ0tOT1dM",
+            "RURHRU1FTlRfRFVSQUJJTElUWV9QT1dFUhACQh6qAhtEZXZpY2VPcHMuQXBp",
+            "LlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DomainReadiness), global::DeviceOps.Api.Processing.V1.DomainReadiness.Parser, new[]{ "Domain", "Readiness", "DependsOn", "WaitsFor", "Detail", "InitDuration", "DisabledMethods", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints", "Events", "EventBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Nodes" }, null, null, null, null)
           }));
@@ -1561,6 +1562,8 @@ namespace DeviceOps.Api.Processing.V1 {
       eventCount_ = other.eventCount_;
       previews_ = other.previews_ != null ? other.previews_.Clone() : null;
       checkpoints_ = other.checkpoints_ != null ? other.checkpoints_.Clone() : null;
+      events_ = other.events_ != null ? other.events_.Clone() : null;
+      eventBytes_ = other.eventBytes_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1604,8 +1607,7 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int EventCountFieldNumber = 3;
     private long eventCount_;
     /// <summary>
-    /// How many events WatchEvents can go back, the newest. They are kept in memory: none survives a restart of the server, but their numbers
-    /// go on.
+    /// How many events WatchEvents can go back, the newest, also over restarts of the server.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1646,6 +1648,36 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "events" field.</summary>
+    public const int EventsFieldNumber = 6;
+    private global::Google.Protobuf.WellKnownTypes.Duration events_;
+    /// <summary>
+    /// Events of WatchEvents, from the time that they happened, within `event_count` and `event_bytes`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration Events {
+      get { return events_; }
+      set {
+        events_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "event_bytes" field.</summary>
+    public const int EventBytesFieldNumber = 7;
+    private long eventBytes_;
+    /// <summary>
+    /// How many bytes the events take at most; the oldest go first.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long EventBytes {
+      get { return eventBytes_; }
+      set {
+        eventBytes_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1666,6 +1698,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (EventCount != other.EventCount) return false;
       if (!object.Equals(Previews, other.Previews)) return false;
       if (!object.Equals(Checkpoints, other.Checkpoints)) return false;
+      if (!object.Equals(Events, other.Events)) return false;
+      if (EventBytes != other.EventBytes) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1678,6 +1712,8 @@ namespace DeviceOps.Api.Processing.V1 {
       if (EventCount != 0L) hash ^= EventCount.GetHashCode();
       if (previews_ != null) hash ^= Previews.GetHashCode();
       if (checkpoints_ != null) hash ^= Checkpoints.GetHashCode();
+      if (events_ != null) hash ^= Events.GetHashCode();
+      if (EventBytes != 0L) hash ^= EventBytes.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1716,6 +1752,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(Checkpoints);
       }
+      if (events_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Events);
+      }
+      if (EventBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(EventBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1746,6 +1790,14 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(42);
         output.WriteMessage(Checkpoints);
       }
+      if (events_ != null) {
+        output.WriteRawTag(50);
+        output.WriteMessage(Events);
+      }
+      if (EventBytes != 0L) {
+        output.WriteRawTag(56);
+        output.WriteInt64(EventBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1770,6 +1822,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (checkpoints_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Checkpoints);
+      }
+      if (events_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Events);
+      }
+      if (EventBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(EventBytes);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1809,6 +1867,15 @@ namespace DeviceOps.Api.Processing.V1 {
           Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
         }
         Checkpoints.MergeFrom(other.Checkpoints);
+      }
+      if (other.events_ != null) {
+        if (events_ == null) {
+          Events = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        Events.MergeFrom(other.Events);
+      }
+      if (other.EventBytes != 0L) {
+        EventBytes = other.EventBytes;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -1861,6 +1928,17 @@ namespace DeviceOps.Api.Processing.V1 {
             input.ReadMessage(Checkpoints);
             break;
           }
+          case 50: {
+            if (events_ == null) {
+              Events = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Events);
+            break;
+          }
+          case 56: {
+            EventBytes = input.ReadInt64();
+            break;
+          }
         }
       }
     #endif
@@ -1910,6 +1988,17 @@ namespace DeviceOps.Api.Processing.V1 {
               Checkpoints = new global::Google.Protobuf.WellKnownTypes.Duration();
             }
             input.ReadMessage(Checkpoints);
+            break;
+          }
+          case 50: {
+            if (events_ == null) {
+              Events = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(Events);
+            break;
+          }
+          case 56: {
+            EventBytes = input.ReadInt64();
             break;
           }
         }

@@ -1989,6 +1989,7 @@ class WatchEventsResponse(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_MISSED_FIELD_NUMBER: _builtins.int
     SERVER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    OLDEST_EVENT_TIME_FIELD_NUMBER: _builtins.int
     last_sequence: _builtins.int
     """Number of the newest event in the log, also of those that the filter leaves out. To go on after a break without a filter's past, use
     this one.
@@ -2001,6 +2002,10 @@ class WatchEventsResponse(_message.Message):
     def event(self) -> _system_event_pb2.SystemEvent:
         """The event. Absent in the first message and in heartbeats."""
 
+    @_builtins.property
+    def oldest_event_time(self) -> _timestamp_pb2.Timestamp:
+        """Set with `events_missed`: time of the oldest event after the asked sequence that is kept. Absent: there is none."""
+
     def __init__(
         self,
         *,
@@ -2008,10 +2013,11 @@ class WatchEventsResponse(_message.Message):
         last_sequence: _builtins.int = ...,
         events_missed: _builtins.bool = ...,
         server_instance_id: _builtins.str = ...,
+        oldest_event_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "oldest_event_time", b"oldest_event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "events_missed", b"events_missed", "last_sequence", b"last_sequence", "server_instance_id", b"server_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "events_missed", b"events_missed", "last_sequence", b"last_sequence", "oldest_event_time", b"oldest_event_time", "server_instance_id", b"server_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -292,7 +292,8 @@ class ProcessingServiceStub:
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
     The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
-    After a break, call again with the last `sequence` that was seen, also after a restart.
+    After a break, call again with the last `sequence` that was seen, also after a restart: the log is on disk, and
+    `SystemStatus.retention` says how much of it is kept.
 
     Fails with:
     - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -579,7 +580,8 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
     The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
-    After a break, call again with the last `sequence` that was seen, also after a restart.
+    After a break, call again with the last `sequence` that was seen, also after a restart: the log is on disk, and
+    `SystemStatus.retention` says how much of it is kept.
 
     Fails with:
     - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.
@@ -1037,7 +1039,8 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Follows every change of state in every domain, causes before effects. Leaving has no effect.
 
         The first message comes at once. After 10 s without a message comes a heartbeat: a message without an event.
-        After a break, call again with the last `sequence` that was seen, also after a restart.
+        After a break, call again with the last `sequence` that was seen, also after a restart: the log is on disk, and
+        `SystemStatus.retention` says how much of it is kept.
 
         Fails with:
         - INVALID_FIELD: mend the filter, or `after_sequence` is beyond the newest event.

@@ -43,6 +43,7 @@ class SystemEvent(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     RESOURCE_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SERVER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     MEMORY_POOL_FIELD_NUMBER: _builtins.int
@@ -73,6 +74,8 @@ class SystemEvent(_message.Message):
     """The thing. Empty: the server as a whole."""
     message: _builtins.str
     """For people."""
+    server_instance_id: _builtins.str
+    """The server instance that wrote it, as in SystemStatus. Another than the present one: it happened before a restart."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -140,6 +143,7 @@ class SystemEvent(_message.Message):
         kind: _builtins.str = ...,
         resource_id: _builtins.str = ...,
         message: _builtins.str = ...,
+        server_instance_id: _builtins.str = ...,
         failure: _error_pb2.Failure | None = ...,
         device: _device_pb2.Device | None = ...,
         memory_pool: _memory_pool_pb2.MemoryPool | None = ...,
@@ -156,7 +160,7 @@ class SystemEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "device", b"device", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "model", b"model", "node", b"node", "session", b"session", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "cause_sequence", b"cause_sequence", "device", b"device", "domain", b"domain", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "kind", b"kind", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "message", b"message", "model", b"model", "node", b"node", "resource_id", b"resource_id", "sequence", b"sequence", "session", b"session", "severity", b"severity", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "cause_sequence", b"cause_sequence", "device", b"device", "domain", b"domain", "domain_readiness", b"domain_readiness", "event_time", b"event_time", "failure", b"failure", "job", b"job", "kind", b"kind", "loaded_model", b"loaded_model", "memory_pool", b"memory_pool", "message", b"message", "model", b"model", "node", b"node", "resource_id", b"resource_id", "sequence", b"sequence", "server_instance_id", b"server_instance_id", "session", b"session", "severity", b"severity", "snapshot", b"snapshot", "system_status", b"system_status", "worker", b"worker", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["device", "memory_pool", "blob", "model", "loaded_model", "job", "session", "workflow", "domain_readiness", "worker", "system_status", "node"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015

@@ -324,10 +324,12 @@ class RetentionPolicy(_message.Message):
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
     PREVIEWS_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EVENT_BYTES_FIELD_NUMBER: _builtins.int
     event_count: _builtins.int
-    """How many events WatchEvents can go back, the newest. They are kept in memory: none survives a restart of the server, but their numbers
-    go on.
-    """
+    """How many events WatchEvents can go back, the newest, also over restarts of the server."""
+    event_bytes: _builtins.int
+    """How many bytes the events take at most; the oldest go first."""
     @_builtins.property
     def jobs(self) -> _duration_pb2.Duration:
         """Ended jobs with their journals and pictures, from their end; `JobOptions.keep_for` says otherwise."""
@@ -344,6 +346,10 @@ class RetentionPolicy(_message.Message):
     def checkpoints(self) -> _duration_pb2.Duration:
         """Checkpoints, from their job's end. Absent: this server writes none."""
 
+    @_builtins.property
+    def events(self) -> _duration_pb2.Duration:
+        """Events of WatchEvents, from the time that they happened, within `event_count` and `event_bytes`."""
+
     def __init__(
         self,
         *,
@@ -352,10 +358,12 @@ class RetentionPolicy(_message.Message):
         event_count: _builtins.int = ...,
         previews: _duration_pb2.Duration | None = ...,
         checkpoints: _duration_pb2.Duration | None = ...,
+        events: _duration_pb2.Duration | None = ...,
+        event_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "events", b"events", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "event_count", b"event_count", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "checkpoints", b"checkpoints", "event_bytes", b"event_bytes", "event_count", b"event_count", "events", b"events", "jobs", b"jobs", "previews", b"previews"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
