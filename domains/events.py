@@ -1,8 +1,8 @@
 """The log of changes: every change of state in every domain, causes before effects.
 
 Kept in memory and on disk, bounded by `EventBounds`. Events of one turn of the event loop are stored in one
-transaction, before the readers of the log wake. Sequences rise over restarts; the disk reserves a block of them at a time,
-so that a new event never has the sequence of one that a reader saw and the disk did not keep.
+transaction, before the readers of the log wake. Sequences rise over restarts; the disk reserves a block of them at a
+time, so that a new event never has the sequence of one that a reader saw and the disk did not keep.
 """
 
 import asyncio
