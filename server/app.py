@@ -26,6 +26,7 @@ from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModels
 from domains.model.roots import Roots
+from domains.model.roots_watch import RootsWatch
 from domains.processing import event_snapshots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
@@ -90,7 +91,8 @@ class Server:
             database, settings.state, instance_id=instance_id, bounds=bounds, to_store=event_snapshots.stored
         )
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
-        self.catalogue = Catalogue(database, Roots(settings.model_roots), settings.default_model)
+        self.roots = Roots(settings.model_roots)
+        self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels()
         self.draining = Draining()
         queue = JobQueue(settings.queue_capacity)
@@ -152,6 +154,7 @@ class Server:
             self.memory.reservations,
             self.memory.reclaiming,
             self.blobs,
+            self.catalogue,
         )
         self.health = Health()
         node = OwnNode(devices, self.draining)
@@ -248,6 +251,8 @@ class Server:
         self.spawn(self.events.keep_bounded(_EXPIRY_S))
         self.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self.spawn(self.jobs.keep_ends_stored(_ENDS_S))
+        if self.settings.model_roots and self.settings.model_poll_s:
+            self.spawn(RootsWatch(self.catalogue, self.roots).keep_up(self.settings.model_poll_s))
         for work in (*self.devices.begin(), *self.memory.begin()):
             self.spawn(work)
 

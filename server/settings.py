@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Folder of the jobs, their journals and the blobs. One server at a time."""
     model_roots: Annotated[list[Path], NoDecode] = []
     """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
+    model_poll_s: Annotated[float, Field(ge=0, le=3600)] = 2
+    """How often these are looked at for new, changed and missing models (by size and time); 0: only ScanModels looks."""
     blob_roots: Annotated[list[Path], NoDecode] = []
     """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
     default_model: str = "emoji-sd"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
+from domains.amounts import bytes_told, compared
 from domains.device.benchmark import BenchmarkResult, Suite
 from domains.device.device import Device
 from domains.device.effects import MeasuredRun, effect_of, least_energy
@@ -127,7 +128,7 @@ def _options(
 
 
 def _offload(goal: DeviceGoal, memory: int, model_bytes: int) -> OptionAdvice:
-    held = f"the model holds {model_bytes} of {memory} bytes"
+    held = "the model holds {} of {}".format(*compared(model_bytes, memory))
     if model_bytes > memory:
         return OptionAdvice(option="offload", use=True, reason=f"{held}, so it does not fit at once")
     if goal is DeviceGoal.MEMORY:
@@ -144,11 +145,11 @@ def _vae(goal: DeviceGoal, memory: int, model_bytes: int, runs: Sequence[Measure
             peak = max(peaks)
             tight, fact = (
                 peak > memory,
-                f"the most that {len(peaks)} runs without tiling held was {peak} of {memory} bytes",
+                f"the most that {len(peaks)} runs without tiling held was {bytes_told(peak)} of {bytes_told(memory)}",
             )
         else:
             tight = room < TIGHT_SHARE * memory
-            fact = f"beside the model {room} of {memory} bytes are left"
+            fact = f"beside the model {bytes_told(room)} of {bytes_told(memory)} are left"
         use = tight or goal is DeviceGoal.MEMORY
         why = "and the goal is least memory" if not tight and use else "which is little" if tight else "which is enough"
         yield OptionAdvice(option=option, use=use, reason=f"{fact}, {why}")

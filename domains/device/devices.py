@@ -108,12 +108,18 @@ class Devices:
     def described(
         self, name: str, device: Device, reach: DeviceReach, *, ready: bool, settings: DeviceSettings | None = None
     ) -> DeviceView:
-        """Record a device that its worker described (`ready`) or that the server found without one."""
+        """Record a device that its worker described (`ready`) or that the server found without one.
+
+        `settings`: those that a new device begins with; not enabled: it was not chosen at the start.
+        """
         for known_as in (name, device.id):
             self._expected.pop(known_as, None)
         view = self._views.get(device.id)
         if view is None:
-            condition = Condition(worker_ready=ready, worker_was_ready=ready, settings=settings or DeviceSettings())
+            settings = settings or DeviceSettings()
+            condition = Condition(
+                worker_ready=ready, worker_was_ready=ready, settings=settings, chosen=settings.enabled
+            )
             view = first_view(name, device, condition, reach, self._instance)
             self._put(view, None)
             return view
@@ -174,7 +180,8 @@ class Devices:
         """Apply settings that a caller chose."""
         before = self._views[device_id]
         too_hot = before.condition.too_hot and settings.max_temperature_celsius is not None
-        condition = msgspec.structs.replace(before.condition, settings=settings, too_hot=too_hot)
+        chosen = before.condition.chosen or settings.enabled
+        condition = msgspec.structs.replace(before.condition, settings=settings, too_hot=too_hot, chosen=chosen)
         view = next_view(before, condition=condition)
         if view is not before:
             # The event comes before the change of state that it causes.

@@ -9,6 +9,9 @@ from domains.device.device import Device, DeviceState
 from domains.device.settings import DeviceSettings
 from domains.failure import Failure
 
+_SWITCHED_OFF = "a caller has disabled it; UpdateDevice enables it"
+_NOT_CHOSEN = "not chosen with --device; UpdateDevice enables it"
+
 
 class DeviceFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Figures from BenchmarkDevice; absent: not measured yet."""
@@ -47,6 +50,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there were too many errors in a row, or in the window."""
         return self.consecutive >= DEGRADE_AFTER or len(self.recent_s) >= DEGRADE_WITHIN
 
+    @property
+    def why_quarantined(self) -> str:
+        """The check that failed, or how many errors there were; for people."""
+        if self.last_failure is None or "check" in self.last_failure.facts:
+            return self.last_failure.message if self.last_failure else ""
+        counts = f"{self.consecutive} errors in a row, {len(self.recent_s)} in {ERROR_WINDOW_S / 60:.0f} minutes"
+        return f"{counts}; the last: {self.last_failure.message}"
+
     def after(self, failure: Failure, now_s: float) -> "Health":
         """The health after one more error."""
         consecutive, recent = self.consecutive + 1, (*self.without_old_errors(now_s).recent_s, now_s)
@@ -82,6 +93,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """Why this installation cannot run a worker for the device."""
     resetting: bool = False
     too_hot: bool = False
+    chosen: bool = True
+    """False: `--device` does not choose it, and no caller has changed that."""
     running: int = 0
     """Number of running jobs."""
 
@@ -95,14 +108,14 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
                 DeviceState.QUARANTINED,
                 self.refusal.message if self.refusal else "",
             ),
-            (self.health.quarantined, DeviceState.QUARANTINED, f"failed repeatedly: {last}"),
+            (self.health.quarantined, DeviceState.QUARANTINED, self.health.why_quarantined),
             (self.resetting, DeviceState.RECOVERING, "it is being reset"),
             (
                 self.worker_was_ready and not self.worker_ready and self.settings.enabled,
                 DeviceState.RECOVERING,
                 "its worker process is being started again",
             ),
-            (not self.settings.enabled, DeviceState.DISABLED, "switched off by UpdateDevice or the configuration"),
+            (not self.settings.enabled, DeviceState.DISABLED, _SWITCHED_OFF if self.chosen else _NOT_CHOSEN),
             (self.settings.draining, DeviceState.DRAINING, ""),
             (not self.worker_ready, DeviceState.STARTING, "its worker process is starting"),
             (self.too_hot, DeviceState.DEGRADED, "it is hotter than its max_temperature_celsius"),

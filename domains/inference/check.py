@@ -72,14 +72,16 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
 def _size(asked: Generation) -> Iterator[Violation]:
     edges = (("width_px", asked.width_px), ("height_px", asked.height_px))
     for field, edge in edges:
-        yield from _within(field, edge)
-        if edge is not None and edge % limits.EDGE_MULTIPLE_PX:
-            below, above = edge - edge % limits.EDGE_MULTIPLE_PX, edge + -edge % limits.EDGE_MULTIPLE_PX
-            yield Violation(
-                field=f"generation.{field}",
-                message=f"{edge} is no multiple of {limits.EDGE_MULTIPLE_PX}; {below} or {above} is",
-                allowed=f"multiples of {limits.EDGE_MULTIPLE_PX}",
+        low, high = limits.EDGE_PX
+        if edge is not None and not low <= edge <= high:
+            message = f"{edge} is not within {low}..{high}"
+            yield Violation(field=f"generation.{field}", message=message, allowed=limits.EDGES)
+        elif edge is not None and (beyond := edge % limits.EDGE_MULTIPLE_PX):
+            below = edge - beyond
+            message = (
+                f"{edge} is no multiple of {limits.EDGE_MULTIPLE_PX}; {below} or {below + limits.EDGE_MULTIPLE_PX} is"
             )
+            yield Violation(field=f"generation.{field}", message=message, allowed=limits.EDGES)
     if (asked.width_px is None) != (asked.height_px is None):
         message = "give both width and height, or neither for the model's native size"
         yield Violation(

@@ -7,6 +7,8 @@ STEPS: Final = (1, 1000)
 GUIDANCE: Final = (0.0, 50.0)
 EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
+EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
+"""In words."""
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024

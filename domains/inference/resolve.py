@@ -8,7 +8,7 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.check import Checked, checked, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
-from domains.inference.samplers import SAMPLERS, sampler_of, schedule_of
+from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.model import Model, ModelState
 
 
@@ -22,6 +22,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
     sampler = sampling.sampler or sampler_of(model)
     if unfit := list(for_sampler(sampler, sampling)):
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+    schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model)
     return ResolvedGeneration(
         model_id=model.id,
@@ -32,14 +33,23 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
         width_px=width_px,
         height_px=height_px,
         sampler=sampler,
-        sigma_schedule=sampling.sigma_schedule or schedule_of(model, sampler),
-        steps=sampling.steps or SAMPLERS[sampler].recommended_steps,
+        sigma_schedule=schedule,
+        steps=_steps(sampling.steps, model, sampler, schedule),
         guidance_scale=limits.DEFAULT_GUIDANCE if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=(sampling.eta or 0.0) if SAMPLERS[sampler].eta else None,
         seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
         output=_output(asked.output),
         previews=asked.previews,
     )
+
+
+def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
+    """As asked, or the sampler's own number, if that many can be walked."""
+    most = most_steps(model, sampler, schedule)
+    if asked and most and asked > most:
+        raise steps_refusal(sampler, asked, most)
+    recommended = SAMPLERS[sampler].recommended_steps
+    return asked or (min(recommended, most) if most else recommended)
 
 
 def _output(asked: EncodeOptions) -> EncodeOptions:
@@ -60,8 +70,7 @@ def _size(asked: Generation, model: Model) -> tuple[int, int]:
     own = f"has the native size {size[0]}×{size[1]}, which cannot be made" if any(size) else "does not say its size"
     text = f"model {model.id} {own}; give width_px and height_px"
     violations = [
-        Violation(field=f"generation.{name}", message=text, allowed=f"{low}..{high}")
-        for name in ("width_px", "height_px")
+        Violation(field=f"generation.{name}", message=text, allowed=limits.EDGES) for name in ("width_px", "height_px")
     ]
     raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
 

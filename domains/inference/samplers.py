@@ -9,10 +9,20 @@ from collections.abc import Mapping
 
 import msgspec
 
+from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.model.model import Model
 from domains.model.sampler_names import classes_of, of_class
 
-__all__ = ["SAMPLERS", "SIGMA_SCHEDULES", "SamplerEntry", "of_class", "sampler_of", "schedule_of"]
+__all__ = [
+    "SAMPLERS",
+    "SIGMA_SCHEDULES",
+    "SamplerEntry",
+    "most_steps",
+    "of_class",
+    "sampler_of",
+    "schedule_of",
+    "steps_refusal",
+]
 
 SIGMA_SCHEDULES: Mapping[str, str] = {"normal": "Normal", "karras": "Karras", "exponential": "Exponential"}
 """A1111's name of each schedule, by id, in display order."""
@@ -31,6 +41,9 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the sampler uses `eta`; others refuse a value above 0."""
     stochastic: bool = False
     """Whether a step draws new noise (from the seed, so that the picture is repeatable)."""
+    trained_steps_only: bool = False
+    """Whether the schedule `normal` limits the steps to the number of trained ones: each of its noise levels is a trained
+    one and is used once."""
     evaluations_per_step: int = 1
     """Number of denoiser evaluations in a step."""
 
@@ -47,9 +60,17 @@ SAMPLERS: Mapping[str, SamplerEntry] = {
     for sampler in (
         SamplerEntry(id="euler", display_name="Euler", recommended_steps=25, sigma_schedules=_ALL),
         SamplerEntry(id="euler_a", display_name="Euler a", recommended_steps=25, stochastic=True),
-        SamplerEntry(id="ddim", display_name="DDIM", recommended_steps=25, eta=True),
-        SamplerEntry(id="dpmpp_2m", display_name="DPM++ 2M", recommended_steps=20, sigma_schedules=_ALL),
-        SamplerEntry(id="unipc", display_name="UniPC", recommended_steps=20, sigma_schedules=_ALL),
+        SamplerEntry(id="ddim", display_name="DDIM", recommended_steps=25, eta=True, trained_steps_only=True),
+        SamplerEntry(
+            id="dpmpp_2m",
+            display_name="DPM++ 2M",
+            recommended_steps=20,
+            sigma_schedules=_ALL,
+            trained_steps_only=True,
+        ),
+        SamplerEntry(
+            id="unipc", display_name="UniPC", recommended_steps=20, sigma_schedules=_ALL, trained_steps_only=True
+        ),
     )
 }
 """By id, in display order."""
@@ -64,3 +85,16 @@ def schedule_of(model: Model, sampler: str) -> str:
     """The default sigma schedule: the model's own if the sampler takes it, else `normal`."""
     own = model.default_sigma_schedule
     return own if own in SAMPLERS[sampler].sigma_schedules else "normal"
+
+
+def most_steps(model: Model, sampler: str, sigma_schedule: str) -> int | None:
+    """Most steps of a sampler with a model. None: no limit below that of a request, or an unknown one."""
+    bounded = SAMPLERS[sampler].trained_steps_only and sigma_schedule == "normal"
+    return model.train_steps or None if bounded else None
+
+
+def steps_refusal(sampler: str, steps: int, most: int) -> InvalidRequest:
+    """The error for more steps than a sampler can do with a model."""
+    message = f"{sampler} walks at most {most} steps with this model; {steps} would repeat a noise level"
+    violation = Violation(field="generation.sampling.steps", message=message, allowed=f"1..{most}")
+    return InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

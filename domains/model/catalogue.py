@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from domains.errors import ErrorReason, NotFound
@@ -14,7 +14,7 @@ from domains.model.fingerprint import Fingerprints
 from domains.model.look import Look
 from domains.model.model import Model
 from domains.model.roots import Roots
-from domains.model.scan import Found, ScanReport, compare, missing
+from domains.model.scan import Found, ScanProblem, ScanReport, compare, missing, not_taken
 from domains.progress import Progressed
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
@@ -31,6 +31,12 @@ class Catalogue:
         self._models = {model.id: model for model in self._store.models() if _inside(roots, model)}
         self._fingerprints = Fingerprints(self._store.hashes())
         self._scanning = asyncio.Lock()
+        self.listeners: list[Callable[[ScanReport], None]] = []
+        """Called after each scan, when its models are in the list."""
+        self._asked = 0
+        """Scans that a caller waits for."""
+        self.not_taken: tuple[ScanProblem, ...] = ()
+        """What the last looks at the roots could not take. Empty: all was taken, or this process has not looked yet."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
 
     def list(self) -> list[Model]:
@@ -47,6 +53,10 @@ class Catalogue:
         message = f"there is no model {shown!r}; nearest: {near}; ScanModels looks for new ones"
         raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown, nearest=near)
 
+    def find(self, model_id: str) -> Model | None:
+        """None: there is none."""
+        return self._models.get(model_id)
+
     def default(self) -> Model:
         """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one does not exist."""
         return self.get(self._default_id)
@@ -60,17 +70,40 @@ class Catalogue:
         `tell` and `cancelled` are called on the scan's own thread. A cancelled scan keeps the models found so far.
         """
         beginnings = self.beginnings(folders)
+        self._asked += 1
+        try:
+            return await self._scan(beginnings, tell, cancelled)
+        finally:
+            self._asked -= 1
+
+    async def rescan_unasked(self, judged: Collection[str]) -> ScanReport:
+        """Look through all roots, for no caller: a scan that a caller asks for cancels it.
+
+        `judged`: the model folders that are complete; what is known of the others stays.
+        """
+        return await self._scan(self._roots.folders, lambda report: None, lambda: self._asked > 0, judged)
+
+    async def _scan(
+        self,
+        beginnings: Sequence[Path],
+        tell: Callable[[Progressed], None],
+        cancelled: Callable[[], bool],
+        judged: Collection[str] | None = None,
+    ) -> ScanReport:
         async with self._scanning:
             known = dict(self._models)
             stop = threading.Event()
-            look = Look(self._roots, known, self._fingerprints, tell, lambda: stop.is_set() or cancelled())
+            look = Look(self._roots, known, self._fingerprints, tell, lambda: stop.is_set() or cancelled(), judged)
             try:
                 found = await asyncio.to_thread(look.run, beginnings)
             finally:
                 # The caller may be cancelled; then the thread must stop reading.
                 stop.set()
             self._take(known, found)
-            return compare(known, found)
+            report = compare(known, found)
+            for listener in self.listeners:
+                listener(report)
+            return report
 
     def beginnings(self, folders: Sequence[str]) -> Sequence[Path]:
         """Folders at which a scan begins; empty: all roots. Raises PATH_OUTSIDE_ROOTS, PATH_NOT_FOUND."""
@@ -90,6 +123,7 @@ class Catalogue:
         scanned = [model for model in models.values() if not model.embedded]
         self._store.replace(scanned, self._fingerprints.known)
         self._models = models
+        self.not_taken = not_taken(self.not_taken, found)
 
 
 def _inside(roots: Roots, model: Model) -> bool:

@@ -14,7 +14,7 @@ from domains.model.json_file import MAX_BYTES, class_name, read_json
 from domains.model.model import FileStamp, Model, ModelState
 from domains.model.naming import display_name
 from domains.model.sampler_names import of_class, schedule_of
-from domains.model.scheduler_config import fault_in
+from domains.model.scheduler_config import fault_in, train_steps_of
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
@@ -118,6 +118,7 @@ def _whole(
         prediction_type=scheduler.get("prediction_type", "epsilon") if family else "",
         default_sampler=of_class(class_name(scheduler)),
         default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
+        train_steps=train_steps_of(scheduler) if family and scheduler else 0,
         known_prompts=_known_prompts(folder, inside),
         files=(*stamps, *others),
     )

@@ -39,6 +39,11 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Hash over its weights at the load (see `domains.model.fingerprint`). Empty: its worker did not report one."""
     pinned: bool = False
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of all components."""
+        return sum(component.bytes for component in self.components)
+
 
 def loaded_id(model_id: str, device_id: str) -> str:
     """The id of a model on a device."""
@@ -46,8 +51,11 @@ def loaded_id(model_id: str, device_id: str) -> str:
 
 
 def outdated(loaded: LoadedModel, sha256: str) -> bool:
-    """Whether the model's files now have other weights, with the hash `sha256`. A load replaces the model."""
-    return bool(loaded.model_sha256) and loaded.model_sha256 != sha256
+    """Whether the model's files now have other weights, with the hash `sha256`. A load replaces the model.
+
+    False if the worker did not report what it loaded, and if the files cannot be read (`sha256` is empty).
+    """
+    return bool(loaded.model_sha256 and sha256) and loaded.model_sha256 != sha256
 
 
 class LoadedModels:
@@ -67,10 +75,11 @@ class LoadedModels:
             self._tell(kept, True)
         return kept
 
-    def remove(self, loaded_id: str) -> None:
-        """Remove a model; does nothing if it is not loaded."""
+    def remove(self, loaded_id: str) -> LoadedModel | None:
+        """Remove a model and return it. None: it is not loaded."""
         if gone := self._loaded.pop(loaded_id, None):
             self._tell(gone, False)
+        return gone
 
     def remove_device(self, device_id: str) -> None:
         """Remove all models of a device, whose worker is gone."""

@@ -1,7 +1,7 @@
 """Scans the roots for models once."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from domains.errors import DeviceOpsError, ErrorReason
@@ -25,11 +25,14 @@ class Look:
         fingerprints: Fingerprints,
         tell: Callable[[Progressed], None],
         cancelled: Callable[[], bool],
+        judged: Collection[str] | None = None,
     ) -> None:
+        """`judged`: the model folders that may be judged; the others may still be written. None: all."""
         self._roots = roots
         self._fingerprints = fingerprints
         self._tell = tell
         self._cancelled = cancelled
+        self._judged = judged
         self._embedded = {model.folder for model in known.values() if model.embedded}
         self._id_of = {model.folder: model.id for model in known.values()}
         self._taken = set(known)
@@ -39,8 +42,11 @@ class Look:
         """Read every model folder at or below the beginnings, which lie in the roots."""
         began, read_before = time.monotonic(), self._fingerprints.read_bytes
         models: list[Model] = []
+        passed: tuple[str, ...] = ()
         try:
-            folders = [folder for folder in self._folders(beginnings) if str(folder) not in self._embedded]
+            found = [folder for folder in self._folders(beginnings) if str(folder) not in self._embedded]
+            folders = [folder for folder in found if self._judged is None or str(folder) in self._judged]
+            passed = tuple(map(str, set(found) - set(folders)))
             for number, folder in enumerate(folders):
                 self._progress(number, len(folders))
                 models += self._read(folder)
@@ -52,6 +58,7 @@ class Look:
             models=tuple(models),
             problems=tuple(self._problems),
             roots=tuple(map(str, beginnings)),
+            passed=passed,
             cancelled=cancelled,
             read_bytes=self._fingerprints.read_bytes - read_before,
             duration_s=time.monotonic() - began,

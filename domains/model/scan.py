@@ -1,6 +1,6 @@
 """The result of a scan for models, compared with the known models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,6 +47,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[ScanProblem, ...]
     roots: tuple[str, ...]
     """Folders at which it began: models outside of them were not looked for."""
+    passed: tuple[str, ...] = ()
+    """Model folders that were skipped, because a program may still be writing them."""
     cancelled: bool
     read_bytes: int
     duration_s: float
@@ -56,7 +58,7 @@ def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
     """Scanned models that were expected and not found, with the new state MISSING."""
     if found.cancelled:
         return {}
-    there = {model.folder for model in found.models}
+    there = {model.folder for model in found.models} | set(found.passed)
     why = {problem.path: problem.message for problem in found.problems}
     return {
         name: msgspec.structs.replace(
@@ -67,6 +69,18 @@ def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
         and model.folder not in there
         and any(Path(model.folder).is_relative_to(root) for root in found.roots)
     }
+
+
+def not_taken(before: Sequence[ScanProblem], found: Found) -> tuple[ScanProblem, ...]:
+    """Problems of folders that are not models: those of `before` outside of this scan's roots, and the new ones.
+
+    A model with damaged files is not among them: the catalogue has it, with its problem.
+    """
+    models = {model.folder for model in found.models}
+    elsewhere = [one for one in before if not any(Path(one.path).is_relative_to(root) for root in found.roots)]
+    kept = before if found.cancelled else elsewhere
+    new = [one for one in found.problems if one.path not in models and one not in kept]
+    return (*kept, *new)[:MAX_PROBLEMS]
 
 
 def compare(known: Mapping[str, Model], found: Found) -> ScanReport:

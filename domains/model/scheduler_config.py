@@ -14,6 +14,8 @@ FILE = "scheduler/scheduler_config.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 """Allowed prediction types of a denoiser."""
 _MAX_TRAIN_STEPS = 100_000
+_TRAIN_STEPS = 1000
+"""Where the config does not say: the default of all schedulers of diffusers."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,11 +31,16 @@ def fault_in(config: Mapping[str, Any]) -> Fault | None:
         if name in _OPTIONS and not _OPTIONS[name][0](value):
             message = f"{FILE} has {name}={_shown(value)}; {name} is {_OPTIONS[name][1]}"
             return Fault(field=name, message=message)
-    betas, steps = config.get("trained_betas"), config.get("num_train_timesteps", 1000)
+    betas, steps = config.get("trained_betas"), train_steps_of(config)
     if betas is not None and len(betas) != steps:
         message = f"{FILE} has {len(betas)} trained_betas for num_train_timesteps={steps}; there is one a step"
         return Fault(field="trained_betas", message=message)
     return None
+
+
+def train_steps_of(config: Mapping[str, Any]) -> int:
+    """Noise levels that the model was trained with, by a config without a fault."""
+    return config.get("num_train_timesteps", _TRAIN_STEPS)
 
 
 def _shown(value: object) -> str:

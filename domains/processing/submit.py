@@ -14,7 +14,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels, outdated
 from domains.model.model import Model
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
@@ -84,7 +84,9 @@ class Submissions:
         needed = {asset.model_id for asset in work.assets}
         on_devices: defaultdict[str, set[str]] = defaultdict(set)
         for one in self._loaded.list():
-            on_devices[one.device_id].add(one.model_id)
+            model = self._catalogue.find(one.model_id)
+            if model is None or not outdated(one, model.sha256):
+                on_devices[one.device_id].add(one.model_id)
         if not any(needed <= there for there in on_devices.values()):
             names = ", ".join(sorted(needed))
             message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
@@ -127,7 +129,7 @@ class Submissions:
         view = self._devices.get(work.device_id)
         self._devices.there(view.device.id)
         if not view.settings.enabled:
-            message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
+            message = f"device {view.device.id} is disabled; enable it with UpdateDevice for {view.device.id}"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
         return self._submit(work, options, asked, detached)

@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from server.cli.printing import duration_s, notice, seconds_text
+from server.cli.printing import bytes_text, duration_s, notice, seconds_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -127,9 +127,11 @@ def event_text(event: JobEvent) -> str:
 
 
 def count_text(progress: JobProgress) -> str:
-    """`denoising 7/20 steps`."""
+    """`denoising 7/20 steps`, `loading 2.9 MiB of 24.9 MiB`."""
     if not progress.total:
         return progress.stage
+    if progress.unit == "bytes":
+        return f"{progress.stage} {bytes_text(progress.completed)} of {bytes_text(progress.total)}"
     return f"{progress.stage} {progress.completed}/{progress.total} {progress.unit}"
 
 

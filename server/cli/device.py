@@ -10,6 +10,7 @@ from server.cli import device_work, ids
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.device_change import change, limits
 from server.cli.failure import explain_failure
+from server.cli.methods import in_commands
 from server.cli.printing import duration_s, emit, measured, notice, print_json, quantity, seconds_text, word
 from server.cli.tables import print_table
 
@@ -111,7 +112,7 @@ def _tell_health(report: DeviceHealthReport) -> None:
     emit(f"{report.device_id} is {verdict} (waited {waited}, took {took})", end="\n\n")
     print_table(("check", "verdict", "took", "found"), map(_check_row, report.checks), "No checks.")
     for recommendation in report.recommendations:
-        notice(f"→ {recommendation}")
+        notice(f"→ {in_commands(recommendation)}")
 
 
 def _check_row(check: DeviceHealthCheck) -> tuple[str, ...]:

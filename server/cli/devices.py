@@ -10,6 +10,7 @@ import typer
 from server.cli import ids
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.device_history import tell_history
+from server.cli.methods import in_commands
 from server.cli.printing import figure, measured, measured_bytes, minutes_ago, percent, print_json, word
 from server.cli.screen import IntervalOption, RoundsOption, WatchOption, rounds_of, show_rounds
 from server.cli.tables import print_reasons, print_table, table
@@ -54,7 +55,7 @@ def devices(
         by_id = {status.device_id: status for status in statuses}
     empty = "No devices; `deviceops status` tells what the server waits for."
     print_table(_HEADS, _rows(answer.devices, by_id), empty)
-    return print_reasons((one.id, one.state_reason) for one in answer.devices)
+    return print_reasons((one.id, in_commands(one.state_reason)) for one in answer.devices)
 
 
 def _histories(connection: Connection, device: str | None, minutes: float, lost: bool, json: bool) -> None:
@@ -127,4 +128,4 @@ def state_text(device: Device) -> str:
     from deviceops.device.v1 import device_pb2
 
     state = word(device_pb2.DeviceState.Name(device.state), "DEVICE_STATE_")
-    return f"{state}: {device.state_reason}" if device.state_reason else state
+    return f"{state}: {in_commands(device.state_reason)}" if device.state_reason else state

@@ -68,6 +68,7 @@ KINDS = (
     *("device.settings_changed", "device.state_changed"),
     *("job.state_changed", "loaded_model.loaded", "loaded_model.unloaded"),
     *("memory.budget_changed", "memory.pressure_changed", "memory.reclaimed"),
+    *("model.added", "model.changed", "model.missing"),
     *("node.joined", "node.left", "node.lost", "node.returned"),
     *("reservation.expired", "reservation.lost", "reservation.preempted"),
     *("system.draining", "system.started"),

@@ -6,6 +6,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from server.cli.methods import in_commands
+
 if TYPE_CHECKING:
     import grpc
     from google.rpc import error_details_pb2, status_pb2
@@ -94,10 +96,11 @@ def one_line(failure: error_pb2.Failure) -> str:
 
 
 def in_flags(text: str) -> str:
-    """The text with fields of the request (`force`) as the flags of the command at work (`--force`)."""
+    """The text with fields of the request (`force`) as the flags of the command at work (`--force`), and with methods as
+    the commands that call them."""
     flags = {name: flag for name, flag in _flags_at_work().items() if flag.startswith("--")}
     told = re.sub(r"`(\w+)`", lambda found: f"`{flags.get(found[1], found[1])}`", text)
-    return told.replace("set `--", "use `--")
+    return in_commands(told.replace("set `--", "use `--"))
 
 
 def _flags_at_work() -> dict[str, str]:

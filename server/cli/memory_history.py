@@ -8,6 +8,7 @@ import typer
 
 from server.cli import ids
 from server.cli.connection import AddressOption, JsonOption, connect
+from server.cli.methods import in_commands
 from server.cli.printing import (
     bytes_text,
     duration_s,
@@ -58,7 +59,7 @@ def _tell(told: MemoryHistory) -> None:
         print_table(heads, map(_suspect_row, told.leak_suspects), "")
     for one in told.recommendations:
         freed = f" (frees {bytes_text(one.expected_freed_bytes)})" if one.HasField("expected_freed_bytes") else ""
-        emit(f"→ {one.action}{freed}: {one.reason}")
+        emit(f"→ {in_commands(one.action)}{freed}: {one.reason}")
     return None
 
 

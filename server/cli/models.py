@@ -8,13 +8,14 @@ import typer
 
 from server.cli import model_load
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
-from server.cli.failure import explain_failure, one_line
+from server.cli.failure import one_line
 from server.cli.groups import lists_only
 from server.cli.job_call import last_of
 from server.cli.printing import bytes_text, notice, print_json, word
 from server.cli.tables import print_reasons, print_table
 
 if TYPE_CHECKING:
+    from deviceops.model.v1.loaded_model_pb2 import LoadedModel
     from deviceops.model.v1.model_pb2 import Model
     from deviceops.model.v1.model_service_pb2 import ListModelsResponse
     from deviceops.model.v1.model_work_pb2 import ModelScanReport
@@ -41,12 +42,26 @@ def models(
         if scan:
             _tell_scan(_scan(connection))
         answer = _list(connection)
+        outdated = [] if json else _outdated(connection)
     if json:
         return print_json(answer)
     heads = ("model", "family", "kind", "state", "size", "native size", "loaded")
     print_table(heads, map(_row, answer.models), "No models.")
     problems = ((one.id, one_line(one.problem)) for one in answer.models if one.HasField("problem"))
-    return print_reasons(problems)
+    not_taken = ((failure.path, one_line(failure.failure)) for failure in answer.failures)
+    return print_reasons((*problems, *not_taken, *((one.id, _outdated_text(one)) for one in outdated)))
+
+
+def _outdated(connection: Connection) -> list[LoadedModel]:
+    from deviceops.model.v1 import model_service_pb2
+
+    answer = connection.model.ListLoadedModels(model_service_pb2.ListLoadedModelsRequest())
+    return [one for one in answer.loaded_models if one.outdated]
+
+
+def _outdated_text(one: LoadedModel) -> str:
+    load = f"deviceops models load {one.model_id} --device {one.device_id}"
+    return f"outdated: the model's files have changed since; `{load}`, or its next job, replaces it"
 
 
 def _scan(connection: Connection) -> ModelScanReport:
@@ -64,8 +79,6 @@ def _tell_scan(report: ModelScanReport) -> None:
         (report.unchanged_count, "unchanged"),
     )
     notice("Scan: " + ", ".join(f"{count} {what}" for count, what in counts) + ".")
-    for failure in report.failures:
-        notice(f"  {failure.path}: {explain_failure(failure.failure)}")
 
 
 def _list(connection: Connection) -> ListModelsResponse:
@@ -76,6 +89,7 @@ def _list(connection: Connection) -> ListModelsResponse:
         request = model_service_pb2.ListModelsRequest(page_size=_LARGEST_PAGE, page_token=token)
         page = connection.model.ListModels(request)
         answer.models.extend(page.models)
+        answer.failures.extend(page.failures)
         answer.total_count, token = page.total_count, page.next_page_token
         if not token:
             return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from domains.amounts import bytes_told
 from server.cli.failure import CliError
 from server.cli.streams import loss
 
@@ -74,14 +75,7 @@ def word(enum_name: str, prefix: str) -> str:
 
 def bytes_text(count: int | None) -> str:
     """`1.5 GiB`; None (cannot be measured) is `–`."""
-    if count is None:
-        return "–"
-    size, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(size) < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    return "–" if count is None else bytes_told(count)
 
 
 def figure(value: float | None, unit: str = "") -> str:

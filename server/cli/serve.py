@@ -36,6 +36,9 @@ def serve(
         list[Path] | None,
         typer.Option("--model-root", help="Folder to look for models in; may be repeated. The demo model needs none."),
     ] = None,
+    model_poll_s: Annotated[
+        float | None, typer.Option(help="Seconds between two looks for changed models; 0: none. [default: 2]")
+    ] = None,
     default_model: Annotated[str | None, typer.Option(help="Model of requests that name none.")] = None,
     devices: Annotated[
         list[str] | None,

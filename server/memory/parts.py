@@ -121,7 +121,7 @@ class MemoryParts:
             return
         view = self._parts.devices.there(device_id)
         if not view.settings.enabled:
-            message = f"device {view.device.id} is disabled; enable it with UpdateDevice"
+            message = f"device {view.device.id} is disabled; enable it with UpdateDevice for {view.device.id}"
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
 
     def usable_bytes(self, device_id: str) -> int | None:

@@ -10,7 +10,7 @@ from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
-from domains.model.scan import ScanReport
+from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
 from server import convert
 from server.inference.generation_messages import to_execution
@@ -99,10 +99,11 @@ def _component(component: Component) -> model_pb2.ModelComponent:
     )
 
 
-def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_pb2.LoadedModel:
+def to_loaded(
+    loaded: LoadedModel, job_ids: Sequence[str] = (), *, outdated: bool = False
+) -> loaded_model_pb2.LoadedModel:
     """A model on a device."""
     on_host = loaded.device_id == "cpu"
-    total = sum(component.bytes for component in loaded.components)
     message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
@@ -113,12 +114,13 @@ def to_loaded(loaded: LoadedModel, job_ids: Sequence[str] = ()) -> loaded_model_
         execution=to_execution({component.id: component.precision for component in loaded.components}),
         tier=loaded_model_pb2.MODEL_TIER_DEVICE,
         pinned=loaded.pinned,
-        device_bytes=None if on_host else total,
-        host_bytes=total if on_host else 0,
+        device_bytes=None if on_host else loaded.size_bytes,
+        host_bytes=loaded.size_bytes if on_host else 0,
         load_time=convert.to_time(loaded.load_time_s),
     )
     message.etag = _etag(message)
-    # Use is no change.
+    # Use is no change of it, nor is a change of the files.
+    message.outdated = outdated
     message.active_job_ids.extend(job_ids)
     message.last_use_time.CopyFrom(convert.to_time(loaded.last_use_time_s))
     return message
@@ -150,11 +152,16 @@ def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
         read_bytes=report.read_bytes,
         duration=convert.to_duration(report.duration_s),
         roots=report.roots[: limits.ROOTS],
-        failures=[
-            model_work_pb2.ModelScanFailure(
-                path=problem.path,
-                failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
-            )
-            for problem in report.problems[: limits.SCAN_FAILURES]
-        ],
+        failures=to_scan_failures(report.problems),
     )
+
+
+def to_scan_failures(problems: Sequence[ScanProblem]) -> list[model_work_pb2.ModelScanFailure]:
+    """What could not be taken as a model."""
+    return [
+        model_work_pb2.ModelScanFailure(
+            path=problem.path,
+            failure=convert.to_failure(Failure(reason=problem.reason, message=problem.message), 0.0, Domain.MODEL),
+        )
+        for problem in problems[: limits.SCAN_FAILURES]
+    ]

@@ -9,7 +9,7 @@ from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, m
 from domains import limits
 from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels, outdated
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.memory.model_use import users_of
@@ -18,7 +18,7 @@ from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert, paging
 from server.heartbeat import Followed
-from server.model.messages import to_loaded, to_model
+from server.model.messages import to_loaded, to_model, to_scan_failures
 from server.processing.watch import submit_and_follow
 from server.unserved import Served, check_served
 
@@ -56,6 +56,7 @@ class ModelServicer:
             models=models,
             next_page_token=following,
             total_count=len(chosen),
+            failures=[] if begin else to_scan_failures(self._catalogue.not_taken),
         )
 
     async def GetModel(
@@ -122,14 +123,14 @@ class ModelServicer:
                 return self._loaded.list()
             case None:
                 raise InvalidRequest(
-                    [Violation(field="target", message="says nothing to unload; set one of its fields")]
+                    [Violation(field="target", message="is not set; set loaded_model_id, model_id, device_id or all")]
                 )
 
     async def ListLoadedModels(
         self, request: model_service_pb2.ListLoadedModelsRequest, context: Context
     ) -> model_service_pb2.ListLoadedModelsResponse:
         """What is on the devices."""
-        every = [to_loaded(one, self._users(one)) for one in self._loaded.list()]
+        every = [self._loaded_message(one) for one in self._loaded.list()]
         chosen = [one for one in every if _accepts_loaded(request.filter, one)]
         return model_service_pb2.ListLoadedModelsResponse(loaded_models=chosen)
 
@@ -138,11 +139,13 @@ class ModelServicer:
     ) -> model_service_pb2.GetLoadedModelResponse:
         """One of them."""
         loaded = self._loaded.get(request.loaded_model_id)
-        return model_service_pb2.GetLoadedModelResponse(loaded_model=to_loaded(loaded, self._users(loaded)))
+        return model_service_pb2.GetLoadedModelResponse(loaded_model=self._loaded_message(loaded))
 
-    def _users(self, loaded: LoadedModel) -> list[str]:
-        """Jobs that run on it now."""
-        return [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
+    def _loaded_message(self, loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
+        """With the jobs that run on it now, and whether its files have changed since."""
+        users = [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
+        model = self._catalogue.find(loaded.model_id)
+        return to_loaded(loaded, users, outdated=model is not None and outdated(loaded, model.sha256))
 
 
 _SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}

@@ -1,5 +1,6 @@
 """Writes the changes of jobs, loaded models, memory and blobs to the event log; devices write their own."""
 
+from domains.amounts import bytes_told
 from domains.device.devices import Devices, device_lost
 from domains.events import EventDomain, EventLog, Severity
 from domains.failure import Failure
@@ -13,7 +14,10 @@ from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import Reservation, ReservationState
 from domains.memory.pools.reservations import Reservations
 from domains.memory.pools.state import Upkeep
+from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.model import ModelState
+from domains.model.scan import ScanReport
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import JobState
@@ -36,6 +40,7 @@ class Announcer:
         reservations: Reservations,
         reclaiming: Reclaiming,
         blobs: BlobStore,
+        catalogue: Catalogue,
     ) -> None:
         self._events = events
         self._devices = devices
@@ -48,7 +53,9 @@ class Announcer:
         """By pool: the event of the last rise of its pressure."""
         self._budgets: dict[str, int] = {}
         """By pool: the event of the last change of its budget."""
+        self._catalogue = catalogue
         jobs.listeners.append(self._job)
+        catalogue.listeners.append(self._scanned)
         loaded.listeners.append(self._model)
         pools.on_pressure.append(self._pressure)
         pools.on_budget.append(self._budget)
@@ -98,6 +105,13 @@ class Announcer:
         cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
 
+    def _scanned(self, report: ScanReport) -> None:
+        for kind, ids in (("added", report.added), ("changed", report.changed), ("missing", report.missing)):
+            for model_id in ids:
+                model = self._catalogue.get(model_id)
+                severity = Severity.INFO if model.state is ModelState.AVAILABLE else Severity.WARNING
+                self._events.tell(EventDomain.MODEL, f"model.{kind}", model_id, model.problem, severity=severity)
+
     def _reclaimed(self, report: ReclaimReport) -> None:
         steps = ", ".join(f"{step.action} {step.owner.id}".strip() for step in report.steps)
         after = report.after or report.before
@@ -111,14 +125,14 @@ class Announcer:
             EventDomain.MEMORY,
             f"reservation.{reservation.state}",
             reservation.id,
-            f"{reservation.size_bytes} bytes of pool {reservation.pool_id} that were not used",
+            f"{bytes_told(reservation.size_bytes)} of pool {reservation.pool_id} that were not used",
             severity=Severity.INFO if reservation.state is ReservationState.EXPIRED else Severity.WARNING,
             cause=cause,
             failure=Failure.of(device_lost(reservation.pool_id)) if lost else None,
         )
 
     def _blob_expired(self, blob: Blob) -> None:
-        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{blob.size_bytes} bytes in {blob.tier}")
+        self._events.tell(EventDomain.MEMORY, "blob.expired", blob.id, f"{bytes_told(blob.size_bytes)} in {blob.tier}")
 
     def _blob_spoilt(self, blob: Blob) -> None:
         self._events.tell(
@@ -144,8 +158,8 @@ class Announcer:
 
     def _budget(self, pool_id: str) -> None:
         budget = self._pools.get(pool_id).budget
-        limit = "no limit" if budget.limit_bytes is None else f"at most {budget.limit_bytes} bytes"
-        message = f"{limit}, {budget.headroom_bytes} bytes stay free"
+        limit = "no limit" if budget.limit_bytes is None else f"at most {bytes_told(budget.limit_bytes)}"
+        message = f"{limit}, {bytes_told(budget.headroom_bytes)} stay free"
         view = self._view(pool_id)
         self._budgets[pool_id] = self._events.tell(
             EventDomain.MEMORY, "memory.budget_changed", pool_id, message, snapshot=view

@@ -112,7 +112,10 @@ def _name(field: Field) -> str:
 
 
 def answer_bytes(rpc: Rpc) -> int:
-    """The largest answer of a method; a page of a list is cut, unless one item alone is larger."""
+    """The largest answer of a method; a page of a list is cut, unless one item alone is larger.
+
+    What a page holds beside its list says how much that is at most.
+    """
     file, message = _known()[rpc.method.output_type]
     paged = any(field.name == "next_page_token" for field in message.field)
     narrowed = bounds.NARROWED.get(f"{rpc.service.name}.{rpc.method.name}", "").split()
@@ -122,7 +125,7 @@ def answer_bytes(rpc: Rpc) -> int:
     for field in message.field:
         one = Field(file, message, field)
         listed = field.label == P.LABEL_REPEATED and field.type == P.TYPE_MESSAGE
-        if paged and listed:
+        if paged and listed and not bounds.said_entries(comment_of(one)):
             total += max(limits.PAGE_BYTES, value_bytes(one))
         else:
             total += value_bytes(one) if field.name in narrowed else field_bytes(one)

@@ -10,6 +10,8 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk
 from domains.memory.pools.reservations import Reservations
+from domains.model.catalogue import Catalogue
+from domains.model.roots import Roots
 from domains.processing.jobs.event import Interrupted, Started
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import LoadWork
@@ -26,7 +28,8 @@ class Told:
         self.reservations = Reservations(self.pools)
         reclaiming = Reclaiming(self.pools, ScriptedReclaimer(source))
         blobs = BlobStore(floor.database, folder / "blobs")
-        parts = (floor.devices, floor.jobs, floor.loaded, self.pools, self.reservations, reclaiming, blobs)
+        catalogue = Catalogue(floor.database, Roots(()), "emoji-sd")
+        parts = (floor.devices, floor.jobs, floor.loaded, self.pools, self.reservations, reclaiming, blobs, catalogue)
         self.announcer = Announcer(floor.log, *parts)
         floor.draining.begin()
         for name in ("sim-0", "sim-1"):

@@ -37,7 +37,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("heartbeat")
     roots = folder / "models"
     big_model(roots)
-    flags = ("--heartbeat-s", str(HEARTBEAT_S), "--model-root", str(roots))
+    flags = ("--heartbeat-s", str(HEARTBEAT_S), "--model-root", str(roots), "--model-poll-s", "0")
     with simulated(folder, sim(0, "", _HANGS), flags=flags) as (server, _, _):
         hanging = [asking.submit(server, picture(seed=seed)) for seed in range(2)]
         for job_id in hanging:

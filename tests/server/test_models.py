@@ -114,7 +114,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[RunningServer]:
-    with running_server("--device", "cpu", "--model-root", str(root)) as running:
+    with running_server("--device", "cpu", "--model-root", str(root), "--model-poll-s", "0") as running:
         yield running
 
 
@@ -320,6 +320,7 @@ def test_a_model_in_use_is_not_taken_away(server: RunningServer) -> None:
 def test_unloading_refuses_what_it_does_not_serve(server: RunningServer) -> None:
     nothing = asking.refused(lambda: server.model.UnloadModel(model_service_pb2.UnloadModelRequest()))
     assert nothing.fields == ["target"]
+    assert "set loaded_model_id, model_id, device_id or all" in nothing.message
     slowly = model_service_pb2.UnloadModelRequest(all=EVERYTHING, drain_timeout=Duration(seconds=1))
     assert asking.refused(lambda: server.model.UnloadModel(slowly)).fields == ["drain_timeout"]
 
@@ -354,16 +355,28 @@ def test_a_loaded_model_whose_files_changed_is_replaced_by_a_load(server: Runnin
     folder = root / "changing"
     shutil.copytree(root / "good", folder)
     scanned(server)
-    load(server, "changing")
+    pinned = model_work_pb2.ModelLoad(model_id="changing", pinned=True)
+    asking.journal_of(server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=pinned)))
+    old = loaded(server)["changing@cpu"]
     before = models(server)["changing"].sha256
+    assert (old.model_sha256, old.outdated) == (before, False)
     data = bytearray((folder / VAE).read_bytes())
     data[-1] ^= 1
     rewrite(folder, bytes(data))
     assert list(scanned(server)[-1].report.changed_model_ids) == ["changing"]
     assert models(server)["changing"].sha256 != before
-    assert kind(load(server, "changing")[-1]) == "succeeded"
+    held = loaded(server)["changing@cpu"]
+    assert (held.model_sha256, held.outdated, held.etag) == (before, True, old.etag)
     asked = picture()
     asked.model_id = "changing"
+    asked.require_loaded_model = True
+    assert asking.refused(lambda: asking.submit(server, asked)).reason == "MODEL_NOT_LOADED"
+    updates = load(server, "changing")
+    assert kind(updates[-1]) == "succeeded"
+    assert "loading" in [update.event.stage_started.stage for update in updates]
+    new = loaded(server)["changing@cpu"]
+    assert (new.model_sha256, new.outdated, new.pinned) == (models(server)["changing"].sha256, False, True)
+    assert new.load_time.ToNanoseconds() > old.load_time.ToNanoseconds()
     result = asking.watch(server, asking.submit(server, asked))[-1].generation_result
     assert [used.sha256 for used in result.resolved.used_models] == [models(server)["changing"].sha256]
 
@@ -382,3 +395,19 @@ def test_weights_that_changed_after_the_scan_make_no_picture(server: RunningServ
     assert "scan again" in failed.message
     scanned(server)
     assert kind(asking.watch(server, asking.submit(server, asked))[-1]) == "succeeded"
+
+
+def test_a_replacement_that_fails_leaves_no_loaded_model_in_the_list(server: RunningServer, root: Path) -> None:
+    folder = root / "replaced-in-vain"
+    shutil.copytree(root / "good", folder)
+    scanned(server)
+    load(server, "replaced-in-vain")
+    data = bytearray((folder / VAE).read_bytes())
+    data[-1] ^= 1
+    rewrite(folder, bytes(data))
+    scanned(server)
+    assert loaded(server)["replaced-in-vain@cpu"].outdated
+    data[-1] ^= 2
+    rewrite(folder, bytes(data))
+    assert kind(load(server, "replaced-in-vain")[-1]) == "failed"
+    assert "replaced-in-vain@cpu" not in loaded(server)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from domains.amounts import bytes_told, compared
 from domains.device.health import HealthCheck, HealthDepth, Verdict
 from domains.device.on_device import canary
 from domains.device.on_device.free_memory import wait_for
@@ -102,10 +103,10 @@ def allocate(trial: Trial, need_bytes: int | None = None) -> CheckResult:
         translated = translate(error, trial.device, "allocating")
         if translated.reason not in _FULL_ONES:
             raise
-        message = f"needed {need} bytes; {available} are available"
+        message = "needed {}; {} are available".format(*compared(need, available))
         raise ResourceExhausted(message, translated.reason, needed_bytes=need, available_bytes=available) from error
     del piece
-    message = f"took and wrote {need} bytes; {available} were available"
+    message = f"took and wrote {bytes_told(need)}; {bytes_told(available)} were available"
     return CheckResult(
         verdict=Verdict.HEALTHY,
         message=message,
@@ -132,7 +133,7 @@ def copy(trial: Trial) -> CheckResult:
     )
     differs = received != sent
     if not bool(differs.any()):
-        message = f"{sent.numel()} bytes came back as they were sent"
+        message = f"{bytes_told(sent.numel())} came back as they were sent"
         return CheckResult(verdict=Verdict.HEALTHY, message=message, measurements=measurements)
     place = int(differs.to(torch.uint8).argmax())
     message = (

@@ -5,6 +5,7 @@ import time
 import torch
 from torch import Tensor
 
+from domains.amounts import bytes_told, compared
 from domains.device.health import Verdict
 from domains.device.on_device.free_memory import give_back, wait_for
 from domains.device.on_device.trial import CheckResult, Trial, rate, seconds, size
@@ -42,7 +43,8 @@ def memory_patterns(trial: Trial, limit_bytes: int | None = None) -> CheckResult
     measurements = (size("tested_bytes", tried), size("free_bytes", free), seconds("patterns", took))
     if wrong:
         return CheckResult(verdict=Verdict.UNHEALTHY, message=wrong, measurements=measurements)
-    message = f"{tried} of {free} free bytes held each of {len(_PATTERNS) + 1} patterns, as expected"
+    held = f"{bytes_told(tried)} of {bytes_told(free)} that were free"
+    message = f"{held} held each of {len(_PATTERNS) + 1} patterns, as expected"
     return CheckResult(
         verdict=Verdict.HEALTHY, message=message, measurements=(*measurements, rate("pattern_traffic", moved, took))
     )
@@ -67,7 +69,7 @@ def _take(trial: Trial, wanted_bytes: int) -> list[Tensor]:
             pieces.append(torch.empty(words, dtype=torch.int64, device=trial.device))
         except torch.cuda.OutOfMemoryError as error:
             if not pieces:
-                message = f"needed {words * _WORD_BYTES} bytes; {trial.free_bytes()} are available"
+                message = "needed {}; {} are available".format(*compared(words * _WORD_BYTES, trial.free_bytes()))
                 raise ResourceExhausted(message, ErrorReason.DEVICE_OUT_OF_MEMORY) from error
             # Leaves room for the comparison.
             pieces.pop()

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 import torch
 
+from domains.amounts import bytes_told
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
 
 _log = structlog.get_logger()
@@ -62,8 +63,8 @@ def needed_bytes(text: str) -> int | None:
 
 def _device_full(device: torch.device, doing: str, needed: int | None) -> ResourceExhausted:
     free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else (None, None)
-    wish = "" if needed is None else f", needed {needed} bytes"
-    room = "" if free is None else f" ({free} of {total} bytes free{wish})"
+    wish = "" if needed is None else f", needed {bytes_told(needed)}"
+    room = "" if free is None or total is None else f" ({bytes_told(free)} of {bytes_told(total)} free{wish})"
     message = (
         f"{device} ran out of memory while {doing}{room}; ask for a smaller or for fewer pictures, or unload a model"
     )

@@ -116,6 +116,9 @@ def _finite(text: str) -> float:
 
 def _plain(what: str) -> str:
     """Words of msgspec's message after a field's name."""
+    if "matching regex" in what:
+        # The id is the only text with a pattern.
+        return "must be sim-0 … sim-9999"
     return re.sub(r"^Expected ", "must be ", re.sub(r"^Object ", "", what)).replace("`", "")
 
 

@@ -7,7 +7,7 @@ enqueues kernels and waits for nothing.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -18,13 +18,11 @@ from torch import Tensor
 
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.on_device.unipc import UniPC
-from domains.inference.samplers import SAMPLERS
+from domains.inference.samplers import SAMPLERS, steps_refusal
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
-from domains.model.scheduler_config import FILE, fault_in
+from domains.model.scheduler_config import FILE, fault_in, train_steps_of
 
 _TRIED_STEPS = 4
-_TRAINED_STEPS = 1000
-"""Where the config names none: the default of all schedulers of diffusers."""
 _SPACINGS: tuple[Mapping[str, object], ...] = (
     {},
     {"timestep_spacing": "trailing", "steps_offset": 0},
@@ -181,7 +179,7 @@ def _spaced(solver: _Solver, sampler: str, config: Mapping[str, object], sigma_s
     level, leaves the trained steps or gives another number of steps (diffusers' do, for numbers near that of training)."""
     if fault := fault_in(config):
         raise FailedPrecondition(fault.message, ErrorReason.MODEL_INCOMPATIBLE, file=FILE, field=fault.field)
-    trained = cast(int, config.get("num_train_timesteps", _TRAINED_STEPS))
+    trained = train_steps_of(config)
     if config.get("thresholding") and sampler == "unipc":
         message = "unipc cannot threshold, which the model's scheduler_config.json asks for; take another sampler"
         violation = Violation(field="generation.sampling.sampler", message=message)
@@ -196,9 +194,7 @@ def _spaced(solver: _Solver, sampler: str, config: Mapping[str, object], sigma_s
             continue
         if len(scheduler.timesteps) == steps and _walkable(scheduler, sampler, trained):
             return scheduler
-    message = f"{sampler} walks at most {trained} steps with this model; {steps} would repeat a noise level"
-    violation = Violation(field="generation.sampling.steps", message=message, allowed=f"1..{trained}")
-    raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
+    raise steps_refusal(sampler, steps, trained)
 
 
 def _walkable(scheduler: Any, sampler: str, trained: int) -> bool:

@@ -67,10 +67,14 @@ class StepLoop:
         Raises LoadCancelled and the errors of `domains.model.on_device.load`. Replaces a loaded model with other
         weights than `model` names. Raises ILLEGAL_STATE while a job uses those, or for a model in another precision.
         """
-        if self._models.outdated(model):
+        if self.outdated(model):
             # The files have changed: jobs of the new files cannot use the loaded weights.
             self.unload(model.id)
         return self._models.load(model, precision, progress, cancelled)
+
+    def outdated(self, model: Model) -> bool:
+        """Whether the model is loaded with other weights than `model` names."""
+        return self._models.outdated(model)
 
     def unload(self, model_id: str) -> int | None:
         """Drop a model; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from domains.amounts import compared
 from domains.descriptors import OPEN_FLAGS, read_at, take_room, write_at
 from domains.errors import DataLoss, ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob, BlobOrigin
@@ -106,8 +107,9 @@ def file_name(blob: Blob) -> str:
 
 
 def _no_room(folder: Path, needed: int, available: int) -> ResourceExhausted:
+    need, free = compared(needed, available)
     return ResourceExhausted(
-        f"{needed} bytes are needed and {available} are free under {folder}; free space there, then retry",
+        f"{need} are needed and {free} are free under {folder}; free space there, then retry",
         ErrorReason.STORAGE_FULL,
         needed_bytes=needed,
         available_bytes=available,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from domains.amounts import compared
 from domains.device.cgroup import host_memory
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob
@@ -100,8 +101,9 @@ def address_of(memory: mmap.mmap | memoryview) -> int:
 
 
 def _no_room(needed: int, available: int) -> ResourceExhausted:
+    need, there = compared(needed, available)
     return ResourceExhausted(
-        f"{needed} bytes of host memory are needed and {available} are available; delete blobs or use the tier DISK",
+        f"{need} of host memory are needed and {there} are available; delete blobs or use the tier DISK",
         ErrorReason.HOST_OUT_OF_MEMORY,
         needed_bytes=needed,
         available_bytes=available,

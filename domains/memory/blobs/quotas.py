@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from domains.amounts import bytes_told
 from domains.errors import ErrorReason, NotFound, ResourceExhausted
 from domains.memory.blobs.blob import Blob, BlobSpec
 from domains.memory.blobs.rows import BlobRows
@@ -72,7 +73,8 @@ class Quotas:
         held = rows.client_bytes + sum(self._coming.values())
         if limits.max_bytes is not None and held + size_bytes > limits.max_bytes:
             message = (
-                f"{size_bytes} bytes more than the {held} there are would be over {limits.max_bytes}; delete blobs"
+                f"{bytes_told(size_bytes)} more than the {bytes_told(held)} there are would be over "
+                f"{bytes_told(limits.max_bytes)}; delete blobs"
             )
             raise ResourceExhausted(
                 message,

@@ -8,6 +8,7 @@ import hashlib
 import psutil
 import torch
 
+from domains.amounts import bytes_told, compared
 from domains.device.on_device.free_memory import free_bytes, wait_for
 from domains.device.on_device.torch_errors import translate
 from domains.errors import (
@@ -70,14 +71,15 @@ class DeviceBlobs:
                 return torch.empty(size, dtype=torch.uint8, pin_memory=True)
             return torch.empty(size, dtype=torch.uint8, device=self.device)
         except (RuntimeError, MemoryError) as error:
-            told = translate(error, self.device, f"taking {size} bytes for a blob")
+            told = translate(error, self.device, f"taking {bytes_told(size)} for a blob")
             raise self._no_room(tier, size, room) if told.reason in _OUT_OF_MEMORY else told from error
 
     def _no_room(self, tier: BlobTier, needed: int, available: int) -> ResourceExhausted:
         pinned = tier is BlobTier.PINNED_HOST
         where = "page-locked host memory" if pinned else f"the memory of {self.device}"
+        need, there = compared(needed, available)
         return ResourceExhausted(
-            f"{needed} bytes of {where} are needed and {available} are available; delete blobs or unload a model",
+            f"{need} of {where} are needed and {there} are available; delete blobs or unload a model",
             ErrorReason.HOST_OUT_OF_MEMORY if pinned else ErrorReason.DEVICE_OUT_OF_MEMORY,
             needed_bytes=needed,
             available_bytes=available,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from domains.amounts import bytes_told
 from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.history import HistoryView
 from domains.memory.pools.leaks import LeakSuspect
@@ -37,7 +38,7 @@ def advice(view: PoolView, history: HistoryView, suspects: Sequence[LeakSuspect]
 def _leaking(suspects: Sequence[LeakSuspect]) -> Iterator[Recommendation]:
     for suspect in suspects:
         growth = (
-            f"grew by {suspect.growth_bytes_per_s:.0f} bytes/s for {suspect.growing_s:.0f} s while its work did not"
+            f"grew by {bytes_told(suspect.growth_bytes_per_s)}/s for {suspect.growing_s:.0f} s while its work did not"
         )
         yield Recommendation(
             action=_against(suspect.owner),
@@ -75,19 +76,19 @@ def _scarce(view: PoolView) -> Iterator[Recommendation]:
     if cached > MUCH * total:
         yield Recommendation(
             action="Empty the caches with ReclaimMemory, level CACHES.",
-            reason=f"{cached} of {total} bytes are kept by caches while room is short",
+            reason=f"{bytes_told(cached)} of {bytes_told(total)} are kept by caches while room is short",
             expected_freed_bytes=cached,
         )
     if idle:
         yield Recommendation(
             action="Unload idle models with ReclaimMemory, level IDLE.",
-            reason=f"idle models hold {idle} bytes while room is short",
+            reason=f"idle models hold {bytes_told(idle)} while room is short",
             expected_freed_bytes=idle,
         )
     if view.reserved_bytes > MUCH * total:
         yield Recommendation(
             action="Give back what is not needed with DeleteReservation.",
-            reason=f"{view.reserved_bytes} of {total} bytes are reserved and not in use",
+            reason=f"{bytes_told(view.reserved_bytes)} of {bytes_told(total)} are reserved and not in use",
         )
 
 

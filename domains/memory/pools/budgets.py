@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from domains.amounts import bytes_told
 from domains.errors import Aborted, ErrorReason, ResourceExhausted
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.pool import PoolView
@@ -135,8 +136,9 @@ class Budgets:
     @staticmethod
     def _refusal(pool_id: str, budget: MemoryBudget, impact: BudgetImpact) -> ResourceExhausted:
         stays = impact.excess_bytes - impact.reclaimable_bytes
+        limit = "" if budget.limit_bytes is None else f" of {bytes_told(budget.limit_bytes)}"
         return ResourceExhausted(
-            f"what must stay in memory pool {pool_id} is {stays} bytes more than the limit of {budget.limit_bytes}; "
+            f"what must stay in memory pool {pool_id} is {bytes_told(stays)} more than the limit{limit}; "
             "allow more, or end jobs and unload models first",
             ErrorReason.BUDGET_EXCEEDED,
             memory_pool_id=pool_id,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from domains.amounts import compared
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.budget import MemoryBudget
@@ -118,11 +119,11 @@ def no_room(
     remedy = "raise it with SetMemoryBudget, or ask for less" if what != "memory pool" else "free some or ask for less"
     never = room.ceiling_bytes is not None and need_bytes > room.ceiling_bytes
     ceiling = {} if room.ceiling_bytes is None else {"ceiling_bytes": room.ceiling_bytes}
-    text = f"{what} {source.pool_id} has {free} bytes left, {need_bytes} are needed; {remedy}"
-    if never:
-        text = (
-            f"{need_bytes} bytes can never fit into memory pool {source.pool_id} of {room.ceiling_bytes}; ask for less"
-        )
+    left, need = compared(free, need_bytes)
+    text = f"{what} {source.pool_id} has {left} left, {need} are needed; {remedy}"
+    if room.ceiling_bytes is not None and never:
+        need, all_of_it = compared(need_bytes, room.ceiling_bytes)
+        text = f"{need} can never fit into memory pool {source.pool_id} of {all_of_it}; ask for less"
     return ResourceExhausted(
         text,
         reason,

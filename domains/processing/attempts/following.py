@@ -8,7 +8,7 @@ from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
 from domains.inference.outcome import ImageReady, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.store import BlobStore
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel, LoadedModels, loaded_id
 from domains.processing.attempts.pictures import Pictures
 from domains.processing.attempts.progress_rate import ProgressRate
 from domains.processing.attempts.time_limits import TimeLimits
@@ -18,7 +18,15 @@ from domains.processing.jobs.kinds import DeviceWork, GenerateWork
 from domains.processing.jobs.kinds.entry import Told
 from domains.processing.jobs.left import Broken, Done, Halted
 from domains.processing.workers.stall_limit import stall_limit
-from domains.processing.workers.worker import Benchmarked, ModelLoaded, Order, Report, Worker, WorkerGone
+from domains.processing.workers.worker import (
+    Benchmarked,
+    ModelLoaded,
+    ModelUnloaded,
+    Order,
+    Report,
+    Worker,
+    WorkerGone,
+)
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
 
 
@@ -40,6 +48,8 @@ class Following:
         total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
         self._pictures = Pictures(job_id, total, jobs, blobs)
         self._loaded: LoadedModel | None = None
+        self._pin = work.pins
+        """Whether what it loads is pinned: because it asks for that, or because what it replaces was."""
         self._benchmark: BenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
@@ -69,7 +79,10 @@ class Following:
                 self._pictures.take(report)
             case ModelLoaded():
                 self._limits.loaded()
-                self._loaded = self._models.put(report.loaded, pin=self._work.pins)
+                self._loaded = self._models.put(report.loaded, pin=self._pin)
+            case ModelUnloaded():
+                replaced = self._models.remove(loaded_id(report.model_id, self._device_id))
+                self._pin = self._pin or (replaced is not None and replaced.pinned)
             case Benchmarked():
                 self._benchmark = report.report
             case RunFinished() | RunFailed() | RunStopped():

@@ -68,7 +68,7 @@ class DeviceCare:
         if report.verdict is Verdict.UNHEALTHY and view.condition.refusal is None:
             bad = next(check for check in report.checks if check.verdict is Verdict.UNHEALTHY)
             reason = bad.failure_reason or ErrorReason.DRIVER_ERROR
-            message = f"the check {bad.name!r} of {device_id} failed: {bad.message}"
+            message = f"health check `{bad.name}` failed on {device_id}: {bad.message}"
             self._devices.quarantine(device_id, InternalError(message, reason, device_id=device_id, check=bad.name))
             if bad.failure_reason is ErrorReason.DRIVER_ERROR:
                 # A driver error can corrupt the process, even if a later check passes.

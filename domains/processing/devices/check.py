@@ -66,7 +66,7 @@ class DeviceCheck:
             check_time_s=start_time_s,
             queue_s=self._queue_s,
             duration_s=total_s - self._queue_s,
-            recommendations=_advice(self._checks),
+            recommendations=_advice(self._view.device.id, self._checks),
         )
 
     async def _telemetry(self) -> HealthCheck:
@@ -126,13 +126,14 @@ def _failed(name: str, message: str, reason: ErrorReason) -> HealthCheck:
     return HealthCheck(name=name, verdict=Verdict.UNHEALTHY, message=message, failure_reason=reason)
 
 
-def _advice(checks: list[HealthCheck]) -> tuple[str, ...]:
+def _advice(device_id: str, checks: list[HealthCheck]) -> tuple[str, ...]:
     """Advice for people about what was found."""
     bad = {check.name for check in checks if check.verdict is Verdict.UNHEALTHY}
     slow = {check.name for check in checks if check.verdict is Verdict.DEGRADED}
     told: list[str] = []
     if bad & {"queue", "allocate", "copy", "compute"}:
-        told.append("ResetDevice with the level PROCESS; if it fails again, look at the driver's log and the hardware")
+        again = "if it fails again, look at the driver's log and the hardware"
+        told.append(f"restart its worker process with ResetDevice for {device_id}; {again}")
     if bad & {"verify", "memory_patterns"}:
         told.append("do not trust pictures made on it since the last passed check; test its memory and power supply")
     if slow:

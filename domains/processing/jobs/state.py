@@ -45,11 +45,29 @@ def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
     """Raise FAILED_PRECONDITION, which names the present state, for an illegal move."""
     if wanted not in NEXT[present]:
         raise FailedPrecondition(
-            f"job {job_id} is {present}; it cannot become {wanted}",
+            f"job {job_id} {_refusal(present, wanted)}",
             ErrorReason.ILLEGAL_STATE,
             job_id=job_id,
             state=present,
         )
+
+
+def _refusal(present: JobState, wanted: JobState) -> str:
+    if present.ended:
+        return f"has already ended ({_word(present)})"
+    return f"is {_word(present)} and cannot be {_ASKED.get(wanted, _word(wanted))}"
+
+
+_ASKED = {
+    JobState.CANCELLING: "cancelled",
+    JobState.RUNNING: "started",
+    JobState.QUEUED: "queued again",
+}
+"""What a caller asks for, by the state that it leads to."""
+
+
+def _word(state: JobState) -> str:
+    return state.replace("_", " ")
 
 
 AT_REST = frozenset({JobState.QUEUED, JobState.INTERRUPTED})

@@ -9,7 +9,7 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels, loaded_id
+from domains.model.loaded import LoadedModels, loaded_id, outdated
 from domains.processing.jobs.job import Job
 from domains.processing.memory.care import pool_of
 
@@ -118,11 +118,16 @@ class JobAdmission:
             return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 
     def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
-        """Ids on the device and weight file sizes in bytes of models that the job needs and the device does not hold.
-        The order is the same for all jobs, so that no two jobs wait for each other."""
-        there = {one.id for one in self._loaded.list()}
+        """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
+        the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
+        there = {one.id: one for one in self._loaded.list()}
         needed = {
-            loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id).size_bytes
-            for asset in job.work.assets
+            loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id) for asset in job.work.assets
         }
-        return sorted((name, size) for name, size in needed.items() if name not in there)
+        present = {name for name, model in needed.items() if name in there and not outdated(there[name], model.sha256)}
+        # An outdated model is unloaded before the load that replaces it.
+        sizes = {
+            name: max(0, model.size_bytes - (there[name].size_bytes if name in there else 0))
+            for name, model in needed.items()
+        }
+        return sorted((name, size) for name, size in sizes.items() if name not in present)

@@ -10,7 +10,7 @@ from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
-from domains.processing.workers.worker import ModelLoaded, Report
+from domains.processing.workers.worker import ModelLoaded, ModelUnloaded, Report
 from domains.progress import Progressed, Stage, StageStarted, StageTiming, Unit
 
 _REPORT_S = 0.1
@@ -41,10 +41,13 @@ class ModelLoads:
     ) -> tuple[OnDeviceModel, float]:
         """Load the model unless it is on the device; returns it and the time of loading in seconds.
 
+        A model that is there with other weights is unloaded first, which is reported: the load may fail.
         `hint` sends reports that may be dropped. `job_id`: the job whose receipt includes the loading (`on_receipt`).
         Raises as `StepLoop.load`.
         """
         begin = time.monotonic()
+        if self._steps.outdated(model):
+            send(ModelUnloaded(model_id=model.id, freed_bytes=self.unload(model.id)))
         was_there = model.id in self._loaded_at
         if not was_there:
             send(StageStarted(stage=Stage.LOADING))
@@ -99,4 +102,5 @@ class ModelLoads:
             ),
             load_time_s=self._loaded_at[loaded.model.id],
             last_use_time_s=time.time(),
+            model_sha256=loaded.model.sha256,
         )

@@ -199,3 +199,27 @@ def test_numbers_of_events_go_on_after_a_restart(world: World, tmp_path: Path) -
     again = EventLog(storage.open_database(tmp_path), tmp_path)
     assert again.journal.after(0)[-1].sequence == before
     assert again.tell(world.events()[0].domain, "x") > before
+
+
+def test_a_quarantine_names_the_failed_check_or_counts_the_errors(world: World) -> None:
+    device_id = world.ready()
+    for _ in range(QUARANTINE_AFTER):
+        world.devices.failed(device_id, FAULT)
+    counted = f"{QUARANTINE_AFTER} errors in a row, {QUARANTINE_AFTER} in 10 minutes; the last: the driver failed"
+    assert world.devices.get(device_id).state_reason == counted
+    world.devices.passed(device_id)
+    problem = InternalError(
+        "health check `copy` failed on gpu: 3 bytes changed", ErrorReason.DRIVER_ERROR, check="copy"
+    )
+    world.devices.quarantine(device_id, problem)
+    assert world.devices.get(device_id).state_reason == problem.message
+
+
+def test_a_disabled_device_says_whether_the_start_or_a_caller_left_it_out(world: World) -> None:
+    off = DeviceSettings(enabled=False)
+    world.devices.described("cuda:0", a_device(), DeviceReach(), ready=False, settings=off)
+    device_id = a_device().id
+    assert world.devices.get(device_id).state_reason == "not chosen with --device; UpdateDevice enables it"
+    world.devices.set_settings(device_id, DeviceSettings())
+    world.devices.set_settings(device_id, off)
+    assert world.devices.get(device_id).state_reason == "a caller has disabled it; UpdateDevice enables it"

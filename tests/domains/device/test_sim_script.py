@@ -253,3 +253,9 @@ def test_the_readme_shows_a_script_that_can_be_read() -> None:
     for script in scripts:
         assert tomllib.loads(script)
         parse_script(script.encode(), "README.md")
+
+
+@pytest.mark.parametrize("name", ["gpu-0", "sim-01", "sim-10000", "sim-"])
+def test_a_wrong_id_is_told_with_the_ids_there_are(name: str) -> None:
+    (violation,) = refusal(f'[[device]]\nid = "{name}"\n').violations
+    assert violation.message == "must be sim-0 … sim-9999"

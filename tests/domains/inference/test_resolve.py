@@ -71,3 +71,26 @@ def test_eta_is_refused_for_a_sampler_that_does_not_list_it(sampler: str, named:
         resolve(Generation(prompt="an owl", sampling=Sampling(sampler=sampler if named else "", eta=0.5)), model)
     assert told.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
     assert [one.field for one in told.value.violations] == ["generation.sampling.eta"]
+
+
+def test_the_steps_of_a_request_that_names_none_can_be_walked() -> None:
+    model = msgspec.structs.replace(a_model(64, 64), train_steps=10)
+    asked = Generation(prompt="an owl", sampling=Sampling(sampler="ddim"))
+    assert resolve(asked, model).steps == 10
+    assert resolve(asked, a_model(64, 64)).steps == SAMPLERS["ddim"].recommended_steps
+
+
+@pytest.mark.parametrize(
+    ("width_px", "message"),
+    [
+        (5, "5 is not within 64..4096"),
+        (65, "65 is no multiple of 8; 64 or 72 is"),
+        (4095, "4095 is no multiple of 8; 4088 or 4096 is"),
+    ],
+)
+def test_a_wrong_edge_is_told_with_all_that_is_allowed(width_px: int, message: str) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        resolve(Generation(prompt="an owl", width_px=width_px, height_px=64), a_model(64, 64))
+    (violation,) = told.value.violations
+    assert (violation.field, violation.message) == ("generation.width_px", message)
+    assert violation.allowed == "64..4096, a multiple of 8"

@@ -8,7 +8,7 @@ from domains.errors import DeviceOpsError, ErrorReason, Unavailable
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
-from domains.memory.pools.pool import PoolKind
+from domains.memory.pools.pool import PoolKind, Room, no_room
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.pressure import Pressure, PressureChange
 from domains.memory.pools.reclaiming import Reclaiming
@@ -255,3 +255,17 @@ async def test_eviction_makes_room_only_where_it_is_allowed_and_enough() -> None
     assert bench.reclaimer.calls == []
     granted = await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=450, allow_eviction=True))
     assert granted.evicted_ids == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("need_bytes", "told"),
+    [
+        (3 * 2**20, "memory pool sim-0 has 2.0 MiB left, 3.0 MiB are needed; free some or ask for less"),
+        (5 * 2**30, "5.0 GiB can never fit into memory pool sim-0 of 4.0 GiB; ask for less"),
+    ],
+)
+def test_a_refusal_tells_people_units_and_programs_exact_bytes(need_bytes: int, told: str) -> None:
+    room = Room(pool_bytes=2 * 2**20, budget_bytes=None, ceiling_bytes=4 * 2**30)
+    refusal = no_room(ScriptedPool(), room, 0, need_bytes)
+    assert refusal.message == told
+    assert refusal.facts["needed_bytes"] == str(need_bytes)

@@ -63,7 +63,12 @@ def test_the_demo_model_is_told_right(tmp_path: Path) -> None:
 def test_a_plain_folder_has_the_defaults_of_its_family(folder: Path) -> None:
     model = read(folder)
     assert (model.state, model.family, model.native_width_px) == (ModelState.AVAILABLE, "sd1", 512)
-    assert (model.prediction_type, model.default_sampler) == ("epsilon", "euler")
+    assert (model.prediction_type, model.default_sampler, model.train_steps) == ("epsilon", "euler", 1000)
+
+
+def test_the_steps_of_the_training_are_those_of_the_scheduler_config(folder: Path) -> None:
+    write_json(folder / "scheduler" / "scheduler_config.json", {**SCHEDULER, "num_train_timesteps": 30})
+    assert read(folder).train_steps == 30
 
 
 def test_a_scheduler_unlike_ours_gives_no_default_sampler(folder: Path) -> None:

@@ -50,4 +50,5 @@ def test_a_model_is_outdated_once_its_files_have_other_weights() -> None:
     known = msgspec.structs.replace(one("a", "cpu"), model_sha256="old")
     assert outdated(known, "new")
     assert not outdated(known, "old")
+    assert not outdated(known, ""), "no scan could read what its files hold now"
     assert not outdated(one("a", "cpu"), "new"), "its worker did not tell what it loaded"

@@ -5,11 +5,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from deviceops.common.v1 import job_event_pb2
 from deviceops.memory.v1 import memory_pool_pb2
+from server.cli.app import run
 from server.cli.bars import count_text, event_text
 from server.cli.following import Cursor
 from server.cli.generation_run import proof
 from server.cli.hints import hint
 from server.cli.memory import owner_rows
+from server.cli.methods import _COMMANDS, in_commands  # pyright: ignore[reportPrivateUsage]  # the table itself
 from server.cli.printing import bytes_text, seconds_text, word
 
 
@@ -49,6 +51,31 @@ def test_a_count_without_a_total_is_not_invented():
     assert count_text(job_event_pb2.JobProgress(stage="scanning", completed=3)) == "scanning"
     steps = job_event_pb2.JobProgress(stage="denoising", completed=7, total=20, unit="steps")
     assert count_text(steps) == "denoising 7/20 steps"
+
+
+def test_loaded_bytes_have_units():
+    loading = job_event_pb2.JobProgress(stage="loading", completed=3_033_984, total=26_073_134, unit="bytes")
+    assert count_text(loading) == "loading 2.9 MiB of 24.9 MiB"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("restart it with ResetDevice for sim-3; if", "restart it with `deviceops device reset sim-3`; if"),
+        ("Empty with ReclaimMemory, level CACHES.", "Empty with `deviceops memory reclaim --level caches`."),
+        ("UpdateDevice for gpu-1a2b.", "`deviceops device enable gpu-1a2b`."),
+        ("CancelJob ends it", "`deviceops cancel` ends it"),
+        ("a ResetDeviceRequest is no method", "a ResetDeviceRequest is no method"),
+    ],
+)
+def test_methods_that_the_server_names_are_told_as_commands(said: str, told: str):
+    assert in_commands(said) == told
+
+
+@pytest.mark.parametrize("command", _COMMANDS.values())
+def test_every_command_that_is_told_is_there(command: str, capsys: pytest.CaptureFixture[str]):
+    assert run([*command.split(), "--help"]) == 0
+    assert command.split()[-1] in capsys.readouterr().out
 
 
 def test_a_cursor_rests_on_events_that_a_restart_keeps():

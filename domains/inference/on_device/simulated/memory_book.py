@@ -2,6 +2,7 @@
 
 import msgspec
 
+from domains.amounts import compared
 from domains.device.simulated.script import SimDevice
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
@@ -53,8 +54,9 @@ class MemoryBook:
     def refusal(self, owner: str, needed: int, available: int) -> ResourceExhausted:
         """The error for missing memory; counts it."""
         self._refusals += 1
+        has, needs = compared(available, needed)
         return ResourceExhausted(
-            f"{self.device.id} has {available} of the {needed} bytes that {owner} needs; unload a model, or ask for less",
+            f"{self.device.id} has {has} of the {needs} that {owner} needs; unload a model, or ask for less",
             ErrorReason.DEVICE_OUT_OF_MEMORY,
             device_id=self.device.id,
             needed_bytes=needed,

@@ -42,7 +42,7 @@ namespace DeviceOps.Api.Model.V1 {
             "LmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRTb3VyY2VCDwoNX2RldmljZV9i",
             "eXRlc0INCgtfaG9zdF9ieXRlc0IPCg1fbWFwcGVkX2J5dGVzIkMKDExvYWRl",
             "ZFNvdXJjZRIPCgdibG9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAMS",
-            "DgoGaW5fdXNlGAMgASgIIt0GCgtMb2FkZWRNb2RlbBIKCgJpZBgBIAEoCRIQ",
+            "DgoGaW5fdXNlGAMgASgIIu8GCgtMb2FkZWRNb2RlbBIKCgJpZBgBIAEoCRIQ",
             "Cghtb2RlbF9pZBgCIAEoCRIUCgxtb2RlbF9zaGEyNTYYAyABKAkSEQoJZGV2",
             "aWNlX2lkGAQgASgJEjMKBXN0YXRlGAUgASgOMiQuZGV2aWNlb3BzLm1vZGVs",
             "LnYxLkxvYWRlZE1vZGVsU3RhdGUSNwoKY29tcG9uZW50cxgGIAMoCzIjLmRl",
@@ -60,27 +60,27 @@ namespace DeviceOps.Api.Model.V1 {
             "MS5EZWdyYWRhdGlvbhItCgdmYWlsdXJlGBMgASgLMhwuZGV2aWNlb3BzLmNv",
             "bW1vbi52MS5GYWlsdXJlEhIKCnNlc3Npb25faWQYFCABKAkSDAoEZXRhZxgV",
             "IAEoCRIOCgZyZXVzZWQYFiABKAgSKwoEdGllchgXIAEoDjIdLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Nb2RlbFRpZXJCDwoNX2RldmljZV9ieXRlc0INCgtfaG9z",
-            "dF9ieXRlc0IPCg1fbWFwcGVkX2J5dGVzKvcBChBMb2FkZWRNb2RlbFN0YXRl",
-            "EiIKHkxPQURFRF9NT0RFTF9TVEFURV9VTlNQRUNJRklFRBAAEh4KGkxPQURF",
-            "RF9NT0RFTF9TVEFURV9MT0FESU5HEAESHAoYTE9BREVEX01PREVMX1NUQVRF",
-            "X1JFQURZEAISIAocTE9BREVEX01PREVMX1NUQVRFX09GRkxPQURFRBADEh8K",
-            "G0xPQURFRF9NT0RFTF9TVEFURV9EUkFJTklORxAEEh8KG0xPQURFRF9NT0RF",
-            "TF9TVEFURV9VTkxPQURFRBAFEh0KGUxPQURFRF9NT0RFTF9TVEFURV9GQUlM",
-            "RUQQBirWAQoSQ29tcG9uZW50UmVzaWRlbmN5EiMKH0NPTVBPTkVOVF9SRVNJ",
-            "REVOQ1lfVU5TUEVDSUZJRUQQABIeChpDT01QT05FTlRfUkVTSURFTkNZX0RF",
-            "VklDRRABEhwKGENPTVBPTkVOVF9SRVNJREVOQ1lfSE9TVBACEh4KGkNPTVBP",
-            "TkVOVF9SRVNJREVOQ1lfTUFQUEVEEAMSHQoZQ09NUE9ORU5UX1JFU0lERU5D",
-            "WV9TUExJVBAEEh4KGkNPTVBPTkVOVF9SRVNJREVOQ1lfQUJTRU5UEAUqUwoJ",
-            "TW9kZWxUaWVyEhoKFk1PREVMX1RJRVJfVU5TUEVDSUZJRUQQABIVChFNT0RF",
-            "TF9USUVSX0RFVklDRRABEhMKD01PREVMX1RJRVJfSE9TVBACQhmqAhZEZXZp",
-            "Y2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
+            "cy5tb2RlbC52MS5Nb2RlbFRpZXISEAoIb3V0ZGF0ZWQYGCABKAhCDwoNX2Rl",
+            "dmljZV9ieXRlc0INCgtfaG9zdF9ieXRlc0IPCg1fbWFwcGVkX2J5dGVzKvcB",
+            "ChBMb2FkZWRNb2RlbFN0YXRlEiIKHkxPQURFRF9NT0RFTF9TVEFURV9VTlNQ",
+            "RUNJRklFRBAAEh4KGkxPQURFRF9NT0RFTF9TVEFURV9MT0FESU5HEAESHAoY",
+            "TE9BREVEX01PREVMX1NUQVRFX1JFQURZEAISIAocTE9BREVEX01PREVMX1NU",
+            "QVRFX09GRkxPQURFRBADEh8KG0xPQURFRF9NT0RFTF9TVEFURV9EUkFJTklO",
+            "RxAEEh8KG0xPQURFRF9NT0RFTF9TVEFURV9VTkxPQURFRBAFEh0KGUxPQURF",
+            "RF9NT0RFTF9TVEFURV9GQUlMRUQQBirWAQoSQ29tcG9uZW50UmVzaWRlbmN5",
+            "EiMKH0NPTVBPTkVOVF9SRVNJREVOQ1lfVU5TUEVDSUZJRUQQABIeChpDT01Q",
+            "T05FTlRfUkVTSURFTkNZX0RFVklDRRABEhwKGENPTVBPTkVOVF9SRVNJREVO",
+            "Q1lfSE9TVBACEh4KGkNPTVBPTkVOVF9SRVNJREVOQ1lfTUFQUEVEEAMSHQoZ",
+            "Q09NUE9ORU5UX1JFU0lERU5DWV9TUExJVBAEEh4KGkNPTVBPTkVOVF9SRVNJ",
+            "REVOQ1lfQUJTRU5UEAUqUwoJTW9kZWxUaWVyEhoKFk1PREVMX1RJRVJfVU5T",
+            "UEVDSUZJRUQQABIVChFNT0RFTF9USUVSX0RFVklDRRABEhMKD01PREVMX1RJ",
+            "RVJfSE9TVBACQhmqAhZEZXZpY2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.LoadedModelState), typeof(global::DeviceOps.Api.Model.V1.ComponentResidency), typeof(global::DeviceOps.Api.Model.V1.ModelTier), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedComponent), global::DeviceOps.Api.Model.V1.LoadedComponent.Parser, new[]{ "ComponentId", "Kind", "Residency", "Precision", "DeviceBytes", "HostBytes", "MappedBytes", "SharedWithLoadedModelIds", "ReaderCount", "SourceModelId", "Sources" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedSource), global::DeviceOps.Api.Model.V1.LoadedSource.Parser, new[]{ "BlobId", "Generation", "InUse" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedModel), global::DeviceOps.Api.Model.V1.LoadedModel.Parser, new[]{ "Id", "ModelId", "ModelSha256", "DeviceId", "State", "Components", "Execution", "Pinned", "KeepAlive", "DeviceBytes", "HostBytes", "MappedBytes", "ActiveJobIds", "LoadTime", "LastUseTime", "ExpireTime", "LoadDuration", "Degradations", "Failure", "SessionId", "Etag", "Reused", "Tier" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.LoadedModel), global::DeviceOps.Api.Model.V1.LoadedModel.Parser, new[]{ "Id", "ModelId", "ModelSha256", "DeviceId", "State", "Components", "Execution", "Pinned", "KeepAlive", "DeviceBytes", "HostBytes", "MappedBytes", "ActiveJobIds", "LoadTime", "LastUseTime", "ExpireTime", "LoadDuration", "Degradations", "Failure", "SessionId", "Etag", "Reused", "Tier", "Outdated" }, new[]{ "DeviceBytes", "HostBytes", "MappedBytes" }, null, null, null)
           }));
     }
     #endregion
@@ -1148,6 +1148,7 @@ namespace DeviceOps.Api.Model.V1 {
       etag_ = other.etag_;
       reused_ = other.reused_;
       tier_ = other.tier_;
+      outdated_ = other.outdated_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1545,6 +1546,22 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "outdated" field.</summary>
+    public const int OutdatedFieldNumber = 24;
+    private bool outdated_;
+    /// <summary>
+    /// Whether the model's files had other weights at the last scan than what is loaded. The next load or job of the model replaces it. Only
+    /// told by lists and reads; false elsewhere.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Outdated {
+      get { return outdated_; }
+      set {
+        outdated_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1583,6 +1600,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Etag != other.Etag) return false;
       if (Reused != other.Reused) return false;
       if (Tier != other.Tier) return false;
+      if (Outdated != other.Outdated) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1613,6 +1631,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (Etag.Length != 0) hash ^= Etag.GetHashCode();
       if (Reused != false) hash ^= Reused.GetHashCode();
       if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) hash ^= Tier.GetHashCode();
+      if (Outdated != false) hash ^= Outdated.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1714,6 +1733,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(184, 1);
         output.WriteEnum((int) Tier);
       }
+      if (Outdated != false) {
+        output.WriteRawTag(192, 1);
+        output.WriteBool(Outdated);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1807,6 +1830,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(184, 1);
         output.WriteEnum((int) Tier);
       }
+      if (Outdated != false) {
+        output.WriteRawTag(192, 1);
+        output.WriteBool(Outdated);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1879,6 +1906,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
         size += 2 + pb::CodedOutputStream.ComputeEnumSize((int) Tier);
+      }
+      if (Outdated != false) {
+        size += 2 + 1;
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -1975,6 +2005,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.Tier != global::DeviceOps.Api.Model.V1.ModelTier.Unspecified) {
         Tier = other.Tier;
+      }
+      if (other.Outdated != false) {
+        Outdated = other.Outdated;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -2108,6 +2141,10 @@ namespace DeviceOps.Api.Model.V1 {
             Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
             break;
           }
+          case 192: {
+            Outdated = input.ReadBool();
+            break;
+          }
         }
       }
     #endif
@@ -2238,6 +2275,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 184: {
             Tier = (global::DeviceOps.Api.Model.V1.ModelTier) input.ReadEnum();
+            break;
+          }
+          case 192: {
+            Outdated = input.ReadBool();
             break;
           }
         }

@@ -47,192 +47,193 @@ namespace DeviceOps.Api.Model.V1 {
             "c0IRCg9fbWF4X3NpemVfYnl0ZXMimgEKEUxpc3RNb2RlbHNSZXF1ZXN0EhEK",
             "CXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEi8KBmZpbHRl",
             "chgDIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEZpbHRlchItCgVv",
-            "cmRlchgEIAEoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbE9yZGVyIm0K",
-            "Ekxpc3RNb2RlbHNSZXNwb25zZRIpCgZtb2RlbHMYASADKAsyGS5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhMK",
-            "C3RvdGFsX2NvdW50GAMgASgFIiMKD0dldE1vZGVsUmVxdWVzdBIQCghtb2Rl",
-            "bF9pZBgBIAEoCSI8ChBHZXRNb2RlbFJlc3BvbnNlEigKBW1vZGVsGAEgASgL",
-            "MhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsIh8KD01vZGVsUGF0aFNvdXJj",
-            "ZRIMCgRwYXRoGAEgASgJIi4KDU1vZGVsQmxvYkZpbGUSDAoEcGF0aBgBIAEo",
-            "CRIPCgdibG9iX2lkGAIgASgJIkMKD01vZGVsQmxvYlNvdXJjZRIwCgVmaWxl",
-            "cxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJsb2JGaWxlIuQC",
-            "ChRSZWdpc3Rlck1vZGVsUmVxdWVzdBIQCghtb2RlbF9pZBgBIAEoCRIUCgxk",
-            "aXNwbGF5X25hbWUYAiABKAkSOgoLcGF0aF9zb3VyY2UYAyABKAsyIy5kZXZp",
-            "Y2VvcHMubW9kZWwudjEuTW9kZWxQYXRoU291cmNlSAASOgoLYmxvYl9zb3Vy",
-            "Y2UYBCABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxCbG9iU291cmNl",
-            "SAASKwoEa2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEtp",
-            "bmQSDgoGZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMoCzIaLmRldmljZW9w",
-            "cy5jb21tb24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJEhUKDXZhbGlkYXRl",
-            "X29ubHkYCSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUIICgZzb3VyY2UiiAEK",
-            "FVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tub3duGAMgASgI",
-            "Ir8BChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSGQoM",
-            "ZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVscxgDIAMoCzIa",
-            "LmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3ZlX2xhYmVsX2tl",
-            "eXMYBCADKAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJQg8K",
-            "DV9kaXNwbGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNwb25zZRIoCgVtb2Rl",
-            "bBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbCI0ChJGb3JnZXRN",
-            "b2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIw",
-            "ChNGb3JnZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2VkX2Jsb2JfaWRzGAEg",
-            "AygJIp4BChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2RlbF9zY2FuGAEgASgL",
-            "Mh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIwCgdvcHRpb25zGAIg",
-            "ASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFj",
-            "aGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEKElNjYW5Nb2RlbHNS",
-            "ZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEu",
-            "Sm9iRXZlbnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYx",
-            "Lk1vZGVsU2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoTSW5zcGVjdE1vZGVs",
-            "UmVxdWVzdBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3BhdGhfc291cmNlGAIg",
-            "ASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0aFNvdXJjZUgAEjoK",
-            "C2Jsb2Jfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "QmxvYlNvdXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3BlY3RNb2RlbFJlc3Bv",
-            "bnNlEigKBW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "EjcKCGV2aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1vZGVsLnYxLkRldGVj",
-            "dGlvbkV2aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwuZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCABKAgirQEKFFZhbGlk",
-            "YXRlTW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRpb24YASABKAsyIy5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uEjAKB29wdGlvbnMY",
-            "AiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0",
-            "YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoVVmFsaWRhdGVN",
-            "b2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoGb3V0cHV0IowCChRF",
-            "c3RpbWF0ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2FkGAEgASgLMh0uZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZpY2VzGAIgASgLMiMu",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3RvchI1CghmYWxsYmFj",
-            "axgDIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFsbGJhY2tQb2xpY3kS",
-            "LAoEc2l6ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXpl",
-            "EhcKCmJhdGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0Y2hfc2l6ZSJNChVF",
-            "c3RpbWF0ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVzGAEgAygLMiEuZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEKEExvYWRNb2RlbFJl",
-            "cXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Nb2RlbExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21t",
-            "b24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0",
-            "X2lkGAQgASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEo",
-            "CzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoMbG9hZGVkX21v",
-            "ZGVsGAYgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsSABC",
-            "CAoGb3V0cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIKElVubG9hZE1vZGVs",
-            "UmVxdWVzdBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlIABISCghtb2RlbF9p",
-            "ZBgCIAEoCUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMKA2FsbBgEIAEoCzIk",
-            "LmRldmljZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1vZGVsSAASMAoNZHJh",
-            "aW5fdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIN",
-            "CgVmb3JjZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByABKAgSEgoKcmVxdWVz",
-            "dF9pZBgIIAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1vZGVsUmVzcG9uc2US",
-            "GAoQbG9hZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVlZF9kZXZpY2VfYnl0",
-            "ZXMYAiABKANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVzGAMgASgDSAGIAQES",
-            "FQoNZW5kZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNlZF9ibG9iX2lkcxgF",
-            "IAMoCRIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJh",
-            "dGlvbkIVChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9mcmVlZF9ob3N0X2J5",
-            "dGVzIqQBChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZpY2VfaWRzGAEgAygJ",
-            "EhEKCW1vZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyADKA4yJC5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZwaW5uZWQYBCABKAhI",
-            "AIgBARISCgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5uZWQiUAoXTGlzdExv",
-            "YWRlZE1vZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgLMiUuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExpc3RMb2FkZWRNb2Rl",
-            "bHNSZXNwb25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygLMh8uZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRlZE1vZGVsUmVxdWVz",
-            "dBIXCg9sb2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0TG9hZGVkTW9kZWxS",
+            "cmRlchgEIAEoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbE9yZGVyIqUB",
+            "ChJMaXN0TW9kZWxzUmVzcG9uc2USKQoGbW9kZWxzGAEgAygLMhkuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLk1vZGVsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIT",
+            "Cgt0b3RhbF9jb3VudBgDIAEoBRI2CghmYWlsdXJlcxgEIAMoCzIkLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5Nb2RlbFNjYW5GYWlsdXJlIiMKD0dldE1vZGVsUmVx",
+            "dWVzdBIQCghtb2RlbF9pZBgBIAEoCSI8ChBHZXRNb2RlbFJlc3BvbnNlEigK",
+            "BW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsIh8KD01v",
+            "ZGVsUGF0aFNvdXJjZRIMCgRwYXRoGAEgASgJIi4KDU1vZGVsQmxvYkZpbGUS",
+            "DAoEcGF0aBgBIAEoCRIPCgdibG9iX2lkGAIgASgJIkMKD01vZGVsQmxvYlNv",
+            "dXJjZRIwCgVmaWxlcxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bEJsb2JGaWxlIuQCChRSZWdpc3Rlck1vZGVsUmVxdWVzdBIQCghtb2RlbF9p",
+            "ZBgBIAEoCRIUCgxkaXNwbGF5X25hbWUYAiABKAkSOgoLcGF0aF9zb3VyY2UY",
+            "AyABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxQYXRoU291cmNlSAAS",
+            "OgoLYmxvYl9zb3VyY2UYBCABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9k",
+            "ZWxCbG9iU291cmNlSAASKwoEa2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5Nb2RlbEtpbmQSDgoGZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMo",
+            "CzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJ",
+            "EhUKDXZhbGlkYXRlX29ubHkYCSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUII",
+            "CgZzb3VyY2UiiAEKFVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgB",
+            "IAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgC",
+            "IAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5",
+            "X2tub3duGAMgASgIIr8BChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxf",
+            "aWQYASABKAkSGQoMZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xh",
+            "YmVscxgDIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVt",
+            "b3ZlX2xhYmVsX2tleXMYBCADKAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0",
+            "X2lkGAYgASgJQg8KDV9kaXNwbGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNw",
+            "b25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bCI0ChJGb3JnZXRNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoE",
+            "ZXRhZxgCIAEoCSIwChNGb3JnZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2Vk",
+            "X2Jsb2JfaWRzGAEgAygJIp4BChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2Rl",
+            "bF9zY2FuGAEgASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIw",
+            "CgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRp",
+            "b25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEK",
+            "ElNjYW5Nb2RlbHNSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9w",
+            "cy5jb21tb24udjEuSm9iRXZlbnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLk1vZGVsU2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoT",
+            "SW5zcGVjdE1vZGVsUmVxdWVzdBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3Bh",
+            "dGhfc291cmNlGAIgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0",
+            "aFNvdXJjZUgAEjoKC2Jsb2Jfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLk1vZGVsQmxvYlNvdXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3Bl",
+            "Y3RNb2RlbFJlc3BvbnNlEigKBW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLk1vZGVsEjcKCGV2aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLkRldGVjdGlvbkV2aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwu",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCAB",
+            "KAgirQEKFFZhbGlkYXRlTW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRp",
+            "b24YASABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9u",
+            "EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9w",
+            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKM",
+            "AQoVVmFsaWRhdGVNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2",
+            "aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoG",
+            "b3V0cHV0IowCChRFc3RpbWF0ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2Fk",
+            "GAEgASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZp",
+            "Y2VzGAIgASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3Rv",
+            "chI1CghmYWxsYmFjaxgDIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFs",
+            "bGJhY2tQb2xpY3kSLAoEc2l6ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24u",
+            "djEuSW1hZ2VTaXplEhcKCmJhdGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0",
+            "Y2hfc2l6ZSJNChVFc3RpbWF0ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVz",
+            "GAEgAygLMiEuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEK",
+            "EExvYWRNb2RlbFJlcXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5Nb2RlbExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRl",
+            "dmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEo",
+            "CBISCgpyZXF1ZXN0X2lkGAQgASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIs",
+            "CgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQS",
+            "NwoMbG9hZGVkX21vZGVsGAYgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxv",
+            "YWRlZE1vZGVsSABCCAoGb3V0cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIK",
+            "ElVubG9hZE1vZGVsUmVxdWVzdBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlI",
+            "ABISCghtb2RlbF9pZBgCIAEoCUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMK",
+            "A2FsbBgEIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1v",
+            "ZGVsSAASMAoNZHJhaW5fdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1",
+            "Zi5EdXJhdGlvbhINCgVmb3JjZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByAB",
+            "KAgSEgoKcmVxdWVzdF9pZBgIIAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1v",
+            "ZGVsUmVzcG9uc2USGAoQbG9hZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVl",
+            "ZF9kZXZpY2VfYnl0ZXMYAiABKANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVz",
+            "GAMgASgDSAGIAQESFQoNZW5kZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNl",
+            "ZF9ibG9iX2lkcxgFIAMoCRIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5w",
+            "cm90b2J1Zi5EdXJhdGlvbkIVChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9m",
+            "cmVlZF9ob3N0X2J5dGVzIqQBChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZp",
+            "Y2VfaWRzGAEgAygJEhEKCW1vZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyAD",
+            "KA4yJC5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZw",
+            "aW5uZWQYBCABKAhIAIgBARISCgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5u",
+            "ZWQiUAoXTGlzdExvYWRlZE1vZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgL",
+            "MiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExp",
+            "c3RMb2FkZWRNb2RlbHNSZXNwb25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygL",
+            "Mh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRl",
+            "ZE1vZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0",
+            "TG9hZGVkTW9kZWxSZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRN",
+            "b2RlbHNSZXF1ZXN0EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2Rl",
+            "bC52MS5Mb2FkZWRNb2RlbEZpbHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNS",
             "ZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuTG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0",
-            "EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRN",
-            "b2RlbEZpbHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNSZXNwb25zZRI1Cgxs",
-            "b2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVk",
-            "TW9kZWwSDwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90aW1lGAMgASgLMhou",
-            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVzZV9qb2JfaWQYBCAB",
-            "KAkipAEKGFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9k",
-            "ZWxfaWQYASABKAkSEwoGcGlubmVkGAIgASgISACIAQESLQoKa2VlcF9hbGl2",
-            "ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRldGFnGAQg",
-            "ASgJEhIKCnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5lZCJSChlVcGRhdGVM",
-            "b2FkZWRNb2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2RlbBgBIAEoCzIfLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpSZWNvbmNpbGVNb2Rl",
-            "bENhY2hlUmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9nZW5lcmF0aW9uGAIg",
-            "ASgDEg4KBnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxlTW9kZWxDYWNoZVJl",
-            "c3BvbnNlEjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZpY2VvcHMubW9kZWwu",
-            "djEuTW9kZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRzX2luX3VzZRgCIAMo",
-            "CRIaChJwcmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQY29uc2lzdGVudF9y",
-            "YXRpbxgEIAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRpb24YBSABKANCEwoR",
-            "X2NvbnNpc3RlbnRfcmF0aW8iuwEKDFByZWZldGNoSGludBIQCghtb2RlbF9p",
-            "ZBgBIAEoCRIqCgduZWVkX2luGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1",
-            "cmF0aW9uEjQKB2RldmljZXMYAyABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYx",
-            "LkRldmljZVNlbGVjdG9yEjcKCmNvbXBvbmVudHMYBCADKAsyIy5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuQ29tcG9uZW50U291cmNlInAKFVByZWZldGNoTW9kZWxz",
-            "UmVxdWVzdBIvCgVoaW50cxgBIAMoCzIgLmRldmljZW9wcy5tb2RlbC52MS5Q",
-            "cmVmZXRjaEhpbnQSEgoKc2Vzc2lvbl9pZBgCIAEoCRISCgpyZXF1ZXN0X2lk",
-            "GAMgASgJIn0KFlByZWZldGNoTW9kZWxzUmVzcG9uc2USGgoSYWNjZXB0ZWRf",
-            "bW9kZWxfaWRzGAEgAygJEhcKD3JlYWR5X21vZGVsX2lkcxgCIAMoCRIuCghm",
-            "aW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyKs",
-            "AQoTQ29udmVydE1vZGVsUmVxdWVzdBI9ChBtb2RlbF9jb252ZXJzaW9uGAEg",
-            "ASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29udmVyc2lvbhIwCgdv",
-            "cHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25z",
-            "EhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiiwEKFENv",
-            "bnZlcnRNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCSABKAsyKS5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0SABCCAoGb3V0cHV0",
-            "IqwBChVCZW5jaG1hcmtNb2RlbFJlcXVlc3QSOwoPbW9kZWxfYmVuY2htYXJr",
-            "GAEgASgLMiIuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrEjAK",
-            "B29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlv",
-            "bnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoW",
-            "QmVuY2htYXJrTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmlj",
-            "ZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOgoGcmVwb3J0GAogASgLMiguZGV2",
-            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SABCCAoGb3V0",
-            "cHV0KpkBCgpNb2RlbE9yZGVyEhsKF01PREVMX09SREVSX1VOU1BFQ0lGSUVE",
-            "EAASHAoYTU9ERUxfT1JERVJfRElTUExBWV9OQU1FEAESFAoQTU9ERUxfT1JE",
-            "RVJfU0laRRACEhsKF01PREVMX09SREVSX1VQREFURV9USU1FEAMSHQoZTU9E",
-            "RUxfT1JERVJfTEFTVF9VU0VfVElNRRAEMpUQCgxNb2RlbFNlcnZpY2USYQoK",
-            "TGlzdE1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVx",
-            "dWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVzcG9uc2Ui",
-            "BMjzGAESWwoIR2V0TW9kZWwSIy5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9k",
-            "ZWxSZXF1ZXN0GiQuZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVzcG9u",
-            "c2UiBMjzGAESagoNUmVnaXN0ZXJNb2RlbBIoLmRldmljZW9wcy5tb2RlbC52",
-            "MS5SZWdpc3Rlck1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52MS5S",
-            "ZWdpc3Rlck1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLVXBkYXRlTW9kZWwSJi5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXF1ZXN0GicuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLlVwZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLRm9y",
-            "Z2V0TW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXF1",
-            "ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVzcG9uc2Ui",
-            "BMjzGAMSYwoKU2Nhbk1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5TY2Fu",
-            "TW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxz",
-            "UmVzcG9uc2UiBMjzGAMwARJnCgxJbnNwZWN0TW9kZWwSJy5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuSW5zcGVjdE1vZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5JbnNwZWN0TW9kZWxSZXNwb25zZSIEyPMYARJsCg1WYWxpZGF0ZU1v",
-            "ZGVsEiguZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0",
-            "GikuZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSIE",
-            "yPMYAzABEmoKDUVzdGltYXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEu",
-            "RXN0aW1hdGVNb2RlbFJlcXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuRXN0",
-            "aW1hdGVNb2RlbFJlc3BvbnNlIgTI8xgBEmAKCUxvYWRNb2RlbBIkLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Mb2FkTW9kZWxSZXF1ZXN0GiUuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLkxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDMAESZAoLVW5sb2FkTW9k",
-            "ZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXF1ZXN0Gicu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLlVubG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMS",
-            "cwoQTGlzdExvYWRlZE1vZGVscxIrLmRldmljZW9wcy5tb2RlbC52MS5MaXN0",
-            "TG9hZGVkTW9kZWxzUmVxdWVzdBosLmRldmljZW9wcy5tb2RlbC52MS5MaXN0",
-            "TG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAESbQoOR2V0TG9hZGVkTW9kZWwS",
-            "KS5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXF1ZXN0Giou",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkdldExvYWRlZE1vZGVsUmVzcG9uc2UiBMjz",
-            "GAESeAoRV2F0Y2hMb2FkZWRNb2RlbHMSLC5kZXZpY2VvcHMubW9kZWwudjEu",
-            "V2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1vZGVsLnYx",
-            "LldhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAEwARJ2ChFVcGRhdGVM",
-            "b2FkZWRNb2RlbBIsLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVMb2FkZWRN",
-            "b2RlbFJlcXVlc3QaLS5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVk",
-            "TW9kZWxSZXNwb25zZSIEyPMYAxJ8ChNSZWNvbmNpbGVNb2RlbENhY2hlEi4u",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0",
-            "Gi8uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXNw",
-            "b25zZSIEyPMYAxJtCg5QcmVmZXRjaE1vZGVscxIpLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5QcmVmZXRjaE1vZGVsc1JlcXVlc3QaKi5kZXZpY2VvcHMubW9kZWwu",
-            "djEuUHJlZmV0Y2hNb2RlbHNSZXNwb25zZSIEyPMYAhJpCgxDb252ZXJ0TW9k",
-            "ZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1vZGVsUmVxdWVzdBoo",
-            "LmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxSZXNwb25zZSIEyPMY",
-            "AzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3BzLm1vZGVsLnYxLkJl",
-            "bmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5tb2RlbC52MS5CZW5j",
-            "aG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRldmljZU9wcy5BcGku",
-            "TW9kZWwuVjFiBnByb3RvMw=="));
+            "ZWwudjEuTG9hZGVkTW9kZWwSDwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90",
+            "aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVz",
+            "ZV9qb2JfaWQYBCABKAkipAEKGFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIX",
+            "Cg9sb2FkZWRfbW9kZWxfaWQYASABKAkSEwoGcGlubmVkGAIgASgISACIAQES",
+            "LQoKa2VlcF9hbGl2ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
+            "bhIMCgRldGFnGAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5l",
+            "ZCJSChlVcGRhdGVMb2FkZWRNb2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2Rl",
+            "bBgBIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpS",
+            "ZWNvbmNpbGVNb2RlbENhY2hlUmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9n",
+            "ZW5lcmF0aW9uGAIgASgDEg4KBnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxl",
+            "TW9kZWxDYWNoZVJlc3BvbnNlEjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTW9kZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRz",
+            "X2luX3VzZRgCIAMoCRIaChJwcmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQ",
+            "Y29uc2lzdGVudF9yYXRpbxgEIAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRp",
+            "b24YBSABKANCEwoRX2NvbnNpc3RlbnRfcmF0aW8iuwEKDFByZWZldGNoSGlu",
+            "dBIQCghtb2RlbF9pZBgBIAEoCRIqCgduZWVkX2luGAIgASgLMhkuZ29vZ2xl",
+            "LnByb3RvYnVmLkR1cmF0aW9uEjQKB2RldmljZXMYAyABKAsyIy5kZXZpY2Vv",
+            "cHMuY29tbW9uLnYxLkRldmljZVNlbGVjdG9yEjcKCmNvbXBvbmVudHMYBCAD",
+            "KAsyIy5kZXZpY2VvcHMubW9kZWwudjEuQ29tcG9uZW50U291cmNlInAKFVBy",
+            "ZWZldGNoTW9kZWxzUmVxdWVzdBIvCgVoaW50cxgBIAMoCzIgLmRldmljZW9w",
+            "cy5tb2RlbC52MS5QcmVmZXRjaEhpbnQSEgoKc2Vzc2lvbl9pZBgCIAEoCRIS",
+            "CgpyZXF1ZXN0X2lkGAMgASgJIn0KFlByZWZldGNoTW9kZWxzUmVzcG9uc2US",
+            "GgoSYWNjZXB0ZWRfbW9kZWxfaWRzGAEgAygJEhcKD3JlYWR5X21vZGVsX2lk",
+            "cxgCIAMoCRIuCghmaW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24u",
+            "djEuRmluZGluZyKsAQoTQ29udmVydE1vZGVsUmVxdWVzdBI9ChBtb2RlbF9j",
+            "b252ZXJzaW9uGAEgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29u",
+            "dmVyc2lvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQY",
+            "BCABKAkiiwEKFENvbnZlcnRNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgL",
+            "Mh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCSAB",
+            "KAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0",
+            "SABCCAoGb3V0cHV0IqwBChVCZW5jaG1hcmtNb2RlbFJlcXVlc3QSOwoPbW9k",
+            "ZWxfYmVuY2htYXJrGAEgASgLMiIuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "QmVuY2htYXJrEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9p",
+            "ZBgEIAEoCSKMAQoWQmVuY2htYXJrTW9kZWxSZXNwb25zZRIsCgVldmVudBgB",
+            "IAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOgoGcmVwb3J0",
+            "GAogASgLMiguZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVw",
+            "b3J0SABCCAoGb3V0cHV0KpkBCgpNb2RlbE9yZGVyEhsKF01PREVMX09SREVS",
+            "X1VOU1BFQ0lGSUVEEAASHAoYTU9ERUxfT1JERVJfRElTUExBWV9OQU1FEAES",
+            "FAoQTU9ERUxfT1JERVJfU0laRRACEhsKF01PREVMX09SREVSX1VQREFURV9U",
+            "SU1FEAMSHQoZTU9ERUxfT1JERVJfTEFTVF9VU0VfVElNRRAEMpUQCgxNb2Rl",
+            "bFNlcnZpY2USYQoKTGlzdE1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5M",
+            "aXN0TW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9k",
+            "ZWxzUmVzcG9uc2UiBMjzGAESWwoIR2V0TW9kZWwSIy5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuR2V0TW9kZWxSZXF1ZXN0GiQuZGV2aWNlb3BzLm1vZGVsLnYxLkdl",
+            "dE1vZGVsUmVzcG9uc2UiBMjzGAESagoNUmVnaXN0ZXJNb2RlbBIoLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1vZGVsUmVxdWVzdBopLmRldmljZW9w",
+            "cy5tb2RlbC52MS5SZWdpc3Rlck1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLVXBk",
+            "YXRlTW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXF1",
+            "ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLlVwZGF0ZU1vZGVsUmVzcG9uc2Ui",
+            "BMjzGAMSZAoLRm9yZ2V0TW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuRm9y",
+            "Z2V0TW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLkZvcmdldE1v",
+            "ZGVsUmVzcG9uc2UiBMjzGAMSYwoKU2Nhbk1vZGVscxIlLmRldmljZW9wcy5t",
+            "b2RlbC52MS5TY2FuTW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52",
+            "MS5TY2FuTW9kZWxzUmVzcG9uc2UiBMjzGAMwARJnCgxJbnNwZWN0TW9kZWwS",
+            "Jy5kZXZpY2VvcHMubW9kZWwudjEuSW5zcGVjdE1vZGVsUmVxdWVzdBooLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5JbnNwZWN0TW9kZWxSZXNwb25zZSIEyPMYARJs",
+            "Cg1WYWxpZGF0ZU1vZGVsEiguZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRl",
+            "TW9kZWxSZXF1ZXN0GikuZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9k",
+            "ZWxSZXNwb25zZSIEyPMYAzABEmoKDUVzdGltYXRlTW9kZWwSKC5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuRXN0aW1hdGVNb2RlbFJlcXVlc3QaKS5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuRXN0aW1hdGVNb2RlbFJlc3BvbnNlIgTI8xgBEmAKCUxvYWRN",
+            "b2RlbBIkLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkTW9kZWxSZXF1ZXN0GiUu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDMAES",
+            "ZAoLVW5sb2FkTW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9k",
+            "ZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLlVubG9hZE1vZGVsUmVz",
+            "cG9uc2UiBMjzGAMScwoQTGlzdExvYWRlZE1vZGVscxIrLmRldmljZW9wcy5t",
+            "b2RlbC52MS5MaXN0TG9hZGVkTW9kZWxzUmVxdWVzdBosLmRldmljZW9wcy5t",
+            "b2RlbC52MS5MaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAESbQoOR2V0",
+            "TG9hZGVkTW9kZWwSKS5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9k",
+            "ZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1vZGVsLnYxLkdldExvYWRlZE1vZGVs",
+            "UmVzcG9uc2UiBMjzGAESeAoRV2F0Y2hMb2FkZWRNb2RlbHMSLC5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuV2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0Gi0uZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLldhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAEw",
+            "ARJ2ChFVcGRhdGVMb2FkZWRNb2RlbBIsLmRldmljZW9wcy5tb2RlbC52MS5V",
+            "cGRhdGVMb2FkZWRNb2RlbFJlcXVlc3QaLS5kZXZpY2VvcHMubW9kZWwudjEu",
+            "VXBkYXRlTG9hZGVkTW9kZWxSZXNwb25zZSIEyPMYAxJ8ChNSZWNvbmNpbGVN",
+            "b2RlbENhY2hlEi4uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVs",
+            "Q2FjaGVSZXF1ZXN0Gi8uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1v",
+            "ZGVsQ2FjaGVSZXNwb25zZSIEyPMYAxJtCg5QcmVmZXRjaE1vZGVscxIpLmRl",
+            "dmljZW9wcy5tb2RlbC52MS5QcmVmZXRjaE1vZGVsc1JlcXVlc3QaKi5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuUHJlZmV0Y2hNb2RlbHNSZXNwb25zZSIEyPMYAhJp",
+            "CgxDb252ZXJ0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1v",
+            "ZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxS",
+            "ZXNwb25zZSIEyPMYAzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLkJlbmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5t",
+            "b2RlbC52MS5CZW5jaG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRl",
+            "dmljZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelOrder), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelFilter), global::DeviceOps.Api.Model.V1.ModelFilter.Parser, new[]{ "Text", "Kinds", "Families", "States", "Labels", "Tasks", "CompatibleFamily", "Loaded", "LoadedOnDeviceIds", "MinSizeBytes", "MaxSizeBytes", "Sha256" }, new[]{ "Loaded", "MinSizeBytes", "MaxSizeBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ListModelsRequest), global::DeviceOps.Api.Model.V1.ListModelsRequest.Parser, new[]{ "PageSize", "PageToken", "Filter", "Order" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ListModelsResponse), global::DeviceOps.Api.Model.V1.ListModelsResponse.Parser, new[]{ "Models", "NextPageToken", "TotalCount" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ListModelsResponse), global::DeviceOps.Api.Model.V1.ListModelsResponse.Parser, new[]{ "Models", "NextPageToken", "TotalCount", "Failures" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.GetModelRequest), global::DeviceOps.Api.Model.V1.GetModelRequest.Parser, new[]{ "ModelId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.GetModelResponse), global::DeviceOps.Api.Model.V1.GetModelResponse.Parser, new[]{ "Model" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelPathSource), global::DeviceOps.Api.Model.V1.ModelPathSource.Parser, new[]{ "Path" }, null, null, null, null),
@@ -1313,6 +1314,7 @@ namespace DeviceOps.Api.Model.V1 {
       models_ = other.models_.Clone();
       nextPageToken_ = other.nextPageToken_;
       totalCount_ = other.totalCount_;
+      failures_ = other.failures_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -1366,6 +1368,20 @@ namespace DeviceOps.Api.Model.V1 {
       }
     }
 
+    /// <summary>Field number for the "failures" field.</summary>
+    public const int FailuresFieldNumber = 4;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.ModelScanFailure> _repeated_failures_codec
+        = pb::FieldCodec.ForMessage(34, global::DeviceOps.Api.Model.V1.ModelScanFailure.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelScanFailure> failures_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelScanFailure>();
+    /// <summary>
+    /// What the last looks at the model roots could not take as a model, whatever the filter, at most 150. Only on the first page.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ModelScanFailure> Failures {
+      get { return failures_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -1384,6 +1400,7 @@ namespace DeviceOps.Api.Model.V1 {
       if(!models_.Equals(other.models_)) return false;
       if (NextPageToken != other.NextPageToken) return false;
       if (TotalCount != other.TotalCount) return false;
+      if(!failures_.Equals(other.failures_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -1394,6 +1411,7 @@ namespace DeviceOps.Api.Model.V1 {
       hash ^= models_.GetHashCode();
       if (NextPageToken.Length != 0) hash ^= NextPageToken.GetHashCode();
       if (TotalCount != 0) hash ^= TotalCount.GetHashCode();
+      hash ^= failures_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -1421,6 +1439,7 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(TotalCount);
       }
+      failures_.WriteTo(output, _repeated_failures_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1440,6 +1459,7 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(24);
         output.WriteInt32(TotalCount);
       }
+      failures_.WriteTo(ref output, _repeated_failures_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1457,6 +1477,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (TotalCount != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(TotalCount);
       }
+      size += failures_.CalculateSize(_repeated_failures_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -1476,6 +1497,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (other.TotalCount != 0) {
         TotalCount = other.TotalCount;
       }
+      failures_.Add(other.failures_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -1507,6 +1529,10 @@ namespace DeviceOps.Api.Model.V1 {
             TotalCount = input.ReadInt32();
             break;
           }
+          case 34: {
+            failures_.AddEntriesFrom(input, _repeated_failures_codec);
+            break;
+          }
         }
       }
     #endif
@@ -1536,6 +1562,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 24: {
             TotalCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            failures_.AddEntriesFrom(ref input, _repeated_failures_codec);
             break;
           }
         }

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
+from domains.inference.generation import Generation, Sampling
 from domains.inference.on_device.samplers import Sampler, try_config
-from domains.inference.samplers import SAMPLERS
+from domains.inference.resolve import resolve
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.model.model import Model, ModelState
 
 CONFIG = {
     "beta_start": 0.00085,
@@ -155,3 +159,40 @@ def test_a_model_that_predicts_something_else_is_incompatible() -> None:
 def test_eta_changes_nothing_where_it_is_not_read(name: str) -> None:
     plain, with_eta = (a_sampler(name, steps=3, eta=eta) for eta in (0.0, 1.0))
     assert plain.needs_noise == with_eta.needs_noise == SAMPLERS[name].stochastic
+
+
+SCANNED = Model(
+    id="m",
+    display_name="M",
+    family="sd1",
+    folder="/m",
+    components=(),
+    size_bytes=1,
+    sha256="0" * 64,
+    state=ModelState.AVAILABLE,
+    native_width_px=64,
+    native_height_px=64,
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("schedule", SIGMA_SCHEDULES)
+def test_what_a_sampler_would_refuse_is_refused_before_the_job_waits(sampler: str, schedule: str) -> None:
+    if schedule not in SAMPLERS[sampler].sigma_schedules:
+        return
+    model = msgspec.structs.replace(SCANNED, train_steps=30)
+    asked = Generation(prompt="an owl", sampling=Sampling(sampler=sampler, sigma_schedule=schedule, steps=31))
+    config = {"num_train_timesteps": 30}
+    try:
+        Sampler(sampler, config, sigma_schedule=schedule, steps=31, eta=None)
+        refused = None
+    except InvalidRequest as error:
+        refused = error
+    if refused is None:
+        assert resolve(asked, model).steps == 31
+    else:
+        with pytest.raises(InvalidRequest) as told:
+            resolve(asked, model)
+        assert told.value.violations == refused.violations
+        assert (told.value.reason, told.value.violations[0].allowed) == (refused.reason, "1..30")
+    assert resolve(asked, SCANNED).steps == 31, "the scan does not know the range"

@@ -96,9 +96,12 @@ async def test_a_check_beside_a_long_silent_load_ends_no_worker(cared: Cared) ->
 async def test_a_worker_that_has_nothing_else_to_do_and_is_silent_hangs(cared: Cared) -> None:
     worker = cared.floor.arrive()
     worker.quiet_s = SHORT_S
-    assert (await cared.care.check("sim-0", QUICK, SHORT_S)).verdict is Verdict.UNHEALTHY
+    report = await cared.care.check("sim-0", QUICK, SHORT_S)
+    assert report.verdict is Verdict.UNHEALTHY
+    assert report.recommendations[0].startswith("restart its worker process with ResetDevice for sim-0; ")
     assert len(worker.ended) == 1
     assert cared.state is DeviceState.QUARANTINED
+    assert cared.floor.devices.get("sim-0").state_reason.startswith("health check `queue` failed on sim-0: ")
 
 
 async def test_checks_that_were_not_all_done_forgive_nothing(cared: Cared) -> None:

@@ -9,7 +9,7 @@ from domains.errors import DeviceOpsError, ErrorReason
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
-from domains.model.loaded import LoadedModels
+from domains.model.loaded import LoadedComponent, LoadedModel, LoadedModels
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import LoadWork
@@ -24,6 +24,7 @@ class Weighed(msgspec.Struct, frozen=True):
     """What admission asks of a model."""
 
     size_bytes: int
+    sha256: str = "new"
 
 
 class Shelf:
@@ -39,13 +40,14 @@ class Desk(Bench):
     def __init__(self) -> None:
         super().__init__(100)
         self.reclaimer = ScriptedReclaimer(self.source)
+        self.loaded = LoadedModels()
         self.inherited: set[str] = set()
         """Ids of jobs that an earlier process stored."""
         self.door = JobAdmission(
             Admission(self.pools, self.reservations),
             Reclaiming(self.pools, self.reclaimer),
             Shelf(),  # pyright: ignore[reportArgumentType]  # all that is asked of a catalogue
-            LoadedModels(),
+            self.loaded,
             lambda job: job.id in self.inherited,
         )
 
@@ -125,3 +127,15 @@ async def test_no_more_is_evicted_than_the_reservation_lacks() -> None:
     # 40 are needed, 30 kept, 5 free: 5 are lacking, which the longest unused model has.
     async with desk.door.claimed(job, "sim-0"):
         assert [call for call in desk.reclaimer.calls if call.startswith("unload")] == ["unload old"]
+
+
+@pytest.mark.parametrize(("sha256", "more"), [("new", 0), ("old", WEIGHTS - 15)])
+async def test_a_job_asks_for_what_replacing_an_outdated_model_takes_beyond_it(sha256: str, more: int) -> None:
+    desk = Desk()
+    held = LoadedComponent(id="unet", bytes=15, precision="float16")
+    there = LoadedModel(
+        id="m@sim-0", model_id="m", device_id="sim-0", components=(held,), load_time_s=0.0, last_use_time_s=0.0
+    )
+    desk.loaded.put(msgspec.structs.replace(there, model_sha256=sha256))
+    async with desk.door.claimed(Jobs.draft(LoadWork(model_id="m"), JobOptions()), "sim-0"):
+        assert desk.promised == more

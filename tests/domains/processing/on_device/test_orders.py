@@ -11,6 +11,7 @@ from domains.errors import ErrorReason
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints
+from domains.model.loaded import LoadedModel
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, StopCall
 from domains.processing.on_device.orders import OrderLoop
@@ -20,9 +21,11 @@ from domains.processing.workers.worker import (
     Measured,
     MeasureOrder,
     ModelLoaded,
+    ModelUnloaded,
     Report,
     UnloadOrder,
 )
+from domains.progress import Stage, StageStarted
 from domains.stop import Stop, StopKind
 
 STOP = Stop(kind=StopKind.CANCEL, cause="not wanted")
@@ -105,3 +108,40 @@ def test_a_model_is_read_where_its_files_are_on_the_workers_machine(tmp_path: Pa
     box = Mailbox(Begin(call=1, order=LoadOrder(order_id="job-1", model=elsewhere)))
     OrderLoop(box, "cpu", lambda ordered: places[ordered.sha256]).run()
     assert [type(report) for report in box.of(1)][-2:] == [ModelLoaded, RunFinished]
+
+
+def replaced(model: Model, other: Model) -> Mailbox:
+    """What a worker answers that loads a model, loads it again, and then as `other`."""
+    orders = [LoadOrder(order_id=f"job-{number}", model=one) for number, one in enumerate((model, model, other))]
+    box = Mailbox(*(Begin(call=number, order=order) for number, order in enumerate(orders)))
+    OrderLoop(box, "cpu", folder_of).run()
+    return box
+
+
+def loaded_in(reports: list[Report]) -> LoadedModel:
+    (told,) = (report.loaded for report in reports if isinstance(report, ModelLoaded))
+    return told
+
+
+def test_replacing_a_loaded_model_is_a_load_with_a_time_of_its_own() -> None:
+    (model,) = embedded_models(Fingerprints(()))
+    box = replaced(model, msgspec.structs.replace(model, sha256="other weights"))
+    first, again, other = (loaded_in(box.of(call)) for call in range(3))
+    assert [type(report) for report in box.of(1)] == [ModelLoaded, RunFinished]
+    assert (again.load_time_s, again.model_sha256) == (first.load_time_s, model.sha256)
+    assert box.of(2)[:2] == [
+        ModelUnloaded(model_id=model.id, freed_bytes=first.size_bytes),
+        StageStarted(stage=Stage.LOADING),
+    ]
+    assert other.load_time_s > first.load_time_s
+    assert other.model_sha256 == "other weights"
+
+
+def test_a_replacement_that_fails_tells_that_the_old_model_is_gone(tmp_path: Path) -> None:
+    (model,) = embedded_models(Fingerprints(()))
+    nowhere = tuple(msgspec.structs.replace(file, real=str(tmp_path / file.path)) for file in model.files)
+    other = msgspec.structs.replace(model, sha256="other weights", folder=str(tmp_path), files=nowhere)
+    gone, started, failed = replaced(model, other).of(2)
+    assert isinstance(gone, ModelUnloaded)
+    assert isinstance(started, StageStarted)
+    assert isinstance(failed, RunFailed)

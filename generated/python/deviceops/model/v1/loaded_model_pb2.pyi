@@ -262,6 +262,7 @@ class LoadedModel(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REUSED_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    OUTDATED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names this load. A load after an unload gets a new id."""
     model_id: _builtins.str
@@ -290,6 +291,10 @@ class LoadedModel(_message.Message):
     """Whether it was already loaded when it was asked for. Only set in the answer to a load."""
     tier: Global___ModelTier.ValueType
     """Which memory it was brought into."""
+    outdated: _builtins.bool
+    """Whether the model's files had other weights at the last scan than what is loaded. The next load or job of the model replaces it. Only
+    told by lists and reads; false elsewhere.
+    """
     @_builtins.property
     def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedComponent]:
         """Its parts, one by one."""
@@ -356,10 +361,11 @@ class LoadedModel(_message.Message):
         etag: _builtins.str = ...,
         reused: _builtins.bool = ...,
         tier: Global___ModelTier.ValueType = ...,
+        outdated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "device_bytes", b"device_bytes", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "active_job_ids", b"active_job_ids", "components", b"components", "degradations", b"degradations", "device_bytes", b"device_bytes", "device_id", b"device_id", "etag", b"etag", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "id", b"id", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes", "model_id", b"model_id", "model_sha256", b"model_sha256", "pinned", b"pinned", "reused", b"reused", "session_id", b"session_id", "state", b"state", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes", "_host_bytes", b"_host_bytes", "_mapped_bytes", b"_mapped_bytes", "active_job_ids", b"active_job_ids", "components", b"components", "degradations", b"degradations", "device_bytes", b"device_bytes", "device_id", b"device_id", "etag", b"etag", "execution", b"execution", "expire_time", b"expire_time", "failure", b"failure", "host_bytes", b"host_bytes", "id", b"id", "keep_alive", b"keep_alive", "last_use_time", b"last_use_time", "load_duration", b"load_duration", "load_time", b"load_time", "mapped_bytes", b"mapped_bytes", "model_id", b"model_id", "model_sha256", b"model_sha256", "outdated", b"outdated", "pinned", b"pinned", "reused", b"reused", "session_id", b"session_id", "state", b"state", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device_bytes: _TypeAlias = _typing.Literal["device_bytes"]  # noqa: Y015
     _WhichOneofArgType__device_bytes: _TypeAlias = _typing.Literal["_device_bytes", b"_device_bytes"]  # noqa: Y015

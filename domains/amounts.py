@@ -1,0 +1,22 @@
+"""Amounts in a person's words. Facts and fields keep the exact numbers."""
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def bytes_told(count: float) -> str:
+    """`17 B`, `1.5 GiB`: one decimal from KiB on."""
+    size, unit = float(count), "B"
+    for larger in _UNITS:
+        # What would be shown as 1024.0 is one of the next unit.
+        if abs(size) < (1023.95 if unit != "B" else 1024):
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def compared(*counts: int) -> tuple[str, ...]:
+    """Amounts of bytes that stand beside each other; exact where different ones would read the same."""
+    told = tuple(map(bytes_told, counts))
+    if len(set(told)) < len(set(counts)):
+        return tuple(f"{count:,} bytes" for count in counts)
+    return told

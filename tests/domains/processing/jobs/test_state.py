@@ -1,0 +1,30 @@
+"""Refusals of moves, in words."""
+
+import pytest
+
+from domains.errors import FailedPrecondition
+from domains.processing.jobs.state import NEXT, JobState, check_move
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "told"),
+    [
+        (JobState.SUCCEEDED, JobState.CANCELLING, "job j has already ended (succeeded)"),
+        (JobState.PARTIALLY_SUCCEEDED, JobState.PAUSING, "job j has already ended (partially succeeded)"),
+        (JobState.CANCELLING, JobState.PAUSING, "job j is cancelling and cannot be paused"),
+        (JobState.PAUSING, JobState.QUEUED, "job j is pausing and cannot be queued again"),
+        (JobState.QUEUED, JobState.CANCELLING, "job j is queued and cannot be cancelled"),
+    ],
+)
+def test_a_refused_move_says_what_the_job_is_and_what_it_cannot_be(
+    present: JobState, wanted: JobState, told: str
+) -> None:
+    with pytest.raises(FailedPrecondition) as refused:
+        check_move("j", present, wanted)
+    assert (refused.value.message, refused.value.facts["state"]) == (told, present)
+
+
+def test_every_other_move_is_allowed() -> None:
+    for present, following in NEXT.items():
+        for wanted in following:
+            check_move("j", present, wanted)
