@@ -8,7 +8,7 @@ GUIDANCE: Final = (0.0, 50.0)
 EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
 EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
-"""In words."""
+"""Description of the allowed edges."""
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024

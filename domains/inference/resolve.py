@@ -44,7 +44,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
 
 
 def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
-    """As asked, or the sampler's own number, if that many can be walked."""
+    """The requested steps; else the sampler's default, or fewer if the model allows fewer. Raises `steps_refusal`."""
     most = most_steps(model, sampler, schedule)
     if asked and most and asked > most:
         raise steps_refusal(sampler, asked, most)

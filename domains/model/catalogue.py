@@ -34,9 +34,9 @@ class Catalogue:
         self.listeners: list[Callable[[ScanReport], None]] = []
         """Called after each scan, when its models are in the list."""
         self._asked = 0
-        """Scans that a caller waits for."""
+        """Number of running scans with a waiting caller."""
         self.not_taken: tuple[ScanProblem, ...] = ()
-        """What the last looks at the roots could not take. Empty: all was taken, or this process has not looked yet."""
+        """Problems of folders that the last scans could not read as models. Empty before the first scan too."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
 
     def list(self) -> list[Model]:
@@ -54,7 +54,7 @@ class Catalogue:
         raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown, nearest=near)
 
     def find(self, model_id: str) -> Model | None:
-        """None: there is none."""
+        """The model with this id. None: there is none."""
         return self._models.get(model_id)
 
     def default(self) -> Model:
@@ -77,9 +77,9 @@ class Catalogue:
             self._asked -= 1
 
     async def rescan_unasked(self, judged: Collection[str]) -> ScanReport:
-        """Look through all roots, for no caller: a scan that a caller asks for cancels it.
+        """Scan all roots without a caller; a scan that a caller asks for cancels this one.
 
-        `judged`: the model folders that are complete; what is known of the others stays.
+        `judged`: the complete model folders; known models in other folders stay as they are.
         """
         return await self._scan(self._roots.folders, lambda report: None, lambda: self._asked > 0, judged)
 

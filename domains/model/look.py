@@ -27,7 +27,7 @@ class Look:
         cancelled: Callable[[], bool],
         judged: Collection[str] | None = None,
     ) -> None:
-        """`judged`: the model folders that may be judged; the others may still be written. None: all."""
+        """`judged`: the complete model folders, which may be checked; others may be incomplete. None: all."""
         self._roots = roots
         self._fingerprints = fingerprints
         self._tell = tell

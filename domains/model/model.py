@@ -70,7 +70,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     default_sigma_schedule: str = ""
     """The sigma schedule that its scheduler_config.json asks for; empty if it has no such file."""
     train_steps: int = 0
-    """Noise levels that it was trained with; 0: not known."""
+    """Number of noise levels at training; 0: not known."""
     known_prompts: tuple[str, ...] = ()
     """Names that the model can draw, as its folder lists them; empty: not known."""
     embedded: bool = False

@@ -15,7 +15,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 """Allowed prediction types of a denoiser."""
 _MAX_TRAIN_STEPS = 100_000
 _TRAIN_STEPS = 1000
-"""Where the config does not say: the default of all schedulers of diffusers."""
+"""Default of all schedulers of diffusers, for a config that names no number."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ def fault_in(config: Mapping[str, Any]) -> Fault | None:
 
 
 def train_steps_of(config: Mapping[str, Any]) -> int:
-    """Noise levels that the model was trained with, by a config without a fault."""
+    """Number of noise levels at training, from a config without a fault."""
     return config.get("num_train_timesteps", _TRAIN_STEPS)
 
 

@@ -49,7 +49,7 @@ class Following:
         self._pictures = Pictures(job_id, total, jobs, blobs)
         self._loaded: LoadedModel | None = None
         self._pin = work.pins
-        """Whether what it loads is pinned: because it asks for that, or because what it replaces was."""
+        """Whether the loaded model gets pinned: the work asks for it, or the replaced model was pinned."""
         self._benchmark: BenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""

@@ -63,7 +63,7 @@ _ASKED = {
     JobState.RUNNING: "started",
     JobState.QUEUED: "queued again",
 }
-"""What a caller asks for, by the state that it leads to."""
+"""Participle of the caller's request, by the state that the request leads to."""
 
 
 def _word(state: JobState) -> str:
