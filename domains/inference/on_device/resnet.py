@@ -1,4 +1,4 @@
-"""Diffusers' residual block, computed in place where nothing else looks, and without its division by one."""
+"""Diffusers' residual block, computed in place on tensors of its own, and without its division by one."""
 
 from typing import Any
 

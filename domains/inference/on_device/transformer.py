@@ -21,7 +21,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class Transformer:
-    """Attention of a picture to itself and to the text, at one resolution."""
+    """Self-attention and cross-attention to the text, at one resolution."""
 
     def __init__(self, module: Transformer2DModel) -> None:
         """Raises MODEL_INCOMPATIBLE for blocks of another kind."""
@@ -29,7 +29,7 @@ class Transformer:
         self._blocks = [_Block(block) for block in self._module.transformer_blocks]
 
     def text_keys(self, states: Tensor) -> list[KeysValues]:
-        """What its layers read of text states (rows, tokens, width)."""
+        """Keys and values that the layers compute from text states (rows, tokens, width)."""
         return [block.text_keys(states) for block in self._blocks]
 
     def __call__(self, x: Tensor, text: Sequence[KeysValues]) -> Tensor:
@@ -72,7 +72,7 @@ def doubled(x: Tensor, rows: int) -> Tensor:
     """x with `rows` rows: itself, or repeated as a whole (rows a, b → a, b, a, b)."""
     if x.shape[0] == rows:
         return x
-    # `repeat` would forget the layout; along the first dimension `cat` keeps it.
+    # `repeat` changes the memory layout; `cat` along the first dimension keeps it.
     return torch.cat([x] * (rows // x.shape[0]))
 
 

@@ -1,7 +1,7 @@
-"""The walk through a diffusers UNet, over its modules and weights but in our order of operations.
+"""Computes a diffusers UNet with its modules and weights, in our order of operations.
 
-What it saves against the module's own `forward`: text keys are computed once a job, time shifts in one product a step,
-the first layers once for both halves of guidance, and no layout is ever changed. Results differ by rounding only.
+It saves, compared with the module's own `forward`: text keys are computed once a job, time shifts in one product a
+step, the first layers once for both halves of guidance, and no layout ever changes. Results differ by rounding only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,15 +55,15 @@ class UNet:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
+        """Precision of the computation."""
         return self._unet.dtype
 
     def text_keys(self, states: Tensor) -> TextKeys:
-        """What the walk needs of text states (rows, tokens, width); for any number of steps."""
+        """Keys and values for text states (rows, tokens, width); valid for any number of steps."""
         return [transformer.text_keys(states) for transformer in self._transformers]
 
     def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys, keep_on: KeepOn = regardless) -> Tensor:
-        """latents: (rows, channels, h, w), channels last. (rows of the text, channels, h, w)."""
+        """latents: (rows, channels, h, w), channels last. Returns (rows of the text, channels, h, w)."""
         shifts, keys = iter(self._shifts(timestep)), iter(text)
         hidden = self._unet.conv_in(latents)
         skips = [hidden]
@@ -107,7 +107,7 @@ class UNet:
                 hidden = level.transformers[index](hidden, next(keys))
         if level.resize is None:
             return hidden
-        # An odd size was rounded up on the way down: the skip knows what it was.
+        # An odd size was rounded up on the way down: the skip has the exact size.
         return level.resize(hidden, tuple(skips[-1].shape[-2:]))
 
     def _shifts(self, timestep: Tensor) -> Sequence[Tensor]:

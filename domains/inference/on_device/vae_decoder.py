@@ -1,4 +1,4 @@
-"""The walk through a diffusers VAE decoder: its modules and weights, its blocks computed as in the UNet."""
+"""Computes a diffusers VAE decoder with its modules and weights, its blocks as in the UNet."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from domains.inference.on_device.resnet import Resnet
 
 
 class VaeDecoder:
-    """Latents to pictures, without the latents' scale."""
+    """Decodes latents to pictures, without the latents' scale."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         """Raises MODEL_INCOMPATIBLE for a decoder with other blocks."""
