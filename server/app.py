@@ -1,5 +1,4 @@
-"""Builds the server, with `device_parts` and `memory_parts`, and takes it down again; nothing else constructs. The stop
-order is read in `serving`."""
+"""Builds the server from `device.parts` and `memory.parts`, and stops it. `serving` shows the order of stopping."""
 
 import asyncio
 import contextlib
@@ -75,13 +74,13 @@ _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
 _ENDS_S = 5.0
 _LAST_WORDS_S = 1.0
-"""How long open streams may take to hear of the end of their jobs before the ports close."""
+"""Seconds that open streams have to send the last events of their jobs before the ports close."""
 
 _log = structlog.get_logger()
 
 
 class Server:
-    """Everything there is, constructed and wired."""
+    """All objects of the server, built in order."""
 
     def __init__(self, settings: Settings, database: sqlite3.Connection, begin_s: float) -> None:
         self.settings = settings
@@ -176,7 +175,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _servicers(self, unloading: Unloading) -> dict[int, object]:
-        """The servicer of each domain."""
+        """The servicers by domain."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
             self.submissions,
@@ -209,7 +208,7 @@ class Server:
         }
 
     def status(self) -> system_status_pb2.SystemStatus:
-        """How everything is now."""
+        """The present status of the whole server."""
         return self.view.status()
 
     def _worker_changed(self) -> None:
@@ -217,13 +216,13 @@ class Server:
         self.spawn(self.tell_health())
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run something beside the calls; it ends with the server."""
+        """Run a task beside the calls until it or the server ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def tell_health(self) -> None:
-        """What grpc.health.v1 answers, from the same readiness that GetSystemStatus tells."""
+        """Keep the answers of grpc.health.v1 equal to the readiness in GetSystemStatus."""
         ready = (system_status_pb2.READINESS_READY, system_status_pb2.READINESS_DEGRADED)
         serving = {
             served.service.full_name: self.view.readiness(domain) in ready for domain, served in SERVICES.items()
@@ -231,7 +230,7 @@ class Server:
         await self.health.set(serving)
 
     def transport(self) -> grpc.aio.Server:
-        """A gRPC server with everything on it, its ports not yet open."""
+        """A gRPC server with all services and no open port."""
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options(self.settings))
         names: list[str] = []
         for domain in DEPENDS:
@@ -244,7 +243,7 @@ class Server:
         return server
 
     def begin(self) -> None:
-        """Take up what the last process left, start the workers and all that runs beside the calls."""
+        """Recover the jobs of the last process, and start the workers and the background tasks."""
         self.announcer.started()
         self.blobs.sweep(self.jobs.ids().__contains__)
         self.transfers.recover()
@@ -275,8 +274,8 @@ class Server:
         return job is None or job.state.ended
 
     async def end_tasks(self) -> None:
-        """End the workers and everything else that runs beside."""
-        # First: a reset that still waits for its worker must not take the end of the server for a fault of the device.
+        """End the workers and the background tasks."""
+        # First: a reset that still waits for its worker would report the server's end as a fault of the device.
         self.dispatcher.leave_front_work()
         await self.devices.close()
         tasks = list(self._tasks)
@@ -289,7 +288,7 @@ class Server:
 
 
 def _default_previews(settings: Settings) -> Previews:
-    """What those get who watch a job and do not say what they want."""
+    """The previews for a watcher whose request names none."""
     return Previews(every_steps=settings.default_previews_every_steps, max_edge_px=settings.default_preview_edge_px)
 
 
@@ -320,7 +319,7 @@ async def _serve(settings: Settings, begin_s: float) -> None:
     stop = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop)
     async with serving(settings, begin_s) as app:
-        # The line that whoever started us waits for; if they have left, the server is still there for others.
+        # The parent process may wait for this line. If it has closed stdout, the server serves other clients.
         with contextlib.suppress(OSError):
             print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
         await stop.wait()
@@ -328,7 +327,7 @@ async def _serve(settings: Settings, begin_s: float) -> None:
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     if sys.platform == "win32":
-        # Its loop takes no handlers; it is woken by each signal, though, so that these run.
+        # The event loop of Windows has no `add_signal_handler`; a signal wakes it, so that these handlers run.
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGBREAK):
             signal.signal(name, lambda number, frame: stop.set())
     else:
@@ -337,7 +336,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. Raises what is wrong with the ports or the state folder."""
+    """Serve until SIGTERM or SIGINT. Raises the errors of the ports and of the state folder."""
     begin_s = time.monotonic()
     with log.writing(settings.log_format, settings.log_level):
         take_children_along()

@@ -1,4 +1,4 @@
-"""Values of protobuf's own types, and small shared messages: to and from ours."""
+"""Converts protobuf's own types and small shared messages to and from values of the domains."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +26,11 @@ PRECISIONS = {
     "float16": image_pb2.PRECISION_FLOAT16,
     "bfloat16": image_pb2.PRECISION_BFLOAT16,
 }
-"""torch's words for the contract's values."""
+"""The contract's values by torch's names."""
 
 
 def to_precision(word: str) -> image_pb2.Precision.ValueType:
-    """torch's word for a precision; not said where the contract has none for it (`mixed`)."""
+    """The contract's value of torch's name for a precision; UNSPECIFIED where it has none (`mixed`)."""
     return PRECISIONS.get(word, image_pb2.PRECISION_UNSPECIFIED)
 
 
@@ -68,7 +68,7 @@ def from_duration(message: Duration) -> float:
 
 
 def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
-    """How long many things took."""
+    """The message of a latency summary."""
     p95, p99 = summary.p95_s, summary.p99_s
     return measurement_pb2.LatencySummary(
         sample_count=summary.sample_count,
@@ -82,17 +82,17 @@ def to_latency(summary: LatencySummary) -> measurement_pb2.LatencySummary:
 
 
 def to_reason(reason: ErrorReason) -> error_pb2.ErrorReason.ValueType:
-    """Our reason as the contract's; the names are the same but for the prefix."""
+    """The contract's value of a reason; the names differ in the prefix alone."""
     return error_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
 
 
 def to_facts(facts: dict[str, str]) -> list[error_pb2.Fact]:
-    """Named values."""
+    """The messages of named values."""
     return [error_pb2.Fact(name=name, value=value) for name, value in facts.items()]
 
 
 _AFFECTED = ("device_id", "model_id", "loaded_model_id", "job_id", "blob_id", "reservation_id")
-"""Facts that are the id of something."""
+"""Facts that hold an id."""
 
 
 DOMAINS = {domain: domain_pb2.Domain.Value(f"DOMAIN_{domain.name}") for domain in Domain}
@@ -100,7 +100,7 @@ SEVERITIES = {severity: error_pb2.Severity.Value(f"SEVERITY_{severity.name}") fo
 
 
 def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PROCESSING) -> error_pb2.Failure:
-    """Why something failed. `domain`: whose work it was, for reasons that do not say so by themselves."""
+    """The message of a failure. `domain`: the domain that failed, for reasons that do not tell it."""
     number: int = code_of(failure.reason).value[0]
     retry_s = failure.retry_after_s if failure.retryable else None
     message = error_pb2.Failure(
@@ -126,7 +126,7 @@ def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PRO
 
 
 def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
-    """A refusal as findings: one for each violation, or one for the whole."""
+    """The findings of a refusal: one for each violation, or one for the error."""
     severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
     if error.violations:
         told = [
@@ -139,14 +139,14 @@ def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
 
 
 def refuse(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> None:
-    """Raises what is wrong and what is not served, if anything is."""
+    """Raise all violations, and all fields that are not served, in one error; do nothing if there are none."""
     if wrong or unserved:
         raise refusal(wrong, unserved)
 
 
 def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """What two parts of a request say. What is wrong with either is told at once, under the first's reason; a part that
-    is only not served gives way to one that is wrong."""
+    """Convert two parts of a request. Raises the violations of both in one error, under the first one's reason; a
+    violation decides the reason before a field that is only not served."""
     refused: list[InvalidRequest | NotServed] = []
     results: list[Any] = []
     for read in (first, second):
@@ -162,14 +162,14 @@ def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[Firs
 
 
 def to_degradation(degraded: Degraded) -> job_event_pb2.Degradation:
-    """What was given up."""
+    """The message of a degradation."""
     return job_event_pb2.Degradation(
         kind=degraded.kind, reason=to_reason(ErrorReason(degraded.reason)), detail=degraded.detail
     )
 
 
 def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
-    """What is the same for every kind of job."""
+    """The message of the options that every kind of job has."""
     message = job_event_pb2.JobOptions(
         session_id=options.session_id,
         reservation_id=options.reservation_id,
@@ -193,7 +193,7 @@ def _to_selector(options: JobOptions) -> job_event_pb2.DeviceSelector | None:
 
 
 def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
-    """NODE_NOT_FOUND for every node but the server's own machine: no other has joined."""
+    """Raise NODE_NOT_FOUND for every node except the server's own machine, the only one."""
     for node_id in selector.node_ids:
         if node_id != OWN_NODE:
             message = f"there is no node {node_id[:128]!r}; GetSystemStatus tells which there are"
@@ -201,7 +201,7 @@ def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
 
 
 def cause_violations(cause: str) -> list[Violation]:
-    """What is wrong with the cause that a request gives."""
+    """The violations of a request's `cause`."""
     longest = limits.CAUSE_CHARACTERS
     if len(cause) <= longest:
         return []
@@ -210,12 +210,12 @@ def cause_violations(cause: str) -> list[Violation]:
 
 
 def labels_of(messages: Iterable[label_pb2.Label]) -> Labels:
-    """Keys and values, as they are."""
+    """The labels of messages, unchanged."""
     return tuple((label.key, label.value) for label in messages)
 
 
 def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
-    """A policy is kept, or refused: the only one that there is yet is the default, an absent message."""
+    """The violations of a fallback policy: only the default, an absent message, is served."""
     if not message.HasField("fallback"):
         return []
     named = [f"{path}.{field.name}" for field, _ in message.fallback.ListFields()] or [path]
@@ -239,7 +239,7 @@ def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Viol
 
 
 def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> JobOptions:
-    """Refuses what cannot be meant, all at once."""
+    """The options of a request. Raises INVALID_FIELD with all violations."""
     wrong: list[Violation] = []
     spans: dict[str, float | None] = {}
     for name in ("queue_timeout", "run_timeout", "load_timeout", "keep_for"):

@@ -1,4 +1,4 @@
-"""How a domain's error becomes a gRPC status: one table, one interceptor round every call.
+"""Converts errors of the domains to gRPC statuses, with one table and one interceptor round every call.
 
 A status carries `google.rpc.ErrorInfo` (the reason and the facts) and the standard detail that fits its family. The text of
 an unexpected exception is never sent: it goes to the log, and the caller hears INTERNAL.
@@ -45,16 +45,16 @@ _log = structlog.get_logger()
 
 
 def code_of(reason: ErrorReason) -> grpc.StatusCode:
-    """The gRPC code that a reason has, as a status and in a job's failure alike."""
+    """The gRPC code of a reason, in a status and in a job's failure."""
     return CODE_OF[errors.FAMILY_OF[reason]]
 
 
 _MAX_STATUS_BYTES = 4000
-"""gRPC refuses trailers of more than 8 KiB, and they hold the status once more in base64."""
+"""The largest status. gRPC refuses trailers of more than 8 KiB, and they contain the status a second time in base64."""
 
 
 def status_of(error: DeviceOpsError) -> status_pb2.Status:
-    """The whole rich status; its texts are cut where it would not fit into a response's trailers."""
+    """The rich status of an error; texts are cut if it would not fit into a response's trailers."""
     status = _status(error, 1 << 20)
     for longest in (500, 100, 20):
         if status.ByteSize() <= _MAX_STATUS_BYTES:
@@ -116,16 +116,16 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Stands round every call, so that no servicer needs a `try`."""
+    """Converts the errors of every call, so that no servicer needs a `try`."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the method's handler, whichever of the four shapes it has."""
+        """Wrap the method's handler, unary or stream on either side."""
         handler = await continuation(handler_call_details)
-        # An unknown method has no handler; gRPC answers UNIMPLEMENTED by itself.
+        # An unknown method has no handler; gRPC itself answers UNIMPLEMENTED.
         if handler is None:
             return None
         method = str(handler_call_details.method)
@@ -140,7 +140,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _readable(behaviour: Callable[..., Any], handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:
-    """The behaviour, called only with requests that could be read."""
+    """The behaviour, which is called only with requests that could be decoded."""
     admit = readable_stream if handler.request_streaming else readable
 
     def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Messages that must not be larger than a limit: their texts and lists are shortened until they fit."""
+"""Shortens the texts and lists of a message until it fits a limit."""
 
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ _STEPS = ((500, 50), (120, 50), (60, 20), (20, 5))
 
 
 def fitted(message: Fitting, limit_bytes: int) -> Fitting:
-    """The same message, shortened in place only where it is larger than the limit."""
+    """The same message, shortened in place if it is larger than the limit."""
     for characters, entries in _STEPS:
         if message.ByteSize() <= limit_bytes:
             break

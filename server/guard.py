@@ -1,4 +1,4 @@
-"""Stands round each method of a servicer: checks the request before it and the size of each answer behind it."""
+"""Wraps each method of a servicer: checks the request before the call, and the size of each answer after it."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -17,7 +17,7 @@ _log = structlog.get_logger()
 
 
 def guarded(method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
-    """The same method, checked. It raises the errors of `RequestCheck`, and MESSAGE_TOO_LARGE for its own answer."""
+    """The method with these checks. Raises the errors of `RequestCheck`, and MESSAGE_TOO_LARGE for an answer."""
     check = RequestCheck(method)
 
     async def checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
@@ -43,7 +43,7 @@ def guarded(method: MethodDescriptor, behaviour: Behaviour) -> Behaviour:
 
 
 def _serialised(answer: Message | bytes, method: MethodDescriptor) -> bytes:
-    """The answer's bytes. One that clients could not receive is refused with its size instead of failing there."""
+    """The answer's bytes. Raises MESSAGE_TOO_LARGE, with the size, for an answer that clients cannot receive."""
     data = answer if isinstance(answer, bytes) else answer.SerializeToString()
     if len(data) > limits.ANSWER_BYTES:
         _log.error("an answer is too large", method=method.full_name, size_bytes=len(data))

@@ -1,7 +1,7 @@
-"""grpc.health.v1: one entry for each service, and one for the whole (the empty name).
+"""grpc.health.v1: one entry for each service, and one for the server (the empty name).
 
-grpcio-health-checking's own asyncio servicer has no List, which was answered INTERNAL, and keeps an entry for every name
-that was ever watched.
+The asyncio servicer of grpcio-health-checking answers List with INTERNAL, and keeps an entry for every name that was
+ever watched.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LIST: Any = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["List"]
 _LIST_RESPONSE = GetMessageClass(_LIST.output_type)
-"""The stubs do not know List yet."""
+"""The response of List, which the stubs do not have."""
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
@@ -29,7 +29,7 @@ class Health:
         self.servicer = _Servicer()
 
     async def set(self, serving: Mapping[str, bool]) -> None:
-        """The whole serves if anything does."""
+        """Replace the entries; the server is SERVING if any service is."""
         entries = {"": any(serving.values()), **serving}
         self.servicer.set({service: SERVING if yes else NOT_SERVING for service, yes in entries.items()})
 
@@ -38,7 +38,7 @@ class _Servicer(health_pb2_grpc.HealthServicer):
     def __init__(self) -> None:
         self._statuses: Mapping[str, Status] = {"": SERVING}
         self._changed = asyncio.Event()
-        """Set with the next change, and replaced then."""
+        """The event of the next change, which sets and replaces it."""
 
     def set(self, statuses: Mapping[str, Status]) -> None:
         """Replaces all entries."""

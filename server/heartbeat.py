@@ -1,7 +1,7 @@
-"""Heartbeats: a stream that follows something never keeps silent for longer than the period.
+"""Heartbeats: a stream that follows something sends a message at least once a period.
 
 `register` wraps every server stream that is not in `FINITE`, so a new watch has heartbeats without a line of its own. A
-heartbeat is a message without content: an empty response, or what the stream's own `beat` makes (its place in the journal).
+heartbeat is a message without content: an empty response, or the result of the stream's own `beat` (the reader's position).
 """
 
 import asyncio
@@ -17,14 +17,14 @@ M = TypeVar("M")
 HEARTBEAT_S = 10.0
 """The longest silence that the contract allows."""
 _FIRST_S = 2.0
-"""The longest wait for a stream's first message: what a driver may take, see `domains.device.patient`."""
+"""Longest wait for a stream's first message; a call to a driver may take as long, see `domains.device.driver_thread`."""
 FINITE = frozenset({"deviceops.memory.v1.MemoryService.ReadBlob"})
-"""Streams that follow nothing: a blob's bytes are there already, so a read that stands still is a fault of the transport or
-waits for a slow reader, and an empty piece would have no place among the bytes."""
+"""Streams without heartbeats. All bytes of a blob exist when the read begins, so only the transport or a slow reader can
+delay them, and a heartbeat would be an empty chunk among the bytes."""
 
 
 class Followed(Generic[M]):
-    """A stream whose heartbeats tell the reader's place."""
+    """A stream whose heartbeats tell the reader's position."""
 
     def __init__(self, messages: AsyncGenerator[M], beat: Callable[[], M]) -> None:
         """`beat`: the heartbeat of this moment."""
@@ -40,7 +40,7 @@ def follows(method: MethodDescriptor) -> bool:
 async def with_heartbeats(
     messages: AsyncIterator[M], beat: Callable[[], M], every_s: float = HEARTBEAT_S, streams: Streams | None = None
 ) -> AsyncGenerator[M]:
-    """The messages, and a heartbeat after each silence of `every_s`; the first message after 2 s at the latest.
+    """The messages, and a heartbeat after `every_s` without one; the first message comes within 2 s.
 
     A reader that is slow is not silence: nothing is asked of `messages` before the last message was taken. Raises DRAINING
     when `streams` are cut.
@@ -76,4 +76,4 @@ class _End:
 
 
 _END = _End()
-"""Nothing comes any more."""
+"""The end of the messages."""

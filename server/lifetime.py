@@ -1,4 +1,4 @@
-"""No worker outlives the server, however that ends, and a worker ends when the server says so. Imports nothing heavy."""
+"""Ends the workers with the server, even if the server is killed. Imports nothing heavy."""
 
 import ctypes
 import os
@@ -16,19 +16,21 @@ _SIGKILL = 9
 _EXTENDED_LIMITS = 9
 _KILL_ON_JOB_CLOSE = 0x2000
 _EXTENDED_LIMITS_BYTES, _LIMIT_FLAGS_AT = 144, 16
-"""JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64-bit Windows, and where its BasicLimitInformation.LimitFlags lies."""
+"""Size of JOBOBJECT_EXTENDED_LIMIT_INFORMATION on 64-bit Windows, and the offset of BasicLimitInformation.LimitFlags."""
 
 
 def take_children_along() -> None:
-    """In the server, before it starts anybody. Windows: it joins a job that the system ends with its last handle, which is
-    this process's, and all that it starts are born into that. Elsewhere nothing: see `end_with_parent`. Raises OSError.
+    """Called in the server before it starts a process. Raises OSError.
+
+    Windows: the server joins a job object, and its children belong to it too. The system kills a job's processes when the
+    last handle closes, and this process has the only one. Other systems: does nothing, see `end_with_parent`.
     """
     if sys.platform == "win32":
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         kernel.CreateJobObjectW.restype = kernel.GetCurrentProcess.restype = wintypes.HANDLE
         limits = (ctypes.c_ubyte * _EXTENDED_LIMITS_BYTES)()
         wintypes.DWORD.from_buffer(limits, _LIMIT_FLAGS_AT).value = _KILL_ON_JOB_CLOSE
-        # Never closed: it closes with the process.
+        # Never closed here: the end of the process closes it.
         job = wintypes.HANDLE(kernel.CreateJobObjectW(None, None))
         if (
             not job
@@ -39,11 +41,11 @@ def take_children_along() -> None:
 
 
 def end_with_parent() -> None:
-    """In a worker, first of all. Linux: it is killed when the server is, even while a device call hangs. Elsewhere the job
-    or the end of its pipe has to do.
+    """Called in a worker before anything else. Linux: the kernel kills the worker when the server dies, even while a device
+    call hangs. Other systems: the job object or the end of the pipe ends the worker.
 
-    A terminal tells Ctrl-C to every process in it, and systemd a SIGTERM to every process of a service. They are for the
-    server, which lets the worker's jobs end, and then kills it.
+    Also ignores SIGINT and SIGTERM: a terminal sends SIGINT to all of its processes, and systemd SIGTERM to all processes
+    of a service. The server handles them: it lets the worker's jobs end, and then kills the worker.
     """
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
@@ -53,9 +55,9 @@ def end_with_parent() -> None:
 
 @contextmanager
 def adopting() -> Generator[None]:
-    """In the server, on Linux: while the block runs, the kernel makes each orphan among its descendants a child of it.
+    """Called in the server, on Linux: while the block runs, the kernel gives orphaned descendants to the server as children.
 
-    Only for a moment: an orphan that is not expected would stay a zombie. Raises `OSError`.
+    Keep the block short: the server never waits for an orphan that it does not expect. Raises `OSError`.
     """
     _set_subreaper(1)
     try:

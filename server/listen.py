@@ -1,4 +1,4 @@
-"""The ports: how they are opened, and what a port that somebody else has is called."""
+"""Opens the ports, and names the error of a port that another process has."""
 
 import socket
 import sys
@@ -13,22 +13,22 @@ _log = structlog.get_logger()
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
-    """Of the gRPC server. `bench/attacks` and `tests/server/test_attacks.py` show what each limit is good for."""
+    """Options of the gRPC server. `bench/attacks` and `tests/server/test_attacks.py` show the effect of each limit."""
     return [
         # A second server on the same port must fail, not share it.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # .NET clients ping through long loads; a client below the interval is cut off with "Too many pings".
+        # .NET clients ping during long loads; gRPC closes a connection below the interval with "Too many pings".
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_ping_interval_s)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Without it, calls of others are cancelled while one connection opens and resets streams.
+        # Without it, one connection that opens and resets streams gets calls of other clients cancelled.
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout_s)),
         ("grpc.max_connection_idle_ms", _ms(settings.idle_connection_s)),
-        # Identity alone: a compressed request can be a thousand times larger than what was sent.
+        # Identity alone: a compressed request can expand a thousandfold.
         ("grpc.compression_enabled_algorithms_bitset", 1),
     ]
 
@@ -38,7 +38,7 @@ def _ms(seconds: float) -> int:
 
 
 def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
-    """Open the ports. Raises ID_TAKEN for one that somebody else has."""
+    """Open the ports. Raises ID_TAKEN for a port that another process has."""
     addresses = {f"{settings.host}:{settings.port}": "--port"}
     if settings.socket:
         addresses[f"unix:{settings.socket.resolve()}"] = "--socket"
@@ -58,9 +58,9 @@ def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
 
 
 def _has_owner(address: str) -> bool:
-    """Whether somebody answers at a Unix socket; gRPC would take its path away from them."""
+    """Whether a process listens on a Unix socket. gRPC would replace its path without an error."""
     if sys.platform == "win32" or not address.startswith("unix:"):
-        # Python has no Unix sockets on Windows: there gRPC alone says whether it can listen.
+        # Python has no Unix sockets on Windows: only gRPC can tell there whether it can listen.
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(address.removeprefix("unix:")) == 0

@@ -1,7 +1,7 @@
-"""Structured logs on stderr: one event a line, with the job id on every line that belongs to a job.
+"""Structured logs on stderr: one event a line, with the job's id on every line that belongs to a job.
 
-A log call never waits and never raises, see `log_writer`. The worker processes write to the server's stderr in the same
-form: they inherit the choice through the environment. What is not ours becomes lines of the log too, see `log_capture`.
+A log call never waits and never raises, see `log_writer`. Worker processes write to the server's stderr in the same form,
+which they inherit through the environment. Output of other code becomes lines of the log too, see `log_capture`.
 """
 
 import atexit
@@ -24,33 +24,33 @@ Form = Literal["auto", "text", "json"]
 _FORM, _LEVEL = "DEVICEOPS_LOG_FORMAT", "DEVICEOPS_LOG_LEVEL"
 _STDERR = 2
 _FLUSH_S = 1.0
-"""How long the end of a process waits for a slow stderr."""
+"""Seconds that the end of a process waits for a slow stderr."""
 
 
 class _Output:
-    """Where this process's lines go."""
+    """The destination and the form of this process's lines."""
 
     def __init__(self) -> None:
         self.render: structlog.typing.Processor = as_json
         self.writer = LogWriter(_STDERR, self.dropped)
 
     def open(self, fd: int | None, render: structlog.typing.Processor) -> None:
-        """Lines go there from now on, in that form."""
+        """Write all further lines to `fd`, in this form."""
         self.render = render
         self.writer = LogWriter(fd, self.dropped)
 
     def line(self, level: str, event: str, **facts: object) -> bytes:
-        """A line about the log itself, past all processors."""
+        """A rendered line about the log itself, without structlog's processors."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         rendered = self.render(None, level, {**facts, "event": event, "level": level, "timestamp": now})
         return str(rendered).encode("utf-8", "backslashreplace")
 
     def dropped(self, lines: int) -> bytes:
-        """Tells of lines that are missing."""
+        """The line that reports the number of dropped lines."""
         return self.line("warning", "log lines were dropped: stderr was slow, full or gone", dropped=lines)
 
     def take(self, line: bytes) -> None:
-        """A line that other code or another process has written."""
+        """Log a line that other code or another process has written."""
         if not line.strip():
             return
         if self.render is as_json and not is_event(line):
@@ -62,20 +62,20 @@ _output = _Output()
 
 
 class _Lines:
-    """structlog's logger: takes a rendered line."""
+    """structlog's logger, which receives rendered lines."""
 
     def msg(self, line: str) -> None:
-        """Hand it to the writer of this moment."""
+        """Pass the line to the present writer."""
         _output.writer.put(line.encode("utf-8", "backslashreplace"))
 
     log = debug = info = warning = warn = error = critical = exception = fatal = msg
 
 
 class _FromLogging(logging.Handler):
-    """Python's own logging, which asyncio, grpcio and others use, as lines of this log."""
+    """Converts records of Python's logging, which asyncio, grpcio and others use, to lines of this log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record."""
+        """Log one record."""
         level = next(one for one in (50, 40, 30, 20, 10, 0) if record.levelno >= one) or logging.DEBUG
         try:
             text = record.getMessage()
@@ -85,18 +85,18 @@ class _FromLogging(logging.Handler):
 
 
 def hand_down(form: Form, level: str) -> None:
-    """Processes that are started from now on write their logs likewise."""
+    """Set form and level for all processes that are started from now on."""
     os.environ |= {_FORM: form, _LEVEL: level}
 
 
 def configure_inherited() -> None:
-    """Set up structlog as the process that started this one has handed it down."""
+    """Set up structlog with the form and the level of the parent process."""
     configure(cast(Form, os.environ.get(_FORM, "auto")), os.environ.get(_LEVEL, "info"))
 
 
 @contextmanager
 def writing(form: Form, level: str) -> Generator[None]:
-    """Set up the log of a server and of all that it starts, while the block runs."""
+    """Set up the log of a server and of its child processes while the block runs."""
     ours = log_capture.own_standard_descriptors()
     stderr = os.dup(_STDERR) if ours else None
     form = configure(form, level, stderr)
@@ -105,7 +105,7 @@ def writing(form: Form, level: str) -> Generator[None]:
         if stderr is None or sys.platform == "win32":
             yield
         else:
-            # A crash of this process is told past everything that it would take down.
+            # A crash is written directly: it also ends the thread that writes the log.
             faulthandler.enable(stderr)
             with log_capture.captured(stderr, _output.take):
                 yield
@@ -115,11 +115,11 @@ def writing(form: Form, level: str) -> Generator[None]:
 
 
 def configure(form: Form, level: str, fd: int | None = _STDERR) -> Literal["text", "json"]:
-    """Set up structlog for this process; stdout stays free for those who read it. Returns the form, "auto" resolved."""
+    """Set up structlog for this process on stderr. Returns the form, with "auto" resolved."""
     tty = fd is not None and os.isatty(fd)
     text = form == "text" or (form == "auto" and tty)
     _output.open(fd, as_text(colors=tty) if text else as_json)
-    # No locals: they hold prompts, and whole requests.
+    # No locals: they contain prompts and requests.
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -146,7 +146,7 @@ def _flush() -> None:
 
 
 def _never_raising(base: type[Any]) -> type[Any]:
-    """The bound logger; no call of it raises into the work. An event that cannot be rendered is told by its name alone."""
+    """A bound logger whose calls never raise. If an event cannot be rendered, only its name is logged."""
 
     def _proxy_to_logger(self: Any, method: str, event: str | None = None, *args: Any, **facts: Any) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""What other code writes to stderr becomes lines of the log: native libraries, child processes, tracebacks of Python itself.
+"""Makes lines of the log of all other output on stderr: native libraries, child processes, Python's own tracebacks.
 
-Descriptor 2 becomes a pipe, and a thread that always reads it hands each line over. So a worker never waits for the reader
-of the server's stderr either. Not on Windows.
+Descriptor 2 becomes a pipe, which a thread reads without pause. So a worker never waits for the reader of the server's
+stderr. Not on Windows.
 """
 
 import os
@@ -19,7 +19,7 @@ _READ_BYTES = 64 * 1024
 
 
 def own_standard_descriptors() -> bool:
-    """Give 0, 1 and 2 to the null device where they are closed: a file that is opened later must not get such a number.
+    """Open the null device for each closed descriptor of 0, 1 and 2, because a file opened later would get its number.
 
     Returns whether 2 is stderr or null; False: it is another file already.
     """
@@ -27,7 +27,7 @@ def own_standard_descriptors() -> bool:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken.
+            # `open` returns the lowest free number.
             opened = os.open(os.devnull, os.O_RDWR)
             if opened == number:
                 os.set_inheritable(number, True)
@@ -41,7 +41,7 @@ def own_standard_descriptors() -> bool:
 
 @contextmanager
 def captured(fd: int, take: Callable[[bytes], None]) -> Generator[None]:
-    """While the block runs, each line that is written to descriptor 2 is given to `take`. `fd`: what 2 is afterwards."""
+    """Pass each line that is written to descriptor 2 to `take` while the block runs. `fd`: descriptor 2 afterwards."""
     read, write = os.pipe()
     widen(write)
     os.dup2(write, _STDERR)
@@ -51,7 +51,7 @@ def captured(fd: int, take: Callable[[bytes], None]) -> Generator[None]:
     try:
         yield
     finally:
-        # The pipe ends with its last writer; a child that is left over must not hold up the end.
+        # The pipe ends when its last writer closes it, and a child that outlives this process still has it open.
         os.dup2(fd, _STDERR)
         reader.join(_LAST_WORDS_S)
 

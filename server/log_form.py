@@ -1,4 +1,4 @@
-"""The two forms of a log line. Whatever the texts in it, an event is one line, of characters that no terminal obeys."""
+"""The two forms of a log line. Every event is one line without control characters, for all texts in it."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _FRAMES = 30
-"""Innermost frames of an exception that a text line tells."""
+"""Largest number of an exception's frames in a text line; the innermost are kept."""
 
 
 def as_json(_: WrappedLogger, __: str, event: EventDict) -> str:
@@ -19,13 +19,13 @@ def as_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     try:
         return json.dumps(event, default=_named, allow_nan=False)
     except (ValueError, TypeError):
-        # NaN, or a key that is no text.
+        # NaN, or a key that is not a string.
         return json.dumps(_plain(event), default=_named)
 
 
 def as_text(*, colors: bool) -> Processor:
-    """The event as people read it on a terminal."""
-    # No exceptions: `one_line_exception` has told them.
+    """The processor that renders an event for a terminal."""
+    # No exceptions: `one_line_exception` has rendered them.
     render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def line(logger: WrappedLogger, name: str, event: EventDict) -> str:
@@ -36,7 +36,7 @@ def as_text(*, colors: bool) -> Processor:
 
 
 def one_line_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Tells `exc_info` as one text: the exception, then its frames from the innermost. No values of variables."""
+    """Replace `exc_info` by one text: the exception, then its frames from the innermost. No values of variables."""
     told: Any = event.pop("exc_info", None)
     told = sys.exc_info() if told is True else told
     error = told[1] if isinstance(told, tuple) else told
@@ -48,7 +48,7 @@ def one_line_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict
 
 
 def escaped(text: str) -> str:
-    """The text with every character that ends a line or moves a cursor as its escape."""
+    """The text with every character that ends a line or moves a cursor escaped."""
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
@@ -63,7 +63,7 @@ def is_event(line: bytes) -> bool:
 
 
 def _named(value: object) -> str:
-    """Of a value that JSON does not know: its text, without heap addresses."""
+    """The text of a value that JSON cannot represent, without heap addresses."""
     text = str(value)
     return type(value).__name__ if " at 0x" in text else text
 

@@ -1,7 +1,7 @@
-"""Writes the lines of the log with one bounded queue and one thread, so that no log call waits for stderr or fails with it.
+"""Writes log lines through a bounded queue and one thread, so that no log call waits for stderr or fails because of it.
 
-stderr may be closed, full, slow, or a pipe whose reader has left. Lines that find no room or cannot be written are counted,
-and the number is told in the log as soon as stderr takes a line again.
+stderr may be closed, full, slow, or a pipe without a reader. Lines that do not fit into the queue or cannot be written are
+dropped and counted; the next line that can be written reports the number.
 """
 
 import os
@@ -12,32 +12,32 @@ from collections import deque
 from collections.abc import Callable
 
 QUEUE_BYTES = 1 << 20
-"""Lines that wait for stderr hold at most as much; further ones are dropped."""
+"""Most bytes of the lines in the queue; further lines are dropped."""
 LINE_BYTES = 64 * 1024
-"""A longer line is cut."""
+"""Longest line; the rest is cut."""
 _CUT = b" [cut]"
 _RETRY_S = 1.0
 
 
 class LogWriter:
-    """The queue and its thread, which starts with the first line: a process that logs nothing may fork."""
+    """The queue and its thread. The thread starts with the first line, so a process that has logged nothing may fork."""
 
     def __init__(self, fd: int | None, tell_dropped: Callable[[int], bytes]) -> None:
-        """`fd`: where lines go; None: nowhere. `tell_dropped`: the line that tells how many were dropped."""
+        """`fd`: the destination; None: lines are discarded. `tell_dropped`: returns the line that reports dropped lines."""
         self._fd = fd
         self._tell_dropped = tell_dropped
-        # Its lock is reentrant: a finaliser or a signal may log while this thread logs.
+        # The lock is reentrant: a finaliser or a signal handler may log during a log call of the same thread.
         self._changed = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
         self._writing = False
         self._torn = False
-        """Half a line was written when stderr failed."""
+        """Whether only a part of the last line was written when stderr failed."""
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes) -> None:
-        """Hand over a line without its end. Never waits, never raises."""
+        """Queue a line, without its newline. Never waits, never raises."""
         if len(line) > LINE_BYTES:
             line = line[: LINE_BYTES - len(_CUT)] + _CUT
         with self._changed:
@@ -49,7 +49,7 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until every line was written or dropped. False: not in time."""
+        """Wait until every line is written or dropped. False: `timeout_s` passed first."""
         until = time.monotonic() + timeout_s
         with self._changed:
             while self._lines or self._writing:
@@ -60,7 +60,7 @@ class LogWriter:
         return True
 
     def _started(self) -> bool:
-        """The thread runs; False: the system gives none."""
+        """Start the thread if needed. False: the system cannot start one."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             try:
@@ -95,7 +95,7 @@ class LogWriter:
             self._dropped += lines
 
     def _write(self, line: bytes) -> bool:
-        """Write a line, however long stderr takes. False: it cannot be written now."""
+        """Write a line, without a time limit. False: it cannot be written now."""
         assert self._fd is not None, "`put` drops all lines then"
         rest = memoryview((b"\n" if self._torn else b"") + line + b"\n")
         try:
@@ -103,7 +103,7 @@ class LogWriter:
                 try:
                     rest = rest[os.write(self._fd, rest) :]
                 except BlockingIOError:
-                    # Another process has made it non-blocking for all that share it.
+                    # Another process has made the shared descriptor non-blocking.
                     select.select([], [self._fd], [], _RETRY_S)
                 self._torn = bool(rest)
         except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What a call says, as far as it matters whether it is the same one again; and unary calls that count once.
+"""Recognises repeated requests: the part of a request that its `request_id` stands for, and unary calls that run once.
 
-Every way to submit a job shares one set of ids, so that a door that broke may be asked for again with SubmitJob, and the
-other way round. Every other method has its own.
+All calls that submit a job share one set of ids, so a caller may repeat a broken LoadModel as SubmitJob, and the other way
+round. Every other method has its own set.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ Unary = Callable[[Any, Any], Awaitable[Any]]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 JOBS = "jobs"
-"""The scope of ids that name a job."""
+"""The set of ids that name a job."""
 
 _WORK: dict[str, str] = {
     field.message_type.full_name: field.name
     for field in job_pb2.JobSpec.DESCRIPTOR.oneofs_by_name["work"].fields
     if field.message_type is not None
 }
-"""Which arm of a job's spec holds the work that a door's request carries."""
+"""By message of a call that submits and follows: the arm of `JobSpec` that holds its work."""
 _KEEPS = "keeps_its_answers"
 
 
 def asked_of(request: Any) -> Asked:
-    """A call as it counts."""
+    """The id of a request, and the digest of the fields that a repetition must not change."""
     if not request.request_id:
         return NEW
     submission = _submission(request)
@@ -45,7 +45,8 @@ def asked_of(request: Any) -> Asked:
 
 
 def _submission(request: Any) -> processing_service_pb2.SubmitJobRequest | None:
-    """A request for a job as SubmitJob would take it: who leaves when, and who only checks, makes no other job of it."""
+    """The SubmitJob request for the same job; None: the request asks for no job. It leaves out `detached` and
+    `validate_only`, which do not change the job."""
     if isinstance(request, processing_service_pb2.SubmitJobRequest):
         spec, following = request.spec, request.continue_job_id
     else:
@@ -58,31 +59,31 @@ def _submission(request: Any) -> processing_service_pb2.SubmitJobRequest | None:
 
 
 def _options(request: Any) -> Any:
-    """Absent where they say nothing: that is the same."""
+    """The options, or None if they are empty, which means the same."""
     return request.options if request.options.ListFields() else None
 
 
 def keeps_its_answers(method: Method) -> Method:
-    """Marks a verb that looks up its requests by itself, where what it makes is written down with them."""
+    """Mark a method that recognises repeated requests itself, because it stores its results with their requests."""
     setattr(method, _KEEPS, True)
     return method
 
 
 class Once:
-    """For the unary verbs whose answers nothing else keeps."""
+    """Remembers the answers of the unary methods that no store keeps."""
 
     def __init__(self) -> None:
         self._requests: Requests[Any] = in_memory(Remembered())
 
     def guard(self, method: MethodDescriptor, behaviour: Unary) -> Unary:
-        """The verb, asked only for what was not answered before; itself where its request has no `request_id`."""
+        """The method, which runs once for each `request_id`. Returns it unchanged if its request has no such field."""
         streams = method.client_streaming or method.server_streaming
         if streams or "request_id" not in method.input_type.fields_by_name or hasattr(behaviour, _KEEPS):
             return behaviour
 
         async def call(request: Any, context: Any) -> Any:
             if getattr(request, "validate_only", False):
-                # It changes nothing, and the id is still to be used.
+                # A dry run changes nothing, and the caller may use the id for the real request.
                 return await behaviour(request, context)
             return await self._requests.once(asked_of(request), lambda: behaviour(request, context))
 

@@ -1,4 +1,4 @@
-"""Pages of a list: how much is on one, and opaque tokens that say where the next one begins."""
+"""Pages of a list: their size, and the opaque token for the place where the next page begins."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ _TOKEN_BYTES = 8
 
 
 def size_of(asked: int) -> int:
-    """0: 50. At most 1000."""
+    """The size of a page: 50 if the caller asks for 0, and at most 1000."""
     if not 0 <= asked <= MAX_SIZE:
         message = f"{asked} is not within 0..{MAX_SIZE}"
         raise InvalidRequest([Violation(field="page_size", message=message, allowed=f"0..{MAX_SIZE}")])
@@ -49,9 +49,9 @@ Shown = TypeVar("Shown", bound=Message)
 def fill(
     read: Callable[[int], tuple[Sequence[Item], int | None]], size: int, show: Callable[[Item], Shown]
 ) -> tuple[list[Shown], str]:
-    """The messages of one page and the token of the next: at most `size`, and as many as fit into PAGE_BYTES, yet one.
+    """The messages of one page and the token of the next: at most `size` that fit into PAGE_BYTES, and at least one.
 
-    `read` gives up to so many items of this page, and the place where the next one begins (None: the end).
+    `read` returns up to a number of items, and the place where the next page begins (None: the end).
     """
     items, following = read(size)
     page, room = list[Shown](), limits.PAGE_BYTES
@@ -66,4 +66,4 @@ def fill(
 
 
 _ENTRY_BYTES = 6
-"""Most bytes of a repeated message's tag and length."""
+"""Most bytes of the tag and the length of a repeated message."""

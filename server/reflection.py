@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as v1alpha
 
 
 class Reflection:
-    """Answers what the server speaks, from the descriptors that the generated code registered."""
+    """Answers questions about the server's services from the descriptors that the generated code registered."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = sorted(services)
@@ -24,7 +24,7 @@ class Reflection:
     async def stream(
         self, requests: AsyncIterator[v1alpha.ServerReflectionRequest], context: object
     ) -> AsyncIterator[v1alpha.ServerReflectionResponse]:
-        """One answer a question, in order."""
+        """Yield one answer for each question, in order."""
         async for request in requests:
             response = v1alpha.ServerReflectionResponse(valid_host=request.host, original_request=request)
             self._answer(request, response)
@@ -58,7 +58,7 @@ class Reflection:
             response.error_response.error_message = f"not found: {missing.args[0]}"
 
     def _file_of(self, symbol: str) -> FileDescriptor:
-        """The file that declares a message, enum, service, or a method of one."""
+        """The file that declares a message, an enum, a service or a method. Raises `KeyError`."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -70,7 +70,7 @@ class Reflection:
             return file
 
     def _add_files(self, response: v1alpha.ServerReflectionResponse, file: FileDescriptor) -> None:
-        """The file and all that it imports, so that the client needs no second question."""
+        """Add a file and all its imports, so that the client needs no second question."""
         seen: dict[str, bytes] = {}
 
         def add(one: FileDescriptor) -> None:
@@ -84,7 +84,7 @@ class Reflection:
 
 
 def handlers(services: Iterable[str]) -> list[grpc.GenericRpcHandler]:
-    """Both reflection services; `services` are the full names to list."""
+    """The handlers of both reflection services. `services`: the full names to list."""
     packages = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
     reflection = Reflection([*services, *(f"{package}.ServerReflection" for package in packages)])
     method = grpc.stream_stream_rpc_method_handler(

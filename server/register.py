@@ -1,8 +1,8 @@
-"""Puts a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
+"""Registers a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
 
-Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Those that yield `bytes` have serialised
-their messages themselves (a job's event is serialised once, however many watch it). Streams that follow something get
-heartbeats here, so that none can be forgotten.
+Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Methods that yield `bytes` have serialised
+their messages themselves (a job's event is serialised once for all readers). All streams that follow something get
+heartbeats here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _until_cut(behaviour: Callable[..., Any], streams: Streams) -> Callable[...,
 
 
 def _as_is(data: bytes) -> bytes:
-    """`guarded` has serialised it."""
+    """The answer itself: `guarded` has serialised it."""
     return data
 
 

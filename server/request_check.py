@@ -1,9 +1,9 @@
-"""What every request keeps, whatever it asks for: fields and enum values that this server knows, and sizes within limits.
+"""Checks every request: fields and enum values must be known to this server, and sizes within limits.
 
-Unknown fields are refused, never dropped: a new client of an old server must not get another picture than it asked for.
-Only lookups ignore them (`answers_about_request`). One walk over the set fields finds everything; its cost is some
-microseconds a message (`tests/server/test_request_check.py` holds a limit). It comes before a method's own checks, which
-may rely on it: every enum value that they see has a name.
+Unknown fields are refused, never dropped, because a new client of an old server must not get another picture than it asked
+for. Only lookups ignore them (`answers_about_request`). One walk over the set fields finds all violations, in some
+microseconds a message (`tests/server/test_request_check.py` holds a limit). The check comes before a method's own checks,
+so every enum value that they see has a name.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from domains import limits
 from domains.errors import ErrorReason, InvalidRequest, ResourceExhausted, Violation
 
 Path = tuple[Any, str, int | None] | None
-"""Where the walk is: the `Path` before, a field's name, its index if repeated. Only a violation needs it as text."""
+"""The position of the walk: the `Path` of the parent, a field's name, its index if repeated. Text only for violations."""
 
 _CHUNK = blob_pb2.BlobChunk.DESCRIPTOR
-"""Its bytes are checked by the blob store: to look at them here would copy each chunk of an upload."""
+"""The message that is not checked: a look at its bytes would copy each chunk, and the blob store checks them."""
 
 
 class _Kind(Enum):
@@ -38,20 +38,20 @@ class _Kind(Enum):
 
 
 class _Look(msgspec.Struct, frozen=True):
-    """What to look at in one field."""
+    """The checks of one field."""
 
     name: str
     kind: _Kind
     repeated: bool
     enum_names: Mapping[int, str]
-    """Of an enum: its values. Else empty."""
+    """The values of an enum by name; empty for other fields."""
 
 
 def answers_about_request(method: MethodDescriptor) -> bool:
-    """Whether a field that was dropped would change what the call does or what its answer means.
+    """Whether a dropped field would change the effect of the call or the meaning of its answer.
 
-    So it is for every method whose scope is more than READ, and for those that only look yet are given a description of
-    work (PlanGeneration, EstimateModel, InspectModel …): a message that is neither a filter nor one of protobuf's own.
+    True for every method whose scope is more than READ, and for methods of scope READ whose request describes work
+    (PlanGeneration, EstimateModel, InspectModel …): it has a message that is neither a filter nor protobuf's own.
     """
     if method.GetOptions().Extensions[access_pb2.scope] != access_pb2.ACCESS_SCOPE_READ:
         return True
@@ -67,7 +67,7 @@ class RequestCheck:
         self._carries_chunks = any(field.message_type is _CHUNK for field in method.input_type.fields)
 
     def __call__(self, request: Message) -> None:
-        """INVALID_FIELD with every violation, or MESSAGE_TOO_LARGE with the figures."""
+        """Check a request. Raises INVALID_FIELD with all violations, or MESSAGE_TOO_LARGE with the sizes."""
         walk = _Walk(self._strict)
         walk.message(request, None)
         if walk.wrong:
@@ -87,7 +87,7 @@ def _check_rest(request: Message, inline_bytes: int) -> None:
 
 
 def too_large(text: str, size_bytes: int, limit: int, **facts: str) -> ResourceExhausted:
-    """The error for what is larger than `limit`."""
+    """The error for a size above `limit`."""
     message = f"{text}; at most {limit} bytes"
     figures = {"size_bytes": size_bytes, "limit_bytes": limit, **facts}
     return ResourceExhausted(message, ErrorReason.MESSAGE_TOO_LARGE, retry_after_s=None, **figures)
@@ -100,7 +100,7 @@ class _Walk:
         self._strict = strict
 
     def message(self, message: Message, path: Path) -> None:
-        """Everything that is set in it."""
+        """Check every field that is set in a message."""
         if self._strict and len(unknown := UnknownFieldSet(message)):
             self._refuse_unknown(unknown, path)
         if (looks := _looks_of(message.DESCRIPTOR)) is None:
@@ -119,7 +119,7 @@ class _Walk:
                     f"0..{limits.LIST_ENTRIES} entries",
                 )
             elif look.kind is not _Kind.NUMBER:
-                # Of numbers and texts the violation names the value; of messages the index.
+                # A violation of a number or a text names the value; one of a message names the index.
                 indexed = look.kind is _Kind.MESSAGE
                 for index, entry in enumerate(value):
                     self._value(look, entry, (path, look.name, index) if indexed else here)
@@ -140,7 +140,7 @@ class _Walk:
                 pass
 
     def _text(self, value: str, limit: int, path: Path) -> None:
-        # A character has at most 4 bytes, so that most texts need not be encoded to be measured.
+        # A character has at most 4 bytes, so most texts need no encoding.
         if len(value) * 4 > limit and (size := len(value.encode())) > limit:
             self._refuse(path, f"has {size} bytes; at most {limit}", f"0..{limit} bytes")
 
@@ -162,7 +162,7 @@ class _Walk:
 
 
 def _text_of(path: Path) -> str:
-    """`generation.loras[3].#2047`."""
+    """The path as text: `generation.loras[3].#2047`."""
     parts: list[str] = []
     while path is not None:
         path, name, index = path
@@ -172,7 +172,7 @@ def _text_of(path: Path) -> str:
 
 @cache
 def _looks_of(message: Descriptor) -> Mapping[int, _Look] | None:
-    """By number, the fields that must be looked at. None: nothing but unknown fields."""
+    """By number, the fields of a message that need a check. None: only unknown fields can be wrong."""
     if message is _CHUNK:
         return None
     looks = {field.number: _look_of(field) for field in message.fields}
@@ -198,5 +198,5 @@ _KINDS = {
 
 
 def is_id(name: str) -> bool:
-    """Whether a field of that name holds an id, an etag or a page token, or several."""
+    """Whether a field of this name holds ids, etags or page tokens."""
     return name in ("id", "etag", "page_token", "known_etag") or name.endswith(("_id", "_ids"))

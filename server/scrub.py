@@ -1,7 +1,7 @@
-"""Takes out of texts for callers what only our own process or machine knows: heap addresses, and where we are installed.
+"""Removes heap addresses and paths of the installation from texts for callers.
 
-Texts of libraries come into messages (Pillow: `cannot identify image file <_io.BytesIO object at 0x7f…>`), and an address
-tells an attacker where the heap lies. Paths inside model roots and blob roots are the callers' own and stay.
+Messages contain texts of libraries (Pillow: `cannot identify image file <_io.BytesIO object at 0x7f…>`), and a heap address
+helps an attacker. Paths inside model roots and blob roots belong to the callers and stay.
 """
 
 import re
@@ -11,24 +11,24 @@ from pathlib import Path
 
 _OBJECT = re.compile(r"<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{8,16}\b")
-"""Shorter ones are codes: of PCI vendors, of errors of Windows."""
+"""A heap address. Shorter numbers are codes, of PCI vendors or of Windows' errors."""
 _TO_ITS_END = r"(?:[/\\][^\s'\"`,:;()<>\[\]{}]*)?"
 
 
 class _Places:
-    """Folders that are not told."""
+    """Folders whose paths callers must not see."""
 
     def __init__(self) -> None:
         self._folders = {str(Path(__file__).parents[1]), str(Path(sys.prefix)), str(Path(sys.base_prefix))}
         self._compile()
 
     def add(self, folder: Path) -> None:
-        """One more."""
+        """Add a folder."""
         self._folders |= {str(folder), str(folder.resolve())}
         self._compile()
 
     def _compile(self) -> None:
-        # "/" or "/usr" would hide files of callers.
+        # Hiding "/" or "/usr" would hide files of callers.
         far = sorted((folder for folder in self._folders if len(Path(folder).parts) > 2), key=len, reverse=True)
         self.pattern = re.compile(rf"(?:{'|'.join(map(re.escape, far))})(?![\w.-]){_TO_ITS_END}" if far else "(?!)")
 
@@ -37,12 +37,12 @@ _places = _Places()
 
 
 def hide(folder: Path) -> None:
-    """Never tell callers of this folder: the one of the state."""
+    """Hide a folder, such as the state folder, from callers."""
     _places.add(folder)
 
 
 def scrubbed(text: str) -> str:
-    """The text without addresses; of a hidden path only the file's name stays."""
+    """The text without addresses; a hidden path becomes its file's name."""
     if "0x" in text:
         text = _ADDRESS.sub("0x…", _OBJECT.sub("an object", text))
     if "/" in text or "\\" in text:
@@ -51,5 +51,5 @@ def scrubbed(text: str) -> str:
 
 
 def scrubbed_facts(facts: Mapping[str, str]) -> dict[str, str]:
-    """The same for named values."""
+    """`scrubbed` for named values."""
     return {name: scrubbed(value) for name, value in facts.items()}

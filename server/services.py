@@ -1,4 +1,4 @@
-"""The six services: which descriptor and which servicer speak for each domain."""
+"""The six services: the descriptor and the servicer of each domain."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,5 +44,5 @@ SERVICES: Mapping[int, Served] = {
 
 
 def unbuilt() -> dict[int, Sequence[str]]:
-    """By domain, the methods that no servicer defines: they answer NOT_IMPLEMENTED."""
+    """By domain: the methods that no servicer defines. They answer NOT_IMPLEMENTED."""
     return {domain: missing(served.service, served.servicer) for domain, served in SERVICES.items()}

@@ -21,17 +21,17 @@ from domains.processing.jobs.unread import LONGEST_WAIT_S
 
 
 class ConfigError(Exception):
-    """The TOML file cannot be used; the text is for whoever starts the server."""
+    """The TOML file cannot be used; the text tells the operator why."""
 
 
 def state_home() -> Path:
-    """Where programs of this user keep their state (XDG base directories; %LOCALAPPDATA% on Windows)."""
+    """The folder of this user's program state (XDG base directories; %LOCALAPPDATA% on Windows)."""
     local = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_STATE_HOME")
     return Path(local) if local else Path.home() / ".local" / "state"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address. Of names, `localhost` alone is trusted to mean that."""
+    """Whether only this machine can reach the address. `localhost` is the only name that is accepted."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """How a server runs. `deviceops serve --help` shows the flags; a TOML file uses the names below."""
+    """The settings of a server. `deviceops serve --help` shows the flags; a TOML file uses the names below."""
 
     model_config = SettingsConfigDict(env_prefix="DEVICEOPS_", extra="forbid", validate_default=True)
 
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     blob_roots: Annotated[list[Path], NoDecode] = []
     """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
     default_model: str = "emoji-sd"
-    """The model of a request that names none."""
+    """Model id for requests that name none."""
     devices: Annotated[list[str], NoDecode] = ["auto"]
     """`auto` (every CUDA device, else the CPU, with DirectML's adapters listed and disabled), or `cpu`, `cuda`, `cuda:0`
     (as nvidia-smi counts), `rocm:0` (as PyTorch counts), `directml` (the fastest), `sim:3` …
@@ -68,37 +68,37 @@ class Settings(BaseSettings):
     directml_python: Path | None = None
     """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None
-    """What the simulated devices are and do (TOML); read again whenever it changes. None: healthy ones."""
+    """Script of the simulated devices (TOML); read again when it changes. None: healthy devices."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
-    """Jobs that a device works on in turns."""
+    """Jobs that share a device, step by step."""
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
-    """A device that tells nothing of its work for this long hangs: its worker is ended and its jobs run again."""
+    """A worker that sends no report for this long hangs: it is killed, and its jobs run again."""
     stop_timeout_s: Annotated[float, Field(gt=0)] = 30
-    """A worker that has not stopped a job this long after the request is ended; its other jobs run again."""
+    """A worker that has not stopped a job this long after the request is killed; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10
-    """The longest silence of a stream that follows something; then it sends a heartbeat, a message without content."""
+    """A stream that follows something sends a heartbeat, a message without content, after this long without a message."""
     min_ping_interval_s: Annotated[float, Field(gt=0, le=10)] = 5
-    """How often a client may send HTTP/2 pings on a quiet connection; one that pings more often is cut off."""
+    """Shortest interval of a client's HTTP/2 pings on a quiet connection; a client that pings more often is disconnected."""
     max_calls_per_connection: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Open calls of one connection; further calls wait in the client until one ends."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     """Open connections; further ones are closed at once. Each takes a file descriptor."""
     handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
-    """How long a new connection may take until it speaks HTTP/2; then it is closed."""
+    """A new connection that has not completed the HTTP/2 handshake after this long is closed."""
     idle_connection_s: Annotated[float, Field(gt=0)] = 300
-    """A connection without a call for this long is closed; clients connect again by themselves with their next call."""
+    """A connection without a call for this long is closed; a client connects again with its next call."""
     recheck_s: Annotated[float, Field(gt=0)] = 10
     """How long after its quarantine a device is checked again; doubled after each failed check, up to 5 minutes."""
     leak_window_s: Annotated[float, Field(ge=1)] = 60
-    """An owner whose memory grows in four such windows in a row, without more work, is told as a leak suspect."""
+    """An owner whose memory grows in four such windows in a row, without more work, is a leak suspect."""
     max_blobs: Annotated[int, Field(ge=1)] = 100_000
-    """Blobs that clients may have made at a time; further ones are refused with QUOTA_EXCEEDED."""
+    """Most blobs of clients at a time; further ones are refused with QUOTA_EXCEEDED."""
     max_blob_bytes: Annotated[int, Field(ge=0)] | None = None
-    """What these may hold together, in all tiers. None: only the memory and the disk bound them."""
+    """Most bytes of all blobs of clients, in all tiers. None: limited only by memory and disk."""
     keep_blobs_s: Annotated[float, Field(gt=0)] = 24 * 3600
-    """How long a blob is kept that a client made without saying it."""
+    """How long a client's blob is kept if the request does not say it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
     keep_events_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     prompts_in_lists: bool = True
     """Whether `Job.summary`, which lists and events carry too, begins with a generation's prompt. False: it is empty."""
     default_previews_every_steps: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Previews for those who watch a job and do not say what they want: after every so many steps. 0: none."""
+    """Steps between two previews for a watcher whose request names none. 0: no previews."""
     default_preview_edge_px: Annotated[int, Field(ge=16, le=512)] = 128
     """Longer edge of these previews."""
     drain_s: Annotated[float, Field(ge=0)] = 30
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     drain_reads_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 10
     """How long SIGTERM then waits for clients to read the pictures of which they were told within this time."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
-    """Largest request that is read at all; its fields have limits of their own, told by name. Larger data is a blob."""
+    """Largest request that is read; its fields have limits of their own. Send larger data as a blob."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """`auto`: text for a terminal, JSON lines otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     @field_validator("model_roots", "blob_roots", "devices", mode="before")
     @classmethod
     def _lists_may_be_text(cls, value: object) -> object:
-        """In the environment: the parts with commas between them, or a JSON list."""
+        """Parse a list from an environment variable: a JSON list, or parts separated by commas."""
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
@@ -173,14 +173,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the TOML file that DEVICEOPS_CONFIG names."""
+        """The sources in order of precedence: flags, environment, the TOML file that DEVICEOPS_CONFIG names."""
         file = os.environ.get("DEVICEOPS_CONFIG")
         sources = (init_settings, env_settings)
         return (*sources, _toml(settings_cls, Path(file))) if file else sources
 
 
 def _toml(settings_cls: type[BaseSettings], file: Path) -> TomlConfigSettingsSource:
-    """pydantic-settings passes over a file that is not there: whoever names one means it."""
+    """The source of a TOML file. Raises `ConfigError` for a missing file, which pydantic-settings would ignore."""
     try:
         tomllib.loads(file.read_text("utf-8"))
     except OSError as error:

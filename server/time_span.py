@@ -1,4 +1,4 @@
-"""The time that a query of a history asks for."""
+"""The time span of a history query."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from server import convert
 
 
 def time_span(request: Any, *, finest_s: float) -> tuple[float | None, float, float | None]:
-    """Start, end and step in s, of `start_time`, `end_time` and `step`; refuses what cannot be meant, all at once."""
+    """Start, end and step of a query in seconds. Raises INVALID_FIELD with all violations."""
     now = time.time()
     end = min(now, _unix(request.end_time, "end_time")) if request.HasField("end_time") else now
     start = _unix(request.start_time, "start_time") if request.HasField("start_time") else None

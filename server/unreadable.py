@@ -1,7 +1,7 @@
-"""Requests whose bytes are no message of the method's type: answered with INVALID_FIELD like any other fault of a request.
+"""Answers a request whose bytes are not a message of the method's type with INVALID_FIELD.
 
-grpc.aio answers an exception of a deserialiser itself: UNKNOWN with the text of the exception, and a traceback on stderr. So
-no deserialiser raises; what it could not read goes on as an `Unreadable`, which is refused where errors are answered.
+If a deserialiser raises, grpc.aio answers UNKNOWN with the exception's text and prints a traceback. So deserialisers here
+return an `Unreadable` instead, and the interceptor for errors refuses it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ Deserialiser = Callable[[bytes], Any]
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A request that could not be read."""
+    """A request that could not be decoded."""
 
     size_bytes: int
 

@@ -1,4 +1,4 @@
-"""Finds what a message asks for and this server does not serve: a request is carried out as it was asked, or not at all."""
+"""Finds fields and values that this server does not serve; a request with one is refused, never carried out in part."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from google.protobuf.message import Message
 from domains.errors import InvalidRequest, NotServed, Violation
 
 Served = Mapping[str, Sequence[str]]
-"""By path of a field, without an index for lists: the names of its enum's values that are served; empty: any value."""
+"""By path of a field, without list indexes: the names of its enum's values that are served; empty: any value."""
 
 _TEXT = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
 
 
 class SetField(msgspec.Struct, frozen=True):
-    """A field that a message sets, or a message in it that sets none."""
+    """A field that is set, or an empty message."""
 
     path: str
-    """As the caller counts: `loras[0].weight`."""
+    """With list indexes: `loras[0].weight`."""
     plain_path: str
-    """Without indexes: `loras.weight`."""
+    """Without list indexes: `loras.weight`."""
     descriptor: FieldDescriptor
     value: Any
 
@@ -56,10 +56,10 @@ def check_served(
     wrong: InvalidRequest | None = None,
     also_unserved: Sequence[Violation] = (),
 ) -> None:
-    """Raise all that is wrong with a message at once: what is not served, and `wrong` itself.
+    """Raise the violations in `wrong`, and those for unserved fields, in one error.
 
-    `path`: of the message in the request; `also_unserved`: what a table of fields cannot tell. A wrong value decides the
-    reason before one that is only not served.
+    `path`: path of the message in the request. `also_unserved`: violations that the table `served` cannot express. A
+    violation in `wrong` decides the reason before a field that is only not served.
     """
     unserved = list(also_unserved)
     for field in set_fields(message):
@@ -75,7 +75,7 @@ def check_served(
 
 def _is_served(field: SetField, served: Served) -> bool:
     if field.descriptor.message_type is not None and field.plain_path not in served:
-        # An empty message asks for nothing, where something in it is served.
+        # An empty message with a served field in it asks for nothing.
         return any(name.startswith(f"{field.plain_path}.") for name in served)
     values = served.get(field.plain_path)
     enum = field.descriptor.enum_type

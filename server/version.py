@@ -1,4 +1,4 @@
-"""The version of this server, asked once."""
+"""The version of this server, read once."""
 
 import importlib.metadata
 

@@ -1,11 +1,11 @@
-"""The `deviceops` program: a person's way in. It speaks to a server by the contract alone, and never imports torch."""
+"""The `deviceops` program. It talks to a server through the contract alone, and never imports torch."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     from server.cli import streams
 
-    # First of all: what is imported below may open files already.
+    # First: the imports below may open files.
     streams.prepare()
     from server.cli.app import run
 

@@ -1,4 +1,4 @@
-"""`python -m server.cli`: how the program starts a server of its own."""
+"""`python -m server.cli`: the command line with which the program starts a server of its own."""
 
 from server.cli import main
 

@@ -1,4 +1,4 @@
-"""Addresses of servers as people write them."""
+"""Parses addresses of servers from the command line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from server.cli.failure import USAGE, CliError
 
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
-"""Where `deviceops serve` listens unless it is told otherwise."""
+"""Default address of `deviceops serve`."""
 
 _OF_GRPC = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):")
-"""What gRPC resolves by itself."""
+"""Schemes that gRPC resolves itself."""
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
 def target(address: str) -> str:
-    """What gRPC connects to. Raises `CliError` (usage) for an address that cannot be one."""
+    """The gRPC target of an address. Raises `CliError` (usage) for text that is no address."""
     plain = address.strip().removeprefix("http://").removesuffix("/")
     if plain.startswith("https://"):
         raise CliError(f"--address {address}: the server has no encryption; write HOST:PORT", USAGE)

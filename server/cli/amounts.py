@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Parses sizes from the command line."""
 
 import re
 

@@ -77,8 +77,8 @@ def _program(
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; `arguments` default to those of the process. Returns the exit code, whatever happens."""
-    # gRPC's own log repeats, in its words and in several lines, what we say in one.
+    """Run one command; `arguments` default to those of the process. Returns the exit code and never raises."""
+    # gRPC's own log repeats each error message in several lines.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if completion.ASKED in os.environ:
         completion.begin()
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def answered(command: Callable[[], object]) -> int:
-    """Run a command and tell, in a line, what it raises. Returns the exit code."""
+    """Run a command and print what it raises in one line. Returns the exit code."""
     try:
         command()
     except SystemExit as ended:

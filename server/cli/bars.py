@@ -1,4 +1,4 @@
-"""One live line a job: what it is, a bar, the stage with its count, elapsed and remaining time."""
+"""Shows one live line for each job: title, bar, stage with its count, elapsed and remaining time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class JobLine(Protocol):
     """Shows one job's events."""
 
     def show(self, event: JobEvent) -> None:
-        """Bring the line up to date; may be called from any thread."""
+        """Update the line; may be called from any thread."""
 
 
 class Bars:
-    """Lines on stderr, drawn by rich in a terminal; elsewhere a plain line for each stage. Use it with `with`."""
+    """Lines on stderr: drawn by rich in a terminal, otherwise one plain line for each stage. A context manager."""
 
     def __init__(self, *, shown: bool = True) -> None:
         """`shown=False` draws nothing."""
@@ -41,7 +41,7 @@ class Bars:
             self._progress.stop()
 
     def line(self, title: str) -> JobLine:
-        """One more job."""
+        """Add a line for a job."""
         if self._progress:
             return _LiveLine(self._progress, title)
         return _PlainLine(title) if self._shown else _NoLine()
@@ -98,7 +98,7 @@ class _NoLine:
 
 
 def event_text(event: JobEvent) -> str:
-    """What happened in a few words; empty for events that only bars and folders care about."""
+    """A short text about an event; empty for progress, previews and heartbeats."""
     match event.WhichOneof("kind"):
         case "queued":
             place = event.queued.position if event.queued.HasField("position") else 0

@@ -1,4 +1,4 @@
-"""A blob from the server to this machine's disk: streamed, checked, and never half there."""
+"""Writes a blob of the server to a file: streamed, checked, and renamed to its name when it is complete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from deviceops.common.v1.image_pb2 import ImageFile
 
 _PREFIX = 32
-"""Characters of the file's name in that of its unfinished part: at most 128 bytes."""
+"""Characters of the file's name, at most 128 bytes, in the name of its unfinished part."""
 
 
 def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) -> None:
-    """Read a blob into `target`, which appears complete or not at all.
+    """Read a blob into `target`, which appears only when it is complete.
 
-    Raises `CliError` if size or SHA-256 (where `file` has one) are not those of `file`, if the disk refuses, or,
-    without `force`, if `target` exists.
+    Raises `CliError` if size or SHA-256 differ from those of `file`, if the file cannot be written, or, without `force`,
+    if `target` exists.
     """
     try:
         with _beside(target) as (part, stream):
@@ -40,7 +40,7 @@ def save(connection: Connection, file: ImageFile, target: Path, *, force: bool) 
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Generator[tuple[Path, IO[bytes]]]:
-    # The whole name and an ending together can be longer than a name may be.
+    # The whole name with an ending can exceed the limit of a file name.
     handle, name = tempfile.mkstemp(prefix=f".{target.name[:_PREFIX]}.", suffix=".part", dir=target.parent)
     part = Path(name)
     try:
@@ -66,7 +66,7 @@ def _read(connection: Connection, file: ImageFile, stream: IO[bytes]) -> None:
 
 
 def _put(part: Path, target: Path, force: bool) -> None:
-    # mkstemp made it for this user alone; a picture is an ordinary file.
+    # `mkstemp` gives only this user access; a picture has the permissions of an ordinary file.
     mask = os.umask(0)
     os.umask(mask)
     part.chmod(0o666 & ~mask)
@@ -74,7 +74,7 @@ def _put(part: Path, target: Path, force: bool) -> None:
         part.replace(target)
         return
     try:
-        # A link is refused if the name was taken meanwhile; a rename would overwrite.
+        # A link fails if the name exists by now; a rename would overwrite the file.
         os.link(part, target)
     except FileExistsError:
         raise

@@ -57,12 +57,12 @@ def put(
 
 
 def media_type_of(file: Path) -> str:
-    """By the ending of its name; empty if that says nothing."""
+    """The media type of a file's ending; empty for an unknown ending."""
     return mimetypes.guess_type(file.name)[0] or ""
 
 
 def _parts(spec: BlobSpec, stream: IO[bytes]) -> Iterator[UploadBlobRequest]:
-    """The announcement with size and hash, then the bytes. A file that changes meanwhile does not match, and is refused."""
+    """A first message with size and hash, then the bytes. The server refuses a file that changes during the upload."""
     from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 
     yield memory_service_pb2.UploadBlobRequest(blob_spec=spec)

@@ -1,4 +1,4 @@
-"""`deviceops blobs`: bytes that the server keeps, or that it maps from another process."""
+"""`deviceops blobs`: bytes that the server stores, or maps from another process."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def register(
     """Let the server map a file of this machine, without a copy."""
     from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 
-    # Links are the server's to resolve: it judges where they lead.
+    # Symbolic links stay: the server resolves them and checks the target.
     request = memory_service_pb2.RegisterBlobRequest(
         blob_id=name,
         file=blob_pb2.MappedFile(path=str(file.absolute())),

@@ -9,11 +9,11 @@ import typer
 from server.cli.printing import emit
 
 ASKED = "_DEVICEOPS_COMPLETE"
-"""The variable with which a shell asks for what could come next."""
+"""The environment variable with which a shell asks for completions."""
 
 
 def begin() -> None:
-    """Make the shells known that may ask."""
+    """Register the completion classes of the shells."""
     from typer._completion_classes import completion_init  # pyright: ignore[reportPrivateUsage]
 
     completion_init()

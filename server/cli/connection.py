@@ -1,4 +1,4 @@
-"""A line to one server: the channel, the stubs, and errors in words."""
+"""A connection to one server: the channel, the stubs, and errors as text."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print protobuf JSON on
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    # A server that comes back should be found within seconds, not after gRPC's usual minutes.
+    # A restarted server is found within seconds; gRPC's default backoff grows to minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A proxy that the environment names has no business between this machine and its own server.
+    # A proxy of the environment must not come between this machine and its own server.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 class Connection:
-    """One channel. Use it with `with`: a refused call then leaves the block as a `CliError` in words."""
+    """One channel. As a context manager it converts the error of a refused call in the block to a `CliError`."""
 
     def __init__(self, address: str, is_alive: Callable[[], bool] | None = None) -> None:
-        """`is_alive`: of a server that was started for this command, whether it runs; once ended it never returns.
+        """`is_alive`: whether the server that this command has started still runs; None: the server is not the command's.
 
-        Raises `CliError` (usage) for an address that cannot be one.
+        Raises `CliError` (usage) for text that is no address.
         """
         import grpc
 
@@ -56,7 +56,7 @@ class Connection:
         self.is_own = is_alive is not None
         """Whether the server ends with this command."""
         self.is_alive = is_alive or (lambda: True)
-        """Whether waiting for a lost server is any use."""
+        """Whether a lost server can come back, so that waiting for it is useful."""
         self.channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
 
     def __enter__(self) -> Connection:
@@ -72,7 +72,7 @@ class Connection:
             raise explained(error, self.address) from error
 
     def answers(self, timeout_s: float = 2.0) -> bool:
-        """Whether a DeviceOps server is there. A refused connection is known at once; silence after `timeout_s`."""
+        """Whether a DeviceOps server answers. A refused connection returns False at once, no answer after `timeout_s`."""
         import grpc
 
         from deviceops.processing.v1 import processing_service_pb2
@@ -92,7 +92,7 @@ class Connection:
 
     @functools.cached_property
     def processing(self) -> ProcessingServiceStub:
-        """Jobs and the server as a whole."""
+        """Jobs and the server's status."""
         from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
 
         return ProcessingServiceStub(self.channel)
@@ -120,5 +120,5 @@ class Connection:
 
 
 def connect(address: str | None) -> Connection:
-    """A line to the named server, or to the default one. Nothing is sent yet."""
+    """A connection to the given address, or to the default one. Sends nothing yet."""
     return Connection(address or DEFAULT_ADDRESS)

@@ -1,4 +1,4 @@
-"""`deviceops demo`: six prompts at once, a live bar each, and a page with all six pictures."""
+"""`deviceops demo`: six prompts at once, a live bar for each, and a contact sheet of the six pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPTS = (
     "a penguin on a pink background",
     "a volcano on a green background",
 )
-"""Things that the embedded model knows well, on backgrounds that it knows."""
+"""Subjects and backgrounds that the embedded model draws well."""
 
 _SEED, _COLUMNS, _CELL_PX = 7, 3, 256
 

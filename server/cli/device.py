@@ -1,4 +1,4 @@
-"""`deviceops device …`: check a device, switch it, limit it, ask for advice."""
+"""`deviceops device …`: check, enable, disable, drain and limit a device, and ask for advice."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _tell_advice(advice: DeviceAdvice) -> None:
     def text(field: str) -> str:
         if field == "goal":
             return word(device_pb2.DeviceGoal.Name(advice.settings.goal), "DEVICE_GOAL_")
-        # Those that may be absent say so; the others always have a value.
+        # Only a field with presence can be absent.
         optional = advice.settings.DESCRIPTOR.fields_by_name[field].has_presence
         value = measured(advice.settings, field) if optional else getattr(advice.settings, field)
         return "default" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Settings of a device from the command line, and what their change means for jobs."""
+"""Changes settings of a device from the command line, and shows the effect on its jobs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from deviceops.device.v1.device_service_pb2 import UpdateDeviceResponse
 
 Settings = Mapping[str, bool | int | float | None]
-"""Values of DeviceSettings by field; None: back to the default."""
+"""Values of DeviceSettings by field; None: the default."""
 
 
 def change(address: str | None, device_id: str, settings: Settings, cause: str, *, json: bool) -> None:
-    """Change these fields and tell what became of the device and its jobs."""
+    """Change these fields and print the device's new state and its jobs."""
     from google.protobuf.field_mask_pb2 import FieldMask
 
     from deviceops.device.v1 import device_service_pb2
@@ -36,7 +36,7 @@ def change(address: str | None, device_id: str, settings: Settings, cause: str, 
 
 
 def limits(*, power: str | None, jobs: str | None, temperature: str | None) -> Settings:
-    """The ceilings that were named. Raises `CliError` (usage) for none, and for what is neither a number nor `default`."""
+    """The given limits. Raises `CliError` (usage) for none, and for text that is neither a number nor `default`."""
     given = {
         "power_limit_watts": _number("--power", power, float),
         "max_concurrent_jobs": _number("--jobs", jobs, int),

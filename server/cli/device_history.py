@@ -1,4 +1,4 @@
-"""`deviceops devices --history`: how devices were over time."""
+"""`deviceops devices --history`: figures of devices over time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CURVES: Sequence[tuple[str, str, Text]] = (
 
 
 def tell_history(told: DeviceHistory) -> None:
-    """A curve for each figure that was measured, and why the device ran below its full clock."""
+    """Print a curve for each measured figure, and why the device ran below its full clock."""
     if not told.samples:
         return notice(f"{told.device_id}: nothing was measured in this time.")
     first, last = told.samples[0].sample_time, told.samples[-1].sample_time

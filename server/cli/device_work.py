@@ -1,4 +1,4 @@
-"""`deviceops device benchmark` and `reset`: work that runs as a job of the device, followed to its end."""
+"""`deviceops device benchmark` and `reset`: jobs of a device, followed to their end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SuiteName(StrEnum):
-    """Suites of a benchmark, as on the command line."""
+    """Names of benchmark suites on the command line."""
 
     MEMORY = "memory"
     TRANSFER = "transfer"

@@ -1,4 +1,4 @@
-"""`deviceops devices`: what there is, and how it is now."""
+"""`deviceops devices`: the devices and their present state."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _histories(connection: Connection, device: str | None, minutes: float, lost:
 def _list(connection: Connection, lost: bool) -> ListDevicesResponse:
     from deviceops.device.v1 import device_pb2, device_service_pb2
 
-    # An empty list of states means all but LOST.
+    # An empty list of states means all except LOST.
     states = [state for state in device_pb2.DeviceState.values() if state] if lost else []
     request = device_service_pb2.ListDevicesRequest(filter=device_pb2.DeviceFilter(states=states))
     return connection.device.ListDevices(request)
@@ -92,7 +92,7 @@ def _samples(connection: Connection, ids: Iterable[str], interval_s: float) -> I
 
 def _watch(connection: Connection, interval_s: float, rounds: int, lost: bool, json: bool) -> None:
     def draw(message: WatchDeviceStatusResponse) -> RenderableType:
-        # Listing costs the server nothing, and devices come and go while we watch.
+        # Listed each time, because devices can appear and vanish during the watch; listing costs the server nothing.
         return table(_HEADS, _rows(_list(connection, lost).devices, {one.device_id: one for one in message.statuses}))
 
     show_rounds(_samples(connection, [], interval_s), draw, rounds, json=json)
@@ -114,7 +114,7 @@ def _row(device: Device, status: DeviceStatus) -> tuple[str, ...]:
         word(device_pb2.DeviceState.Name(device.state), "DEVICE_STATE_"),
         percent(measured(status, "utilization_ratio")),
         measured_bytes(status, "used_memory_bytes"),
-        # A device that is switched off is not probed, but may still be measured.
+        # A disabled device is not probed, but its memory may still be measured.
         measured_bytes(status if status.HasField("total_memory_bytes") else device.capabilities, "total_memory_bytes"),
         figure(measured(status, "temperature_celsius"), "°C"),
         figure(measured(status, "power_watts"), "W"),
@@ -124,7 +124,7 @@ def _row(device: Device, status: DeviceStatus) -> tuple[str, ...]:
 
 
 def state_text(device: Device) -> str:
-    """`quarantined: 3 errors in a row`."""
+    """A device's state and its reason: `quarantined: 3 errors in a row`."""
     from deviceops.device.v1 import device_pb2
 
     state = word(device_pb2.DeviceState.Name(device.state), "DEVICE_STATE_")

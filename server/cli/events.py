@@ -1,4 +1,4 @@
-"""`deviceops events`: every change of state, with what caused it."""
+"""`deviceops events`: every change of state, with its cause."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ KINDS = (
     *("reservation.expired", "reservation.lost", "reservation.preempted"),
     *("system.draining", "system.started"),
 )
-"""What can stand in the log, as the contract and the server name it."""
+"""Kinds of events, as the contract and the server name them."""
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises `CliError` (usage) for a kind that no event has: a filter by it would wait for ever."""
+    """Raise `CliError` (usage) for a kind that no event has: a filter by it would wait for ever."""
     known = {*KINDS, *(name.partition(".")[0] for name in KINDS)}
     for kind in kinds:
         if kind not in known:
@@ -95,7 +95,7 @@ def _clock(time: Timestamp) -> str:
 
 
 def line(event: SystemEvent) -> str:
-    """`14:05:09  42 ← 41  error  device.lost  sim-0  the device was pulled out`."""
+    """An event as text: `14:05:09  42 ← 41  error  device.lost  sim-0  the device was pulled out`."""
     from deviceops.common.v1 import error_pb2
 
     cause = f" ← {event.cause_sequence}" if event.cause_sequence else ""
@@ -112,7 +112,7 @@ def line(event: SystemEvent) -> str:
 
 
 def _what(event: SystemEvent) -> str:
-    """The message, with the reason and, of a job that ended, where it ran and how long."""
+    """An event's message and reason; for the end of a job also its device and duration."""
     texts = [event.message] if event.message else []
     if event.HasField("failure") and event.failure.message != event.message:
         texts.append(one_line(event.failure))

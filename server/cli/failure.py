@@ -1,4 +1,4 @@
-"""What a person is told when something does not work: sentences, never a traceback."""
+"""Converts errors to text for users: sentences, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deviceops.common.v1 import error_pb2
 
 USAGE = 2
-"""Exit code for a command that can never work as it was written."""
+"""Exit code for a command that can never work as written."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells expect."""
@@ -31,7 +31,7 @@ class CliError(Exception):
 
 
 def must_be_text(**arguments: str) -> None:
-    """Raises `CliError` (usage) for an argument, by its name, that holds bytes which are no UTF-8."""
+    """Raise `CliError` (usage), which names the argument, for an argument that is not UTF-8."""
     for name, text in arguments.items():
         try:
             text.encode()
@@ -43,7 +43,7 @@ def must_be_text(**arguments: str) -> None:
 
 
 def explained(error: grpc.RpcError, address: str) -> CliError:
-    """A refused or broken call as the error that ends the command: status 2 where no server could be reached."""
+    """The error that ends the command for a refused or broken call. Exit code 2: no server could be reached."""
     import grpc
 
     unreached = isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE and not _details_of(error)
@@ -51,10 +51,10 @@ def explained(error: grpc.RpcError, address: str) -> CliError:
 
 
 def explain_refusal(error: grpc.RpcError, address: str) -> str:
-    """A refused or broken call in words: the message, each violation on its own line, the reason, when to try again."""
+    """The text for a refused or broken call: message, violations on lines of their own, reason, when to retry."""
     import grpc
 
-    # Every error that a client call raises is a Call too; the base class alone does not say so.
+    # Every error of a client call is a `grpc.Call` too; the type of the base class does not tell.
     if not isinstance(error, grpc.Call):
         return f"the call to {address} failed: {error}"
     details = _details_of(error)
@@ -69,7 +69,7 @@ def explain_refusal(error: grpc.RpcError, address: str) -> str:
 
 
 def unreachable(address: str) -> str:
-    """No server there, and what to do about it."""
+    """The text for an address without a server: the fact, and what to do."""
     path = address.removeprefix("unix:")
     nothing = " (there is no such socket)" if path != address and not os.path.exists(path) else ""
     return (
@@ -79,7 +79,7 @@ def unreachable(address: str) -> str:
 
 
 def explain_failure(failure: error_pb2.Failure) -> str:
-    """Why a job that had started failed, in words."""
+    """The text for a job's failure."""
     from deviceops.common.v1 import error_pb2
 
     reason = error_pb2.ErrorReason.Name(failure.reason).removeprefix("ERROR_REASON_")
@@ -91,7 +91,7 @@ def explain_failure(failure: error_pb2.Failure) -> str:
 
 
 def one_line(failure: error_pb2.Failure) -> str:
-    """Why something failed, for a list: `the message [REASON]`."""
+    """A failure in one line, for lists: `the message [REASON]`."""
     return " ".join(explain_failure(failure).splitlines()[0].split())
 
 
@@ -104,9 +104,9 @@ def in_flags(text: str) -> str:
 
 
 def _flags_at_work() -> dict[str, str]:
-    """The flags of the command that runs, by the names of its parameters."""
+    """The running command's flags by parameter name."""
     try:
-        # typer brings a click of its own along; older ones use the installed one.
+        # New versions of typer include a copy of click; older ones use the installed click.
         from typer._click.globals import get_current_context  # pyright: ignore[reportPrivateUsage]
     except ImportError:
         from click import get_current_context
@@ -120,7 +120,7 @@ def _details_of(error: grpc.Call) -> status_pb2.Status | None:
     try:
         status = rpc_status.from_call(error)
     except ValueError:
-        # The details contradict the status: somebody between us and the server rewrote one of them.
+        # The details contradict the status: a proxy rewrote one of them.
         return None
     return status if status is not None and status.details else None
 
@@ -146,6 +146,6 @@ def _explain_details(status: status_pb2.Status) -> str:
 
 
 def _headline(message: str, request: error_details_pb2.BadRequest) -> str:
-    # A message that only repeats the violations would be read twice.
+    # A message that only repeats the violations is left out.
     repeated = "; ".join(f"{violation.field}: {violation.description}" for violation in request.field_violations)
     return "the server refused the request" if request.field_violations and message == repeated else message

@@ -1,4 +1,4 @@
-"""Names of the files that pictures are written to, settled before anything is computed."""
+"""Chooses the names of the files for pictures before the generation begins."""
 
 import os
 import re
@@ -7,18 +7,18 @@ from pathlib import Path
 from server.cli.failure import USAGE, CliError
 
 FORMATS = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
-"""Endings of file names, and what they mean."""
+"""Media types by ending."""
 
 _EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif"}
 _NAME_LENGTH = 60
 _SHOWN = 120
-"""Characters of a path in a message."""
+"""Most characters of a path in a message."""
 
 
 def media_type_of(format_name: str | None, out: Path | None) -> str:
-    """The format that was asked for by name or by the ending of `out`; PNG if by neither.
+    """The media type of the format's name or of the ending of `out`; PNG if there is neither.
 
-    Raises `CliError` (usage) for an unknown ending, or one that contradicts the name.
+    Raises `CliError` (usage) for an unknown ending, and for one that contradicts the name.
     """
     ending = out.suffix.removeprefix(".").lower() if out is not None else ""
     if ending and ending not in FORMATS:
@@ -30,10 +30,10 @@ def media_type_of(format_name: str | None, out: Path | None) -> str:
 
 
 def targets(prompt: str, out: Path | None, count: int, media_type: str, force: bool) -> list[Path]:
-    """One path a picture, all of them free unless `force`.
+    """One path for each picture; without `force`, none of the files exists.
 
-    `out` is taken as it is (with the format's ending if it has none); several pictures are numbered, `apple-1.png` …
-    Without `out` the prompt names the file, and a name that is taken gets a number. Folders are made. Raises `CliError`
+    `out` is used as given, with the format's ending if it has none; several pictures are numbered, `apple-1.png` …
+    Without `out` the prompt names the file, with a number if the name exists. Makes missing folders. Raises `CliError`
     (usage) if a file exists or a folder cannot be made.
     """
     extension = _EXTENSIONS[media_type]
@@ -47,7 +47,7 @@ def targets(prompt: str, out: Path | None, count: int, media_type: str, force: b
 
 
 def slug(prompt: str) -> str:
-    """`A red apple!` → `a-red-apple`; a prompt without letters is `picture`."""
+    """A file name for a prompt: `A red apple!` → `a-red-apple`; `picture` for a prompt without letters."""
     words = re.findall(r"\w+", prompt.lower())
     return "-".join(words)[:_NAME_LENGTH].strip("-_") or "picture"
 
@@ -81,7 +81,7 @@ def _must_be_writable(path: Path, force: bool) -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether something has this name. Raises `CliError` (usage) for a name that no file can have."""
+    """Whether a file or folder has this name. Raises `CliError` (usage) for a name that no file can have."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,7 +98,7 @@ def _shown(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises `CliError` (usage) where that is not possible."""
+    """Make a folder and its parents. Raises `CliError` (usage) if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Following a job to its end over broken connections and restarts of the server."""
+"""Follows a job to its end through broken connections and restarts of the server."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
     from deviceops.processing.v1.processing_service_pb2 import WatchJobResponse
 
-PATIENCE_S = 300.0
-"""How long to look for a server that went away."""
+RECONNECT_S = 300.0
+"""Seconds to try to reconnect to a server that went away."""
 
 ENDINGS = frozenset({"succeeded", "partially_succeeded", "failed", "cancelled"})
-"""The kinds of a job's last event."""
+"""Kinds of a job's last event."""
 
 _FLEETING = frozenset({"progress", "preview", "heartbeat"})
-"""Events that a server may forget; a cursor at one of them can lie beyond the journal after a restart."""
+"""Events that the journal may drop: after a restart, a cursor at one of them can be beyond the journal."""
 
 
 class Cursor:
-    """Where a reader stands in a job's journal."""
+    """A reader's position in a job's journal."""
 
     def __init__(self, job_id: str = "", after: int = 0) -> None:
-        """`after`: the `sequence` of the last event that was seen; 0: none."""
+        """`after`: the `sequence` of the last event that the reader has seen; 0: none."""
         self.job_id = job_id
         self.after = after
         self.ended = False
         self.left = threading.Event()
-        """Set by another thread: stop waiting for a lost server."""
+        """Set by another thread to end the wait for a lost server."""
 
     def note(self, event: JobEvent) -> None:
-        """Count an event as seen."""
+        """Move the position to an event."""
         kind = event.WhichOneof("kind") or ""
         self.job_id = event.job_id
         self.ended = kind in ENDINGS
@@ -50,20 +50,20 @@ class Cursor:
 
 
 def follow(
-    connection: Connection, cursor: Cursor, patience_s: float = PATIENCE_S, previews: PreviewOptions | None = None
+    connection: Connection, cursor: Cursor, reconnect_s: float = RECONNECT_S, previews: PreviewOptions | None = None
 ) -> Iterator[WatchJobResponse]:
-    """Every message of a job from the cursor to its end; a lost server is waited for. Newest progress may come twice.
+    """Every message of a job from the cursor to its end, with reconnections to a lost server. Progress may come twice.
 
-    `previews`: those to ask for; None: what the server gives by itself.
+    `previews`: the previews to request; None: the server's default.
 
-    Raises the gRPC error of a refused call, or of the first contact if no server comes within `patience_s`. Raises
-    `CliError` if a server that was lost stays away, or comes back without the job.
+    Raises the gRPC error of a refused call, or of the first connection if no server answers within `reconnect_s`. Raises
+    `CliError` if a lost server does not come back in time, or comes back without the job.
     """
     import grpc
 
     from deviceops.processing.v1 import processing_service_pb2
 
-    waiting = _Waiting(connection, patience_s, cursor)
+    waiting = _Waiting(connection, reconnect_s, cursor)
     while not cursor.ended:
         request = processing_service_pb2.WatchJobRequest(
             job_id=cursor.job_id, after_sequence=cursor.after, previews=previews
@@ -78,14 +78,14 @@ def follow(
                 raise _forgotten(error, cursor, connection) if waiting.was_lost else error from None
             waiting.for_server(error)
         else:
-            # A stream that ends well before the job has ended: the server is going down in good order.
+            # A shutting-down server ends the stream without an error before the job has ended.
             if cursor.ended or _has_ended(connection, cursor.job_id):
                 return
             waiting.for_server(None)
 
 
 def _has_ended(connection: Connection, job_id: str) -> bool:
-    """Whether the cursor lay behind the job's last event, so that nothing more comes."""
+    """Whether the job has ended, so that no further event comes."""
     import grpc
 
     from deviceops.processing.v1 import processing_service_pb2
@@ -100,13 +100,13 @@ def _has_ended(connection: Connection, job_id: str) -> bool:
 def generate_and_follow(
     connection: Connection, request: GenerateRequest, cursor: Cursor, calls: list[grpc.Call]
 ) -> Iterator[GenerateResponse | WatchJobResponse]:
-    """Submit a generation and follow it to its end. Each call is appended to `calls`: another thread may end it.
+    """Submit a generation and follow it to its end. Appends each call to `calls`, so that another thread can end it.
 
-    A call that is lost before its first message is made again if it has a `request_id`: that joins the same job.
+    Repeats a call that is lost before its first message if it has a `request_id`, which finds the same job.
     """
     import grpc
 
-    waiting = _Waiting(connection, PATIENCE_S, cursor)
+    waiting = _Waiting(connection, RECONNECT_S, cursor)
     while not cursor.job_id:
         call = connection.inference.Generate(request)
         calls.append(call)
@@ -125,14 +125,14 @@ def generate_and_follow(
 
 
 def is_loss(error: grpc.RpcError) -> bool:
-    """Whether the server, or the way to it, went away: worth waiting for."""
+    """Whether the connection to the server was lost, so that a reconnection is possible."""
     import grpc
 
     return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def is_refusal(error: grpc.RpcError) -> bool:
-    """Whether the server itself said no, with its reason: DRAINING, for one."""
+    """Whether the server itself refused the call, with a reason such as DRAINING."""
     import grpc
     from grpc_status import rpc_status
 
@@ -151,35 +151,35 @@ def _forgotten(error: grpc.RpcError, cursor: Cursor, connection: Connection) -> 
 
 
 class _Waiting:
-    """Patience with one server: told once, longer from try to try, and not without end."""
+    """The attempts to reconnect to one server: announced once, with growing pauses, up to a time limit."""
 
-    def __init__(self, connection: Connection, patience_s: float, cursor: Cursor) -> None:
-        self._connection, self._patience_s, self._cursor = connection, patience_s, cursor
+    def __init__(self, connection: Connection, reconnect_s: float, cursor: Cursor) -> None:
+        self._connection, self._reconnect_s, self._cursor = connection, reconnect_s, cursor
         self._heard = bool(cursor.job_id and cursor.after)
         self.was_lost = False
         self._deadline, self._pause_s = None, 0.1
 
     def over(self) -> None:
-        """It is back."""
+        """Record that the server answers again."""
         self._heard = True
         self._deadline, self._pause_s = None, 0.1
 
     def for_server(self, error: grpc.RpcError | None) -> None:
-        """Until the server can be reached, or has had a little time.
+        """Wait for one pause, and then up to 2 s for the connection; the caller tries its call again.
 
-        Raises at the end of patience: `error` if the server never answered, else `CliError` with the way back.
+        Raises after the time limit: `error` if the server never answered, else `CliError` with the command to go on.
         """
         import grpc
 
         now = time.monotonic()
         if self._deadline is None:
             notice(f"The connection to {self._connection.address} is lost; looking for the server …")
-            self._deadline = now + self._patience_s
+            self._deadline = now + self._reconnect_s
         self.was_lost = self._heard
         left_s = self._deadline - now
         if left_s <= 0 or self._cursor.left.is_set() or not self._connection.is_alive():
             raise self._given_up() if self._heard or error is None else error
-        # A server that answers but is still starting would otherwise be asked without pause.
+        # Without the pause, a server that is still starting would get calls in a busy loop.
         self._cursor.left.wait(min(self._pause_s, left_s))
         self._pause_s = min(2 * self._pause_s, 2.0)
         try:

@@ -1,4 +1,4 @@
-"""`deviceops generate`: a prompt in, picture files out."""
+"""`deviceops generate`: makes picture files from a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generations on their way, each followed in a thread of its own, so that Ctrl-C stays free to cancel them."""
+"""Running generations. A thread follows each one, so that Ctrl-C in the main thread can cancel them."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
 
 _STOP_S = 10.0
-"""How long the server may take to note that a job shall stop."""
+"""Seconds that the server may take to accept a request to stop a job."""
 
 
 @dataclass
 class Ending:
-    """How a generation ended, and what it made."""
+    """The end of a generation and its pictures."""
 
     event: JobEvent
     images: dict[int, GeneratedImage] = field(default_factory=dict["int", "GeneratedImage"])
-    """By index; those that failed too."""
+    """Pictures by index, failed ones too."""
     result: GenerationResult | None = None
-    """None unless it succeeded, at least in part."""
+    """The result; None: the job did not succeed, not even in part."""
 
 
 class GenerationRun:
-    """One generation. `work` follows it to its end; another thread may `cancel` or `leave` it meanwhile."""
+    """One generation. `work` follows it to its end in one thread; another thread may `cancel` or `leave` it."""
 
     def __init__(self, connection: Connection, request: GenerateRequest, observers: Sequence[Observer] = ()) -> None:
-        """Each observer gets every message, in the thread of `work`."""
+        """`observers` receive every message, in the thread of `work`."""
         self._connection, self._request, self._observers = connection, request, observers
         self._cursor, self._calls = Cursor(), list["grpc.Call"]()
         self._known = threading.Event()
 
     def work(self) -> Ending:
-        """Submit, and follow to the end. Raises the gRPC error of a refused call."""
+        """Submit the generation and follow it to its end. Raises the gRPC error of a refused call."""
         images: dict[int, GeneratedImage] = {}
         try:
             for message in generate_and_follow(self._connection, self._request, self._cursor, self._calls):
@@ -67,11 +67,11 @@ class GenerationRun:
 
     @property
     def job_id(self) -> str:
-        """The job's id; empty until the server has told it."""
+        """The job's id; empty before the first message."""
         return self._cursor.job_id
 
     def cancel(self) -> None:
-        """Ask the server to stop the job; `work` then returns with the proof."""
+        """Request that the job stops; `work` then returns its last event."""
         # The id comes with the first message.
         if not self._known.wait(2.0) or not self.job_id:
             return self.leave()
@@ -81,7 +81,7 @@ class GenerationRun:
         return None
 
     def leave(self) -> None:
-        """Give the call up at once. A job that belongs to the call is cancelled by the server; another one by its id."""
+        """End the call at once. The server cancels a job that belongs to the call; a detached job is cancelled by its id."""
         self._cursor.left.set()
         for call in tuple(self._calls):
             call.cancel()
@@ -89,7 +89,7 @@ class GenerationRun:
             self._stop_unknown()
 
     def _stop_unknown(self) -> None:
-        """Stop the job that the server may have taken without a word that reached us."""
+        """Stop the job if the server has accepted it although no message arrived."""
         import grpc
 
         from deviceops.processing.v1 import processing_service_pb2 as pb
@@ -101,7 +101,7 @@ class GenerationRun:
                 self._stop_job(one.id)
 
     def _stop_job(self, job_id: str) -> bool:
-        """Whether the server answered."""
+        """Cancel a job. Returns whether the server answered."""
         import grpc
 
         from deviceops.processing.v1 import processing_service_pb2 as pb
@@ -109,7 +109,7 @@ class GenerationRun:
         try:
             self._connection.processing.CancelJob(pb.CancelJobRequest(job_id=job_id, cause="Ctrl-C"), timeout=_STOP_S)
         except grpc.RpcError as error:
-            # It may have ended by itself in this moment; its own end is told then.
+            # A refusal means that the job has just ended; `work` reports that end.
             return not is_loss(error)
         return True
 
@@ -123,9 +123,10 @@ def _ending(message: GenerateResponse | WatchJobResponse, images: dict[int, Gene
 
 
 def run_all(runs: Sequence[GenerationRun]) -> tuple[list[Ending], bool]:
-    """Follow all of them to their ends; whether Ctrl-C was pressed. A second Ctrl-C does not wait for proof.
+    """Follow all generations to their ends. Returns the ends, and whether Ctrl-C was pressed.
 
-    Raises the first error in the order of `runs`, after all have ended.
+    The first Ctrl-C cancels the jobs; a second one leaves without waiting for their ends. Raises the first error in the
+    order of `runs`, after all have ended.
     """
     with concurrent.futures.ThreadPoolExecutor(len(runs)) as pool:
         futures = [pool.submit(run.work) for run in runs]
@@ -147,19 +148,19 @@ def run_all(runs: Sequence[GenerationRun]) -> tuple[list[Ending], bool]:
         return [future.result() for future in futures], interrupted
     except Exception:
         if interrupted:
-            # What was left cannot tell an end.
+            # A generation that was left has no last event.
             raise KeyboardInterrupt from None
         raise
 
 
 def _wait(futures: Sequence[concurrent.futures.Future[Ending]]) -> None:
-    # In slices: on Windows a wait without end cannot be interrupted.
+    # In slices, because Ctrl-C cannot interrupt an endless wait on Windows.
     while concurrent.futures.wait(futures, timeout=0.5).not_done:
         pass
 
 
 def proof(cancelled: JobCancelled) -> str:
-    """What the server says about how it stopped."""
+    """The server's report of how a job stopped, as text."""
     freed = "".join(
         f"; gave back {bytes_text(part.freed_bytes)} on {part.device_id}"
         for part in cancelled.freed
@@ -171,7 +172,7 @@ def proof(cancelled: JobCancelled) -> str:
 
 
 def check_ended_well(event: JobEvent) -> None:
-    """Raises `CliError` for a job that failed, was made in part, or was cancelled by somebody else."""
+    """Raise `CliError` for a job that failed, succeeded only in part, or was cancelled by another client."""
     match event.WhichOneof("kind"):
         case "failed":
             raise CliError(f"job {event.job_id} failed: {explain_failure(event.failed.failure)}")

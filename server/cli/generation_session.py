@@ -1,4 +1,4 @@
-"""One `deviceops generate` from the connection to the files on disk."""
+"""Runs one `deviceops generate`, from the connection to the files on disk."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to make and where to put it."""
+    """The generation, and the files to write."""
 
     wish: Wish
     files: Sequence[Path]
-    """One a picture."""
+    """One file for each picture."""
     force: bool
-    """Whether files may be overwritten."""
+    """Whether to overwrite existing files."""
     previews: Path | None
     """Folder for previews; None: none."""
     inline: bool
     """Whether to draw the first picture into the terminal."""
     json: bool
-    """Whether stdout gets each message as JSON, and nothing else."""
+    """Whether to print each message as JSON on stdout, and nothing else."""
 
 
 def generate_pictures(plan: Plan, address: str | None) -> bool:
-    """Make the pictures and write them. Returns whether it was interrupted; raises `CliError` for everything else."""
+    """Make the pictures and write them. Returns whether Ctrl-C interrupted it. Raises `CliError`."""
     told = KeptOutput()
     with outliving_terminal(), any_server(address) as connection:
         wish = _resolved(plan.wish, connection)
@@ -55,7 +55,7 @@ def generate_pictures(plan: Plan, address: str | None) -> bool:
         ending, interrupted = _follow(plan, wish, connection, told)
         _write(plan, connection, ending, told)
         if not known:
-            # A server that had just started could not say before.
+            # A server that has just started does not know the model's prompts before the generation.
             hint(wish.prompt, known_prompts(connection, wish.model))
         if ending.event.WhichOneof("kind") == "cancelled" and interrupted:
             notice(proof(ending.event.cancelled))
@@ -67,7 +67,7 @@ def generate_pictures(plan: Plan, address: str | None) -> bool:
 
 
 def submit(plan: Plan, address: str | None) -> None:
-    """Give the job to a server that runs, and print its id. Raises `CliError`."""
+    """Submit the job to a running server, and print its id. Raises `CliError`."""
     with connect(address) as connection:
         request = submit_request(_resolved(plan.wish, connection), _request_id())
         answer = connection.processing.SubmitJob(request)
@@ -76,7 +76,7 @@ def submit(plan: Plan, address: str | None) -> None:
 
 
 def way_back(job_id: str, files: Sequence[Path]) -> str:
-    """How to come back to a job from anywhere."""
+    """The command with which a user comes back to a job."""
     out = files[0] if len(files) == 1 else _unnumbered(files[0])
     return f"Job {job_id}. To come back: deviceops watch {job_id} --out {shlex.quote(str(out))}"
 
@@ -90,7 +90,7 @@ def _request_id() -> str:
 
 
 def _resolved(wish: Wish, connection: Connection) -> Wish:
-    """With whole ids in the place of their beginnings."""
+    """The wish with prefixes of ids replaced by whole ids."""
     return replace(
         wish,
         device=wish.device and ids.device(connection, wish.device),
@@ -103,7 +103,7 @@ def _follow(plan: Plan, wish: Wish, connection: Connection, told: KeptOutput) ->
         line = bars.line(_title(wish.prompt))
 
         def show(message: GenerateResponse | WatchJobResponse) -> None:
-            # A server of our own ends with this command: there is nothing to come back to.
+            # The command's own server ends with the command, so the user cannot come back to the job.
             if message.event.WhichOneof("kind") == "queued" and not connection.is_own:
                 notice(way_back(message.event.job_id, plan.files))
             line.show(message.event)
@@ -127,7 +127,7 @@ def _title(prompt: str) -> str:
 
 
 def _write(plan: Plan, connection: Connection, ending: Ending, told: KeptOutput) -> None:
-    """Write what is ready, also of a job that ended early; then complain about what is not."""
+    """Write the finished pictures, even of a job that ended early; then raise `CliError` for the missing ones."""
     for warning in ending.result.warnings if ending.result else ():
         notice(f"Note: {warning.message}")
     save_pictures(connection, ending.images.values(), plan.files, force=plan.force, told=None if plan.json else told)
@@ -136,7 +136,7 @@ def _write(plan: Plan, connection: Connection, ending: Ending, told: KeptOutput)
 
 
 def draw(file: Path) -> None:
-    """Draw a picture's file into the terminal, if stdout is one that can."""
+    """Draw a picture's file into the terminal, if stdout is a terminal that can draw pictures."""
     if not sys.stdout.isatty():
         return
     import os

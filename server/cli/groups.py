@@ -1,4 +1,4 @@
-"""Groups of commands whose bare name lists: `deviceops memory` is a table, `deviceops memory budget …` a deed."""
+"""Groups of commands whose bare name lists: `deviceops memory` prints a table, `deviceops memory budget …` acts."""
 
 import typer
 
@@ -6,10 +6,10 @@ from server.cli.failure import USAGE, CliError
 
 
 def lists_only(context: typer.Context) -> bool:
-    """Whether no verb follows, so that the bare name shall list.
+    """Whether no subcommand follows, so that the command lists.
 
-    Raises `CliError` (usage) for flags before a verb: they would be lost, and an `--address` among them would send the
-    verb to another server.
+    Raises `CliError` (usage) for flags before a subcommand: the subcommand would ignore them, and with a lost `--address`
+    go to another server.
     """
     if context.invoked_subcommand is None:
         return True

@@ -1,4 +1,4 @@
-"""A word about the prompt, for models that say what they can draw. Only a hint; nothing depends on it."""
+"""Hints about the prompt, for models that list what they can draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TIMEOUT_S = 2.0
 
 
 def known_prompts(connection: Connection, model_id: str) -> Sequence[str]:
-    """Names that the model (empty: the default one) is known to draw. Empty: it does not say, or cannot say it yet."""
+    """Prompts that a model (empty: the default one) lists as known. Empty: it lists none, or the server cannot say yet."""
     import grpc
 
     from deviceops.inference.v1 import inference_service_pb2
@@ -27,7 +27,7 @@ def known_prompts(connection: Connection, model_id: str) -> Sequence[str]:
 
 
 def hint(prompt: str, known: Sequence[str]) -> None:
-    """Tell the nearest known names on stderr if the prompt is none of them."""
+    """Print the nearest known prompts on stderr if the prompt is none of them."""
     if not known:
         return
     from domains.model.suggest import knows, suggest

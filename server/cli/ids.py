@@ -1,4 +1,4 @@
-"""Ids on the command line: whole, or any beginning that only one of them has."""
+"""Resolves ids on the command line: whole ids, or prefixes that only one id has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 5
 
 
 def job(connection: Connection, text: str) -> str:
-    """The id of the job that `text` means. Raises `CliError` (usage) if it begins several ids."""
+    """The id of a job from its id or a prefix. Raises `CliError` (usage) for a prefix of several ids."""
     from deviceops.processing.v1 import processing_service_pb2 as pb
 
     return _meant(
@@ -27,7 +27,7 @@ def job(connection: Connection, text: str) -> str:
 
 
 def blob(connection: Connection, text: str) -> str:
-    """As `job`, of a blob."""
+    """As `job`, for blobs."""
     from deviceops.memory.v1 import memory_service_pb2 as pb
 
     def every() -> Iterator[str]:
@@ -41,7 +41,7 @@ def blob(connection: Connection, text: str) -> str:
 
 
 def device(connection: Connection, text: str) -> str:
-    """As `job`, of a device; its aliases count too."""
+    """As `job`, for devices and their aliases."""
     from deviceops.device.v1 import device_service_pb2 as pb
 
     def every() -> Iterator[str | tuple[str, str]]:
@@ -52,7 +52,7 @@ def device(connection: Connection, text: str) -> str:
 
 
 def pool(connection: Connection, text: str) -> str:
-    """As `job`, of a memory pool."""
+    """As `job`, for memory pools."""
     from deviceops.memory.v1 import memory_service_pb2 as pb
 
     return _meant(
@@ -63,7 +63,7 @@ def pool(connection: Connection, text: str) -> str:
 
 
 def model(connection: Connection, text: str) -> str:
-    """As `job`, of a model."""
+    """As `job`, for models."""
     from deviceops.model.v1 import model_service_pb2 as pb
 
     def every() -> Iterator[str]:
@@ -77,7 +77,7 @@ def model(connection: Connection, text: str) -> str:
 
 
 def job_pages(connection: Connection, chosen: JobFilter, limit: int | None) -> Iterator[ListJobsResponse]:
-    """Pages of jobs, the newest first, with at most `limit` jobs together; None: all."""
+    """Pages of jobs, newest first, with at most `limit` jobs in total; None: all."""
     from deviceops.processing.v1 import processing_service_pb2 as pb
 
     token = ""
@@ -91,7 +91,8 @@ def job_pages(connection: Connection, chosen: JobFilter, limit: int | None) -> I
 
 
 def _meant(text: str, get: Callable[[], Any], every: Callable[[], Iterable[str | tuple[str, str]]]) -> str:
-    """`text` if it is an id, or begins none: the call that needs it tells what is wrong. Else the id that it begins."""
+    """The only id that begins with `text`; `text` itself if it is an id or no id begins so, since the server then refuses
+    it with a reason."""
     import grpc
 
     try:

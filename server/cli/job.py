@@ -1,4 +1,4 @@
-"""`deviceops job show`: all about one job."""
+"""`deviceops job show`: shows all facts of one job."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def show(
 
 def _tell(job: Job, devices: Sequence[Device]) -> None:
     for name, text in facts(job, devices):
-        # A failure has a line for each violation.
+        # The text of a failure has a line for each violation.
         first, *others = text.splitlines() or [""]
         emit(f"{name:<{_NAME_WIDTH}}{first}")
         for line in others:
@@ -61,7 +61,7 @@ _NAME_WIDTH = 11
 
 
 def facts(job: Job, devices: Sequence[Device]) -> Iterator[Fact]:
-    """What is known of the job, by name, in the order of its life."""
+    """The facts of a job by name, in order of time."""
     from deviceops.common.v1 import job_event_pb2 as events
     from deviceops.processing.v1 import job_pb2
 
@@ -112,7 +112,7 @@ def _spec(job: Job) -> Iterator[Fact]:
 
 
 def _fields(message: Message) -> Iterator[str]:
-    """`sampling.steps: 20`: each value that is set, by its path."""
+    """Each value that is set in a message, with its path: `sampling.steps: 20`."""
     from google.protobuf import json_format
 
     told = json_format.MessageToDict(message, preserving_proto_field_name=True)

@@ -1,4 +1,4 @@
-"""Calls that start a job and follow it to its end: scans, loads, benchmarks, resets."""
+"""Calls that submit a job and follow it to its end: scans, loads, benchmarks, resets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _CANCEL_S = 10.0
 
 
 def last_of(connection: Connection, messages: Iterable[Step], title: str, *, json: bool) -> Step:
-    """The job's last message, which carries its report. Raises `CliError` unless it ended well.
+    """The job's last message, which carries its report. Raises `CliError` unless the job succeeded.
 
-    Ctrl-C cancels the job and tells how it stands then.
+    Ctrl-C cancels the job and prints its state.
     """
     last: Step | None = None
     try:
@@ -45,7 +45,7 @@ def last_of(connection: Connection, messages: Iterable[Step], title: str, *, jso
 
 
 def _cancelled(connection: Connection, job_id: str) -> str:
-    """What became of the job after it was asked to stop."""
+    """The text about the state of a job after the request to cancel it."""
     import grpc
 
     from deviceops.common.v1 import job_event_pb2

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StateName(StrEnum):
-    """States of jobs, as on the command line."""
+    """Names of job states on the command line."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -39,7 +39,7 @@ class StateName(StrEnum):
 
 _NARROWEST_SUMMARY = 12
 _WHOLE = 120
-"""Characters of the longest summary."""
+"""Most characters of a summary."""
 
 
 def jobs(
@@ -120,7 +120,7 @@ def _row(job: Job) -> tuple[str, ...]:
 
 
 def _with_summaries(heads: tuple[str, ...], jobs: Sequence[Job]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The table with what each job is about in a last column: cut to the room that is left there, whole in blocks."""
+    """The table with the jobs' summaries as the last column: cut to the terminal's width, whole in blocks."""
     rows = [_row(job) for job in jobs]
     room = console().width - natural_width(heads, rows) - GAP
     room = room if room >= _NARROWEST_SUMMARY else _WHOLE

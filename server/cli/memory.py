@@ -1,4 +1,4 @@
-"""`deviceops memory`: the pools, and who holds what."""
+"""`deviceops memory`: the memory pools and their owners."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _row(pool: MemoryPool) -> tuple[str, ...]:
 
 
 def last_uses(connection: Connection) -> Mapping[str, float]:
-    """By loaded model: when a job last used it, or when it was loaded; Unix seconds."""
+    """Unix seconds of the last use by loaded model: of its last job, or of its loading."""
     from deviceops.model.v1 import model_service_pb2
 
     answer = connection.model.ListLoadedModels(model_service_pb2.ListLoadedModelsRequest())
@@ -111,7 +111,7 @@ def last_uses(connection: Connection) -> Mapping[str, float]:
 
 
 def owner_rows(pools: Iterable[MemoryPool], uses: Mapping[str, float], now_s: float) -> Iterable[tuple[str, ...]]:
-    """Who holds what, and from when on `memory reclaim` may take it. `uses`: as from `last_uses`."""
+    """Rows of owners with their bytes, and when `memory reclaim` may free them. `uses`: from `last_uses`."""
     return (
         (pool.id, *_owner_row(owner, duration_s(pool.budget.idle_after), uses.get(owner.id), now_s))
         for pool in pools

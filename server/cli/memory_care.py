@@ -1,4 +1,4 @@
-"""`deviceops memory budget` and `reclaim`: how much the server may use, and giving some back."""
+"""`deviceops memory budget` and `reclaim`: set how much memory the server may use, and free some."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def budget(
 def _budget_request(
     connection: Connection, pool_id: str, limit: str | None, limit_bytes: int | None, headroom_bytes: int | None
 ) -> SetMemoryBudgetRequest:
-    """The budget that holds now with these changes; its etag, so that nobody else's change is undone."""
+    """The present budget with these changes, and its etag, so that another client's change is not overwritten."""
     from deviceops.memory.v1 import memory_service_pb2
 
     wanted = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id=ids.pool(connection, pool_id))
@@ -71,7 +71,7 @@ def _budget_request(
 
 
 def _tell_budget(answer: SetMemoryBudgetResponse, tried: SetMemoryBudgetRequest | None) -> None:
-    """`tried`: what a dry run would set."""
+    """Print the answer. `tried`: the request of a dry run."""
     pool, impact = answer.memory_pool, answer.impact
     if tried is None:
         limit = bytes_text(pool.budget.limit_bytes) if pool.budget.HasField("limit_bytes") else "none"

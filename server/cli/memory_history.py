@@ -1,4 +1,4 @@
-"""`deviceops memory history`: what a pool went through, who leaks, and what would help."""
+"""`deviceops memory history`: the use of a pool over time, leak suspects, and recommendations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deviceops models`: what the server could use, and what is loaded where."""
+"""`deviceops models`: the models that the server knows, and the devices that they are loaded on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a job on their way from the server's blobs to files."""
+"""Writes the pictures of a job from the server's blobs to files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def save_pictures(
     force: bool,
     told: KeptOutput | None,
 ) -> None:
-    """Write each picture to the file of its index, and its path to `told` (None: nowhere).
+    """Write each picture to the file of its index, and print its path to `told` (None: not at all).
 
-    Raises `CliError` after all that can be written is written: for each picture that was not made or cannot be read,
-    what to do about it.
+    Writes all pictures that it can, then raises `CliError`, which says for each picture that was not made or cannot be
+    read what to do.
     """
     failures: list[str] = []
     for image in sorted(images, key=lambda one: one.index):
@@ -48,7 +48,7 @@ def save_pictures(
 
 
 def save_blob(connection: Connection, file: ImageFile, path: Path, *, force: bool) -> None:
-    """Write one blob to a file. Raises `CliError`, with the command that gets the blob if the server was lost."""
+    """Write one blob to a file. Raises `CliError`; for a lost server it names the command that gets the blob later."""
     import grpc
 
     try:

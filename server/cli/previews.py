@@ -1,4 +1,4 @@
-"""Preview pictures of a running job: into a folder, one file each."""
+"""Writes previews of a running job into a folder, one file each."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ class PreviewFolder:
     """Writes `1-0005.jpg` for the preview of the first picture after step 5."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder exists already."""
+        """`folder` exists."""
         self.folder = folder
         self._failed = False
 
     def __call__(self, message: GenerateResponse | WatchJobResponse) -> None:
-        """Take one message of a job; those without a preview are let pass. A disk that refuses is told once: a preview
-        never costs the picture."""
+        """Write the preview of a message, if it has one. An error of the disk is printed once and does not end the job."""
         if message.event.WhichOneof("kind") != "preview" or self._failed:
             return
         preview = message.event.preview
@@ -43,7 +42,7 @@ class PreviewFolder:
 
 
 def preview_folder(folder: Path, force: bool) -> Path:
-    """The folder, made if need be. Raises `CliError` (usage) for a file, and without `force` for one that has previews."""
+    """The folder, made if missing. Raises `CliError` (usage) for a file, and without `force` for a folder with previews."""
     if folder.exists() and not folder.is_dir():
         raise CliError(f"--previews {folder} is a file; name a folder", USAGE)
     make_folder(folder)

@@ -1,4 +1,4 @@
-"""Results on stdout (text or protobuf JSON), notices on stderr: the one place that writes for people."""
+"""Writes results to stdout (text or protobuf JSON) and notices to stderr."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class OutputLost(CliError):
-    """Stdout cannot be written: its reader has left, or its disk is full."""
+    """Stdout cannot be written: its reader has closed it, or the disk is full."""
 
 
 def notice(text: str) -> None:
-    """Something a person may want to know; never part of the result, and never a reason to stop."""
+    """Write a notice to stderr. It is not part of the result; an error of stderr is ignored."""
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        # Nobody can read it; the work goes on.
+        # stderr has no reader; the work goes on.
         return
 
 
 def emit(text: object = "", end: str = "\n") -> None:
-    """A result, or a part of it. Raises `OutputLost`."""
+    """Write a result or a part of it. Raises `OutputLost`."""
     try:
         print(text, end=end, flush=True)
     except (OSError, ValueError) as error:
@@ -37,13 +37,13 @@ def emit(text: object = "", end: str = "\n") -> None:
 
 
 class KeptOutput:
-    """Writes results that accompany work, and keeps the first failure until the work is done."""
+    """Writes results during work, and keeps the first error until the work is done."""
 
     def __init__(self) -> None:
         self._lost: OutputLost | None = None
 
     def emit(self, text: object) -> None:
-        """Write, unless an earlier write failed."""
+        """Write a result, unless an earlier write failed."""
         if self._lost is None:
             try:
                 emit(text)
@@ -51,13 +51,13 @@ class KeptOutput:
                 self._lost = lost
 
     def check(self) -> None:
-        """Raises the `OutputLost` that was kept."""
+        """Raise the kept `OutputLost`, if any."""
         if self._lost is not None:
             raise self._lost
 
 
 def json_text(message: Message, *, one_line: bool = False) -> str:
-    """The canonical protobuf JSON of a message. `one_line` for streams: one message, one line."""
+    """The canonical protobuf JSON of a message. `one_line`: without line breaks, for streams."""
     from google.protobuf import json_format
 
     return json_format.MessageToJson(message, indent=None if one_line else 2)
@@ -69,7 +69,7 @@ def print_json(message: Message, *, one_line: bool = False) -> None:
 
 
 def word(enum_name: str, prefix: str) -> str:
-    """`JOB_STATE_RUNNING` → `running`."""
+    """An enum value's name as a word: `JOB_STATE_RUNNING` → `running`."""
     return enum_name.removeprefix(prefix).lower().replace("_", " ")
 
 
@@ -79,12 +79,12 @@ def bytes_text(count: int | None) -> str:
 
 
 def figure(value: float | None, unit: str = "") -> str:
-    """`71 °C`, `0.5`; None (cannot be measured) is `–`."""
+    """A figure as text: `71 °C`, `0.5`; `–` for None (cannot be measured)."""
     return "–" if value is None else f"{value:.4g} {unit}".rstrip()
 
 
 def quantity(value: float, unit: str) -> str:
-    """A measurement in UCUM's unit as people write it: `62.8 GFLOP/s`, `1.5 GiB/s`, `3.4 s`, `0.5`."""
+    """A measurement with a UCUM unit as text: `62.8 GFLOP/s`, `1.5 GiB/s`, `3.4 s`, `0.5`."""
     match unit:
         case "By":
             return bytes_text(round(value))
@@ -100,27 +100,27 @@ def quantity(value: float, unit: str) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """`12 %`; None (cannot be measured) is `–`."""
+    """A ratio as text: `12 %`; `–` for None (cannot be measured)."""
     return "–" if ratio is None else f"{ratio:.0%}".replace("%", " %")
 
 
 def measured(message: Message, field: str) -> float | None:
-    """A number of a message, or None where it was not measured."""
+    """A number of a message; None: it was not measured."""
     return getattr(message, field) if message.HasField(field) else None
 
 
 def measured_bytes(message: Message, field: str) -> str:
-    """A size of a message: `1.5 GiB`, or `–` where it was not measured."""
+    """A size of a message as text: `1.5 GiB`; `–` if it was not measured."""
     return bytes_text(getattr(message, field) if message.HasField(field) else None)
 
 
 def duration_s(duration: Duration) -> float:
-    """Seconds."""
+    """A duration in seconds."""
     return duration.ToNanoseconds() / 1e9
 
 
 def seconds_text(seconds: float) -> str:
-    """`212 ms`, `3.4 s`, `2 min 05 s`."""
+    """Seconds as text: `212 ms`, `3.4 s`, `2 min 05 s`."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -130,14 +130,14 @@ def seconds_text(seconds: float) -> str:
 
 
 def local_time(timestamp: Timestamp) -> str:
-    """`2026-01-31 14:05:09`, in this machine's time zone."""
+    """A time in this machine's time zone as text: `2026-01-31 14:05:09`."""
     import datetime
 
     return timestamp.ToDatetime(datetime.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def minutes_ago(minutes: float) -> Timestamp:
-    """That long before now."""
+    """The time that many minutes before now."""
     from google.protobuf.timestamp_pb2 import Timestamp
 
     then = Timestamp()

@@ -1,4 +1,4 @@
-"""What was asked for on the command line, and the request that it becomes."""
+"""Converts the flags of a generation to a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A generation in the words of the command line. None: the server chooses. Ranges are the server's to judge."""
+    """The flags of a generation. None: the server chooses. The server checks the ranges."""
 
     prompt: str
     negative: str = ""
@@ -35,9 +35,9 @@ class Wish:
     quality: int | None = None
     """1..100"""
     manifest: str = "full"
-    """How much the file says about how it was made: full, recipe or none."""
+    """The manifest in the file: full, recipe or none."""
     provenance: bool = True
-    """Mark the file as made by AI."""
+    """Whether to mark the file as made by AI."""
     preview_every: int = 0
     """Steps between two previews; 0: none."""
     device: str = ""
@@ -49,9 +49,9 @@ class Wish:
 
 
 def generate_request(wish: Wish, request_id: str = "") -> GenerateRequest:
-    """The request; only what was said is set.
+    """The request, with only the given flags set.
 
-    With a `request_id` the job belongs to the server: no cut connection stops it, and the same request joins it again.
+    With a `request_id` the job is detached: a lost connection does not cancel it, and the same request finds it again.
     """
     from deviceops.inference.v1 import inference_service_pb2
 

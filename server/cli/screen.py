@@ -1,4 +1,4 @@
-"""Figures that are drawn again whenever they are measured again."""
+"""Draws figures again after each measurement."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RoundsOption = Annotated[int, typer.Option("--rounds", min=0, help="With --watch
 def show_rounds(
     messages: Iterable[AnyMessage], picture: Callable[[AnyMessage], RenderableType], rounds: int, *, json: bool
 ) -> None:
-    """Each message as a line of JSON, or drawn: in place in a terminal, elsewhere one below the other.
+    """Print each message as a line of JSON, or draw it: in place in a terminal, otherwise one below the other.
 
-    In a terminal, the screen is as it was before when this ends, and below stands the last of what was drawn.
+    At the end, a terminal shows its former content and the last drawing below.
     """
     if json or not sys.stdout.isatty():
         for message in _first(messages, rounds):
@@ -53,7 +53,7 @@ def _show_live(
 
 
 def rounds_of(messages: Iterable[AnyMessage]) -> Iterable[AnyMessage]:
-    """Without heartbeats: the messages in which nothing is set."""
+    """The messages without heartbeats, which have no field set."""
     return (message for message in messages if message.ListFields())
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    # One for each field of `Settings`, by its name (a test compares the two).
+    # One parameter for each field of `Settings`, with its name (a test compares the two).
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     insecure_listen: Annotated[
         bool | None,
@@ -135,7 +135,7 @@ def serve(
     """
     given = locals()
     end_with_stdin = given.pop("end_with_stdin")
-    # An unused repeatable flag is an empty list or None, by the version of typer.
+    # An unused repeatable flag is an empty list or None, depending on typer's version.
     settings = {name: value for name, value in given.items() if value is not None and value != []}
     raise typer.Exit(_run(settings, end_with_stdin))
 
@@ -163,7 +163,7 @@ def _settings(given: dict[str, Any]) -> Settings:
     except ConfigError as error:
         raise CliError(str(error), USAGE) from error
     except RuntimeError as error:
-        # Path.home(), of a user without HOME and without an entry in passwd.
+        # `Path.home()` raises for a user without HOME and without an entry in passwd.
         raise _unusable(["state: this user has no home folder; name a folder with --state, or set HOME"]) from error
 
 
@@ -172,8 +172,8 @@ def _unusable(faults: Iterable[str]) -> CliError:
 
 
 def _end_with_stdin() -> None:
-    """End as by SIGTERM when stdin closes: whoever started this server is gone, however it went."""
-    # The file descriptor itself: a buffered reader's lock would be held in this thread while the interpreter ends.
+    """End the server as SIGTERM does when stdin closes, because its parent process has ended."""
+    # `os.read`, because a buffered reader's lock in this thread would block the interpreter's end.
     while os.read(sys.stdin.fileno(), 4096):
         pass
     signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A server of our own: started when none runs, ended with the command that needed it."""
+"""Starts a server for one command if none runs, and ends it with the command."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from server.cli.failure import USAGE, CliError, unreachable
 from server.cli.printing import notice
 
 SERVING = "deviceops: serving on "
-"""What a server prints on stdout, followed by its addresses, once it can be called."""
+"""A server prints this on stdout, followed by its addresses, once it can be called."""
 
 _END_S = 60
-"""How long a server may take to end; it lets running jobs reach a safe point first."""
+"""Seconds that a server may take to end; running jobs first reach a safe point."""
 
 
 @contextlib.contextmanager
 def any_server(address: str | None) -> Generator[Connection]:
-    """A line to the server at `address`. Without an address: to the default one, else to one that is started for this.
+    """A connection to the server at `address`. Raises `CliError` if no server answers there.
 
-    An address that somebody named is never replaced: raises `CliError` if nobody answers there.
+    Without an address: a connection to the default address, or if no server answers, to a server started for the command.
     """
     connection = connect(address)
     if connection.answers():
@@ -44,7 +44,7 @@ def any_server(address: str | None) -> Generator[Connection]:
 
 @contextlib.contextmanager
 def own_server() -> Generator[Connection]:
-    """A fresh server on a free port of this machine, with a temporary state folder; both are gone afterwards."""
+    """A new server on a free loopback port with a temporary state folder, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="deviceops-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "server.log")
         with log.open("wb") as stderr:
@@ -60,7 +60,7 @@ def own_server() -> Generator[Connection]:
 
 
 def _start(state: Path, stderr: int) -> subprocess.Popen[str]:
-    # `-P`: a folder named `server` where the person stands must not be taken for this package.
+    # `-P`: Python must not import a folder named `server` in the working directory.
     command = [sys.executable, "-P", "-m", "server.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--state", str(state), "--end-with-stdin"]
     environment = {name: value for name, value in os.environ.items() if name != "DEVICEOPS_SOCKET"}
@@ -72,18 +72,18 @@ def _start(state: Path, stderr: int) -> subprocess.Popen[str]:
         stderr=stderr,
         env=environment,
         text=True,
-        # Ctrl-C is for the command, which cancels its job; the server has to live to do that.
+        # Ctrl-C is for the command, which cancels its job; the server must run on to do that.
         start_new_session=True,
         creationflags=new_group,
     )
 
 
 def _address_of(process: subprocess.Popen[str], log: Path) -> str:
-    """Wait for the line that says where it serves. Raises `CliError` with the server's last words if it ends before."""
+    """The server's address, once it serves. Raises `CliError` with the end of the server's log if it ends first."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(SERVING):
-            # What else it prints must not fill the pipe.
+            # Read on: further output must not fill the pipe.
             threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()
             return line.removeprefix(SERVING).split()[0]
     words = log.read_text(errors="replace").strip().splitlines()[-5:]
@@ -92,7 +92,7 @@ def _address_of(process: subprocess.Popen[str], log: Path) -> str:
 
 def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
-    # As by SIGTERM; Windows has no such signal for another process.
+    # The server ends as by SIGTERM, which Windows cannot send to another process.
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     try:

@@ -1,4 +1,4 @@
-"""A series of figures in one line of text."""
+"""Draws a series of figures as one line of text."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Curve:
     values: Sequence[float | None]
     """From the oldest to the newest; None: not measured."""
     figures: tuple[str, str, str]
-    """The lowest, the highest and the newest, for people."""
+    """Texts of the lowest, the highest and the newest value."""
 
 
 def print_curves(curves: Sequence[Curve]) -> None:
-    """Each curve as wide as the terminal leaves room for, at most 60 columns, with its figures. Raises `OutputLost`."""
+    """Print each curve with its figures, as wide as the terminal allows, at most 60 columns. Raises `OutputLost`."""
     bare = [(curve.name, "", *curve.figures) for curve in curves]
     beside = natural_width(_HEADS, bare) - len(_HEADS[1])
     room = console().width - beside if bare else _COLUMNS
     if room < _FEWEST:
-        # In a block, below its name.
+        # In a block, the curve is below its name.
         room = console().width - GAP - len(f"{_HEADS[1]} ")
     columns = max(_FEWEST, min(_COLUMNS, room))
     rows = [(curve.name, sparkline(curve.values, columns), *curve.figures) for curve in curves]
@@ -38,10 +38,11 @@ def print_curves(curves: Sequence[Curve]) -> None:
 
 
 def sparkline(values: Sequence[float | None], columns: int = _COLUMNS) -> str:
-    """The values as a row of blocks from the lowest to the highest; the highest of each column, a gap where none is.
+    """The values as a row of block characters, scaled from the lowest to the highest. A column shows its highest value, or a
+    gap for no value.
 
-    Blank for no value at all; equal values are a flat line. All values are in it, however few `columns` there are: the last
-    column ends with the newest value.
+    Blank if no value was measured; a flat line for equal values. The columns cover all values; the last one ends with the
+    newest.
     """
     width = max(1, -(-len(values) // max(1, columns)))
     begin = len(values) % width - width if len(values) % width else 0

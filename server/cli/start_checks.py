@@ -1,4 +1,4 @@
-"""What would keep a server from starting, found before anything is opened, and named by its setting."""
+"""Finds settings with which a server cannot start, before anything is opened."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 """The longest path of a Unix socket: `sun_path` less its end (unix(7))."""
 _STATE_BYTES = 480
-"""SQLite opens paths of up to 512 bytes (MAX_PATHNAME of its unix VFS), and its files have names of their own."""
+"""Longest path of the state folder: SQLite's unix VFS opens paths of up to 512 bytes (MAX_PATHNAME) with file names."""
 
 
 def start_faults(settings: Settings) -> list[str]:
-    """One line for each setting that cannot work on this machine now. Empty: nothing is in the way."""
+    """One line for each setting that cannot work on this machine now. Empty: the server can start."""
     checks = (_host(settings.host), _state(settings.state), _socket(settings.socket), _default_model(settings))
-    # A folder is made only for a server that can start otherwise.
+    # Makes the folder only if the server can start otherwise.
     return [fault for check in checks for fault in check] or list(_made(settings.state))
 
 
@@ -55,7 +55,7 @@ def _state(folder: Path) -> Iterator[str]:
         try:
             mode = place.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            # A parent that is a file is named when its turn comes.
+            # If a parent is a file, the loop reaches it and reports it.
             continue
         except OSError as error:
             yield f"state: {place}: {error.strerror}; choose another folder with --state"
@@ -68,7 +68,7 @@ def _state(folder: Path) -> Iterator[str]:
 
 
 def _made(folder: Path) -> Iterator[str]:
-    """Makes the folder: of file systems that refuse what the rights allow, only the attempt tells."""
+    """Make the folder: some file systems refuse what the permissions allow, and only the attempt shows it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -90,7 +90,7 @@ def _socket(path: Path | None) -> Iterator[str]:
 
 
 def _default_model(settings: Settings) -> Iterator[str]:
-    """Nothing is read but the names of folders, and that only for a model that does not come with the package."""
+    """A fault if the default model is not found. Reads only folder names, and none for an embedded model."""
     from domains.model.catalogue import EMBEDDED
 
     embedded = sorted(one.name for one in EMBEDDED.iterdir() if (one / "model_index.json").is_file())
@@ -102,7 +102,7 @@ def _default_model(settings: Settings) -> Iterator[str]:
 
 
 def _ids_in(folders: list[Path]) -> Iterator[str]:
-    """Ids of the models in the roots as far as their folders' names tell: a name that is taken gets a number."""
+    """Ids of the models in the roots, derived from folder names; a repeated name gets a number."""
     from domains.model.naming import free_id
     from domains.model.roots import Roots
     from domains.model.walk import model_folders

@@ -1,4 +1,4 @@
-"""Stdout, stderr and the descriptors below them, made fit before anything is written: closed, full, or of any encoding."""
+"""Makes stdout and stderr safe to write to, whether they are closed, full, or of another encoding."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 PIPE_CLOSED = 141
-"""Exit code when the reader of stdout has left: 128 + SIGPIPE, as shells expect."""
+"""Exit code when the reader of stdout has closed it: 128 + SIGPIPE, as shells expect."""
 
 _PLAIN = {"–": "-", "…": "...", "“": '"', "”": '"', "→": "->", "←": "<-", "×": "x", "°": "deg ", "’": "'"}
 _ERRORS = "deviceops.nearest"
 
 
 def prepare() -> None:
-    """Make the standard streams of this process safe to write to. Call it once, before anything is opened."""
+    """Make the standard streams of this process safe to write to. Call it once, before any file is opened."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Without this, the next file or socket would get the number of a closed stream, and its output with it.
+            # Otherwise the next file or socket would get the descriptor of a closed stream, and receive its output.
             os.open(os.devnull, os.O_RDWR)
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
@@ -34,12 +34,12 @@ def prepare() -> None:
 
 
 def _nowhere(mode: str) -> TextIO:
-    # Stays open as long as the process.
+    # The file stays open until the process ends.
     return open(os.devnull, mode, encoding="utf-8")  # type: ignore[return-value]
 
 
 def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The nearest text that the encoding has; of a name that is not UTF-8, its own byte."""
+    """The nearest text in the encoding; for a byte of a name that is not UTF-8, the byte itself."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
@@ -49,13 +49,13 @@ def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 class Unfailing:
-    """A text stream whose writes never raise: what a person would have read is lost, and the work goes on."""
+    """A text stream whose writes never raise. Text that cannot be written is lost, and the work goes on."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
     def write(self, text: str) -> int:
-        """Write, or lose the text."""
+        """Write the text or lose it."""
         try:
             return self._inner.write(text)
         except (OSError, ValueError):
@@ -67,7 +67,7 @@ class Unfailing:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush, or lose what is buffered."""
+        """Flush the buffer or lose it."""
         try:
             self._inner.flush()
         except (OSError, ValueError):
@@ -78,7 +78,7 @@ class Unfailing:
 
 
 def settle(exit_code: int) -> int:
-    """Write out what is buffered. Returns the exit code, which tells of a failure if nothing else went wrong."""
+    """Flush stdout. Returns the exit code; if it was 0 and the flush fails, the code of that failure."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
@@ -92,7 +92,7 @@ def settle(exit_code: int) -> int:
 
 
 def loss(error: OSError | ValueError) -> tuple[str, int]:
-    """Why stdout could not be written, for people (empty: its reader has left), and the exit code that says so."""
+    """The message for an error of stdout (empty: its reader has closed it), and the exit code."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EPIPE, errno.EINVAL if sys.platform == "win32" else errno.EPIPE):
         return "", PIPE_CLOSED
@@ -100,7 +100,7 @@ def loss(error: OSError | ValueError) -> tuple[str, int]:
 
 
 def _silence() -> None:
-    """Let the interpreter's own last flush, which would complain again, go nowhere."""
+    """Redirect stdout to the null device, because the interpreter's last flush would report the error again."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except OSError:

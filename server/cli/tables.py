@@ -1,4 +1,4 @@
-"""Tables as wide as the terminal: whole cells in a pipe, a block a row where the columns do not fit. Ids are never cut."""
+"""Prints tables that fit the terminal: columns, or a block for each row. Cells are whole in a pipe; ids are never cut."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _UNCUT = 4000
-"""Characters; wider than any table that is printed."""
+"""Width in characters that no table reaches."""
 GAP = 2
-"""Between two columns."""
+"""Characters between two columns."""
 _NOTHING = frozenset({"", "–"})
 Rows = Sequence[Sequence[str]]
 
@@ -27,7 +27,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], empty: str)
 
 
 def print_reasons(reasons: Iterable[tuple[str, str]]) -> None:
-    """What does not fit into a cell, below the table: `gpu-1: 3 errors in a row`. Pairs without a text are left out."""
+    """Print texts that do not fit into a cell below the table: `gpu-1: 3 errors in a row`. Skips pairs without a text."""
     told = [(name, text) for name, text in reasons if text]
     if not told:
         return
@@ -37,7 +37,7 @@ def print_reasons(reasons: Iterable[tuple[str, str]]) -> None:
 
 
 def draw(what: RenderableType) -> None:
-    """Print something of rich's. Raises `OutputLost`."""
+    """Print a renderable of rich. Raises `OutputLost`."""
     screen = console()
     with screen.capture() as captured:
         screen.print(what)
@@ -45,7 +45,7 @@ def draw(what: RenderableType) -> None:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
-    """The rows as a table; where that is wider than the terminal, without columns that say nothing, else as blocks."""
+    """The rows as a table; if it is too wide, without columns that say nothing; if still too wide, as blocks."""
     lines, width = [list(row) for row in rows], console().width
     if natural_width(heads, lines) > width:
         heads, lines = _telling(heads, lines)
@@ -55,7 +55,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType
 
 
 def natural_width(heads: Sequence[str], rows: Rows) -> int:
-    """Columns of a terminal that the table needs so that no cell is cut or wrapped."""
+    """Width in characters at which no cell of the table is cut or wrapped."""
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
@@ -63,7 +63,7 @@ def natural_width(heads: Sequence[str], rows: Rows) -> int:
 
 
 def _telling(heads: Sequence[str], rows: Rows) -> tuple[Sequence[str], list[list[str]]]:
-    """Without the columns in which no row says anything; the first stays."""
+    """The table without the columns in which no row has a value; the first column stays."""
     kept = [at for at in range(len(heads)) if not at or any(row[at] not in _NOTHING for row in rows)]
     return [heads[at] for at in kept], [[row[at] for at in kept] for row in rows]
 
@@ -88,7 +88,7 @@ def _blocks(heads: Sequence[str], rows: Rows, width: int) -> RenderableType:
 
 
 def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
-    """The first cell, then the others with their heads, as many a line as fit."""
+    """The lines of a block: the first cell, then the others with their heads, as many on a line as fit."""
     told = [f"{head} {cell}".strip() for head, cell in zip(heads[1:], row[1:], strict=True) if cell not in _NOTHING]
     lines, line = [row[0]], ""
     for part in told:
@@ -102,7 +102,7 @@ def _block(heads: Sequence[str], row: Sequence[str], width: int) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    # An id that is longer than the line stays in one piece.
+    # An id that is longer than the line is not broken.
     return textwrap.wrap(
         text,
         max(width, 2 * GAP + 1),
@@ -114,8 +114,8 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def console() -> Console:
-    """Stdout."""
+    """The console of stdout."""
     from rich.console import Console
 
-    # A pipe has no width of its own: `grep` and `awk` see whole cells.
+    # A pipe has no width: `grep` and `awk` get whole cells.
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNCUT)

@@ -1,4 +1,4 @@
-"""Commands that outlive the terminal they were started from."""
+"""Lets commands outlive the terminal that they were started from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def outliving_terminal() -> Generator[None]:
-    """In the block, the end of the terminal (SIGHUP: a closed window, a dropped ssh) does not end the command."""
+    """While the block runs, the end of the terminal (SIGHUP: a closed window, a lost ssh) does not end the command."""
     number = getattr(signal, "SIGHUP", None)
     if number is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Why a job failed, and what a job waits for, as far as the contract tells."""
+"""Tells why a job failed or what it waits for, from the contract's answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def reasons_of(connection: Connection, jobs: Sequence[Job]) -> list[tuple[str, str]]:
-    """By job, for lists: why it failed or waits. Jobs of which there is nothing to say are left out."""
+    """For lists: why jobs failed or wait, by job id. Leaves out jobs that do neither."""
     from deviceops.common.v1 import job_event_pb2 as pb
 
     waits = any(job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_INTERRUPTED) for job in jobs)
@@ -24,7 +24,7 @@ def reasons_of(connection: Connection, jobs: Sequence[Job]) -> list[tuple[str, s
 
 
 def reason_of(job: Job, devices: Sequence[Device]) -> str:
-    """Why the job failed or waits; empty if neither."""
+    """Why the job failed or waits; empty: it does neither."""
     from deviceops.common.v1 import job_event_pb2 as pb
 
     if job.HasField("failure"):
@@ -35,7 +35,7 @@ def reason_of(job: Job, devices: Sequence[Device]) -> str:
 
 
 def waits_for(job: Job, devices: Sequence[Device]) -> str:
-    """What keeps a waiting job: `a device: cpu is disabled`, or `its turn or memory on cpu`."""
+    """What a queued job waits for: `a device: cpu is disabled`, or `its turn or memory on cpu`."""
     from deviceops.device.v1 import device_pb2 as pb
 
     working = (pb.DEVICE_STATE_AVAILABLE, pb.DEVICE_STATE_BUSY, pb.DEVICE_STATE_DEGRADED)
@@ -57,7 +57,7 @@ def _state(device: Device) -> str:
 
 
 def devices_of(connection: Connection) -> Sequence[Device]:
-    """All devices, also those that are lost."""
+    """All devices, lost ones too."""
     from deviceops.device.v1 import device_pb2
     from deviceops.device.v1 import device_service_pb2 as pb
 

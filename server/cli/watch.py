@@ -1,4 +1,4 @@
-"""`deviceops watch`: follow any job to its end, from wherever and however often, and get what it made."""
+"""`deviceops watch`: follows any job to its end and writes its pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.cli.bars import Bars
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import INTERRUPTED, USAGE, CliError
 from server.cli.files import media_type_of, targets
-from server.cli.following import PATIENCE_S, Cursor, follow
+from server.cli.following import RECONNECT_S, Cursor, follow
 from server.cli.generation_run import check_ended_well
 from server.cli.pictures import save_pictures
 from server.cli.previews import PreviewFolder, preview_folder
@@ -37,7 +37,7 @@ def watch(
         Path | None, typer.Option(help="Folder for previews, also of a job that somebody else submitted.")
     ] = None,
     preview_every: Annotated[int, typer.Option(min=1, max=1000, help="Steps between two previews.")] = 1,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = PATIENCE_S,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = RECONNECT_S,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -69,13 +69,17 @@ Observer = Callable[["WatchJobResponse"], None]
 
 
 def _follow(
-    connection: Connection, cursor: Cursor, patience: float, wish: PreviewOptions | None, observers: Sequence[Observer]
+    connection: Connection,
+    cursor: Cursor,
+    reconnect_s: float,
+    wish: PreviewOptions | None,
+    observers: Sequence[Observer],
 ) -> JobEvent | None:
-    """The job's last event; None if it came before the cursor."""
+    """Follow a job. Returns its last event; None: that came before the cursor."""
     last: JobEvent | None = None
     with Bars() as bars:
         line = bars.line(cursor.job_id)
-        for message in follow(connection, cursor, patience, wish):
+        for message in follow(connection, cursor, reconnect_s, wish):
             line.show(message.event)
             for observe in observers:
                 observe(message)
@@ -84,7 +88,7 @@ def _follow(
 
 
 def _printer(told: KeptOutput, json: bool, *, keep: bool) -> Observer:
-    """What prints each message. Without a file to write, an output that is lost ends the command."""
+    """The observer that prints each message. Unless `keep`, an error of stdout ends the command."""
 
     def tell(message: WatchJobResponse) -> None:
         told.emit(json_text(message, one_line=True))
@@ -101,7 +105,7 @@ def _job(connection: Connection, job_id: str) -> Job:
 
 
 def _targets(job: Job, out: Path, force: bool) -> list[Path]:
-    """A file for each picture. Raises `CliError` (usage) for a job that makes none, and for another format's ending."""
+    """A file for each picture. Raises `CliError` (usage) for a job without pictures, or an ending of another format."""
     if not job.spec.HasField("generation"):
         raise CliError(f"job {job.id} makes no pictures ({job.summary}); leave --out out", USAGE)
     generation = job.spec.generation
@@ -116,7 +120,7 @@ def _save(connection: Connection, job_id: str, files: Sequence[Path], force: boo
 
 
 def _previews(folder: Path | None, every: int, force: bool) -> tuple[Observer, PreviewOptions | None]:
-    """What keeps previews, and what to ask of the server; without a folder neither."""
+    """The observer that writes previews, and the previews to request; without a folder no observer and None."""
     from deviceops.inference.v1.generation_pb2 import PreviewOptions
 
     if folder is None:

@@ -1,4 +1,4 @@
-"""The hardware that is known before any worker runs: drivers, what they list, and which devices to start."""
+"""The hardware that is known before a worker runs: drivers, their lists of devices, and the workers to start."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ class Hardware:
         self.idle: dict[str, Device] = {}
         """Listed devices without a worker until UpdateDevice enables them: a worker takes half a gigabyte."""
         self.names = self._wanted(settings.devices)
-        """The workers to start at once; None: only the worker can tell its device."""
+        """Workers to start at once, by name; a value of None: only the worker can tell its device."""
 
     def close(self) -> None:
         """End the drivers' threads."""

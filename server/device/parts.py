@@ -84,11 +84,11 @@ class DeviceParts:
         devices.listeners.append(self._device_changed)
 
     def advisor(self, catalogue: Catalogue, jobs: Jobs, usable_bytes: Callable[[str], int | None]) -> DeviceAdvisor:
-        """Advice also needs the models, how their jobs went, and the memory that the server may use."""
+        """The object that answers RecommendDeviceSettings. `usable_bytes`: memory that the server may use, by device id."""
         return DeviceAdvisor(self.devices, catalogue, TASKS, jobs, usable_bytes)
 
     def begin(self) -> list[Coroutine[None, None, None]]:
-        """Start the workers; returns the work that is to run beside the calls."""
+        """Start the workers; returns the background tasks of the domain."""
         for name, device in self._hardware.names.items():
             self.fleet.start(name, device)
         reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)

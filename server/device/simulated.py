@@ -41,7 +41,7 @@ class Simulation:
             await link.set_up(self._fault_counts.setup(device))
 
     def measured(self, device_id: str, measure: MemoryMeasure | None) -> None:
-        """Take over what a worker measured of its memory; None: the worker has ended."""
+        """Store a worker's measure of its memory; None: the worker has ended."""
         if device := self.find(device_id):
             live = (measure.live_bytes or 0) - device.runtime_bytes if measure else 0
             self.telemetry.holds(device_id, max(0, live))

@@ -1,4 +1,4 @@
-"""EncodeOptions to and from messages."""
+"""Converts EncodeOptions to and from messages."""
 
 from deviceops.common.v1 import image_pb2
 from domains.errors import Violation
@@ -15,7 +15,7 @@ _SERVED_DEPTHS = (0, 8)
 
 
 def from_encode(message: image_pb2.EncodeOptions) -> EncodeOptions:
-    """What was asked. Empty: a PNG with a full manifest and the mark. Call `unserved_encode` first."""
+    """The options of a message; an empty one: PNG, full manifest, marked as made by AI. Call `unserved_encode` first."""
     return EncodeOptions(
         media_type=message.media_type or "image/png",
         quality=message.quality if message.HasField("quality") else None,
@@ -28,7 +28,7 @@ def from_encode(message: image_pb2.EncodeOptions) -> EncodeOptions:
 
 
 def to_encode(options: EncodeOptions) -> image_pb2.EncodeOptions:
-    """The file that a picture becomes."""
+    """The message of encode options."""
     return image_pb2.EncodeOptions(
         media_type=options.media_type,
         quality=options.quality,
@@ -41,7 +41,7 @@ def to_encode(options: EncodeOptions) -> image_pb2.EncodeOptions:
 
 
 def unserved_encode(message: image_pb2.EncodeOptions, path: str) -> list[Violation]:
-    """Values that this server does not write yet, by field: which those are depends on the media type."""
+    """Violations for the values that this server does not write for the media type."""
     avif = message.media_type == "image/avif"
     unserved = {
         "lossless": message.lossless and avif,

@@ -1,4 +1,4 @@
-"""Generations to and from messages.
+"""Converts generations to and from messages.
 
 `from_generation` refuses by path every field of the contract that this server does not serve yet (`domains.inference.fields`
 lists those that it does): a request is carried out as it was asked, or not at all.
@@ -18,13 +18,13 @@ from server.inference.encode_messages import from_encode, to_encode, unserved_en
 from server.unserved import check_served
 
 TASK = "text_to_image"
-"""The only task that is served: no input picture is."""
+"""The only task that is served."""
 
 _SERVED = {path: field.allowed for path, field in FIELDS.items()}
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
-    """What was asked. Raises all that is wrong with it, fields that this server does not serve among it."""
+    """The generation of a request. Raises all violations, unserved fields included."""
     given = checked(_asked(message))
     check_served(message, path, _SERVED, given.wrong.error(), unserved_encode(message.output, f"{path}.output"))
     return given
@@ -59,14 +59,14 @@ def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
 
 
 def from_previews(message: generation_pb2.PreviewOptions, path: str) -> Previews:
-    """The previews that a watcher wants. Raises all that is wrong with them."""
+    """The previews that a watcher asks for. Raises INVALID_FIELD with all violations."""
     wanted = _from_previews(message)
     convert.refuse(list(preview_violations(wanted, path)))
     return wanted
 
 
 def to_generation(asked: Generation) -> generation_pb2.Generation:
-    """What was asked, as it was asked."""
+    """The message of a generation, as the caller asked for it."""
     return generation_pb2.Generation(
         prompt=asked.prompt,
         negative_prompt=asked.negative_prompt,
@@ -94,7 +94,7 @@ def _previews(previews: Previews) -> generation_pb2.PreviewOptions:
 
 
 def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
-    """The request with every choice made; sent again, it asks for the same pictures."""
+    """The request with every default resolved; sent again, it asks for the same pictures."""
     return generation_pb2.Generation(
         prompt=resolved.prompt,
         negative_prompt=resolved.negative_prompt,
@@ -119,7 +119,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
 
 
 def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation_pb2.ResolvedGeneration:
-    """What ran."""
+    """The message of a result's resolved generation."""
     resolved = result.resolved
     base = resolved_generation_pb2.UsedModel(
         role="base", model_id=resolved.model_id, sha256=resolved.model_sha256, family=resolved.family
@@ -137,16 +137,16 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
 
 
 def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
-    """How a loaded model computes; `precisions` by component, as its worker tells them.
+    """The message of how a loaded model computes. `precisions`: by component, as its worker reports them.
 
-    The kernel of attention is torch's choice for each call, which it does not tell.
+    The attention kernel is absent: torch chooses it for each call and does not report it.
     """
     denoiser = precisions.get("unet") or precisions.get("transformer", "")
     return execution_pb2.ExecutionOptions(
         precision=convert.to_precision(denoiser),
         text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
         vae_precision=convert.to_precision(precisions.get("vae", "")),
-        # The engine has no other ways yet: whole pictures one after the other, and all on the device.
+        # The engine has no other modes yet: it decodes whole pictures one by one, and all weights are on the device.
         quantization="none",
         attention_slicing=False,
         vae_slicing=True,

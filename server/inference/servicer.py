@@ -1,4 +1,4 @@
-"""InferenceService: generation, and what can be generated where."""
+"""InferenceService: generation and its capabilities."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ CONTRACT_VERSION = "1.0.0"
 
 
 class InferenceServicer:
-    """Makes pictures."""
+    """Implements InferenceService."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class InferenceServicer:
     def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
     ) -> Followed[bytes]:
-        """Submit and follow in one call."""
+        """Submit a generation and follow its job."""
 
         def submit(asked: Asked) -> Job:
             generation, options = convert.both(
@@ -65,7 +65,7 @@ class InferenceServicer:
     async def GetInferenceCapabilities(
         self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context
     ) -> inference_service_pb2.GetInferenceCapabilitiesResponse:
-        """What can run where, from the devices and models that there are."""
+        """Return the capabilities of the probed devices and the available models."""
         models = [self._catalogue.get(request.model_id)] if request.model_id else self._catalogue.list()
         usable = [model for model in models if model.state is ModelState.AVAILABLE]
         wanted = [self._devices.get(name).device.id for name in request.device_ids]
@@ -93,7 +93,7 @@ class InferenceServicer:
         return answer
 
     def _shown_first(self, usable: list[Model]) -> list[Model]:
-        """The default model, then the loaded ones, then others; as many as fit into the answer."""
+        """The first `CAPABLE_MODELS` models: the default model, then the loaded ones, then the others."""
         default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list()}
         ranked = sorted(usable, key=lambda model: (model.id != default, model.id not in loaded))
         return ranked[:CAPABLE_MODELS]
@@ -118,14 +118,14 @@ class InferenceServicer:
 
 
 _CLIP_WINDOW_TOKENS = 77
-"""CLIP's context (Radford et al. 2021), its two markers included."""
+"""CLIP's context length in tokens (Radford et al. 2021), start and end tokens included."""
 
 
 _CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
 
 
 def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
-    """Ids of the devices by what tells them apart here: their precisions."""
+    """Device ids by precisions, the only capability that differs between devices."""
     found: dict[tuple[str, ...], list[str]] = {}
     for view in views:
         found.setdefault(view.device.precisions, []).append(view.device.id)

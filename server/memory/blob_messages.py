@@ -42,7 +42,7 @@ _ORIGINS: Mapping[BlobOrigin, blob_pb2.BlobOrigin.ValueType] = {
 
 
 def to_blob(blob: Blob) -> blob_pb2.Blob:
-    """A blob."""
+    """The message of a blob."""
     message = blob_pb2.Blob(
         id=blob.id,
         sha256=blob.sha256,
@@ -152,7 +152,7 @@ def from_transfer(message: blob_pb2.BlobTransfer, device_id: DeviceId, path: str
 
 
 def to_transfer(asked: TransferRequest) -> blob_pb2.BlobTransfer:
-    """A requested transfer."""
+    """The message of a requested transfer."""
     message = blob_pb2.BlobTransfer(
         blob_id=asked.blob_id,
         offset_bytes=asked.offset_bytes,
@@ -169,7 +169,7 @@ def to_transfer(asked: TransferRequest) -> blob_pb2.BlobTransfer:
 
 
 def to_transfer_report(report: TransferReport) -> blob_pb2.BlobTransferReport:
-    """The result of a transfer."""
+    """The message of a transfer's result."""
     return blob_pb2.BlobTransferReport(
         blob=to_blob(report.blob),
         transferred_bytes=report.transferred_bytes,
@@ -182,7 +182,7 @@ def to_transfer_report(report: TransferReport) -> blob_pb2.BlobTransferReport:
 
 
 def from_tier(number: int, field: str) -> BlobTier:
-    """Empty: DISK."""
+    """The tier of a field's value; UNSPECIFIED is DISK."""
     return _value(_TIERS, number, field) if number else BlobTier.DISK
 
 

@@ -118,13 +118,13 @@ class BlobMethods:
     async def GetBlob(
         self, request: memory_service_pb2.GetBlobRequest, context: Context
     ) -> memory_service_pb2.GetBlobResponse:
-        """One blob."""
+        """Return one blob."""
         return memory_service_pb2.GetBlobResponse(blob=to_blob(self._blobs.look(request.blob_id)))
 
     async def ListBlobs(
         self, request: memory_service_pb2.ListBlobsRequest, context: Context
     ) -> memory_service_pb2.ListBlobsResponse:
-        """The blobs that pass the filter, newest first."""
+        """List the blobs that pass the filter, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         wanted = from_filter(request.filter, self._device_id)
         page = self._blobs.page(wanted, place, size)

@@ -25,7 +25,7 @@ from server import convert
 
 
 def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPool:
-    """A pool. Figures that were not measured stay absent."""
+    """The message of a pool. Figures that were not measured are absent."""
     measure = view.measure
     span = view.time_to_critical_s
     return memory_pool_pb2.MemoryPool(
@@ -58,7 +58,7 @@ def _largest_first(owners: tuple[MemoryOwner, ...]) -> list[memory_pool_pb2.Memo
 
 
 def to_owner(owner: MemoryOwner) -> memory_pool_pb2.MemoryOwner:
-    """An owner of memory."""
+    """The message of an owner of memory."""
     return memory_pool_pb2.MemoryOwner(
         kind=memory_pool_pb2.MemoryOwnerKind.Value(f"MEMORY_OWNER_KIND_{owner.kind.name}"),
         id=owner.id,
@@ -74,7 +74,7 @@ def to_pressure(pressure: Pressure | None) -> memory_pool_pb2.MemoryPressure.Val
 
 
 def to_change(change: PressureChange) -> memory_pool_pb2.MemoryPressureChange:
-    """A change of pressure."""
+    """The message of a change of pressure."""
     return memory_pool_pb2.MemoryPressureChange(
         memory_pool_id=change.pool_id,
         previous=to_pressure(change.previous),
@@ -92,7 +92,7 @@ def from_kinds(kinds: Iterable[memory_pool_pb2.MemoryPoolKind.ValueType]) -> lis
 
 
 def to_budget(budget: MemoryBudget) -> memory_budget_pb2.MemoryBudget:
-    """A budget, every default filled in."""
+    """The message of a budget, every default filled in."""
     return memory_budget_pb2.MemoryBudget(
         limit_bytes=budget.limit_bytes,
         headroom_bytes=budget.headroom_bytes,
@@ -105,7 +105,7 @@ def to_budget(budget: MemoryBudget) -> memory_budget_pb2.MemoryBudget:
 
 
 def from_budget(message: memory_budget_pb2.MemoryBudget, configured: MemoryBudget) -> MemoryBudget:
-    """A budget. Absent fields take their defaults, the headroom the server's setting."""
+    """The budget of a message. Absent fields have their defaults; the headroom's default is the server's setting."""
     usual = MemoryBudget()
     return MemoryBudget(
         limit_bytes=message.limit_bytes if message.HasField("limit_bytes") else None,
@@ -121,7 +121,7 @@ def from_budget(message: memory_budget_pb2.MemoryBudget, configured: MemoryBudge
 
 
 def to_impact(impact: BudgetImpact) -> memory_budget_pb2.MemoryBudgetImpact:
-    """The impact of a budget."""
+    """The message of a budget's impact."""
     return memory_budget_pb2.MemoryBudgetImpact(
         excess_bytes=impact.excess_bytes,
         evicted_loaded_model_ids=impact.evicted_ids[: limits.NAMED_IDS],
@@ -145,7 +145,7 @@ def from_reclaim(request: memory_service_pb2.ReclaimMemoryRequest) -> ReclaimAsk
 
 
 def to_report(report: ReclaimReport) -> memory_pool_pb2.MemoryReclaimReport:
-    """The report of a clean-up."""
+    """The message of a clean-up's report."""
     return memory_pool_pb2.MemoryReclaimReport(
         before=to_pool(report.before, include_owners=False),
         after=to_pool(report.after, include_owners=False) if report.after else None,
@@ -170,7 +170,7 @@ def _to_step(step: ReclaimStep) -> memory_pool_pb2.MemoryReclaimStep:
 def to_history(
     pool_id: str, history: HistoryView, suspects: list[LeakSuspect], recommendations: list[Recommendation]
 ) -> memory_history_pb2.MemoryHistory:
-    """The history of a pool."""
+    """The message of a pool's history."""
     return memory_history_pb2.MemoryHistory(
         memory_pool_id=pool_id,
         samples=[_to_sample(sample) for sample in history.samples],

@@ -111,7 +111,7 @@ class MemoryParts:
         parts.fleet.on_gone.append(self._worker_gone)
 
     def begin(self) -> list[Coroutine[None, None, None]]:
-        """The tasks that run beside the calls."""
+        """Returns the background tasks of the domain."""
         return [self.pools.keep_sampled(_SAMPLE_S), self._host.keep_asking(_SAMPLE_S)]
 
     def check_open(self, device_id: str) -> None:

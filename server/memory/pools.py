@@ -29,7 +29,7 @@ class PoolMethods:
     async def ListMemoryPools(
         self, request: messages.ListMemoryPoolsRequest, context: Context
     ) -> messages.ListMemoryPoolsResponse:
-        """The pools of the requested kinds, measured now."""
+        """List the pools of the requested kinds, measured now."""
         if request.node_ids and OWN_NODE not in request.node_ids:
             # All pools belong to this machine.
             return messages.ListMemoryPoolsResponse()
@@ -40,7 +40,7 @@ class PoolMethods:
     async def GetMemoryPool(
         self, request: messages.GetMemoryPoolRequest, context: Context
     ) -> messages.GetMemoryPoolResponse:
-        """One pool, measured now."""
+        """Return one pool, measured now."""
         view = await self._pools.view(request.memory_pool_id)
         return messages.GetMemoryPoolResponse(memory_pool=to_pool(view, include_owners=request.include_owners))
 
@@ -53,7 +53,7 @@ class PoolMethods:
     async def SetMemoryBudget(
         self, request: messages.SetMemoryBudgetRequest, context: Context
     ) -> messages.SetMemoryBudgetResponse:
-        """Set a budget, or with `validate_only` tell its impact."""
+        """Set a budget, or with `validate_only` return its impact."""
         configured = self._pools.get(request.memory_pool_id).configured
         budget = from_budget(request.memory_budget, configured) if request.HasField("memory_budget") else None
         change = await self._budgets.set(
@@ -74,7 +74,7 @@ class PoolMethods:
     async def QueryMemoryHistory(
         self, request: messages.QueryMemoryHistoryRequest, context: Context
     ) -> messages.QueryMemoryHistoryResponse:
-        """The history of a pool, with leak suspects and recommendations."""
+        """Return the history of a pool, with leak suspects and recommendations."""
         state = self._pools.get(request.memory_pool_id)
         start_s, end_s, step_s = time_span(request, finest_s=1)
         view = await self._pools.view(request.memory_pool_id)

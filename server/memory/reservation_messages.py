@@ -16,7 +16,7 @@ _PRIORITY = {priority: job_event_pb2.Priority.Value(f"PRIORITY_{priority.name}")
 
 
 def to_reservation(reservation: Reservation) -> reservation_pb2.Reservation:
-    """A reservation."""
+    """The message of a reservation."""
     end = reservation.end_time_s
     return reservation_pb2.Reservation(
         id=reservation.id,

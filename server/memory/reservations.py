@@ -68,7 +68,7 @@ class ReservationMethods:
     async def GetReservation(
         self, request: messages.GetReservationRequest, context: Context
     ) -> messages.GetReservationResponse:
-        """One reservation, HELD or ended within the last hour."""
+        """Return one reservation, HELD or ended within the last hour."""
         return messages.GetReservationResponse(
             reservation=to_reservation(self._reservations.get(request.reservation_id))
         )
@@ -76,7 +76,7 @@ class ReservationMethods:
     async def ListReservations(
         self, request: messages.ListReservationsRequest, context: Context
     ) -> messages.ListReservationsResponse:
-        """The reservations that pass the filter, newest first."""
+        """List the reservations that pass the filter, newest first."""
         size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
         wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
         fitting = [each for each in self._reservations.list(wanted) if before is None or each.sequence < before]

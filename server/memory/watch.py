@@ -18,7 +18,7 @@ MAX_CHANGES = 100
 async def watch_pools(
     pools: Pools, request: messages.WatchMemoryPoolsRequest
 ) -> AsyncIterator[messages.WatchMemoryPoolsResponse]:
-    """Rounds at the requested interval. A slow reader skips rounds, which are not measured, and gets the newest next."""
+    """Rounds of samples at the requested interval. For a slow reader, missed rounds are skipped without a measurement."""
     interval_s = _interval(request)
     chosen = [pools.get(name).source.pool_id for name in request.memory_pool_ids]
     watch = _Watch(pools, chosen, request)
@@ -50,7 +50,7 @@ class _Watch:
         self.skipped = 0
 
     async def round(self) -> messages.WatchMemoryPoolsResponse | None:
-        """A sample of each pool whose use moved, and the new changes. None: there are neither."""
+        """A sample of each pool whose use changed, and the new changes of pressure. None: there are neither."""
         views = await self._measured()
         moved = [view for view in views if self._moved(view)]
         self._sent.update((view.id, view) for view in moved)
@@ -58,7 +58,7 @@ class _Watch:
         return self._response(moved, changes) if moved or changes else None
 
     def changes_only(self) -> messages.WatchMemoryPoolsResponse | None:
-        """The changes between two rounds. None: they are of other pools."""
+        """The changes of pressure since the last round. None: they belong to other pools."""
         changes = self._new_changes()
         return self._response([], changes) if changes else None
 

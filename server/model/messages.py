@@ -1,4 +1,4 @@
-"""Models, loaded models and scan reports as messages."""
+"""Converts models, loaded models and scan reports to messages."""
 
 import hashlib
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ _KINDS = {
 
 
 def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> model_pb2.Model:
-    """A model on disk; `whole`: with its long lists."""
+    """The message of a model on disk. `whole`: with its long lists."""
     message = model_pb2.Model(
         id=model.id,
         display_name=model.display_name,
@@ -63,7 +63,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
     )
     message.etag = _etag(message)
-    # These change without a change of the model, or are told only on request.
+    # After the etag: these fields change without a change of the model, or are sent only on request.
     message.loaded_model_ids.extend(loaded_ids)
     if whole:
         message.known_prompts.extend(model.known_prompts)
@@ -74,7 +74,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
 
 
 def _etag(message: model_pb2.Model | loaded_model_pb2.LoadedModel) -> str:
-    """Of all that the message says."""
+    """The etag of a message's content."""
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
@@ -83,7 +83,7 @@ def _problem(model: Model) -> error_pb2.Failure | None:
         return None
     failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
     message = convert.to_failure(failure, 0.0, Domain.MODEL)
-    # When a scan found it is not kept; absent, not 1970.
+    # The catalogue does not store when a scan found the fault; absent, not 1970.
     message.ClearField("fail_time")
     return message
 
@@ -142,7 +142,7 @@ def _loaded_component(
 
 
 def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:
-    """What a scan found."""
+    """The message of a scan's report."""
     return model_work_pb2.ModelScanReport(
         added_model_ids=report.added[: limits.NAMED_IDS],
         changed_model_ids=report.changed[: limits.NAMED_IDS],

@@ -1,4 +1,4 @@
-"""ModelService: what is on disk and what is loaded, as far as it is built."""
+"""ModelService: models on disk and loaded models. Methods that are not built answer NOT_IMPLEMENTED."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelServicer:
-    """Models on disk and on devices."""
+    """Implements ModelService."""
 
     def __init__(
         self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
@@ -39,7 +39,7 @@ class ModelServicer:
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
-        """Those that the filter lets through, without their long lists."""
+        """List the models that pass the filter, without their long lists."""
         order = _ORDERS.get(request.order)
         if order is None:
             raise _unserved_order()
@@ -62,7 +62,7 @@ class ModelServicer:
     async def GetModel(
         self, request: model_service_pb2.GetModelRequest, context: Context
     ) -> model_service_pb2.GetModelResponse:
-        """One model in full."""
+        """Return one model in full."""
         model = self._message(self._catalogue.get(request.model_id), whole=True)
         return model_service_pb2.GetModelResponse(model=model)
 
@@ -73,7 +73,7 @@ class ModelServicer:
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
     ) -> Followed[bytes]:
-        """Look for models and follow the job."""
+        """Scan for models and follow the job."""
 
         def submit(asked: Asked) -> Job:
             roots, options = convert.both(
@@ -86,7 +86,7 @@ class ModelServicer:
     def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
     ) -> Followed[bytes]:
-        """Bring a model onto a device and follow the job."""
+        """Load a model onto a device and follow the job."""
 
         def submit(asked: Asked) -> Job:
             load, options = convert.both(
@@ -99,7 +99,7 @@ class ModelServicer:
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
     ) -> model_service_pb2.UnloadModelResponse:
-        """Take models off their devices."""
+        """Unload models from their devices."""
         asked = {field.name for field, _ in request.ListFields()}
         unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
         convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
@@ -137,7 +137,7 @@ class ModelServicer:
     async def GetLoadedModel(
         self, request: model_service_pb2.GetLoadedModelRequest, context: Context
     ) -> model_service_pb2.GetLoadedModelResponse:
-        """One of them."""
+        """Return one model on a device."""
         loaded = self._loaded.get(request.loaded_model_id)
         return model_service_pb2.GetLoadedModelResponse(loaded_model=self._loaded_message(loaded))
 
@@ -152,7 +152,7 @@ _SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}
 
 
 def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
-    """The roots to look in; a scan is carried out as it was asked, or not at all."""
+    """The roots of a scan. Raises INVALID_FIELD for too many roots, NOT_IMPLEMENTED for fields that are not served."""
     text = "this server hashes changed files only yet; leave it empty"
     unserved = [Violation(field="model_scan.recompute_sha256", message=text)] if scan.recompute_sha256 else []
     convert.refuse(_too_many(scan), unserved)
@@ -167,7 +167,7 @@ def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:
 
 
 def from_load(load: model_work_pb2.ModelLoad) -> model_work_pb2.ModelLoad:
-    """A load is carried out as it was asked, or not at all."""
+    """The message of a load. Raises NOT_IMPLEMENTED for fields that are not served."""
     check_served(load, "model_load", _SERVED)
     return load
 
@@ -185,7 +185,7 @@ _ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {
 
 
 def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> bool:
-    """Every condition that is set must hold."""
+    """Whether a model meets every condition of the filter that is set."""
     text = wanted.text.casefold()
     devices = {loaded_id.rpartition("@")[2] for loaded_id in model.loaded_model_ids}
     return (

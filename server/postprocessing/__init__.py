@@ -1,1 +1,1 @@
-"""PostprocessingService: none of it is built yet."""
+"""PostprocessingService, of which nothing is built yet."""

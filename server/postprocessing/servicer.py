@@ -1,5 +1,5 @@
-"""PostprocessingService: none of it is built yet; every method answers UNIMPLEMENTED (see `server.register`)."""
+"""PostprocessingService: every method answers NOT_IMPLEMENTED (see `server.register`), because none is built yet."""
 
 
 class PostprocessingServicer:
-    """Will change pictures and check them."""
+    """Defines no method yet."""

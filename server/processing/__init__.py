@@ -1,7 +1,7 @@
-"""ProcessingService: jobs, the log of changes, and how the whole server is.
+"""ProcessingService: jobs, the log of changes, and the status of the server.
 
 servicer.py                          the calls
-watch.py                             follows a job, for every call that does
+watch.py                             `submit_and_follow`, and following a job
 job_messages.py                      jobs and their events as messages
 job_kinds.py                         how each kind of work looks in the contract: one entry each
 label_deletion.py                    DeleteByLabels

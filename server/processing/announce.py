@@ -48,7 +48,7 @@ class Announcer:
         self._told: dict[str, JobState] = {}
         """By unfinished job: the state of its last event."""
         self._left: dict[str, tuple[str, int]] = {}
-        """By interrupted job: the device that it left, and the event of the fault that interrupted it."""
+        """By interrupted job: the device that it ran on, and the event of the fault that interrupted it."""
         self._risen: dict[str, int] = {}
         """By pool: the event of the last rise of its pressure."""
         self._budgets: dict[str, int] = {}
@@ -65,11 +65,11 @@ class Announcer:
         blobs.listeners.on_spoilt.append(self._blob_spoilt)
 
     def started(self) -> None:
-        """The server has started."""
+        """Write the event of the server's start."""
         self._events.tell(EventDomain.PROCESSING, "system.started")
 
     def draining(self) -> None:
-        """The server shuts down."""
+        """Write the event that the server shuts down."""
         self._events.tell(EventDomain.PROCESSING, "system.draining", message="takes no more work")
 
     def _job(self, job: Job) -> None:
@@ -80,12 +80,12 @@ class Announcer:
         if job.state.ended:
             del self._told[job.id]
             self._left.pop(job.id, None)
-        # The cause of an end by a fault of the device is the event of the fault.
+        # If a fault of the device ended the job, the event of the fault is the cause.
         cause = self._devices.events.fault(job.device_id) if job.state in _AFTER_A_FAULT else 0
         if job.state is JobState.INTERRUPTED:
             self._left[job.id] = job.device_id, cause
         elif before is JobState.INTERRUPTED and job.state is JobState.RUNNING:
-            # On the same device the cause is its return; on another device, the fault of the first one.
+            # On the same device, the cause is the device's return; on another device, the fault of the first device.
             left, fault = self._left.pop(job.id, ("", 0))
             moved = left not in ("", job.device_id) and fault
             cause = fault if moved else self._devices.events.present_state(job.device_id)
@@ -145,7 +145,7 @@ class Announcer:
         )
 
     def _upkeep(self, pool_id: str) -> int:
-        """The event that caused the present upkeep of a pool. 0: there is none."""
+        """The event that caused the present clean-up of a pool; 0: there is none."""
         if pool_id not in self._pools.ids():
             return 0
         match self._pools.get(pool_id).upkeep:

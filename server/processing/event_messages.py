@@ -1,4 +1,4 @@
-"""The log of changes as messages. An event is turned into a message once, however many follow."""
+"""Converts events of the log of changes to messages, each event once for all readers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +70,7 @@ def _snapshot(value: object, listed: JobMessage) -> dict[str, Any]:
 
 
 def accepts(wanted: processing_service_pb2.SystemEventFilter, event: SystemEvent) -> bool:
-    """Every condition that is set must hold; the chain of causes is the caller's."""
+    """Whether an event meets every condition that is set, except the chain of causes, which the caller checks."""
     return (
         (not wanted.domains or DOMAINS[event.domain] in wanted.domains)
         and SEVERITIES[event.severity] >= wanted.min_severity

@@ -1,4 +1,4 @@
-"""How each kind of work looks in the contract: its number, its arm of `JobSpec`, and its result. One entry each."""
+"""Converts each kind of work to the contract: one entry with its `JobKind`, its arm of `JobSpec`, and its result."""
 
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.inference.v1 import generated_image_pb2
@@ -27,7 +27,7 @@ from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.messages import to_loaded, to_scan_report
 
 _WARNINGS = 100
-"""Of a result; the contract's limit."""
+"""Most warnings of a result: the contract's limit."""
 
 KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "generate": job_pb2.JOB_KIND_GENERATION,
@@ -38,11 +38,11 @@ KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
 }
 ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
-"""The arm of `JobSpec.work` of each kind."""
+"""By kind: the arm of `JobSpec.work`."""
 
 
 def to_spec(work: Work) -> job_pb2.JobSpec:
-    """The work as it was asked for; empty where this server cannot read it."""
+    """The spec of the work as the caller asked for it; empty if this server cannot read the work."""
     spec = job_pb2.JobSpec()
     match work:
         case GenerateWork():
@@ -70,7 +70,7 @@ def put_result(
     result: events.JobResult | None,
     receipt: events.JobReceipt | None,
 ) -> None:
-    """What the work gave, into its arm of a message. None: nothing."""
+    """Set the arm of a message that holds the work's result. None: sets nothing."""
     match result:
         case events.GenerationResult():
             message.generation_result.CopyFrom(_generation_result(job, result))
@@ -91,7 +91,7 @@ def put_result(
 
 
 def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage:
-    """A finished picture."""
+    """The message of a finished picture."""
     return generated_image_pb2.GeneratedImage(
         index=image.index,
         seed=image.seed,
@@ -113,7 +113,7 @@ def _generation_result(job: Job, result: events.GenerationResult) -> generated_i
 
 
 def _warning(degraded: Degraded) -> error_pb2.Finding:
-    """What a generation gave up (a prompt's end), as a warning of its result."""
+    """A degradation of a generation (a cut prompt), as a warning of its result."""
     finding = error_pb2.Finding(
         severity=error_pb2.SEVERITY_WARNING,
         field=degraded.field,

@@ -1,7 +1,7 @@
-"""Jobs and their events as messages.
+"""Converts jobs and their events to messages.
 
-The calls that submit and follow (Generate, LoadModel, ScanModels) and WatchJob share one numbering. So an event is turned
-into bytes once, as a `WatchJobResponse`, and those bytes are sent to all that watch, through whichever call.
+The responses of WatchJob and of the calls that submit and follow (Generate, LoadModel, ScanModels) have the same field
+numbers. So an event is serialised once, as a `WatchJobResponse`, and its bytes are sent to all readers of all calls.
 """
 
 import msgspec
@@ -25,21 +25,21 @@ Update = processing_service_pb2.WatchJobResponse
 
 
 def rendered(job: Job, entry: Entry[events.JobEvent], state: JobState) -> bytes:
-    """The event as bytes of a WatchJobResponse; made once."""
+    """The serialised WatchJobResponse of an event; later calls return the same bytes."""
     if not isinstance(entry.rendered, bytes):
         entry.rendered = to_update(job, entry, state).SerializeToString()
     return entry.rendered
 
 
 def heartbeat(job: Job, sequence: int, now_s: float, quiet_s: float) -> bytes:
-    """Sign of life; not part of the journal, so it carries the sequence of the last event that is."""
+    """A serialised heartbeat. The journal does not have it; `sequence` is the last event before it."""
     event = _event(job, sequence, now_s, job.state)
     event.heartbeat.CopyFrom(job_event_pb2.JobHeartbeat(stage=job.stage, quiet_for=convert.to_duration(quiet_s)))
     return Update(event=event).SerializeToString()
 
 
 def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Update:
-    """One journal entry with the output that lies beside it."""
+    """The message of a journal entry, with the event's output beside the event."""
     value = entry.value
     event = _event(job, entry.sequence, entry.time_s, state, terminal=type(value) in events.END_STATE)
     update = Update()
@@ -89,12 +89,12 @@ def _event(
 
 
 def to_state(state: JobState) -> job_event_pb2.JobState.ValueType:
-    """The names are the same but for the prefix."""
+    """The contract's value of a state; the names differ in the prefix alone."""
     return job_event_pb2.JobState.Value(f"JOB_STATE_{state.name}")
 
 
 def to_progress(moved: events.JobProgress) -> job_event_pb2.JobProgress:
-    """How far, and at which pace."""
+    """The message of progress and its rate."""
     return job_event_pb2.JobProgress(
         stage=moved.at.stage,
         completed=moved.at.completed,
@@ -129,7 +129,7 @@ def _cancelled(value: events.Cancelled) -> job_event_pb2.JobCancelled:
 
 
 def to_receipt(receipt: events.JobReceipt) -> job_event_pb2.Receipt:
-    """What a job cost."""
+    """The message of a receipt."""
     work: Receipt = receipt.work
     return job_event_pb2.Receipt(
         queue_time=convert.to_duration(receipt.queue_s),
@@ -153,16 +153,16 @@ def to_receipt(receipt: events.JobReceipt) -> job_event_pb2.Receipt:
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the settings shows in the message of a job."""
+    """The settings that appear in the message of a job."""
 
     keep_jobs_s: float
-    """How long a job is kept that does not say it."""
+    """Seconds that an ended job is kept if its options do not say it."""
     prompts_in_lists: bool = True
-    """Whether a summary may have words of the prompt."""
+    """Whether a summary may contain words of the prompt."""
 
 
 def to_job(job: Job, view: JobView) -> job_pb2.Job:
-    """The job as GetJob tells it."""
+    """The message of a job for GetJob."""
     message = _to_message(job, job.kind, view)
     message.spec.CopyFrom(to_spec(job.work))
     message.summary = summary(job.work, prompts=view.prompts_in_lists)
@@ -171,7 +171,7 @@ def to_job(job: Job, view: JobView) -> job_pb2.Job:
 
 
 def to_listed(job: ListedJob, view: JobView) -> job_pb2.Job:
-    """The job as ListJobs tells it: of its spec only which arm is set, and no result."""
+    """The message of a job for ListJobs: an empty arm of the spec, and no result."""
     message = _to_message(job, job.kind, view)
     message.spec.SetInParent()
     if arm := ARM_OF.get(job.kind):

@@ -1,4 +1,4 @@
-"""DeleteByLabels: everything that has some labels, in one call."""
+"""DeleteByLabels: deletes everything that has some labels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from server import convert
 
 
 class LabelDeletionMethods:
-    """Deleting by label."""
+    """Implements DeleteByLabels; the servicer inherits it."""
 
     def __init__(self, deletion: LabelDeletion) -> None:
         self._deletion = deletion
@@ -20,7 +20,7 @@ class LabelDeletionMethods:
     async def DeleteByLabels(
         self, request: pb.DeleteByLabelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DeleteByLabelsResponse:
-        """Delete it, or tell what would go."""
+        """Delete what has the labels, or with `validate_only` return what would be deleted."""
         labels = convert.labels_of(request.labels)
         convert.refuse(label_violations(labels, "labels"))
         if not labels:

@@ -1,4 +1,4 @@
-"""The machines whose devices this server uses: today its own alone."""
+"""The machines whose devices this server uses: so far only its own."""
 
 import time
 
@@ -12,7 +12,7 @@ from server.version import SERVER_VERSION
 
 
 class OwnNode:
-    """The server's own machine, as its devices are."""
+    """The server's own machine."""
 
     def __init__(self, devices: Devices, draining: Draining) -> None:
         self._devices = devices
@@ -23,7 +23,7 @@ class OwnNode:
         draining.listeners.append(self._look)
 
     def status(self) -> pb.NodeStatus:
-        """How it is now."""
+        """The present status of the machine, from its devices."""
         self._look()
         return pb.NodeStatus(
             id=OWN_NODE,

@@ -1,4 +1,4 @@
-"""ProcessingService: jobs, and how the whole server is."""
+"""ProcessingService: jobs and the status of the server."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
-    """Jobs and the system."""
+    """Implements ProcessingService."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     async def SubmitJob(
         self, request: processing_service_pb2.SubmitJobRequest, context: Context
     ) -> processing_service_pb2.SubmitJobResponse:
-        """Store a job, or only check it."""
+        """Store a job, or with `validate_only` check it."""
         asked = asked_of(request)
         if request.validate_only:
             return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
@@ -70,7 +70,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         return processing_service_pb2.SubmitJobResponse(job=self._message(job))
 
     def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
-        """What would stop the job from being taken."""
+        """The findings that would get the job refused."""
         try:
             self._submit(request, NEW)
         except DeviceOpsError as error:
@@ -84,7 +84,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         try:
             return self._take(request, asked)
         except InvalidRequest as error:
-            # The work lies one level deeper here than in the requests of the doors.
+            # In SubmitJob the work is one level deeper than in the requests of calls that submit and follow.
             raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
         except NotServed as error:
             raise NotServed(map(_within_spec, error.violations), **error.facts) from None
@@ -137,13 +137,13 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     async def GetJob(
         self, request: processing_service_pb2.GetJobRequest, context: Context
     ) -> processing_service_pb2.GetJobResponse:
-        """A job as it stands."""
+        """Return the present state of a job."""
         return processing_service_pb2.GetJobResponse(job=self._message(self._jobs.get(request.job_id)))
 
     async def ListJobs(
         self, request: processing_service_pb2.ListJobsRequest, context: Context
     ) -> processing_service_pb2.ListJobsResponse:
-        """Jobs, newest first."""
+        """List jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         wanted = _filter(request.filter)
         jobs, following = paging.fill(
@@ -156,7 +156,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     def WatchJob(  # yields the bytes of its responses, see `register`
         self, request: processing_service_pb2.WatchJobRequest, context: Context
     ) -> Followed[bytes]:
-        """Follow a job to its end, from anywhere."""
+        """Follow a job from any of its events to its end."""
         wish = from_previews(request.previews, "previews") if request.HasField("previews") else None
         self._watching.join(request.job_id, wish, context)
         return follow(self._jobs, request.job_id, request.after_sequence)
@@ -164,7 +164,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     async def CancelJob(
         self, request: processing_service_pb2.CancelJobRequest, context: Context
     ) -> processing_service_pb2.CancelJobResponse:
-        """Ask a job to stop."""
+        """Request that a job stops."""
         convert.refuse(convert.cause_violations(request.cause), _unserved_scope(request.scope))
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
@@ -172,7 +172,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     async def DeleteJob(
         self, request: processing_service_pb2.DeleteJobRequest, context: Context
     ) -> processing_service_pb2.DeleteJobResponse:
-        """Forget an ended job; its pictures go with it unless another job made the same."""
+        """Delete an ended job and those of its pictures that no other job made too."""
         job = self._jobs.get(request.job_id)
         if request.etag and request.etag != job.etag:
             raise Aborted(f"job {job.id} has changed since its etag was read; read it again", job_id=job.id)
@@ -182,7 +182,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
     async def GetSystemStatus(
         self, request: processing_service_pb2.GetSystemStatusRequest, context: Context
     ) -> processing_service_pb2.GetSystemStatusResponse:
-        """How everything is."""
+        """Return the status of the server."""
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
 
 
@@ -203,7 +203,7 @@ _NS = 1e9
 
 
 def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
-    """What the list is to show. Names that no job has leave nothing."""
+    """The filter of a list. A value that no job has makes the list empty."""
     after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
     return JobFilter(
         states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,

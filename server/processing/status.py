@@ -1,4 +1,4 @@
-"""How the whole server is: readiness of each domain, workers, versions, start-up timing. All from real state."""
+"""Computes GetSystemStatus from real state: readiness of each domain, workers, versions, start-up timing."""
 
 import importlib.metadata
 import platform
@@ -31,10 +31,10 @@ DEPENDS: dict[int, list[domain_pb2.Domain.ValueType]] = {
     domain_pb2.DOMAIN_POSTPROCESSING: [domain_pb2.DOMAIN_MODEL],
     domain_pb2.DOMAIN_PROCESSING: [domain_pb2.DOMAIN_INFERENCE, domain_pb2.DOMAIN_POSTPROCESSING],
 }
-"""The one place that says which domain stands on which; in the order in which they start."""
+"""By domain: the domains that it needs. In order of their start."""
 
 _NEEDS_DEVICE = (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
-"""Domains that do nothing before a worker is ready. The others read and queue at once."""
+"""Domains that cannot work before a worker is ready. The others read and queue at once."""
 
 _WORKER_STATES = {
     KeeperState.STARTING: pb.WORKER_STATE_STARTING,
@@ -50,7 +50,7 @@ _DURABILITIES = {
 
 
 class SystemView:
-    """Gathers the status when asked."""
+    """Computes the status on request."""
 
     def __init__(
         self,
@@ -80,21 +80,21 @@ class SystemView:
         self.device_ready_s: float | None = None
 
     def served(self) -> None:
-        """The ports are open."""
+        """Record that the ports are open."""
         self.serving_s = time.monotonic() - self._begin_s
 
     def worker_changed(self) -> None:
-        """Note when the first worker was ready."""
+        """Record when the first worker was ready."""
         if self.device_ready_s is None and self.ready:
             self.device_ready_s = time.monotonic() - self._begin_s
 
     @property
     def ready(self) -> bool:
-        """Whether some device takes work."""
+        """Whether any device takes work."""
         return any(keeper.state is KeeperState.READY for keeper in self._keepers)
 
     def readiness(self, domain: int) -> pb.Readiness.ValueType:
-        """How a domain is now."""
+        """The present readiness of a domain."""
         if self._draining.begun:
             return pb.READINESS_STOPPING
         if domain == domain_pb2.DOMAIN_POSTPROCESSING:
@@ -105,7 +105,7 @@ class SystemView:
         return pb.READINESS_READY
 
     def status(self) -> pb.SystemStatus:
-        """All of it."""
+        """The message of the whole status."""
         now = time.monotonic() - self._begin_s
         return pb.SystemStatus(
             server_instance_id=self.instance_id,
@@ -156,7 +156,7 @@ class SystemView:
         )
 
     def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
-        """What it needs and what is not ready: only what really holds it up."""
+        """The domains that a domain needs and that are not ready."""
         if domain == domain_pb2.DOMAIN_INFERENCE and self.readiness(domain) == pb.READINESS_STARTING:
             return [domain_pb2.DOMAIN_DEVICE]
         return []
@@ -189,7 +189,7 @@ def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
 
 
 def _resident(pid: int | None) -> int | None:
-    """The process's resident set; absent if it is gone."""
+    """Bytes of a process's resident set; None if the process has ended."""
     try:
         return psutil.Process(pid).memory_info().rss if pid else None
     except psutil.Error:

@@ -14,11 +14,11 @@ from server.processing.event_messages import JobMessage, accepts, to_event
 
 MAX_FILTER_ENTRIES = 1000
 _WAIT_S = 60.0
-"""A wait for the journal has an end; it is waited again then."""
+"""Longest single wait for the journal; the reader then waits again."""
 
 
 class SystemEventMethods:
-    """The log of changes, from any place in it."""
+    """Implements WatchEvents; the servicer inherits it."""
 
     def __init__(self, events: EventLog, instance_id: str, listed: JobMessage) -> None:
         """`listed`: the message of a job in an event."""
@@ -29,11 +29,11 @@ class SystemEventMethods:
     def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Followed[pb.WatchEventsResponse]:
-        """The first message at once; then each event that the filter lets through. Heartbeats tell how far the log is."""
+        """Send a first message at once, then each event that passes the filter. Heartbeats tell the end of the log."""
         return Followed(self._events_after(request), lambda: self._response(self._events.journal.last_sequence))
 
     async def _events_after(self, request: pb.WatchEventsRequest) -> AsyncGenerator[pb.WatchEventsResponse]:
-        """A reader is only a position."""
+        """The events after the request's position. The server keeps nothing but that position for a reader."""
         log, wanted = self._events.journal, request.filter
         last = log.last_sequence
         position = request.after_sequence if request.HasField("after_sequence") else last
@@ -43,7 +43,7 @@ class SystemEventMethods:
         while True:
             for entry in log.after(position):
                 position = entry.sequence
-                # Asked of every event, so that a chain of causes is seen whole.
+                # `in_chain` must see every event, because it collects the chain of causes.
                 if in_chain(entry) and accepts(wanted, entry.value):
                     yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
             await log.more(position, _WAIT_S)

@@ -1,4 +1,4 @@
-"""Follows a job: the one path behind WatchJob and every call that submits a job and follows it."""
+"""Follows a job, for WatchJob and for every call that submits a job and follows it."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -23,7 +23,7 @@ from server.once import asked_of
 from server.processing.job_messages import heartbeat, rendered
 
 _WAIT_S = 60.0
-"""A wait for the journal has an end; it is waited again then."""
+"""Longest single wait for the journal; the reader then waits again."""
 
 
 def follow(jobs: Jobs, job_id: str, after: int = 0) -> Followed[bytes]:
@@ -33,8 +33,7 @@ def follow(jobs: Jobs, job_id: str, after: int = 0) -> Followed[bytes]:
 
 
 class _Reader:
-    """One reader, which is only a position: a slow one finds the newest progress when it comes back, and nobody waits
-    for it."""
+    """One reader's position in a journal. The job never waits for a reader; a slow reader gets the newest progress next."""
 
     def __init__(self, live: LiveJob, after: int, unread: Unread) -> None:
         last = live.journal.last_sequence
@@ -78,27 +77,27 @@ class _Reader:
             self._unread.told(blob_id)
 
     def beat(self) -> bytes:
-        """The sign of life of a job of which there is nothing to tell."""
+        """The heartbeat of this moment."""
         now_s = time.time()
         return heartbeat(self._live.job, self._position, now_s, now_s - self._told_s)
 
 
 def _state_after(entries: Sequence[Entry[JobEvent]]) -> JobState:
-    """The state that a job had after these events, its first ones."""
+    """The state of a job after its first events."""
     moves = [STATE_AFTER.get(type(entry.value)) for entry in entries]
     return next((state for state in reversed(moves) if state), JobState.QUEUED)
 
 
 class Watching:
-    """What those who watch jobs want to see of pictures that are being made."""
+    """Adds the preview wishes of watchers to their jobs."""
 
     def __init__(self, wishes: PreviewWishes, default: Previews) -> None:
-        """`default`: the wish of a watcher who says nothing."""
+        """`default`: the previews for a watcher whose request names none."""
         self._wishes = wishes
         self._default = default
 
     def join(self, job_id: str, wish: Previews | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Until the call ends, however it ends."""
+        """Add a watcher's wish until the call ends. None: the default."""
         leave = self._wishes.join(job_id, self._default if wish is None else wish)
         context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `submit_and_follow`
 
@@ -109,11 +108,10 @@ def submit_and_follow(
     context: grpc.aio.ServicerContext[Any, Any],
     submit: Callable[[Asked], Job],
 ) -> Followed[bytes]:
-    """Follow the job of a request, a new one or the one that the same request made before, from its first event; when the
-    last of those who asked for it has left, it is cancelled, unless one of them said `detached`.
+    """Follow a request's job from its first event. A repeated request follows the job that it made before.
 
-    A server that shuts down leaves the call itself: that is not the caller's wish, and the job goes on after
-    the restart.
+    When the last call with this request has ended, the job is cancelled, unless one of them set `detached`. The server's
+    shutdown ends calls too; it cancels no job, and the job continues after the restart.
     """
     asked, detached = asked_of(request), bool(request.detached)
     job_id = (submissions.again(asked, detached=detached) or submit(asked)).id

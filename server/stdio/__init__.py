@@ -1,18 +1,20 @@
-"""Calls over a byte pipe: the method paths and messages of the contract, over stdin and stdout of a child process.
+"""Calls over a byte pipe: method paths and messages over stdin and stdout of a child process.
 
-The layout and the rules both ends keep are told once, in `protos/deviceops/stdio/v1/frame.proto`.
+`protos/deviceops/stdio/v1/frame.proto` specifies the layout and the rules of both ends.
 
-    pipe       protect_stdout() → (in_fd, out_fd): first thing in a child; its prints can no longer reach the frames
+    pipe       protect_stdout() → (in_fd, out_fd): called first in a child, so that prints cannot reach the frames
     frames     FrameDecoder, encode, encode_raw_header, FrameError: the codec
-    hello      own_hello, expect_hello: what each end says first
-    credit     Allowance, Window: how much may be sent, and how much must still be taken
+    hello      own_hello, expect_hello: the first frame of each end
+    credit     Allowance, Window: credit-based flow control
     ending     Code, CloseStatus, EndKind, PipeEnd: how a call ended, how the pipe ended
-    channel    FrameChannel: asyncio, the end that started the process and makes the calls
-    call       Call, Payload: one such call
+    channel    FrameChannel: the calling end, in the parent process, with asyncio
+    call       Call, Payload: one call of the channel
     child      ChildProcess: a child and its pipe, started here or adopted (AdoptedProcess, in adopted)
-    peer       FramePeer: threads, the end inside the process, which serves the calls
-    command    Opened, Message, HalfClosed, Cancelled, Ended: what it tells the thread that works
+    peer       FramePeer: the serving end, in the child process, with threads
+    served     ServedCalls: the open calls of a peer
+    command    Opened, Message, HalfClosed, CallCancelled, Ended: what a peer passes to the working thread
+    output     write_all: whole frames to a blocking descriptor
 
-Neither end waits for a slow call on behalf of another: what may be under way in a call is bounded by its credit, and
-the two readers never wait for anybody's consumer.
+A slow call never delays another: credit bounds the messages in flight of each call, and the readers of both ends never
+wait for a consumer.
 """

@@ -1,4 +1,4 @@
-"""A child process that another process forked, and that the kernel has made a child of this one. Linux only."""
+"""A process that another process forked and the kernel made a child of this one. Linux only."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ class AdoptedProcess(asyncio.SubprocessTransport):
     """Gives an adopted child the interface that asyncio gives the children that it starts."""
 
     def __init__(self, protocol: asyncio.SubprocessProtocol, pid: int) -> None:
-        """Watches the child from now on; `connect_stdin` comes next. Raises `OSError`."""
+        """Start watching the child; call `connect_stdin` next. Raises `OSError`."""
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
@@ -22,33 +22,33 @@ class AdoptedProcess(asyncio.SubprocessTransport):
         self._loop.add_reader(self._pidfd, self._ended)
 
     async def connect_stdin(self, fd: int) -> None:
-        """Take over the pipe that the child reads from."""
+        """Take over the write end of the child's stdin."""
         pipe = os.fdopen(fd, "wb", 0)
         self._stdin, _ = await self._loop.connect_write_pipe(lambda: _Input(self._protocol), pipe)
 
     def get_pid(self) -> int:
-        """Process id; the kernel gives it to no other process before `_ended` has read the exit status."""
+        """Process id. The kernel does not reuse it before `_ended` has read the exit status."""
         return self._pid
 
     def get_returncode(self) -> int | None:
-        """Exit status, a signal as a negative number; None: the child runs."""
+        """Exit status, negative for a signal; None: the child runs."""
         return self._returncode
 
     def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
-        """The child's stdin (0)."""
+        """The transport of the child's stdin (0)."""
         return self._stdin if fd == 0 else None
 
     def send_signal(self, signal: int) -> None:
-        """To the child, if it runs."""
+        """Send a signal to the child if it runs."""
         if self._returncode is None:
             os.kill(self._pid, signal)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.send_signal(9)
 
     def is_closing(self) -> bool:
@@ -62,7 +62,7 @@ class AdoptedProcess(asyncio.SubprocessTransport):
             self._stdin.close()
 
     def _ended(self) -> None:
-        """Read the exit status. The child is a zombie: nothing waits here."""
+        """Read the exit status. The child is a zombie, so this does not wait."""
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         _, status = os.waitpid(self._pid, 0)
@@ -71,7 +71,7 @@ class AdoptedProcess(asyncio.SubprocessTransport):
 
 
 def can_adopt() -> bool:
-    """Whether this system can: Linux 5.3 or later, where no sandbox forbids it."""
+    """Whether this system supports adoption: Linux 5.3 or later, without a sandbox that forbids it."""
     try:
         os.close(_open_pidfd(os.getpid()))
     except OSError:
@@ -86,7 +86,7 @@ def _open_pidfd(pid: int) -> int:
 
 
 class _Input(asyncio.BaseProtocol):
-    """Passes what happens to the child's stdin on, in the words of `asyncio.SubprocessProtocol`."""
+    """Passes events of the child's stdin to an `asyncio.SubprocessProtocol`."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol

@@ -1,4 +1,4 @@
-"""One call of a frame channel, as its caller sees it."""
+"""One call of a frame channel, at the caller's end."""
 
 import asyncio
 from collections import deque
@@ -16,34 +16,34 @@ class Payload(NamedTuple):
 
     data: bytes
     raw: bool = False
-    """It came as a raw-bytes frame: not a serialised message."""
+    """Whether it came as a raw-bytes frame, not as a serialised message."""
 
 
 class Line(Protocol):
-    """What a call needs of its channel."""
+    """The part of a channel that a call uses."""
 
     def write(self, frame: Frame | Raw) -> None:
-        """Put one frame into the output, whole. `ValueError` where the other end would refuse its size."""
+        """Put one whole frame into the output. Raises `ValueError` for a frame that is too large for the other end."""
         ...
 
     async def drain(self) -> None:
-        """Wait until the output has room again, or the pipe is over."""
+        """Wait until the output has room or the pipe has ended."""
         ...
 
 
 class Call:
-    """One call: an async iterator of `Payload`, for one consumer. It ends with the other end's close or with the pipe.
+    """One call: an async iterator of `Payload` for one consumer. It ends when the other end closes it or the pipe ends.
 
-    What arrived before the end is given first; then `status` tells how it ended. Use it as an async context manager
-    where the loop may be left early: leaving cancels the call and drops what still arrives, so that the other end never
-    waits for credit from somebody who has gone.
+    The consumer first gets all payloads that arrived before the end; then `status` is set. As an async context manager,
+    the call is cancelled when the block is left early, and later payloads are dropped, so that the other end never waits
+    for credit from a consumer that has left.
     """
 
     def __init__(self, line: Line, call_id: int, method: str, allowance: Allowance) -> None:
         self.id = call_id
         self.method = method
         self.status: CloseStatus | None = None
-        """How it ended; None while it is open."""
+        """The status of the call's end; None: the call is open."""
         self._line = line
         self._allowance = allowance
         self._window = Window()
@@ -54,10 +54,10 @@ class Call:
         self._credit = asyncio.Event()
 
     async def send(self, data: bytes, *, raw: bool = False) -> bool:
-        """Send one message (with `raw`: bytes that skip protobuf), after waiting for credit and for room in the pipe.
+        """Send one message (`raw`: as a raw-bytes frame), after waiting for credit and for room in the pipe.
 
-        False: the call has ended, nothing was sent. Raises `ValueError` after `half_close`, or where the message is
-        larger than the other end accepts.
+        False: the call has ended, and nothing was sent. Raises `ValueError` after `half_close`, and for a message that is
+        too large for the other end.
         """
         if self._half_closed:
             raise ValueError(f"call {self.id} was half-closed: it sends no more")
@@ -71,18 +71,18 @@ class Call:
         return False
 
     def half_close(self) -> None:
-        """Tell that no more messages follow. Doing it twice does nothing."""
+        """Tell the other end that no messages follow. A second call does nothing."""
         if self.status is None and not self._half_closed:
             self._line.write(Frame(call_id=self.id, half_close=FrameHalfClose()))
         self._half_closed = True
 
     def cancel(self, reason: str = "") -> None:
-        """Ask the other end to stop. The call goes on until it closes: it may still tell how it stopped, so read on."""
+        """Ask the other end to stop. The call stays open until the other end closes it; further payloads may come."""
         if self.status is None:
             self._line.write(Frame(call_id=self.id, cancel=FrameCancel(reason=reason)))
 
     def abandon(self, reason: str = "abandoned") -> None:
-        """Cancel, and drop what has come and what still comes."""
+        """Cancel the call, and drop all payloads that have come or will come."""
         if self.status is None and not self._dropping:
             self.cancel(reason)
         self._dropping = True
@@ -92,7 +92,7 @@ class Call:
         self._news.set()
 
     async def end(self) -> CloseStatus:
-        """Drop what still arrives, and wait for the end."""
+        """Drop further payloads, and wait for the end of the call."""
         async for _ in self:
             pass
         while self.status is None:
@@ -126,10 +126,10 @@ class Call:
         if grant and self.status is None:
             self._line.write(Frame(call_id=self.id, credit=FrameCredit(messages=grant)))
 
-    # For the channel, which reads the pipe; none of these waits.
+    # Called by the channel, which reads the pipe. None of these waits.
 
     def deliver(self, payload: Payload) -> None:
-        """A message came. Raises `FrameError` where it came without credit."""
+        """Take a message. Raises `FrameError` for one without credit."""
         self._window.arrived()
         if self._dropping:
             self._took_one()
@@ -138,12 +138,12 @@ class Call:
         self._news.set()
 
     def granted(self, messages: int) -> None:
-        """The other end takes more. Raises `FrameError` for a grant of nothing."""
+        """Add granted credit. Raises `FrameError` for a grant of 0 or less."""
         self._allowance.add(messages)
         self._credit.set()
 
     def finish(self, status: CloseStatus) -> None:
-        """The call is over."""
+        """End the call with a status."""
         self.status = status
         self._news.set()
         self._credit.set()

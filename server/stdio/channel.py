@@ -1,4 +1,4 @@
-"""The asyncio end of a frame pipe: the process that started a child and calls it."""
+"""The calling end of a frame pipe, in the parent process, with asyncio."""
 
 import asyncio
 import itertools
@@ -23,17 +23,17 @@ _log = structlog.get_logger()
 
 
 class FrameChannel:
-    """Calls to a child process over its stdin and stdout.
+    """Makes calls to a child process over its stdin and stdout.
 
-    Create it inside a running loop; it reads from then on. The reader never waits for a consumer or for the output:
-    each call holds at most its window of messages, so a slow consumer stops its own call at the sender and nothing
-    else. When the pipe ends, for whatever reason, every open call ends with UNAVAILABLE and `closed` holds the cause.
+    Create it inside a running loop; it reads from then on. The reader never waits for a consumer or for the output. Each
+    call holds at most its window of messages, so a slow consumer stops only its own call, at the sender. When the pipe
+    ends, every open call ends with UNAVAILABLE, and `closed` holds the cause.
     """
 
     def __init__(self, child: ChildProcess, hello: FrameHello | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[PipeEnd] = loop.create_future()
-        """Done when the pipe is over."""
+        """Done when the pipe has ended."""
         self._child = child
         self._decoder = FrameDecoder()
         self._peer_hello: asyncio.Future[FrameHello | None] = loop.create_future()
@@ -46,7 +46,7 @@ class FrameChannel:
         child.listen(self._on_bytes, self._on_end)
 
     async def hello(self) -> FrameHello | None:
-        """What the other end said first; None where the pipe ended before it said anything."""
+        """The hello of the other end; None: the pipe ended before it came."""
         return await asyncio.shield(self._peer_hello)
 
     async def open(
@@ -58,11 +58,11 @@ class FrameChannel:
         timeout_s: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> Call:
-        """Start a call of `method` (`/package.Service/Method`) with its first message; waits for the other end's hello.
+        """Start a call of `method` (`/package.Service/Method`) with its first message, after the other end's hello.
 
-        `half_close` says that no more messages follow. `timeout_s` is kept by the other end. On a pipe that is over, or
-        whose other end said go-away, the call comes back ended, with UNAVAILABLE. Raises `ValueError` where the message
-        is larger than the other end accepts.
+        `half_close`: no messages follow. The other end enforces `timeout_s`. If the pipe has ended, or the other end has
+        sent go-away, the returned call has ended with UNAVAILABLE. Raises `ValueError` for a message that is too large for
+        the other end.
         """
         hello = await self.hello()
         call = Call(self, next(self._call_ids), method, Allowance(hello.initial_credit_messages if hello else 0))
@@ -85,7 +85,7 @@ class FrameChannel:
         return call
 
     async def ping(self, timeout_s: float) -> float:
-        """Round trip in seconds. It tells that the process lives and reads, not that its work moves on.
+        """Round trip in seconds. It shows that the process lives and reads, not that its work progresses.
 
         Raises:
             TimeoutError: no pong came in time.
@@ -106,7 +106,7 @@ class FrameChannel:
         return loop.time() - start
 
     def close(self, reason: str = "closed") -> None:
-        """Say go-away and close the output, a child's order to end. Open calls end with UNAVAILABLE."""
+        """Send go-away and close the output, which tells a child to end. Open calls end with UNAVAILABLE."""
         self._finish(PipeEnd(kind=EndKind.CLOSED_HERE, detail=reason), say=reason)
 
     async def __aenter__(self) -> Self:
@@ -118,7 +118,7 @@ class FrameChannel:
         self.close()
 
     def write(self, frame: Frame | Raw) -> None:
-        """For calls: put one frame into the output, whole. Does nothing on a pipe that is over."""
+        """Called by calls: put one whole frame into the output. Does nothing if the pipe has ended."""
         hello = self._peer_hello.result()
         if self.closed.done() or hello is None:
             return
@@ -127,11 +127,11 @@ class FrameChannel:
         elif len(frame.payload) <= _JOIN_BYTES:
             self._child.write(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)) + frame.payload)
         else:
-            # Adjacent writes without a wait between them stay adjacent on the wire.
+            # Two writes without a wait between them stay adjacent in the pipe.
             self._child.write(encode_raw_header(frame.call_id, frame.payload, body_limit(hello)), frame.payload)
 
     async def drain(self) -> None:
-        """For calls: wait until the output has room again, or the pipe is over."""
+        """Called by calls: wait until the output has room or the pipe has ended."""
         try:
             await self._child.drain()
         except OSError as error:
@@ -146,7 +146,7 @@ class FrameChannel:
         except FrameError as error:
             self._finish(PipeEnd(kind=EndKind.BAD_FRAME, detail=str(error)), say=str(error))
         except Exception:
-            # A bug must not leave a pipe that looks alive and that nobody reads.
+            # A bug must not leave a pipe that looks alive and is not read.
             _log.exception("a bug ended a frame channel")
             self._finish(PipeEnd(kind=EndKind.BROKEN, detail="reading stopped by an unexpected error"))
 
@@ -197,7 +197,7 @@ class FrameChannel:
                 raise FrameError(f"a second {kind} frame")
 
     def _answer(self, token: int) -> None:
-        # Nobody reads our output: then an unanswered ping is the truth, and answers must not pile up.
+        # The other end does not read: unanswered pings show that, and pongs must not pile up.
         if self._child.backlog_bytes < _PONG_BACKLOG_BYTES:
             self.write(Frame(pong=FramePong(token=token)))
 
@@ -222,7 +222,7 @@ class FrameChannel:
         return call
 
     def _finish(self, end: PipeEnd, say: str | None = None) -> None:
-        """Once: end everything that waits on this pipe, and close our side of it."""
+        """End everything that waits on this pipe, and close this side of it. Only the first call has an effect."""
         if self.closed.done():
             return
         if say is not None:

@@ -1,4 +1,4 @@
-"""A child process and the pipe to it. Bytes come as the system hands them over: no stream in between copies them again."""
+"""A child process and the pipe to it. Received bytes are passed on without a further copy."""
 
 import asyncio
 import os
@@ -10,35 +10,35 @@ from typing import Self, cast
 from server.stdio.adopted import AdoptedProcess
 
 BUFFER_BYTES = 1024 * 1024
-"""Asked for between the child and us; the system may allow less."""
+"""Requested size of the pipe's buffers; the system may allow less."""
 
 
 class ChildProcess(asyncio.SubprocessProtocol):
-    """A running child, its stdin to write to and its stdout, whose bytes go to whoever listens."""
+    """A running child, with its stdin to write to, and its stdout, whose bytes go to the callbacks of `listen`."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
         self._output: asyncio.ReadTransport | None = None
-        """Of its stdout, where that is not asyncio's own pipe."""
+        """The transport of stdout if it is a socket instead of asyncio's pipe."""
         self._exited: asyncio.Future[int] = loop.create_future()
         self._early: list[bytes] = []
-        """What came before anybody listened."""
+        """Bytes that came before `listen`."""
         self._on_bytes: Callable[[bytes], None] = self._early.append
         self._output_ended: asyncio.Future[None] = loop.create_future()
-        """Done when no more bytes come; an error if reading failed."""
+        """Done when stdout has ended; an error if reading failed."""
         self._room = asyncio.Event()
         self._room.set()
         self._broken = False
-        """Nobody reads its stdin any more."""
+        """Whether stdin has lost its reader."""
 
     @classmethod
     async def start(cls, *command: str, env: Mapping[str, str] | None = None, stderr: int | None = None) -> Self:
-        """Start the command; `stderr`: a descriptor that takes the place of ours. Raises `OSError`."""
+        """Start the command. `stderr`: the descriptor of the child's stderr; None: this process's. Raises `OSError`."""
         if sys.platform == "win32":
             child = await cls._exec(asyncio.subprocess.PIPE, command, env, stderr)
         else:
-            # Linux locks a pipe for as long as either end copies; the ends of a socket copy at the same time: twice as fast.
+            # Linux locks a pipe while either end copies; the ends of a socket copy at the same time, twice as fast.
             ours, childs = socket.socketpair()
             with childs:
                 childs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
@@ -66,9 +66,9 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     @classmethod
     async def adopt(cls, pid: int, stdin: int, stdout: socket.socket) -> Self:
-        """A child that another process forked and left to this one, with our ends of its pipe. Raises `OSError`.
+        """Adopt a child that another process forked, with this process's ends of its pipe. Raises `OSError`.
 
-        Takes the ends over, also where it fails; the child is then left to itself, and ends with its pipe.
+        Owns both ends from the start: after an error they are closed, and the child ends with its pipe.
         """
         child = cls()
         try:
@@ -89,38 +89,38 @@ class ChildProcess(asyncio.SubprocessProtocol):
     async def _read_from(self, ours: socket.socket) -> None:
         self._output, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Output(self), ours)
         if hasattr(self._output, "max_size"):
-            # asyncio takes 256 KiB at once otherwise; its type does not tell of it.
+            # asyncio reads 256 KiB at once by default; the type stubs lack the attribute.
             setattr(self._output, "max_size", BUFFER_BYTES)  # noqa: B010
 
     @property
     def pid(self) -> int:
-        """Its process id; not another's before `close`."""
+        """Process id. No other process has it before `close`."""
         return self._process.get_pid()
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status, a signal as a negative number; None: it runs."""
+        """Exit status, negative for a signal; None: the child runs."""
         return self._exited.result() if self._exited.done() else None
 
     def kill(self) -> None:
-        """SIGKILL, if it still runs."""
+        """Send SIGKILL if the child runs."""
         if self.returncode is None:
             self._process.kill()
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for the end of the child; returns its exit status."""
         return await asyncio.shield(self._exited)
 
     def close(self) -> None:
-        """Kill it if it still runs, and give back both ends of the pipe."""
+        """Kill the child if it runs, and close both ends of the pipe."""
         self._process.close()
         if self._output is not None:
             self._output.close()
 
     def listen(self, on_bytes: Callable[[bytes], None], on_end: Callable[[OSError | None], None]) -> None:
-        """Hand over all bytes that its stdout has given and will give, then once the end: None, or why reading failed.
+        """Pass all bytes of stdout, past and future, to `on_bytes`, then call `on_end` once: with None, or a reading error.
 
-        Neither may raise.
+        The callbacks must not raise.
         """
         early, self._early = self._early, []
         self._on_bytes = on_bytes
@@ -135,24 +135,24 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     @property
     def backlog_bytes(self) -> int:
-        """What was written and is not in the pipe yet."""
+        """Bytes that were written and are not in the pipe yet."""
         return self._stdin.get_write_buffer_size()
 
     def write(self, *pieces: bytes) -> None:
-        """To its stdin, one behind the other; does nothing once that is closed. Never waits: see `drain`."""
+        """Write the pieces to stdin in order; does nothing if stdin is closed. Never waits, see `drain`."""
         stdin = self._stdin
         if not (self._broken or stdin.is_closing()):
             for piece in pieces:
                 stdin.write(piece)
 
     async def drain(self) -> None:
-        """Wait until there is room. Raises `ConnectionError` where nobody reads any more."""
+        """Wait until stdin has room. Raises `ConnectionError` if it has lost its reader."""
         await self._room.wait()
         if self._broken:
             raise ConnectionResetError("the child's stdin is closed")
 
     def close_stdin(self) -> None:
-        """After what was written has gone out."""
+        """Close stdin after all written bytes have gone out."""
         self._stdin.close()
 
     @property
@@ -164,14 +164,14 @@ class ChildProcess(asyncio.SubprocessProtocol):
     def _stdin(self) -> asyncio.WriteTransport:
         return cast(asyncio.WriteTransport, self._process.get_pipe_transport(0))
 
-    # For asyncio.
+    # Called by asyncio.
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Its stdout."""
+        """Take bytes of stdout."""
         self._on_bytes(data)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Its stdin (0) or stdout (1) is over."""
+        """Stdin (0) or stdout (1) has ended."""
         if fd == 0:
             self._broken = True
             self._room.set()
@@ -181,30 +181,30 @@ class ChildProcess(asyncio.SubprocessProtocol):
             self._output_ended.set_result(None)
 
     def pause_writing(self) -> None:
-        """Its stdin is full."""
+        """Stdin is full."""
         self._room.clear()
 
     def resume_writing(self) -> None:
-        """It has room again."""
+        """Stdin has room again."""
         self._room.set()
 
     def process_exited(self) -> None:
-        """It has ended."""
+        """The child has ended."""
         status = self._process.get_returncode()
         assert status is not None
         self._exited.set_result(status)
 
 
 class _Output(asyncio.Protocol):
-    """The child's stdout as a socket: told like a pipe of its own."""
+    """Passes events of a stdout that is a socket on, like those of a pipe."""
 
     def __init__(self, child: ChildProcess) -> None:
         self._child = child
 
     def data_received(self, data: bytes) -> None:
-        """A piece."""
+        """Pass bytes on."""
         self._child.pipe_data_received(1, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end."""
+        """Pass the end on."""
         self._child.pipe_connection_lost(1, exc)

@@ -1,4 +1,4 @@
-"""What a frame peer tells the thread that does the work."""
+"""The commands that a frame peer passes to the thread that works."""
 
 import msgspec
 
@@ -12,9 +12,9 @@ class Opened(msgspec.Struct, frozen=True):
     method: str
     """`/package.Service/Method`."""
     timeout_s: float | None = None
-    """How long the caller gives it, from now; None: no limit."""
+    """The caller's time limit in seconds from now; None: no limit."""
     metadata: tuple[tuple[str, str], ...] = ()
-    """In order; a key may occur more than once."""
+    """Keys and values in order; a key may occur more than once."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -23,24 +23,24 @@ class Message(msgspec.Struct, frozen=True):
     call_id: int
     data: bytes
     raw: bool = False
-    """It came as a raw-bytes frame: not a serialised message."""
+    """Whether it came as a raw-bytes frame, not as a serialised message."""
 
 
 class HalfClosed(msgspec.Struct, frozen=True):
-    """The caller sends no more in this call; it still reads."""
+    """The caller sends no further messages in this call; it still reads."""
 
     call_id: int
 
 
 class CallCancelled(msgspec.Struct, frozen=True):
-    """The caller wants the call to stop. Stop when it is safe, tell how, then close it."""
+    """The caller asks the call to stop. The worker stops at a safe point, reports how, and closes the call."""
 
     call_id: int
     reason: str
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The pipe is over, and every call with it. The last command."""
+    """The pipe and all its calls have ended. The last command."""
 
     cause: PipeEnd
 

@@ -8,7 +8,7 @@ from deviceops.stdio.v1.frame_pb2 import FrameClose
 
 
 class Code(IntEnum):
-    """The gRPC status codes, by their numbers; here so that a worker need not import grpc."""
+    """The gRPC status codes by number, defined here so that a worker need not import grpc."""
 
     OK = 0
     CANCELLED = 1
@@ -34,7 +34,7 @@ class CloseStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     code: Code
     message: str = ""
-    """For people; empty where the code is OK."""
+    """Text for people; empty if the code is OK."""
     details: bytes = b""
     """A serialised `google.rpc.Status`; empty: no details."""
     trailers: tuple[tuple[str, str], ...] = ()
@@ -47,9 +47,9 @@ class EndKind(StrEnum):
     END_OF_STREAM = "END_OF_STREAM"
     """The other process closed its end or died."""
     BAD_FRAME = "BAD_FRAME"
-    """The other end broke the rules; we sent go-away."""
+    """The other end broke the rules; this end sent go-away."""
     WENT_AWAY = "WENT_AWAY"
-    """The other end said go-away, then closed."""
+    """The other end sent go-away, then closed."""
     BROKEN = "BROKEN"
     """Reading or writing failed."""
     CLOSED_HERE = "CLOSED_HERE"
@@ -57,19 +57,19 @@ class EndKind(StrEnum):
 
 
 class PipeEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a pipe is over."""
+    """Why a pipe has ended."""
 
     kind: EndKind
     detail: str
-    """For people and for the log."""
+    """Text for people and for the log."""
 
     def as_status(self) -> CloseStatus:
-        """What the calls that were open end with."""
+        """The status with which the open calls end."""
         return CloseStatus(code=Code.UNAVAILABLE, message=f"the pipe ended: {self.detail}")
 
 
 def from_close(message: FrameClose) -> CloseStatus:
-    """A close frame as a status. A code that gRPC does not know is UNKNOWN, as in gRPC."""
+    """The status of a close frame. A code that gRPC does not have becomes UNKNOWN, as in gRPC."""
     known = message.status_code in Code.__members__.values()
     return CloseStatus(
         code=Code(message.status_code) if known else Code.UNKNOWN,

@@ -1,4 +1,4 @@
-"""The codec: bytes of a pipe ↔ frames. The layout and the rules are told in `protos/deviceops/stdio/v1/frame.proto`."""
+"""The codec of bytes and frames. `protos/deviceops/stdio/v1/frame.proto` specifies the layout and the rules."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -11,24 +11,24 @@ from deviceops.stdio.v1.frame_pb2 import Frame
 
 PROTOCOL_VERSION = 1
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""The largest body either end accepts unless its hello says otherwise."""
+"""The largest body that an end accepts unless its hello says otherwise."""
 
 MAGIC = b"\xde\xf0"
 RAW_FLAG = 0x01
 HEADER = struct.Struct(">2sBBII")
 """Magic, version, flags, body length, CRC-32C."""
 RAW_HEADER = struct.Struct(">2sBBIIq")
-"""The same, with the call id that begins a raw body."""
+"""`HEADER`, and the call id that begins a raw body."""
 
-_CHECKED = struct.Struct(">2sBBI")  # what the CRC covers of the header: all before it
-_PIECES_A_BLOCK = 512  # so that a body which comes byte by byte does not cost an object a byte
+_CHECKED = struct.Struct(">2sBBI")  # the part of the header that the CRC covers: all before the CRC
+_PIECES_A_BLOCK = 512  # a body that comes byte by byte must not need an object for each byte
 _CALL_ID = struct.Struct(">q")
 _PIPE_BODIES = frozenset(("hello", "ping", "pong", "go_away"))
 _extend: Callable[[int, bytes], int] = google_crc32c.extend
 
 
 class FrameError(Exception):
-    """The bytes are not frames, or the frames break the rules. The pipe is over: nothing after this can be trusted."""
+    """The bytes are not frames, or the frames break the rules. The pipe ends, because later bytes cannot be trusted."""
 
 
 class Raw(NamedTuple):
@@ -39,7 +39,7 @@ class Raw(NamedTuple):
 
 
 def encode(frame: Frame, max_body_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """One whole frame. Raises `ValueError` where the receiver would refuse its size."""
+    """The bytes of a frame. Raises `ValueError` for a frame that is too large for the receiver."""
     body = frame.SerializeToString()
     _check_size(len(body), max_body_bytes)
     checked = _CHECKED.pack(MAGIC, PROTOCOL_VERSION, 0, len(body))
@@ -47,9 +47,9 @@ def encode(frame: Frame, max_body_bytes: int = MAX_BODY_BYTES) -> bytes:
 
 
 def encode_raw_header(call_id: int, payload: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """The 20 bytes that go before a raw payload on the wire; the payload itself is written as it is, uncopied.
+    """The 20 bytes before a raw payload in the pipe; the payload follows uncopied.
 
-    Raises `ValueError` where the receiver would refuse its size.
+    Raises `ValueError` for a payload that is too large for the receiver.
     """
     length = _CALL_ID.size + len(payload)
     _check_size(length, max_body_bytes)
@@ -64,7 +64,7 @@ def _check_size(length: int, max_body_bytes: int) -> None:
 
 
 class _Gathered:
-    """Pieces of one part of a frame, joined once: a buffer that grows costs six times as much for a picture."""
+    """Pieces of one part of a frame, joined once: a growing buffer takes six times as long for a picture."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -83,11 +83,10 @@ class _Gathered:
 
 
 class FrameDecoder:
-    """Takes the bytes of a pipe in pieces of any size and gives whole frames.
+    """Decodes the bytes of a pipe, in pieces of any size, to whole frames.
 
-    It holds at most one unfinished frame. What spans pieces is gathered once, into the very bytes that are handed out,
-    and its CRC is reckoned piece by piece on the way. After a `FrameError` it refuses every further byte with the same
-    error.
+    It holds at most one unfinished frame. A frame that spans pieces is joined once, into the bytes that are returned, and
+    its CRC is computed piece by piece. After a `FrameError`, every further byte raises the same error.
     """
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
@@ -99,11 +98,11 @@ class FrameDecoder:
 
     @property
     def inside_frame(self) -> bool:
-        """Whether bytes of an unfinished frame are held: a pipe that ends now ended in the middle of one."""
+        """Whether it holds bytes of an unfinished frame, so that a pipe that ends now breaks off inside a frame."""
         return self._stage != self._end_header or self._held.length > 0
 
     def feed(self, chunk: bytes) -> Iterator[Frame | Raw]:
-        """The frames that `chunk` completes, in order; exhaust it. Raises `FrameError`, after the good ones."""
+        """The frames that `chunk` completes, in order; exhaust the iterator. Raises `FrameError` after the valid frames."""
         if self._error is not None:
             raise self._error
         return self._decode(chunk)
@@ -126,7 +125,7 @@ class FrameDecoder:
             raise
 
     def _begin(self, stage: Callable[[bytes], Frame | Raw | None], size: int) -> None:
-        """Gather `size` bytes next, and hand them to `stage`."""
+        """Collect the next `size` bytes, and pass them to `stage`."""
         self._stage = stage
         self._missing = size
         self._held = _Gathered()

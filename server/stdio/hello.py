@@ -1,4 +1,4 @@
-"""What each end says first."""
+"""The hello, the first frame of each end."""
 
 from deviceops.stdio.v1.frame_pb2 import Frame, FrameHello
 from server.stdio.credit import INITIAL_CREDIT_MESSAGES
@@ -6,7 +6,7 @@ from server.stdio.frames import MAX_BODY_BYTES, PROTOCOL_VERSION, FrameError, Ra
 
 
 def own_hello(contract_version: str = "", instance_id: str = "", services: tuple[str, ...] = ()) -> FrameHello:
-    """A hello with the limits that this implementation keeps."""
+    """A hello with the limits of this implementation."""
     return FrameHello(
         protocol_version=PROTOCOL_VERSION,
         contract_version=contract_version,
@@ -18,7 +18,7 @@ def own_hello(contract_version: str = "", instance_id: str = "", services: tuple
 
 
 def expect_hello(frame: Frame | Raw) -> FrameHello:
-    """The first frame of the other end. Raises `FrameError` where it is not a hello that we understand."""
+    """The hello in the other end's first frame. Raises `FrameError` for another frame or an unknown version."""
     if isinstance(frame, Raw) or not frame.HasField("hello"):
         raise FrameError("the first frame is not a hello")
     hello = frame.hello

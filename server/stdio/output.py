@@ -1,4 +1,4 @@
-"""Writing whole frames to a blocking descriptor."""
+"""Writes whole frames to a blocking descriptor."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ _JOIN_BYTES = 64 * 1024  # up to this, one copy is cheaper than a second system 
 
 
 def write_all(fd: int, *pieces: bytes) -> None:
-    """Write the pieces one behind the other, to the last byte; a large one is never copied. Raises `OSError`."""
+    """Write all bytes of the pieces in order, without a copy of a large piece. Raises `OSError`."""
     if sum(map(len, pieces)) <= _JOIN_BYTES:
         pieces = (b"".join(pieces),)
     rest = [memoryview(piece) for piece in pieces if piece]

@@ -1,4 +1,4 @@
-"""The thread-based end of a frame pipe: the process that was started, and serves calls."""
+"""The serving end of a frame pipe, in the child process, with threads."""
 
 import os
 import threading
@@ -28,16 +28,16 @@ _READ_BYTES = 1024 * 1024
 class FramePeer:
     """Serves the calls that come over two blocking descriptors.
 
-    A daemon thread reads, answers pings at once, and puts commands into an inbox; the thread that does the work takes
-    them with `next`. So a pong tells that the process lives and reads, even while its work computes or is wedged:
-    whether the work moves on is told by the calls' own messages.
+    A daemon thread reads, answers pings at once, and puts commands into an inbox; the working thread takes them with
+    `next`. So a pong shows that the process lives and reads, even while its work computes or hangs. Only the messages of
+    the calls show that the work progresses.
 
-    Every method may be called from any thread. Frames go out whole; within a call the order is that of one sending
-    thread. The inbox is bounded by the callers' credit, which is granted as `next` hands messages out.
+    Every method may be called from any thread. Frames are written whole; messages of a call keep the order of one sending
+    thread. The callers' credit bounds the inbox; `next` grants it as it returns messages.
     """
 
     def __init__(self, in_fd: int, out_fd: int, hello: FrameHello | None = None) -> None:
-        """Says hello and starts to read. `in_fd` and `out_fd` come from `pipe.protect_stdout`."""
+        """Send the hello and start to read. `in_fd` and `out_fd` come from `pipe.protect_stdout`."""
         self._in_fd = in_fd
         self._out_fd = out_fd
         self._inbox: SimpleQueue[Command] = SimpleQueue()
@@ -51,7 +51,7 @@ class FramePeer:
         threading.Thread(target=self._read, name="frame-reader", daemon=True).start()
 
     def next(self, timeout_s: float | None = None) -> Command | None:
-        """The next command, waiting for it (0: not at all; None: for ever). None: there was none in time."""
+        """Wait up to `timeout_s` (None: without limit) for the next command. Returns None if none came."""
         try:
             command = self._inbox.get(timeout=timeout_s) if timeout_s != 0 else self._inbox.get_nowait()
         except Empty:
@@ -61,19 +61,19 @@ class FramePeer:
         return command
 
     def send(self, call_id: int, data: bytes, timeout_s: float | None = None) -> bool:
-        """Send one serialised message, after waiting for credit (`timeout_s`; None: as long as it takes).
+        """Send one serialised message, after waiting up to `timeout_s` (None: without limit) for credit.
 
-        False: not sent, since the call or the pipe has ended, or no credit came in time. A cancelled call may still
-        send until it is closed. Raises `ValueError` where the message is larger than the caller accepts.
+        False: not sent, because the call or the pipe has ended, or no credit came in time. A cancelled call may send until
+        it is closed. Raises `ValueError` for a message that is too large for the caller.
         """
         return self._send(Frame(call_id=call_id, message=data), call_id, timeout_s)
 
     def send_raw(self, call_id: int, data: bytes, timeout_s: float | None = None) -> bool:
-        """`send` for bytes that are no message: they are written as they are, without a copy."""
+        """`send` for raw bytes, which are written without a copy."""
         return self._send(Raw(call_id, data), call_id, timeout_s)
 
     def try_send(self, call_id: int, data: bytes, *, raw: bool = False) -> bool:
-        """`send` that never waits for credit: False where there is none. For what the next one makes worthless."""
+        """`send` without waiting: False if there is no credit. For messages that a newer one replaces."""
         return self._send(Raw(call_id, data) if raw else Frame(call_id=call_id, message=data), call_id, 0.0)
 
     def close(
@@ -85,7 +85,7 @@ class FramePeer:
         details: bytes = b"",
         trailers: Sequence[tuple[str, str]] = (),
     ) -> bool:
-        """End a call. Needs no credit. False: it has ended already. `details` is a serialised `google.rpc.Status`."""
+        """End a call; needs no credit. False: the call has ended before. `details`: a serialised `google.rpc.Status`."""
         body = FrameClose(
             status_code=code,
             status_message=message,
@@ -97,7 +97,7 @@ class FramePeer:
             return self._calls.close(call_id) and self._emit(data)
 
     def go_away(self, reason: str) -> None:
-        """Tell the caller that this end takes no new calls; those that are open go on until they are closed."""
+        """Tell the caller that this end accepts no new calls. Open calls continue until they are closed."""
         with self._writing:
             self._emit(encode(Frame(go_away=FrameGoAway(reason=reason, last_call_id=self._calls.last_id))))
 
@@ -114,19 +114,19 @@ class FramePeer:
         until = None if timeout_s is None else monotonic() + timeout_s
         while self._calls.wait_for_credit(call_id, until):
             with self._writing:
-                # Taken under the same lock as the writing: no message can slip behind its call's close.
+                # Taken under the writing lock, so that no message follows its call's close.
                 if self._calls.take_credit(call_id):
                     return self._emit(*pieces)
         return False
 
     def _grant(self, call_id: int) -> None:
-        with self._writing:  # as in `_send`: no grant behind the call's close
+        with self._writing:  # as in `_send`: no grant follows the call's close
             grant = self._calls.taken(call_id)
             if grant:
                 self._emit(encode(Frame(call_id=call_id, credit=FrameCredit(messages=grant))))
 
     def _emit(self, *pieces: bytes) -> bool:
-        """Write one frame; the caller holds `_writing`. False: the pipe is over."""
+        """Write one frame; the caller holds `_writing`. False: the pipe has ended."""
         if self._end is not None:
             return False
         try:
@@ -197,7 +197,7 @@ class FramePeer:
             case "cancel" if is_open:
                 self._tell(CallCancelled(frame.call_id, frame.cancel.reason))
             case "half_close" | "cancel":
-                return  # it crossed with our close
+                return  # the frame crossed with this end's close
             case kind:
                 raise FrameError(f"a {kind} frame from the end that makes calls")
 
@@ -206,19 +206,19 @@ class FramePeer:
             self._tell(message)
 
     def _tell(self, command: Command) -> None:
-        """`Ended` is the last that the inbox gets, also where writing fails while the reader still reads."""
+        """Put a command into the inbox, unless `Ended` is in it: a failed write can end the pipe while the reader reads."""
         with self._ending:
             if self._end is None:
                 self._inbox.put(command)
 
     def _close_pipe(self) -> None:
-        """So that the other end sees the end at once, however long the work still computes."""
-        with self._writing:  # `_end` is set: nobody writes after this
+        """Close the pipe's descriptors, so that the other end sees the end even while the work still computes."""
+        with self._writing:  # `_end` is set: no thread writes after this
             os.close(self._out_fd)
         os.close(self._in_fd)
 
     def _finish(self, end: PipeEnd) -> None:
-        """Once: tell the inbox, and end every call."""
+        """Put `Ended` into the inbox, and end every call. Only the first call has an effect."""
         with self._ending:
             if self._end is not None:
                 return

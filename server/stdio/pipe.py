@@ -1,26 +1,26 @@
-"""The two file descriptors of a child, taken away from everybody else. Imports nothing heavy: it runs before that."""
+"""Reserves a child's stdin and stdout for frames. Imports nothing heavy, because it runs before the heavy imports."""
 
 import os
 import sys
 
 PIPE_BYTES = 1024 * 1024
-"""What a pipe is widened to hold where the system allows it: with Linux's 64 KiB a picture takes dozens of turns."""
+"""Requested capacity of a pipe. With Linux's default of 64 KiB, a picture needs dozens of writes."""
 
 _taken: list[tuple[int, int]] = []
 
 
 def protect_stdout() -> tuple[int, int]:
-    """Take stdin and stdout for frames, and give everybody else null and stderr in their place.
+    """Take stdin and stdout for frames, and replace them by the null device and stderr for all other code.
 
-    Call it before anything heavy is imported: from then on no print and no native library can write into the frames,
-    and no prompt can read from them. The descriptors are binary, and not inherited by processes started later, so that
-    the pipe ends with this process.
+    Call it before heavy imports: afterwards no print and no native library can write into the frames, and no prompt can
+    read from them. The descriptors are binary, and child processes do not inherit them, so the pipe ends with this
+    process.
 
     Returns:
         (in_fd, out_fd).
 
     Raises:
-        RuntimeError: it was called before; the second caller would get stderr for the pipe.
+        RuntimeError: a second call, which would return stderr as the pipe.
     """
     if _taken:
         raise RuntimeError(f"stdin and stdout are taken already, as the descriptors {_taken[0]}")
@@ -36,7 +36,7 @@ def protect_stdout() -> tuple[int, int]:
 
 
 def _point(fd: int, at: int) -> None:
-    """Make `fd` mean what `at` means, and close `at`."""
+    """Make `fd` a duplicate of `at`, and close `at`."""
     os.dup2(at, fd)
     os.close(at)
 
@@ -44,12 +44,12 @@ def _point(fd: int, at: int) -> None:
 def _stderr_or_null() -> int:
     try:
         return os.dup(2)
-    except OSError:  # started without a stderr, as services are
+    except OSError:  # the process has no stderr, as some services
         return os.open(os.devnull, os.O_WRONLY)
 
 
 def _set_binary(*fds: int) -> None:
-    """Without it the C runtime of Windows turns each newline byte of a frame into two."""
+    """Set descriptors to binary mode: otherwise the C runtime of Windows writes each newline byte as two bytes."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -58,11 +58,11 @@ def _set_binary(*fds: int) -> None:
 
 
 def widen(fd: int) -> None:
-    """Make a pipe hold `PIPE_BYTES`, where the system allows it."""
+    """Set a pipe's capacity to `PIPE_BYTES` if the system allows it."""
     if sys.platform == "linux":
         import fcntl
 
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         except OSError:
-            return  # a socket, a file, or the user's share of pipe memory is used up: it works as it is, in more turns
+            return  # a socket, a file, or no pipe memory left for the user: works as it is, with more writes

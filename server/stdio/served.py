@@ -1,4 +1,4 @@
-"""The calls that a frame peer serves, with the credit of each; shared by its reader and the threads that work."""
+"""The open calls of a frame peer with their credit, shared by its reader and the working threads."""
 
 import threading
 from time import monotonic
@@ -18,12 +18,12 @@ class ServedCalls:
 
     def __init__(self) -> None:
         self.last_id = 0
-        """The highest id that was opened."""
+        """The highest call id so far."""
         self._changed = threading.Condition()
         self._open: dict[int, _ServedCall] = {}
 
     def open(self, call_id: int, credit_messages: int) -> None:
-        """A call began. Raises `FrameError` for an id that the caller may not use."""
+        """Add a call. Raises `FrameError` for an id that the caller may not use."""
         if call_id <= self.last_id or call_id % 2 == 0:
             raise FrameError(f"call {call_id} opened after {self.last_id}; the ids are odd and rise")
         with self._changed:
@@ -31,19 +31,19 @@ class ServedCalls:
             self._open[call_id] = _ServedCall(credit_messages)
 
     def close(self, call_id: int) -> bool:
-        """A call ended. False: it had ended before."""
+        """Remove a call. False: it had ended before."""
         with self._changed:
             self._changed.notify_all()
             return self._open.pop(call_id, None) is not None
 
     def close_all(self) -> None:
-        """The pipe is over."""
+        """Remove all calls, because the pipe has ended."""
         with self._changed:
             self._open.clear()
             self._changed.notify_all()
 
     def arrived(self, call_id: int) -> bool:
-        """A message came. False: its call is closed, they crossed. Raises `FrameError` where it had no credit."""
+        """Count a message that arrived. False: its call is closed already. Raises `FrameError` for one without credit."""
         with self._changed:
             call = self._find(call_id)
             if call is not None:
@@ -51,13 +51,13 @@ class ServedCalls:
             return call is not None
 
     def taken(self, call_id: int) -> int:
-        """A message was taken from the inbox. Returns how many to grant to the caller now."""
+        """Count a message that was taken from the inbox. Returns the credit to grant to the caller now."""
         with self._changed:
             call = self._open.get(call_id)
             return 0 if call is None else call.window.taken()
 
     def granted(self, call_id: int, messages: int) -> None:
-        """The caller takes more. Raises `FrameError` for a grant of nothing."""
+        """Add granted credit. Raises `FrameError` for a grant of 0 or less."""
         with self._changed:
             call = self._find(call_id)
             if call is not None:
@@ -65,13 +65,13 @@ class ServedCalls:
                 self._changed.notify_all()
 
     def take_credit(self, call_id: int) -> bool:
-        """Spend one credit. False: there is none, or the call is over."""
+        """Spend one credit. False: there is none, or the call has ended."""
         with self._changed:
             call = self._open.get(call_id)
             return call is not None and call.allowance.take()
 
     def wait_for_credit(self, call_id: int, until: float | None) -> bool:
-        """Whether there is credit. False: the call is over, or `until` (of `time.monotonic`; None: never) has come."""
+        """Wait until the call has credit. False: the call has ended, or `until` (monotonic time; None: never) has passed."""
         with self._changed:
             while (call := self._open.get(call_id)) is not None:
                 if call.allowance.messages > 0:
@@ -83,12 +83,12 @@ class ServedCalls:
         return False
 
     def is_open(self, call_id: int) -> bool:
-        """Whether the call is open. Raises `FrameError` for one that never was."""
+        """Whether the call is open. Raises `FrameError` for a call that was never opened."""
         with self._changed:
             return self._find(call_id) is not None
 
     def _find(self, call_id: int) -> _ServedCall | None:
-        """None: it is closed, and the frame crossed with our close."""
+        """The call; None: it is closed, and the frame crossed with this end's close."""
         if call_id > self.last_id:
             raise FrameError(f"a frame for call {call_id}, which was never opened")
         return self._open.get(call_id)

@@ -3,9 +3,9 @@
 In the server:
 fleet.py           the workers of all devices
 keeper.py          starts one worker, and restarts it when it dies
-listener.py        whom a keeper reports to
-life.py            one run of a worker, on whatever machine, and the protocol that starts it
-launcher.py        starts a worker here: a fork of the nursery, else a new process
+listener.py        the protocol of what a keeper reports to
+life.py            one run of a worker, here or on another machine, and the protocol that starts it
+launcher.py        starts a worker on this machine: a fork of the nursery, else a new process
 nursery_keeper.py  the server's end of the nursery
 fork_order.py      messages between server and nursery
 command.py         command line of a worker

@@ -1,4 +1,4 @@
-"""What a worker process is started with."""
+"""The start of a worker process: its device, interpreter and command line."""
 
 import sys
 from pathlib import Path
@@ -6,22 +6,22 @@ from pathlib import Path
 import msgspec
 
 _FORKED = ("cpu", "sim", "cuda")
-"""Devices whose workers were seen to live as forks, by how their names begin."""
+"""Prefixes of the names of devices whose workers were tested as forks."""
 
 
 class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
-    """Which worker to start, and with what."""
+    """The worker to start."""
 
     name: str
-    """Of the device: `cpu`, `cuda:0`, `sim-0`."""
+    """The device's name: `cpu`, `cuda:0`, `sim-0`."""
     uuid: str = ""
-    """Of the GPU that is to be the only one that the process sees; empty: the process sees all, and counts them itself."""
+    """UUID of the only GPU that the process sees; empty: the process sees all GPUs and counts them itself."""
     python: Path | None = None
-    """Interpreter of an environment of its own, where deviceops is installed too; None: the server's interpreter."""
+    """Interpreter of another environment with deviceops in it; None: the server's interpreter."""
 
     @property
     def forkable(self) -> bool:
-        """Whether the nursery may fork it: where forks were seen to live. An interpreter of its own needs a new process."""
+        """Whether the nursery may fork the worker. A worker with another interpreter needs a new process."""
         return self.python is None and self.name.startswith(_FORKED)
 
     def command(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Fleet:
         self.on_change: list[Callable[[], None]] = []
         """Called when the state of a keeper changes."""
         self.on_gone: list[Callable[[str], None]] = []
-        """Called with the id of a device whose worker has ended: the device holds nothing any more."""
+        """Called with the id of a device whose worker has ended, which has freed the device's memory."""
         self._devices = devices
         self._lanes = lanes
         self._loaded = loaded
@@ -123,7 +123,7 @@ class Fleet:
         assert lane.worker is not None
         device = lane.worker.device
         reach = await self._telemetry.reach(device, self._jobs_per_device)
-        # The lane first: callers that wait for the device to be ready use it.
+        # The lane first: callers that wait for the device use it as soon as the device is ready.
         self._lanes.add(lane)
         self._devices.described(name, device, reach, ready=True)
         self._pump()

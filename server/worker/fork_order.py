@@ -1,4 +1,4 @@
-"""What goes between the server and its nursery: one packet a value, over a Unix socket. There is no pickle."""
+"""Messages between the server and its nursery: one packet a value, over a Unix socket. No pickle."""
 
 from typing import Final
 
@@ -6,23 +6,23 @@ import msgspec
 
 PACKET_BYTES: Final = 4096
 READY: Final = b"ready"
-"""The nursery's first packet: it has imported everything."""
+"""The nursery's first packet, sent when it has imported everything."""
 
 
 class ForkOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Fork a worker. The ends of its stdin and stdout come as file descriptors with the packet."""
 
     name: str
-    """Of the device: `cpu`, `cuda:0`, `sim-0`."""
+    """The device's name: `cpu`, `cuda:0`, `sim-0`."""
     uuid: str = ""
-    """Of the only GPU that the worker sees; empty: it sees all."""
+    """UUID of the only GPU that the worker sees; empty: it sees all."""
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to each order."""
+    """The answer to an order."""
 
     pid: int
-    """Of the worker, a child of the server by now. 0: the system did not allow another process."""
+    """Process id of the worker, which is now a child of the server. 0: the system did not allow another process."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -13,12 +13,12 @@ from server.worker.image_frames import send_image
 
 
 class FrameOrders:
-    """Converts frames to commands, and reports to frames. A call's number is that of its frames."""
+    """Converts frames to commands, and reports to frames. A call's number is the call id of its frames."""
 
     def __init__(self, peer: FramePeer) -> None:
         self._peer = peer
         self._methods: dict[int, str] = {}
-        """By call that is open and has no message yet."""
+        """By call: the method of a call without a message yet."""
 
     def next(self, timeout_s: float | None) -> Command | None:
         """See `OrderChannel.next`."""
@@ -45,7 +45,7 @@ class FrameOrders:
         self._peer.close(call)
 
     def _command(self, frame: frames.Command) -> Command | None:
-        """None: the frame alone is no command."""
+        """The command of a frame; None: more frames complete the command, or the frame needs none."""
         match frame:
             case frames.Opened():
                 self._methods[frame.call_id] = frame.method

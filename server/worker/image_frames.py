@@ -1,7 +1,7 @@
-"""A picture's bytes on a worker's pipe: raw frames, then the report without the bytes.
+"""Sends a picture's bytes over a worker's pipe: raw frames, then the report without the bytes.
 
-A frame has at most 16 MiB, and a picture of 4096 × 4096 px needs three times that. Pieces also do not delay other calls for
-long, and are not copied through a message.
+A frame has at most 16 MiB, and a picture of 4096 × 4096 px needs three times that. Pieces also delay other calls less than
+a whole picture, and are not copied into a message.
 """
 
 import msgspec
@@ -31,7 +31,7 @@ class ImagePieces:
         self._pieces.append(piece)
 
     def whole(self, image: ImageReady) -> ImageReady:
-        """The report with its bytes from the collected pieces."""
+        """The report with the bytes of the collected pieces."""
         data = b"".join(self._pieces)
         self._pieces.clear()
         return msgspec.structs.replace(image, data=data)

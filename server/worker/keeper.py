@@ -17,7 +17,7 @@ from server.worker.link import WorkerLink
 from server.worker.listener import WorkerListener
 
 _SHORT_LIFE_S = 30.0
-"""A worker that lived for less is restarted after a pause, which doubles each time."""
+"""A worker that lived shorter is restarted after a pause, which doubles each time."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 READY_LIMIT_S = 120.0
@@ -161,7 +161,7 @@ class WorkerKeeper:
             self._listener.unready(self.name, problem)
 
     async def _pause(self, pause_s: float | None) -> None:
-        """Wait for so long, or until the next worker process is wanted. None: only the latter."""
+        """Wait `pause_s`, or until the next worker process is wanted. None: only for that."""
         if pause_s != 0.0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):

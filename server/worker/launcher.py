@@ -11,14 +11,15 @@ from server.worker.fork_order import ForkOrder
 from server.worker.life import ProcessLife
 from server.worker.nursery_keeper import NurseryKeeper
 
-# How long OpenMP's idle threads spin before they sleep. For ever is fastest alone, but two torch processes that spin on the
-# same cores slow each other thirtyfold; never costs a third alone. Measured with the embedded model on 2 cores, seconds a
-# picture alone and beside another: endless 2.10 and over 25, 20000 turns 2.10 and 16.5, 3000 turns 2.13 and 5.8, none 2.85.
+# Turns that OpenMP's idle threads spin before they sleep. Endless spinning is fastest for one process, but two torch
+# processes that spin on the same cores slow each other thirtyfold; no spinning costs one process a third. Measured with the
+# embedded model on 2 cores, seconds a picture, one process and two: endless 2.10 and over 25, 20000 turns 2.10 and 16.5,
+# 3000 turns 2.13 and 5.8, none 2.85.
 _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "3000",
     "KMP_BLOCKTIME": "0",
     "PYTHONUNBUFFERED": "1",
-    # GPUs are counted as NVML counts them, so that `cuda:1` is the same one here and there.
+    # CUDA counts GPUs in NVML's order, so `cuda:1` is the same GPU in server and worker.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
 
@@ -32,7 +33,7 @@ class ProcessLauncher:
     """Implements `Launcher`."""
 
     def __init__(self, start: Callable[[str], WorkerStart]) -> None:
-        """`start`: what the worker of a device, by name, is started with."""
+        """`start`: returns how to start the worker of a device, by name."""
         self.nursery: NurseryKeeper | None = None
         if can_adopt():
             self.nursery = NurseryKeeper(environment())

@@ -1,4 +1,4 @@
-"""One run of a worker, on whatever machine, and the protocol that starts it."""
+"""One run of a worker, here or on another machine, and the protocol that starts it."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a keeper reports about its worker, and to whom."""
+"""The protocol through which a keeper reports about its worker."""
 
 from typing import Protocol
 

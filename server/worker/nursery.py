@@ -1,9 +1,9 @@
 """The process that workers are forked from: `python -m server.worker.nursery`, its stdin a Unix socket to the server.
 
-It has imported torch and diffusers, has touched no device and has no thread that a fork would miss, so that a fork of it
-is a worker that has just started, seconds earlier. The server stays the parent of each worker: the nursery forks twice, the
-process between ends at once, and the kernel gives the orphan to the server, see `lifetime.adopting`. So the nursery's death
-costs no worker, and the server's death ends them all.
+The nursery has imported torch and diffusers, has initialised no device and has no second thread, so a fork of it saves a
+worker the seconds of importing. The server is the parent of each worker: the nursery forks twice, the process between ends
+at once, and the kernel gives the orphan to the server, see `lifetime.adopting`. So the nursery's death ends no worker, and
+the server's death ends all of them.
 """
 
 import os
@@ -21,11 +21,11 @@ from server.worker.fork_order import PACKET_BYTES, READY, Forked, ForkOrder, dec
 from server.worker.process import BEHIND_THE_FRONT, serve
 
 _LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders")
-"""With all that they import: torch, diffusers, transformers."""
+"""Modules to import in advance; they import torch, diffusers and transformers."""
 
 
 def main() -> None:
-    """Fork a worker for each order until the server is gone; each worker goes on from here."""
+    """Fork a worker for each order until the server has ended. The forked workers continue in this function."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     server = os.getppid()
     control = socket.socket(fileno=os.dup(0))
@@ -40,21 +40,21 @@ def main() -> None:
 
 
 def import_behind_the_front() -> None:
-    """Import what workers import without delaying the front's first answer, and leave no thread.
+    """Import what workers import, at low priority so as not to delay the front's first answer, and leave no thread.
 
-    On Linux niceness is a thread's, and none can take its own back: so a thread has it and ends, and a GPU's worker is
-    forked without.
+    Linux keeps niceness per thread, and a thread cannot lower its own again. So a thread that then ends takes it, and the
+    workers of GPUs, forked from the main thread, have niceness 0.
     """
     with ThreadPoolExecutor(1) as beside:
         thread = beside.submit(_import_nicely).result()
-    # Python is done with a thread before the system is, and MKL holds a lock while it cleans up after one. In a process
-    # that is forked in that moment nobody ever opens the lock: its first matrix product hangs.
+    # `join` returns before the system has ended the thread, and MKL holds a lock while it cleans up after a thread. A fork
+    # in that moment copies the locked lock: the first matrix product of the worker would hang.
     while Path(f"/proc/self/task/{thread}").exists():
         time.sleep(0.001)
 
 
 def _import_nicely() -> int:
-    """In a thread; its id."""
+    """Import in this thread at a niceness of its own; returns the thread's id."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     os.nice(BEHIND_THE_FRONT)
     from domains.device.on_device.forking import import_libraries
@@ -64,7 +64,7 @@ def _import_nicely() -> int:
 
 
 def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
-    """Returns in each worker, with its order; in the nursery only at the end, with None."""
+    """Fork a worker for each order. Returns in each worker, with its order, and in the nursery at the end, with None."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     while True:
         packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
@@ -80,7 +80,7 @@ def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
 
 
 def _fork_for(server: int, fds: list[int]) -> int | None:
-    """A worker's process id, 0 where there is none; None: this is the worker."""
+    """Fork one worker. Returns its process id, 0 if the fork failed, or None in the worker itself."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     told, tell = os.pipe()
     try:
@@ -98,13 +98,13 @@ def _fork_for(server: int, fds: list[int]) -> int | None:
     pid = int(os.read(told, PACKET_BYTES) or b"0")
     os.close(told)
     if between > 0:
-        # From then on the worker is the server's child.
+        # When the process between has ended, the worker is the server's child.
         os.waitpid(between, 0)
     return pid
 
 
 def _fork_and_end(tell: int) -> None:
-    """In the process between: returns in the worker alone."""
+    """Called in the process between: fork the worker, write its process id to `tell`, and exit. The worker returns."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     try:
         worker = os.fork()
@@ -116,7 +116,7 @@ def _fork_and_end(tell: int) -> None:
 
 
 def _settle(server: int, between: int, fds: list[int]) -> None:
-    """In the worker: its pipe as stdin and stdout, and the server as its parent."""
+    """Called in the worker: make the pipe its stdin and stdout, and exit unless the server becomes its parent."""
     for fd, place in zip(fds, (0, 1), strict=True):
         os.dup2(fd, place)
         os.close(fd)
@@ -124,19 +124,19 @@ def _settle(server: int, between: int, fds: list[int]) -> None:
         time.sleep(0.0005)
     end_with_parent()
     if os.getppid() != server:
-        # The server died meanwhile, or the system does not hand orphans over.
+        # The server has died, or the system does not support the adoption of orphans.
         os._exit(1)
 
 
 def _begin(order: ForkOrder) -> None:
-    """The life of the worker."""
+    """Run the worker to its end."""
     from domains.device.on_device.forking import fresh_randomness, spoiled
 
     if spoiled():
-        # A library initialised CUDA while it was imported. A new process of the same id can use it, seconds later.
+        # A library initialised CUDA during the import, and a fork cannot use it. `exec` keeps the process id.
         os.execv(sys.executable, WorkerStart(name=order.name, uuid=order.uuid).command())
     fresh_randomness()
-    # What `top` and `ps -e` show: the command line is still the nursery's.
+    # The name in `top` and `ps -e`; the command line is still the nursery's.
     Path("/proc/self/comm").write_text(f"worker {order.name}")
     serve(order.name, order.uuid)
 

@@ -1,4 +1,4 @@
-"""The server's end of the nursery: starts it, has it fork workers, and replaces it when it dies. Linux only."""
+"""The server's end of the nursery: starts it, sends it fork orders, and replaces it when it dies. Linux only."""
 
 import asyncio
 import os
@@ -17,11 +17,11 @@ from server.worker.fork_order import PACKET_BYTES, READY, ForkOrder, decode_answ
 
 COMMAND = (sys.executable, "-m", "server.worker.nursery")
 _READY_S = 120.0
-"""How long the nursery may import; then it hangs."""
+"""A nursery that imports for longer counts as hung."""
 ANSWER_S = 3.0
-"""How long a fork may take: a hundred times what it takes where nothing else computes."""
+"""A nursery that answers a fork order later counts as hung. A fork on an idle machine takes a hundredth of it."""
 _SHORT_LIFE_S = 30.0
-"""A nursery that died younger than this is started again after a pause that doubles."""
+"""A nursery that lived shorter is restarted after a pause, which doubles each time."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 
@@ -29,30 +29,30 @@ _log = structlog.get_logger()
 
 
 class NurseryKeeper:
-    """Keeps one nursery alive from the first order on."""
+    """Keeps one nursery running from the first order on."""
 
     def __init__(
         self, environment: Mapping[str, str], command: Sequence[str] = COMMAND, answer_s: float = ANSWER_S
     ) -> None:
-        """`environment`: of the nursery and its forks; `answer_s`: after that long without an answer the nursery hangs."""
+        """`environment`: variables of the nursery and its forks. `answer_s`: see `ANSWER_S`."""
         self._answer_s = answer_s
         self._environment = environment
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._life = asyncio.Future[socket.socket | None]()
-        """Of the nursery that is there or comes: its socket once it can fork; None: workers are started without it."""
+        """The socket of the present nursery, done when it can fork; None: workers are started without it."""
         self._keeping: asyncio.Task[None] | None = None
         self._one_order = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
-        """Process id of the nursery; None: there is none now."""
+        """Process id of the nursery; None: none runs now."""
         return self._process.pid if self._process else None
 
     async def fork(self, order: ForkOrder) -> ChildProcess | None:
-        """A new worker; None: there is no nursery that could fork it.
+        """Fork a new worker; None: no nursery can fork it.
 
-        Waits for a nursery that is being started: a worker that imports torch itself would not be ready sooner.
+        Waits for a nursery that is starting: a worker that imports torch itself would not be ready sooner.
         """
         if self._keeping is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
@@ -67,7 +67,7 @@ class NurseryKeeper:
                 self._replace()
                 return None
             except BaseException:
-                # Its answer would pass for that of the next order.
+                # A late answer would be taken for the answer to the next order.
                 self._replace()
                 raise
 
@@ -78,7 +78,7 @@ class NurseryKeeper:
             await asyncio.gather(self._keeping, return_exceptions=True)
 
     def _replace(self) -> None:
-        """End the present nursery; another is started."""
+        """Kill the present nursery; `_keep` starts the next."""
         self._set_life(None)
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
@@ -94,7 +94,7 @@ class NurseryKeeper:
             self._life = asyncio.Future()
 
     async def _live(self) -> None:
-        """One life of the nursery, from its start to its death."""
+        """Run one nursery from its start to its end."""
         assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -126,7 +126,7 @@ class NurseryKeeper:
 
 
 async def _forked(control: socket.socket, order: ForkOrder, answer_s: float) -> ChildProcess:
-    """Raises `OSError` where the nursery or the system gives no process, `TimeoutError` where the nursery hangs."""
+    """Have the nursery fork a worker. Raises `OSError` if that fails, `TimeoutError` if the nursery hangs."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     with ExitStack() as ours, ExitStack() as theirs:
         read, write = os.pipe()

@@ -1,6 +1,6 @@
-"""The worker process: `python -m server.worker.process DEVICE [UUID]`. With a UUID it sees that GPU alone.
+"""The worker process: `python -m server.worker.process DEVICE [UUID]`. With a UUID it sees only that GPU.
 
-The pipe comes first: from then on nothing that prints can disturb it, and pings are answered while torch is imported.
+It takes the pipe first, so that no print can write into the frames, and pings are answered while torch is imported.
 """
 
 import os
@@ -13,7 +13,7 @@ from server.stdio.peer import FramePeer
 from server.stdio.pipe import protect_stdout
 
 BEHIND_THE_FRONT = 5
-"""Niceness of a worker that computes on the CPU: the front answers in milliseconds although every core is busy."""
+"""Niceness of a worker that computes on the CPU, so that the front answers in milliseconds while every core is busy."""
 
 
 def main() -> None:
@@ -22,19 +22,19 @@ def main() -> None:
 
 
 def serve(name: str, uuid: str) -> None:
-    """Serve one device over stdin and stdout until the pipe ends. `uuid`: of the only GPU to see; empty: all."""
+    """Serve one device over stdin and stdout until the pipe ends. `uuid`: UUID of the only GPU to see; empty: all."""
     in_fd, out_fd = protect_stdout()
     end_with_parent()
     log.configure_inherited()
     if not name.startswith(("cuda", "rocm")) and sys.platform != "win32":
-        # A fork of the nursery stands there already.
+        # A fork may have inherited the niceness already.
         if os.getpriority(os.PRIO_PROCESS, 0) < BEHIND_THE_FRONT:
             os.nice(BEHIND_THE_FRONT)
     peer = FramePeer(in_fd, out_fd)
     if uuid:
-        # CUDA reads it when it is initialised, which is not before `OrderLoop`.
+        # CUDA reads the variable when it is initialised, in `OrderLoop`.
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
-    # torch takes seconds where no nursery has imported it: only now.
+    # Imported late: without a nursery, torch takes seconds.
     from domains.errors import DeviceOpsError
     from domains.processing.on_device.orders import OrderLoop
     from domains.processing.on_device.refusal import refuse

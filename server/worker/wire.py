@@ -9,7 +9,7 @@ from domains.processing.workers.worker import Order, PreviewOrder, Report
 from domains.stop import Stop, StopKind
 
 DESCRIBE: Final = "/deviceops.worker/Describe"
-"""Answers `Described` when the device is probed, or `Failed` if this process cannot serve it."""
+"""Answers `Described` when the device is probed, or `RunFailed` if this process cannot serve it."""
 SETUP: Final = "/deviceops.worker/Setup"
 """Takes the `SimSetup` of a simulated device: before `DESCRIBE`, and again when the script changes."""
 CARRY_OUT: Final = "/deviceops.worker/CarryOut"

@@ -180,14 +180,14 @@ def test_a_client_that_is_cut_names_the_blob_and_the_command_that_gets_it(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def _watched(behaviour: Any, patience_s: float) -> CliError:
+def _watched(behaviour: Any, reconnect_s: float) -> CliError:
     handler = _stream(behaviour, pb.WatchJobRequest, pb.WatchJobResponse)
     with (
         peer("deviceops.processing.v1.ProcessingService", {"WatchJob": handler}) as address,
         pytest.raises(CliError) as told,
         Connection(address) as connection,
     ):
-        list(follow(connection, Cursor("job-1"), patience_s))
+        list(follow(connection, Cursor("job-1"), reconnect_s))
     return told.value
 
 
