@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from domains.device.device_names import refusal
+from domains.processing.jobs.unread import LONGEST_WAIT_S
 
 
 class ConfigError(Exception):
@@ -110,6 +111,8 @@ class Settings(BaseSettings):
     """Longer edge of these previews."""
     drain_s: Annotated[float, Field(ge=0)] = 30
     """How long SIGTERM waits for running jobs before it leaves them to the next start."""
+    drain_reads_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 10
+    """How long SIGTERM then waits for clients to read the pictures of which they were told within this time."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
     """Largest request that is read at all; its fields have limits of their own, told by name. Larger data is a blob."""
     log_format: Literal["auto", "text", "json"] = "auto"

@@ -161,15 +161,19 @@ class Submissions:
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
         """The job that the same request created, whatever has changed since. None: the request is new; submit it with
-        one of the other methods. Raises REQUEST_ID_REUSED if another request had its id."""
+        one of the other methods. Raises REQUEST_ID_REUSED if another request had its id, and DRAINING if the request is
+        new and the server takes no new work."""
         job = self.jobs.requests.known(asked)
-        if job is not None and detached:
+        if job is None:
+            self.draining.check()
+        elif detached:
             self.callers.keep(job.id)
         return job
 
     def _submit(
         self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
+        # A request that is only checked was not looked up before.
         self.draining.check()
         for name in options.device_ids:
             self._devices.check(name)

@@ -206,3 +206,16 @@ STATE_AFTER: dict[type[JobEvent], JobState] = {
 
 NEWEST_ONLY: dict[type[JobEvent], str] = {JobProgress: "progress", PreviewReady: "preview"}
 """Events of which only the newest is kept, with their journal slot."""
+
+
+def images_of(event: JobEvent) -> tuple[GeneratedImage, ...]:
+    """The pictures in an event."""
+    match event:
+        case OutputReady():
+            return (event.image,)
+        case Succeeded(result=GenerationResult() as result):
+            return result.images
+        case Failed(result=GenerationResult() as result) | Cancelled(result=GenerationResult() as result):
+            return result.images
+        case _:
+            return ()

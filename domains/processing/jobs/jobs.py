@@ -26,6 +26,7 @@ from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
 from domains.processing.jobs.state import AT_REST, JobState, check_move
 from domains.processing.jobs.store import JobStore
+from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
 from domains.stop import Stop, StopKind, stronger
 
@@ -50,6 +51,8 @@ class Jobs:
         """Called after every change of a job's state."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
+        self.unread = Unread()
+        """Events that followers of jobs have not received yet."""
 
     def recover(self) -> list[Job]:
         """Load the last process's unfinished jobs; running ones become INTERRUPTED. Returns all that still wait."""
