@@ -52,7 +52,7 @@ class Jobs:
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
         self.unread = Unread()
-        """Events that followers of jobs have not received yet."""
+        """Events and blobs that followers of jobs have not received yet."""
 
     def recover(self) -> list[Job]:
         """Load the last process's unfinished jobs; running ones become INTERRUPTED. Returns all that still wait."""
