@@ -2,7 +2,7 @@
 
 Finding: `roots` (which folders may be read), `walk` (folders with an index), `look` and `scan` (one look and its report),
 `catalogue` with `catalogue_store` (the models that requests may name), `naming` (ids), `suggest` (known prompts),
-`roots_watch` with `roots_look` (scans that nobody asks for, when files have changed).
+`roots_watch` with `roots_look` (scans without a request, when files have changed).
 
 Checking a folder: `diffusers_folder` (the whole), `component_folder` and `weight_choice` (one part, and which weight
 files count), `safetensors_header` with `header_json` (the header of a weight file), `json_file` (configs), `families`

@@ -161,8 +161,8 @@ class Submissions:
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
         """The job that the same request created, whatever has changed since. None: the request is new; submit it with
-        one of the other methods. Raises REQUEST_ID_REUSED if another request had its id, DRAINING if it is new
-        and the server takes no new work."""
+        one of the other methods. Raises REQUEST_ID_REUSED if another request had its id, and DRAINING if the request is
+        new and the server takes no new work."""
         job = self.jobs.requests.known(asked)
         if job is None:
             self.draining.check()

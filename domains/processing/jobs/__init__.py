@@ -9,6 +9,7 @@ jobs.py            all jobs: submit, look up, cancel, delete
 recorder.py        writes events into journals, durable before they are visible
 store.py, rows.py  jobs and events on disk
 filter.py          which jobs a list shows
+unread.py          results that followers have not read yet
 unreadable.py      a stored job that this server cannot read
 left.py            the outcome of an attempt's work
 ending.py          which event ends an attempt: a function of the job, the request to stop and the outcome

@@ -209,7 +209,7 @@ NEWEST_ONLY: dict[type[JobEvent], str] = {JobProgress: "progress", PreviewReady:
 
 
 def images_of(event: JobEvent) -> tuple[GeneratedImage, ...]:
-    """The pictures of which an event tells."""
+    """The pictures in an event."""
     match event:
         case OutputReady():
             return (event.image,)

@@ -52,7 +52,7 @@ class Jobs:
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
         self.unread = Unread()
-        """What the callers that follow jobs are still to be sent."""
+        """Events and blobs that followers of jobs have not received yet."""
 
     def recover(self) -> list[Job]:
         """Load the last process's unfinished jobs; running ones become INTERRUPTED. Returns all that still wait."""
