@@ -16,6 +16,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
+from domains.inference.on_device.slices import conv, downsampled, upsampled
 from domains.inference.on_device.transformer import KeysValues, Transformer, doubled, joined
 
 TextKeys = Sequence[Sequence[KeysValues]]
@@ -65,50 +66,60 @@ class UNet:
     def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys, keep_on: KeepOn = regardless) -> Tensor:
         """latents: (rows, channels, h, w), channels last. Returns (rows of the text, channels, h, w)."""
         shifts, keys = iter(self._shifts(timestep)), iter(text)
-        hidden = self._unet.conv_in(latents)
+        hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
         for level in self._down:
-            keep_on()
-            hidden = self._descend(level, hidden, skips, shifts, keys)
-        keep_on()
-        hidden = self._cross(hidden, shifts, keys)
+            hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
+        hidden = self._cross(hidden, shifts, keys, keep_on)
         for level in self._up:
-            keep_on()
-            hidden = self._ascend(level, hidden, skips, shifts, keys)
-        return self._unet.conv_out(F.silu(self._unet.conv_norm_out(hidden), inplace=True))
+            hidden = self._ascend(level, hidden, skips, shifts, keys, keep_on)
+        return conv(self._unet.conv_out, F.silu(self._unet.conv_norm_out(hidden), inplace=True), keep_on)
 
     def _descend(
-        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+        self,
+        level: _Level,
+        hidden: Tensor,
+        skips: list[Tensor],
+        shifts: Iterator[Tensor],
+        keys: Iterator[Any],
+        keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
-            hidden = resnet(hidden, next(shifts))
+            hidden = resnet(hidden, next(shifts), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys))
+                hidden = level.transformers[index](hidden, next(keys), keep_on)
             skips.append(hidden)
         if level.resize is not None:
-            hidden = level.resize(hidden)
+            hidden = downsampled(level.resize, hidden, keep_on)
             skips.append(hidden)
         return hidden
 
-    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any]) -> Tensor:
+    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any], keep_on: KeepOn) -> Tensor:
         first, *others = self._middle.resnets
-        hidden = first(hidden, next(shifts))
+        hidden = first(hidden, next(shifts), keep_on)
         for transformer, resnet in zip(self._middle.transformers, others, strict=True):
-            hidden = resnet(transformer(hidden, next(keys)), next(shifts))
+            hidden = resnet(transformer(hidden, next(keys), keep_on), next(shifts), keep_on)
         return hidden
 
     def _ascend(
-        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+        self,
+        level: _Level,
+        hidden: Tensor,
+        skips: list[Tensor],
+        shifts: Iterator[Tensor],
+        keys: Iterator[Any],
+        keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
             skip = doubled(skips.pop(), hidden.shape[0])
-            hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts))
+            hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys))
+                hidden = level.transformers[index](hidden, next(keys), keep_on)
         if level.resize is None:
             return hidden
         # An odd size was rounded up on the way down: the skip has the exact size.
-        return level.resize(hidden, tuple(skips[-1].shape[-2:]))
+        height, width = skips[-1].shape[-2:]
+        return upsampled(level.resize, hidden, keep_on, (height, width))
 
     def _shifts(self, timestep: Tensor) -> Sequence[Tensor]:
         """Each resnet's (1, channels, 1, 1) shift at a 0-dim timestep."""
