@@ -1,13 +1,13 @@
-"""Amounts in a person's words. Facts and fields keep the exact numbers."""
+"""Formats amounts for people. Facts and fields keep the exact numbers."""
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def bytes_told(count: float) -> str:
-    """`17 B`, `1.5 GiB`: one decimal from KiB on."""
+    """Format a number of bytes: `17 B`, `1.5 GiB`, with one decimal from KiB on."""
     size, unit = float(count), "B"
     for larger in _UNITS:
-        # What would be shown as 1024.0 is one of the next unit.
+        # A value that would round to 1024.0 uses the next unit.
         if abs(size) < (1023.95 if unit != "B" else 1024):
             break
         size, unit = size / 1024, larger
@@ -15,7 +15,7 @@ def bytes_told(count: float) -> str:
 
 
 def compared(*counts: int) -> tuple[str, ...]:
-    """Amounts of bytes that stand beside each other; exact where different ones would read the same."""
+    """Format amounts of bytes that are shown together; exact if different amounts would look the same."""
     told = tuple(map(bytes_told, counts))
     if len(set(told)) < len(set(counts)):
         return tuple(f"{count:,} bytes" for count in counts)

@@ -1,4 +1,4 @@
-"""Files by descriptor, for POSIX and Windows: how they are opened, and read and written at a place without moving there."""
+"""Files by descriptor, for POSIX and Windows: opens them, and reads and writes at an offset without a seek."""
 
 import os
 import sys
@@ -6,11 +6,11 @@ import threading
 
 if sys.platform == "win32":
     OPEN_FLAGS = os.O_BINARY | os.O_NOINHERIT
-    """For every file: its bytes as they are, and for this process alone."""
+    """For every file: binary mode, not inherited by child processes."""
     FOREIGN_FLAGS = 0
-    """For a file that others may exchange. To make a symbolic link takes a privilege there, and no path is a pipe."""
+    """For a file that others can replace. On Windows, a symbolic link requires a privilege, and no path is a pipe."""
 
-    # Windows has one place in a file for all who share its descriptor.
+    # On Windows all users of a descriptor share one file position.
     _moving = threading.Lock()
 
     def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -20,13 +20,13 @@ if sys.platform == "win32":
             return os.read(descriptor, size)
 
     def write_at(descriptor: int, data: memoryview, offset: int) -> int:
-        """How many bytes were written; maybe not all. Raises OSError."""
+        """Number of bytes written; can be fewer than given. Raises OSError."""
         with _moving:
             os.lseek(descriptor, offset, os.SEEK_SET)
             return os.write(descriptor, data)
 
     def take_room(descriptor: int, size_bytes: int) -> None:
-        """Make an empty file that long; NTFS takes the room with the length. Raises OSError."""
+        """Extend an empty file to this size; NTFS allocates the space with the size. Raises OSError."""
         os.ftruncate(descriptor, size_bytes)
 else:
     OPEN_FLAGS = os.O_CLOEXEC
@@ -39,11 +39,11 @@ else:
         return os.pread(descriptor, size, offset)
 
     def write_at(descriptor: int, data: memoryview, offset: int) -> int:
-        """How many bytes were written; maybe not all. Raises OSError."""
+        """Number of bytes written; can be fewer than given. Raises OSError."""
         return os.pwrite(descriptor, data, offset)
 
     def take_room(descriptor: int, size_bytes: int) -> None:
-        """Make an empty file that long, with room for all bytes where the system can promise it. Raises OSError."""
+        """Extend an empty file to this size, and allocate the space where the system can. Raises OSError."""
         if size_bytes and sys.platform == "linux":
             os.posix_fallocate(descriptor, 0, size_bytes)
         else:

@@ -1,4 +1,4 @@
-"""Whether the server is shutting down: one value for all that refuse or end something because of it."""
+"""Whether the server is shutting down: one value for all code that refuses or ends work because of it."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from domains.errors import ErrorReason, Unavailable
 
 
 class Draining:
-    """False until the shutdown begins; never false again."""
+    """False until the shutdown begins, then true for ever."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -14,12 +14,12 @@ class Draining:
         """Called when the shutdown begins."""
 
     def begin(self) -> None:
-        """The server takes no new work from now on."""
+        """Begin the shutdown: the server takes no new work from now on."""
         self.begun = True
         for listener in self.listeners:
             listener()
 
     def check(self) -> None:
-        """Refuse new work with DRAINING."""
+        """Raise DRAINING if the server is shutting down."""
         if self.begun:
             raise Unavailable("the server is shutting down and takes no new work", ErrorReason.DRAINING)

@@ -1,4 +1,4 @@
-"""Every error a caller can be told.
+"""Every error that a caller can receive.
 
     DeviceOpsError                    reason · message · facts
     ├── InvalidRequest                mend the request (carries *all* violations)
@@ -17,7 +17,7 @@
     └── InternalError                 once; its text is ours, never that of an unexpected exception
 
 A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and
-a test holds that table, the contract's enum and the gRPC codes together. Facts are attributes: nobody parses a message.
+a test compares that table, the contract's enum and the gRPC codes. Facts are attributes: no code parses a message.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ import msgspec
 
 
 class ErrorReason(StrEnum):
-    """What happened. The names are those of the contract's `ErrorReason`, without its prefix."""
+    """Reasons of errors. The names are those of the contract's `ErrorReason`, without its prefix."""
 
     INVALID_FIELD = "INVALID_FIELD"
     UNSUPPORTED_COMBINATION = "UNSUPPORTED_COMBINATION"
@@ -107,14 +107,14 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceOpsError(Exception):
-    """The root. `reason` is stable, `message` is for people, `facts` hold each value that the message names."""
+    """Base of all errors. `reason` is stable, `message` is for people, `facts` hold each value in the message."""
 
     default_reason: ClassVar[ErrorReason] = ErrorReason.INVARIANT_BROKEN
 
     retry_after_s: float | None = None
-    """When the same call may work, where that is known."""
+    """Seconds until the same call may work, where they are known."""
     violations: tuple[Violation, ...] = ()
-    """What of the request is wrong or not served, field by field; empty: it is not the request's fault."""
+    """Wrong or unserved parts of the request, by field; empty: the request is not at fault."""
 
     def __init__(self, message: str, reason: ErrorReason | None = None, **facts: object) -> None:
         super().__init__(message)
@@ -127,7 +127,7 @@ class DeviceOpsError(Exception):
 
 
 class InvalidRequest(DeviceOpsError):
-    """The request can never work as it is. Every violation at once."""
+    """The request can never work as it is. Carries all violations."""
 
     default_reason = ErrorReason.INVALID_FIELD
 
@@ -137,25 +137,25 @@ class InvalidRequest(DeviceOpsError):
 
 
 class NotFound(DeviceOpsError):
-    """No such thing, or no longer."""
+    """The thing does not exist (any more)."""
 
     default_reason = ErrorReason.JOB_NOT_FOUND
 
 
 class AlreadyExists(DeviceOpsError):
-    """The id names another thing already."""
+    """The id belongs to another thing already."""
 
     default_reason = ErrorReason.ID_TAKEN
 
 
 class FailedPrecondition(DeviceOpsError):
-    """The system's state forbids it; the same call works after the state has changed."""
+    """The system's state forbids the call; the same call works after the state has changed."""
 
     default_reason = ErrorReason.ILLEGAL_STATE
 
 
 class Aborted(DeviceOpsError):
-    """Somebody or something else was faster; begin again one level higher."""
+    """Another caller or process was faster; begin again one level higher."""
 
     default_reason = ErrorReason.ETAG_MISMATCH
 
@@ -173,19 +173,19 @@ class ResourceExhausted(DeviceOpsError):
 
 
 class DeadlineExceeded(DeviceOpsError):
-    """It took longer than the caller or the configuration allows."""
+    """The work took longer than the caller or the configuration allows."""
 
     default_reason = ErrorReason.RUN_TIMEOUT
 
 
 class DataLoss(DeviceOpsError):
-    """Bytes on disk are not what they say they are."""
+    """Bytes on disk differ from what they should be."""
 
     default_reason = ErrorReason.MODEL_CORRUPT
 
 
 class Unavailable(DeviceOpsError):
-    """Not now; the same call will work by itself later."""
+    """The call cannot work now; the same call will work by itself later."""
 
     default_reason = ErrorReason.STARTING
 
@@ -209,7 +209,7 @@ class NotSupported(DeviceOpsError):
 
 
 class NotServed(NotSupported):
-    """The contract has these fields or values, and this server does not yet. Every one at once."""
+    """This server does not serve these fields or values of the contract yet. Carries all of them."""
 
     default_reason = ErrorReason.NOT_IMPLEMENTED
 
@@ -219,7 +219,7 @@ class NotServed(NotSupported):
 
 
 class InternalError(DeviceOpsError):
-    """Our own fault, or the driver's."""
+    """A fault of the server or the driver."""
 
 
 def _text(violations: Iterable[Violation]) -> str:
@@ -227,7 +227,7 @@ def _text(violations: Iterable[Violation]) -> str:
 
 
 def refusal(wrong: Sequence[Violation], unserved: Sequence[Violation] = ()) -> InvalidRequest | NotServed:
-    """What a request is answered of which some is wrong, or is not served yet: a fault of the caller's goes first."""
+    """The error for a request with wrong or unserved parts: wrong ones go first."""
     return InvalidRequest([*unserved, *wrong]) if wrong else NotServed(unserved)
 
 

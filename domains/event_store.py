@@ -21,7 +21,7 @@ TRIM_AT_ONCE = 100
 
 
 class EventRow(msgspec.Struct, frozen=True):
-    """An event as it is stored."""
+    """A stored event."""
 
     sequence: int
     time_s: float
@@ -33,16 +33,16 @@ class EventRow(msgspec.Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """What the row counts against the bound."""
+        """Size that counts against the bound."""
         return len(self.body) + len(self.snapshot or b"")
 
 
 class StoredLog(msgspec.Struct, frozen=True, kw_only=True):
-    """What a former server left."""
+    """The log that the last server left."""
 
     entries: list[Entry[SystemEvent]]
     ceiling: int
-    """The highest sequence that may have been seen."""
+    """The highest sequence that may have been visible."""
     forgotten: int
     """The highest sequence whose event was deleted; 0: none was."""
 
@@ -56,7 +56,7 @@ def row_of(entry: Entry[SystemEvent], snapshot: StoredSnapshot | None) -> EventR
 
 
 class EventStore:
-    """Reads once, then adds and deletes."""
+    """Loads the log once, then adds and deletes events."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path, bounds: EventBounds) -> None:
         self._db = connection
@@ -80,7 +80,7 @@ class EventStore:
         return StoredLog(entries=entries, ceiling=ceiling, forgotten=forgotten)
 
     def set_ceiling(self, ceiling: int) -> None:
-        """Promise that sequences up to `ceiling` may have been seen, so that a restart goes on above them."""
+        """Reserve the sequences up to `ceiling`, so that a restart continues above them."""
         with transaction(self._db, self._folder) as db:
             db.execute("UPDATE event_ceiling SET ceiling = ?", (ceiling,))
 
@@ -108,7 +108,7 @@ class EventStore:
         return last
 
     def _beyond(self, now_s: float) -> int:
-        """How many of the oldest events the bounds leave out."""
+        """Number of the oldest events that are beyond the bounds."""
         count, size = len(self._rows), self._size_bytes
         beyond = 0
         for _, time_s, size_bytes in self._rows:

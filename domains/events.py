@@ -1,8 +1,8 @@
 """The log of changes: every change of state in every domain, causes before effects.
 
-Kept in memory and on disk, bounded by `EventBounds`. Events of one turn of the event loop are stored in one transaction,
-before the readers of the log wake. The sequences go on over restarts; a block of them at a time is promised on disk, so
-that a new event never has the sequence of one that a reader saw and the disk did not keep.
+Kept in memory and on disk, bounded by `EventBounds`. Events of one turn of the event loop are stored in one
+transaction, before the readers of the log wake. Sequences rise over restarts; the disk reserves a block of them at a
+time, so that a new event never has the sequence of one that a reader saw and the disk did not keep.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from domains.system_event import EventBounds, StoredSnapshot, SystemEvent
 
 BOUNDS = EventBounds()
 KEPT = BOUNDS.count
-"""Events that a reader can go back."""
+"""Number of events that a reader can go back."""
 _PROMISED = 10_000
 _WAITING = 1000
 """Events that wait for room on the disk; the oldest are not stored."""
 
 EventDomain = Domain
-"""Who owns the thing that changed."""
+"""The domain that owns the changed thing."""
 
 _log = structlog.get_logger()
 
 
 class EventLog:
-    """One event loop; no thread may touch it."""
+    """Writes and keeps the events. One event loop; no thread may touch it."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class EventLog:
         self.journal: Journal[SystemEvent] = Journal(
             past.entries, last_sequence=past.ceiling, forgotten=past.forgotten, limit=bounds.count
         )
-        """Everything up to the promised sequence may have been seen."""
+        """Every sequence up to the reserved one may have been visible."""
         self._unstored: list[Entry[SystemEvent]] = []
         self._waiting: deque[EventRow] = deque(maxlen=_WAITING)
         with contextlib.suppress(ResourceExhausted):
@@ -74,7 +74,7 @@ class EventLog:
         failure: Failure | None = None,
         snapshot: object = None,
     ) -> int:
-        """Note that something changed; answers the event's number, to be named as the cause of what follows."""
+        """Record a change; returns the event's sequence, which later events name as their cause."""
         event = SystemEvent(
             domain=domain,
             kind=kind,
@@ -88,7 +88,7 @@ class EventLog:
         )
         entry = self.journal.next(event)
         self._promise(entry.sequence)
-        # Before `publish` wakes the readers, so that they see what is stored.
+        # Schedule the store before `publish` wakes the readers, so that they see stored events only.
         self._store_soon(entry)
         self.journal.publish(entry)
         return entry.sequence
@@ -96,8 +96,8 @@ class EventLog:
     def missed(self, position: int) -> bool:
         """Whether events after a reader's position are gone.
 
-        The event at the position itself is gone after a crash whose last events the disk did not keep: others after it may
-        be too.
+        After a crash the disk can lack the last events. If the event at the position is missing, later ones may be
+        missing too.
         """
         log = self.journal
         if position <= log.forgotten:
@@ -105,7 +105,7 @@ class EventLog:
         return position < log.last_sequence and position not in log
 
     def flush(self, slack: int = TRIM_AT_ONCE) -> None:
-        """Store what is not stored yet, and delete what is beyond the bounds if that is more than `slack` events."""
+        """Store waiting events, and delete the oldest ones if more than `slack` are beyond the bounds."""
         told, self._unstored = self._unstored, []
         self._waiting.extend(row_of(entry, self._to_store(entry.value.snapshot)) for entry in told)
         try:
@@ -114,17 +114,17 @@ class EventLog:
                 self._waiting.clear()
             self._trim(slack)
         except (DeviceOpsError, sqlite3.Error) as problem:
-            # The readers still hear what happens; the next flush tries again.
+            # Readers see the events anyway; the next flush stores them.
             _log.warning("events not stored", waiting=len(self._waiting), problem=str(problem))
 
     async def keep_bounded(self, every_s: float) -> None:
-        """Let old events go now and then, until cancelled."""
+        """Delete events beyond the bounds periodically, until cancelled."""
         while True:
             await asyncio.sleep(every_s)
             self.flush(slack=0)
 
     def close(self) -> None:
-        """Store the rest. No sequence above the last one was seen, so the next server goes on right after it."""
+        """Store the rest, and release the reserved sequences: none of them was visible."""
         self.flush()
         if not self._waiting:
             with contextlib.suppress(ResourceExhausted):
@@ -138,7 +138,7 @@ class EventLog:
         try:
             asyncio.get_running_loop().call_soon(self.flush)
         except RuntimeError:
-            # No loop runs, while the server is put together.
+            # No loop runs during the construction of the server.
             self.flush()
 
     def _trim(self, slack: int) -> None:
@@ -146,16 +146,16 @@ class EventLog:
 
     def _promise(self, sequence: int) -> None:
         if sequence > self._ceiling:
-            # A full disk keeps nobody from hearing what happens; the next event tries again.
+            # Events are published on a full disk too; the next event reserves sequences again.
             with contextlib.suppress(ResourceExhausted):
                 self._store.set_ceiling(sequence + _PROMISED)
                 self._ceiling = sequence + _PROMISED
 
 
 def chain_filter(resource_ids: frozenset[str]) -> Callable[[Entry[SystemEvent]], bool]:
-    """Lets through the events of these things, and whatever those events caused, at any remove. Empty: all."""
+    """Passes the events of these resources, and all events that those caused, directly or not. Empty: all."""
     passed: OrderedDict[int, None] = OrderedDict()
-    """Numbers that may still be named as a cause."""
+    """Sequences that later events may name as their cause."""
 
     def accept(entry: Entry[SystemEvent]) -> bool:
         event = entry.value

@@ -1,4 +1,4 @@
-"""An error as a value: stored in journals, told in events and states."""
+"""An error as a value: stored in journals, and part of events and states."""
 
 import msgspec
 
@@ -7,26 +7,26 @@ from domains.reasons import NATURE_OF, Severity
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something went wrong, in the words of the error tree."""
+    """The cause of an error, in the terms of the error tree."""
 
     reason: ErrorReason
     message: str
     facts: dict[str, str] = {}
     violations: tuple[Violation, ...] = ()
     actions_taken: tuple[str, ...] = ()
-    """What the server has done about it already, in order."""
+    """Actions that the server has already taken, in order."""
     root_cause: ErrorReason | None = None
     """The first failure in the chain that led here; None: this was the first."""
     state_consistent: bool = True
-    """False: what is on disk is not (yet) what was told."""
+    """False: the state on disk differs (for now) from the published one."""
     retry_after_s: float | None = None
-    """When the same request may work. None: that is not known."""
+    """Seconds until the same request may work. None: not known."""
     lasting: bool = False
-    """True: it was tried again already, and failed again."""
+    """True: a retry was made already, and failed too."""
 
     @classmethod
     def of(cls, error: DeviceOpsError) -> "Failure":
-        """The failure that an error amounts to."""
+        """The failure for an error."""
         return cls(
             reason=error.reason,
             message=error.message,
@@ -37,12 +37,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def severity(self) -> Severity:
-        """How much it matters."""
+        """Severity of the failure."""
         return NATURE_OF[self.reason].severity
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later: not one that needs more memory than there will ever be."""
+        """Whether the same request may succeed later; false if it needs more memory than there can be."""
         return NATURE_OF[self.reason].retryable and not (self.lasting or self._never_fits)
 
     @property

@@ -1,7 +1,7 @@
-"""Journal: what happened, in order; a reader is only a position.
+"""Journal: events in order; a reader is only a position.
 
-An entry is either *kept* (for good, and also on disk by whoever owns the journal) or *newest-only*: it takes the place
-of the former entry in its slot, so a slow reader skips instead of making anyone buffer. Sequences rise, with gaps.
+An entry is either *kept* (permanently, and also on disk by the journal's owner) or *newest-only*: it replaces the
+former entry in its slot, so a slow reader skips entries and needs no buffer. Sequences rise, with gaps.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class Entry(Generic[Value]):
-    """One thing that happened."""
+    """One event, with its sequence and time."""
 
     __slots__ = ("rendered", "sequence", "time_s", "value")
 
@@ -26,11 +26,11 @@ class Entry(Generic[Value]):
         """Unix time."""
         self.value = value
         self.rendered: object = None
-        """A place for the edge to keep what it made of the value, so that it is serialised once however many watch."""
+        """Cache for the transport's serialised form of the value: it is serialised once for all watchers."""
 
 
 class Journal(Generic[Value]):
-    """Entries in memory, and the wake-up of those who wait for more. One event loop; no thread may touch it."""
+    """Entries in memory, which wake waiting readers. One event loop; no thread may touch it."""
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class Journal(Generic[Value]):
         limit: int | None = None,
         forgotten: int | None = None,
     ) -> None:
-        """`limit`: how many entries are kept, the newest; None: all. `forgotten` None: none before `kept`."""
+        """`limit`: number of newest entries to keep; None: all. `forgotten` None: none before `kept` was dropped."""
         self._kept = deque(kept, maxlen=limit)
         self._newest: dict[str, Entry[Value]] = {}
         self._published = self._kept[-1].sequence if self._kept else 0
-        """The highest sequence that there is an entry for; `last_sequence` may have been promised further."""
+        """The highest sequence of an entry; `last_sequence` can be higher if more were reserved."""
         self.last_sequence = max(last_sequence, self._published)
         self.closed = closed
         self.forgotten = forgotten if forgotten is not None else 0 if kept else self.last_sequence
-        """The highest sequence whose entry is no longer kept; 0: all are."""
+        """The highest sequence whose entry was dropped; 0: all are kept."""
         self._waiting: set[asyncio.Future[None]] = set()
 
     def next(self, value: Value, *, now_s: float | None = None) -> Entry[Value]:
-        """The entry that `publish` would add next; nobody sees it yet, so that it can be made durable first."""
+        """The entry that `publish` would add next. Readers do not see it yet, so it can be made durable first."""
         return Entry(self.last_sequence + 1, time.time() if now_s is None else now_s, value)
 
     def publish(self, entry: Entry[Value], *, slot: str = "") -> None:
-        """Show an entry to everyone; with a `slot` it replaces the slot's former one."""
+        """Show an entry to all readers; with a `slot` it replaces the slot's former entry."""
         self.last_sequence = self._published = entry.sequence
         if slot:
             self._newest[slot] = entry
@@ -68,24 +68,24 @@ class Journal(Generic[Value]):
         self._wake()
 
     def forget(self, sequence: int) -> None:
-        """Entries up to `sequence` are no longer kept."""
+        """Drop the entries up to `sequence`."""
         while self._kept and self._kept[0].sequence <= sequence:
             self._kept.popleft()
         self.forgotten = max(self.forgotten, sequence)
 
     def __contains__(self, sequence: int) -> bool:
-        """Whether an entry with this sequence is kept; newest-only ones do not count."""
+        """Whether an entry with this sequence is kept; newest-only entries do not count."""
         older = next((entry for entry in reversed(self._kept) if entry.sequence <= sequence), None)
         return older is not None and older.sequence == sequence
 
     def close(self) -> None:
-        """Nothing more will come; newest-only entries have had their time."""
+        """End the journal: no entry follows, and newest-only entries are dropped."""
         self.closed = True
         self._newest.clear()
         self._wake()
 
     def after(self, sequence: int) -> list[Entry[Value]]:
-        """What a reader at `sequence` has not seen, in order."""
+        """Entries that a reader at `sequence` has not seen, in order."""
         if sequence >= self.last_sequence:
             return []
         unseen = list(takewhile(lambda entry: entry.sequence > sequence, reversed(self._kept)))[::-1]
@@ -93,13 +93,13 @@ class Journal(Generic[Value]):
         return sorted(unseen + newer, key=lambda entry: entry.sequence) if newer else unseen
 
     async def more(self, sequence: int, timeout_s: float) -> bool:
-        """Wait for something after `sequence`, or for the journal's end. False: neither came within `timeout_s`."""
+        """Wait for an entry after `sequence`, or for the journal's end. False: neither came within `timeout_s`."""
         if self._published > sequence or self.closed:
             return True
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the news.
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that coincides with a new entry.
             async with asyncio.timeout(timeout_s):
                 await waiter
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Labels: a caller's own marks on a thing, what they may be, and how a filter reads them. The same for every thing."""
+"""Labels: a caller's key-value marks on a thing, their rules and their filters. The same for every thing."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ VALUE_CHARACTERS = 255
 
 
 def label_violations(labels: Labels, field: str) -> list[Violation]:
-    """What is wrong with the labels of one thing. `field`: where they stand in the request."""
+    """Faults of the labels of one thing. `field`: their place in the request."""
     wrong: list[Violation] = []
     if len(labels) > MAX_LABELS or len(dict(labels)) < len(labels):
         wrong.append(Violation(field=field, message=f"at most {MAX_LABELS}, each key once"))
@@ -23,6 +23,6 @@ def label_violations(labels: Labels, field: str) -> list[Violation]:
 
 
 def has_all(wanted: Iterable[tuple[str, str]], labels: Iterable[tuple[str, str]]) -> bool:
-    """Whether a thing has all wanted labels. A wanted label with an empty value stands for any value of its key."""
+    """Whether a thing has all wanted labels. A wanted label with an empty value matches any value of its key."""
     present = dict(labels)
     return all(key in present and value in ("", present[key]) for key, value in wanted)

@@ -1,4 +1,4 @@
-"""How large what travels may be. One place, so that checks, GetSystemStatus, the contract's comments and tests agree."""
+"""Size limits of messages, in one place, so that checks, GetSystemStatus, the contract's comments and tests agree."""
 
 from typing import Final
 
@@ -7,17 +7,17 @@ INLINE_BYTES: Final = 256 * 1024
 REQUEST_INLINE_BYTES: Final = 2 * 1024 * 1024
 """Most bytes of all images inside one request."""
 SPEC_BYTES: Final = 1024 * 1024
-"""Most bytes of a request without its inline images, and so of everything that is stored of it."""
+"""Most bytes of a request without its inline images, and so of its stored form."""
 PAGE_BYTES: Final = 2 * 1024 * 1024
-"""A page of a list ends where the next item would pass this."""
+"""Size at which a page of a list ends."""
 ANSWER_BYTES: Final = 4 * 1024 * 1024 - 4096
 """Most bytes of a message that the server sends: .NET's clients receive 4 MiB by default; the rest is for envelopes."""
 ID_BYTES: Final = 255
 """Most bytes of an id, an etag or a page token in a request."""
 TEXT_BYTES: Final = 64 * 1024
-"""Most bytes of any other text in a request. Fields say less, and their own checks tell it beside all else that is wrong."""
+"""Most bytes of any other text in a request. A field can have a smaller limit, which its own check reports."""
 LIST_ENTRIES: Final = 4096
-"""Most entries of a list in a request, where its field says no less."""
+"""Most entries of a list in a request, unless its field has a smaller limit."""
 FAILURE_BYTES: Final = 8 * 1024
 """Most bytes of a failure with all its facts; longer texts are shortened."""
 FINDING_BYTES: Final = 2 * 1024
@@ -29,9 +29,9 @@ VERDICT_BYTES: Final = 8 * 1024
 VERDICTS: Final = 8
 """Most policies that check one picture."""
 PICTURE_BYTES: Final = 32 * 1024
-"""Most bytes of what an answer says about one picture of many, verdicts and step reports included."""
+"""Most bytes about one picture of many in an answer, verdicts and step reports included."""
 STEP_BYTES: Final = 12 * 1024
-"""Most bytes of one step of a workflow run; its own job says more."""
+"""Most bytes of one step of a workflow run; its own job holds the rest."""
 OUTPUTS_BYTES: Final = 1024 * 1024
 """Most bytes of all outputs of a workflow run together."""
 CAPABILITY_BYTES: Final = 20 * 1024
@@ -44,14 +44,14 @@ COMPONENT_FILES: Final = 64
 RECLAIM_STEPS: Final = 256
 """Most steps that the report of a clean-up lists."""
 ROOTS: Final = 32
-"""Most folders to look for models in."""
+"""Most folders that are searched for models."""
 NAMED_IDS: Final = 1000
-"""Most ids in one list of an answer that is no page."""
+"""Most ids in one list of an answer without pages."""
 POOL_OWNERS: Final = 100
 """Most owners that a memory pool lists, the largest first."""
 SCAN_FAILURES: Final = 150
 """Most failures that a scan report lists."""
 CAUSE_CHARACTERS: Final = 255
-"""Longest cause that a caller gives for what it asks."""
+"""Longest cause that a caller can give for a request."""
 VIOLATIONS: Final = 50
 """Most violations that one error lists."""

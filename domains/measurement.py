@@ -1,4 +1,4 @@
-"""Things that were measured, with name and unit."""
+"""Measurements, with name and unit."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure."""
+    """One measured value."""
 
     name: str
     """In lower_snake_case: `copy_host_to_device`."""
@@ -18,7 +18,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """How long many things of one kind took, in seconds. With too few samples for a percentile it is absent."""
+    """Latencies of one kind of operation, in seconds. A percentile is absent if there are too few samples."""
 
     sample_count: int
     mean_s: float
@@ -32,7 +32,7 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, samples_s: Sequence[float]) -> Self | None:
-        """None: there are no samples."""
+        """Summarise samples. None: there are none."""
         if not samples_s:
             return None
         ordered = sorted(samples_s)

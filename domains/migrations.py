@@ -1,4 +1,4 @@
-"""Every version of the state folder's database: what each one changes of the one before.
+"""All versions of the state folder's database: each migration changes the version before.
 
 `PRAGMA user_version` holds the version of a folder. A folder of version 0 is empty, or was written before folders had
 versions: its tables are those of version 1. A migration that is released is never changed; a new one is added below it.
@@ -67,7 +67,7 @@ ALTER TABLE jobs ADD COLUMN record BLOB NOT NULL DEFAULT x'';
 ALTER TABLE jobs ADD COLUMN work BLOB NOT NULL DEFAULT x'';
 ALTER TABLE jobs ADD COLUMN result BLOB
 """
-"""`version` is that of the folder when the row was written."""
+"""`version` is the version of the folder when the row was written."""
 _INDEX_JOBS = """
 DROP INDEX jobs_by_session;
 CREATE INDEX jobs_by_session ON jobs (session_id);
@@ -95,7 +95,7 @@ def _first(database: sqlite3.Connection, folder: Path) -> None:
 
 
 def _split_jobs(database: sqlite3.Connection, folder: Path) -> None:
-    """A job's row has what lists and filters need in columns of its own, apart from its work and its result."""
+    """Give a job's row columns for lists and filters, apart from its work and its result."""
     run_script(database, _SPLIT_JOBS)
     number = 0
     while rows := database.execute(
@@ -112,7 +112,7 @@ def _split_jobs(database: sqlite3.Connection, folder: Path) -> None:
 
 
 def _columns(body: bytes) -> tuple[object, ...]:
-    """The new columns of a job's row. A body that is no job leaves them empty: the job's reader tells what is wrong."""
+    """The new columns of a job's row. An undecodable body leaves them empty: the job's reader reports the fault."""
     try:
         job = msgspec.msgpack.decode(body, type=dict[str, Any])
         work, result = job.pop("work"), job.pop("result", None)
@@ -136,7 +136,7 @@ def _summary(work: dict[str, Any]) -> str:
 
 
 def _index_jobs(database: sqlite3.Connection, folder: Path) -> None:
-    """Lists read a page of any filter through an index, which ends with the job's number."""
+    """Index the jobs, so that lists read a page of any filter through an index, which ends with the job's number."""
     run_script(database, _INDEX_JOBS)
     number = 0
     while rows := database.execute(
@@ -156,9 +156,9 @@ def _labels(record: bytes) -> list[tuple[str, str]]:
 
 
 def _power_limits(database: sqlite3.Connection, folder: Path) -> None:
-    """The power limits that held before ours, which had a file of their own.
+    """Import the power limits from before the server's changes, which had a file of their own.
 
-    The file stays, since the transaction can still fail; no later version reads it.
+    The file stays, because the transaction can still fail; no later version reads it.
     """
     database.execute(
         "CREATE TABLE power_limits (device_id TEXT PRIMARY KEY, milliwatts INTEGER NOT NULL) WITHOUT ROWID"
@@ -166,7 +166,7 @@ def _power_limits(database: sqlite3.Connection, folder: Path) -> None:
     try:
         limits = msgspec.json.decode((folder / "power-limits.json").read_bytes(), type=dict[str, int])
     except (OSError, msgspec.DecodeError):
-        # There is none, or what held before is not known any more.
+        # There is no file, or its content is not readable any more.
         return
     database.executemany("INSERT INTO power_limits VALUES (?, ?)", limits.items())
 
@@ -192,7 +192,7 @@ END
 
 
 def _system_events(database: sqlite3.Connection, folder: Path) -> None:
-    """The log of changes, which was in memory alone: what was told before is forgotten.
+    """Create the log of changes, which was in memory only; earlier events are lost.
 
     A deleted job leaves its events, without the words of its prompt and its labels.
     """

@@ -1,6 +1,6 @@
-"""What running work tells while it runs: the values that a worker sends and a journal keeps.
+"""Progress of running work: the values that a worker sends and a journal keeps.
 
-A leaf, so that loading (model), generating (inference) and everything later speak with the same words.
+A leaf, so that loading (model), generating (inference) and later kinds of work use the same terms.
 """
 
 from enum import StrEnum
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Stage(StrEnum):
-    """Where a job is. Stable names: clients show and compare them."""
+    """Stage of a job. Stable names: clients show and compare them."""
 
     QUEUED = "queued"
     LOADING = "loading"
@@ -26,7 +26,7 @@ class Stage(StrEnum):
 
 
 class Unit(StrEnum):
-    """What `Progressed.completed` counts."""
+    """The unit of `Progressed.completed`."""
 
     STEPS = "steps"
     BYTES = "bytes"
@@ -41,7 +41,7 @@ class StageStarted(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """The work moved on within a stage. Only the newest is kept for a reader who is late."""
+    """The work advanced within a stage. Only the newest is kept for a late reader."""
 
     stage: Stage
     completed: int
@@ -64,35 +64,35 @@ class PreviewReady(msgspec.Struct, frozen=True, kw_only=True, tag="preview"):
 
 
 class Degraded(msgspec.Struct, frozen=True, kw_only=True, tag="degraded"):
-    """The work goes on with less than was asked for, and says so."""
+    """The work continues with less than was requested."""
 
     kind: str
-    """What was given up, in lower_snake_case: `vae_tiling`, `smaller_batch`."""
+    """The reduction, in lower_snake_case: `vae_tiling`, `smaller_batch`."""
     reason: str
     """The `ErrorReason` that made it necessary."""
     detail: str
     field: str = ""
-    """Path of the request's field that it concerns; empty: none."""
+    """Path of the request's field that is affected; empty: none."""
 
 
 class StageTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """How long one stage took, all images together."""
+    """Duration of one stage, all images together."""
 
     stage: Stage
     wall_s: float
     device_s: float | None = None
-    """Time the device was busy with it; absent where it cannot be measured."""
+    """Seconds that the device was busy with it; absent where they cannot be measured."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What the work cost, measured. Every terminal event carries one."""
+    """The measured cost of the work. Every terminal event carries one."""
 
     timings: tuple[StageTiming, ...] = ()
     peak_device_bytes: int | None = None
     """Allocator's high-water mark during this work; absent on a CPU, where tensors share the process heap."""
     peak_host_bytes: int | None = None
-    """Highest resident set of the worker process seen so far (getrusage); absent where the system cannot tell."""
+    """Highest resident set of the worker process so far (getrusage); absent where the system cannot measure it."""
     steps_executed: int = 0
     cache_hits: int = 0
-    """Prompt encodings that were taken from the cache."""
+    """Prompt encodings that came from the cache."""
     degradations: tuple[Degraded, ...] = ()

@@ -1,4 +1,4 @@
-"""What each reason says by itself: which part of the server it comes from, how much it matters, whether to try again."""
+"""Properties of each error reason: the domain it comes from, its severity, and whether a retry helps."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,7 +9,7 @@ from domains.errors import ErrorReason
 
 
 class Domain(StrEnum):
-    """A part of the server, one for each service."""
+    """A domain of the server, one for each service."""
 
     DEVICE = "device"
     MEMORY = "memory"
@@ -20,20 +20,20 @@ class Domain(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much something matters."""
+    """Severity of an event."""
 
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
     CRITICAL = "critical"
-    """Others depend on what failed."""
+    """Other parts depend on what failed."""
 
 
 class Nature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a failure of one reason is like."""
+    """Properties of the failures with one reason."""
 
     domain: Domain | None
-    """None: that of the work that failed."""
+    """None: the domain of the work that failed."""
     severity: Severity = Severity.ERROR
     retryable: bool = False
     """Whether the same request may succeed later, without a change by the caller."""
@@ -60,14 +60,14 @@ _CRITICAL = (
 )
 _RETRYABLE = (
     "STARTING DRAINING DEVICE_RECOVERING WORKER_RESTARTING CLASSIFIER_UNAVAILABLE QUEUE_FULL RATE_LIMITED QUOTA_EXCEEDED"
-    # Others end their work or give back what they hold.
+    # Other jobs end or free memory.
     " DEVICE_OUT_OF_MEMORY HOST_OUT_OF_MEMORY STORAGE_FULL BUDGET_EXCEEDED BLOB_IN_USE"
-    # The queue was long, the disk or the device busy with others.
+    # The queue was long, or the disk or device was busy with other work.
     " QUEUE_TIMEOUT LOAD_TIMEOUT RUN_TIMEOUT"
-    # It runs elsewhere, or on the same device after its worker was started again.
+    # The job runs elsewhere, or on the same device after its worker was restarted.
     " PREEMPTED DEVICE_LOST MODEL_UNLOADED DRIVER_ERROR"
 )
-"""ETAG_MISMATCH is not among them: the same request meets the same mismatch again."""
+"""ETAG_MISMATCH is not listed: a retry meets the same mismatch."""
 
 NATURE_OF: Mapping[ErrorReason, Nature] = {
     reason: Nature(
@@ -78,4 +78,4 @@ NATURE_OF: Mapping[ErrorReason, Nature] = {
     for domain, names in _DOMAINS.items()
     for name, reason in ((name, ErrorReason(name)) for name in names.split())
 }
-"""Every reason."""
+"""The properties of every reason."""

@@ -1,8 +1,8 @@
-"""The same request_id gives the same answer, once, on every call that starts or changes something.
+"""Idempotency: the same request_id gives the same answer, once, on every call that starts or changes something.
 
-A call is looked up by what it says (`Asked`) before anything else is looked at: whatever has become of devices, models and
-the server meanwhile. Jobs and blobs are written down with the request that they answer, and are its answer for as long as
-they are there; every other answer is remembered for a day, in memory (`Remembered`).
+A call is looked up by its content (`Asked`) before anything else, whatever has changed meanwhile in devices, models and
+the server. Jobs and blobs are stored with the request that created them, and answer it as long as they exist; every
+other answer is kept for a day, in memory (`Remembered`).
 """
 
 import asyncio
@@ -24,18 +24,18 @@ Answer = TypeVar("Answer")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call says, as far as it matters whether it is the same one again."""
+    """The content of a call, as far as it identifies a repetition."""
 
     scope: str = ""
-    """Whose ids it is one of: the method, or all that submit jobs."""
+    """The namespace of the id: the method, or all methods that submit jobs."""
     request_id: str = ""
-    """Empty: each call counts."""
+    """Empty: each call is new."""
     digest: str = ""
-    """Of all else that it says."""
+    """Digest of the rest of the call."""
 
     @property
     def key(self) -> str:
-        """One for each id of each scope."""
+        """A key for each id of each scope."""
         return f"{self.scope}/{self.request_id}"
 
 
@@ -44,16 +44,16 @@ NEW = Asked()
 
 
 class Known(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
-    """A call that was answered."""
+    """A call that was answered, with its answer."""
 
     digest: str
     answer: Answer
     facts: Mapping[str, str] = {}
-    """What it made, for a caller who uses its id for something else."""
+    """What the call created, for the error of a caller that reuses its id."""
 
 
 class _AtWork:
-    """A call that is being answered."""
+    """A call that is being executed."""
 
     def __init__(self, digest: str) -> None:
         self.digest = digest
@@ -61,20 +61,20 @@ class _AtWork:
 
 
 class Requests(Generic[Answer]):
-    """Calls that were answered. A failure is no answer: the same call may work later. One event loop."""
+    """Answers of earlier calls. A failure is not an answer: the same call may work later. One event loop."""
 
     def __init__(
         self,
         recall: Callable[[Asked], Known[Answer] | None],
         remember: Callable[[Asked, Answer], None] = lambda asked, answer: None,
     ) -> None:
-        """`remember`: where the answer is not written down by the work itself."""
+        """`remember`: stores an answer that the work itself does not store."""
         self._recall = recall
         self._remember = remember
         self._at_work: dict[str, _AtWork] = {}
 
     def known(self, asked: Asked) -> Answer | None:
-        """What the same call was answered; None: it is new. REQUEST_ID_REUSED: another call had this id."""
+        """The answer of the same earlier call. None: the call is new. Raises REQUEST_ID_REUSED for a used id."""
         check_request_id(asked.request_id)
         known = self._recall(asked) if asked.request_id else None
         if known is None:
@@ -83,7 +83,7 @@ class Requests(Generic[Answer]):
         return known.answer
 
     async def once(self, asked: Asked, work: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer that the same call had, or that of the work. One that comes meanwhile waits for the first."""
+        """The answer of the same earlier call, else of the work. A repetition waits while the first call runs."""
         while (answer := self.known(asked)) is None:
             first = self._at_work.get(asked.key) if asked.request_id else None
             if first is None:
@@ -101,25 +101,25 @@ class Requests(Generic[Answer]):
             self._remember(asked, answer)
             return answer
         finally:
-            # Where it failed, those who wait for it try for themselves.
+            # If the first call failed, one of the waiting calls runs next.
             del self._at_work[asked.key]
             mine.done.set_result(None)
 
 
 class Remembered(Generic[Answer]):
-    """Answers in memory: the newest of a day."""
+    """Keeps the answers of a day in memory, the newest ones if there are too many."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, Known[Answer]]] = OrderedDict()
 
     def recall(self, asked: Asked) -> Known[Answer] | None:
-        """What was answered."""
+        """The answer of an earlier call. None: there is none (any more)."""
         self._forget_old(MAX_REMEMBERED)
         return self._known[asked.key][1] if asked.key in self._known else None
 
     def remember(self, asked: Asked, answer: Answer) -> None:
-        """For as long as a client may still repeat its call."""
+        """Keep an answer for as long as a client may repeat its call."""
         self._forget_old(MAX_REMEMBERED - 1)
         self._known[asked.key] = self._clock(), Known(digest=asked.digest, answer=answer)
 
@@ -133,7 +133,7 @@ class Remembered(Generic[Answer]):
 
 
 def in_memory(answers: "Remembered[Answer]") -> Requests[Answer]:
-    """Calls whose answers nothing else keeps."""
+    """Calls whose answers are kept in memory only."""
     return Requests(answers.recall, answers.remember)
 
 
@@ -145,7 +145,7 @@ def _check_same(asked: Asked, digest: str, facts: Mapping[str, str] | None = Non
 
 
 def check_request_id(request_id: str) -> None:
-    """INVALID_FIELD where it cannot be one. Empty: none."""
+    """Raise INVALID_FIELD for an impossible id. Empty is allowed: no id."""
     if not _REQUEST_ID.fullmatch(request_id):
         message = "at most 64 visible ASCII characters"
         raise InvalidRequest([Violation(field="request_id", message=message, allowed="0..64 characters")])

@@ -1,7 +1,7 @@
-"""Figures over time in bounded memory: rings of equal steps, fine ones for the last hour and coarse ones for a day.
+"""Time series in bounded memory: rings of equal steps, fine ones for the last hour and coarse ones for a day.
 
-Everything that is measured goes into every ring; what falls into one step is folded into it. A question is answered from the
-finest ring that still reaches back far enough.
+Every measurement goes into every ring; measurements of one step are folded together. A query reads the finest ring that
+still reaches back far enough.
 """
 
 import math
@@ -12,17 +12,17 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 MAX_SAMPLES = 1000
-"""The most steps of one answer."""
+"""Most steps of one answer."""
 
 
 class Step(Protocol):
-    """What was measured in one step of time."""
+    """The measurements of one step of time."""
 
     time_s: float
     """Unix time at which the step began."""
 
     def fold(self, other: Any) -> None:
-        """Take in another of the same kind."""
+        """Merge another step of the same kind into this one."""
         ...
 
 
@@ -30,7 +30,7 @@ S = TypeVar("S", bound=Step)
 
 
 class Span(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
-    """Part of what the rings hold."""
+    """A part of the rings' contents."""
 
     steps: tuple[S, ...]
     """Oldest first, one a step without gaps, at most 1000."""
@@ -38,7 +38,7 @@ class Span(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
 
 
 class _Ring(Generic[S]):
-    """Equal steps; the oldest falls out."""
+    """Equal steps; the oldest is dropped."""
 
     def __init__(self, step_s: int, length: int, empty: Callable[[float], S]) -> None:
         self.step_s = step_s
@@ -47,13 +47,13 @@ class _Ring(Generic[S]):
 
     def add(self, measured: S) -> None:
         begin = math.floor(measured.time_s / self.step_s) * self.step_s
-        # A clock that was set back writes into the newest step.
+        # After a clock was set back, measurements go into the newest step.
         if not self.steps or begin > self.steps[-1].time_s:
             self.steps.append(self._empty(begin))
         self.steps[-1].fold(measured)
 
     def reaches(self, start_s: float) -> bool:
-        """Whether nothing since then has fallen out."""
+        """Whether all steps since then are kept."""
         return len(self.steps) < (self.steps.maxlen or 0) or self.steps[0].time_s <= start_s
 
 
@@ -61,20 +61,20 @@ class Rings(Generic[S]):
     """The rings of one series."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]], empty: Callable[[float], S]) -> None:
-        """`shapes`: step in s and number of steps of each ring, the finest first. `empty`: a step in which nothing was
-        measured, of this begin."""
+        """`shapes`: step in s and number of steps of each ring, the finest first. `empty`: makes a step without
+        measurements that begins at a given time."""
         self._rings = [_Ring(step, length, empty) for step, length in shapes]
         self._empty = empty
 
     def add(self, measured: S) -> None:
-        """Something was measured at its `time_s`."""
+        """Add a measurement at its `time_s`."""
         for ring in self._rings:
             ring.add(measured)
 
     def query(self, start_s: float, end_s: float, step_s: float | None = None) -> Span[S]:
-        """From start to end, in steps of about this length: longer where there would be more than 1000.
+        """Steps from start to end, of about this length: longer where there would be more than 1000.
 
-        Before the first sample: at the first.
+        A start before the first sample counts as the first sample.
         """
         coarsest = self._rings[-1]
         oldest = coarsest.steps[0].time_s if coarsest.steps else end_s
@@ -95,6 +95,6 @@ class Rings(Generic[S]):
 
 
 def _length(span_s: float, asked_s: float | None, finest_s: int) -> float:
-    """Whole multiples of the ring's step, so that no step falls between two."""
+    """A multiple of the ring's step, so that each step falls into exactly one."""
     wanted = max(asked_s or 0.0, (span_s + 1) / MAX_SAMPLES, finest_s)
     return float(math.ceil(wanted / finest_s) * finest_s)

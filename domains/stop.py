@@ -1,4 +1,4 @@
-"""Why work is asked to stop before it is done."""
+"""Requests to stop work before it is done."""
 
 from enum import StrEnum
 
@@ -8,36 +8,36 @@ from domains.errors import ErrorReason
 
 
 class StopKind(StrEnum):
-    """What becomes of the job, from the weakest to the strongest."""
+    """How the job continues, from the weakest to the strongest."""
 
     PREEMPT = "preempt"
-    """It leaves its device, waits again and goes on later."""
+    """The job leaves its device, waits again and continues later."""
     TIME_UP = "time_up"
-    """It has had all the time that it was given: it fails."""
+    """The job's time is over: it fails."""
     CANCEL = "cancel"
-    """It is not wanted any more: it is cancelled."""
+    """The job is cancelled."""
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to stop. The worker echoes it in its `Stopped`."""
+    """A request to stop. The worker echoes it in its `RunStopped`."""
 
     kind: StopKind
     cause: str = ""
     """For people: the caller's words for a cancellation, else the server's."""
     reason: ErrorReason | None = None
-    """What the job's failure or interruption names. None: a cancellation."""
+    """Reason of the job's failure or interruption. None: a cancellation."""
     facts: dict[str, str] = {}
     """Each value that the cause names."""
     asked_s: float | None = None
-    """When it was asked, on the front's `time.monotonic`. None: before the front was started."""
+    """Time of the request, on the front's `time.monotonic`. None: it came before the front was started."""
 
     @property
     def final(self) -> bool:
-        """Whether the job does not go on later."""
+        """Whether the job ends, and does not continue later."""
         return self.kind is not StopKind.PREEMPT
 
 
 def stronger(one: Stop | None, other: Stop) -> Stop:
-    """The one that decides what becomes of the job; of two of one kind, the first."""
+    """The request that decides how the job continues; of two of one kind, the first."""
     order = list(StopKind)
     return one if one is not None and order.index(one.kind) >= order.index(other.kind) else other

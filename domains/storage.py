@@ -1,4 +1,4 @@
-"""The state folder: who owns it, its database, and what a full or damaged disk is called.
+"""The state folder: its lock, its database, and the errors of a full or damaged disk.
 
 SQLite in WAL mode. A commit with `synchronous=NORMAL` survives the death of the process at any point (not the loss of
 power, after which the last moments may be missing but the file is whole). It costs tens of microseconds, so the event
@@ -22,14 +22,14 @@ from domains.migrations import MIGRATIONS
 
 DATABASE = "state.sqlite3"
 _SYNCHRONOUS_FULL = 2
-"""From this value on, each commit waits for the disk."""
+"""Levels from this value on wait for the disk at each commit."""
 KEPT_FREE_BYTES = 256 * 1024
-"""New work is not begun with less: it could not store what it makes, and would take the room of what runs."""
+"""With less free space no new work begins: it could not store its result, and running work needs the space."""
 
 
 @contextmanager
 def storage_errors(folder: Path) -> Generator[None]:
-    """Translate what SQLite and the file system say when the disk is full or damaged."""
+    """Translate errors of SQLite and the file system on a full or damaged disk."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -57,9 +57,9 @@ def _full(folder: Path) -> ResourceExhausted:
 
 
 def room_for_work(folder: Path) -> None:
-    """Raises STORAGE_FULL where so little is free that what runs needs it to tell how it ended.
+    """Raise STORAGE_FULL if running work needs the remaining space to store its end.
 
-    SQLite alone does not tell: right after a checkpoint it writes into the old pages of its log, however full the disk is.
+    SQLite alone does not detect it: after a checkpoint it writes into old pages of its log, however full the disk is.
     """
     with storage_errors(folder):
         free = shutil.disk_usage(folder).free
@@ -88,7 +88,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """The version of the folder's tables; 0: it has none yet, or those of before versions."""
+    """The version of the folder's tables; 0: the folder is empty, or older than versions."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     return found
 
@@ -106,7 +106,7 @@ def _check_version(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
-    """All migrations that the folder lacks, or none of them."""
+    """Run all migrations that the folder lacks, or none of them."""
     if version(connection) == len(MIGRATIONS):
         return
     with transaction(connection, folder) as db:
@@ -117,23 +117,23 @@ def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 class Durability(StrEnum):
-    """What a committed transaction survives."""
+    """The failures that a committed transaction survives."""
 
     PROCESS = "process"
-    """The death of the process."""
+    """It survives the death of the process."""
     POWER = "power"
-    """A loss of power too."""
+    """It survives a loss of power too."""
 
 
 def durability(connection: sqlite3.Connection) -> Durability:
-    """How this connection commits, as SQLite itself tells (https://sqlite.org/pragma.html#pragma_synchronous)."""
+    """The durability of commits, as SQLite reports it (https://sqlite.org/pragma.html#pragma_synchronous)."""
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     return Durability.POWER if synchronous >= _SYNCHRONOUS_FULL else Durability.PROCESS
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, folder: Path) -> Generator[sqlite3.Connection]:
-    """All of it or nothing."""
+    """Commit the whole transaction, or nothing."""
     with storage_errors(folder):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -147,15 +147,15 @@ def transaction(connection: sqlite3.Connection, folder: Path) -> Generator[sqlit
 
 
 async def keep_checkpointed(folder: Path, every_s: float) -> None:
-    """Move the write-ahead log into the database file now and then, off the event loop."""
+    """Move the write-ahead log into the database file periodically, off the event loop."""
     while True:
         await asyncio.sleep(every_s)
         await asyncio.to_thread(checkpoint, folder)
 
 
 def checkpoint(folder: Path) -> None:
-    """Move the write-ahead log into the database file. A full disk is no news here, nor that no file can be opened: the
-    next write tells its caller."""
+    """Move the write-ahead log into the database file. ENOSPC and files that cannot be opened are expected; the next
+    write reports them to its caller."""
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
@@ -165,7 +165,7 @@ def checkpoint(folder: Path) -> None:
 
 @contextmanager
 def owned(folder: Path) -> Generator[None]:
-    """Hold the state folder alone. The system drops the lock with the process, however it dies."""
+    """Lock the state folder for this process. The system drops the lock when the process ends, for any reason."""
     lock = FileLock(folder / "lock", timeout=0)
     try:
         with storage_errors(folder):

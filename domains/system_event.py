@@ -10,20 +10,20 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One change of state of one thing."""
 
     domain: Domain
-    """Who owns the thing that changed."""
+    """The domain that owns the changed thing."""
     kind: str
     """`device.lost`; stable."""
     resource_id: str = ""
-    """Empty: the server as a whole."""
+    """Empty: the whole server."""
     message: str = ""
     severity: Severity = Severity.INFO
     cause_sequence: int = 0
     """0: none."""
     failure: Failure | None = None
     instance_id: str = ""
-    """The server instance in which it happened."""
+    """The server instance that recorded the event."""
     snapshot: object = None
-    """The domain's value of the thing after the change, or a `StoredSnapshot` of it; None: it is gone."""
+    """The domain's value of the thing after the change, or a `StoredSnapshot` of it; None: the thing is gone."""
 
 
 class StoredSnapshot(msgspec.Struct, frozen=True):
@@ -35,9 +35,9 @@ class StoredSnapshot(msgspec.Struct, frozen=True):
 
 
 class EventBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the log is kept, in memory and on disk; the oldest events go first."""
+    """Limits of the log, in memory and on disk; the oldest events are dropped first."""
 
     count: int = 10_000
     age_s: float = 7 * 24 * 3600
     size_bytes: int = 16 * 2**20
-    """Of the rows on disk, without what SQLite adds."""
+    """Size of the rows on disk, without SQLite's overhead."""

@@ -52,6 +52,7 @@ from server.device.servicer import DeviceServicer
 from server.errors import ErrorInterceptor
 from server.health import Health
 from server.inference.servicer import InferenceServicer
+from server.leaving import Streams
 from server.lifetime import take_children_along
 from server.listen import listen, options
 from server.memory.parts import MemoryParts
@@ -170,6 +171,7 @@ class Server:
         self.servicers = self._servicers(unloading)
         self.devices.fleet.on_change.append(self._worker_changed)
         self._once = Once()
+        self.streams = Streams()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _servicers(self, unloading: Unloading) -> dict[int, object]:
@@ -233,7 +235,7 @@ class Server:
         names: list[str] = []
         for domain in DEPENDS:
             service = SERVICES[domain].service
-            register(server, service, self.servicers[domain], self._once, self.settings.heartbeat_s)
+            register(server, service, self.servicers[domain], self._once, self.settings.heartbeat_s, self.streams)
             names.append(service.full_name)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
@@ -256,13 +258,20 @@ class Server:
             self.spawn(work)
 
     async def drain(self) -> None:
-        """Refuse new work, and wait up to `drain_s` for running jobs."""
+        """Take no more work; let what runs come to its end, and callers read what they were told of, if that is soon. Then
+        end the streams that are still open, each with DRAINING."""
         self.draining.begin()
         self.announcer.draining()
         await self.tell_health()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_s):
                 await self.dispatcher.idle()
+        await self.jobs.unread.settle(self._has_ended, self.settings.drain_reads_s)
+        self.streams.cut()
+
+    def _has_ended(self, job_id: str) -> bool:
+        job = self.jobs.find(job_id)
+        return job is None or job.state.ended
 
     async def end_tasks(self) -> None:
         """End the workers and the background tasks."""
@@ -298,7 +307,8 @@ async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
         try:
             yield app
         finally:
-            # health NOT_SERVING → jobs ended or left to the next start → server stopped → workers ended
+            # health NOT_SERVING → jobs ended or left to the next start → pictures read → streams cut → server stopped →
+            # workers ended
             await app.drain()
             await transport.stop(_LAST_WORDS_S)
             await app.end_tasks()

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor
 
+from server.leaving import Streams, gone
+
 M = TypeVar("M")
 
 HEARTBEAT_S = 10.0
@@ -36,33 +38,37 @@ def follows(method: MethodDescriptor) -> bool:
 
 
 async def with_heartbeats(
-    messages: AsyncIterator[M], beat: Callable[[], M], every_s: float = HEARTBEAT_S
+    messages: AsyncIterator[M], beat: Callable[[], M], every_s: float = HEARTBEAT_S, streams: Streams | None = None
 ) -> AsyncGenerator[M]:
     """The messages, and a heartbeat after `every_s` without one; the first message comes within 2 s.
 
-    `messages` is asked for the next message after the reader has taken the last one, so a slow reader gets no heartbeats.
+    A reader that is slow is not silence: nothing is asked of `messages` before the last message was taken. Raises DRAINING
+    when `streams` are cut.
     """
     wait_s = min(_FIRST_S, every_s)
     coming: asyncio.Future[M | _End] | None = None
-    try:
-        while True:
-            # A task, because a timeout round `anext` itself would end the generator.
-            coming = coming or asyncio.ensure_future(anext(messages, _END))
-            done, _ = await asyncio.wait({coming}, timeout=wait_s)
-            wait_s = every_s
-            if not done:
-                yield beat()
-                continue
-            message, coming = coming.result(), None
-            if isinstance(message, _End):
-                return
-            yield message
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        if isinstance(messages, AsyncGenerator):
-            await messages.aclose()
+    with (streams or Streams()).open() as cut:
+        try:
+            while True:
+                # A task, since a timeout round `anext` itself would end the generator.
+                coming = coming or asyncio.ensure_future(anext(messages, _END))
+                done, _ = await asyncio.wait({coming, cut}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                wait_s = every_s
+                if coming not in done:
+                    if done:
+                        raise gone()
+                    yield beat()
+                    continue
+                message, coming = coming.result(), None
+                if isinstance(message, _End):
+                    return
+                yield message
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+            if isinstance(messages, AsyncGenerator):
+                await messages.aclose()
 
 
 class _End:

@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from domains.errors import ErrorReason, NotSupported
 from server.guard import guarded
 from server.heartbeat import HEARTBEAT_S, Followed, follows, with_heartbeats
+from server.leaving import Streams
 from server.once import Once
 
 
@@ -26,14 +27,15 @@ def register(
     servicer: object,
     once: Once | None = None,
     heartbeat_s: float = HEARTBEAT_S,
+    streams: Streams | None = None,
 ) -> None:
     """Add all methods of a service.
 
-    `once`: remembers the answers of unary calls with a request_id. `heartbeat_s`: longest time between two messages of a
-    stream that follows something.
+    `once`: remembers what unary calls with a request_id were answered; `heartbeat_s`: the longest silence of a stream that
+    follows something; `streams`: cuts open streams when the server goes.
     """
-    once = once or Once()
-    handlers = {method.name: _handler(method, servicer, once, heartbeat_s) for method in service.methods}
+    once, streams = once or Once(), streams or Streams()
+    handlers = {method.name: _handler(method, servicer, once, heartbeat_s, streams) for method in service.methods}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
@@ -43,14 +45,16 @@ def missing(service: ServiceDescriptor, servicer: object) -> list[str]:
 
 
 def _handler(
-    method: MethodDescriptor, servicer: object, once: Once, heartbeat_s: float
+    method: MethodDescriptor, servicer: object, once: Once, heartbeat_s: float, streams: Streams
 ) -> grpc.RpcMethodHandler[Any, Any]:
     shape = _SHAPES[method.client_streaming, method.server_streaming]
     behaviour = getattr(servicer, method.name, None)
     if behaviour is None:
         behaviour = _unimplemented(method)
     elif follows(method):
-        behaviour = _kept_alive(method, behaviour, heartbeat_s)
+        behaviour = _kept_alive(method, behaviour, heartbeat_s, streams)
+    elif method.server_streaming:
+        behaviour = _until_cut(behaviour, streams)
     else:
         behaviour = once.guard(method, behaviour)
     return shape(
@@ -60,13 +64,22 @@ def _handler(
     )
 
 
-def _kept_alive(method: MethodDescriptor, behaviour: Callable[..., Any], heartbeat_s: float) -> Callable[..., Any]:
+def _kept_alive(
+    method: MethodDescriptor, behaviour: Callable[..., Any], heartbeat_s: float, streams: Streams
+) -> Callable[..., Any]:
     empty = GetMessageClass(method.output_type)
 
     def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any]:
         told = behaviour(request, context)
         messages, beat = (told.messages, told.beat) if isinstance(told, Followed) else (told, empty)
-        return with_heartbeats(messages, beat, heartbeat_s)
+        return with_heartbeats(messages, beat, heartbeat_s, streams)
+
+    return stream
+
+
+def _until_cut(behaviour: Callable[..., Any], streams: Streams) -> Callable[..., Any]:
+    def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any]:
+        return streams.until_cut(behaviour(request, context))
 
     return stream
 

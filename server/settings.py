@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from domains.device.device_names import refusal
+from domains.processing.jobs.unread import LONGEST_WAIT_S
 
 
 class ConfigError(Exception):
@@ -109,7 +110,9 @@ class Settings(BaseSettings):
     default_preview_edge_px: Annotated[int, Field(ge=16, le=512)] = 128
     """Longer edge of these previews."""
     drain_s: Annotated[float, Field(ge=0)] = 30
-    """How long the server waits for running jobs after SIGTERM; jobs that are not done continue after the next start."""
+    """How long SIGTERM waits for running jobs before it leaves them to the next start."""
+    drain_reads_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 10
+    """How long SIGTERM then waits for clients to read the pictures of which they were told within this time."""
     max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
     """Largest request that is read; its fields have limits of their own. Send larger data as a blob."""
     log_format: Literal["auto", "text", "json"] = "auto"

@@ -1,4 +1,4 @@
-"""The one way in which this package says that a file is no good."""
+"""The error for a file that is not a usable image."""
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 

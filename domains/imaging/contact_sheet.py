@@ -1,4 +1,4 @@
-"""Many pictures on one page, each with its caption: what the demo shows, and a quick look at a batch."""
+"""Many pictures on one page, each with its caption: for the demo, and for a quick look at a batch."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A file to pixels, for files from strangers: the declared size is judged before a byte is allocated for it."""
+"""Decodes untrusted files to pixels: the declared size is checked before memory is allocated for it."""
 
 import io
 import struct

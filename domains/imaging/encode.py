@@ -1,4 +1,4 @@
-"""Pixels to a file."""
+"""Encodes pixels to a file."""
 
 import numpy as np
 from numpy.typing import NDArray

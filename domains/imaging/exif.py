@@ -4,8 +4,9 @@ The block is a big-endian TIFF structure: one directory that points to the Exif 
 (0x9286). Its first eight bytes name the character code, `ASCII` or `UNICODE` (UTF-16, in the block's byte order). Our
 manifest begins with `deviceops:`, since cameras and other programs write comments too.
 
-A1111 looks for its parameters in UserComment, as UTF-16 in big-endian order whatever they hold. Then the manifest stands
-in XPComment (0x9C9C, UTF-16 in little-endian order with a NUL at its end), which Windows shows as the comment.
+A1111 looks for its parameters in UserComment, always as UTF-16 in big-endian order. The manifest of a
+file with parameters is in XPComment (0x9C9C, UTF-16 in little-endian order with a NUL at its end), which Windows shows
+as the comment.
 """
 
 import struct
@@ -55,7 +56,7 @@ def _comment(manifest: str) -> bytes:
 
 
 def read(tiff: bytes) -> str | None:
-    """The manifest in a TIFF structure of ours, whoever has rewritten it since; None without one."""
+    """The manifest in a TIFF structure of ours, even if another program has rewritten it; None without one."""
     exif = Image.Exif()
     try:
         exif.load(HEADER + tiff)

@@ -1,4 +1,4 @@
-"""What a file says about itself, without decoding it."""
+"""Reads a file's format and size without decoding it."""
 
 import msgspec
 

@@ -24,7 +24,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 PARAMETERS_LIMIT_BYTES = _SEGMENT_LIMIT - len(exif.HEADER) - len(exif.block(None, ""))
-"""Of a parameters text in UTF-16: readers of EXIF do not join segments."""
+"""Most bytes of a parameters text in UTF-16: readers of EXIF do not join segments."""
 
 
 def with_metadata(file: bytes, metadata: Metadata) -> bytes:

@@ -1,4 +1,4 @@
-"""The manifest inside a file, whichever format it has."""
+"""Reads the manifest inside a file of any format."""
 
 from domains.imaging.media_types import MEDIA_TYPES, media_type_of
 

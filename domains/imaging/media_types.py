@@ -1,4 +1,4 @@
-"""The image formats that are written and read: one table, one line a format."""
+"""The image formats that are read and written: one table, one line a format."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ DEFAULT_QUALITY = 90
 
 
 class MediaType(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be done with one format."""
+    """The properties of one format."""
 
     extension: str
     """The usual ending of a file's name, with its dot."""
@@ -26,7 +26,7 @@ class MediaType(msgspec.Struct, frozen=True, kw_only=True):
     side_limit_px: int
     """The largest width or height that it can express."""
     lossy: bool
-    """Whether `quality` means something."""
+    """Whether `quality` has an effect."""
     lossless: bool
     """Whether it can keep every pixel."""
     write: Callable[[NDArray[np.uint8], int | None, Metadata], bytes]
@@ -37,7 +37,7 @@ class MediaType(msgspec.Struct, frozen=True, kw_only=True):
     packets: Callable[[bytes], Iterator[tuple[str, bytes]]]
     """("xmp" or "c2pa", content) of each part of the file that can hold a mark of its origin."""
     parameters_limit_bytes: int | None = None
-    """Of A1111's parameters, as UTF-16. None: more than any request has."""
+    """Most bytes of A1111's parameters, as UTF-16. None: no request reaches the limit."""
 
 
 def _png(pixels: NDArray[np.uint8], _quality: int | None, metadata: Metadata) -> bytes:
@@ -100,7 +100,7 @@ MEDIA_TYPES: Mapping[str, MediaType] = {
 
 
 def media_type_of(data: bytes) -> str:
-    """Which format the file's first bytes announce; raises BAD_IMAGE for any other."""
+    """The format that the file's first bytes announce; raises BAD_IMAGE for any other."""
     if data.startswith(png_chunks.SIGNATURE):
         return "image/png"
     if data.startswith(jpeg.SIGNATURE):

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels."""
+"""Texts in a file besides its pixels."""
 
 import msgspec
 
@@ -7,9 +7,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """The texts of one file. None: it has none of this kind."""
 
     manifest: str | None = None
-    """How the picture was made, for `read_manifest`."""
+    """Data to make the picture again, for `read_manifest`."""
     parameters: str | None = None
-    """The same in A1111's words, where A1111 and tools like it look for them."""
+    """The same data in A1111's format, where A1111 and similar tools look for it."""
     xmp: bytes | None = None
     """An XMP packet (ISO 16684-1), UTF-8."""
 

@@ -12,7 +12,7 @@ Three choices, all measured by `bench/encode.py`:
   rows as they are, of an enlarged one the differences. A band across the middle that packs well is packed in these
   ways too, and the best way is taken for the whole.
 
-Where it falls short: a picture enlarged without any noise comes out up to a fifth larger than a patient encoder makes it.
+Known weakness: a picture enlarged without any noise is up to a fifth larger than from a slow encoder.
 
 The bytes depend on the pixels alone, never on the number of cores.
 """
@@ -35,9 +35,9 @@ _NEAR_BITS, _FAR_BITS = 2, 15
 _CLEAN_WAYS = ((_FILTER_UP, _NEAR_BITS), (_FILTER_UP, _FAR_BITS), (_FILTER_NONE, _FAR_BITS))
 """Filter and window; the first is the one for pictures with noise."""
 _BAND = 32
-"""The band on trial is this part of the rows, and at least as many rows."""
+"""The trial band is this part of the rows, and at least as many rows."""
 _CLEAN_BELOW = 1 / 4
-"""What is packed to less than this share of its pixels has hardly any noise."""
+"""A picture packed to less than this share of its pixels has hardly any noise."""
 
 
 def write(pixels: NDArray[np.uint8], metadata: Metadata) -> bytes:

@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 KEYWORD = "deviceops"
 """The keyword of the chunk that holds the manifest."""
 TEXT_LIMIT_BYTES = 16 << 20
-"""A text that another tool has compressed is unpacked up to here."""
+"""Largest text that is unpacked, if another tool has compressed it."""
 _XMP_KEYWORD, _PARAMETERS_KEYWORD = "XML:com.adobe.xmp", "parameters"
 
 

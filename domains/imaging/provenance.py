@@ -29,7 +29,7 @@ _PACKET = (
 
 
 class DigitalSource(StrEnum):
-    """How a picture of ours came to be, as a term of the IPTC vocabulary."""
+    """Origin of a picture of ours, as a term of the IPTC vocabulary."""
 
     TRAINED_ALGORITHMIC_MEDIA = "trainedAlgorithmicMedia"
     """Made by a model from text alone."""
@@ -38,14 +38,14 @@ class DigitalSource(StrEnum):
 
 
 class Carrier(StrEnum):
-    """Where in a file a mark stands."""
+    """Part of a file that contains a mark."""
 
     XMP = "xmp"
     C2PA = "c2pa"
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file says about its origin."""
+    """A file's statement about its origin."""
 
     carrier: Carrier
     source_type: str

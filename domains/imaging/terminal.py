@@ -4,7 +4,7 @@
 * kitty and Ghostty: `APC G a=T,f=100 ; base64 ST`, the data in pieces of 4096 characters (kitty's graphics protocol).
 * Any terminal with 24-bit colour: "▀" with the upper pixel as foreground and the lower one as background.
 
-Nothing asks the terminal: an answer could take its time or never come. The environment says enough.
+The terminal is never queried, because its answer could be late or never come. The environment suffices.
 """
 
 import base64
@@ -21,7 +21,7 @@ _KITTY_PIECE = 4096
 
 
 class Drawing(StrEnum):
-    """How a terminal can show a picture."""
+    """A terminal's way to show a picture."""
 
     ITERM = "iterm"
     KITTY = "kitty"
@@ -29,7 +29,7 @@ class Drawing(StrEnum):
 
 
 def drawing_of(environment: Mapping[str, str]) -> Drawing | None:
-    """What the terminal behind these environment variables can do; None: only text.
+    """The best drawing of the terminal behind these environment variables; None: only text.
 
     Inside tmux or screen only half blocks are sure to arrive, whatever terminal is outside.
     """

@@ -3,9 +3,9 @@
 Asked: `generation` (the request and the resolved request), `fields` (what is served), `limits` (ranges), `samplers` (the
 samplers and sigma schedules).
 
-Checked and resolved: `check` (all that is wrong with a request), `resolve` (each choice that it left open).
+Checked and resolved: `check` (all faults of a request), `resolve` (each choice that it left open).
 
-Told: `outcome` (reports of a running generation), `manifest` and `a1111` (what a picture's file says about itself).
+Reported: `outcome` (reports of a running generation), `manifest` and `a1111` (the texts inside a picture's file).
 
 Computed: `on_device`, in a worker.
 """

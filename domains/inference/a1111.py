@@ -34,5 +34,5 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
 
 
 def _quoted(value: str) -> str:
-    """As A1111 quotes: where a reader would split the value."""
+    """Quote a value as A1111 does, where a reader would split it."""
     return json.dumps(value, ensure_ascii=False) if set(value) & set(",\n:") else value

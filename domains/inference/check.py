@@ -1,4 +1,4 @@
-"""What is impossible in a generation: every violation at once, each with its field and what would be right."""
+"""Finds every fault in a generation at once, each with its field and the allowed values."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from domains.inference.samplers import SAMPLERS
 
 
 class Wrong(NamedTuple):
-    """All that is wrong with a generation whatever the model: what depends on one is checked by `resolve`."""
+    """Faults of a generation that do not depend on the model; `resolve` checks the others."""
 
     alone: tuple[Violation, ...]
     """Fields that are wrong by themselves."""
@@ -28,25 +28,25 @@ class Wrong(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A generation, with what is wrong with it: it is looked at once."""
+    """A generation with its faults, which are computed once."""
 
     asked: Generation
     wrong: Wrong
 
 
 def checked(asked: Generation) -> Checked:
-    """Look at a generation."""
+    """Check a generation."""
     return Checked(asked, violations(asked))
 
 
 def violations(asked: Generation) -> Wrong:
-    """Every violation at once."""
+    """Every fault of a generation."""
     alone = (*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_output(asked))
     return Wrong(alone, tuple(_together(asked)))
 
 
 def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:
-    """What is asked for and a sampler does not take."""
+    """Requested values that the sampler does not take."""
     entry = SAMPLERS[sampler]
     schedule, takes = asked.sigma_schedule, ", ".join(entry.sigma_schedules)
     if schedule in FIELDS["sampling.sigma_schedule"].allowed and schedule not in entry.sigma_schedules:
@@ -141,7 +141,7 @@ def _quality(output: EncodeOptions) -> Iterator[Violation]:
 
 
 def preview_violations(previews: Previews, path: str) -> Iterator[Violation]:
-    """What is wrong with them; `path` is where they stand in the request."""
+    """Faults of previews; `path` is their place in the request."""
     for name, value in (("every_steps", previews.every_steps), ("max_edge_px", previews.max_edge_px)):
         yield from _within(f"previews.{name}", value, f"{path}.{name}")
 
@@ -163,7 +163,7 @@ def _parameters(asked: Generation) -> Iterator[Violation]:
 
 
 def _known(path: str, value: str, what: str) -> Iterator[Violation]:
-    """A name that is not empty must be one of the field's."""
+    """Refuse a name that is not empty and not one of the field's."""
     allowed = FIELDS[path].allowed
     if value and value not in allowed:
         known = ", ".join(allowed)
@@ -172,7 +172,7 @@ def _known(path: str, value: str, what: str) -> Iterator[Violation]:
 
 
 def _within(path: str, value: float | None, told_as: str = "") -> Iterator[Violation]:
-    """A number must lie within the bounds of the field `path`; `told_as` names it where that is another path."""
+    """Refuse a number outside the bounds of the field `path`; `told_as` names it if it stands at another path."""
     bounds = FIELDS[path].bounds
     if value is None or bounds is None or (math.isfinite(value) and bounds[0] <= value <= bounds[1]):
         return

@@ -1,4 +1,4 @@
-"""Every field of a Generation that is served: one table for the capability list, the checks and the refusals.
+"""All fields of a Generation that are served: one table for the capability list, the checks and the refusals.
 
 A field that is not here is refused by its path. Paths are the contract's, without an index for lists.
 """
@@ -13,22 +13,22 @@ from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """What one field may be."""
+    """The allowed values of one field."""
 
     path: str
     """In a Generation: `sampling.steps`."""
     group: str
-    """What it belongs to in a form."""
+    """Its group in a form."""
     bounds: tuple[int, int] | tuple[float, float] | None = None
     """Smallest and largest value; bytes of a text; entries of a list. None: any."""
     multiple_of: int | None = None
     default: str = ""
-    """What counts when the request leaves it out, as text. Empty: it depends on the model, or nothing does."""
+    """Value of an omitted field, as text. Empty: it depends on the model, or there is none."""
     allowed: tuple[str, ...] = ()
     """Ids, or names of an enum's values. Empty: any."""
     unit: str = ""
     zero_is_unset: bool = False
-    """Whether 0 stands for "not said", whatever the bounds say."""
+    """Whether 0 means unset, regardless of the bounds."""
 
 
 def _prompt(path: str) -> Field:
@@ -52,13 +52,13 @@ FIELDS: Mapping[str, Field] = {
     for field in (
         _prompt("prompt"),
         _prompt("negative_prompt"),
-        # What these ask for is what happens anyway.
+        # Their only allowed value is also the behaviour without them.
         Field(path="prompt_syntax", group="prompt", default="PROMPT_SYNTAX_PLAIN", allowed=("PROMPT_SYNTAX_PLAIN",)),
         Field(path="long_prompt", group="prompt", default="LONG_PROMPT_TRUNCATE", allowed=("LONG_PROMPT_TRUNCATE",)),
         Field(path="model_id", group="execution"),
         Field(path="loaded_model_id", group="execution"),
         Field(path="require_loaded_model", group="execution", default="false"),
-        # Pictures are exact whether it is asked for or not.
+        # Pictures are exact with and without it.
         Field(
             path="determinism",
             group="execution",

@@ -1,7 +1,7 @@
-"""A generation: what a caller asks for, and what it is resolved to before a device sees it.
+"""A generation: the caller's request, and the resolved request that a device receives.
 
-Two types, not one full of `None`: `Generation` says what was asked, absent where the caller left the choice to us;
-`ResolvedGeneration` has every choice made, and is what the worker runs, the manifest embeds and the result repeats.
+Two types, not one full of `None`: `Generation` holds the request, absent where the caller left the choice to the
+server; `ResolvedGeneration` has every choice made: the worker runs it, the manifest and the result contain it.
 """
 
 from enum import StrEnum
@@ -12,7 +12,7 @@ from domains.inference import limits
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How to walk from noise to picture, as asked."""
+    """The path from noise to picture, as requested."""
 
     sampler: str = ""
     """Id from the capability list (`euler`, `dpmpp_2m` …). Empty: the model's own default."""
@@ -25,22 +25,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     """0..2**63-1. Absent: `seeds`, else drawn by the server and reported. Image i of a job uses seed + i."""
     seeds: tuple[int, ...] = ()
-    """One an image. Empty: as `seed` says."""
+    """One seed per image. Empty: see `seed`."""
     eta: float | None = None
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether and how to show the picture while it is made."""
+    """Whether and how to send previews while the picture is made."""
 
     every_steps: int = 0
-    """0: none."""
+    """Interval in steps. 0: no previews."""
     max_edge_px: int = limits.DEFAULT_PREVIEW_EDGE_PX
     """Longer edge of a preview, 16..512."""
 
 
 class ManifestDetail(StrEnum):
-    """How much a picture's file says about how it was made."""
+    """Amount of detail in a picture's file about its making."""
 
     FULL = "full"
     """The whole resolved request, the model's hash, versions and seed."""
@@ -50,16 +50,16 @@ class ManifestDetail(StrEnum):
 
 
 class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that a picture becomes."""
+    """Format of a picture's file."""
 
     media_type: str = "image/png"
     """A name of `limits.MEDIA_TYPES`."""
     quality: int | None = None
     """1..100 for JPEG, AVIF and lossy WebP (absent: 90); PNG has none."""
     lossless: bool = False
-    """Keep every pixel, in WebP. PNG always does."""
+    """Keep every pixel, in WebP. PNG always keeps every pixel."""
     bit_depth: int = 0
-    """Bits a colour; 0: 8."""
+    """Bits per colour channel; 0: 8."""
     manifest: ManifestDetail = ManifestDetail.FULL
     a1111_parameters: bool = False
     """Write A1111's `parameters` text too. Only with a full manifest, since it holds the prompts."""
@@ -68,30 +68,30 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """A text-to-image request as asked; checked against a model by `resolve`."""
+    """A text-to-image request; `resolve` checks it against a model."""
 
     prompt: str
     negative_prompt: str = ""
     model_id: str = ""
-    """Empty: that of `loaded_model_id`, else the default model."""
+    """Empty: the model of `loaded_model_id`, else the default model."""
     loaded_model_id: str = ""
     """The loaded model to run on. Empty: any load of the model, or a new one."""
     width_px: int | None = None
     """Absent: the model's native size."""
     height_px: int | None = None
     image_count: int | None = None
-    """Absent: as many as `sampling.seeds` has, else 1."""
+    """Absent: the number of `sampling.seeds`, else 1."""
     sampling: Sampling = Sampling()
     output: EncodeOptions = EncodeOptions()
     previews: Previews = Previews()
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
-    """Every choice made. The same value on the same model gives the same pictures."""
+    """A generation with every choice made. The same value on the same model gives the same pictures."""
 
     model_id: str
     model_sha256: str
-    """Over the weights (see `domains.model.fingerprint`): a replay can tell another file by the same id."""
+    """Hash over the weights (see `domains.model.fingerprint`): a replay detects another model with the same id."""
     family: str
     """`sd1`, `sdxl` …"""
     prompt: str
@@ -103,8 +103,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     guidance_scale: float
     eta: float | None
-    """None: the sampler does not read it."""
+    """None: the sampler does not use it."""
     seeds: tuple[int, ...]
-    """One a picture; their number is the number of pictures."""
+    """One seed per picture."""
     output: EncodeOptions
     previews: Previews

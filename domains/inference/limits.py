@@ -1,4 +1,4 @@
-"""What a generation may ask for. One place, so that the check, the capability list and the contract's comments agree."""
+"""Limits of a generation, in one place, so that the check, the capability list and the contract's comments agree."""
 
 from importlib.util import find_spec
 from typing import Final
@@ -8,7 +8,7 @@ GUIDANCE: Final = (0.0, 50.0)
 EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
 EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
-"""In words."""
+"""Description of the allowed edges."""
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
@@ -19,20 +19,20 @@ PREVIEW_EVERY: Final = (0, 1000)
 PREVIEW_EDGE_PX: Final = (16, 512)
 DEFAULT_PREVIEW_EDGE_PX: Final = 256
 DEFAULT_QUALITY: Final = 90
-"""That of `domains.imaging` (a test says so), for files with a quality."""
+"""Quality of files that have one; equals that of `domains.imaging` (a test checks it)."""
 MEDIA_TYPES: Final = (
     *("image/png", "image/jpeg", "image/webp"),
     *(("image/avif",) if find_spec("PIL._avif") else ()),
 )
-"""The keys of `domains.imaging.MEDIA_TYPES` (a test says so), without the encoders behind them: the front process only
-needs the names, and OpenCV would add a third to its start."""
+"""The keys of `domains.imaging.MEDIA_TYPES` (a test checks it), without the encoders: the front process only needs the
+names, and OpenCV would add a third to its start time."""
 LOSSY_MEDIA_TYPES: Final = tuple(name for name in MEDIA_TYPES if name != "image/png")
-"""Those of `domains.imaging` that have a quality (a test says so)."""
+"""Media types that have a quality; equal those of `domains.imaging` (a test checks it)."""
 LOSSLESS: Final = ("image/png", "image/webp")
 """Media types that can keep every pixel."""
 BIT_DEPTHS: Final = {"image/png": (0, 8, 16), "image/avif": (0, 8, 10, 12)}
-"""Bits a colour that the contract has for a media type; 0: 8. A media type that is not listed has no choice."""
+"""Allowed bits per colour channel of a media type; 0: 8. A media type that is not listed has no choice."""
 JPEG_PARAMETERS_BYTES: Final = 60_000
-"""Of both prompts as UTF-16, if A1111's parameters go into one EXIF segment of a JPEG with the settings behind them."""
+"""Limit on both prompts in UTF-16, so that A1111's parameters and the settings fit into one EXIF segment of a JPEG."""
 DEFAULT_GUIDANCE: Final = 5.0
-"""Where the request names none. Between the 3 and 7.5 at which the embedded model and SD 1.x are at their best."""
+"""Default where the request names none: between 3 and 7.5, the best values of the embedded model and of SD 1.x."""

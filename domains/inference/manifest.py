@@ -1,4 +1,4 @@
-"""The manifest inside a picture's file: what made it, complete enough to make it again.
+"""The manifest inside a picture's file: everything that is needed to make the picture again.
 
 It holds nothing that differs between two runs of the same request (no time, no host), so the files are equal byte by byte.
 """
@@ -18,7 +18,7 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "numpy")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture's file says about itself. Fields are written in this order."""
+    """The manifest. Fields are written in this order."""
 
     schema: int = 1
     """Raised when a field changes its meaning; new fields do not raise it."""
@@ -31,9 +31,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     model_sha256: str
     seed: int
-    """This picture's own."""
+    """The seed of this picture."""
     image_index: int
-    """Its place in the request."""
+    """Index of the picture in the request."""
     request: ResolvedGeneration
     """All choices made. A replay of this picture alone sets `seeds` to (`seed`,). `output.provenance` is always true here,
     so that the manifest does not depend on the mark."""
@@ -60,7 +60,7 @@ def _without_prompts(request: ResolvedGeneration) -> ResolvedGeneration:
 
 
 def _hashed(value: Any, name: str = "") -> Any:
-    """Builtins with the text of each field that ends in `prompt` hashed, at any depth: a new prompt cannot be forgotten."""
+    """Builtins with each text field that ends in `prompt` hashed, at any depth: new prompt fields are covered too."""
     match value:
         case dict():
             return {key: _hashed(one, str(key)) for key, one in value.items()}

@@ -1,6 +1,6 @@
-"""How a generation ends, and the pictures it gives: what the step loop reports beside `domains.progress`.
+"""The results of a generation: pictures and last reports, which the step loop adds to `domains.progress`.
 
-`RunFinished`, `RunFailed` or `RunStopped` is the last report of a job, and comes once.
+Exactly one `RunFinished`, `RunFailed` or `RunStopped` comes, as the last report of a job.
 """
 
 import msgspec
@@ -10,7 +10,7 @@ from domains.stop import Stop
 
 
 class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """One picture is done, as the file that was asked for."""
+    """One picture is encoded."""
 
     index: int
     """0-based place in the request's `seeds`; pictures come in this order."""
@@ -19,7 +19,7 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     width_px: int
     height_px: int
     data: bytes
-    """The encoded file, with its manifest inside if that was asked for."""
+    """The encoded file, with its manifest if one was requested."""
 
 
 class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
@@ -34,25 +34,25 @@ class RunFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     reason: str
     """An `ErrorReason`."""
     message: str
-    """For people. Ours: never the text of an unexpected exception."""
+    """For people, in the server's words: never the text of an unexpected exception."""
     facts: dict[str, str]
     """Each value that the message names."""
     receipt: Receipt
 
 
 class RunStopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
-    """The work ended because it was asked to; the proof that it did."""
+    """The work stopped on request; the fields prove it."""
 
     stop: Stop
-    """The request, as it came."""
+    """The request, as received."""
     stage: Stage
-    """The stage it had reached: it did nothing of the next."""
+    """The stage at the stop: no work of a later stage was done."""
     latency_s: float
-    """From the request, as the worker saw it, to the end of the job's last operation."""
+    """Seconds from the worker's receipt of the request to the end of the job's last operation."""
     freed_bytes: int | None = None
-    """What its tensors held: the allocator's difference on CUDA, the sum of their sizes on a CPU; absent if unknown."""
+    """Bytes of the job's tensors: the allocator's difference on CUDA, the sum of sizes on a CPU; absent if unknown."""
     receipt: Receipt
 
 
 Report = StageStarted | Progressed | PreviewReady | Degraded | ImageReady | RunFinished | RunFailed | RunStopped
-"""All that a step loop reports of a job."""
+"""All reports of a step loop on a job."""

@@ -13,7 +13,7 @@ from domains.model.model import Model, ModelState
 
 
 def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
-    """What will run. Raises what is wrong with the request (all of it at once), or with the model for it."""
+    """The request with every choice made. Raises all faults of the request at once, or the model's unfitness for it."""
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
         raise error
@@ -44,7 +44,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
 
 
 def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
-    """As asked, or the sampler's own number, if that many can be walked."""
+    """The requested steps; else the sampler's default, or fewer if the model allows fewer. Raises `steps_refusal`."""
     most = most_steps(model, sampler, schedule)
     if asked and most and asked > most:
         raise steps_refusal(sampler, asked, most)
@@ -53,14 +53,14 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
 
 
 def _output(asked: EncodeOptions) -> EncodeOptions:
-    """With the quality that the file will have; a lossless one has none."""
+    """The output options with the quality that the file will have; a lossless file has none."""
     if asked.quality is None and not asked.lossless and asked.media_type in limits.LOSSY_MEDIA_TYPES:
         return replace(asked, quality=limits.DEFAULT_QUALITY)
     return asked
 
 
 def _size(asked: Generation, model: Model) -> tuple[int, int]:
-    """As asked, or the model's own; its files may say nothing of that, or what no picture can have."""
+    """The requested size, or the model's native one, whose value can be missing or impossible."""
     if asked.width_px and asked.height_px:
         return asked.width_px, asked.height_px
     size = model.native_width_px, model.native_height_px
@@ -76,14 +76,14 @@ def _size(asked: Generation, model: Model) -> tuple[int, int]:
 
 
 def seeds(first: int | None, count: int) -> tuple[int, ...]:
-    """One seed a picture: consecutive from the first, round the end of the range. None: drawn, at most 2**32 so that
-    people can type it."""
+    """One seed a picture: consecutive from `first`, wrapping at the end of the range. `first` None: drawn below 2**32,
+    so that people can type it."""
     start = secrets.randbelow(2**32) if first is None else first
     return tuple((start + index) % (limits.SEED[1] + 1) for index in range(count))
 
 
 def usable(model: Model) -> None:
-    """Raise why a model cannot run, in the words of its last scan."""
+    """Raise if the model cannot run, with the problem that its last scan found."""
     facts = {"model_id": model.id}
     match model.state:
         case ModelState.AVAILABLE:

@@ -1,4 +1,4 @@
-"""The samplers and sigma schedules that are served: one visible list for capabilities, validation and the engine.
+"""The samplers and sigma schedules that are served: one list for capabilities, validation and the engine.
 
 A sampler is the solver, a sigma schedule the noise levels that it visits; a "scheduler" of diffusers is both in one. The
 solvers are diffusers' (`on_device/samplers.py` ties each id to its class and refuses to start without one). To add one: an
@@ -25,31 +25,31 @@ __all__ = [
 ]
 
 SIGMA_SCHEDULES: Mapping[str, str] = {"normal": "Normal", "karras": "Karras", "exponential": "Exponential"}
-"""What A1111 calls each schedule, by id, in the order in which they are shown."""
+"""A1111's name of each schedule, by id, in display order."""
 
 
 class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to walk from noise to picture."""
+    """One way from noise to picture."""
 
     id: str
     display_name: str
     recommended_steps: int
-    """What a request gets that names no number."""
+    """Number of steps for a request that names none."""
     sigma_schedules: tuple[str, ...] = ("normal",)
-    """Ids of the schedules that it takes; the others are refused. `normal` is always one."""
+    """Ids of the schedules that the sampler takes; others are refused. Always contains `normal`."""
     eta: bool = False
-    """Whether `eta` is read; the others refuse a value above 0."""
+    """Whether the sampler uses `eta`; others refuse a value above 0."""
     stochastic: bool = False
-    """Whether a step draws new noise (from the seed, so that the picture stays repeatable)."""
+    """Whether a step draws new noise (from the seed, so that the picture is repeatable)."""
     trained_steps_only: bool = False
-    """Whether, with the schedule `normal`, it walks at most as many steps as the model was trained with: its noise levels
-    are trained ones, each once."""
+    """Whether the schedule `normal` limits the steps to the number of trained ones: each of its noise levels is a trained
+    one and is used once."""
     evaluations_per_step: int = 1
-    """How often a step evaluates the denoiser."""
+    """Number of denoiser evaluations in a step."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """`_class_name` values of a model's scheduler_config.json that this is the same solver as."""
+        """`_class_name` values of a model's scheduler_config.json that stand for this solver."""
         return classes_of(self.id)
 
 
@@ -73,28 +73,28 @@ SAMPLERS: Mapping[str, SamplerEntry] = {
         ),
     )
 }
-"""By id, in the order in which they are shown."""
+"""By id, in display order."""
 
 
 def sampler_of(model: Model) -> str:
-    """The sampler that a model takes by itself."""
+    """The default sampler of a model."""
     return model.default_sampler or next(iter(SAMPLERS))
 
 
 def schedule_of(model: Model, sampler: str) -> str:
-    """The sigma schedule of a request that names none: the model's own if the sampler takes it, else `normal`."""
+    """The default sigma schedule: the model's own if the sampler takes it, else `normal`."""
     own = model.default_sigma_schedule
     return own if own in SAMPLERS[sampler].sigma_schedules else "normal"
 
 
 def most_steps(model: Model, sampler: str, sigma_schedule: str) -> int | None:
-    """The most steps that a sampler walks with a model. None: no fewer than a request may ask for, or not known."""
+    """Most steps of a sampler with a model. None: no limit below that of a request, or an unknown one."""
     bounded = SAMPLERS[sampler].trained_steps_only and sigma_schedule == "normal"
     return model.train_steps or None if bounded else None
 
 
 def steps_refusal(sampler: str, steps: int, most: int) -> InvalidRequest:
-    """The error for more steps than a sampler walks with a model."""
+    """The error for more steps than a sampler can do with a model."""
     message = f"{sampler} walks at most {most} steps with this model; {steps} would repeat a noise level"
     violation = Violation(field="generation.sampling.steps", message=message, allowed=f"1..{most}")
     return InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

@@ -1,4 +1,4 @@
-"""The models that requests may name: the embedded one, and what scans found."""
+"""The models that requests may name: the embedded one and those that scans found."""
 
 import asyncio
 import difflib
@@ -21,7 +21,7 @@ EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
 
 class Catalogue:
-    """One thread, except where a scan reads files."""
+    """Knows all models. One thread, except that a scan reads files on another."""
 
     def __init__(self, connection: sqlite3.Connection, roots: Roots, default_id: str) -> None:
         self._store = CatalogueStore(connection)
@@ -34,17 +34,17 @@ class Catalogue:
         self.listeners: list[Callable[[ScanReport], None]] = []
         """Called after each scan, when its models are in the list."""
         self._asked = 0
-        """Scans that a caller waits for."""
+        """Number of running scans with a waiting caller."""
         self.not_taken: tuple[ScanProblem, ...] = ()
-        """What the last looks at the roots could not take. Empty: all was taken, or this process has not looked yet."""
+        """Problems of folders that the last scans could not read as models. Empty before the first scan too."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
 
     def list(self) -> list[Model]:
-        """All, in the order of their ids."""
+        """All models, ordered by id."""
         return sorted(self._models.values(), key=lambda model: model.id)
 
     def get(self, model_id: str) -> Model:
-        """MODEL_NOT_FOUND names the nearest ones."""
+        """The model with this id. Raises MODEL_NOT_FOUND, which names the nearest ids."""
         if model_id in self._models:
             return self._models[model_id]
         shown = model_id[:128]
@@ -54,20 +54,20 @@ class Catalogue:
         raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown, nearest=near)
 
     def find(self, model_id: str) -> Model | None:
-        """None: there is none."""
+        """The model with this id. None: there is none."""
         return self._models.get(model_id)
 
     def default(self) -> Model:
-        """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one is not there."""
+        """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one does not exist."""
         return self.get(self._default_id)
 
     async def rescan(
         self, tell: Callable[[Progressed], None], cancelled: Callable[[], bool], folders: Sequence[str] = ()
     ) -> ScanReport:
-        """Look again; what was found replaces what was known. One scan at a time.
+        """Scan again; the models found replace the known ones. One scan at a time.
 
-        `folders`: look only there. Each must lie in a root, else PATH_OUTSIDE_ROOTS. Empty: all roots.
-        `tell` and `cancelled` are called on the scan's own thread. Cancelled, what was found by then is kept.
+        `folders`: scan only these. Each must lie in a root, else PATH_OUTSIDE_ROOTS. Empty: all roots.
+        `tell` and `cancelled` are called on the scan's own thread. A cancelled scan keeps the models found so far.
         """
         beginnings = self.beginnings(folders)
         self._asked += 1
@@ -77,9 +77,9 @@ class Catalogue:
             self._asked -= 1
 
     async def rescan_unasked(self, judged: Collection[str]) -> ScanReport:
-        """Look through all roots, for no caller: a scan that a caller asks for cancels it.
+        """Scan all roots without a caller; a scan that a caller asks for cancels this one.
 
-        `judged`: the model folders that are complete; what is known of the others stays.
+        `judged`: the complete model folders; known models in other folders stay as they are.
         """
         return await self._scan(self._roots.folders, lambda report: None, lambda: self._asked > 0, judged)
 
@@ -97,7 +97,7 @@ class Catalogue:
             try:
                 found = await asyncio.to_thread(look.run, beginnings)
             finally:
-                # Whoever waited may be cancelled: the thread must not read on for nobody.
+                # The caller may be cancelled; then the thread must stop reading.
                 stop.set()
             self._take(known, found)
             report = compare(known, found)
@@ -106,7 +106,7 @@ class Catalogue:
             return report
 
     def beginnings(self, folders: Sequence[str]) -> Sequence[Path]:
-        """Where a scan of these folders begins; empty: all roots. Raises PATH_OUTSIDE_ROOTS, PATH_NOT_FOUND."""
+        """Folders at which a scan begins; empty: all roots. Raises PATH_OUTSIDE_ROOTS, PATH_NOT_FOUND."""
         return [self._beginning(folder) for folder in folders] or self._roots.folders
 
     def _beginning(self, folder: str) -> Path:
@@ -132,6 +132,6 @@ def _inside(roots: Roots, model: Model) -> bool:
 
 
 def embedded_models(fingerprints: Fingerprints) -> list[Model]:
-    """The models that come with the package. Its files are trusted wherever an installer has linked them to."""
+    """The models in the package. Their files are trusted at any place to which an installer has linked them."""
     folders = sorted(folder for folder in EMBEDDED.iterdir() if (folder / "model_index.json").is_file())
     return [read_folder(folder, folder.name, Path.resolve, fingerprints, embedded=True) for folder in folders]

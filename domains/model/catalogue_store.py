@@ -1,4 +1,4 @@
-"""Keeps the catalogue in the state folder's database, so that ids and hashes outlive the process."""
+"""Stores the catalogue in the state folder's database, so that ids and hashes survive a restart."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -15,28 +15,28 @@ _decode = msgspec.msgpack.Decoder(Model).decode
 
 
 class CatalogueStore:
-    """Two tables of a connection that others use too. One thread."""
+    """Owns two tables of a shared connection. One thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._folder = Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent
 
     def models(self) -> Iterator[Model]:
-        """Those of the last scan."""
+        """The models of the last scan."""
         for (body,) in self._db.execute("SELECT body FROM models").fetchall():
             try:
                 yield _decode(body)
             except msgspec.DecodeError:
-                # Written by a version with other fields: the next scan finds the model again.
+                # A version with other fields wrote it: the next scan finds the model again.
                 continue
 
     def hashes(self) -> Iterator[FileHash]:
-        """Hashes of files, as far as they were computed."""
+        """The computed hashes of files."""
         for path, state, sha256 in self._db.execute("SELECT path, state, sha256 FROM file_hashes").fetchall():
             yield FileHash(path=path, state=state, sha256=sha256)
 
     def replace(self, models: Iterable[Model], hashes: Iterable[FileHash]) -> None:
-        """All of both, at once or not at all. Raises STORAGE_FULL."""
+        """Replace all models and hashes, or nothing. Raises STORAGE_FULL."""
         with storage_errors(self._folder), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM models")

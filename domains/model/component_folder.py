@@ -1,4 +1,4 @@
-"""Reads one component's folder: which files it has, and what the headers of its weight files say."""
+"""Reads one component's folder: its files, and the headers of its weight files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,26 +19,26 @@ _PRECISION = {
     **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
     **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
 }
-"""Of stored floating-point tensors, in torch's words. Others (index buffers, bytes that nothing reads) have none."""
+"""Stored floating-point dtypes in torch's words. Other tensors (index buffers, unused bytes) have no precision."""
 
 
 class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """A component as its files show it."""
+    """The contents of a component's files."""
 
     component: Component
     tensors: tuple[TensorEntry, ...]
-    """Of all its weight files."""
+    """Tensors of all its weight files."""
     real: Mapping[str, Path]
-    """Where each of the component's `files` really lies: a path without symlinks, inside the roots."""
+    """Real location of each of the component's `files`: a path without symlinks, inside the roots."""
 
     @property
     def tensor_names(self) -> set[str]:
-        """What its weights are called."""
+        """Names of its tensors."""
         return {tensor.name for tensor in self.tensors}
 
 
 def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> ComponentFiles:
-    """The component `name` of the model in `folder`.
+    """Read the component `name` of the model in `folder`.
 
     Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, what `inside` raises, and OSError.
     """
@@ -69,7 +69,7 @@ def _is_weights(file: str) -> bool:
 
 
 def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple[TensorEntry, ...]:
-    """Those of all files. Raises MODEL_CORRUPT for a tensor in two of them: nothing says which counts."""
+    """Tensors of all files. Raises MODEL_CORRUPT for a tensor in two files, because either could count."""
     where: dict[str, str] = {}
     for file, tensors in of_file.items():
         for tensor in tensors:
@@ -88,7 +88,7 @@ def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
 
 
 def _precision(name: str, tensors: tuple[TensorEntry, ...]) -> str:
-    """The stored precision. Which tensors a module wants shows at the load; only weights without any float are refused."""
+    """The stored precision. The load decides which tensors a module uses; weights without floats are refused here."""
     stored = {_PRECISION[tensor.dtype] for tensor in tensors if tensor.dtype in _PRECISION}
     if tensors and not stored:
         dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))

@@ -24,7 +24,7 @@ _NEEDED = {name for signs in FAMILIES for name in signs.needs}
 """Components that some family needs."""
 
 Inside = Callable[[Path], Path]
-"""Gives the real path, or refuses one that leads out of the roots."""
+"""Returns the real path; raises for one outside of the roots."""
 
 
 def read_folder(
@@ -36,7 +36,7 @@ def read_folder(
     embedded: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Model:
-    """What the folder holds. A damaged, unusable or unreadable model is a value too, with its state and the problem.
+    """Read the folder. A damaged, unusable or unreadable model is returned too, with its state and the problem.
 
     Raises what `inside` raises, and HashCancelled.
     """

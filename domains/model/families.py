@@ -1,4 +1,4 @@
-"""Which family a model belongs to, told from its parts. Detection is data: to add a family, add a line.
+"""Detects the family of a model from its parts. Detection is data: to add a family, add a line.
 
 Names and widths prove nothing (the embedded model has widths of its own); the structure of the denoiser does.
 """
@@ -10,11 +10,11 @@ import msgspec
 
 
 class FamilySigns(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parts of a family's models must and must not have."""
+    """Required and forbidden properties of the parts of a family's models."""
 
     family: str
     denoiser: str
-    """The component that denoises."""
+    """Name of the denoising component."""
     needs: Sequence[str]
     """Components that a usable model has."""
     keys: Sequence[str]
@@ -52,7 +52,7 @@ FAMILIES: Sequence[FamilySigns] = (
 
 
 def detect(components: set[str], config: Mapping[str, Any], keys: set[str]) -> tuple[str, str]:
-    """The family and, if there is none, why not (of the nearest one)."""
+    """The family; if there is none, the reason (of the nearest one)."""
     reasons = {signs.family: _misses(signs, components, config, keys) for signs in FAMILIES}
     for family, misses in reasons.items():
         if not misses:

@@ -22,11 +22,11 @@ _CLOCK_GRAIN_S = 2.0
 
 
 class HashCancelled(Exception):
-    """The hashing was asked to end."""
+    """The hashing was cancelled."""
 
 
 class FileHash(msgspec.Struct, frozen=True, kw_only=True):
-    """A file's hash, and what the file looked like when it was read."""
+    """A file's hash, and its state when it was hashed."""
 
     path: str
     state: str
@@ -44,7 +44,7 @@ class Fingerprints:
 
     @property
     def known(self) -> tuple[FileHash, ...]:
-        """Persist them to remember over restarts."""
+        """The known hashes; persist them to keep them across restarts."""
         return tuple(self._known.values())
 
     def stamps(
@@ -90,7 +90,7 @@ class Fingerprints:
 
 
 def hash_of(stamps: Iterable[FileStamp]) -> str:
-    """The model's hash: see above."""
+    """The model's hash, as the module's docstring defines it."""
     whole = hashlib.sha256()
     for stamp in sorted(stamps, key=lambda stamp: stamp.path):
         whole.update(f"{stamp.path}\0{stamp.sha256}\n".encode())

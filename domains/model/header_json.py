@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MAX_ENTRY_BYTES = 16 * 1024
-"""Of one tensor's name and entry."""
+"""Most bytes of one tensor's name and entry."""
 MAX_METADATA_BYTES = 2 * 1024 * 1024
 METADATA = "__metadata__"
 _USUAL_BYTES = 512
@@ -43,7 +43,7 @@ def entries(text: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _pair(text: bytes, at: int) -> tuple[str, Any, int]:
-    """The pair that begins at byte `at`, and where what follows it begins."""
+    """The pair that begins at byte `at`, and the position behind it."""
     limit = MAX_METADATA_BYTES if text.startswith(f'"{METADATA}"'.encode(), at) else MAX_ENTRY_BYTES
     # Nearly all entries are short: the wide window is decoded only where the narrow one was too narrow.
     for size in (_USUAL_BYTES, limit):
@@ -89,7 +89,7 @@ def _after_space(text: bytes, at: int) -> int:
 
 
 class _Twice(ValueError):
-    """A key came twice."""
+    """A key occurred twice."""
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

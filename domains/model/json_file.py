@@ -1,4 +1,4 @@
-"""Reads the small JSON files of a model's folder: one reader for the scan and for the load."""
+"""Reads the small JSON files of a model's folder, for the scan and for the load."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is loaded where, as the workers tell it."""
+"""Tracks which models are loaded on which devices, as the workers report it."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -9,7 +9,7 @@ from domains.errors import ErrorReason, NotFound
 
 
 class LoadedState(StrEnum):
-    """Whether it can be used."""
+    """Whether a loaded model can be used."""
 
     READY = "ready"
 
@@ -20,7 +20,7 @@ class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     bytes: int
     precision: str
-    """What it computes in, in torch's words."""
+    """Precision of its computation, in torch's words."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,38 +36,38 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     last_use_time_s: float
     state: LoadedState = LoadedState.READY
     model_sha256: str = ""
-    """Over its weights as they were loaded (`fingerprint`). Empty: its worker did not tell."""
+    """Hash over its weights at the load (see `domains.model.fingerprint`). Empty: its worker did not report one."""
     pinned: bool = False
 
     @property
     def size_bytes(self) -> int:
-        """Of all components."""
+        """Size of all components."""
         return sum(component.bytes for component in self.components)
 
 
 def loaded_id(model_id: str, device_id: str) -> str:
-    """What a model is called once a device holds it."""
+    """The id of a model on a device."""
     return f"{model_id}@{device_id}"
 
 
 def outdated(loaded: LoadedModel, sha256: str) -> bool:
-    """Whether the model's files have other weights now, with the hash `sha256`. A load replaces it.
+    """Whether the model's files now have other weights, with the hash `sha256`. A load replaces the model.
 
-    False where the worker did not tell what it loaded, and where the files cannot be read (`sha256` is empty).
+    False if the worker did not report what it loaded, and if the files cannot be read (`sha256` is empty).
     """
     return bool(loaded.model_sha256 and sha256) and loaded.model_sha256 != sha256
 
 
 class LoadedModels:
-    """All of them. One thread."""
+    """All loaded models. One thread."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, LoadedModel] = {}
         self.listeners: list[Callable[[LoadedModel, bool], None]] = []
-        """Called when a model was loaded (True) or is gone (False)."""
+        """Called after a model was loaded (True) or removed (False)."""
 
     def put(self, loaded: LoadedModel, *, pin: bool = False) -> LoadedModel:
-        """It is there now. Once pinned, it stays so until it is unloaded."""
+        """Add a loaded model. Once pinned, it stays pinned until it is unloaded."""
         known = self._loaded.get(loaded.id)
         kept = msgspec.structs.replace(loaded, pinned=pin or (known is not None and known.pinned))
         self._loaded[loaded.id] = kept
@@ -76,13 +76,13 @@ class LoadedModels:
         return kept
 
     def remove(self, loaded_id: str) -> LoadedModel | None:
-        """It is gone. Returns what was there."""
+        """Remove a model and return it. None: it is not loaded."""
         if gone := self._loaded.pop(loaded_id, None):
             self._tell(gone, False)
         return gone
 
     def remove_device(self, device_id: str) -> None:
-        """The device's worker is gone, and all that it held."""
+        """Remove all models of a device, whose worker is gone."""
         for one in [one for one in self._loaded.values() if one.device_id == device_id]:
             self.remove(one.id)
 
@@ -91,11 +91,11 @@ class LoadedModels:
             listener(one, there)
 
     def list(self) -> list[LoadedModel]:
-        """In the order of their ids."""
+        """All loaded models, ordered by id."""
         return sorted(self._loaded.values(), key=lambda one: one.id)
 
     def get(self, loaded_id: str) -> LoadedModel:
-        """LOADED_MODEL_NOT_FOUND otherwise."""
+        """The loaded model with this id. Raises LOADED_MODEL_NOT_FOUND."""
         if loaded_id not in self._loaded:
             known = ", ".join(self._loaded) or "none"
             raise NotFound(

@@ -1,4 +1,4 @@
-"""One look for models under the roots."""
+"""Scans the roots for models once."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from domains.progress import Progressed, Stage, Unit
 
 
 class Look:
-    """One look. Runs on a thread of its own and reads files only; the catalogue takes what it found."""
+    """One scan. Runs on a thread of its own and only reads files; the catalogue applies its result."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Look:
         cancelled: Callable[[], bool],
         judged: Collection[str] | None = None,
     ) -> None:
-        """`judged`: the model folders that may be judged; the others may still be written. None: all."""
+        """`judged`: the complete model folders, which may be checked; others may be incomplete. None: all."""
         self._roots = roots
         self._fingerprints = fingerprints
         self._tell = tell
@@ -65,7 +65,7 @@ class Look:
         )
 
     def _folders(self, beginnings: Sequence[Path]) -> Sequence[Path]:
-        """All at once, so that progress has a total."""
+        """All model folders, listed first, so that progress has a total."""
         folders: list[Path] = []
         for folder in model_folders(self._roots, beginnings, self._complain):
             if self._cancelled():

@@ -1,4 +1,4 @@
-"""A model on disk: what it is, what it is made of, and where it lies."""
+"""A model on disk: its identity, its parts and its place."""
 
 import os
 from enum import StrEnum
@@ -30,17 +30,17 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of a model as its scan saw it. A load opens exactly this file, and knows whether it has changed since."""
+    """A file of a model as its scan saw it. A load opens exactly this file and detects changes."""
 
     path: str
     """Relative to the model's folder."""
     real: str
-    """Where it lies: an absolute path without symlinks, which the scan found inside the roots."""
+    """Absolute path without symlinks; the scan found it inside the roots."""
     state: str = ""
     """Size, times and inode of a weight file when it was hashed (`regular_file.state_of`). Empty: not a weight file, or too
     young to tell a change by its time."""
     sha256: str = ""
-    """Of a weight file's content; empty for other files."""
+    """SHA-256 of a weight file's content; empty for other files."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,25 +56,25 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     components: tuple[Component, ...]
     size_bytes: int
     sha256: str
-    """Over all weight files (see `fingerprint`): names the content on any machine."""
+    """Hash over all weight files (see `domains.model.fingerprint`): identifies the content on any machine."""
     state: ModelState
     problem: str = ""
     """Why it is not available; empty if it is."""
     native_width_px: int = 0
-    """Size it was trained at; 0: not known."""
+    """Width at training; 0: not known."""
     native_height_px: int = 0
     prediction_type: str = ""
     """What the denoiser predicts: `epsilon`, `v_prediction`, `sample`."""
     default_sampler: str = ""
-    """Our id for the sampler that the model ships with; empty if we have none like it."""
+    """Our id of the sampler that the model ships with; empty: we have none like it."""
     default_sigma_schedule: str = ""
     """The sigma schedule that its scheduler_config.json asks for; empty if it has no such file."""
     train_steps: int = 0
-    """Noise levels that it was trained with; 0: not known."""
+    """Number of noise levels at training; 0: not known."""
     known_prompts: tuple[str, ...] = ()
-    """Names the model is known to draw, where its folder lists them; empty: not known."""
+    """Names that the model can draw, as its folder lists them; empty: not known."""
     embedded: bool = False
-    """Comes with the package."""
+    """The model is part of the package."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
 
@@ -84,5 +84,5 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return next((file for file in self.files if file.path == path), unseen)
 
     def same_as(self, other: "Model") -> bool:
-        """Whether both are the same model with the same content, wherever and whenever its files were written."""
+        """Whether both are the same model with the same content; place and time of the files do not count."""
         return msgspec.structs.replace(self, files=()) == msgspec.structs.replace(other, files=())

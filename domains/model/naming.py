@@ -1,4 +1,4 @@
-"""Names for models: what people see, and the id that requests use."""
+"""Names models: the display name, and the id for requests."""
 
 import re
 from collections.abc import Set as AbstractSet

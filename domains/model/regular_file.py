@@ -1,4 +1,4 @@
-"""Opens the files of a model so that what was judged is what is read."""
+"""Opens the files of a model in such a way that the checked file is the one that is read."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def state_of(file: BinaryIO) -> str:
-    """What shows that an open file has changed: size, times and inode, as text. Raises OSError."""
+    """A text that changes when the open file changes: size, times and inode. Raises OSError."""
     return state_text(os.fstat(file.fileno()))
 
 
@@ -35,7 +35,7 @@ def state_text(status: os.stat_result) -> str:
 if sys.platform == "win32":
 
     def _open(path: Path) -> int:
-        # To make a symbolic link takes a privilege there.
+        # On Windows, making a symbolic link requires a privilege.
         return os.open(path, os.O_RDONLY | OPEN_FLAGS | FOREIGN_FLAGS)
 else:
     # O_PATH needs the right to search a folder, not to list it.

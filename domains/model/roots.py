@@ -1,4 +1,4 @@
-"""Which folders may be read. A path is followed to where it really leads before it is judged."""
+"""Folders that may be read. Symlinks of a path are resolved before the path is checked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ class Roots:
         self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
 
     def inside(self, path: str | Path, field: str = "path") -> Path:
-        """The real path, if it lies in a root. Raises PATH_OUTSIDE_ROOTS for one that does not, through whatever symlink."""
+        """The real path, if it lies in a root. Raises PATH_OUTSIDE_ROOTS for others, whatever symlinks lead there."""
         real = _real(path)
         if real is not None and self.holds(real):
             return real
@@ -30,7 +30,7 @@ class Roots:
 
 
 def _real(path: str | Path) -> Path | None:
-    """Where it leads. None: nowhere (a NUL, a name the system cannot hold, a ring of symlinks)."""
+    """The real path. None: there is none (a NUL, a name the system cannot hold, a cycle of symlinks)."""
     try:
         return Path(path).resolve() if "\0" not in str(path) else None
     except (OSError, RuntimeError, ValueError):

@@ -1,4 +1,4 @@
-"""What the model roots look like from outside: which model folders there are, with the sizes and times of their files."""
+"""Compares the model roots over time by their folders and the sizes and times of files, without reading a file."""
 
 import os
 import stat
@@ -12,26 +12,26 @@ from domains.model.walk import model_folders
 
 
 class FolderLook(msgspec.Struct, frozen=True, kw_only=True):
-    """A model folder; two looks are equal while nothing in it changes."""
+    """A model folder at one time; two looks are equal if nothing in the folder has changed."""
 
     signature: int
-    """Over names, sizes, times and inodes of all its files. Comparable within one process."""
+    """Hash over names, sizes, times and inodes of all files in the folder. Comparable within one process."""
     changed_s: float
-    """Unix time of the youngest change."""
+    """Unix time of the latest change."""
 
 
 class RootsLook(msgspec.Struct, frozen=True, kw_only=True):
     """All roots at one time."""
 
     folders: Mapping[str, FolderLook]
-    """By real path."""
+    """Looks by real path."""
     problems: frozenset[tuple[str, str]] = frozenset()
-    """Path and message of what could not be looked at."""
+    """Path and message of each folder that could not be read."""
 
     def unsettled(self, before: "RootsLook | None", now_s: float, settle_s: float) -> set[str]:
-        """Folders that may still be written: their files have changed since the look `before`.
+        """Folders that a program may still be writing: their files have changed since the look `before`.
 
-        `before` is None for the first look: then those that changed in the last `settle_s` seconds.
+        `before` None: folders that changed in the last `settle_s` seconds.
         """
         if before is None:
             return {name for name, one in self.folders.items() if one.changed_s > now_s - settle_s}
@@ -39,7 +39,7 @@ class RootsLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_at(roots: Roots, stopped: Callable[[], bool] = lambda: False) -> RootsLook:
-    """Look at all roots; reads no file. `stopped`: end early, with what was seen by then."""
+    """Look at all roots; reads no file. `stopped`: ends the look early, with the folders seen so far."""
     problems: set[tuple[str, str]] = set()
     folders: dict[str, FolderLook] = {}
 
@@ -64,14 +64,14 @@ _Seen = tuple[str, int, int, int, int]
 
 
 def _files(folder: Path, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
-    """The folder and its files, and those of its components' folders, wherever links inside the roots lead."""
+    """The folder and its files, and the files of its components' folders; links inside the roots are followed."""
     try:
         yield _seen(str(folder), folder.stat())
         with os.scandir(folder) as entries:
             for entry in entries:
                 yield from _entry(entry, roots, depth)
     except OSError:
-        # It went away, or cannot be read: the scan says which.
+        # The folder is gone or unreadable: the scan reports which.
         return
 
 
@@ -79,7 +79,7 @@ def _entry(entry: os.DirEntry[str], roots: Roots, depth: int) -> Iterator[_Seen]
     try:
         status = entry.stat()
     except OSError:
-        # A link that leads nowhere (yet).
+        # The target of the link is missing (for now).
         status = entry.stat(follow_symlinks=False)
     if not stat.S_ISDIR(status.st_mode):
         yield _seen(entry.path, status)

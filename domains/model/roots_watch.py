@@ -12,15 +12,15 @@ from domains.model.roots_look import FolderLook, RootsLook, look_at
 from domains.model.scan import ScanReport
 
 _BUSY = 0.05
-"""Largest share of the time that is spent looking: large or slow roots are looked at less often."""
+"""Largest share of the time for looks: large or slow roots are looked at less often."""
 
 _log = structlog.get_logger()
 
 
 class RootsWatch:
-    """Looks by size and time, and lets the catalogue scan when a folder is new, gone or changed, and complete.
+    """Looks at sizes and times of files, and has the catalogue scan complete folders that are new, gone or changed.
 
-    A folder whose files change between two looks is being written: it is not judged before they have settled.
+    A folder whose files change between two looks is being written: it is scanned after the changes have ended.
     """
 
     def __init__(self, catalogue: Catalogue, roots: Roots) -> None:
@@ -28,14 +28,14 @@ class RootsWatch:
         self._roots = roots
         self._before: RootsLook | None = None
         self._judged: RootsLook | None = None
-        """What the last scan judged. None: there was none."""
+        """The folders as the last scan checked them. None: there was no scan."""
         self._look_s = 0.0
-        """How long the last look took, without a scan."""
+        """Seconds that the last look took, without a scan."""
         self._trouble = ""
-        """Why the last look failed; told once."""
+        """Error of the last look; logged once."""
 
     async def keep_up(self, every_s: float) -> None:
-        """Until cancelled. A look that fails (a full disk) is tried again the next time."""
+        """Look periodically until cancelled. A failed look (a full disk) is retried at the next interval."""
         while True:
             try:
                 await self.look(every_s)
@@ -47,7 +47,7 @@ class RootsWatch:
             await asyncio.sleep(max(every_s, self._look_s / _BUSY))
 
     async def look(self, settle_s: float) -> ScanReport | None:
-        """Look once. Returns what a scan found; None: nothing has changed that can be judged yet."""
+        """Look once. Returns the report of a scan; None: no complete folder has changed."""
         now = await self._look()
         unsettled = now.unsettled(self._before, time.time(), settle_s)
         self._before = now
@@ -69,7 +69,7 @@ class RootsWatch:
             self._look_s = time.monotonic() - begin
 
     def _judged_then(self, now: RootsLook, unsettled: set[str]) -> dict[str, FolderLook]:
-        """What will have been judged after a scan: an unsettled folder stays as it was judged last, if it was."""
+        """The folders as checked after a scan: an unsettled folder keeps its last look, if it has one."""
         old = self._judged.folders if self._judged else {}
         looks = {name: old.get(name) if name in unsettled else one for name, one in now.folders.items()}
         return {name: one for name, one in looks.items() if one is not None}

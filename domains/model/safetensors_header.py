@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read strictly and alone.
+"""Reads the header of a safetensors file strictly, and nothing else.
 
 Format (huggingface/safetensors): 8 bytes little-endian length N, N bytes of JSON `{name: {dtype, shape, data_offsets}}`
 with an optional `__metadata__`, then the tensors. Everything a later read will trust is checked here, on the file's own
@@ -20,11 +20,11 @@ from domains.model.regular_file import open_regular
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """The format allows 100 MB; headers of real models stay below 1 MiB."""
 MAX_TENSORS = 32_768
-"""Of one file; the largest ones in use have a few thousand."""
+"""Most tensors of one file; the largest files in use have a few thousand."""
 _MAX_NAME = 512
 _MAX_RANK = 16
 _MAX_EDGE = 2**48
-"""Only an empty tensor can claim one as long without being refused for its bytes."""
+"""Only an empty tensor can have such an edge and pass the check of its bytes."""
 
 DTYPE_BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8},
@@ -46,12 +46,12 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a file says before its data."""
+    """The contents of a file before its data."""
 
     tensors: tuple[TensorEntry, ...]
     metadata: dict[str, str]
@@ -60,7 +60,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    # Further fields are left alone, as the format's own library does.
+    # Unknown fields are ignored, as the format's own library does.
     dtype: str
     shape: list[int]
     data_offsets: tuple[int, int]
@@ -148,7 +148,7 @@ def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
 
 
 def _layout_faults(tensors: list[TensorEntry], data_bytes: int) -> Iterator[str]:
-    """The format wants the data part covered without overlap and without holes."""
+    """Faults in the data part, which tensors must cover without overlap and without holes."""
     at = 0
     for tensor in tensors:
         if tensor.begin < at:

@@ -1,4 +1,4 @@
-"""What a model's scheduler_config.json (diffusers) says in our words: the sampler's id and the sigma schedule's id.
+"""Translates a model's scheduler_config.json (diffusers) to our ids of the sampler and of the sigma schedule.
 
 The one table of these names: `domains.inference.samplers` serves the ids, and derives its class names from here.
 """
@@ -13,23 +13,23 @@ SAMPLER_OF_CLASS: Mapping[str, str] = {
     "DPMSolverMultistepScheduler": "dpmpp_2m",
     "UniPCMultistepScheduler": "unipc",
 }
-"""A class that is not here has no like among ours: the model then has no default of its own."""
+"""A class that is not listed has no equivalent here: the model then has no default sampler."""
 
 FLAG_OF_SCHEDULE: Mapping[str, str] = {
     "karras": "use_karras_sigmas",
     "exponential": "use_exponential_sigmas",
     "beta": "use_beta_sigmas",
 }
-"""The option of diffusers' schedulers that each sigma schedule is; `normal` is none of them."""
+"""The option of diffusers' schedulers that selects each sigma schedule; `normal` has none."""
 
 
 def of_class(class_name: str) -> str:
-    """Our id for a scheduler class of diffusers; empty if we have none like it."""
+    """Our id for a scheduler class of diffusers; empty: we have none like it."""
     return SAMPLER_OF_CLASS.get(class_name, "")
 
 
 def classes_of(sampler_id: str) -> tuple[str, ...]:
-    """The class names that one of our ids stands for."""
+    """The class names that stand for one of our ids."""
     return tuple(name for name, known_id in SAMPLER_OF_CLASS.items() if known_id == sampler_id)
 
 

@@ -1,4 +1,4 @@
-"""What a scan for models found, and what that means against what was known."""
+"""The result of a scan for models, compared with the known models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from domains.errors import ErrorReason
 from domains.model.model import Model, ModelState
 
 MAX_PROBLEMS = 1000
-"""The rest is not told."""
+"""Most problems in a report; the rest is left out."""
 
 
 class ScanProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that could not be read."""
+    """A path that could not be read."""
 
     path: str
     reason: ErrorReason
@@ -21,7 +21,7 @@ class ScanProblem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScanReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scan found, against what was known."""
+    """The result of a scan, compared with the known models."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -30,32 +30,32 @@ class ScanReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[ScanProblem, ...] = ()
     """At most 1000."""
     cancelled: bool = False
-    """It was stopped half-way: what it had found by then counts, and nothing is called missing."""
+    """The scan was stopped: models found by then count, and none is reported missing."""
     files: int = 0
-    """Files of the models that were looked at."""
+    """Number of files of the models that were read."""
     read_bytes: int = 0
     """Bytes read to compute hashes; files that have not changed are not read again."""
     duration_s: float = 0.0
     roots: tuple[str, ...] = ()
-    """The folders that were looked through."""
+    """Folders that were scanned."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look through the roots found."""
+    """The result of one look through the roots."""
 
     models: tuple[Model, ...]
     problems: tuple[ScanProblem, ...]
     roots: tuple[str, ...]
-    """Where it began: models that lie elsewhere were not looked for."""
+    """Folders at which it began: models outside of them were not looked for."""
     passed: tuple[str, ...] = ()
-    """Model folders that are there and were not judged, because they may still be written."""
+    """Model folders that were skipped, because a program may still be writing them."""
     cancelled: bool
     read_bytes: int
     duration_s: float
 
 
 def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
-    """Scanned models that should have been found and were not, as they are to be known from now on."""
+    """Scanned models that were expected and not found, with the new state MISSING."""
     if found.cancelled:
         return {}
     there = {model.folder for model in found.models} | set(found.passed)
@@ -72,9 +72,9 @@ def missing(known: Mapping[str, Model], found: Found) -> dict[str, Model]:
 
 
 def not_taken(before: Sequence[ScanProblem], found: Found) -> tuple[ScanProblem, ...]:
-    """What the last looks could not take as a model: `before`, as far as it lies elsewhere, and what was found now.
+    """Problems of folders that are not models: those of `before` outside of this scan's roots, and the new ones.
 
-    A model whose files are damaged is no part of it: it is known, with its problem.
+    A model with damaged files is not among them: the catalogue has it, with its problem.
     """
     models = {model.folder for model in found.models}
     elsewhere = [one for one in before if not any(Path(one.path).is_relative_to(root) for root in found.roots)]
@@ -84,7 +84,7 @@ def not_taken(before: Sequence[ScanProblem], found: Found) -> tuple[ScanProblem,
 
 
 def compare(known: Mapping[str, Model], found: Found) -> ScanReport:
-    """What is new, what differs, what is gone. `known`: as it was before."""
+    """New, changed and missing models. `known`: the models before the scan."""
     now = {model.id: model for model in found.models}
     shared = [model_id for model_id in now if model_id in known]
     changed = [model_id for model_id in shared if not now[model_id].same_as(known[model_id])]

@@ -1,6 +1,6 @@
-"""Judges a model's scheduler_config.json: each option that our samplers read has a kind of value, which a table says.
+"""Checks a model's scheduler_config.json: a table lists the allowed values of each option that our samplers read.
 
-Options that no sampler of ours reads are left alone. What the table cannot see shows when the samplers are tried at the
+Options that no sampler of ours reads are ignored. What the table cannot check shows when the samplers are tried at the
 load.
 """
 
@@ -12,10 +12,10 @@ import msgspec
 
 FILE = "scheduler/scheduler_config.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-"""What a denoiser may predict."""
+"""Allowed prediction types of a denoiser."""
 _MAX_TRAIN_STEPS = 100_000
 _TRAIN_STEPS = 1000
-"""Where the config does not say: the default of all schedulers of diffusers."""
+"""Default of all schedulers of diffusers, for a config that names no number."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ def fault_in(config: Mapping[str, Any]) -> Fault | None:
 
 
 def train_steps_of(config: Mapping[str, Any]) -> int:
-    """Noise levels that the model was trained with, by a config without a fault."""
+    """Number of noise levels at training, from a config without a fault."""
     return config.get("num_train_timesteps", _TRAIN_STEPS)
 
 
@@ -113,4 +113,4 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         )
     },
 }
-"""Option → whether a value of it is possible, and what would be."""
+"""Option → test of a value, and a description of allowed values."""

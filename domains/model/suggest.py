@@ -1,4 +1,4 @@
-"""Prompts for models that learnt a list of names: whether a prompt is one of them, and which names are nearest.
+"""Prompts for models that learnt a list of names: is a prompt one of them, and which names are nearest.
 
 The embedded model draws about 1,400 names and little else, in plain wording. What people write around a name
 (`an icon of a …`, `… on a blue background`) it was trained with, so that is taken off before the names are compared.
@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 _MAX_CHARACTERS = 200
-"""No name is longer; more of a long prompt is not looked at."""
+"""No name is longer; only this much of a prompt is read."""
 _CUTOFF = 0.6
-"""Below this likeness (0..1, difflib's ratio) a name is no help."""
+"""A name with less similarity (0..1, difflib's ratio) is not suggested."""
 
 _MEDIUM = r"(?:flat |cute )?(?:emoji|icon|picture|drawing|illustration|image|photo)"
 _FRONT = re.compile(rf"^(?:(?:an?|the)\b\s*|(?:{_MEDIUM})\s+of\b\s*|cute\s+)")
@@ -39,9 +39,9 @@ def suggest(prompt: str, known: Sequence[str], n: int = 3) -> list[str]:
 
 
 def _forms(prompt: str) -> list[str]:
-    """The prompt as typed, and all that is left of it with one thing after another taken off; the barest last."""
+    """The prompt as typed, then with more and more wording removed; the barest last."""
     forms = [_tidy(prompt[:_MAX_CHARACTERS])]
-    for form in forms:  # grows while it is read
+    for form in forms:  # grows during the loop
         for wrapping in (_BACK, _FRONT):
             bare = _tidy(wrapping.sub("", form))
             if bare and bare not in forms:

@@ -9,18 +9,18 @@ from domains.model.diffusers_folder import INDEX
 from domains.model.roots import Roots
 
 MAX_DEPTH = 6
-"""How many folders below a root a model may lie."""
+"""Most folders between a root and a model."""
 _MAX_FOLDERS = 100_000
 
 Complain = Callable[[Path, ErrorReason, str], None]
-"""Takes what cannot be looked at: the path, the reason, the message."""
+"""Called with the path that cannot be read, the reason and the message."""
 
 
 def model_folders(roots: Roots, beginnings: Sequence[Path], complain: Complain) -> Iterator[Path]:
     """Folders with a model index at or below the beginnings, real and each once, in a stable order.
 
-    Nothing below a model's own folder is looked at, and nothing deeper than MAX_DEPTH. Symlinks are followed, unless they
-    lead out of the roots. Folders that cannot be listed are complained of.
+    Nothing below a model's own folder is read, and nothing deeper than MAX_DEPTH. Symlinks are followed, unless they
+    lead out of the roots. Folders that cannot be listed are passed to `complain`.
     """
     seen: set[Path] = set()
 
@@ -47,7 +47,7 @@ def model_folders(roots: Roots, beginnings: Sequence[Path], complain: Complain) 
 
 
 def _new_place(place: Path, roots: Roots, seen: set[Path], complain: Complain) -> Path | None:
-    """Where the folder really lies; None if it was seen before, lies outside, or cannot be named in the contract."""
+    """The real path of the folder; None if it was seen before, lies outside, or has no valid name in the contract."""
     try:
         str(place).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Decides which weight files of a component's folder count: the index, else one named variant, never what lies about.
+"""Selects the weight files of a component's folder: those of the index, else of one named variant; others are ignored.
 
 Names follow diffusers and transformers: `<base>[.<variant>][-<n>-of-<m>].safetensors`, with an index for shards. The set
 without a variant goes before one with a variant; within a variant the index, then the single file, then shards by number.
@@ -17,20 +17,20 @@ _WEIGHTS = re.compile(
     r"(?P<base>.+?)(?:\.(?P<variant>[^.]+?))?(?:-(?P<number>\d{5})-of-(?P<count>\d{5}))?(?:\.(?P<late>[^.]+))?\.safetensors"
 )
 _VARIANTS = ("", "fp32", "bf16", "fp16")
-"""In the order in which they are taken; others follow by name."""
+"""Order of preference; other variants follow by name."""
 
 
 class _Set(msgspec.Struct, frozen=True, kw_only=True):
-    """Files that together are the weights."""
+    """Files that form the weights together."""
 
     base: str
     variant: str
     kind: int
     """0: an index; 1: a single file; 2: shards that no index lists."""
     files: tuple[str, ...]
-    """Of an index: the index alone."""
+    """The files; for an index, the index alone."""
     count: int = 1
-    """Shards that there should be."""
+    """Expected number of shards."""
 
 
 def choose(component: str, files: Sequence[str], read_index: Callable[[str], Mapping[str, Any]]) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def _sets(files: Sequence[str]) -> list[_Set]:
 
 
 def _whole(component: str, one: _Set) -> tuple[str, ...]:
-    """The files of a set, if all shards are there."""
+    """The files of a set; raises if a shard is missing."""
     if len(one.files) < one.count:
         there = {int(match["number"]) for file in one.files if (match := _WEIGHTS.fullmatch(file))}
         lacks = next(number for number in range(1, one.count + 1) if number not in there)

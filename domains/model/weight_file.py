@@ -1,4 +1,4 @@
-"""A model's files, opened for a load: exactly those that its scan judged."""
+"""Opens a model's files for a load: exactly those that its scan checked."""
 
 import errno
 import os
@@ -13,11 +13,11 @@ from domains.model.regular_file import open_regular, state_of
 from domains.model.safetensors_header import TensorEntry, header_of
 
 _LEADS_ELSEWHERE = (errno.ELOOP, errno.ENOTDIR)
-"""What O_NOFOLLOW answers where a link stands in the place of a file or a folder."""
+"""Errors of O_NOFOLLOW for a link in the place of a file or a folder."""
 
 
 def open_judged(model: Model, path: str) -> BinaryIO:
-    """Open a model's file, `path` relative to its folder, where the scan found it to lie.
+    """Open a model's file, `path` relative to its folder, at the place where the scan found it.
 
     Raises COMPONENT_MISSING; ILLEGAL_STATE where a link has taken its place; MODEL_CORRUPT if it cannot be read.
     """
@@ -49,7 +49,7 @@ class WeightFile:
             self._settled = _of_content(self._file)
             header = header_of(self._file, Path(path))
             stamp = model.stamp(path)
-            # Links and copies change a file's times and inode: only its content decides.
+            # Links and copies change a file's times and inode, so the content decides.
             if stamp.sha256 and stamp.state != self._state and sha256_of(self._file, cancelled) != stamp.sha256:
                 raise self._changed()
         except BaseException:
@@ -66,11 +66,11 @@ class WeightFile:
 
     @property
     def size_bytes(self) -> int:
-        """Of the whole file."""
+        """Size of the whole file."""
         return os.fstat(self._file.fileno()).st_size
 
     def read_into(self, tensor: TensorEntry, memory: memoryview) -> None:
-        """Read a tensor's bytes into memory of their size. Raises MODEL_CORRUPT."""
+        """Read a tensor's bytes into memory of the same size. Raises MODEL_CORRUPT."""
         self._file.seek(self._data_offset + tensor.begin)
         try:
             # The system reads at most 2 GiB at once.
@@ -82,7 +82,7 @@ class WeightFile:
             raise self._broken(f"was cut off while its tensor {tensor.name} was read")
 
     def check_unchanged(self) -> None:
-        """Raise ILLEGAL_STATE if the content was written to since it was opened."""
+        """Raise ILLEGAL_STATE if the content was written since the file was opened."""
         if _of_content(self._file) != self._settled:
             raise self._changed()
 
@@ -96,6 +96,6 @@ class WeightFile:
 
 
 def _of_content(file: BinaryIO) -> tuple[int, int]:
-    """What a write changes; a new link to the file does not."""
+    """Values that a write changes and a new link to the file does not."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns

@@ -1,12 +1,12 @@
-"""Jobs: how long work is taken, queued, run and told, on the front process. An arrow is an import.
+"""Jobs: the front process accepts, queues, runs and reports long work. An arrow is an import.
 
-submit.py, dispatcher.py  the way in: checks and stores work; gives it to the lanes
+submit.py, dispatcher.py  the way in: checks and stores work; starts it on the lanes
   └► front/     work that the front process carries out by itself
   └► attempts/  one attempt at a job
   └► memory/    the memory that jobs and blobs need
   └► devices/   checks, settings, figures and hot plug of devices
-  └► lanes/     what waits, and where jobs run
-  └► jobs/      what a job is, on disk and in memory; the kinds of work
+    └► lanes/     the queue, and the lanes on which jobs run
+    └► jobs/      what a job is, on disk and in memory; the kinds of work
   └► workers/   what the front needs of a worker: orders, reports, the blobs it holds
 on_device/  the worker's own side: its loop of orders
 

@@ -1,4 +1,4 @@
-"""Takes jobs from the queue to the lanes, and tells the devices what their attempts say of them."""
+"""Starts queued jobs on lanes, and tells the devices how the attempts ended."""
 
 import asyncio
 import time
@@ -18,19 +18,19 @@ from domains.processing.lanes.queue import JobQueue
 from domains.processing.lanes.room_signal import RoomSignal
 
 _ANSWER_FIRST_S = 0.002
-"""A new job starts this much later, so that its caller has its first event before a CPU worker takes the cores."""
+"""Delay before a new job starts: its caller gets the first event before a CPU worker takes the cores."""
 
 
 class HeldBack(Protocol):
-    """`domains.processing.memory.hold_back.HoldBack`."""
+    """Implemented by `domains.processing.memory.hold_back.HoldBack`."""
 
     def __call__(self, device_id: str, *, occupied: bool) -> bool:
-        """Whether a device is to start no more for now: its memory is nearly full, or being freed."""
+        """Whether the device starts no job now: its memory is nearly full or being freed."""
         ...
 
 
 class Dispatcher:
-    """Runs queued jobs. It is told of every change, and never polls."""
+    """Starts queued jobs. Listens to every change and never polls."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Dispatcher:
         tools.jobs.listeners.append(self._changed)
 
     def leave_front_work(self) -> None:
-        """Break off what the front does by itself: it goes on after the next start, from its journal."""
+        """Cancel the front's own work at a shutdown; the next start runs it again from its journal."""
         front = self._lanes.front_job_ids()
         for task in self._tasks:
             if task.get_name() in front:
@@ -67,7 +67,7 @@ class Dispatcher:
             await asyncio.wait(self._tasks)
 
     def pump(self) -> None:
-        """Start what can start. While the server drains, jobs that wait stay queued, on disk."""
+        """Start what can start. While the server drains, queued jobs stay queued, on disk."""
         for lane in self._lanes.best_first():
             lane.grant_turns()
             while not self._tools.draining.begun and lane.room and not lane.turns and (job := self._next_for(lane)):
@@ -91,7 +91,7 @@ class Dispatcher:
         limit = job.options.queue_timeout_s
         if limit is not None and job.id not in self._deadlines and job.attempt == 0:
             loop = asyncio.get_running_loop()
-            # A restart of the server gives it no new time.
+            # The limit counts from the job's creation, also across a restart of the server.
             left = max(0.0, job.create_time_s + limit - time.time())
             self._deadlines[job.id] = loop.call_later(left, self._jobs.waited_too_long, job.id, limit)
 
@@ -100,13 +100,13 @@ class Dispatcher:
             handle.cancel()
 
     def _stop(self, job_id: str) -> None:
-        """Pass a caller's request on to the attempt that runs."""
+        """Pass a caller's request to stop to the running attempt."""
         lane, stop = self._lanes.with_job(job_id), self._jobs.live(job_id).stop
         if lane is not None and stop is not None:
             lane.running[job_id].stop(stop)
 
     def _show(self, job_id: str) -> None:
-        """Tell the worker of a running generation which previews are wanted now; the order of a later one says it."""
+        """Send the previews wanted now to the worker of a running generation. A later order carries them itself."""
         lane = self._lanes.with_job(job_id)
         if lane is None or lane.worker is None:
             return
@@ -120,7 +120,7 @@ class Dispatcher:
         if self._held_back(lane.device_id, occupied=bool(lane.occupied)):
             return None
         job = self._queue.next(lambda placement: self._lanes.fits(lane, placement))
-        # One that needs the device alone is next: no other overtakes it until the device is free.
+        # The next job needs the device alone: no other job overtakes it until the device is free.
         return None if job is None or (needs_all(job) and lane.occupied) else job
 
     def _start(self, job: Job, lane: Lane) -> None:
@@ -134,7 +134,7 @@ class Dispatcher:
         self._devices.running(lane.device_id, len(lane.running))
 
     async def _run(self, attempt: Attempt, lane: Lane) -> None:
-        # Of this task alone: whatever is logged on the job's way has its id.
+        # Bound for this task only: every log line of the attempt carries both ids.
         structlog.contextvars.bind_contextvars(job_id=attempt.job.id, device_id=lane.device_id)
         self._meter.started(lane.device_id, attempt.job.id)
         try:
@@ -145,7 +145,7 @@ class Dispatcher:
             self.pump()
 
     def _left(self, job_id: str, lane: Lane) -> None:
-        """What the end of an attempt says of the device."""
+        """Tell the device how the attempt ended."""
         device_id = lane.device_id
         if not device_id:
             return
@@ -157,7 +157,7 @@ class Dispatcher:
         else:
             self._meter.ended(device_id, job_id, failed=failure is not None)
         if failure is not None and failure.reason is ErrorReason.DRIVER_ERROR:
-            # A driver error may poison its process for good: only a new one is trusted.
+            # A driver error can corrupt the process: only a new process is trusted.
             self._devices.failed(device_id, InternalError(failure.message, failure.reason))
             lane.end_worker(f"its driver failed: {failure.message}")
         elif job is not None and job.state is JobState.SUCCEEDED:

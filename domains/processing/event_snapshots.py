@@ -1,4 +1,4 @@
-"""The things that events tell of, as the log of changes stores them."""
+"""Snapshots of the things in events, as the log of changes stores them."""
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ _TYPES: dict[str, type] = {
     "memory_pool": PoolView,
     "loaded_model": LoadedModel,
 }
-"""Names are stored: a type keeps its name."""
+"""The names are stored, so a type must keep its name."""
 _NAMES = {kind: name for name, kind in _TYPES.items()}
 _DECODERS = {name: msgspec.msgpack.Decoder(kind) for name, kind in _TYPES.items()}
 
@@ -36,7 +36,7 @@ def stored(value: object) -> StoredSnapshot | None:
 def _kept(value: object) -> object:
     """The part of a value that is stored.
 
-    Events show no owners of a pool. Labels may name a person, and no stored event tells them after their blob is deleted.
+    Pools are stored without owners, blobs without labels: labels may name a person, and would outlive their blob.
     The snapshots of a deleted job are deleted by the database.
     """
     match value:

@@ -1,4 +1,4 @@
-"""The way into the queue: everything that can stop a job from starting is found here, before it is stored."""
+"""Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
 from collections import defaultdict
 
@@ -25,7 +25,7 @@ from domains.processing.memory.care import device_of
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
-"""What a refused caller is told to wait when no job has ended yet."""
+"""Assumed duration of a job for the retry delay of a refused caller, while no job has ended yet."""
 
 
 class Submissions:
@@ -49,7 +49,7 @@ class Submissions:
         self._loaded = loaded
         self._devices = devices
         self.callers = Callers()
-        """Who follows which job through the call that asked for it."""
+        """Calls that follow a job."""
         self._reservations = reservations
         self.draining = draining
 
@@ -69,7 +69,7 @@ class Submissions:
             loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
             model = self._model_of(generation, loaded)
         except NotFound as missing:
-            # What is wrong with the request itself is told first, and all of it at once.
+            # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
         resolved = resolve(given, model)
         if loaded is not None:
@@ -80,7 +80,7 @@ class Submissions:
         return self._submit(work, options, asked, detached, validate_only)
 
     def _check_loaded(self, work: GenerateWork) -> None:
-        """Refuse it with MODEL_NOT_LOADED where no device holds all that it needs."""
+        """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
         needed = {asset.model_id for asset in work.assets}
         on_devices: defaultdict[str, set[str]] = defaultdict(set)
         for one in self._loaded.list():
@@ -98,7 +98,7 @@ class Submissions:
         return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
 
     def _where_loaded(self, generation: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
-        """The options of a job that names the loaded model to run on: it runs on its device, and nowhere else."""
+        """The job's options, restricted to the device of the loaded model that the job names."""
         wrong = {
             "model_id": generation.model_id not in ("", loaded.model_id),
             "loaded_model_id": bool(options.device_ids)
@@ -135,7 +135,7 @@ class Submissions:
         return self._submit(work, options, asked, detached)
 
     def reset(self, work: ResetWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
-        """Bring a device back to a clean state. ILLEGAL_STATE while another reset of it is on its way."""
+        """Bring a device back to a clean state. Raises ILLEGAL_STATE while another reset of it is queued or runs."""
         _names_its_device(options)
         view = self._devices.get(work.device_id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
@@ -156,20 +156,24 @@ class Submissions:
         return self._submit(TransferWork(request=request), options, asked, detached)
 
     def device_id(self, name: str) -> str:
-        """The id of a device by id or alias; DEVICE_NOT_FOUND. Empty stays empty."""
+        """The id of a device by id or alias. Raises DEVICE_NOT_FOUND. Empty stays empty."""
         return self._devices.get(name).device.id if name else ""
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
-        """The job that the same request made, however things are by now; None: it is new, and the verbs below are to be
-        asked. REQUEST_ID_REUSED: another request had its id."""
+        """The job that the same request created, whatever has changed since. None: the request is new; submit it with
+        one of the other methods. Raises REQUEST_ID_REUSED if another request had its id, and DRAINING if the request is
+        new and the server takes no new work."""
         job = self.jobs.requests.known(asked)
-        if job is not None and detached:
+        if job is None:
+            self.draining.check()
+        elif detached:
             self.callers.keep(job.id)
         return job
 
     def _submit(
         self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
     ) -> Job:
+        # A request that is only checked was not looked up before.
         self.draining.check()
         for name in options.device_ids:
             self._devices.check(name)
@@ -182,7 +186,7 @@ class Submissions:
         return job
 
     def _where_reserved(self, options: JobOptions) -> JobOptions:
-        """A job for which memory of a device is kept runs there, and nowhere else."""
+        """The job's options, restricted to the device of its reservation."""
         pool_id = self._reservations.find_held(options.reservation_id).pool_id
         device_id = device_of(pool_id)
         named = {self.device_id(name) for name in options.device_ids}

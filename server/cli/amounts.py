@@ -18,4 +18,7 @@ def byte_count(text: str, flag: str) -> int:
     ambiguous = parts is not None and unit and not parts["binary"] and text.strip().lower().endswith("b")
     if parts is None or ambiguous:
         raise CliError(f"{flag} {text}: not a size; write bytes or 512MiB, 4GiB, 1.5TiB", USAGE)
-    return round(float(parts["count"]) * 1024 ** _UNITS[unit])
+    # Exact: a double has 53 bits, the contract's sizes have 63.
+    from fractions import Fraction
+
+    return round(Fraction(parts["count"]) * 1024 ** _UNITS[unit])

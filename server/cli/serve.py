@@ -116,6 +116,9 @@ def serve(
         int | None, typer.Option(help="Longer edge of these previews. [default: 128]")
     ] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds that SIGTERM gives to jobs. [default: 30]")] = None,
+    drain_reads_s: Annotated[
+        float | None, typer.Option(help="Seconds that clients then have to read their pictures. [default: 10]")
+    ] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(help="Largest request that is read. [default: 16 MiB]")
     ] = None,

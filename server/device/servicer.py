@@ -93,6 +93,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
     ) -> device_service_pb2.RefreshDevicesResponse:
         """Look for hardware again."""
         limit = _span(request, "timeout_per_backend", 10.0, 0.1, 60.0)
+        self._submissions.draining.check()
         found = await self._refresh(limit, request.probe_again)
         return device_service_pb2.RefreshDevicesResponse(
             devices=[to_device(view) for view in self._devices.list()],
@@ -116,6 +117,7 @@ class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):
         """Check whether a device computes correctly."""
         depth = DEPTHS[device_health_pb2.DeviceHealthDepth.ValueType(request.depth)]
         limit = _span(request, "timeout", DEFAULT_TIMEOUT_S[depth], 1.0, 600.0)
+        self._submissions.draining.check()
         report = await self._care.check(request.device_id, depth, limit)
         return device_service_pb2.CheckDeviceHealthResponse(report=to_health_report(report))
 

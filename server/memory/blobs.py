@@ -9,10 +9,12 @@ import grpc
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from domains import limits
 from domains.device.devices import Devices
+from domains.draining import Draining
 from domains.errors import ErrorReason, InvalidRequest, NotFound, Violation
 from domains.memory.blobs.blob import Blob, BlobState
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.uploads import BlobWriter
+from domains.processing.jobs.unread import Unread
 from server import paging
 from server.memory.blob_messages import from_filter, from_registration, from_spec, to_blob
 from server.memory.blob_pieces import extent_of, read_ahead
@@ -24,10 +26,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class BlobMethods:
     """The methods for blobs."""
 
-    def __init__(self, blobs: BlobStore, devices: Devices | None = None) -> None:
-        """`devices`: None on a server without devices."""
+    def __init__(
+        self,
+        blobs: BlobStore,
+        devices: Devices | None = None,
+        unread: Unread | None = None,
+        draining: Draining | None = None,
+    ) -> None:
+        """`devices`, `unread`, `draining`: None on a server of blobs alone."""
         self._blobs = blobs
         self._devices_of_blobs = devices
+        self._unread = unread or Unread()
+        self._draining = draining or Draining()
 
     @keeps_its_answers
     async def RegisterBlob(
@@ -35,9 +45,10 @@ class BlobMethods:
     ) -> memory_service_pb2.RegisterBlobResponse:
         """Make a blob of a file or shared memory of the caller."""
         asked = asked_of(request)
-        blob = self._blobs.requests.again(asked) or await self._blobs.requests.register(
-            from_registration(request), asked
-        )
+        blob = self._blobs.requests.again(asked)
+        if blob is None:
+            self._draining.check()
+            blob = await self._blobs.requests.register(from_registration(request), asked)
         return memory_service_pb2.RegisterBlobResponse(blob=to_blob(blob))
 
     @keeps_its_answers
@@ -48,6 +59,7 @@ class BlobMethods:
         asked = asked_of(request)
         blob = self._blobs.requests.again(asked)
         if blob is None:
+            self._draining.check()
             blob = await self._blobs.requests.create(from_spec(request.blob_spec, self._device_id), asked)
         return memory_service_pb2.CreateBlobResponse(blob=to_blob(blob))
 
@@ -68,6 +80,7 @@ class BlobMethods:
                 asked = asked_of(first)
                 blob = self._blobs.requests.again(asked)
                 if blob is None:
+                    self._draining.check()
                     blob = await self._blobs.requests.begin_upload(from_spec(first.blob_spec, self._device_id), asked)
                 return blob.id, blob.state is BlobState.READY
             case "blob_id" if first:
@@ -88,16 +101,19 @@ class BlobMethods:
         """Stream the bytes in chunks, each read while the one before it is sent (yields serialised responses)."""
         async with self._blobs.reading(request.blob_id) as reader:
             begin, end, chunk = extent_of(request, reader.blob)
-            ahead = read_ahead(reader, begin, end, chunk, reader.blob.size_bytes)
-            try:
-                for following in range(begin + chunk, end, chunk):
-                    message = await ahead
-                    ahead = read_ahead(reader, following, end, chunk, None)
-                    yield message
-                yield await ahead
-            finally:
-                # The thread may still read from the content that is closed next.
-                await asyncio.wait([ahead])
+            with self._unread.reading():
+                ahead = read_ahead(reader, begin, end, chunk, reader.blob.size_bytes)
+                try:
+                    for following in range(begin + chunk, end, chunk):
+                        message = await ahead
+                        ahead = read_ahead(reader, following, end, chunk, None)
+                        yield message
+                    yield await ahead
+                    if end == reader.blob.size_bytes:
+                        self._unread.read(reader.blob.id)
+                finally:
+                    # The thread may still read from the content that is closed next.
+                    await asyncio.wait([ahead])
 
     async def GetBlob(
         self, request: memory_service_pb2.GetBlobRequest, context: Context

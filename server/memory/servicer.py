@@ -29,7 +29,7 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
         ReservationMethods.__init__(
             self, parts.reservation_queue, parts.reservations, parts.pools, check_open=parts.check_open
         )
-        BlobMethods.__init__(self, parts.blobs, devices)
+        BlobMethods.__init__(self, parts.blobs, devices, submissions.jobs.unread, submissions.draining)
         self._submissions = submissions
 
     def TransferBlob(  # yields the bytes of its responses, see `register`

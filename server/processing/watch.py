@@ -9,12 +9,13 @@ import grpc
 from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import Previews
 from domains.journal import Entry
-from domains.processing.jobs.event import STATE_AFTER, JobEvent
+from domains.processing.jobs.event import STATE_AFTER, JobEvent, images_of
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.live_job import LiveJob
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.jobs.state import JobState
+from domains.processing.jobs.unread import Unread
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server.heartbeat import Followed
@@ -26,20 +27,22 @@ _WAIT_S = 60.0
 
 
 def follow(jobs: Jobs, job_id: str, after: int = 0) -> Followed[bytes]:
-    """A job's events after a sequence, up to and including the last, as serialised WatchJobResponses."""
-    reader = _Reader(jobs.live(job_id), after)
+    """A job's events after a sequence, as WatchJobResponse bytes, up to and with its last."""
+    reader = _Reader(jobs.live(job_id), after, jobs.unread)
     return Followed(reader.events(), reader.beat)
 
 
 class _Reader:
     """One reader's position in a journal. The job never waits for a reader; a slow reader gets the newest progress next."""
 
-    def __init__(self, live: LiveJob, after: int) -> None:
+    def __init__(self, live: LiveJob, after: int, unread: Unread) -> None:
         last = live.journal.last_sequence
         if not 0 <= after <= last:
             message = f"{after} is not within 0..{last}; give the sequence of the last event that you saw, or 0 for all"
             raise InvalidRequest([Violation(field="after_sequence", message=message, allowed=f"0..{last}")])
         self._live = live
+        self._unread = unread
+        self._told_blobs: set[str] = set()
         self._position = after
         seen = [entry for entry in live.journal.after(0) if entry.sequence <= after]
         self._state = _state_after(seen)
@@ -47,7 +50,12 @@ class _Reader:
         """Unix time of the last event before the reader's position."""
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """The events up to the job's end; a heartbeat first if no event is there yet."""
+        """To the job's end; a heartbeat first where there is nothing else to tell at once."""
+        with self._unread.following(self._live.job.id):
+            async for message in self._messages():
+                yield message
+
+    async def _messages(self) -> AsyncGenerator[bytes]:
         journal = self._live.journal
         if not journal.closed and self._position >= journal.last_sequence:
             yield self.beat()
@@ -55,10 +63,18 @@ class _Reader:
             for entry in journal.after(self._position):
                 self._state = STATE_AFTER.get(type(entry.value), self._state)
                 self._position, self._told_s = entry.sequence, entry.time_s
+                self._note_pictures(entry.value)
                 yield rendered(self._live.job, entry, self._state)
             if journal.closed and self._position >= journal.last_sequence:
                 return
             await journal.more(self._position, _WAIT_S)
+
+    def _note_pictures(self, event: JobEvent) -> None:
+        """Note each picture of which this reader hears for the first time."""
+        new = {image.blob.id for image in images_of(event)} - self._told_blobs
+        self._told_blobs |= new
+        for blob_id in new:
+            self._unread.told(blob_id)
 
     def beat(self) -> bytes:
         """The heartbeat of this moment."""

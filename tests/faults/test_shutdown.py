@@ -8,6 +8,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deviceops.device.v1 import device_service_pb2, device_work_pb2
+from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+from deviceops.processing.v1 import processing_service_pb2
 from tests.faults.processes import eventually, gone
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
@@ -36,6 +38,48 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
         assert [name for name in kinds(rest) if name in ENDINGS] == ["succeeded"]
         assert server.process.wait(60) == 0
         eventually(lambda: gone(worker))
+
+
+def test_a_client_gets_the_picture_that_was_made_during_the_drain() -> None:
+    environment = {"DEVICEOPS_DRAIN_S": "100", "DEVICEOPS_DRAIN_READS_S": "100"}
+    with running_server("--device", "cpu", environment=environment) as server:
+        call = asking.generate(server, picture(steps=40))
+        asking.until(call, asking.denoising)
+        server.process.send_signal(signal.SIGTERM)
+        last = asking.journal_of(call)[-1]
+        assert kind(last) == "succeeded"
+        # The server waits for this read, however long the client takes; then it goes at once.
+        (image,) = asking.job_of(server, last.event.job_id).generation_result.images
+        assert asking.blob(server, image.file.blob_id).startswith(b"\x89PNG")
+        assert server.process.wait(60) == 0
+
+
+def test_a_client_that_reads_nothing_holds_the_server_up_for_a_bounded_time() -> None:
+    with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_READS_S": "1"}) as server:
+        last = asking.watch(server, asking.submit(server))[-1]
+        (image,) = asking.job_of(server, last.event.job_id).generation_result.images
+        # A read of which the client takes no message, and another follower that reads nothing at all.
+        spec = blob_pb2.BlobSpec(tier=blob_pb2.BLOB_TIER_DISK, size_bytes=64 << 20, fill_byte=0)
+        large = server.memory.CreateBlob(memory_service_pb2.CreateBlobRequest(blob_spec=spec)).blob
+        stalled = server.memory.ReadBlob(memory_service_pb2.ReadBlobRequest(blob_id=large.id), timeout=asking.CALL_S)
+        assert next(stalled).data
+        assert server.stop() == 0
+        assert image.file.blob_id
+
+
+def test_a_stream_that_the_shutdown_cuts_is_told_why() -> None:
+    with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "0"}) as server:
+        call = asking.generate(server, picture(steps=asking.LONG_STEPS))
+        asking.until(call, asking.denoising)
+        events = server.processing.WatchEvents(processing_service_pb2.WatchEventsRequest(), timeout=asking.CALL_S)
+        devices = server.device.WatchDeviceStatus(device_service_pb2.WatchDeviceStatusRequest(), timeout=asking.CALL_S)
+        for stream in (events, devices):
+            next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        for stream in (call, events, devices):
+            refusal = asking.refused(lambda stream=stream: stream)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        assert server.process.wait(60) == 0
 
 
 def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:

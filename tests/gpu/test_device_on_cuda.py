@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from domains.amounts import bytes_told
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.health import HealthDepth, Verdict
@@ -65,7 +66,7 @@ def test_an_allocation_beyond_the_memory_is_told_and_leaks_nothing() -> None:
     free, total = torch.cuda.mem_get_info(CUDA)
     check = run_check("allocate", lambda trial: allocate(trial, 2 * total), Trial(device=CUDA))
     assert (check.verdict, check.failure_reason) == (Verdict.UNHEALTHY, ErrorReason.DEVICE_OUT_OF_MEMORY)
-    assert f"needed {2 * total} bytes" in check.message
+    assert f"needed {bytes_told(2 * total)}" in check.message
     assert torch.cuda.memory_allocated(CUDA) == before
     assert torch.cuda.mem_get_info(CUDA)[0] == free
     assert measure(CUDA, ()).allocation_failure_count >= 1

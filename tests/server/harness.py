@@ -92,9 +92,10 @@ class RunningServer:
 
 @contextmanager
 def running_server(*flags: str, environment: Mapping[str, str] | None = None) -> Generator[RunningServer]:
-    """A server on a fresh state folder; killed and swept at the end. The drain is short unless told otherwise."""
+    """A server on a fresh state folder; killed and swept at the end. The drain is short unless told otherwise,
+    and waits for no pictures to be read."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"DEVICEOPS_DRAIN_S": "20", **(environment or {})}
+        settings = {"DEVICEOPS_DRAIN_S": "20", "DEVICEOPS_DRAIN_READS_S": "0", **(environment or {})}
         server = RunningServer(Path(folder) / "state", flags, settings)
         try:
             yield server

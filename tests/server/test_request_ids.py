@@ -17,11 +17,11 @@ from deviceops.device.v1 import device_pb2, device_service_pb2, device_work_pb2
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import blob_pb2, memory_budget_pb2, memory_service_pb2
 from deviceops.model.v1 import model_service_pb2, model_work_pb2
-from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
 from tests.server import asking
 from tests.server.asking import CALL_S, kind, picture
 from tests.server.harness import RunningServer
-from tests.server.sim import sim, simulated, state
+from tests.server.sim import device, sim, simulated, state
 from tests.server.test_unimplemented import METHODS
 
 MIB = 1 << 20
@@ -270,8 +270,9 @@ def test_a_repeated_renewal_is_no_etag_mismatch(calls: Calls) -> None:
     assert calls.server.memory.RenewReservation(renew, timeout=CALL_S) == first
 
 
-def test_the_answers_stay_the_same_while_the_server_drains(calls: Calls) -> None:
-    """The last test: the server is gone afterwards."""
+@pytest.fixture(scope="module")
+def draining(calls: Calls) -> Iterator[Calls]:
+    """The same server, asked to go. For the last tests: it is gone afterwards."""
     job_id = asking.submit(calls.server, picture(steps=asking.LONG_STEPS))
     asking.wait_for_step(calls.server, job_id)
     stub: Any = health_pb2_grpc.HealthStub(calls.server.channel)
@@ -280,9 +281,36 @@ def test_the_answers_stay_the_same_while_the_server_drains(calls: Calls) -> None
     calls.server.process.send_signal(signal.SIGTERM)
     assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert asking.refused(lambda: asking.submit(calls.server)).reason == "DRAINING"
-    again = {name: calls.ask(name, case.request) for name, case in calls.cases.items()}
-    assert [name for name in again if again[name] != calls.answers[name]] == []
-    refusal = asking.refused(lambda: calls.ask("Generate", calls.cases["Generate"].other))
-    assert refusal.reason == "REQUEST_ID_REUSED"
+    yield calls
     asking.cancel(calls.server, job_id)
     assert calls.server.process.wait(60) == 0
+
+
+def test_the_answers_stay_the_same_while_the_server_drains(draining: Calls) -> None:
+    again = {name: draining.ask(name, case.request) for name, case in draining.cases.items()}
+    assert [name for name in again if again[name] != draining.answers[name]] == []
+    refusal = asking.refused(lambda: draining.ask("Generate", draining.cases["Generate"].other))
+    assert refusal.reason == "REQUEST_ID_REUSED"
+
+
+CHANGES = {"DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"}
+"""Calls that start no work and take no memory: they free something, or change a limit, also while jobs end."""
+
+
+def test_a_server_that_drains_refuses_all_new_work_and_says_why(draining: Calls) -> None:
+    for name in draining.cases.keys() - CHANGES:
+        fresh = type(draining.cases[name].request)()
+        fresh.CopyFrom(draining.cases[name].request)
+        fresh.request_id = f"late-{name}"
+        refusal = asking.refused(lambda name=name, fresh=fresh: draining.ask(name, fresh))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING"), name
+
+
+def test_a_server_that_drains_still_answers_who_reads(draining: Calls) -> None:
+    server = draining.server
+    assert server.status().mode == system_status_pb2.SYSTEM_MODE_DRAINING
+    job = asking.job_of(server, draining.answers["SubmitJob"])
+    (image,) = job.generation_result.images
+    assert asking.blob(server, image.file.blob_id).startswith(b"\x89PNG")
+    assert asking.kinds(asking.watch(server, job.id))[-1] == "succeeded"
+    assert device(server, "sim-1").id == "sim-1"

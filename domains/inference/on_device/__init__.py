@@ -8,19 +8,19 @@ For the worker process:
     loop.stop(job_id, stop)                           # False if it is not running (any more)
     while loop.tick(): …                              # one unit of work for one job; True while work remains
     loop.unload(model_id)                             # bytes given back; ILLEGAL_STATE while a job uses it
-    loop.close()                                      # each job still running ends as Stopped
+    loop.close()                                      # each job still running ends as RunStopped
 
 Everything is called from one thread, the one that ticks; `report` is called in it too, during `tick` and `close`.
-`load` blocks, calls `progress` and `cancelled` between tensors, raises `LoadCancelled` or a DeviceOpsError, and answers
-the model that is there already where it is. A tick is one denoising step, one decoded picture, or a wait of at most
-20 ms if all that is left is in the encoders, or until the device is done with one more unit.
+`load` blocks, calls `progress` and `cancelled` between tensors, raises `LoadCancelled` or a DeviceOpsError, and returns
+the model at once if it is already there. A tick is one denoising step, one decoded picture, or a wait: of at most 20 ms
+if only encoders are at work, else until the device has finished one more unit.
 
 `StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
-`StepLoop(…, stop_of=…)` is asked within a step, where the device computes in the calling thread, whether a job is to stop:
-it is not computed to its end then.
+`StepLoop(…, stop_of=…)` is asked within a step, where the device computes in the calling thread, whether a job is to
+stop; such a step is abandoned.
 
-Of each job submitted, `report` tells stages, progress, previews and pictures, then exactly one of `Finished`, `Failed`,
-`Stopped`, and nothing after it.
+For each submitted job, `report` gets stages, progress, previews and pictures, then exactly one of `RunFinished`,
+`RunFailed`, `RunStopped`, and nothing after it.
 
 To add a family: one file beside `sd1.py`, one line in `families.py`, its modules in `domains.model.on_device.components`.
 """

@@ -1,4 +1,4 @@
-"""From a request's words to what steers its denoiser."""
+"""Turns a request's prompts into the conditions of its denoiser."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from domains.progress import Degraded
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioned:
-    """The conditions, and what making them showed."""
+    """The conditions, and what their computation showed."""
 
     conditions: Conditions
     cache_hits: int
@@ -20,7 +20,7 @@ class Conditioned:
 
 
 def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache) -> Conditioned:
-    """Encode the prompt, and the negative one where guidance above 1 asks for it."""
+    """Encode the prompt, and the negative prompt if guidance is above 1."""
     guided = resolved.guidance_scale > 1
     texts = {"prompt": resolved.prompt} | ({"negative_prompt": resolved.negative_prompt} if guided else {})
     encoded: dict[str, EncodedPrompt] = {}

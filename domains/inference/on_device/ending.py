@@ -1,4 +1,4 @@
-"""The last report of a job, one function a kind. Each lets go of the job's tensors before it measures."""
+"""Makes the last report of a job, one function a kind. Each frees the job's tensors before it measures."""
 
 import time
 from contextlib import suppress
@@ -12,21 +12,21 @@ from domains.stop import Stop
 
 
 def finished(job: Run) -> RunFinished:
-    """Every picture was told."""
+    """The report after every picture was reported."""
     job.release()
     return RunFinished(receipt=job.meter.receipt())
 
 
 def failed(job: Run, error: DeviceOpsError) -> RunFailed:
-    """Something broke."""
-    # A poisoned context refuses even to be waited for; its process has to end, which gives everything back.
+    """The report after an error."""
+    # A corrupted context raises even on a wait; the end of its process frees everything.
     with suppress(RuntimeError):
         _free(job)
     return RunFailed(reason=error.reason, message=error.message, facts=dict(error.facts), receipt=job.meter.receipt())
 
 
 def stopped(job: Run, stop: Stop) -> RunStopped:
-    """It was asked to stop. The latency ends when the device has let go."""
+    """The report after a request to stop. The latency ends when the device has freed the job's tensors."""
     stage = job.stage
     freed = _free(job)
     latency_s = time.perf_counter() - job.stop_asked_at

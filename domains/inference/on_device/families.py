@@ -1,4 +1,4 @@
-"""The families this engine computes: the one visible list."""
+"""The families that this engine computes, in one list."""
 
 from collections.abc import Callable, Mapping
 

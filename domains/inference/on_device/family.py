@@ -1,4 +1,4 @@
-"""What the engine asks of a model family. One instance serves one model on one device."""
+"""The interface of a model family. One instance serves one model on one device."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class Abandoned(Exception):
-    """Nobody wants the result of the forward that was being computed."""
+    """The forward was abandoned, because its result is no longer needed."""
 
 
 KeepOn = Callable[[], None]
-"""Asked between the parts of a forward, whether to go on: raises `Abandoned` if nobody wants its result any more."""
+"""Called between the parts of a forward. Raises `Abandoned` if the result is no longer needed."""
 
 
 def regardless() -> None:
-    """A `KeepOn` that always goes on."""
+    """A `KeepOn` that never abandons the forward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class EncodedPrompt:
 
 
 class Conditions(Protocol):
-    """What steers the denoiser, made once a job by its family and opaque to everybody else."""
+    """Inputs that steer the denoiser, made once a job by its family and opaque to all other code."""
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that this job alone holds."""
@@ -59,7 +59,7 @@ class Family(Protocol):
         ...
 
     def conditions(self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float) -> Conditions:
-        """Everything about the prompts that no step changes. `negative` None: no guidance."""
+        """Compute everything about the prompts that stays the same in all steps. `negative` None: no guidance."""
         ...
 
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
@@ -78,11 +78,11 @@ class Family(Protocol):
         ...
 
     def prepare_previews(self) -> None:
-        """Whatever the first preview of this model would have to do first."""
+        """Do the work that the first preview of this model would otherwise have to do."""
         ...
 
     def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
-        """What clean latents (images, channels, h/8, w/8) look like, roughly and cheaply: (images, *size, 3), uint8."""
+        """A cheap, rough picture of clean latents (images, channels, h/8, w/8): (images, *size, 3), uint8."""
         ...
 
 

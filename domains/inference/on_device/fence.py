@@ -1,4 +1,4 @@
-"""Knowing when a device has done what was enqueued, without stopping it."""
+"""Detects that a device has finished enqueued work, without stopping it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,39 +8,39 @@ from torch import Tensor
 
 
 class Fence(Protocol):
-    """A stretch of enqueued work."""
+    """Marks the end of some enqueued work."""
 
     def passed(self) -> bool:
-        """Whether the device is past it. Never waits."""
+        """Whether the device has finished the work. Never waits."""
         ...
 
     def wait(self) -> None:
-        """Wait until it is passed, or at least for a while; what was enqueued later goes on."""
+        """Wait until the work is finished, or at least for a while; work that was enqueued later goes on."""
         ...
 
     def device_s(self) -> float | None:
-        """Time on the device, once passed; None where it cannot be measured."""
+        """Seconds on the device, once passed; None where they cannot be measured."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class EventFence:
-    """See `Fence`. On a CPU it is done when it is made."""
+    """See `Fence`. On a CPU the work is finished when the fence is made."""
 
     begin: torch.cuda.Event | None = None
     end: torch.cuda.Event | None = None
 
     def passed(self) -> bool:
-        """Whether the device is past it. Never waits."""
+        """Whether the device has finished the work. Never waits."""
         return self.end is None or self.end.query()
 
     def wait(self) -> None:
-        """Wait until it is passed; what was enqueued later goes on."""
+        """Wait until the work is finished; work that was enqueued later goes on."""
         if self.end is not None:
             self.end.synchronize()
 
     def device_s(self) -> float | None:
-        """Time on the device, once passed; None where it cannot be measured."""
+        """Seconds on the device, once passed; None where they cannot be measured."""
         return None if self.begin is None or self.end is None else self.begin.elapsed_time(self.end) / 1e3
 
 
@@ -54,7 +54,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory, valid once a fence made after it is passed; on a CPU the tensor itself."""
+    """A copy in pinned memory, valid once a later fence has passed; on a CPU the tensor itself."""
     if tensor.device.type != "cuda":
         return tensor
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

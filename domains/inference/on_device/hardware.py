@@ -1,6 +1,6 @@
-"""Where the engine touches its device beyond torch's own calls: what a simulated device changes.
+"""The engine's calls to its device beyond torch's own: a simulated device implements them differently.
 
-A real device needs nothing here; a simulated one keeps books of its scripted memory, takes its scripted time and fails.
+A real device does nothing here; a simulated one accounts for its scripted memory, takes its scripted time and fails.
 """
 
 from collections.abc import Callable
@@ -13,69 +13,69 @@ from domains.inference.on_device.fence import EventFence, Fence, mark
 from domains.memory.measure import MemoryMeasure
 
 Mark = torch.cuda.Event | float | None
-"""A moment in the device's queue, or on its clock; None: the device has neither."""
+"""A moment in the device's queue or on its clock; None: the device has neither."""
 
 
 def model_owner(model_id: str) -> str:
-    """What `hold` calls a model."""
+    """The owner name of a model in `hold`."""
     return f"model {model_id}"
 
 
 def job_owner(job_id: str) -> str:
-    """What `hold` calls a job."""
+    """The owner name of a job in `hold`."""
     return f"job {job_id}"
 
 
 class Hardware(Protocol):
-    """Called from the thread that ticks. Whatever is raised ends the job, the load or the order that caused the call."""
+    """Called from the thread that ticks. An error raised here ends the job, load or order that made the call."""
 
     def mark(self) -> Mark:
-        """A unit of work begins."""
+        """Mark the begin of a unit of work."""
         ...
 
     def fence(self, began: Mark) -> Fence:
-        """The unit that began there is enqueued; the fence tells when it is done."""
+        """A fence for the unit that began at `began` and is now enqueued."""
         ...
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
-        """A job's denoising step, counted from 1, is about to be computed. `held_bytes`: what its tensors hold."""
+        """Called before a job's denoising step, counted from 1. `held_bytes`: bytes that its tensors hold."""
         ...
 
     def after_step(self, job_id: str, step: int, latents: Tensor) -> None:
-        """It is enqueued, and gave these latents."""
+        """Called when the step is enqueued; `latents` are its result."""
         ...
 
     def after_job(self, job_id: str) -> None:
-        """A job has ended, however it did, and its tensors are gone."""
+        """Called when a job has ended for any reason and its tensors are freed."""
         ...
 
     def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """So many more bytes of a model are there; 0: its load begins. Returns soon once `cancelled` says so."""
+        """Called when so many more bytes of a model are read; 0: its load begins. Returns soon after `cancelled`."""
         ...
 
     def hold(self, owner: str, size_bytes: int) -> None:
-        """`owner` holds so much from now on, all in all. DEVICE_OUT_OF_MEMORY with need and room: nothing changed then."""
+        """Set all bytes that `owner` holds. Raises DEVICE_OUT_OF_MEMORY with need and room; changes nothing then."""
         ...
 
     def free(self, owner: str) -> None:
-        """`owner` holds nothing any more. Of an unknown owner: nothing."""
+        """Free all that `owner` holds. Does nothing for an unknown owner."""
         ...
 
     def corrupt(self, result: Tensor) -> Tensor:
-        """What the device makes of a result that a check is about to compare."""
+        """The device's version of a result that a check is about to compare."""
         ...
 
     def room(self) -> int | None:
-        """Bytes that can still be taken; None: ask the driver."""
+        """Bytes that can still be allocated; None: ask the driver."""
         ...
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
-        """The memory of the device, from what torch says of it and who holds it."""
+        """The device's memory, derived from torch's measure and its owners."""
         ...
 
 
 class RealHardware:
-    """A device that is what it is."""
+    """A real device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -85,33 +85,33 @@ class RealHardware:
         return mark(self._device)
 
     def fence(self, began: Mark) -> Fence:
-        """Passed when the device is past it."""
+        """A fence that passes when the device has finished the unit."""
         return EventFence(began if isinstance(began, torch.cuda.Event) else None, mark(self._device))
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def after_step(self, job_id: str, step: int, latents: Tensor) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def after_job(self, job_id: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def hold(self, owner: str, size_bytes: int) -> None:
-        """Nothing: torch's allocator knows."""
+        """Does nothing: torch's allocator counts."""
 
     def free(self, owner: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def corrupt(self, result: Tensor) -> Tensor:
         """The result itself."""
         return result
 
     def room(self) -> int | None:
-        """The driver knows."""
+        """None: the driver knows."""
         return None
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:

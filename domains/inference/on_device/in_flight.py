@@ -1,4 +1,4 @@
-"""What a job has enqueued on the device and has not told yet."""
+"""Units of a job that are enqueued on the device and not delivered yet."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from domains.inference.on_device.fence import Fence
 
 AHEAD = 2
-"""Units of a job that may be enqueued and not done: enough to keep a device busy, few enough to stop soon."""
+"""Units of a job that may be enqueued and unfinished: enough to keep a device busy, few enough to stop soon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,26 +27,26 @@ class InFlight:
 
     @property
     def full(self) -> bool:
-        """Whether no more may be enqueued."""
+        """Whether no further unit may be enqueued."""
         return len(self._units) >= AHEAD
 
     def add(self, fence: Fence, deliver: Callable[[], None]) -> None:
-        """A unit was enqueued; `deliver` is called once, when its fence is passed."""
+        """Add an enqueued unit; `deliver` is called once, when its fence has passed."""
         self._units.append(_Unit(fence, deliver))
 
     def deliver_passed(self) -> None:
-        """Deliver what is done, oldest first. Never waits."""
+        """Deliver finished units, oldest first. Never waits."""
         while self._units and self._units[0].fence.passed():
             self._units.popleft().deliver()
 
     def wait_for_oldest(self) -> bool:
-        """Wait until one more is done; False if there is none."""
+        """Wait for the oldest unit; False if there is none."""
         if self._units:
             self._units[0].fence.wait()
         return bool(self._units)
 
     def drop(self) -> None:
-        """Wait for all, and deliver none."""
+        """Wait for all units and deliver none."""
         for unit in self._units:
             unit.fence.wait()
         self._units.clear()

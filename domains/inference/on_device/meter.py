@@ -22,23 +22,23 @@ class Meter:
         self._since = time.perf_counter()
 
     def enter(self, stage: Stage) -> None:
-        """The job goes from one stage to the next."""
+        """Go from one stage to the next."""
         self._close()
         self._stage = stage
         self._wall.setdefault(stage, 0.0)
 
     def device_was_busy(self, stage: Stage, seconds: float | None) -> None:
-        """Device time of work that has ended; None: not measurable."""
+        """Add device time of finished work; None: not measurable."""
         if seconds is not None:
             self._device[stage] = self._device.get(stage, 0.0) + seconds
 
     def device_peak(self, allocated: int | None) -> None:
-        """The allocator's high-water mark of a moment in which the job lived; None: not measurable."""
+        """Record the allocator's high-water mark of a moment in the job's life; None: not measurable."""
         if allocated is not None:
             self.peak_device_bytes = max(allocated, self.peak_device_bytes or 0)
 
     def receipt(self) -> Receipt:
-        """Everything up to now."""
+        """The measurements up to now."""
         self._close()
         return Receipt(
             timings=tuple(

@@ -1,7 +1,7 @@
-"""Noise that depends on the seed and on nothing else: one CPU generator a picture.
+"""Noise that depends on the seed only: one CPU generator a picture.
 
-Torch's CPU generator (MT19937) reads 32 bits of its seed: 7 and 7 + 2³² would give one picture. A seed below 2³² is given to
-it as it is, so that pictures equal those of other software; a larger one fills the generator's state from all 63 bits.
+Torch's CPU generator (MT19937) reads 32 bits of its seed: 7 and 7 + 2³² would give one picture. A seed below 2³² is
+passed on, so that pictures equal those of other software; a larger one fills the generator's state from all 63 bits.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _BITS_READ = 32
-"""Of a seed, by torch's own seeding."""
+"""Bits of a seed that torch's own seeding reads."""
 _STATE_AT, _STATE_WORDS = 24, 624
 """Where the generator's words lie in the bytes of `get_state`: after the initial seed (8), left (4), seeded (4), next (8).
 Each takes 8 bytes (ATen/core/CPUGeneratorImpl.cpp, CPUGeneratorImplStateLegacy)."""
@@ -35,7 +35,7 @@ def _filled(state: Tensor, low: int, high: int) -> Tensor:
 
 
 class Noise:
-    """Standard normal noise for a job's pictures: the same for a seed whatever the device and the neighbours."""
+    """Standard normal noise for a job's pictures: the same for a seed on any device and beside any other job."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> None:
         self._generators = [generator_of(seed) for seed in seeds]

@@ -1,4 +1,4 @@
-"""A job's finished pixels on their way into files, off the step loop."""
+"""Encodes a job's finished pixels into files, off the step loop."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -15,7 +15,7 @@ from domains.inference.outcome import ImageReady
 
 
 class Pictures:
-    """Which pictures are decoded, being written, and told. Told in order."""
+    """Tracks which pictures are decoded, being encoded, and reported. Reports them in order."""
 
     def __init__(self, resolved: ResolvedGeneration, files: Executor) -> None:
         self._resolved = resolved
@@ -31,11 +31,11 @@ class Pictures:
 
     @property
     def all_told(self) -> bool:
-        """Whether `ready` has given every picture."""
+        """Whether `ready` has yielded every picture."""
         return self._told == len(self._resolved.seeds)
 
     def enqueued(self, index: int) -> None:
-        """The decoding of a picture was handed to the device."""
+        """Note that the decoding of a picture is enqueued."""
         self._enqueued = index + 1
 
     def write(self, index: int, pixels: NDArray[np.uint8]) -> None:
@@ -43,11 +43,11 @@ class Pictures:
         self._writing[index] = self._files.submit(_file, self._resolved, index, pixels)
 
     def being_written(self) -> list[Future[bytes]]:
-        """Files that are not done."""
+        """Files whose encoding is not finished."""
         return [future for future in self._writing.values() if not future.done()]
 
     def ready(self) -> Iterator[ImageReady]:
-        """Each picture that is done and whose turn it is, once. Raises what its encoding raised."""
+        """Each encoded picture once, in order. Raises the error of its encoding."""
         while (future := self._writing.get(self._told)) is not None and future.done():
             del self._writing[self._told]
             index, self._told = self._told, self._told + 1
@@ -61,7 +61,7 @@ class Pictures:
             )
 
     def drop(self) -> None:
-        """Forget the rest."""
+        """Forget all pictures that are not reported."""
         for future in self._writing.values():
             future.cancel()
         self._writing.clear()

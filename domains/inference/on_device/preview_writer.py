@@ -1,4 +1,4 @@
-"""Previews on their way into small JPEG files, off the step loop; the newest of each picture only."""
+"""Encodes previews into small JPEG files, off the step loop; keeps the newest of each picture only."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -13,25 +13,25 @@ from domains.limits import INLINE_BYTES
 from domains.progress import PreviewReady
 
 _QUALITIES = (85, 60, 30, 10)
-"""The first that stays within the limit; 85 does for anything but noise."""
+"""The first quality that stays within the limit is used; 85 does for everything but noise."""
 
 
 class PreviewWriter:
     """Writes the previews of one job."""
 
     size: tuple[int, int]
-    """(height, width) in pixels of those that are taken now."""
+    """(height, width) in pixels of new previews."""
 
     def __init__(self, resolved: ResolvedGeneration, files: Executor) -> None:
         self._resolved = resolved
         self._files = files
         self._writing: dict[int, tuple[int, Future[bytes]]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
-        """(height, width) of those that are being written, by picture."""
+        """(height, width) of previews that are being encoded, by picture."""
         self.show(resolved.previews)
 
     def show(self, previews: Previews) -> None:
-        """Take these from now on."""
+        """Make these previews from now on."""
         self._every = previews.every_steps
         width, height = self._resolved.width_px, self._resolved.height_px
         scale = min(1.0, previews.max_edge_px / max(width, height))
@@ -39,27 +39,27 @@ class PreviewWriter:
 
     @property
     def asked(self) -> bool:
-        """Whether there are to be any."""
+        """Whether previews are wanted."""
         return self._every > 0
 
     def is_own(self, step: int) -> bool:
-        """Whether the job itself asked for a preview after this step; otherwise it is for those who watch."""
+        """Whether the job itself asked for a preview after this step; otherwise its watchers did."""
         every = self._resolved.previews.every_steps
         return every > 0 and step % every == 0
 
     def wanted(self, step: int) -> bool:
-        """Whether to take a preview after this step, counted from 1."""
+        """Whether to make a preview after this step, counted from 1."""
         return self.asked and step % self._every == 0
 
     def write(self, step: int, pixels: Tensor) -> None:
-        """Begin to encode (pictures, height, width, 3); older previews that nobody fetched are dropped."""
+        """Begin to encode (pictures, height, width, 3); drops older previews that were not fetched."""
         for index, picture in enumerate(pixels.numpy()):
             self._forget(index)
             self._writing[index] = step, self._files.submit(_file, picture)
             self._sizes[index] = picture.shape[0], picture.shape[1]
 
     def ready(self) -> Iterator[PreviewReady]:
-        """Each preview that is done, once. Raises what its encoding raised."""
+        """Each encoded preview, once. Raises the error of its encoding."""
         for index, (step, future) in list(self._writing.items()):
             if future.done():
                 del self._writing[index]
@@ -74,7 +74,7 @@ class PreviewWriter:
                 )
 
     def drop(self) -> None:
-        """Forget the rest."""
+        """Forget the previews that are being encoded."""
         for index in list(self._writing):
             self._forget(index)
 

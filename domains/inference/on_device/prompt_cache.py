@@ -1,4 +1,4 @@
-"""Encoded prompts, kept for the next job with the same words."""
+"""Keeps encoded prompts for later jobs with the same prompt."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class PromptCache:
         self._capacity = capacity
 
     def get(self, key: Key, encode: Callable[[], EncodedPrompt]) -> tuple[EncodedPrompt, bool]:
-        """The encoding, and whether it was here already."""
+        """The encoding, and whether it was cached."""
         if hit := key in self._kept:
             self._kept.move_to_end(key)
         else:
@@ -27,7 +27,7 @@ class PromptCache:
         return self._kept[key], hit
 
     def held_bytes(self) -> int:
-        """All encodings together."""
+        """Bytes of all encodings."""
         return sum(encoded.states.nbytes for encoded in self._kept.values())
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""The models that one device holds."""
+"""Holds the models that are loaded on one device."""
 
 import gc
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from domains.model.on_device import OnDeviceModel, load
 
 
 class ResidentModels:
-    """By id; each with its family's view of it."""
+    """Models by id, each with its family's view of it."""
 
     def __init__(self, device: torch.device, hardware: Hardware) -> None:
         self._device = device
@@ -23,11 +23,11 @@ class ResidentModels:
         self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
 
     def ids(self) -> list[str]:
-        """Of all models that are here."""
+        """Ids of all loaded models."""
         return list(self._models)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each, by id."""
+        """Bytes of each model, by id."""
         return {model_id: loaded.size_bytes for model_id, (loaded, _) in self._models.items()}
 
     def load(
@@ -40,7 +40,7 @@ class ResidentModels:
             watched = self._watched(model.id, progress, cancelled)
             loaded = load(model, str(self._device), precision, watched, cancelled, try_config)
             family = family_of(loaded)
-            # The files' bytes were counted while it came in; on the device they may be wider.
+            # The load counted the bytes in the files; on the device they may be wider.
             self._hardware.hold(model_owner(model.id), loaded.size_bytes)
         except BaseException:
             self._hardware.free(model_owner(model.id))
@@ -49,14 +49,14 @@ class ResidentModels:
         return loaded
 
     def outdated(self, model: Model) -> bool:
-        """Whether the model is here with other weights than those that its last scan saw."""
+        """Whether the loaded weights differ from those that the model's last scan saw."""
         there = self._models.get(model.id)
         return there is not None and there[0].model.sha256 != model.sha256
 
     def _watched(
         self, model_id: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
     ) -> Callable[[int, int], None]:
-        """`progress`, with the hardware told first of each piece."""
+        """`progress`, preceded by a call to the hardware for each piece."""
         before = 0
 
         def told(completed: int, total: int) -> None:
@@ -68,7 +68,7 @@ class ResidentModels:
         return told
 
     def family(self, loaded: OnDeviceModel) -> Family:
-        """How to compute with it. MODEL_NOT_LOADED if it is not here (any more)."""
+        """The family's view of a model. Raises MODEL_NOT_LOADED if the model is not loaded (any more)."""
         found, family = self._models.get(loaded.model.id, (None, None))
         if family is None or found is not loaded:
             message = f"model {loaded.model.id} is not on {self._device}; load it first"
@@ -76,7 +76,7 @@ class ResidentModels:
         return family
 
     def unload(self, model_id: str) -> int:
-        """Drop a model: the allocator's difference on CUDA, elsewhere the size of its tensors."""
+        """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors."""
         if model_id not in self._models:
             message = f"model {model_id} is not on {self._device}"
             raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self._device)

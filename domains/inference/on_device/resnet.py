@@ -1,4 +1,4 @@
-"""Diffusers' residual block, computed in place where nothing else looks, and without its division by one."""
+"""Diffusers' residual block, computed in place on tensors of its own, and without its division by one."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.slices import conv
 
 
 class Resnet:
@@ -21,14 +23,14 @@ class Resnet:
         """The linear layer that turns a time embedding into this block's shift; None in a VAE."""
         return self._module.time_emb_proj
 
-    def __call__(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """x: (rows, channels, h, w); shift: (rows or 1, channels out, 1, 1)."""
+    def __call__(self, x: Tensor, shift: Tensor | None = None, keep_on: KeepOn = regardless) -> Tensor:
+        """x: (rows, channels, h, w); shift: (rows or 1, channels out, 1, 1). Raises what `keep_on` raises."""
         module = self._module
-        hidden = module.conv1(F.silu(module.norm1(x), inplace=True))
+        hidden = conv(module.conv1, F.silu(module.norm1(x), inplace=True), keep_on)
         if shift is not None:
             hidden += shift
-        hidden = module.conv2(F.silu(module.norm2(hidden), inplace=True))
-        hidden += x if module.conv_shortcut is None else module.conv_shortcut(x)
+        hidden = conv(module.conv2, F.silu(module.norm2(hidden), inplace=True), keep_on)
+        hidden += x if module.conv_shortcut is None else conv(module.conv_shortcut, x, keep_on)
         return hidden
 
 

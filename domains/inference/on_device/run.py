@@ -1,6 +1,6 @@
 """One generation as a small state machine: conditioning → denoising × n → decoding × pictures → encoding.
 
-`advance` enqueues one unit of work; `poll` tells what has ended and moves on to the next stage. Neither waits.
+`advance` enqueues one unit of work; `poll` reports what has ended and enters the next stage. Neither waits.
 """
 
 import time
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class Run:
-    """A running generation. Owns its tensors; whoever drops it frees them."""
+    """A running generation. Owns its tensors: dropping the object frees them."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Run:
         self.stop: Stop | None = None
         """The first request to stop; None: there is none."""
         self.stop_asked_at = 0.0
-        """When it came, on `time.perf_counter`."""
+        """Time of that request on `time.perf_counter`."""
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
         self._hardware = hardware
@@ -64,22 +64,22 @@ class Run:
         self._pictures = Pictures(resolved, files)
 
     def ask_to_stop(self, stop: Stop) -> None:
-        """The first request counts."""
+        """Ask the run to stop. Only the first request counts."""
         if self.stop is None:
             self.stop, self.stop_asked_at = stop, time.perf_counter()
 
     def show(self, previews: Previews) -> None:
-        """Take these previews from now on; they change nothing in the pictures."""
+        """Make these previews from now on; the pictures stay the same."""
         self._previews.show(previews)
 
     @property
     def denoising(self) -> bool:
-        """Whether its next unit is a denoising step, which it may share with other jobs."""
+        """Whether the next unit is a denoising step, which can be shared with other jobs."""
         return self.stage is Stage.DENOISING
 
     @property
     def ready(self) -> bool:
-        """Whether a unit of it can be enqueued now."""
+        """Whether a unit can be enqueued now."""
         match self.stage:
             case Stage.QUEUED:
                 return True
@@ -92,14 +92,14 @@ class Run:
 
     @property
     def walking(self) -> Trajectory:
-        """Its trajectory, which it has from conditioning to decoding."""
+        """The trajectory, which exists from conditioning to decoding."""
         if self.trajectory is None:
             raise RuntimeError(f"job {self.id} has no latents while {self.stage}")
         return self.trajectory
 
     @property
     def done(self) -> bool:
-        """Whether every picture was told."""
+        """Whether every picture was reported."""
         return self._pictures.all_told
 
     def condition(self) -> None:
@@ -118,7 +118,7 @@ class Run:
         self._progress(Stage.DENOISING, 0, self.trajectory.sampler.steps, Unit.STEPS)
 
     def stepped(self, began: Mark) -> None:
-        """A step of its trajectory was enqueued, from `began` on."""
+        """Note that a step of the trajectory was enqueued, from `began` on."""
         trajectory = self.walking
         step, steps = trajectory.index, trajectory.sampler.steps
         finite = to_host(torch.isfinite(trajectory.latents).all())
@@ -154,7 +154,7 @@ class Run:
         self._in_flight.add(fence, deliver)
 
     def poll(self) -> None:
-        """Tell what has ended; enter the next stage when this one has."""
+        """Report what has ended; enter the next stage when this one has ended."""
         self._in_flight.deliver_passed()
         if not self._in_flight:
             self._move_on()
@@ -169,22 +169,22 @@ class Run:
         return self._in_flight.wait_for_oldest()
 
     def waiting_for(self) -> list[Future[bytes]]:
-        """Files being encoded."""
+        """Files that are being encoded."""
         return self._pictures.being_written()
 
     def release(self) -> None:
-        """Let go of everything, once the device is done with it. Nothing is told any more."""
+        """Free everything once the device has finished with it. Reports nothing more."""
         self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
         self.trajectory = None
 
     def tensors(self) -> list[Tensor]:
-        """The device tensors that it holds."""
+        """The device tensors that the run holds."""
         return [] if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
-        """What they hold. Views share a storage: each storage counts once."""
+        """Bytes of these tensors. Views share a storage: each storage counts once."""
         storages = (tensor.untyped_storage() for tensor in self.tensors())
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -203,7 +203,7 @@ class Run:
         except Exception:
             if self._previews.is_own(step):
                 raise
-            # A watcher must not end a job: it goes on without previews for others.
+            # A watcher's preview must not end the job: the job continues without previews for watchers.
             _log.warning("a preview for a watcher failed", job_id=self.id, step=step, exc_info=True)
             self._previews.show(self.resolved.previews)
             return None

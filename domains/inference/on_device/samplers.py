@@ -1,4 +1,4 @@
-"""One job's sampler: a fresh diffusers scheduler with our sampler's options and the model's own training.
+"""The sampler of one job: a fresh diffusers scheduler with our sampler's options and the model's training config.
 
 Diffusers' schedulers keep their tables on the CPU as 0-dim tensors, which a device reads as plain numbers; so a step
 enqueues kernels and waits for nothing.
@@ -28,7 +28,7 @@ _SPACINGS: tuple[Mapping[str, object], ...] = (
     {"timestep_spacing": "trailing", "steps_offset": 0},
     {"timestep_spacing": "linspace", "steps_offset": 0},
 )
-"""What replaces the model's own options, in the order in which it is tried; for each number of steps one can be walked."""
+"""Options that replace the model's own, in the order of their trial; one of them works for each number of steps."""
 
 Step = Callable[[Any, Tensor, Tensor, Tensor, "Tensor | None", float], tuple[Tensor, Tensor]]
 """(diffusers scheduler, model output, timestep, latents, noise, eta) → (next latents, estimate of clean latents)."""
@@ -58,7 +58,7 @@ def _unipc(scheduler: Any, output: Tensor, timestep: Tensor, latents: Tensor, no
 
 
 class _EulerAncestral(EulerAncestralDiscreteScheduler):
-    """Diffusers' tables, with a step that takes its noise: diffusers' own copies it in and waits for the device."""
+    """Diffusers' tables, with a step that receives its noise: diffusers' own copies it in and waits for the device."""
 
     def step_with(self, output: Tensor, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Algorithm 2 of Karras et al. 2022 with k-diffusion's ancestral split of the next noise level."""
@@ -86,7 +86,7 @@ class _Solver:
     scheduler: type
     step: Step
     options: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Fixed by our id, whatever the model's config says."""
+    """Fixed by our id, regardless of the model's config."""
 
 
 _SOLVERS: Mapping[str, _Solver] = {
@@ -103,7 +103,7 @@ _SOLVERS: Mapping[str, _Solver] = {
 
 
 class Sampler:
-    """The sampler of one job. Not shared: it keeps its place and the last outputs."""
+    """The sampler of one job. Not shared, because it keeps its position and the last outputs."""
 
     def __init__(
         self, sampler: str, config: Mapping[str, object], *, sigma_schedule: str, steps: int, eta: float | None
@@ -121,16 +121,16 @@ class Sampler:
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(0)  # else the first step looks its index up in a device tensor
         self.timesteps: Tensor = self._scheduler.timesteps
-        """(steps,), on the CPU; what the denoiser is told of each step."""
+        """(steps,), on the CPU; the timestep of each step for the denoiser."""
 
     @property
     def steps(self) -> int:
-        """Steps that will be walked."""
+        """Number of steps."""
         return len(self.timesteps)
 
     @property
     def initial_scale(self) -> float:
-        """Standard deviation of the noise that the walk begins with."""
+        """Standard deviation of the initial noise."""
         return float(self._scheduler.init_noise_sigma)
 
     @property
@@ -139,11 +139,11 @@ class Sampler:
         return SAMPLERS[self.id].stochastic or self._eta > 0
 
     def scaled(self, latents: Tensor, index: int) -> Tensor:
-        """Latents as the denoiser wants them at step `index`."""
+        """Latents, scaled as the denoiser needs them at step `index`."""
         return self._scheduler.scale_model_input(latents, self.timesteps[index])
 
     def step(self, output: Tensor, latents: Tensor, index: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Walk step `index`: the next latents, and the estimate of the clean ones. In order, each once."""
+        """Compute step `index`: the next latents, and the estimate of the clean ones. Call once a step, in order."""
         return self._solver.step(self._scheduler, output, self.timesteps[index], latents, noise, self._eta)
 
     @property
@@ -151,7 +151,7 @@ class Sampler:
         return getattr(self._scheduler, "held_sample", None)
 
     def tensors(self) -> list[Tensor]:
-        """The device tensors that it remembers."""
+        """The device tensors that the sampler keeps."""
         names = ("model_outputs", "held_outputs")  # diffusers' multistep solvers', and our UniPC's
         held = [*(tensor for name in names for tensor in getattr(self._scheduler, name, ())), self._held_sample]
         return [tensor for tensor in held if isinstance(tensor, Tensor)]
@@ -167,7 +167,7 @@ def try_config(config: Mapping[str, object]) -> None:
                 walk.scaled(latents, index)
                 latents, _ = walk.step(latents, latents, index, latents if walk.needs_noise else None)
         except DeviceOpsError as error:
-            # A combination with one sampler is refused when it is asked for.
+            # Only some requests are impossible with this sampler; they are refused when they come.
             if error.reason is not ErrorReason.UNSUPPORTED_COMBINATION:
                 raise
         except Exception as error:  # diffusers raises any error for an option that it cannot use
@@ -175,8 +175,8 @@ def try_config(config: Mapping[str, object]) -> None:
 
 
 def _spaced(solver: _Solver, sampler: str, config: Mapping[str, object], sigma_schedule: str, steps: int) -> Any:
-    """A scheduler with its timesteps set: by the model's own spacing, or another one where that repeats a noise level,
-    leaves the trained ones or gives another number of steps (diffusers' do, for numbers near that of training)."""
+    """A scheduler with its timesteps set: by the model's own spacing, or by another one where that repeats a noise
+    level, leaves the trained steps or gives another number of steps (diffusers' do, for numbers near that of training)."""
     if fault := fault_in(config):
         raise FailedPrecondition(fault.message, ErrorReason.MODEL_INCOMPATIBLE, file=FILE, field=fault.field)
     trained = train_steps_of(config)

@@ -23,7 +23,7 @@ class Sd1Conditions:
 
     guidance: float
     keys: TextKeys
-    """Of one row; or of two, unconditional first, if there is guidance."""
+    """Keys of one row; of two, unconditional first, with guidance."""
     guided: bool
 
     def tensors(self) -> Sequence[Tensor]:

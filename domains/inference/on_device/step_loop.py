@@ -1,4 +1,4 @@
-"""Advances a set of generations on one device, a unit of work at a time, each in its turn."""
+"""Advances a set of generations on one device, one unit of work at a time, in turns."""
 
 from collections import deque
 from collections.abc import Callable, Generator
@@ -24,7 +24,7 @@ from domains.stop import Stop, StopKind
 
 _CLOSED = Stop(kind=StopKind.CANCEL, cause="the worker is closed")
 _WAIT_S = 0.02
-"""Longest wait for a file in one tick, so that orders that came in meanwhile are looked at."""
+"""Longest wait for a file in one tick, so that new orders are read."""
 
 
 class StepLoop:
@@ -39,10 +39,10 @@ class StepLoop:
         encoders: int = 2,
         stop_of: Callable[[str], Stop | None] = lambda job_id: None,
     ) -> None:
-        """`encoders`: threads that write image files beside the loop. `hardware` None: the device is what it is.
+        """`encoders`: threads that encode image files beside the loop. `hardware` None: a real device.
 
-        `stop_of`: the request to stop a job, by id, that has come meanwhile. It is looked at within a unit of work too,
-        where the device computes in this thread.
+        `stop_of`: returns the pending request to stop a job (id). Also called within a unit of work, if the
+        device computes in this thread.
         """
         self.device = torch.device(device)
         self.hardware: Hardware = hardware or RealHardware(self.device)
@@ -53,7 +53,7 @@ class StepLoop:
         self._models = ResidentModels(self.device, self.hardware)
         self._turns: deque[Run] = deque()
         self.peak_bytes = 0
-        """The most that the allocator has handed out at once, as noted after each tick."""
+        """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
     def load(
         self,
@@ -62,22 +62,22 @@ class StepLoop:
         progress: Callable[[int, int], None] = lambda completed, total: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> OnDeviceModel:
-        """Bring a model onto the device, or answer the one that is there. `progress(bytes done, bytes in all)`.
+        """Load a model onto the device, or return the one that is there. `progress(bytes done, bytes in all)`.
 
-        Raises LoadCancelled and what `domains.model.on_device.load` raises; a model with other weights than
-        `model` names is replaced. ILLEGAL_STATE while a job uses those, and if it is there in another precision.
+        Raises LoadCancelled and the errors of `domains.model.on_device.load`. Replaces a loaded model with other
+        weights than `model` names. Raises ILLEGAL_STATE while a job uses those, or for a model in another precision.
         """
         if self.outdated(model):
-            # Its files have changed since: what is here is of no use to a job of the new ones.
+            # The files have changed: jobs of the new files cannot use the loaded weights.
             self.unload(model.id)
         return self._models.load(model, precision, progress, cancelled)
 
     def outdated(self, model: Model) -> bool:
-        """Whether the model is here with other weights than `model` names."""
+        """Whether the model is loaded with other weights than `model` names."""
         return self._models.outdated(model)
 
     def unload(self, model_id: str) -> int | None:
-        """Drop a model: the bytes given back. LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
+        """Drop a model; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
         if users := [job.id for job in self._turns if job.loaded.model.id == model_id]:
             message = f"model {model_id} is in use by {', '.join(users)}; cancel them or wait"
             raise FailedPrecondition(message, model_id=model_id, jobs=", ".join(users))
@@ -86,32 +86,32 @@ class StepLoop:
         return self._models.unload(model_id)
 
     def unload_all(self) -> int:
-        """Drop every model that no job uses: the bytes given back."""
+        """Drop every model that no job uses; returns the bytes freed."""
         used = {job.loaded.model.id for job in self._turns}
         return sum(self.unload(model_id) or 0 for model_id in self._models.ids() if model_id not in used)
 
     def forget_prompts(self) -> None:
-        """Drop all encoded prompts that are kept for later."""
+        """Drop all cached prompt encodings."""
         self._prompts.clear()
         self._hold_prompts()
 
     def model_bytes(self) -> dict[str, int]:
-        """What each loaded model holds, by id."""
+        """Bytes of each loaded model, by id."""
         return self._models.sizes()
 
     def job_bytes(self) -> dict[str, int]:
-        """What each running job's tensors hold, by id."""
+        """Bytes of each running job's tensors, by id."""
         return {job.id: job.held_bytes() for job in self._turns}
 
     def prompt_bytes(self) -> int:
-        """What the encoded prompts hold that are kept for later."""
+        """Bytes of the cached prompt encodings."""
         return self._prompts.held_bytes()
 
     def submit(
         self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration, previews: Previews | None = None
     ) -> None:
-        """Let a generation join; it takes its first turn in a later `tick`. `previews` None: those that it asked for.
-        AlreadyExists if the id runs, MODEL_NOT_LOADED if the model is not here."""
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. Raises
+        ALREADY_EXISTS if the id runs, MODEL_NOT_LOADED if the model is not loaded."""
         if self._find(job_id) is not None:
             raise AlreadyExists(f"job {job_id} is running on {self.device}", job_id=job_id)
         family = self._models.family(loaded)
@@ -124,7 +124,7 @@ class StepLoop:
         self._turns.append(job)
 
     def show(self, job_id: str, previews: Previews) -> None:
-        """Make these previews of a job from now on. One that has ended has none."""
+        """Change a job's previews. Does nothing for a job that has ended."""
         if (job := self._find(job_id)) is not None:
             job.show(previews)
 
@@ -136,7 +136,7 @@ class StepLoop:
         return job is not None
 
     def tick(self) -> bool:
-        """End what was cancelled, do one unit of work, tell what is done. True while jobs remain."""
+        """End cancelled jobs, do one unit of work, report what is finished. True while jobs remain."""
         with torch.inference_mode():
             self._stop_asked()
             if group := self._next_group():
@@ -152,7 +152,7 @@ class StepLoop:
         return bool(self._turns)
 
     def close(self) -> None:
-        """End every job as Stopped, then the encoders; the models are dropped."""
+        """End every job as RunStopped, stop the encoders, then drop the models."""
         for job in self._turns:
             job.ask_to_stop(_CLOSED)
         self._stop_asked()
@@ -161,7 +161,7 @@ class StepLoop:
             self.unload(model_id)
 
     def _next_group(self) -> tuple[Run, ...]:
-        """The jobs whose next unit is done together now. One: a forward shared by jobs would round differently."""
+        """The jobs that share the next unit. Always one: a forward shared by jobs rounds differently."""
         for _ in range(len(self._turns)):
             self._turns.rotate(-1)
             if self._turns[-1].ready:
@@ -190,7 +190,7 @@ class StepLoop:
             job.stepped(began)
 
     def _keep_on(self, group: tuple[Run, ...]) -> KeepOn:
-        """A step may take seconds on a CPU. One whose jobs are all to stop is left between two of its parts."""
+        """A check that abandons a step, which may take seconds on a CPU, when all of its jobs are to stop."""
         if self.device.type != "cpu":
             return regardless
 
@@ -208,7 +208,7 @@ class StepLoop:
         self.hardware.hold("prompts", self._prompts.held_bytes())
 
     def _wait(self) -> None:
-        """Nothing can be enqueued: until the device or an encoder is done with something, or not for long."""
+        """Wait until the device or an encoder has finished something, or for a short time: no unit can be enqueued."""
         if any(job.wait_for_device() for job in self._turns):
             return
         if files := [future for job in self._turns for future in job.waiting_for()]:
@@ -216,11 +216,11 @@ class StepLoop:
 
     @contextmanager
     def _answering(self, *jobs: Run) -> Generator[None]:
-        """The one place that ends jobs for an error."""
+        """Turns an error into the end of the jobs, here only."""
         try:
             yield
         except Abandoned:
-            return  # They were asked to stop: the next tick ends them.
+            return  # Cancelled jobs end in the next tick.
         except Exception as error:
             for job in jobs:
                 with bound_contextvars(job_id=job.id):
@@ -232,12 +232,12 @@ class StepLoop:
             self._end_as_asked(job)
 
     def _end_as_asked(self, job: Run) -> None:
-        """With every picture told, or as it was asked to stop."""
+        """End a job: finished, or stopped if it was asked to stop."""
         stop = job.stop
         self._end(job, finished if stop is None else lambda job: stopped(job, stop))
 
     def _end(self, job: Run, last: Callable[[Run], Report]) -> None:
-        """Take a job out, and tell its last report."""
+        """Remove a job and send its last report."""
         self._turns.remove(job)
         report = last(job)
         self.hardware.after_job(job.id)
@@ -247,7 +247,7 @@ class StepLoop:
         return next((job for job in self._turns if job.id == job_id), None)
 
     def _note_peak(self) -> None:
-        """Each tick's high-water mark goes to the jobs that lived in it."""
+        """Record the tick's high-water mark for all jobs that ran in it."""
         if self.device.type != "cuda":
             return
         peak = torch.cuda.max_memory_allocated(self.device)

@@ -1,4 +1,4 @@
-"""A job's pictures on their way from noise to final latents: all of them move together, a step at a time."""
+"""A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from domains.inference.on_device.samplers import Sampler
 
 
 class Trajectory:
-    """Latents, the sampler that moves them and the noise that it takes."""
+    """Latents, their sampler and its noise."""
 
     def __init__(self, family: Family, conditions: Conditions, sampler: Sampler, noise: Noise) -> None:
         self.family = family
@@ -24,7 +24,7 @@ class Trajectory:
         self.x0: Tensor | None = None
         """The last step's estimate of the clean latents; None before the first."""
         self.index = 0
-        """Steps walked."""
+        """Number of steps done."""
         self._timesteps = sampler.timesteps.to(self.latents.device)
 
     @property
@@ -33,18 +33,18 @@ class Trajectory:
         return self.index == self.sampler.steps
 
     def rows(self) -> StepRows:
-        """What the denoiser needs for the next step."""
+        """The denoiser's inputs for the next step."""
         scaled = self.sampler.scaled(self.latents, self.index)
         return StepRows(latents=scaled, timestep=self._timesteps[self.index], conditions=self.conditions)
 
     def apply(self, output: Tensor) -> None:
-        """Walk one step with what the denoiser said."""
+        """Do one step with the denoiser's output."""
         noise = self._noise.draw() if self.sampler.needs_noise else None
         self.latents, self.x0 = self.sampler.step(output, self.latents, self.index, noise)
         self.index += 1
 
     def tensors(self) -> list[Tensor]:
-        """The device tensors that it holds."""
+        """The device tensors that the trajectory holds."""
         estimate = [] if self.x0 is None else [self.x0]
         return [self.latents, *estimate, *self.conditions.tensors(), *self.sampler.tensors()]
 
@@ -56,7 +56,7 @@ def begin(
     conditions: Conditions,
     device: torch.device,
 ) -> Trajectory:
-    """A trajectory at its noise. `config` is the model's scheduler config."""
+    """A trajectory at its initial noise. `config` is the model's scheduler config."""
     sampler = Sampler(
         resolved.sampler,
         config,
@@ -69,7 +69,7 @@ def begin(
 
 
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
-    """One step of each, in as few forwards as their family can make of it. All are of one model, none is done.
+    """Do one step of each, in as few forwards as their family allows. All have the same model and are not done.
 
     Raises what `keep_on` raises; the step is not walked then.
     """

@@ -15,13 +15,15 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.slices import attention, linear
 
 KeysValues = tuple[Tensor, Tensor]
 """(rows, heads, tokens, head width), twice."""
 
 
 class Transformer:
-    """Attention of a picture to itself and to the text, at one resolution."""
+    """Self-attention and cross-attention to the text, at one resolution."""
 
     def __init__(self, module: Transformer2DModel) -> None:
         """Raises MODEL_INCOMPATIBLE for blocks of another kind."""
@@ -29,17 +31,17 @@ class Transformer:
         self._blocks = [_Block(block) for block in self._module.transformer_blocks]
 
     def text_keys(self, states: Tensor) -> list[KeysValues]:
-        """What its layers read of text states (rows, tokens, width)."""
+        """Keys and values that the layers compute from text states (rows, tokens, width)."""
         return [block.text_keys(states) for block in self._blocks]
 
-    def __call__(self, x: Tensor, text: Sequence[KeysValues]) -> Tensor:
-        """x: (rows, channels, h, w), channels last; its rows, or as many as the text has."""
+    def __call__(self, x: Tensor, text: Sequence[KeysValues], keep_on: KeepOn = regardless) -> Tensor:
+        """x: (rows, channels, h, w), channels last; its rows, or as many as the text has. Raises what `keep_on` raises."""
         height, width = x.shape[-2:]
         tokens = self._module.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
-        tokens = _linear(self._module.proj_in, tokens)
+        tokens = _linear(self._module.proj_in, tokens, keep_on)
         for block, keys in zip(self._blocks, text, strict=True):
-            tokens = block(tokens, keys)
-        hidden = _linear(self._module.proj_out, tokens).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+            tokens = block(tokens, keys, keep_on)
+        hidden = _linear(self._module.proj_out, tokens, keep_on).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return hidden.add_(doubled(x, hidden.shape[0]))
 
 
@@ -55,30 +57,31 @@ class _Block:
         layer = self._block.attn2
         return _heads(layer, layer.to_k(states)).contiguous(), _heads(layer, layer.to_v(states)).contiguous()
 
-    def __call__(self, tokens: Tensor, text: KeysValues) -> Tensor:
+    def __call__(self, tokens: Tensor, text: KeysValues, keep_on: KeepOn) -> Tensor:
         block = self._block
-        query, key, value = F.linear(block.norm1(tokens), self._self_weight).chunk(3, dim=-1)
+        query, key, value = linear(block.norm1(tokens), self._self_weight, None, keep_on).chunk(3, dim=-1)
         layer = block.attn1
-        tokens = _attended(layer, _heads(layer, query), _heads(layer, key), _heads(layer, value)).add_(tokens)
+        query, key, value = (_heads(layer, states) for states in (query, key, value))
+        tokens = _attended(layer, query, key, value, keep_on).add_(tokens)
         layer = block.attn2
         keys, values = text
-        query = doubled(_heads(layer, layer.to_q(block.norm2(tokens))), keys.shape[0])
-        tokens = _attended(layer, query, keys, values).add_(doubled(tokens, keys.shape[0]))
-        hidden, gate = block.ff.net[0].proj(block.norm3(tokens)).chunk(2, dim=-1)
-        return block.ff.net[2](F.gelu(gate).mul_(hidden)).add_(tokens)
+        query = doubled(_heads(layer, _linear(layer.to_q, block.norm2(tokens), keep_on)), keys.shape[0])
+        tokens = _attended(layer, query, keys, values, keep_on).add_(doubled(tokens, keys.shape[0]))
+        hidden, gate = _linear(block.ff.net[0].proj, block.norm3(tokens), keep_on).chunk(2, dim=-1)
+        return _linear(block.ff.net[2], F.gelu(gate).mul_(hidden), keep_on).add_(tokens)
 
 
 def doubled(x: Tensor, rows: int) -> Tensor:
     """x with `rows` rows: itself, or repeated as a whole (rows a, b → a, b, a, b)."""
     if x.shape[0] == rows:
         return x
-    # `repeat` would forget the layout; along the first dimension `cat` keeps it.
+    # `repeat` changes the memory layout; `cat` along the first dimension keeps it.
     return torch.cat([x] * (rows // x.shape[0]))
 
 
-def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    found = F.scaled_dot_product_attention(query, key, value)
-    return layer.to_out[0](found.transpose(1, 2).flatten(2))
+def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor, keep_on: KeepOn) -> Tensor:
+    found = attention(query, key, value, keep_on)
+    return _linear(layer.to_out[0], found.transpose(1, 2).flatten(2), keep_on)
 
 
 def _heads(layer: Any, states: Tensor) -> Tensor:
@@ -86,10 +89,10 @@ def _heads(layer: Any, states: Tensor) -> Tensor:
     return states.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
 
 
-def _linear(layer: Any, tokens: Tensor) -> Tensor:
+def _linear(layer: Any, tokens: Tensor, keep_on: KeepOn) -> Tensor:
     """A linear layer, or the 1×1 convolution that SD 1.x has in its place."""
     weight, bias = layer.weight, layer.bias
-    return F.linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias)
+    return linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias, keep_on)
 
 
 def joined(parameters: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The walk through a diffusers UNet, over its modules and weights but in our order of operations.
+"""Computes a diffusers UNet with its modules and weights, in our order of operations.
 
-What it saves against the module's own `forward`: text keys are computed once a job, time shifts in one product a step,
-the first layers once for both halves of guidance, and no layout is ever changed. Results differ by rounding only.
+It saves, compared with the module's own `forward`: text keys are computed once a job, time shifts in one product a
+step, the first layers once for both halves of guidance, and no layout ever changes. Results differ by rounding only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
+from domains.inference.on_device.slices import conv, downsampled, upsampled
 from domains.inference.on_device.transformer import KeysValues, Transformer, doubled, joined
 
 TextKeys = Sequence[Sequence[KeysValues]]
@@ -55,60 +56,70 @@ class UNet:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
+        """Precision of the computation."""
         return self._unet.dtype
 
     def text_keys(self, states: Tensor) -> TextKeys:
-        """What the walk needs of text states (rows, tokens, width); for any number of steps."""
+        """Keys and values for text states (rows, tokens, width); valid for any number of steps."""
         return [transformer.text_keys(states) for transformer in self._transformers]
 
     def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys, keep_on: KeepOn = regardless) -> Tensor:
-        """latents: (rows, channels, h, w), channels last. (rows of the text, channels, h, w)."""
+        """latents: (rows, channels, h, w), channels last. Returns (rows of the text, channels, h, w)."""
         shifts, keys = iter(self._shifts(timestep)), iter(text)
-        hidden = self._unet.conv_in(latents)
+        hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
         for level in self._down:
-            keep_on()
-            hidden = self._descend(level, hidden, skips, shifts, keys)
-        keep_on()
-        hidden = self._cross(hidden, shifts, keys)
+            hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
+        hidden = self._cross(hidden, shifts, keys, keep_on)
         for level in self._up:
-            keep_on()
-            hidden = self._ascend(level, hidden, skips, shifts, keys)
-        return self._unet.conv_out(F.silu(self._unet.conv_norm_out(hidden), inplace=True))
+            hidden = self._ascend(level, hidden, skips, shifts, keys, keep_on)
+        return conv(self._unet.conv_out, F.silu(self._unet.conv_norm_out(hidden), inplace=True), keep_on)
 
     def _descend(
-        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+        self,
+        level: _Level,
+        hidden: Tensor,
+        skips: list[Tensor],
+        shifts: Iterator[Tensor],
+        keys: Iterator[Any],
+        keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
-            hidden = resnet(hidden, next(shifts))
+            hidden = resnet(hidden, next(shifts), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys))
+                hidden = level.transformers[index](hidden, next(keys), keep_on)
             skips.append(hidden)
         if level.resize is not None:
-            hidden = level.resize(hidden)
+            hidden = downsampled(level.resize, hidden, keep_on)
             skips.append(hidden)
         return hidden
 
-    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any]) -> Tensor:
+    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any], keep_on: KeepOn) -> Tensor:
         first, *others = self._middle.resnets
-        hidden = first(hidden, next(shifts))
+        hidden = first(hidden, next(shifts), keep_on)
         for transformer, resnet in zip(self._middle.transformers, others, strict=True):
-            hidden = resnet(transformer(hidden, next(keys)), next(shifts))
+            hidden = resnet(transformer(hidden, next(keys), keep_on), next(shifts), keep_on)
         return hidden
 
     def _ascend(
-        self, level: _Level, hidden: Tensor, skips: list[Tensor], shifts: Iterator[Tensor], keys: Iterator[Any]
+        self,
+        level: _Level,
+        hidden: Tensor,
+        skips: list[Tensor],
+        shifts: Iterator[Tensor],
+        keys: Iterator[Any],
+        keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
             skip = doubled(skips.pop(), hidden.shape[0])
-            hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts))
+            hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys))
+                hidden = level.transformers[index](hidden, next(keys), keep_on)
         if level.resize is None:
             return hidden
-        # An odd size was rounded up on the way down: the skip knows what it was.
-        return level.resize(hidden, tuple(skips[-1].shape[-2:]))
+        # An odd size was rounded up on the way down: the skip has the exact size.
+        height, width = skips[-1].shape[-2:]
+        return upsampled(level.resize, hidden, keep_on, (height, width))
 
     def _shifts(self, timestep: Tensor) -> Sequence[Tensor]:
         """Each resnet's (1, channels, 1, 1) shift at a 0-dim timestep."""

@@ -7,7 +7,7 @@ Nothing here goes online: every config lies in the model's folder.
 
 import os
 
-# Before huggingface_hub is imported, which reads them once.
+# Set before the import of huggingface_hub, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 

@@ -25,7 +25,7 @@ _CLIP_OPTIONS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id"),
 )
-"""All that shapes the text encoder. Other keys of its config could choose code to run, so they are not passed on."""
+"""All options that shape the text encoder. Others are not passed on, because they could choose code to run."""
 
 
 class _TooManyModules(Exception):
@@ -70,7 +70,7 @@ def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Mo
 
 @contextmanager
 def _at_most(modules: int) -> Generator[None]:
-    """Let this process register so many modules; the next one raises _TooManyModules."""
+    """Let this process create so many modules; the next one raises _TooManyModules."""
     left = modules
 
     def count(*_: object) -> None:

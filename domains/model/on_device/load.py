@@ -45,16 +45,16 @@ def load(
 
     `progress` and `cancelled` are called between tensors; `judge` with the scheduler_config.json before any weight is read,
     and may refuse it. Raises LoadCancelled, COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
-    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` says of torch's errors.
+    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
         return _load(model, place, _dtype(place, precision), modules, progress, cancelled, judge)
     except Exception as error:
-        # A poisoned context refuses this too; then its process has to end, which gives everything back.
+        # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
-            # The error's traceback would keep half a model alive for as long as the error is kept.
+            # The error's traceback refers to the modules, and would keep their memory as long as the error is kept.
             for module in modules.values():
                 module.to("meta")
             modules.clear()
@@ -110,7 +110,7 @@ def _load(
 
 
 class _Counter:
-    """Counts the bytes placed, and ends a load that was cancelled."""
+    """Counts the bytes placed, and stops a cancelled load."""
 
     def __init__(self, model_id: str, total: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
         self._model_id, self._total = model_id, total
@@ -129,7 +129,7 @@ class _Counter:
         self.tell()
 
     def end(self) -> None:
-        """Report all bytes: headers and tensors that no module wants count too."""
+        """Report all bytes: headers and unused tensors count too."""
         self._done = self._total
         self.tell()
 
@@ -143,7 +143,7 @@ def _scheduler_config(model: Model) -> dict[str, Any]:
 
 
 def _check_widths(modules: Mapping[str, nn.Module]) -> None:
-    """Raise MODEL_INCOMPATIBLE where one part makes what the next one cannot take: every job would fail."""
+    """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
     configs: dict[str, Any] = {name: module.config for name, module in modules.items()}
     text, unet, vae = (configs[name] for name in ("text_encoder", "unet", "vae"))
     pairs = (

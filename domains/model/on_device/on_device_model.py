@@ -15,18 +15,18 @@ class OnDeviceModel:
     """Modules with their weights on one device. Drop every reference to give the memory back."""
 
     model: Model
-    """What was loaded."""
+    """The model that was loaded."""
     device: torch.device
     dtype: torch.dtype
-    """Of the denoiser and the text encoder; a part that needs more precision keeps its own."""
+    """Dtype of the denoiser and the text encoder; a part that needs more precision keeps its own."""
     modules: Mapping[str, nn.Module]
     """By component id: `unet`, `vae`, `text_encoder`. In eval mode, without gradients."""
     tokenizer: CLIPTokenizer
-    """Not thread-safe: used by the thread that ticks the step loop, and by no other."""
+    """Not thread-safe: only the thread that ticks the step loop uses it."""
     scheduler_config: Mapping[str, object]
     """The model's own scheduler_config.json: prediction type, betas, spacing."""
     bytes_per_component: Mapping[str, int]
-    """Measured: the sizes of the tensors on the device, by component id."""
+    """Measured sizes of the tensors on the device, by component id."""
     load_s: float
     """Wall time of the load."""
 
@@ -37,7 +37,7 @@ class OnDeviceModel:
 
     @property
     def size_bytes(self) -> int:
-        """All components together."""
+        """Bytes of all components."""
         return sum(self.bytes_per_component.values())
 
     @property
@@ -46,6 +46,6 @@ class OnDeviceModel:
         return str(self.dtype).removeprefix("torch.")
 
     def precision_of(self, component: str) -> str:
-        """What one component computes in; a VAE may need more than the others."""
+        """Dtype of one component; a VAE may need more precision than the others."""
         dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
         return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Reads a model's tokenizer, and fits it to the model's text encoder."""
+"""Reads a model's tokenizer, and fits it to the text encoder."""
 
 import json
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ _CONFIG = "tokenizer_config.json"
 _MAX_BYTES = 64 * 1024 * 1024
 _SUFFIXES = (".json", ".txt", ".model")
 _FEWEST = 3
-"""Start, one word, end."""
+"""A start token, one word and an end token."""
 
 
 def tokenizer(model: Model) -> CLIPTokenizer:
     """The model's own tokenizer. Raises COMPONENT_MISSING or MODEL_CORRUPT.
 
-    The library opens files by name, so it reads copies of the judged ones.
+    The library opens files by name, so it reads copies of the checked ones.
     """
     config = read_config(model, "tokenizer", _CONFIG)
     with TemporaryDirectory(prefix="tokenizer-") as copies:
@@ -38,7 +38,7 @@ def tokenizer(model: Model) -> CLIPTokenizer:
 
 
 def fit(words: CLIPTokenizer, encoder: nn.Module) -> None:
-    """Let the tokenizer read no more than the encoder has positions for. Raises MODEL_INCOMPATIBLE for unknown words."""
+    """Limit the tokenizer to the encoder's number of positions. Raises MODEL_INCOMPATIBLE for unknown words."""
     config: Any = encoder.config
     positions, known = int(config.max_position_embeddings), int(config.vocab_size)
     room: Any = words.model_max_length

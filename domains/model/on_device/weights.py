@@ -24,7 +24,7 @@ _TORCH_NAMES = {
 DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, torch_name) for name, torch_name in _TORCH_NAMES.items() if hasattr(torch, torch_name)
 }
-"""Stored dtype → torch's, as far as the installed torch has it."""
+"""Stored dtype → torch's; only those that the installed torch has."""
 _DIRECT = (torch.float32, torch.float16, torch.bfloat16)
 """Floats that every device converts; the others become float32 on the host first."""
 
@@ -41,7 +41,7 @@ def fill(
 ) -> None:
     """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
 
-    Tensors that the module does not know are left in the file, whatever they are. Raises COMPONENT_MISSING (no file),
+    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file),
     MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
     converted), ILLEGAL_STATE (a file changed meanwhile); an error of `placed` passes.
     """
@@ -73,7 +73,7 @@ def _sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) ->
 
 
 def _names(stored: str) -> Iterator[str]:
-    """What a stored tensor may be called in the module, likeliest first."""
+    """Names that a stored tensor can have in the module, likeliest first."""
     yield stored
     # transformers 5 builds CLIPTextModel without the outer level that 4 and every published file have.
     yield stored.removeprefix("text_model.")
@@ -84,7 +84,7 @@ def _names(stored: str) -> Iterator[str]:
 
 
 def _judged(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor) -> Source:
-    """The source of a tensor that the module wants, if its dtype can become the wanted one."""
+    """The source of a tensor of the module, checked: its dtype must be convertible."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=name)
@@ -101,14 +101,14 @@ def _judged(component: str, name: str, sources: Mapping[str, Source], like: torc
 
 
 class _Room:
-    """Host memory that each tensor is read into in turn. Read, not mapped: a file cut off meanwhile is an error then, and
-    not the death of the process."""
+    """Host memory into which each tensor is read in turn. The file is read, not mapped: a file that is cut off
+    meanwhile is then an error, and does not kill the process."""
 
     def __init__(self, size: int) -> None:
         self._bytes = torch.empty(size, dtype=torch.uint8)
 
     def read(self, source: Source) -> torch.Tensor:
-        """A tensor as it is stored, until the next call."""
+        """A tensor as stored; valid until the next call."""
         file, entry = source
         part = self._bytes[: entry.end - entry.begin]
         file.read_into(entry, part.numpy().data)

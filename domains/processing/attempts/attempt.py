@@ -43,13 +43,13 @@ class MemoryForJobs(Protocol):
     """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
     def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
-        """Hold what a job is known to need on a device, once there is room for it. Raises why there never will be."""
+        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTools:
-    """What every attempt needs. Nothing here changes."""
+    """Collaborators and limits that all attempts share."""
 
     jobs: Jobs
     devices: Devices
@@ -61,13 +61,13 @@ class AttemptTools:
     wishes: PreviewWishes
     draining: Draining
     stall_limit_s: float
-    """How long a worker may tell nothing of any order."""
+    """Longest time without a report of any order from a worker; then the worker hangs and is ended."""
     stop_limit_s: float
-    """How long a worker may take to obey a request to stop for good; then it is ended."""
+    """Longest time between a final request to stop and the stop; then the worker is ended."""
 
 
 class Attempt:
-    """Implements `lane.Running`."""
+    """Runs a job once on a lane. Implements `lane.Running`."""
 
     def __init__(self, job: Job, lane: Lane, tools: AttemptTools) -> None:
         self.job = job
@@ -79,7 +79,7 @@ class Attempt:
         self._following: Following | None = None
 
     def stop(self, stop: Stop) -> None:
-        """Ask it to stop at its next safe point. The strongest request decides what becomes of the job."""
+        """Ask the attempt to stop at its next safe point. The strongest request decides how the job continues."""
         self._live.stop = stronger(self._live.stop, stop)
         self._stopping.set()
         if self._lane.worker is not None:
@@ -89,7 +89,7 @@ class Attempt:
                 self._obeying = asyncio.get_running_loop().call_later(limit_s, self._disobeyed)
 
     async def run(self) -> None:
-        """To its end. Whatever happens, the journal tells it."""
+        """Run the attempt to its end and record that end in the job's journal, whatever error occurs."""
         begin_s = time.monotonic()
         try:
             self._tools.jobs.record(self.job.id, Started(device_id=self._lane.device_id, attempt=self.job.attempt + 1))
@@ -116,7 +116,7 @@ class Attempt:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
                 await unless_set(self._stopping, held.enter_async_context(memory))
                 if self._stopping.is_set():
-                    # No worker could be told of it.
+                    # No worker has received the order yet.
                     return Halted()
                 return await self._carry_out(limits)
         finally:
@@ -146,13 +146,13 @@ class Attempt:
         return Supplies(model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)), previews=previews)
 
     async def _after(self, gone: WorkerGone) -> Left:
-        """The worker ended. If its last report had come before, the work ended as that says."""
+        """Wait for the worker's removal. Returns the outcome that its last report gave, else its death."""
         tools, lane = self._tools, self._lane
         if isinstance(gone, WorkerStalled):
             tools.devices.failed(lane.device_id, InternalError(str(gone), ErrorReason.DRIVER_ERROR))
-        # Before the job waits again: it must not be given to the same dead worker.
+        # Close the lane before the job is queued again: the job must not start on the dead worker.
         lane.closed = True
-        # And the device's fault first, which is the cause of what becomes of the job.
+        # Wait until the device's fault is recorded, because it is the cause of the job's event.
         await lane.left.wait()
         if self._following is not None and self._following.left is not None:
             return self._following.left
@@ -166,19 +166,19 @@ class Attempt:
         )
 
     def _end(self, left: Left) -> None:
-        """Tell the end, now that the job's memory is free: who hears of it may ask for that at once."""
+        """Record the end. The job's memory is free by now: a reader of the event may request it at once."""
         jobs, job = self._tools.jobs, self._unended()
         if job is None:
             return
         try:
             jobs.record(job.id, end_of(job, self._live.stop, left, Instant.now()))
         except DeviceOpsError as error:
-            # An interruption that cannot be stored; an end is told all the same.
+            # The interruption could not be stored. A failure is published even when it cannot be stored.
             if (job := self._unended()) is not None:
                 jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), Instant.now()))
 
     def _unended(self) -> Job | None:
-        """As it is now. None: it has ended, and may have been deleted since."""
+        """The job as it is now. None: it has ended, and may have been deleted since."""
         job = self._tools.jobs.find(self.job.id)
         return None if job is None or job.state.ended else job
 
@@ -188,7 +188,7 @@ class Attempt:
         self._lane.end_worker(f"job {self.job.id} was asked to stop and had not after {limit_s:g} s")
 
     def _log_end(self, took_s: float) -> None:
-        """The log's last line of the attempt: how it ended, how long it took, and why."""
+        """Log how the attempt ended, how long it took, and why."""
         job = self._tools.jobs.find(self.job.id)
         state, failure = ("deleted", None) if job is None else (str(job.state), job.failure)
         why = {"reason": str(failure.reason), "message": failure.message} if failure else {}
@@ -196,5 +196,5 @@ class Attempt:
 
 
 def _for_worker(model: Model) -> Model:
-    """What a worker needs of a model: not the list of its known prompts."""
+    """The model without its list of known prompts, which a worker does not need."""
     return msgspec.structs.replace(model, known_prompts=())

@@ -1,4 +1,4 @@
-"""Turns the reports of one attempt into events of its job, and knows what they have told."""
+"""Turns the reports of one attempt into events of its job, and collects what they contain."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -31,10 +31,10 @@ from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageSta
 
 
 class Following:
-    """Of work that a device worker carries out."""
+    """Follows the order of a job to a device worker."""
 
     left: Done | Broken | Halted | None = None
-    """What was left of the work; None: its last report has not come."""
+    """Outcome of the work; None: the last report has not arrived."""
 
     def __init__(
         self, job_id: str, work: DeviceWork, jobs: Jobs, loaded: LoadedModels, blobs: BlobStore, limits: TimeLimits
@@ -49,13 +49,13 @@ class Following:
         self._pictures = Pictures(job_id, total, jobs, blobs)
         self._loaded: LoadedModel | None = None
         self._pin = work.pins
-        """Whether what it loads is pinned: because it asks for that, or because what it replaces was."""
+        """Whether the loaded model gets pinned: the work asks for it, or the replaced model was pinned."""
         self._benchmark: BenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
 
     async def follow(self, worker: Worker, order: Order, stall_limit_s: float) -> None:
-        """To the order's last report, which `left` tells. Raises `WorkerGone`, or an error that is the job's failure."""
+        """Follow the order to its last report, which sets `left`. Raises `WorkerGone`, or an error that fails it."""
         self._libraries, self._device_id = worker.device.libraries, worker.device.id
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
@@ -63,7 +63,7 @@ class Following:
                 while (report := await _next(reports, worker, stall_limit_s)) is not None:
                     await self._take(report)
         except WorkerGone:
-            # The pictures that it sent are kept before the next attempt looks for them.
+            # The next attempt skips stored pictures, so store all received ones first.
             await self._pictures.settled()
             raise
 
@@ -92,7 +92,7 @@ class Following:
                 raise InternalError(f"the worker of {self._device_id} answered a job with {type(report).__name__}")
 
     def _limit_loading(self, stage: Stage) -> None:
-        """Loading has a time limit of its own."""
+        """Start the load time limit when loading begins; cancel it when another stage begins."""
         if stage is Stage.LOADING:
             self._limits.loading()
         else:
@@ -119,7 +119,7 @@ class Following:
         reason, facts = ErrorReason(report.reason), dict(report.facts)
         if reason is not ErrorReason.DRIVER_ERROR:
             return Failure(reason=reason, message=report.message, facts=facts)
-        # It concerns the whole device: its process is ended as soon as the job has left it.
+        # A driver error affects the whole device: its process is ended as soon as the job has left it.
         facts["device_id"] = self._device_id
         return Failure(reason=reason, message=report.message, facts=facts, actions_taken=("worker restarted",))
 

@@ -18,30 +18,30 @@ Result = TypeVar("Result")
 
 
 class FrontTask:
-    """Tells reports, and knows of a request to stop."""
+    """Lets a runner report, and see whether its job was asked to stop."""
 
     def __init__(self, job: Job, jobs: Jobs, stopping: asyncio.Event) -> None:
-        """`job`: as it was when the attempt began; `stopping`: set when it is asked to stop."""
+        """`job`: its value when the attempt began; `stopping`: set by a request to stop."""
         self.job = job
         self._jobs = jobs
         self._stopping = stopping
         self._rate = ProgressRate()
 
     def tell(self, report: StageStarted | Progressed) -> None:
-        """An event of the job."""
+        """Record the report as an event of the job."""
         self._jobs.record(self.job.id, self._rate.at(report) if isinstance(report, Progressed) else report)
 
     def is_stopping(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether the job was asked to stop."""
         return self._stopping.is_set()
 
     async def unless_stopped(self, work: Awaitable[Result]) -> Result | None:
-        """What the work gives. None: the job was asked to stop, and the work broke off where it waited."""
+        """Await the work; returns its result. None: a request to stop came first and cancelled the work."""
         return await unless_set(self._stopping, work)
 
 
 class FrontRunners(msgspec.Struct, frozen=True, kw_only=True):
-    """Who carries out which kind. `domains.processing.front` has the real ones."""
+    """The runner of each kind of front work. `domains.processing.front` has the real ones."""
 
     scan: Callable[[ScanWork, FrontTask], Awaitable[Done | Halted]]
     reset: Callable[[ResetWork, FrontTask], Awaitable[Done | Halted]]

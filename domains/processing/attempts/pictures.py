@@ -9,10 +9,10 @@ from domains.processing.jobs.jobs import Jobs
 
 
 class Pictures:
-    """Stores them in the order in which they come. Those on disk stand in the job's result, whichever attempt made them."""
+    """Stores pictures in the order of their arrival. The job's result lists the stored pictures of all attempts."""
 
     def __init__(self, job_id: str, total: int, jobs: Jobs, blobs: BlobStore) -> None:
-        """`total`: how many the job is to make."""
+        """`total`: number of pictures that the job asks for."""
         self._job_id = job_id
         self._total = total
         self._jobs = jobs
@@ -25,21 +25,21 @@ class Pictures:
         self._storing.append(asyncio.create_task(self._keep(image, before)))
 
     async def stored(self) -> None:
-        """All pictures are on disk; raises why the first that is not could not be stored, which is the job's failure."""
+        """Wait until all pictures are stored. Raises an error of storing, which fails the job."""
         await asyncio.gather(*self._storing)
 
     async def settled(self) -> None:
-        """None is on its way any more, stored or not."""
+        """Wait until every picture is stored or has failed."""
         await asyncio.gather(*self._storing, return_exceptions=True)
 
     @property
     def made(self) -> tuple[GeneratedImage, ...]:
-        """Those on disk, by their index."""
+        """Stored pictures, ordered by index."""
         result = self._jobs.get(self._job_id).result
         return result.images if isinstance(result, GenerationResult) else ()
 
     async def _keep(self, image: ImageReady, before: asyncio.Task[None] | None) -> None:
-        """Store a picture and tell of it, once, after the one before it."""
+        """Store a picture and record its event after its predecessor's, unless it is stored already."""
         if any(one.index == image.index for one in self.made):
             return
         blob = await self._blobs.keep(image.data, image.media_type, self._job_id)

@@ -1,4 +1,4 @@
-"""How far a job is and how long it will take, from nothing but its own progress."""
+"""Computes the completed ratio and the remaining time of a job, from its own progress alone."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from domains.processing.jobs.event import JobProgress
 from domains.progress import Progressed, Stage
 
 _AFTER_STEPS = 1
-"""What follows the last step (decoding, encoding) counts as this many steps in `completed_ratio`, so that a finished
-denoising is not yet a finished job."""
+"""The work after the last step (decoding, encoding) counts as this many steps in `completed_ratio`, so that a job
+with all steps done is not complete yet."""
 
 
 class ProgressRate:
-    """Of one attempt."""
+    """The rate of one attempt."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

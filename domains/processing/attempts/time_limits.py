@@ -10,27 +10,27 @@ from domains.stop import Stop, StopKind
 
 
 class TimeLimits:
-    """Of one attempt, from now on."""
+    """The time limits of one attempt. The run limit starts with the object."""
 
     def __init__(self, options: JobOptions, on_over: Callable[[Stop], None]) -> None:
-        """`on_over`: takes the request to stop when a limit is exceeded."""
+        """`on_over`: called with a request to stop when a limit is exceeded."""
         self._options = options
         self._on_over = on_over
         self._loading: asyncio.TimerHandle | None = None
         self._running = self._timer(options.run_timeout_s, _ran_too_long)
 
     def loading(self) -> None:
-        """The model begins to load."""
+        """Start the load limit."""
         self.loaded()
         self._loading = self._timer(self._options.load_timeout_s, _loaded_too_long)
 
     def loaded(self) -> None:
-        """It is there."""
+        """Cancel the load limit."""
         if self._loading is not None:
             self._loading.cancel()
 
     def close(self) -> None:
-        """The attempt has ended."""
+        """Cancel both limits."""
         self.loaded()
         if self._running is not None:
             self._running.cancel()

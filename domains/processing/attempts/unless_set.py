@@ -1,4 +1,4 @@
-"""A wait that an event breaks off."""
+"""Awaits work unless an event is set first."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,7 +8,7 @@ Result = TypeVar("Result")
 
 
 async def unless_set(event: asyncio.Event, work: Awaitable[Result]) -> Result | None:
-    """What the work gives. None: the event was set first, and the work broke off where it waited."""
+    """The result of the work. None: the event was set first, and the work was cancelled."""
     loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
 
     async def listen() -> None:

@@ -27,7 +27,7 @@ class Workers(Protocol):
     """Worker processes. `server.worker.fleet` implements it."""
 
     def start(self, name: str, device: Device | None) -> None:
-        """Start a worker for a new or returned device; `device` None: only the worker can tell it."""
+        """Start a worker for a new or returned device; `device` None: only the worker can identify it."""
         ...
 
     def suspend(self, device_id: str) -> None:

@@ -86,7 +86,7 @@ class DeviceStatuses:
         """Sample every device once per step of its history; judge its heat and drop old errors."""
         while True:
             await asyncio.gather(*map(self._look, self._devices.list()))
-            # In the middle of the next step, so that an early or late sample still falls into its own step.
+            # Wait for the middle of the next step, so that an early or late sample still falls into its own step.
             await asyncio.sleep(STEP_S - (time.time() - STEP_S / 2) % STEP_S)
 
     async def _look(self, view: DeviceView) -> None:

@@ -1,4 +1,4 @@
-"""The work that the front process carries out by itself, one module a kind.
+"""Work that the front process carries out by itself, one module a kind.
 
 scan.py      a scan for models
 reset.py     a reset of a device

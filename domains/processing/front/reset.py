@@ -1,4 +1,4 @@
-"""A reset: brings a device back to a clean state, and its jobs go on afterwards."""
+"""A reset: brings a device back to a clean state; its jobs continue afterwards."""
 
 import asyncio
 import time
@@ -22,10 +22,10 @@ from domains.processing.workers.worker import Emptied, EmptyOrder, WorkerStalled
 from domains.progress import Stage, StageStarted
 
 _READY_S = 120.0
-"""How long a new worker process may take."""
+"""Longest time until a new worker process is ready."""
 _CHECK_S = 60.0
 _EMPTY_S = 60.0
-"""A worker that is silent for so long, while it is to give back its memory, hangs."""
+"""A worker without a report for this long while it frees its memory hangs."""
 
 
 class ResetRunner:
@@ -38,7 +38,7 @@ class ResetRunner:
         self._care = care
 
     async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:
-        """Drain, throw away, wait until the device is ready again and has passed a check."""
+        """Drain the device, free its worker's memory or end the worker, wait for readiness, then check the device."""
         begin, device_id = time.monotonic(), self._devices.get(work.device_id).device.id
         self._devices.resetting(device_id, True)
         try:
@@ -59,7 +59,7 @@ class ResetRunner:
         return report
 
     async def _drain(self, device_id: str, timeout_s: float) -> None:
-        """Let running jobs end; no new ones start meanwhile."""
+        """Wait for running jobs; no new job starts meanwhile."""
         lane = self._lanes.of(device_id)
         if lane is not None:
             with suppress(TimeoutError):
@@ -76,7 +76,7 @@ class ResetRunner:
             )
             raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, device_id=device_id, jobs=", ".join(running))
         models = tuple(one.id for one in self._loaded.list() if one.device_id == device_id)
-        # A running job can only be interrupted with its process.
+        # Only the end of the process interrupts a running job.
         process = work.process or bool(running) or lane is None
         freed = await (self._recycle(device_id, lane) if process else self._empty(device_id))
         return ResetReport(
@@ -89,21 +89,21 @@ class ResetRunner:
         )
 
     async def _recycle(self, device_id: str, lane: Lane | None) -> int | None:
-        """A new process. Its memory is measured from outside, so a wedged one is measured too."""
+        """Replace the worker process; returns the bytes freed, as the driver measures them even if the worker hangs."""
         view = self._devices.get(device_id)
         if lane is not None:
-            # Should it end by itself meanwhile, that does not count against its jobs.
+            # If the worker ends by itself meanwhile, its end does not count against the jobs.
             lane.meant_to_end = True
         before = await self._care.used_bytes(view)
         lane = self._lanes.of(device_id)
         if lane is None and not (view.settings.enabled or view.condition.worker_was_ready):
-            # Nobody has enabled it yet: it has no process, and holds nothing.
+            # The device was never enabled: it has no process and holds nothing.
             return 0
         if lane is not None:
             lane.end_worker("the device is reset")
             await self._devices.until(device_id, lambda now: not now.condition.worker_ready)
         else:
-            # It may hang before it is ready, or wait to be started again.
+            # The worker may hang before it is ready, or wait for its next start.
             self._devices.tried_again(device_id)
             self._care.end_worker(device_id, "the device is reset")
         try:
@@ -142,5 +142,5 @@ class ResetRunner:
 
 
 def _decided(view: DeviceView) -> bool:
-    """Whether it is known how the device is after its reset."""
+    """Whether the state of the device after its reset is known."""
     return view.condition.worker_ready or not view.condition.present or view.condition.refusal is not None

@@ -18,7 +18,7 @@ class ScanRunner:
         self._catalogue = catalogue
 
     async def run(self, work: ScanWork, task: FrontTask) -> Done | Halted:
-        """To its end, or to a request to stop."""
+        """Scan until the end or a request to stop."""
         loop = asyncio.get_running_loop()
 
         def tell(report: Progressed) -> None:

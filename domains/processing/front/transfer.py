@@ -1,7 +1,7 @@
 """A transfer of a blob: the front process reads and writes every tier.
 
-The job holds the source from the moment that it is queued, so that no delete and no expiry takes it away before; and it
-deletes the source of a move only after its own end is written down.
+The job holds the source from the moment it is queued, so that neither a delete nor an expiry removes it earlier. A move
+deletes its source only after the job's end is stored.
 """
 
 import time
@@ -33,14 +33,14 @@ class TransferRunner:
         jobs.listeners.append(self._changed)
 
     def recover(self) -> None:
-        """After a crash: do what follows the end of a transfer where only its end was written down."""
+        """Complete transfers whose end was stored before a crash: release and delete their sources."""
         for job_id in self._blobs.holders():
             job = self._jobs.find(job_id)
             if job is not None and job.state.ended:
                 self._changed(job)
 
     async def run(self, work: TransferWork, task: FrontTask) -> Done | Halted:
-        """To its end, or to a request to stop, which leaves the source as it was and nothing new."""
+        """Transfer until the end or a request to stop, which leaves the source unchanged and creates no blob."""
         request, job_id = self._request_of(work, task.job), task.job.id
         task.tell(StageStarted(stage=Stage.COPYING))
 
@@ -54,14 +54,14 @@ class TransferRunner:
         return Done.in_one_stage(TransferResult(report=report), Stage.COPYING, time.monotonic() - begin)
 
     def _request_of(self, work: TransferWork, job: Job) -> TransferRequest:
-        """What is to be done, after what an earlier attempt has left is cleared away."""
+        """The transfer to do, after the leftovers of an earlier attempt are removed."""
         if not job.attempt and not self._jobs.inherited(job):
             return work.request
         for blob in self._blobs.all():
-            # Its copy was complete, and the server died before it could write that down.
+            # The copy was complete, and the server died before it stored the job's end.
             if blob.origin is BlobOrigin.TRANSFER and blob.origin_job_id == job.id:
                 self._blobs.discard(blob.id)
-        # The reservation ended with the server that had promised it.
+        # The reservation ended with the server that granted it.
         return msgspec.structs.replace(work.request, reservation_id="")
 
     def _changed(self, job: Job) -> None:
@@ -73,6 +73,6 @@ class TransferRunner:
                 self._blobs.discard(source)
             self._blobs.let_go(source, job.id)
         elif job.state in AT_REST:
-            # A source that is gone by now fails the job when its turn comes.
+            # A missing source fails the job when its turn comes.
             with suppress(DeviceOpsError):
                 self._blobs.hold(source, job.id)

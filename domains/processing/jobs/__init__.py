@@ -1,22 +1,23 @@
-"""What a job is: its value, its events, its states, and where they are kept.
+"""What a job is: its value, its events, its states, and their storage.
 
 job.py             the value, as it is stored and listed
 kinds/             the kinds of work, one entry each
-event.py           what its journal says
+event.py           the events of its journal
 state.py           the state machine
 live_job.py        a job in memory with its journal, and how an event changes it
-jobs.py            all jobs: submit, look up, cancel, forget
-recorder.py        writes events into journals, durable before they are seen
+jobs.py            all jobs: submit, look up, cancel, delete
+recorder.py        writes events into journals, durable before they are visible
 store.py, rows.py  jobs and events on disk
 filter.py          which jobs a list shows
+unread.py          results that followers have not read yet
 unreadable.py      a stored job that this server cannot read
-left.py            what was left of the work when an attempt was over
-ending.py          which event ends an attempt: a function of the job, the request to stop and what was left
+left.py            the outcome of an attempt's work
+ending.py          which event ends an attempt: a function of the job, the request to stop and the outcome
 crash.py           that function for the death of a worker
-callers.py         the calls that follow a job
+callers.py         counts the calls that follow a job
 preview_wishes.py  the previews that its watchers want
-expiry.py          forgets what was kept long enough
-label_deletion.py  deletes what has some labels
+expiry.py          deletes jobs and blobs after their retention
+label_deletion.py  deletes jobs and blobs by labels
 summary.py         a job in one line
 instant.py         a moment on both clocks
 """

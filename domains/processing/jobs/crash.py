@@ -1,7 +1,7 @@
-"""What becomes of a job whose worker process died: it runs again, unless it is probably the cause.
+"""Decides how a job continues after the death of its worker process: it runs again, unless it is probably the cause.
 
-A process takes all its jobs along, and which of them was at fault cannot be told. So each of them runs alone from then on,
-and only a death that came while it was alone counts against it. The counts lie in the job, on disk.
+A dead process ends all its jobs, and the one at fault is unknown. So each of them runs alone from then on, and only a
+death while it runs alone counts against it. The counts are stored with the job.
 """
 
 from domains.errors import ErrorReason
@@ -13,7 +13,7 @@ from domains.processing.jobs.left import WorkerDeath
 from domains.processing.jobs.live_job import receipt_of
 
 MAX_CRASHES = 3
-"""A job that takes its worker down this often, alone, ends FAILED."""
+"""A job ends FAILED after this many deaths of its worker while it ran alone."""
 
 
 def after_death(job: Job, death: WorkerDeath, now: Instant) -> Interrupted | Failed:
@@ -33,7 +33,7 @@ def _failure(crashes: int, death: WorkerDeath) -> Failure:
         reason=ErrorReason.DEVICE_LOST,
         message=message,
         facts=facts,
-        # As the device's own record calls the death of its worker.
+        # The device's own record gives the same reason for the death of its worker.
         root_cause=ErrorReason.DRIVER_ERROR,
         lasting=True,
         actions_taken=(f"run again, {crashes - 1} times alone", "worker restarted"),

@@ -1,7 +1,7 @@
-"""How an attempt ends: the one place that decides it, from the job, the request to stop it and what was left of its work.
+"""Decides how an attempt ends, from the job, the request to stop and the outcome. The only place that decides it.
 
-A request to stop decides only where the work was not done and did not break by itself. The strongest counts: a
-cancellation goes before the end of the job's time, and that before a preemption.
+A request to stop counts only if the work neither finished nor failed. The strongest request counts: a cancellation is
+stronger than a time limit, which is stronger than a preemption.
 """
 
 from domains.failure import Failure
@@ -15,11 +15,11 @@ from domains.progress import Receipt
 from domains.stop import Stop, StopKind
 
 End = Succeeded | Failed | Cancelled | Interrupted
-"""What ends an attempt."""
+"""The events that end an attempt."""
 
 
 def end_of(job: Job, stop: Stop | None, left: Left, now: Instant) -> End:
-    """The event to record. `stop`: the strongest request that came before the end; None: there was none."""
+    """The event to record. `stop`: the strongest request before the end; None: there was none."""
     match left:
         case Done():
             return Succeeded(result=left.result, receipt=receipt_of(job, now, left.receipt))
@@ -30,7 +30,7 @@ def end_of(job: Job, stop: Stop | None, left: Left, now: Instant) -> End:
             return _stopped(job, stop or _told(left), left, now)
         case WorkerDeath():
             if stop is not None and stop.final:
-                # It was to stop, and it has: its process is gone.
+                # The process is gone, so the request to stop is fulfilled.
                 return _stopped(job, stop, Halted(), now)
             return after_death(job, left, now)
 
@@ -65,7 +65,7 @@ def _stopped(job: Job, stop: Stop, halted: Halted, now: Instant) -> Failed | Can
 
 
 def _latency_s(stop: Stop, halted: Halted, now: Instant) -> float:
-    """Between the request and the moment when nothing of the job ran any more."""
+    """Seconds between the request and the moment when nothing of the job ran any more."""
     if stop.asked_s is not None:
         return now.monotonic_s - stop.asked_s
     return halted.proof.latency_s if halted.proof else 0.0

@@ -1,4 +1,4 @@
-"""What a job's journal says: the values of `domains.progress` plus those that only the front process can know."""
+"""The events of a job's journal: the values of `domains.progress`, and those that only the front process knows."""
 
 import msgspec
 
@@ -16,16 +16,16 @@ from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage,
 
 
 class JobReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job cost: the worker's receipt and what only the queue knows."""
+    """The cost of a job: the worker's receipt, and the times that only the queue knows."""
 
     work: Receipt
     queue_s: float
-    """Between being stored and starting."""
+    """Seconds between submission and the first start."""
     run_s: float
-    """Between starting and ending, over all attempts."""
+    """Seconds between the first start and the end, over all attempts."""
     attempts: int
     device_id: str = ""
-    """Empty: it never ran on one."""
+    """Empty: the job never ran on a device."""
 
 
 class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +44,9 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
     images: tuple[GeneratedImage, ...]
     resolved: ResolvedGeneration
     precisions: tuple[tuple[str, str], ...] = ()
-    """(component, what it computed in, in torch's words); empty if the job ended before a model was ready."""
+    """(component, precision of its computation, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()
-    """Versions of what computed: `torch 2.14.1`."""
+    """Versions of the computing libraries: `torch 2.14.1`."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
@@ -71,7 +71,7 @@ class ResetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a reset did."""
 
     process: bool
-    """The worker process was ended; else only what it held."""
+    """True: the worker process was ended. False: only its memory was freed."""
     device_id: str
     freed_bytes: int | None
     ended_loaded_model_ids: tuple[str, ...]
@@ -80,7 +80,7 @@ class ResetReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResetResult(msgspec.Struct, frozen=True, kw_only=True, tag="reset"):
-    """What a reset did, and the device as it was then."""
+    """What a reset did, and the device after it."""
 
     report: ResetReport
     view: DeviceView
@@ -96,64 +96,64 @@ JobResult = GenerationResult | LoadResult | ScanResult | BenchmarkResult | Reset
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
-    """Stored; waits. Always the first event."""
+    """The job is stored and waits. Always the first event."""
 
     position: int
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """Began to run, for the `attempt`-th time."""
+    """The job began to run, for the `attempt`-th time."""
 
     device_id: str
     attempt: int
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """The job moved on, at the pace it has kept so far. Only the newest is kept for a reader who is late."""
+    """The job's progress with its rate so far. Only the newest is kept for a late reader."""
 
     at: Progressed
     elapsed_s: float
-    """Since this attempt began."""
+    """Seconds since this attempt began."""
     completed_ratio: float | None = None
-    """Share of the whole job, 0..1; absent while that cannot be told (a model is loading first)."""
+    """Share of the whole job, 0..1; absent while it cannot be computed (a model loads first)."""
     remaining_s: float | None = None
-    """At the stage's pace; absent until two steps of it were seen."""
+    """Seconds at the stage's rate; absent until two steps of it were seen."""
     rate_per_s: float | None = None
 
 
 class OutputReady(msgspec.Struct, frozen=True, kw_only=True, tag="output"):
-    """One of the pictures is ready."""
+    """One picture is stored."""
 
     image: GeneratedImage
     total: int
 
 
 class Cancelling(msgspec.Struct, frozen=True, kw_only=True, tag="cancelling"):
-    """Was asked to stop."""
+    """The job was asked to stop."""
 
     cause: str
 
 
 class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
-    """Its worker or the server went away; it goes on by itself."""
+    """The job left its device before its end (a lost worker, a restart, a preemption) and continues by itself."""
 
     reason: ErrorReason
     message: str
     crashed: bool = False
-    """Its worker process died by itself: the job may be the cause."""
+    """The worker process died by itself: the job may be the cause."""
     alone: bool = False
-    """Nothing ran beside it in that attempt: if a job was the cause, it was this one."""
+    """The job ran alone in that attempt: if a job was the cause, it was this one."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
-    """The end: everything was made."""
+    """The end: all outputs were made."""
 
     result: JobResult
     receipt: JobReceipt
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="job_failed"):
-    """The end: it failed. `result` has what was made before."""
+    """The end: the job failed. `result` has what was made before."""
 
     failure: Failure
     receipt: JobReceipt
@@ -161,15 +161,15 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="job_failed"):
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
-    """The end: it was stopped, and this is the proof."""
+    """The end: the job was stopped; the fields prove it."""
 
     stage: Stage
     latency_s: float
-    """Between the request and the moment when the device had stopped."""
+    """Seconds between the request and the moment when the device had stopped."""
     cause: str
     receipt: JobReceipt
     freed_bytes: int | None = None
-    """What the device's allocator gave back; absent where that cannot be measured."""
+    """Bytes that the device's allocator gave back; absent where they cannot be measured."""
     result: JobResult | None = None
 
 
@@ -187,7 +187,7 @@ JobEvent = (
     | Failed
     | Cancelled
 )
-"""All of them. `JobProgress` and `PreviewReady` keep only their newest; the others are durable before they are sent."""
+"""All events. Only the newest `JobProgress` and `PreviewReady` are kept; others are durable before they are sent."""
 
 END_STATE: dict[type[JobEvent], JobState] = {
     Succeeded: JobState.SUCCEEDED,
@@ -202,7 +202,20 @@ STATE_AFTER: dict[type[JobEvent], JobState] = {
     Interrupted: JobState.INTERRUPTED,
     **END_STATE,
 }
-"""The state that an event brings about; events not listed leave it as it is."""
+"""The state after each event; events not listed leave the state unchanged."""
 
 NEWEST_ONLY: dict[type[JobEvent], str] = {JobProgress: "progress", PreviewReady: "preview"}
-"""Events of which a late reader needs only the last, with their journal slot."""
+"""Events of which only the newest is kept, with their journal slot."""
+
+
+def images_of(event: JobEvent) -> tuple[GeneratedImage, ...]:
+    """The pictures in an event."""
+    match event:
+        case OutputReady():
+            return (event.image,)
+        case Succeeded(result=GenerationResult() as result):
+            return result.images
+        case Failed(result=GenerationResult() as result) | Cancelled(result=GenerationResult() as result):
+            return result.images
+        case _:
+            return ()

@@ -1,4 +1,4 @@
-"""Forgets jobs that were kept long enough, with their blobs, and blobs whose time has come."""
+"""Deletes jobs after their retention, with their blobs, and expired blobs."""
 
 import asyncio
 
@@ -8,20 +8,20 @@ from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.jobs import Jobs
 
 _AT_ONCE = 20
-"""Jobs: about 5 ms."""
+"""Jobs deleted in one portion: about 5 ms."""
 
 _log = structlog.get_logger()
 
 
 class Expiry:
-    """Looks now and then, for as long as the server runs."""
+    """Deletes expired jobs and blobs periodically."""
 
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self._jobs = jobs
         self._blobs = blobs
 
     async def keep_up(self, every_s: float) -> None:
-        """Until cancelled. What goes wrong (a full disk) is tried again the next time."""
+        """Run until cancelled. A failure (a full disk) is retried at the next interval."""
         while True:
             try:
                 await self.expire()
@@ -30,7 +30,7 @@ class Expiry:
             await asyncio.sleep(every_s)
 
     async def expire(self) -> None:
-        """All that has expired by now; others have their turn in between."""
+        """Delete everything that has expired by now, in portions between which other tasks run."""
         while job_ids := self._jobs.expired(_AT_ONCE):
             for job_id in job_ids:
                 self._jobs.delete(job_id)

@@ -1,7 +1,7 @@
-"""Which jobs a list shows, as conditions of the database and as a test of one job.
+"""Which jobs a list shows: as SQL conditions, and as a test of one job.
 
-A page is read in two steps. The window is the next `LOOKED` numbers of one index, that of the condition which is likely to
-leave the fewest. Then all conditions are put to those rows alone. So the work of a call is bounded, however rare a match is.
+A page is read in two steps. The window is the next `LOOKED` rows of one index: the one whose condition probably leaves
+the fewest. All conditions then apply to those rows only. So the cost of a call is bounded, however rare a match is.
 """
 
 import json
@@ -14,36 +14,36 @@ from domains.processing.jobs.job import ListedJob
 from domains.processing.jobs.state import JobState
 
 LOOKED = 1000
-"""Most rows that one page looks at."""
+"""Most rows that one page reads."""
 
 Clause = tuple[str, tuple[object, ...]]
-"""A condition and the values of its question marks."""
+"""An SQL condition and the values of its placeholders."""
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Every condition that is set must hold."""
 
     states: tuple[JobState, ...] | None = None
-    """One of them. None: any."""
+    """The job has one of these states. None: any state."""
     kinds: tuple[str, ...] | None = None
-    """One of them. None: any."""
+    """The job has one of these kinds. None: any kind."""
     session_id: str = ""
-    """Empty: any, or none."""
+    """Empty: any session, or none."""
     labels: Labels = ()
-    """All of them. An empty value stands for any value of its key."""
+    """The job has all of them. An empty value matches any value of its key."""
     created_from_s: float | None = None
     """Unix time. None: any."""
     created_before_s: float | None = None
     """Unix time. None: any."""
     device_id: str = ""
-    """Of the last run. Empty: any."""
+    """Device of the last attempt. Empty: any device."""
     request_id: str = ""
-    """Empty: any."""
+    """Empty: any request."""
     parent_id: str | None = None
-    """Empty: only jobs that are no part of another. None: any."""
+    """Empty: only jobs that are not part of another. None: any job."""
 
     def accepts(self, job: ListedJob) -> bool:
-        """Whether a job is shown."""
+        """Whether the filter accepts the job."""
         return (
             (self.states is None or job.state in self.states)
             and (self.kinds is None or job.kind in self.kinds)
@@ -66,7 +66,7 @@ def window(wanted: JobFilter, before: int) -> Clause:
 
 
 def _sources(wanted: JobFilter) -> list[Clause]:
-    """Table and condition, the likely rarest; several where a field may have several values."""
+    """Table and condition of the field that is probably rarest; one for each of the field's values."""
     labels = [label for label in wanted.labels if label[1]]
     if wanted.request_id:
         return [("jobs WHERE request_id = ? AND", (wanted.request_id,))]
@@ -82,7 +82,7 @@ def _sources(wanted: JobFilter) -> list[Clause]:
 
 
 def conditions(wanted: JobFilter) -> Clause:
-    """What must hold of a row of `jobs`."""
+    """The conditions on a row of `jobs`."""
     clauses = list(_conditions(wanted))
     return " AND ".join(["1", *(text for text, _ in clauses)]), tuple(v for _, values in clauses for v in values)
 
@@ -105,5 +105,5 @@ def _conditions(wanted: JobFilter) -> Iterator[Clause]:
 
 
 def as_list(values: Sequence[object]) -> str:
-    """The value of a question mark in `IN (SELECT value FROM json_each(?))`."""
+    """The value of the placeholder in `IN (SELECT value FROM json_each(?))`."""
     return json.dumps(values)

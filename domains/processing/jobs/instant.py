@@ -5,14 +5,14 @@ from typing import NamedTuple, Self
 
 
 class Instant(NamedTuple):
-    """So that what depends on the time is a function of it."""
+    """A moment as a value, so that functions take the time as an argument."""
 
     unix_s: float
-    """`time.time`: for people and for the disk."""
+    """From `time.time`: for people and for the disk."""
     monotonic_s: float
-    """`time.monotonic`: for durations."""
+    """From `time.monotonic`: for durations."""
 
     @classmethod
     def now(cls) -> Self:
-        """This one."""
+        """The present moment."""
         return cls(time.time(), time.monotonic())

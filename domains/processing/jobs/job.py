@@ -13,44 +13,44 @@ from domains.reasons import Domain
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is the same for every kind of job."""
+    """Options that every kind of job has."""
 
     session_id: str = ""
     priority: int = 2
     """1 low, 2 normal, 3 high, 4 critical."""
     device_ids: tuple[str, ...] = ()
-    """Empty: any."""
+    """Empty: any device."""
     node_ids: tuple[str, ...] = ()
     """Only devices of these nodes; an empty id is the server's own machine. Empty: any."""
     allow_cpu: bool = False
-    """The CPU may take it although it is not named, and there are other devices."""
+    """Allow the CPU although it is not named and there are other devices."""
     queue_timeout_s: float | None = None
-    """Absent: as long as it takes."""
+    """Absent: no limit."""
     run_timeout_s: float | None = None
     load_timeout_s: float | None = None
-    """Of the stage that loads the model."""
+    """Limit on the stage that loads the model."""
     labels: tuple[tuple[str, str], ...] = ()
     reservation_id: str = ""
-    """Memory that was kept for it. Empty: it takes what is free."""
+    """Reservation whose memory the job uses. Empty: the job uses free memory."""
     keep_for_s: float | None = None
-    """How long it is kept after its end. Absent: the server's setting."""
+    """Retention after the job's end. Absent: the server's setting."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What every job has, whatever its work: all that can change but its result."""
+    """Fields of every job, whatever its work: all that can change, except the result."""
 
     id: str
     number: int = 0
-    """Rises with each job that the state folder has stored. 0: not stored yet."""
+    """Rises with each job that the state folder stores. 0: not stored yet."""
     parent_id: str = ""
-    """The workflow run or batch that it is a part of. Empty: none."""
+    """Workflow run or batch that contains the job. Empty: none."""
     request_id: str
-    """The caller's mark against double submission; empty: none was given."""
+    """The caller's idempotency key. Empty: none."""
     request_digest: str = ""
-    """Of all else that the request said; empty where it had no id."""
+    """Digest of the rest of the request. Empty: the request has no id."""
     options: JobOptions
     detached: bool
-    """False: it is cancelled when the call that submitted it is left."""
+    """False: the job is cancelled when the call that submitted it ends."""
     state: JobState
     create_time_s: float
     start_time_s: float | None = None
@@ -59,37 +59,37 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str = ""
     attempt: int = 0
     crashes: int = 0
-    """How often its worker process died by itself while nothing ran beside it."""
+    """Number of deaths of its worker process while the job ran alone."""
     suspect: bool = False
-    """Its worker process died by itself once: from then on nothing runs beside it, so that its neighbours are safe."""
+    """Its worker process died by itself once: the job runs alone from then on, to protect its neighbours."""
     last_sequence: int = 0
     stage: Stage = Stage.QUEUED
     progress: JobProgress | None = None
-    """The newest; kept in memory only while the job runs."""
+    """The newest progress; kept in memory only, while the job runs."""
     failure: Failure | None = None
     receipt: JobReceipt | None = None
 
     @property
     def etag(self) -> str:
-        """Differs after each change of state or options, and whatever else happens to the job leaves it as it is."""
+        """Changes with each change of state or options, and with nothing else."""
         told = msgspec.msgpack.encode((self.state, self.attempt, self.options))
         return hashlib.sha256(told).hexdigest()[:16]
 
 
 class Job(JobRecord, frozen=True, kw_only=True):
-    """One job as it stands. Each change makes a new value."""
+    """One job at one moment. Each change makes a new value."""
 
     work: Work
     result: JobResult | None = None
 
     @property
     def kind(self) -> str:
-        """`generate`, `load_model`, `scan_models`."""
+        """Name of the kind: `generate`, `load_model`, `scan_models`."""
         return kind_of(self.work)
 
     @property
     def domain(self) -> Domain:
-        """The part of the server whose work it is."""
+        """The domain of the work."""
         return domain_of(self.kind)
 
 
@@ -98,4 +98,4 @@ class ListedJob(JobRecord, frozen=True, kw_only=True):
 
     kind: str
     summary: str
-    """What it is about, in one line."""
+    """The work in one line."""

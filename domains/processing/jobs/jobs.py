@@ -1,4 +1,4 @@
-"""Every job there is: submitting, looking up, cancelling, forgetting. `job_recorder` writes what happens to them."""
+"""All jobs: submits, looks up, cancels and deletes them. `domains.processing.jobs.recorder` writes their events."""
 
 import asyncio
 import time
@@ -26,11 +26,12 @@ from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
 from domains.processing.jobs.state import AT_REST, JobState, check_move
 from domains.processing.jobs.store import JobStore
+from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
 from domains.stop import Stop, StopKind, stronger
 
 _ENDED_KEPT = 256
-"""Ended jobs whose journals stay in memory; older ones are read from disk when asked for."""
+"""Ended jobs whose journals stay in memory; older ones are read from disk on request."""
 
 _log = structlog.get_logger()
 
@@ -47,12 +48,14 @@ class Jobs:
         self._queued: set[str] = set()
         """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
-        """Called after every change of a job's state; what runs jobs listens here."""
+        """Called after every change of a job's state."""
         self.requests: Requests[Job] = Requests(self._recall)
-        """Those that made a job."""
+        """Requests that created a job."""
+        self.unread = Unread()
+        """Events and blobs that followers of jobs have not received yet."""
 
     def recover(self) -> list[Job]:
-        """Take up what the last process left. Running jobs become INTERRUPTED; answers everything that is to run."""
+        """Load the last process's unfinished jobs; running ones become INTERRUPTED. Returns all that still wait."""
         for job_id in self._store.unfinished():
             live = self._take_up(job_id)
             job = live.job
@@ -62,12 +65,12 @@ class Jobs:
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
             else:
-                # It waits, or could not be read; listeners have not heard of it yet.
+                # The job waits or could not be read: the listeners do not know it yet.
                 self._changed(job)
         return [live.job for live in self._live.values()]
 
     def submit(self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> tuple[Job, bool]:
-        """Store a job, or answer the one that the same request made; the second value says whether it is new."""
+        """Store a job, or return the one of the same request. The second value says whether the job is new."""
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
         job = self.draft(work, options, asked, detached=detached)
@@ -95,7 +98,7 @@ class Jobs:
         return job_id in self._live or self._store.has(job_id)
 
     def ids(self) -> set[str]:
-        """Of all jobs, running or ended."""
+        """Ids of all jobs, running or ended."""
         return self._store.ids()
 
     def inherited(self, job: Job) -> bool:
@@ -103,29 +106,29 @@ class Jobs:
         return job.number <= self._last_inherited
 
     def _recall(self, asked: Asked) -> Known[Job] | None:
-        """What a request made, as it stands now; on disk with the job itself."""
+        """The job that a request created, as it stands now. Its request is stored with it."""
         job_id = self._store.by_request(asked.request_id)
         job = job_id and self.get(job_id)
         return Known(digest=job.request_digest, answer=job, facts={"job_id": job.id}) if job else None
 
     def get(self, job_id: str) -> Job:
-        """The job as it stands now; NOT_FOUND otherwise."""
+        """The job as it stands now. Raises JOB_NOT_FOUND."""
         return self.live(job_id).job
 
     def find(self, job_id: str) -> Job | None:
-        """The job as it stands now; None: there is none (any more)."""
+        """The job as it stands now. None: it does not exist (any more)."""
         if found := self._live.get(job_id) or self._ended.get(job_id):
             return found.job
         job = self._store.get(job_id)
         return self._take_up(job_id).job if isinstance(job, UnreadableRow) else job
 
     def live(self, job_id: str) -> LiveJob:
-        """The job with its journal, from memory or from disk."""
+        """The job with its journal, from memory or from disk. Raises JOB_NOT_FOUND."""
         found = self._live.get(job_id) or self._ended.get(job_id)
         return found if found is not None else self._take_up(job_id)
 
     def _take_up(self, job_id: str) -> LiveJob:
-        """A job from disk, into memory."""
+        """Load a job from disk into memory."""
         found = self._store.load(job_id)
         if found is None:
             message = f"there is no job {job_id!r}; it may have been deleted or have expired"
@@ -138,13 +141,13 @@ class Jobs:
         return live
 
     def record(self, job_id: str, event: JobEvent) -> Job:
-        """Add an event to a job's journal and bring the job to the state that follows. The one way a job changes."""
+        """Add an event to a job's journal and move the job to the next state. The only way in which a job changes."""
         live = self._live.get(job_id)
         if live is None:
             raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
         self._recorder.record(live, event)
         if isinstance(event, Interrupted):
-            # What the attempt was asked is done.
+            # The request to stop ends with its attempt.
             live.stop = None
         if live.job.state.ended:
             self._end(live)
@@ -153,7 +156,7 @@ class Jobs:
         return live.job
 
     def expired(self, limit: int = 100) -> list[str]:
-        """Ended jobs that have been kept long enough; the caller deletes them."""
+        """Ids of ended jobs whose retention is over; the caller deletes them."""
         return self._store.expired(time.time(), limit)
 
     def _changed(self, job: Job) -> None:
@@ -178,17 +181,17 @@ class Jobs:
             del self._ended[oldest]
 
     def store_ends(self) -> None:
-        """Store the ends of jobs for which the disk had no room, if it has some now."""
+        """Store the ends of jobs for which the disk had no room, if it has room now."""
         self._recorder.store_ends()
 
     async def keep_ends_stored(self, every_s: float) -> None:
-        """Try it now and then, until cancelled."""
+        """Call `store_ends` periodically, until cancelled."""
         while True:
             await asyncio.sleep(every_s)
             self.store_ends()
 
     def cancel(self, job_id: str, cause: str = "") -> Job:
-        """Ask a job to stop. Cancelling one that was asked already or has been cancelled changes nothing."""
+        """Ask a job to stop. Changes nothing if the job was asked already or is cancelled. Raises ILLEGAL_STATE."""
         live = self.live(job_id)
         state = live.job.state
         if state in (JobState.CANCELLING, JobState.CANCELLED):
@@ -206,18 +209,18 @@ class Jobs:
             raise
 
     def waited_too_long(self, job_id: str, limit_s: float) -> Job:
-        """End a job that no device has taken in time."""
+        """End a job that no device has started within its queue time limit."""
         message = f"waited longer than its queue_timeout of {limit_s:g} s; give it more time, or a higher priority"
         facts = {"queue_timeout_s": f"{limit_s:g}"}
         stop = Stop(kind=StopKind.TIME_UP, cause=message, reason=ErrorReason.QUEUE_TIMEOUT, facts=facts)
         return self._end_at_rest(self.live(job_id), stop)
 
     def _end_at_rest(self, live: LiveJob, stop: Stop) -> Job:
-        """End a job of which no worker has anything; what it had made before stays its result."""
+        """End a job that runs on no worker; its partial result stays."""
         return self.record(live.job.id, end_of(live.job, stop, Halted(), Instant.now()))
 
     def delete(self, job_id: str) -> None:
-        """Forget an ended job and its journal."""
+        """Delete an ended job and its journal. Raises ILLEGAL_STATE for a job that has not ended."""
         job = self.get(job_id)
         if not job.state.ended:
             message = f"job {job_id} is {job.state}; cancel it first and wait for its end"
@@ -235,7 +238,7 @@ class Jobs:
         return [job for job in map(self._listed, page.rows) if wanted.accepts(job)], page.place
 
     def _listed(self, row: ListedJob | UnreadableRow) -> ListedJob:
-        """A job as it stands now; one that cannot be read has failed."""
+        """A job as it stands now; FAILED if it cannot be read."""
         job_id = row.id if isinstance(row, ListedJob) else row.record.id
         if live := self._live.get(job_id) or self._ended.get(job_id):
             return as_listed(live.job)

@@ -1,4 +1,4 @@
-"""Deletes what has some labels: ended jobs with all that they made, and blobs. A dry run tells the same beforehand."""
+"""Deletes by labels: ended jobs with all that they made, and blobs. A dry run returns the same counts beforehand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,51 +15,51 @@ from domains.processing.jobs.job import ListedJob
 from domains.processing.jobs.jobs import Jobs
 
 MAX_IDS = 1000
-"""Ids of one kind in an answer; the counts go on."""
+"""Most ids of one kind in an answer; the counts have no limit."""
 _READ_AT_ONCE = 100
-"""Jobs: about 5 ms, then other calls have their turn."""
+"""Jobs read in one portion: about 5 ms, then other calls run."""
 _DELETED_AT_ONCE = 20
 
 
 class Named(msgspec.Struct):
-    """How many things, and which."""
+    """Number of things, and their ids."""
 
     count: int = 0
     ids: list[str] = []
-    """The newest first, at most `MAX_IDS`."""
+    """Newest first, at most `MAX_IDS`."""
 
     def add(self, name: str) -> None:
-        """One more."""
+        """Count one more."""
         self.count += 1
         if len(self.ids) < MAX_IDS:
             self.ids.append(name)
 
 
 class Deletion(msgspec.Struct, kw_only=True):
-    """What was deleted, or would be."""
+    """Jobs and blobs that were deleted, or would be in a dry run."""
 
     jobs: Named = msgspec.field(default_factory=Named)
     blobs: Named = msgspec.field(default_factory=Named)
-    """Those that have the labels themselves."""
+    """Blobs that have the labels themselves."""
     deferred_blobs: int = 0
-    """Of these, the ones that are still read or used."""
+    """Number of these blobs that are still read or used."""
     skipped_jobs: Named = msgspec.field(default_factory=Named)
-    """They have not ended."""
+    """Jobs that have not ended."""
     freed_bytes: int = 0
 
 
 class LabelDeletion:
-    """For one event loop: no piece of the work takes it for long."""
+    """Deletes in portions that never block the event loop for long."""
 
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self._jobs = jobs
         self._blobs = blobs
 
     async def run(self, labels: Labels) -> Deletion:
-        """Delete; each job and each blob as a whole or not at all."""
+        """Delete; each job and each blob completely or not at all."""
         done = Deletion()
         for job_id in await self._ended_jobs(labels, done.skipped_jobs):
-            # Meanwhile somebody else may have deleted it.
+            # Another call may have deleted it meanwhile.
             with suppress(NotFound):
                 self._jobs.delete(job_id)
                 done.freed_bytes += self._blobs.release(job_id)
@@ -71,7 +71,7 @@ class LabelDeletion:
         return done
 
     async def plan(self, labels: Labels) -> Deletion:
-        """What `run` would do now; nothing changes."""
+        """What `run` would do now. Changes nothing."""
         done = Deletion()
         job_ids = await self._ended_jobs(labels, done.skipped_jobs)
         for job_id in job_ids:
@@ -96,7 +96,7 @@ class LabelDeletion:
             done.freed_bytes += blob.size_bytes
 
     async def _ended_jobs(self, labels: Labels, others: Named) -> list[str]:
-        """Ids of those that may go, the newest first. `others` gets those that have not ended."""
+        """Ids of ended jobs with the labels, newest first. Jobs that have not ended are added to `others`."""
         ended: list[str] = []
         async for job in self._labelled_jobs(labels):
             if job.state.ended:
@@ -116,7 +116,7 @@ class LabelDeletion:
             await asyncio.sleep(0)
 
     def _labelled_blobs(self, labels: Labels) -> list[Blob]:
-        """The newest first, without those that are deleted already."""
+        """Blobs with the labels that are not deleted yet, newest first."""
         blobs = [blob for blob in self._blobs.all() if has_all(labels, blob.labels)]
         return [blob for blob in reversed(blobs) if blob.state is not BlobState.DELETING]
 

@@ -1,4 +1,4 @@
-"""What was left of the work when an attempt was over. `ending` makes the job's next event of it."""
+"""The outcome of an attempt's work. `ending` derives the job's next event from it."""
 
 import msgspec
 
@@ -9,46 +9,46 @@ from domains.progress import Receipt, Stage, StageTiming
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it was carried out."""
+    """The work was completed."""
 
     result: JobResult
     receipt: Receipt = Receipt()
 
     @classmethod
     def in_one_stage(cls, result: JobResult, stage: Stage, wall_s: float) -> "Done":
-        """Work of the front process."""
+        """The outcome of front work with one stage."""
         return cls(result=result, receipt=Receipt(timings=(StageTiming(stage=stage, wall_s=wall_s),)))
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
-    """It ended with an error."""
+    """The work ended with an error."""
 
     failure: Failure
     receipt: Receipt = Receipt()
     result: JobResult | None = None
-    """What was made before. None: what the job has."""
+    """Partial result. None: the job's own result stays."""
 
 
 class Halted(msgspec.Struct, frozen=True, kw_only=True):
-    """It was stopped at a safe point."""
+    """The work stopped at a safe point."""
 
     proof: RunStopped | None = None
-    """The worker's. None: no worker had anything of it."""
+    """The worker's proof. None: no worker had the order."""
     result: JobResult | None = None
-    """What was made before. None: what the job has."""
+    """Partial result. None: the job's own result stays."""
 
 
 class WorkerDeath(msgspec.Struct, frozen=True, kw_only=True):
-    """Its worker process ended under it."""
+    """The worker process ended during the work."""
 
     device_id: str
     message: str
     meant: bool
-    """The process was ended on purpose: a reset, a shutdown, a driver that another job has broken."""
+    """The server ended the process: for a reset, a shutdown, or another job's driver error."""
     lost: bool
-    """Its device went away."""
+    """The device was lost."""
     alone: bool
-    """Nothing ran beside the job in this attempt."""
+    """The job ran alone in this attempt."""
 
 
 Left = Done | Broken | Halted | WorkerDeath

@@ -35,17 +35,17 @@ class LiveJob:
         self.journal = journal
         self.ceiling = ceiling
         self.stop: Stop | None = None
-        """The strongest request to stop of the present attempt. None: there is none."""
+        """The strongest request to stop the present attempt. None: there is none."""
 
     @property
     def cancel_cause(self) -> str:
-        """What the caller gave as the reason for its cancellation; empty: none, or it was not asked for."""
+        """The caller's reason for the cancellation. Empty: no reason, or no cancellation."""
         causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
         return next(causes, "")
 
 
 def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:
-    """The job as it is after an event."""
+    """The job after an event."""
     changes: dict[str, object] = {"last_sequence": entry.sequence, "state": state}
     match event:
         case Started():
@@ -72,7 +72,7 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
 
 
 def _with(job: Job, image: GeneratedImage) -> GenerationResult:
-    """What a running generation has made so far."""
+    """The result of a running generation, with one more picture."""
     assert isinstance(job.work, GenerateWork), "only generations have pictures"
     images = job.result.images if isinstance(job.result, GenerationResult) else ()
     made = tuple(sorted((*images, image), key=lambda one: one.index))
@@ -80,12 +80,12 @@ def _with(job: Job, image: GeneratedImage) -> GenerationResult:
 
 
 def stored(job: Job) -> Job:
-    """What of a job goes to disk: progress is news, not state."""
+    """The part of a job that is stored: progress is not."""
     return job if job.progress is None else msgspec.structs.replace(job, progress=None)
 
 
 def receipt_of(job: Job, now: Instant, work: Receipt = _NO_WORK) -> JobReceipt:
-    """The receipt of a job that ends now. `work`: the worker's own receipt; empty where no worker tells of it."""
+    """The receipt of a job that ends now. `work`: the worker's receipt; empty if no worker sent one."""
     start = job.start_time_s or now.unix_s
     return JobReceipt(
         work=work,

@@ -1,4 +1,4 @@
-"""The previews that watchers of a job want. All watchers see the same ones, so the finest wish counts."""
+"""The previews that a job's watchers want. All watchers see the same ones, so the finest wish counts."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ from domains.inference.generation import Previews
 
 
 class PreviewWishes:
-    """Wishes by job, for as long as somebody has them. One event loop."""
+    """Wishes by job, as long as their watchers follow it. One event loop."""
 
     def __init__(self) -> None:
         self._wishes: dict[str, list[Previews]] = {}
         self.listeners: list[Callable[[str], None]] = []
-        """Called with the id of each job whose wishes have changed."""
+        """Called with the id of each job whose wishes change."""
 
     def join(self, job_id: str, wish: Previews) -> Callable[[], None]:
-        """Add a watcher's wish; returns what takes it back, to be called once."""
+        """Add a watcher's wish. Returns the function that removes it; call it once."""
         if not wish.every_steps:
             return lambda: None
         self._wishes.setdefault(job_id, []).append(wish)
@@ -22,7 +22,7 @@ class PreviewWishes:
         return lambda: self._leave(job_id, wish)
 
     def of(self, job_id: str, own: Previews) -> Previews:
-        """What to make of a job that itself asked for `own`."""
+        """The previews to make for a job that itself asked for `own`."""
         return finest(own, *self._wishes.get(job_id, ()))
 
     def _leave(self, job_id: str, wish: Previews) -> None:
@@ -38,7 +38,7 @@ class PreviewWishes:
 
 
 def finest(*wishes: Previews) -> Previews:
-    """The smallest interval and the longest edge of those that want any; none if nobody does."""
+    """The smallest interval and the longest edge of all wishes for previews; no previews if there is no such wish."""
     some = [wish for wish in wishes if wish.every_steps]
     if not some:
         return Previews()

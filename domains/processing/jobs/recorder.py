@@ -1,7 +1,7 @@
-"""Writes events into jobs' journals: durable before anybody sees them, one sequence that goes on above all that was seen.
+"""Writes events into journals: durable before they are visible, with sequences that never repeat a visible one.
 
-The newest-only events (progress, previews) are seen and not stored. So that a restart goes on above their sequences too,
-`_CEILING_STEP` numbers at a time are promised on disk.
+The newest-only events (progress, previews) are visible but not stored. The disk therefore reserves `_CEILING_STEP`
+sequences at a time, so that a restart continues above all visible ones.
 """
 
 import contextlib
@@ -26,28 +26,28 @@ _log = structlog.get_logger()
 
 
 class JobRecorder:
-    """The only writer of journals. One event loop."""
+    """Writes all journals. One event loop."""
 
     def __init__(self, store: JobStore, keep_s: float) -> None:
         self._store = store
         self._keep_s = keep_s
         self._owed: dict[str, tuple[Job, Entry[JobEvent]]] = {}
-        """Ends that were told and are not on disk yet: there was no room."""
+        """Published ends that are not on disk yet, because the disk was full."""
 
     def owes(self, job_id: str) -> bool:
-        """Whether the end of a job is known in memory alone."""
+        """Whether the end of a job is in memory only."""
         return job_id in self._owed
 
     def owed(self) -> list[str]:
-        """Ids of jobs whose end is known in memory alone."""
+        """Ids of jobs whose end is in memory only."""
         return list(self._owed)
 
     def forget(self, job_id: str) -> None:
-        """The job is deleted."""
+        """Drop a deleted job."""
         self._owed.pop(job_id, None)
 
     def store_ends(self) -> None:
-        """Store the ends that found no room; those that find none still are kept for the next time."""
+        """Store the ends for which the disk had no room; those that still do not fit wait for the next call."""
         for job_id, (job, entry) in list(self._owed.items()):
             try:
                 self._store.record(stored(job), entry, self._expiry(job))
@@ -57,7 +57,7 @@ class JobRecorder:
             _log.info("the end of a job is stored after all", job_id=job_id)
 
     def begin(self, job: Job, ahead: int) -> LiveJob:
-        """Store a new job with its first event; `ahead` jobs wait before it."""
+        """Store a new job with its first event. `ahead`: number of jobs that wait before it."""
         journal: Journal[JobEvent] = Journal()
         first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
         job = self._store.add(job, first, _CEILING_STEP)
@@ -73,17 +73,17 @@ class JobRecorder:
         return LiveJob(found.job, Journal(found.events, last_sequence=last_sequence, closed=closed), found.ceiling)
 
     def _give_up(self, row: UnreadableRow) -> StoredJob:
-        """End a job that cannot be read, on disk too, so that every list and filter tells the same."""
+        """End a job that cannot be read, on disk too, so that every list and filter agrees."""
         ended = given_up(row, self._store.readable_events(row.record.id))
         job = ended.job
         _log.error("a stored job cannot be read", job_id=job.id, kind=row.kind, version=row.version, why=row.problem)
-        # Without room on the disk, the next reader ends it again.
+        # If the disk is full, the next reader ends the job again.
         with contextlib.suppress(ResourceExhausted):
             self._store.replace(job, ended.events, self._expiry(job))
         return ended
 
     def record(self, live: LiveJob, event: JobEvent) -> None:
-        """Add an event, and bring the job to the state that follows."""
+        """Add an event and move the job to the next state."""
         state = STATE_AFTER.get(type(event), live.job.state)
         if state is not live.job.state:
             check_move(live.job.id, live.job.state, state)
@@ -97,7 +97,7 @@ class JobRecorder:
         live.journal.publish(entry, slot=slot)
 
     def _store_or_fail(self, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
-        """Make it durable. An end that cannot be stored (a full disk) is told all the same, as the failure that it is."""
+        """Make an event durable. An end that cannot be stored (a full disk) is published anyway, as a failure."""
         try:
             self._store.record(stored(job), entry, self._expiry(job))
         except DeviceOpsError as error:
@@ -122,7 +122,7 @@ class JobRecorder:
 
 
 def _unstored(end: JobEvent, error: DeviceOpsError) -> Failed:
-    """What is told of an end that could not be stored. What was made before is on disk already."""
+    """The failure that is published for an end that could not be stored. Earlier outputs are on disk already."""
     assert isinstance(end, Succeeded | Failed | Cancelled), "only an end is told before it is stored"
     failure = end.failure if isinstance(end, Failed) else Failure.of(error)
     failure = msgspec.structs.replace(failure, state_consistent=False)

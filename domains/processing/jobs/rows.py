@@ -1,7 +1,7 @@
-"""A job's row: which columns it has, and how they become a job again.
+"""Rows of jobs: their columns, and their conversion to jobs.
 
-The record is apart from work and result: lists decode it alone, and a row whose work only another version of the server
-can read still says when and for whom it was stored.
+The record is separate from work and result: lists decode it alone, and a row whose work only another version of the
+server can read still shows when and for which caller it was stored.
 """
 
 import sqlite3
@@ -34,15 +34,15 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
     """A stored job that this server cannot read."""
 
     record: JobRecord
-    """As far as it can be read; else what the columns say."""
+    """The readable part of the record; otherwise the values of the columns."""
     kind: str
     version: int
-    """Of the state folder when the row was written."""
+    """Version of the state folder when the row was written."""
     summary: str
     ceiling: int
-    """The highest sequence that may have been seen."""
+    """The highest sequence that may have been visible."""
     problem: str
-    """What is wrong with it, in the decoder's words."""
+    """The decoder's error message."""
 
 
 class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     events: list[Entry[JobEvent]]
     ceiling: int
-    """The highest sequence that may have been seen."""
+    """The highest sequence that may have been visible."""
 
 
 def fixed_of(job: Job) -> tuple[object, ...]:
@@ -76,33 +76,33 @@ def changing_of(job: Job) -> tuple[object, ...]:
 
 
 def encoded_event(event: JobEvent) -> bytes:
-    """A durable event as it is stored."""
+    """Encode a durable event for storage."""
     return _encode(event)
 
 
 def entry_of(sequence: int, time_s: float, body: bytes) -> Entry[JobEvent]:
-    """A stored event. Raises `msgspec.DecodeError`."""
+    """Decode a stored event. Raises `msgspec.DecodeError`."""
     return Entry(sequence, time_s, _decode_event(body))
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """A whole row as a job. Raises `msgspec.DecodeError`."""
+    """Decode a whole row. Raises `msgspec.DecodeError`."""
     result = None if row["result"] is None else _decode_result(row["result"])
     return Job(**_record_fields(row), work=_decode_work(row["work"]), result=result)
 
 
 def listed_of(row: sqlite3.Row) -> ListedJob:
-    """A row as lists show it. Raises `msgspec.DecodeError`."""
+    """Decode the part of a row that lists show. Raises `msgspec.DecodeError`."""
     return ListedJob(**_record_fields(row), kind=row["kind"], summary=row["summary"])
 
 
 def as_listed(job: Job) -> ListedJob:
-    """A job in memory as lists show it."""
+    """The part of a job in memory that lists show."""
     return ListedJob(**fields_of(job), kind=job.kind, summary=summary(job.work))
 
 
 def unreadable(row: sqlite3.Row, problem: Exception) -> UnreadableRow:
-    """What the columns of a row tell, where the rest cannot be read."""
+    """The values of a row's columns, where the rest cannot be read."""
     try:
         record = JobRecord(**_record_fields(row))
     except msgspec.DecodeError:
@@ -128,10 +128,10 @@ def unreadable(row: sqlite3.Row, problem: Exception) -> UnreadableRow:
 
 
 def _record_fields(row: sqlite3.Row) -> dict[str, Any]:
-    # The database gives the number only when the row is stored.
+    # The database assigns the number when it stores the row.
     return fields_of(_decode_record(row["record"])) | {"number": row["number"]}
 
 
 def fields_of(record: JobRecord) -> dict[str, Any]:
-    """What of a job is in its record, by name."""
+    """The fields of a job that its record holds, by name."""
     return {name: getattr(record, name) for name in _RECORD}

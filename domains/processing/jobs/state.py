@@ -1,4 +1,4 @@
-"""The one state machine of every job. The contract knows more states; they come here with what reaches them.
+"""The state machine of every job. The contract has more states; each is added with the feature that reaches it.
 
 QUEUED ──► RUNNING ──► SUCCEEDED | FAILED
   │          │  ▲
@@ -14,7 +14,7 @@ from domains.errors import ErrorReason, FailedPrecondition
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,7 +26,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Nothing more will come."""
+        """Whether no further event can come."""
         return not NEXT[self]
 
 
@@ -38,11 +38,11 @@ NEXT: Mapping[JobState, frozenset[JobState]] = {
     JobState.CANCELLING: frozenset(_ENDS),
     JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
 } | {end: frozenset[JobState]() for end in _ENDS}
-"""What may follow each state."""
+"""Allowed next states of each state."""
 
 
 def check_move(job_id: str, present: JobState, wanted: JobState) -> None:
-    """Refuse an illegal move with FAILED_PRECONDITION that names the present state."""
+    """Raise FAILED_PRECONDITION, which names the present state, for an illegal move."""
     if wanted not in NEXT[present]:
         raise FailedPrecondition(
             f"job {job_id} {_refusal(present, wanted)}",
@@ -63,7 +63,7 @@ _ASKED = {
     JobState.RUNNING: "started",
     JobState.QUEUED: "queued again",
 }
-"""What a caller asks for, by the state that it leads to."""
+"""Participle of the caller's request, by the state that the request leads to."""
 
 
 def _word(state: JobState) -> str:
@@ -71,6 +71,6 @@ def _word(state: JobState) -> str:
 
 
 AT_REST = frozenset({JobState.QUEUED, JobState.INTERRUPTED})
-"""No worker has anything of a job in these states, and the job has not ended."""
+"""States in which no worker has the job and the job has not ended."""
 ON_A_LANE = frozenset({JobState.RUNNING, JobState.CANCELLING})
-"""A job in these states runs, and holds what it needs."""
+"""States in which a job runs and holds its memory."""

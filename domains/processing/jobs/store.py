@@ -40,15 +40,15 @@ _LABEL = "INSERT INTO job_labels (number, key, value) VALUES (?, ?, ?)"
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a list."""
+    """One page of a list."""
 
     rows: list[ListedJob | UnreadableRow]
     place: int | None
-    """The next part has the numbers below it. None: this was the last one."""
+    """The next page has the numbers below it. None: this is the last page."""
 
 
 class JobStore:
-    """Reads and writes; knows no rules."""
+    """Reads and writes jobs; knows no rules."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
@@ -67,13 +67,13 @@ class JobStore:
         return msgspec.structs.replace(job, number=number)
 
     def record(self, job: Job, entry: Entry[JobEvent], expire_time_s: float | None) -> None:
-        """Store a durable event and the job as it is after it; an ended one with the time it is kept to."""
+        """Store a durable event and the job after it; an ended job gets its expiry time."""
         with self._transaction() as db:
             db.execute(_UPDATE, (*changing_of(job), expire_time_s, job.id))
             self._insert_event(db, job.id, entry)
 
     def replace(self, job: Job, events: Sequence[Entry[JobEvent]], expire_time_s: float | None) -> None:
-        """Store another job and journal in the row of one that cannot be read."""
+        """Replace a job that cannot be read, and its journal."""
         with self._transaction() as db:
             db.execute(_REPLACE, (*fixed_of(job), job.id))
             db.execute(_UPDATE, (*changing_of(job), expire_time_s, job.id))
@@ -82,30 +82,30 @@ class JobStore:
                 self._insert_event(db, job.id, entry)
 
     def raise_ceiling(self, job_id: str, ceiling: int) -> None:
-        """Promise that sequences up to `ceiling` may have been seen, so that a restart goes on above them."""
+        """Reserve the sequences up to `ceiling`, so that a restart continues above them."""
         with self._transaction() as db:
             db.execute("UPDATE jobs SET sequence_ceiling = ? WHERE id = ?", (ceiling, job_id))
 
     def delete(self, job_id: str) -> None:
-        """Forget a job and its journal."""
+        """Delete a job and its journal."""
         with self._transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     def last_number(self) -> int:
-        """The highest number that a job ever had, deleted ones too."""
+        """The highest number that a job ever had, deleted jobs included."""
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         return 0 if row is None else row[0]
 
     def has(self, job_id: str) -> bool:
-        """Whether there is such a job, readable or not."""
+        """Whether the job exists, readable or not."""
         return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
 
     def ids(self) -> set[str]:
-        """Of all jobs, readable or not."""
+        """Ids of all jobs, readable or not."""
         return {job_id for (job_id,) in self._connection.execute("SELECT id FROM jobs")}
 
     def get(self, job_id: str) -> Job | UnreadableRow | None:
-        """The job without its journal; None: there is none."""
+        """The job without its journal. None: it does not exist."""
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
         if row is None:
             return None
@@ -115,7 +115,7 @@ class JobStore:
             return unreadable(row, problem)
 
     def load(self, job_id: str) -> StoredJob | UnreadableRow | None:
-        """The job with its journal; unreadable if any part of the two is. None: there is none."""
+        """The job with its journal; unreadable if either part is. None: it does not exist."""
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
         if row is None:
             return None
@@ -130,14 +130,14 @@ class JobStore:
         return None if row is None else row["id"]
 
     def unfinished(self) -> list[str]:
-        """Ids of jobs that had not ended, oldest first."""
+        """Ids of jobs that have not ended, oldest first."""
         rows = self._connection.execute(
             "SELECT id FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'interrupted') ORDER BY number"
         )
         return [job_id for (job_id,) in rows]
 
     def expired(self, now_s: float, limit: int) -> list[str]:
-        """Ids of jobs whose time has come."""
+        """Ids of jobs whose retention is over."""
         rows = self._connection.execute("SELECT id FROM jobs WHERE expire_time_s < ? LIMIT ?", (now_s, limit))
         return [job_id for (job_id,) in rows]
 
@@ -153,7 +153,7 @@ class JobStore:
 
     def page(self, wanted: JobFilter, before: int | None, limit: int, also: Sequence[str]) -> Page:
         """Up to `limit` jobs below the number `before`, newest first, and those of `also`: jobs whose end is in memory
-        alone. Looks at `LOOKED` rows at most."""
+        only. Reads at most `LOOKED` rows."""
         end = before if before is not None else 1 << 62
         found = [number for (number,) in self._connection.execute(*window(wanted, end))]
         place = found[-1] if len(found) == LOOKED else None

@@ -1,4 +1,4 @@
-"""What a job is about, in one line for people and lists."""
+"""Summarises a job in one line, for people and lists."""
 
 from domains.processing.jobs.kinds import Work
 
@@ -14,7 +14,7 @@ def summary(work: Work, *, prompts: bool = True) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The first words of a text on one line, without control characters; a cut at a word is marked."""
+    """The first words of a text on one line, without control characters; a cut between words is marked."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if len(line) <= limit:
         return line

@@ -1,4 +1,4 @@
-"""What is told of a stored job that this server cannot read: it has failed, and why."""
+"""Describes a stored job that this server cannot read: a failed job with its reason."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ from domains.processing.jobs.state import JobState
 
 
 def given_up(row: UnreadableRow, readable: Sequence[Entry[JobEvent]]) -> StoredJob:
-    """The job with INVARIANT_BROKEN as its end, behind the events that can still be read."""
+    """The job, ended with INVARIANT_BROKEN after the events that can still be read."""
     work = UnreadableWork(kind=row.kind, version=row.version, summary=row.summary)
     record = msgspec.structs.replace(row.record, progress=None, state=JobState.FAILED)
     job = Job(**fields_of(record), work=work)
     now = Instant.now()
     receipt = job.receipt or receipt_of(job, now)
     kept = [entry for entry in readable if type(entry.value) not in END_STATE]
-    # A job that had ended before keeps its time, and so its expiry.
+    # A job that had ended before keeps its end time, and so its expiry time.
     time_s = job.end_time_s or now.unix_s
     end = Entry[JobEvent](row.ceiling + 1, time_s, Failed(failure=_failure(row), receipt=receipt))
     ended = after(job, end.value, end, JobState.FAILED)

@@ -1,4 +1,4 @@
-"""What waits for the devices, and for which of them."""
+"""Reports which jobs wait for which devices."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from domains.processing.lanes.queue import JobQueue
 
 
 class Backlog:
-    """Answers from the queue and the lanes as they are now."""
+    """Reads the queue and the lanes as they are now."""
 
     def __init__(self, queue: JobQueue, lanes: Lanes, meter: WorkloadMeter) -> None:
         self._queue = queue
@@ -19,13 +19,13 @@ class Backlog:
         self._meter = meter
 
     def workload(self, device_id: str) -> Workload:
-        """What a device has to do, and how fast it does it."""
+        """The running and queued work of a device, and its speed."""
         lane = self._lanes.of(device_id)
         queued = self._queue.count(lambda placement: self._lanes.fits(lane, placement)) if lane else 0
         return self._meter.workload(device_id, queued, lane.capacity if lane else 1)
 
     def waiting_for(self, accepts: Callable[[str], bool]) -> list[Job]:
-        """Jobs that wait and can run on no device but those that are accepted, by id."""
+        """Queued jobs that can run on accepted devices only. `accepts` takes a device id."""
 
         def accepted(lane: Lane) -> bool:
             return lane.worker is not None and accepts(lane.device_id)
@@ -33,7 +33,7 @@ class Backlog:
         return self._queue.waiting(lambda placement: not self._lanes.has_other(placement, besides=accepted))
 
     def stranded_without(self, device_id: str) -> tuple[str, ...]:
-        """Ids of the jobs that wait and that no other device will take."""
+        """Ids of queued jobs that no other device takes."""
 
         def useless(lane: Lane) -> bool:
             return lane.device_id == device_id or not self._lanes.takes_work(lane)

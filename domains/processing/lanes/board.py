@@ -1,4 +1,4 @@
-"""What waits, where jobs run, and the signal that something may start: what the dispatcher shares with its neighbours."""
+"""The queue, the lanes, and the signal that a job may start, for all parts that share them."""
 
 from domains.device.devices import Devices
 from domains.device.workload import WorkloadMeter
@@ -9,7 +9,7 @@ from domains.processing.lanes.room_signal import RoomSignal
 
 
 class Board:
-    """Built before everything that looks at it."""
+    """Built before its users."""
 
     def __init__(self, queue: JobQueue, devices: Devices) -> None:
         self.queue = queue

@@ -12,15 +12,15 @@ from domains.stop import Stop
 
 
 class Running(Protocol):
-    """An attempt at a job, as its lane knows it. `attempts.attempt.Attempt` is the real one."""
+    """An attempt at a job, as its lane sees it. `domains.processing.attempts.attempt.Attempt` is the real one."""
 
     @property
     def job(self) -> Job:
-        """As it was when the attempt began."""
+        """The job when the attempt began."""
         ...
 
     def stop(self, stop: Stop) -> None:
-        """Ask it to stop at its next safe point."""
+        """Ask the attempt to stop at its next safe point."""
         ...
 
 
@@ -29,52 +29,52 @@ class Turn:
 
     def __init__(self, *, alone: bool) -> None:
         self.alone = alone
-        """Nothing else may run beside it."""
+        """True: nothing else runs on the lane during this turn."""
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Lane:
-    """What runs in one place, and what may."""
+    """The work that runs in one place, and the rules for more."""
 
     def __init__(self, capacity: Callable[[], int], worker: Worker | None = None, front: type | None = None) -> None:
-        """`front`: the work of the front process that it takes; None: it takes what devices carry out."""
+        """`front`: the front work that the lane takes; None: it takes device work."""
         self.worker = worker
-        """None: the front process itself."""
+        """None: the lane belongs to the front process."""
         self.running: dict[str, Running] = {}
-        """By job."""
+        """Running attempts by job id."""
         self.shared: set[str] = set()
-        """Of these, the ones that had others beside them."""
+        """Ids of running jobs that have shared the lane with another."""
         self.meant_to_end = False
-        """Its worker is ended on purpose: its end says nothing of the jobs."""
+        """The server ends the worker on purpose: its end does not count against the jobs."""
         self.closed = False
-        """Its worker is gone; it takes nothing more."""
+        """The worker is gone or being ended; nothing more starts here."""
         self.left = asyncio.Event()
-        """Set when its worker is gone, and all who hold something of it were told."""
+        """Set when the worker is gone and its listeners were told."""
         self.turns: deque[Turn] = deque()
         self.granted: set[Turn] = set()
         self.changed = asyncio.Event()
-        """Set when a job or a turn has ended; renewed each time."""
+        """Set when a job or a turn ends; replaced each time."""
         self._capacity = capacity
         self._front = front
 
     @property
     def device_id(self) -> str:
-        """Empty for the front process."""
+        """Id of the worker's device; empty for the front process."""
         return self.worker.device.id if self.worker else ""
 
     @property
     def capacity(self) -> int:
-        """How many jobs and turns may run at once."""
+        """Maximum number of jobs and turns that run at once."""
         return self._capacity()
 
     @property
     def occupied(self) -> int:
-        """Jobs and turns that run."""
+        """Number of running jobs and turns."""
         return len(self.running) + len(self.granted)
 
     @property
     def room(self) -> bool:
-        """Whether one more may run."""
+        """Whether one more job or turn may run."""
         alone = any(turn.alone for turn in self.granted) or any(needs_all(one.job) for one in self.running.values())
         return not self.closed and not alone and self.occupied < self.capacity
 
@@ -86,25 +86,25 @@ class Lane:
         return not placement.device_ids or not placement.device_ids.isdisjoint((device.id, *device.aliases))
 
     def begin(self, attempt: Running) -> None:
-        """An attempt runs here from now on."""
+        """Add an attempt that runs here."""
         self.running[attempt.job.id] = attempt
         if len(self.running) > 1:
             self.shared.update(self.running)
 
     def leave(self, job_id: str) -> None:
-        """It does no longer."""
+        """Remove the attempt of a job."""
         del self.running[job_id]
         self.shared.discard(job_id)
         self.note_change()
 
     def end_worker(self, why: str) -> None:
-        """End the worker's process, and start nothing more on it meanwhile."""
+        """End the worker's process; nothing more starts here."""
         self.closed = self.meant_to_end = True
         if self.worker is not None:
             self.worker.end(why)
 
     def note_change(self) -> None:
-        """Wake all that wait for the lane to become free."""
+        """Wake all tasks that wait for the lane to change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -114,12 +114,12 @@ class Lane:
             await self.changed.wait()
 
     async def without(self, attempt: Running) -> None:
-        """Wait until an attempt does not run here any more. The job's next one may begin at once."""
+        """Wait until an attempt has left the lane, even if the job's next attempt begins at once."""
         while self.running.get(attempt.job.id) is attempt:
             await self.changed.wait()
 
     def grant_turns(self) -> None:
-        """Let the turns that wait ahead of the jobs begin, in their order."""
+        """Grant waiting turns in their order, ahead of the jobs."""
         while self.turns and self.room and not (self.turns[0].alone and self.occupied):
             turn = self.turns.popleft()
             if not turn.granted.done():
@@ -128,5 +128,5 @@ class Lane:
 
 
 def needs_all(job: Job) -> bool:
-    """Whether the job has its device to itself."""
+    """Whether the job needs its device to itself."""
     return job.work.alone or job.suspect

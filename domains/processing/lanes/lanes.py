@@ -1,4 +1,4 @@
-"""All lanes: which there are, who may run where, and turns ahead of the queue."""
+"""All lanes: which exist, which jobs they take, and turns ahead of the queue."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -16,20 +16,20 @@ from domains.stop import Stop, StopKind
 
 
 class Lanes:
-    """One for each device whose worker is ready, and some for work of the front process."""
+    """One lane for each device whose worker is ready, and one for each kind of front work."""
 
     def __init__(self, devices: Devices, room: RoomSignal) -> None:
-        """`room`: told when a turn waits for a lane, or has left one."""
+        """`room`: told when a turn begins to wait and when it ends."""
         self._devices = devices
         self._room = room
         self._lanes: list[Lane] = [Lane(_constant(kind.at_once), front=kind) for kind in FRONT_KINDS]
 
     def add(self, lane: Lane) -> None:
-        """A worker is ready."""
+        """Add the lane of a worker that is ready."""
         self._lanes.append(lane)
 
     def remove(self, lane: Lane) -> None:
-        """A worker is gone. Its jobs hear of it from their own orders; turns that wait hear it here."""
+        """Remove the lane of a worker that is gone. Its jobs learn it from their orders; this ends waiting turns."""
         lane.closed = True
         lane.left.set()
         if lane in self._lanes:
@@ -39,18 +39,18 @@ class Lanes:
                 turn.granted.set_result(None)
 
     def of(self, device_id: str) -> Lane | None:
-        """The lane of a device whose worker is ready; None: there is none."""
+        """The lane of a device whose worker is ready. None: there is none."""
         return next(
             (lane for lane in self._lanes if lane.worker and lane.device_id == device_id and not lane.closed), None
         )
 
     def with_job(self, job_id: str) -> Lane | None:
-        """Where a job runs; None: it does not."""
+        """The lane on which a job runs. None: the job does not run."""
         return next((lane for lane in self._lanes if job_id in lane.running), None)
 
     async def preempt(self, job_id: str, reason: ErrorReason, message: str) -> None:
-        """Take a job off its device at its next safe point, and wait until it has left; it goes on later, and nothing
-        counts against it. A job that runs on no device is left as it is."""
+        """Stop a job at its next safe point and wait until it has left its device; it runs again later, and the stop
+        does not count against it. Does nothing for a job that runs on no device."""
         lane = self.with_job(job_id)
         if lane is not None and lane.worker is not None:
             attempt = lane.running[job_id]
@@ -58,18 +58,18 @@ class Lanes:
             await lane.without(attempt)
 
     def front_job_ids(self) -> frozenset[str]:
-        """Of the jobs that the front carries out by itself."""
+        """Ids of the running jobs of the front process."""
         return frozenset(job_id for lane in self._lanes if lane.worker is None for job_id in lane.running)
 
     async def ready(self, device_id: str) -> Lane:
-        """The device's lane, once its worker is ready."""
+        """Wait until the device's worker is ready; returns its lane."""
         while (lane := self.of(device_id)) is None:
             await self._devices.until(device_id, lambda view: self.of(device_id) is not None)
         return lane
 
     @asynccontextmanager
     async def turn(self, lane: Lane, *, alone: bool) -> AsyncGenerator[Worker]:
-        """Room on a device's lane, ahead of all jobs that wait. WORKER_RESTARTING if the worker ends first."""
+        """Wait for room on a device's lane ahead of queued jobs. Raises WORKER_RESTARTING if the worker ends first."""
         assert lane.worker is not None
         turn = Turn(alone=alone)
         lane.turns.append(turn)
@@ -90,12 +90,12 @@ class Lanes:
             self._room.tell()
 
     def best_first(self) -> list[Lane]:
-        """In the order in which they are given work: devices that had errors come last."""
+        """Lanes in the order in which they get work: degraded devices come last."""
         return sorted(self._lanes, key=self._is_degraded)
 
     def fits(self, lane: Lane, placement: Placement) -> bool:
-        """Whether a lane may run jobs of a placement. The CPU takes those that do not name it only if it is allowed, or all
-        there is."""
+        """Whether a lane may run jobs of a placement. The CPU takes jobs that do not name it only if they allow it, or
+        if no other device is enabled."""
         if not lane.fits(placement):
             return False
         if lane.device_id != "cpu" or placement.allow_cpu or placement.device_ids:
@@ -106,11 +106,11 @@ class Lanes:
         )
 
     def has_other(self, placement: Placement, besides: Callable[[Lane], bool]) -> bool:
-        """Whether a lane that is not among these may run jobs of a placement."""
+        """Whether a lane other than those of `besides` may run jobs of a placement."""
         return any(self.fits(lane, placement) for lane in self._lanes if not besides(lane))
 
     def takes_work(self, lane: Lane) -> bool:
-        """Whether new jobs may start there: the front's lanes always do."""
+        """Whether new jobs may start on the lane. The front's lanes always accept them."""
         return lane.worker is None or self._devices.takes_work(lane.device_id)
 
     def _is_degraded(self, lane: Lane) -> bool:

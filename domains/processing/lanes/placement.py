@@ -1,4 +1,4 @@
-"""Where a job may run, as a value that jobs share: a lane answers once for all jobs of one placement."""
+"""Where a job may run, as a value that jobs share: a lane is tested once for all jobs of one placement."""
 
 import msgspec
 
@@ -7,14 +7,14 @@ from domains.processing.jobs.kinds import FrontWork
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides on which lanes a job fits."""
+    """The properties of a job that decide which lanes it fits."""
 
     front: type | None
-    """Its work, where the front process carries it out. None: a device does."""
+    """Type of the front work. None: a device carries out the job."""
     device_ids: frozenset[str] = frozenset()
-    """Ids or aliases, of the job's options or of its work. Empty: any device."""
+    """Ids or aliases that the job's options or its work name. Empty: any device."""
     allow_cpu: bool = False
-    """The CPU may take it although it is not named, and there are other devices."""
+    """Allow the CPU although it is not named and there are other devices."""
 
 
 def placement_of(job: Job) -> Placement:

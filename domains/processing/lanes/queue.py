@@ -1,8 +1,8 @@
-"""Which job is next: by priority, then fair turns between sessions, then by age. Bounded.
+"""Selects the next job: by priority, then fair turns between sessions, then by age. Bounded.
 
 Jobs of one placement fit on the same lanes. Each placement has a heap of sessions, and each session in it a heap of jobs.
-So the next job costs the logarithm of how many wait, not their number. Entries of the heaps can be stale: one is checked
-when it comes to the top, and goes or is put back in its right place.
+Selecting the next job of n takes O(log n). Entries of the heaps can be stale: an entry is checked when it comes to the
+top, and is then dropped or put back in its right place.
 """
 
 from collections import Counter
@@ -14,10 +14,10 @@ from domains.processing.jobs.job import Job
 from domains.processing.lanes.placement import Placement, placement_of
 
 _SPARE = 16
-"""Stale entries that a heap may have however few of its jobs wait."""
+"""Stale entries that a heap may keep, however few jobs wait."""
 
 Rank = tuple[int, int, int]
-"""Priority (negative), starts of the session, number of the job; the least is next."""
+"""Negative priority, starts of the session, number of the job; the smallest is next."""
 
 
 class _Line:
@@ -38,7 +38,7 @@ class _Line:
             heapify(self._heap)
 
     def first(self) -> Job:
-        """The next one; the line must not be empty."""
+        """The next job; the line must not be empty."""
         while (job := self.jobs.get(self._heap[0][2])) is None:
             heappop(self._heap)
         return job
@@ -50,7 +50,7 @@ class _Lines:
     def __init__(self, served: Counter[str]) -> None:
         self.of: dict[str, _Line] = {}
         self.count = 0
-        """Jobs in all of them."""
+        """Number of jobs in all lines."""
         self._served = served
         self._heap: list[tuple[Rank, str]] = []
 
@@ -74,7 +74,7 @@ class _Lines:
             heapify(self._heap)
 
     def first(self) -> Job:
-        """The next one of all; at least one must wait.
+        """The next job of all lines; at least one job must wait.
 
         A session's rank rises with its starts and when its first job goes; when it falls, `add` has put in another entry.
         """
@@ -105,7 +105,7 @@ class JobQueue:
         return len(self._waiting)
 
     def check_room(self, retry_after_s: float) -> None:
-        """Refuse with QUEUE_FULL before anything is stored."""
+        """Raise QUEUE_FULL if there is no room, before anything is stored."""
         if len(self._waiting) >= self.capacity:
             raise ResourceExhausted(
                 f"the queue is full: {len(self._waiting)} jobs wait; try again in about {retry_after_s:.0f} s",
@@ -116,13 +116,13 @@ class JobQueue:
             )
 
     def add(self, job: Job) -> None:
-        """Let a job wait. One that was interrupted keeps its number, so it is ahead of later ones."""
+        """Queue a job. An interrupted job keeps its number, so it is ahead of later ones."""
         self.drop(job.id)
         self._waiting[job.id] = job
         self._lines.setdefault(placement_of(job), _Lines(self._served)).add(job)
 
     def drop(self, job_id: str) -> None:
-        """It waits no longer (cancelled)."""
+        """Remove a job that has ended; does nothing if it is not queued."""
         job = self._waiting.pop(job_id, None)
         if job is None:
             return
@@ -132,23 +132,23 @@ class JobQueue:
             del self._lines[placement]
 
     def next(self, fits: Callable[[Placement], bool]) -> Job | None:
-        """The next of those whose placement fits; it goes on waiting."""
+        """The next job whose placement fits; it stays queued."""
         candidates = (lines.first() for placement, lines in self._lines.items() if fits(placement))
         return min(candidates, key=lambda job: rank(job, self._served), default=None)
 
     def take(self, job: Job) -> None:
-        """It waits no longer: it starts."""
+        """Remove a job that starts."""
         self.drop(job.id)
         self._served[job.options.session_id] += 1
         if not self._waiting:
             self._served.clear()
 
     def count(self, fits: Callable[[Placement], bool]) -> int:
-        """How many have a placement that fits."""
+        """Number of queued jobs whose placement fits."""
         return sum(lines.count for placement, lines in self._lines.items() if fits(placement))
 
     def waiting(self, fits: Callable[[Placement], bool] = lambda placement: True) -> list[Job]:
-        """All whose placement fits, in the order in which they would start on a lane that takes them."""
+        """Queued jobs whose placement fits, in the order in which they would start on a lane that takes them."""
         return sorted(self._fitting(fits), key=lambda job: rank(job, self._served))
 
     def _fitting(self, fits: Callable[[Placement], bool]) -> Iterator[Job]:
@@ -159,7 +159,7 @@ class JobQueue:
 
 
 def rank(job: Job, served: Counter[str]) -> Rank:
-    """A job's place among those that wait."""
+    """The rank of a job among the queued jobs."""
     return -job.options.priority, served[job.options.session_id], job.number
 
 

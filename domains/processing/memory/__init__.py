@@ -1,6 +1,6 @@
-"""The memory that jobs and blobs need, and who gives it back.
+"""The memory that jobs and blobs need: claims it, measures it and frees it.
 
-model_use.py       what jobs need of models, and which jobs use a loaded one
+model_use.py       which models jobs need, and which jobs use a loaded one
 job_admission.py   holds the memory that an attempt needs
 blob_admission.py  holds the memory of a blob
 hold_back.py       devices that start nothing while their memory is short

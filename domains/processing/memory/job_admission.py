@@ -1,4 +1,4 @@
-"""Asks for a job's memory before anything of it is allocated, so that budgets and reservations are obeyed."""
+"""Claims a job's memory before any of it is allocated, so that budgets and reservations hold."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,16 +20,16 @@ class _Load:
     def __init__(self, loaded_id: str, size_bytes: int) -> None:
         self.id = loaded_id
         self.size_bytes = size_bytes
-        """Of its weight files."""
+        """Size of its weight files."""
         self.users = 0
-        """Jobs that need it; the last one to leave closes the claim."""
+        """Number of jobs that need it; the last one to leave closes the claim."""
         self.lock = asyncio.Lock()
-        """Held while one of them asks for the memory of all."""
+        """Held while one job claims the memory for all."""
         self.claim: Claim | None = None
 
 
 class JobAdmission:
-    """One for all jobs."""
+    """Claims the memory of all jobs."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class JobAdmission:
         loaded: LoadedModels,
         inherited: Callable[[Job], bool],
     ) -> None:
-        """`inherited`: whether an earlier process has stored a job."""
+        """`inherited`: whether an earlier process stored a job."""
         self._admission = admission
         self._reclaiming = reclaiming
         self._catalogue = catalogue
@@ -49,11 +49,11 @@ class JobAdmission:
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
-        """Hold a claim, until the attempt ends, on what the job is known to need: the weights that it has still to load,
-        and all that was reserved for it.
+        """Hold a claim, until the attempt ends, on the known need of the job: the weights that it still has to load,
+        and all memory reserved for it.
 
-        What its tensors need is not known before they are there; that is what a reservation is for. Raises the pool's
-        out-of-memory reason, BUDGET_EXCEEDED, or what is wrong with the reservation.
+        The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's out-of-memory
+        reason, BUDGET_EXCEEDED, or the fault of the reservation.
         """
         missing = self._missing(job, device_id)
         reservation_id = self._reservation_of(job) if device_id else ""
@@ -68,7 +68,7 @@ class JobAdmission:
     async def _claim_loads(
         self, loads: Sequence[_Load], device_id: str, reservation_id: str, job: Job, held: AsyncExitStack
     ) -> bool:
-        """Claim the memory of all loads that have none yet. False: there was nothing to claim."""
+        """Claim the memory of all loads without a claim. False: all had one."""
         async with AsyncExitStack() as asking:
             for load in loads:
                 await asking.enter_async_context(load.lock)
@@ -78,25 +78,25 @@ class JobAdmission:
             need = sum(load.size_bytes for load in unclaimed)
             claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
             for load in unclaimed:
-                # The weights are the model's, and stay claimed for the other jobs that wait for them.
+                # The weights belong to the model and stay claimed for other jobs that wait for them.
                 load.claim = claim.split(load.size_bytes, load.id)
             held.enter_context(claim)
             return True
 
     def _reservation_of(self, job: Job) -> str:
-        """What was reserved for the job and is still to be used up; empty: it takes what is free.
+        """The reservation that the job can still use. Empty: the job uses free memory.
 
         Work of the front process runs on no device; a transfer's reservation pays for the blob that it makes.
         """
         reservation_id = job.options.reservation_id
         if reservation_id and (job.attempt or self._inherited(job)):
-            # An earlier attempt has used it up, or it ended with the server that had promised it.
+            # An earlier attempt used it up, or it ended with the server that granted it.
             return reservation_id if self._admission.is_held(reservation_id) else ""
         return reservation_id
 
     @asynccontextmanager
     async def _load(self, loaded_id: str, size_bytes: int) -> AsyncGenerator[_Load]:
-        """The load of a model, which jobs that come together share: the weights are needed once."""
+        """The load of a model. Jobs that need the model at the same time share it."""
         load = self._loads.setdefault(loaded_id, _Load(loaded_id, size_bytes))
         load.users += 1
         try:
@@ -118,9 +118,8 @@ class JobAdmission:
             return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 
     def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
-        """The models that the job needs and that the device does not hold with their present weights, by the ids that they
-        will have there, with the bytes that they need more. In one order for all jobs, so that no two wait for each
-        other."""
+        """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
+        the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
         there = {one.id: one for one in self._loaded.list()}
         needed = {
             loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id) for asset in job.work.assets

@@ -1,4 +1,4 @@
-"""What jobs need of models, and which jobs use a loaded one: answered here alone, from the assets of their work."""
+"""Which models jobs need, and which jobs use a loaded one: derived from the assets of their work, here only."""
 
 from collections.abc import Iterable
 
@@ -9,17 +9,17 @@ from domains.processing.jobs.state import ON_A_LANE
 
 
 def needed_bytes(job: Job, catalogue: Catalogue) -> int:
-    """The weight files of all models that a job needs; 0: it needs none. Raises MODEL_NOT_FOUND."""
+    """Size of the weight files of all models that a job needs; 0: it needs none. Raises MODEL_NOT_FOUND."""
     return sum(catalogue.get(asset.model_id).size_bytes for asset in job.work.assets)
 
 
 def loaded_ids(job: Job, device_id: str) -> list[str]:
-    """Of the models that a job needs, as they are called once a device holds them."""
+    """Ids that the job's models have on the device."""
     return [loaded_id(asset.model_id, device_id) for asset in job.work.assets]
 
 
 def users_of(loaded: LoadedModel, jobs: Iterable[Job]) -> list[Job]:
-    """The jobs that run with it: until they have left the device, also those that are to stop."""
+    """Jobs that use the model. A job that was asked to stop counts until it has left the device."""
     return [
         job
         for job in jobs

@@ -2,7 +2,7 @@
 
 worker.py       orders, reports, and the protocol of a worker
 ask.py          orders that are answered with a value
-stall_limit.py  how long a worker may tell nothing
+stall_limit.py  ends a worker that reports nothing for too long
 blobs.py        blobs that workers hold
-unload.py       takes models off devices
+unload.py       unloads models from devices
 """

@@ -1,4 +1,4 @@
-"""Orders to a worker that are answered with a value, not with a job's life."""
+"""Gives a worker orders that are answered with a value and belong to no job."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,9 +12,9 @@ Answer = TypeVar("Answer", bound=Report)
 
 
 async def reports_of(worker: Worker, order: Order) -> AsyncIterator[Report]:
-    """Every report of an order. The worker's refusal is raised as the error that it is; its death is WORKER_RESTARTING.
+    """Yield every report of an order. Raises a refusal as its error, and a worker's death as WORKER_RESTARTING.
 
-    A worker whose driver has failed computes nothing more: it is ended, whatever the order was.
+    A worker whose driver has failed is ended, whatever the order was.
     """
     try:
         async with aclosing(worker.carry_out(order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
@@ -31,7 +31,7 @@ async def reports_of(worker: Worker, order: Order) -> AsyncIterator[Report]:
 
 
 async def ask(worker: Worker, order: Order, kind: type[Answer]) -> Answer:
-    """The one report of this kind that answers the order."""
+    """The report of this type that answers the order."""
     answer: Answer | None = None
     async with aclosing(reports_of(worker, order)) as reports:  # pyright: ignore[reportArgumentType]  # a generator
         async for report in reports:
@@ -43,7 +43,7 @@ async def ask(worker: Worker, order: Order, kind: type[Answer]) -> Answer:
 
 
 def error_of(report: RunFailed) -> DeviceOpsError:
-    """What the worker refused, in the error's own family."""
+    """The worker's refusal as an error of its family."""
     reason = ErrorReason(report.reason)
     family = FAMILY_OF[reason]
     error = DeviceOpsError.__new__(family)

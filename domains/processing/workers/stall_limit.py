@@ -1,4 +1,4 @@
-"""The limit on a worker's silence: one that tells nothing of any order for too long hangs, and is ended."""
+"""Limits a worker's silence: a worker without a report of any order for too long hangs and is ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,9 +9,9 @@ from domains.processing.workers.worker import Worker, WorkerStalled
 
 @asynccontextmanager
 async def stall_limit(worker: Worker, limit_s: float) -> AsyncGenerator[None]:
-    """Wait for a report of the worker. Once it has told nothing of any order for so long: ends it, raises `WorkerStalled`.
+    """Wait for a worker's report. After `limit_s` without a report of any order, end it and raise `WorkerStalled`.
 
-    An order that hears nothing may stand behind a long one of another job: as long as that one is told of, all is well.
+    An order can be blocked behind another job's long order; reports of that one restart the limit.
     """
     loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
     try:

@@ -1,4 +1,4 @@
-"""Takes models off devices."""
+"""Unloads models from devices."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from domains.processing.workers.worker import ModelUnloaded, UnloadOrder, Worker
 
 
 class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What was given back."""
+    """Bytes that were freed."""
 
     loaded_ids: tuple[str, ...]
     freed_device_bytes: int | None = None
@@ -20,19 +20,19 @@ class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unloading:
-    """Asks the workers. A model that a job uses stays: nothing running is disturbed.
+    """Unloads models through the workers. A model that a job uses stays loaded.
 
-    What a worker was asked it does, so the answer is waited for also when the caller has gone: the books must hear it.
+    A worker finishes each unload that it has begun, so an unload continues after its caller disconnects.
     """
 
     def __init__(self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None]) -> None:
         self._loaded = loaded
         self._worker_of = worker_of
         self._asked: dict[str, asyncio.Task[int | None]] = {}
-        """By loaded model: its unloading, on which all who want it wait."""
+        """Running unloads by loaded model; callers that want the same one share it."""
 
     async def unload(self, targets: Sequence[LoadedModel]) -> Unloaded:
-        """Each in turn; the first that cannot be unloaded ends it, with what was done before kept."""
+        """Unload each in turn. The first failure is raised; earlier unloads stay done."""
         on_host: list[int | None] = []
         on_device: list[int | None] = []
         for one in targets:
@@ -52,7 +52,7 @@ class Unloading:
     def _ended(self, loaded_id: str, task: asyncio.Task[int | None]) -> None:
         del self._asked[loaded_id]
         if not task.cancelled():
-            # Whoever still waits hears it; if nobody does, it has been looked at.
+            # Callers that wait receive the error. Read it here, or asyncio logs an error that no task has read.
             task.exception()
 
     async def _unload(self, one: LoadedModel) -> int | None:
@@ -70,5 +70,5 @@ class Unloading:
 
 
 def _total(parts: list[int | None]) -> int | None:
-    """Absent if nothing of this kind was unloaded, or if one part could not be measured."""
+    """Sum of the parts. None: there are no parts, or one could not be measured."""
     return None if not parts or None in parts else sum(part or 0 for part in parts)

@@ -1,4 +1,4 @@
-"""What the queue needs of a device worker. `server.worker.link` is the real one: a process at the other end of a pipe."""
+"""Orders, reports, and the protocol of a device worker. `server.worker.link` implements it over a pipe."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from domains.stop import Stop
 
 
 def new_order_id(kind: str) -> str:
-    """A name for an order that belongs to no job."""
+    """A new id for an order that belongs to no job."""
     return f"{kind}-{uuid.uuid4().hex[:12]}"
 
 
@@ -31,7 +31,7 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     model: Model
     resolved: ResolvedGeneration
     previews: Previews
-    """Those to make: the job's own, or finer ones for those who watch it."""
+    """The job's own previews, or finer ones for its watchers."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):
@@ -48,14 +48,14 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
 
 class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
-    """Give back what this model holds on the device."""
+    """Unload this model."""
 
     order_id: str
     model_id: str
 
 
 class CheckOrder(msgspec.Struct, frozen=True, kw_only=True, tag="check"):
-    """Try whether the device computes right."""
+    """Check whether the device computes correctly."""
 
     order_id: str
     depth: HealthDepth
@@ -70,29 +70,29 @@ class BenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark")
 
 
 class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
-    """Give back what caches and the allocator keep for later."""
+    """Free the memory that caches and the allocator keep for later."""
 
     order_id: str
     models: bool = False
-    """Every model too."""
+    """Unload every model too."""
     compact: bool = False
-    """Move what remains together."""
+    """Compact the memory that stays allocated."""
 
 
 class MeasureOrder(msgspec.Struct, frozen=True, kw_only=True, tag="measure"):
-    """Tell how the device's memory is used."""
+    """Measure how the device's memory is used."""
 
     order_id: str
 
 
 class ProbeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    """Try again what the device can do."""
+    """Probe the device's capabilities again."""
 
     order_id: str
 
 
 class AllocateBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="allocate_blob"):
-    """Take memory for a blob."""
+    """Allocate a blob."""
 
     order_id: str
     blob_id: str
@@ -103,7 +103,7 @@ class AllocateBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="allocate
 
 
 class WriteBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="write_blob"):
-    """Put bytes into a blob."""
+    """Write bytes into a blob."""
 
     order_id: str
     blob_id: str
@@ -112,7 +112,7 @@ class WriteBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="write_blob"
 
 
 class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
-    """Send bytes of a blob."""
+    """Read bytes of a blob."""
 
     order_id: str
     blob_id: str
@@ -121,7 +121,7 @@ class ReadBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_blob"):
 
 
 class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
-    """Go on with the SHA-256 of a blob as it lies there, from one place to another; the first piece begins at 0."""
+    """Continue the SHA-256 of a blob from one offset to another; the first piece begins at 0."""
 
     order_id: str
     blob_id: str
@@ -130,7 +130,7 @@ class HashBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="hash_blob"):
 
 
 class FreeBlobOrder(msgspec.Struct, frozen=True, kw_only=True, tag="free_blob"):
-    """Give a blob's memory back."""
+    """Free a blob."""
 
     order_id: str
     blob_id: str
@@ -162,7 +162,7 @@ class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unload
 
     model_id: str
     freed_bytes: int | None
-    """What the allocator gave back; absent where that cannot be measured."""
+    """Bytes that the allocator gave back; absent where they cannot be measured."""
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, tag="checked"):
@@ -178,19 +178,19 @@ class Benchmarked(msgspec.Struct, frozen=True, kw_only=True, tag="benchmarked"):
 
 
 class Emptied(msgspec.Struct, frozen=True, kw_only=True, tag="emptied"):
-    """What was given back."""
+    """Memory was freed."""
 
     freed_bytes: int | None
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True, tag="measured"):
-    """How the device's memory is used."""
+    """Use of the device's memory."""
 
     measure: MemoryMeasure
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True, tag="described"):
-    """What the device is and can do."""
+    """The device and its capabilities."""
 
     device: Device
 
@@ -233,15 +233,15 @@ Report = (
     | RunFailed
     | RunStopped
 )
-"""What a worker answers to an order. `RunFinished`, `RunFailed` or `RunStopped` is the last, once."""
+"""A worker's reports on an order. Exactly one `RunFinished`, `RunFailed` or `RunStopped` comes last."""
 
 
 class WorkerGone(Exception):
-    """The worker process ended, or its pipe broke, in mid-order. Not an answer to a caller: the job runs again."""
+    """The worker process ended, or its pipe broke, during an order. Callers never see it: the job runs again."""
 
 
 class WorkerStalled(WorkerGone):
-    """The worker told nothing for too long and was ended."""
+    """The worker reported nothing for too long and was ended."""
 
 
 class Worker(Protocol):
@@ -249,12 +249,12 @@ class Worker(Protocol):
 
     @property
     def device(self) -> Device:
-        """The device, as the worker found it."""
+        """The device, as the worker probed it."""
         ...
 
     @property
     def quiet_s(self) -> float:
-        """How long it has told nothing of any order; one that had nothing to do: since it was given its first."""
+        """Seconds since the last report; for an idle worker, since its first order."""
         ...
 
     def carry_out(self, order: Order) -> AsyncIterator[Report]:
@@ -266,9 +266,9 @@ class Worker(Protocol):
         ...
 
     def show(self, order_id: str, previews: Previews) -> None:
-        """Have the order of a generation make these previews from now on. Nothing happens where it is not here."""
+        """Change the previews of a running generation. Does nothing if the worker does not run the order."""
         ...
 
     def end(self, why: str) -> None:
-        """End the process now; another is started. Every order on its way raises `WorkerGone`."""
+        """End the process now; another is started. Every running order raises `WorkerGone`."""
         ...

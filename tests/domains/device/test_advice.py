@@ -83,8 +83,7 @@ def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None
     for goal in DeviceGoal:
         assert uses(ask(goal, 9 * GIB))["offload"]
     advice = ask(DeviceGoal.BALANCED, 9 * GIB)
-    assert "the model holds 9.0 GiB of 8.0 GiB" in advice.options[0].reason
-    assert str(8 * GIB) in advice.options[0].reason
+    assert advice.options[0].reason.startswith("the model holds 9.0 GiB of 8.0 GiB")
 
 
 def test_little_room_beside_the_model_tiles_the_decoder() -> None:

@@ -19,6 +19,8 @@ from server.cli.sparkline import sparkline
         ("4g", 4 << 30),
         ("1.5 TiB", 3 << 39),
         ("7Ki", 7168),
+        (str(2**53 + 1), 2**53 + 1),
+        (str(2**63 - 1), 2**63 - 1),
     ],
 )
 def test_sizes_are_read_in_powers_of_1024(text: str, count: int):

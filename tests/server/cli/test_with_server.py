@@ -42,6 +42,15 @@ def test_generate_writes_a_picture_with_its_manifest(tmp_path: Path, capsys: pyt
     assert sorted(tmp_path.iterdir()) == [file, tmp_path / "p"]
 
 
+def test_a_seed_keeps_all_its_63_bits_on_its_way_into_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    seed, file = 2**63 - 1, tmp_path / "apple.png"
+    command = ["generate", "a red apple", "--out", str(file), "--seed", str(seed), "--steps", "1"]
+    assert run([*command, "--width", "64", "--height", "64"]) == 0
+    assert f"seed {seed}." in capsys.readouterr().err
+    manifest = MEDIA_TYPES["image/png"].read_manifest(file.read_bytes())
+    assert json.loads(manifest or "")["seed"] == seed
+
+
 def test_generate_leaves_out_of_the_file_what_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "apple.avif"
     command = ["generate", "a red apple", "--out", str(file), "--steps", "1", "--manifest", "none", "--no-provenance"]

@@ -1,4 +1,4 @@
-"""The faults that may still strike in this life of the worker."""
+"""Counts the faults that can still strike in the present worker process."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -9,11 +9,11 @@ from domains.device.simulated.faults import Fault
 Kind = TypeVar("Kind", bound=Fault)
 
 Struck = Callable[[int, str], None]
-"""Tells the front that a fault takes effect: its index, and the job that it strikes (empty: the order being carried out)."""
+"""Called when a fault takes effect, with its index and the id of the job that it strikes (empty: the running order)."""
 
 
 class ArmedFaults:
-    """Counts down; the front counts too, and arms the worker's next life."""
+    """Counts strikes down. The front process counts them too, and arms the next worker process."""
 
     def __init__(self, armed: tuple[ArmedFault, ...], struck: Struck) -> None:
         self._armed = {fault.index: fault.fault for fault in armed}
@@ -21,7 +21,7 @@ class ArmedFaults:
         self._struck = struck
 
     def strikes(self, kind: type[Kind], job_id: str, at_step: int | None = None) -> bool:
-        """Whether a fault of this kind strikes here; the first that does is counted and told before this returns.
+        """Whether a fault of this kind strikes here. The first that does is counted and reported before this returns.
 
         `at_step` None: the kind has no step.
         """
@@ -33,11 +33,11 @@ class ArmedFaults:
         return False
 
     def all_of(self, kind: type[Kind]) -> Iterator[Kind]:
-        """Those that are always there and are not counted."""
+        """The permanent faults of a kind, which are not counted."""
         return (fault for fault in self._armed.values() if isinstance(fault, kind))
 
     def _count(self, index: int) -> bool:
-        """Take one strike; False: there is none left."""
+        """Count one strike; False: none is left."""
         left = self._left[index]
         if left is not None:
             self._left[index] = max(0, left - 1)

@@ -1,7 +1,7 @@
-"""The time that a simulated device takes: a queue of its own, as a GPU has one.
+"""The time of a simulated device: a queue of its own, like a GPU's.
 
-The CPU computes a unit at once; the unit counts as done when the scripted device would have done it. So the loop goes on
-meanwhile: it takes orders, and cancels, as it does beside a real device.
+The CPU computes a unit at once; the unit counts as finished when the scripted device would have finished it. Meanwhile
+the loop goes on and takes orders and cancellations, as it does beside a real device.
 """
 
 import threading
@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 _LONGEST_WAIT_S = 0.02
-"""A wait ends after this, so that orders that came in are looked at."""
+"""A wait ends after this, so that new orders are read."""
 
 
 class TimedFence:
-    """See `Fence`. Passed when the device's clock says so."""
+    """See `Fence`. Passes by the device's clock."""
 
     def __init__(self, due_s: float, took_s: float, clock: Callable[[], float]) -> None:
         self._due_s = due_s
@@ -21,35 +21,35 @@ class TimedFence:
         self._clock = clock
 
     def passed(self) -> bool:
-        """Whether its time has come."""
+        """Whether the unit's time is over."""
         return self._clock() >= self._due_s
 
     def wait(self) -> None:
-        """At most 20 ms."""
+        """Wait at most 20 ms."""
         rest = self._due_s - self._clock()
         if rest > 0:
             threading.Event().wait(min(rest, _LONGEST_WAIT_S))
 
     def device_s(self) -> float:
-        """On the simulated device."""
+        """Seconds on the simulated device."""
         return self._took_s
 
 
 class DeviceClock:
-    """When the device will be done with all that it was given."""
+    """Tracks when the device will have finished all of its work."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.speed = 1.0
-        """Against the CPU, 0..1."""
+        """Speed relative to the CPU, 0..1."""
         self._clock = clock
         self._busy_until_s = 0.0
 
     def now_s(self) -> float:
-        """Seconds of an own count."""
+        """Seconds on a monotonic clock."""
         return self._clock()
 
     def fence(self, began_s: float) -> TimedFence:
-        """A unit that the CPU began then and has just finished."""
+        """A fence for a unit that the CPU began at `began_s` and has just finished."""
         took_s = (self._clock() - began_s) / self.speed
         self._busy_until_s = max(began_s, self._busy_until_s) + took_s
         return TimedFence(self._busy_until_s, took_s, self._clock)

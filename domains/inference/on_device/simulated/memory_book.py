@@ -1,4 +1,4 @@
-"""The scripted memory of a simulated device: who holds what, and that it is never more than there is."""
+"""The scripted memory of a simulated device: bytes by owner, never more than the device has."""
 
 import msgspec
 
@@ -9,11 +9,11 @@ from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 
 
 class MemoryBook:
-    """By owner, in bytes."""
+    """Held bytes by owner."""
 
     def __init__(self, device: SimDevice) -> None:
         self.device = device
-        """As the script says now."""
+        """The device, as the script defines it now."""
         self._held: dict[str, int] = {}
         self._leaked = 0
         self._peak = 0
@@ -22,7 +22,7 @@ class MemoryBook:
 
     @property
     def room_bytes(self) -> int:
-        """What can still be taken."""
+        """Bytes that can still be allocated."""
         return max(0, self.device.memory_bytes - self._taken)
 
     @property
@@ -30,11 +30,11 @@ class MemoryBook:
         return self.device.runtime_bytes + self._leaked + sum(self._held.values())
 
     def held(self, owner: str) -> int:
-        """What an owner holds."""
+        """Bytes that an owner holds."""
         return self._held.get(owner, 0)
 
     def hold(self, owner: str, size_bytes: int) -> None:
-        """It holds so much from now on. DEVICE_OUT_OF_MEMORY if the growth has no room; nothing changed then."""
+        """Set the bytes that an owner holds. Raises DEVICE_OUT_OF_MEMORY without room; changes nothing then."""
         growth = size_bytes - self.held(owner)
         if growth > 0:
             if growth > self.room_bytes:
@@ -44,15 +44,15 @@ class MemoryBook:
         self._peak = max(self._peak, self._taken)
 
     def free(self, owner: str) -> None:
-        """It holds nothing any more."""
+        """Free all that an owner holds."""
         self._held.pop(owner, None)
 
     def leak(self, size_bytes: int) -> None:
-        """Memory that nobody owns, and nobody gives back; what has no room is not lost."""
+        """Leak memory: it has no owner and is never freed. The part that has no room is not leaked."""
         self._leaked += min(size_bytes, self.room_bytes)
 
     def refusal(self, owner: str, needed: int, available: int) -> ResourceExhausted:
-        """The error for memory that is not there; it is counted."""
+        """The error for missing memory; counts it."""
         self._refusals += 1
         has, needs = compared(available, needed)
         return ResourceExhausted(
@@ -65,7 +65,7 @@ class MemoryBook:
         )
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
-        """What the device's driver and allocator would tell. The owners add up."""
+        """The measure that the device's driver and allocator would give. The owners add up."""
         own = (
             MemoryOwner(kind=OwnerKind.RUNTIME, live_bytes=self.device.runtime_bytes),
             MemoryOwner(kind=OwnerKind.UNATTRIBUTED, live_bytes=self._leaked),

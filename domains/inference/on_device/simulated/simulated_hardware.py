@@ -1,4 +1,4 @@
-"""A simulated device, as the engine meets it."""
+"""Implements `Hardware` for a simulated device."""
 
 import os
 import signal
@@ -30,55 +30,55 @@ from domains.inference.on_device.simulated.memory_book import MemoryBook
 from domains.memory.measure import MemoryMeasure
 
 _LOOK_S = 0.05
-"""How often a slow load looks for its cancellation."""
+"""Interval at which a slow load checks for its cancellation."""
 
 
 class SimulatedHardware:
-    """See `Hardware`. Keeps to the script that it was set up with."""
+    """See `Hardware`. Follows its script."""
 
     def __init__(self, setup: SimSetup, struck: Struck, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`struck` must have handed its news to the operating system when it returns: the process may die next."""
+        """`struck` must have passed its report to the operating system when it returns: the process may die next."""
         self._struck = struck
         self._clock = DeviceClock(clock)
         self._memory = MemoryBook(setup.device)
         self.set_up(setup)
 
     def set_up(self, setup: SimSetup) -> None:
-        """The script has changed. What is held, and what has leaked, stays."""
+        """Follow a changed script. Held and leaked memory stays."""
         self.device = setup.device
         self._memory.device = setup.device
         self._clock.speed = setup.device.speed
         self._faults = ArmedFaults(setup.armed, self._struck)
 
     def mark(self) -> Mark:
-        """On the CPU's clock."""
+        """A moment on the CPU's clock."""
         return self._clock.now_s()
 
     def fence(self, began: Mark) -> TimedFence:
-        """Passed when the scripted device would be done."""
+        """A fence that passes when the scripted device would have finished."""
         return self._clock.fence(began if isinstance(began, float) else self._clock.now_s())
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
-        """The job's tensors must have room; then what the script has for this step."""
+        """Check that the job's tensors have room, then apply the script's faults for this step."""
         held = held_bytes()
         self._memory.hold(job_owner(job_id), held)
         self._fail(job_owner(job_id), job_id, step, held)
 
     def after_step(self, job_id: str, step: int, latents: Tensor) -> None:
-        """Spoil what it gave, if the script says so."""
+        """Corrupt the result, if the script says so."""
         if self._faults.strikes(NotFinite, job_id, step):
             latents.fill_(torch.nan)
         elif self._faults.strikes(WrongResult, job_id):
             latents.neg_()
 
     def after_job(self, job_id: str) -> None:
-        """Its memory is free, but for what leaks."""
+        """Free the job's memory, except what leaks."""
         self._memory.free(job_owner(job_id))
         for leak in self._faults.all_of(Leak):
             self._memory.leak(leak.bytes_per_job)
 
     def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """A piece must have room, and takes its time."""
+        """Check that a piece has room, and take its scripted time."""
         owner = model_owner(model_id)
         if size_bytes == 0 and not self._memory.held(owner):
             self._fail(owner, "", 0, 0)
@@ -88,29 +88,29 @@ class SimulatedHardware:
             _wait(size_bytes / min(rates), cancelled)
 
     def hold(self, owner: str, size_bytes: int) -> None:
-        """In the scripted memory."""
+        """Hold scripted memory."""
         self._memory.hold(owner, size_bytes)
 
     def free(self, owner: str) -> None:
-        """In the scripted memory."""
+        """Free scripted memory."""
         self._memory.free(owner)
 
     def corrupt(self, result: Tensor) -> Tensor:
-        """Every element differs, if the script says so."""
+        """Change every element, if the script says so."""
         if not self._faults.strikes(WrongResult, ""):
             return result
         return -result - 1 if result.is_floating_point() else torch.bitwise_not(result)
 
     def room(self) -> int | None:
-        """What the script's memory still has."""
+        """Bytes that the scripted memory still has."""
         return self._memory.room_bytes
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
-        """The scripted memory, held by the real owners."""
+        """The scripted memory, with the real owners."""
         return self._memory.measured(measure)
 
     def _fail(self, owner: str, job_id: str, step: int, held: int) -> None:
-        """Whatever the script has for this step; 0: the begin of a load."""
+        """Apply the script's faults for this step; 0: the begin of a load."""
         if self._faults.strikes(Crash, job_id, step):
             _die()
         if self._faults.strikes(HungStep, job_id, step):
@@ -119,7 +119,7 @@ class SimulatedHardware:
             message = f"the driver of {self.device.id} failed, as its script says, while {owner} was in step {step}"
             raise InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.device.id, step=step)
         if self._faults.strikes(OutOfMemory, job_id, step):
-            # As if another process had just taken the rest.
+            # The error is the same as if another process had just taken the rest.
             raise self._memory.refusal(owner, max(1, held), 0)
 
 
@@ -130,13 +130,13 @@ def _wait(duration_s: float, cancelled: Callable[[], bool]) -> None:
 
 
 def _die() -> NoReturn:
-    """Without a last word: no exception handler, no flush, no exit code of ours."""
+    """Die at once: without exception handlers, flush or an exit code of the server's."""
     if sys.platform != "win32":
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(137)
 
 
 def _hang() -> NoReturn:
-    """Until somebody kills the process."""
+    """Hang until the process is killed."""
     while True:
         threading.Event().wait()

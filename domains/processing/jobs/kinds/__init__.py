@@ -10,8 +10,8 @@ transfer_blob.py     copy or move a blob's bytes: the front process
 unreadable.py        what another version of the server stored: never runs
 assets.py            the models that work needs, each with its role
 
-What runs on the front process has its hands in `domains.processing.front`; how a kind looks in the contract is the one
-entry of `server.processing.servicer.job_kinds`.
+The runners of front work are in `domains.processing.front`. `server.processing.job_kinds` describes each kind to the
+contract, one entry a kind.
 """
 
 from typing import get_args
@@ -27,11 +27,11 @@ from domains.processing.jobs.kinds.unreadable import UnreadableWork
 from domains.reasons import Domain
 
 DeviceWork = GenerateWork | LoadWork | BenchmarkWork
-"""What a device worker carries out."""
+"""Work that a device worker carries out."""
 FrontWork = ScanWork | ResetWork | TransferWork
-"""What the front process carries out by itself."""
+"""Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
-"""What a job can be asked to do."""
+"""Work that a job can have."""
 
 DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork)
 FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork)
@@ -49,5 +49,5 @@ def kind_of(work: Work) -> str:
 
 
 def domain_of(kind: str) -> Domain:
-    """The part of the server whose work this kind is."""
+    """The domain of this kind of work."""
     return _DOMAIN_OF.get(kind, Domain.PROCESSING)

@@ -36,20 +36,20 @@ class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_de
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None."""
+        """Empty: a benchmark loads no model."""
         return ()
 
     @property
     def pins(self) -> bool:
-        """Never: it loads nothing."""
+        """False: a benchmark loads no model."""
         return False
 
     def order(self, order_id: str, supplies: Supplies) -> BenchmarkOrder:
-        """Names the suites."""
+        """The order with the suites."""
         return BenchmarkOrder(order_id=order_id, suites=self.suites, max_duration_s=self.max_duration_s)
 
     def result(self, told: Told) -> BenchmarkResult:
-        """What was measured."""
+        """The measurements."""
         if told.benchmark is None:
             raise InternalError(f"the worker of {self.device_id} ended a benchmark without its report")
         return BenchmarkResult(report=told.benchmark)

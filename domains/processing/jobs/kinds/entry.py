@@ -1,4 +1,4 @@
-"""What an entry of the table of kinds has. An entry is the work itself: a value that is stored with its job."""
+"""Fields of an entry in the table of kinds. An entry is the work itself: a value that is stored with its job."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Kind(Protocol):
-    """What every kind has."""
+    """Fields of every kind."""
 
     domain: ClassVar[Domain]
-    """The part of the server whose work it is."""
+    """The domain of the work."""
     alone: ClassVar[bool]
     """Whether it needs its device to itself."""
     has_prompt: ClassVar[bool]
@@ -31,39 +31,39 @@ class Kind(Protocol):
 
     @property
     def summary(self) -> str:
-        """What it is about, for people."""
+        """The work in one line, for people."""
         ...
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """The devices that the work itself names, by id or alias. Empty: the job's options decide."""
+        """Devices that the work itself names, by id or alias. Empty: the job's options decide."""
         ...
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The models that it needs on its device, the base first."""
+        """Models that the work needs on its device, the base first."""
         ...
 
 
 class Supplies(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order is made of beside the work."""
+    """Inputs of an order besides the work."""
 
     model: Callable[[str], Model]
     """A model by id, as a worker needs it. Raises MODEL_NOT_FOUND."""
     previews: Callable[[Previews], Previews]
-    """The previews to make of a job that itself asks for these."""
+    """The previews to make for a job that itself asks for these."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reports of an attempt, and of those before, have told so far."""
+    """Contents of the reports so far, of this attempt and of earlier ones."""
 
     images: tuple[GeneratedImage, ...] = ()
-    """Those on disk, by their index."""
+    """Stored pictures, ordered by index."""
     loaded: LoadedModel | None = None
-    """The base, once it is on the device."""
+    """The base model, once it is on the device."""
     benchmark: BenchmarkReport | None = None
     libraries: tuple[str, ...] = ()
-    """Versions of what computes: `torch 2.14.1`."""
+    """Versions of the computing libraries: `torch 2.14.1`."""
 
 
 class DeviceKind(Kind, Protocol):
@@ -71,15 +71,15 @@ class DeviceKind(Kind, Protocol):
 
     @property
     def pins(self) -> bool:
-        """Whether the model that it loads is kept when memory gets short."""
+        """Whether the loaded model is kept when memory gets short."""
         ...
 
     def order(self, order_id: str, supplies: Supplies) -> Order:
-        """What the worker is told."""
+        """The order for the worker."""
         ...
 
     def result(self, told: Told) -> JobResult:
-        """What it gives, after the worker's last report."""
+        """The result of the job, after the worker's last report."""
         ...
 
 
@@ -87,8 +87,8 @@ class FrontKind(Kind, Protocol):
     """A kind that the front process carries out by itself."""
 
     at_once: ClassVar[int]
-    """How many of it run at the same time."""
+    """Maximum number of jobs of this kind that run at once."""
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
-        """Carry it out."""
+        """Carry out the work."""
         ...

@@ -29,7 +29,7 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None of its own."""
+        """Empty: the job's options decide."""
         return ()
 
     @property
@@ -39,11 +39,11 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def pins(self) -> bool:
-        """Never."""
+        """False: a generation pins no model."""
         return False
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
-        """With the previews that its watchers want."""
+        """The order with the previews that the job's watchers want."""
         return GenerateOrder(
             order_id=order_id,
             model=supplies.model(self.resolved.model_id),
@@ -52,7 +52,7 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
         )
 
     def result(self, told: Told) -> GenerationResult:
-        """Its pictures, and what computed them."""
+        """The pictures, and the components that computed them."""
         return GenerationResult(
             images=told.images,
             resolved=self.resolved,

@@ -21,7 +21,7 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
 
     model_id: str
     pin: bool = False
-    """Keep it when memory gets short."""
+    """Keep the model when memory gets short."""
 
     @property
     def summary(self) -> str:
@@ -30,7 +30,7 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None of its own."""
+        """Empty: the job's options decide."""
         return ()
 
     @property
@@ -40,15 +40,15 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
 
     @property
     def pins(self) -> bool:
-        """As asked."""
+        """As the request says."""
         return self.pin
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
-        """Names the files."""
+        """The order with the model's files."""
         return LoadOrder(order_id=order_id, model=supplies.model(self.model_id))
 
     def result(self, told: Told) -> LoadResult:
-        """The model as it lies on the device."""
+        """The model on the device."""
         if told.loaded is None:
             raise InternalError(f"the worker ended a load of {self.model_id} without telling what it loaded")
         return LoadResult(loaded=told.loaded)

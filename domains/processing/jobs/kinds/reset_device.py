@@ -23,7 +23,7 @@ class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
 
     device_id: str
     process: bool = True
-    """End its worker process; else only what it holds."""
+    """True: end the worker process. False: only free the memory that it holds."""
     drain_timeout_s: float = 30.0
     force: bool = False
 
@@ -34,14 +34,14 @@ class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None that it runs on: the front process resets the device from outside."""
+        """Empty: the front process resets the device from outside."""
         return ()
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None."""
+        """Empty: a reset loads no model."""
         return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
-        """Carry it out."""
+        """Run the reset."""
         return runners.reset(self, task)

@@ -31,14 +31,14 @@ class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None: no device takes part."""
+        """Empty: a scan uses no device."""
         return ()
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None."""
+        """Empty: a scan loads no model."""
         return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
-        """Carry it out."""
+        """Run the scan."""
         return runners.scan(self, task)

@@ -26,7 +26,7 @@ class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob
 
     @property
     def summary(self) -> str:
-        """Names the blob and where its bytes go."""
+        """Names the blob and the tier of its copy."""
         request = self.request
         verb, place = "move" if request.move else "copy", request.destination
         if not isinstance(place, NewBlob):
@@ -36,14 +36,14 @@ class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None that it runs on: the front process reads and writes every tier."""
+        """Empty: the front process reads and writes every tier."""
         return ()
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None."""
+        """Empty: a transfer loads no model."""
         return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
-        """Carry it out."""
+        """Run the transfer."""
         return runners.transfer(self, task)

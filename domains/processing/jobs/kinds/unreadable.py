@@ -14,21 +14,21 @@ class UnreadableWork(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"
     domain: ClassVar[Domain] = Domain.PROCESSING
     alone: ClassVar[bool] = False
     has_prompt: ClassVar[bool] = True
-    """It may have been a generation."""
+    """True, because the work may be a generation."""
 
     kind: str
-    """As the other version called it."""
+    """Name of the kind in the other version."""
     version: int
-    """Of the state folder when the job was stored."""
+    """Version of the state folder when the job was stored."""
     summary: str = ""
-    """As the other version had it."""
+    """Summary that the other version stored."""
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None: it never runs."""
+        """Empty: the work never runs."""
         return ()
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None: it never runs."""
+        """Empty: the work never runs."""
         return ()

@@ -1,13 +1,16 @@
 """Cancellation: soon, at any stage, with proof, and with nothing left behind."""
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from domains.inference.on_device import slices
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import Report, RunFinished, RunStopped
 from domains.model.model import Model
@@ -57,10 +60,66 @@ def test_a_cancelled_job_does_no_more_work(
     assert end.latency_s >= 0
 
 
-@pytest.mark.parametrize(("looks", "stage", "steps"), [(9, Stage.DENOISING, 1), (1, Stage.DENOISING, 0)])
-def test_a_step_that_nobody_wants_is_left_in_its_middle(
-    loop: Recorder, tiny: Model, looks: int, stage: Stage, steps: int
+def looks_of(loop: Recorder, model: Model, **asked: Any) -> dict[Stage, int]:
+    """How often a picture of one step is looked at while it is denoised and while it is decoded."""
+    looks: Counter[Stage] = Counter()
+
+    def stop_of(job_id: str) -> Stop | None:
+        looks[Stage.DECODING if STARTED_DECODING in loop.reports[job_id] else Stage.DENOISING] += 1
+        return None
+
+    loop.stop_of = stop_of
+    loop.loop.submit("looks", loop.loaded, request(model, steps=1, **asked))
+    loop.run()
+    assert isinstance(loop.last("looks"), RunFinished)
+    return looks
+
+
+def test_a_long_step_and_a_long_decoding_are_looked_at_in_the_middle_of_their_operations(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = {"width_px": 128, "height_px": 128}
+    whole = looks_of(loop, tiny, **asked)
+    monkeypatch.setattr(slices, "SLICED_FROM_FLOP", 2**22)
+    monkeypatch.setattr(slices, "PIECE_FLOP", 2**22)
+    sliced = looks_of(Recorder(tiny), tiny, **asked)
+    for stage, looks in whole.items():
+        assert sliced[stage] > 3 * looks
+
+
+@pytest.mark.parametrize("stage", [Stage.DENOISING, Stage.DECODING])
+def test_a_cancel_within_a_long_operation_is_obeyed_at_the_next_look(
+    loop: Recorder, tiny: Model, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICED_FROM_FLOP", 2**22)
+    monkeypatch.setattr(slices, "PIECE_FLOP", 2**22)
+    asked = request(tiny, steps=1, width_px=128, height_px=128)
+    middle = looks_of(loop, tiny, width_px=128, height_px=128)[stage] // 2
+    looks: Counter[bool] = Counter()
+
+    def stop_of(job_id: str) -> Stop | None:
+        if stage is Stage.DECODING and STARTED_DECODING not in loop.reports[job_id]:
+            return None
+        wanted = sum(looks.values()) >= middle
+        looks[wanted] += 1
+        return CANCEL if wanted else None
+
+    loop.stop_of = stop_of
+    loop.loop.submit("a", loop.loaded, asked)
+    loop.run()
+    end = loop.last("a")
+    assert isinstance(end, RunStopped)
+    assert end.stage is stage
+    # One look found the request, and nothing was computed after it.
+    assert looks == {False: middle, True: 1}
+
+
+@pytest.mark.parametrize(("over", "stage", "steps"), [(2, Stage.DENOISING, 1), (None, Stage.DENOISING, 0)])
+def test_a_step_that_nobody_wants_is_left_in_its_middle(
+    loop: Recorder, tiny: Model, over: int | None, stage: Stage, steps: int
+) -> None:
+    """`over`: looks into the second step; None: the first look of the first."""
+    looks = 1 if over is None else looks_of(loop, tiny)[Stage.DENOISING] + over
     asked: list[str] = []
 
     def stop_of(job_id: str) -> Stop | None:

@@ -10,9 +10,8 @@ from domains.processing.jobs.state import NEXT, JobState, check_move
     ("present", "wanted", "told"),
     [
         (JobState.SUCCEEDED, JobState.CANCELLING, "job j has already ended (succeeded)"),
-        (JobState.PARTIALLY_SUCCEEDED, JobState.PAUSING, "job j has already ended (partially succeeded)"),
-        (JobState.CANCELLING, JobState.PAUSING, "job j is cancelling and cannot be paused"),
-        (JobState.PAUSING, JobState.QUEUED, "job j is pausing and cannot be queued again"),
+        (JobState.FAILED, JobState.RUNNING, "job j has already ended (failed)"),
+        (JobState.CANCELLING, JobState.QUEUED, "job j is cancelling and cannot be queued again"),
         (JobState.QUEUED, JobState.CANCELLING, "job j is queued and cannot be cancelled"),
     ],
 )

@@ -67,8 +67,8 @@ class SystemEvent(_message.Message):
     """How much it matters."""
     kind: _builtins.str
     """What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
-    `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `loaded_model.unloaded`, `job.state_changed`, `system.started`,
-    `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
+    `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `model.added` (also `.changed`, `.missing`),
+    `loaded_model.unloaded`, `job.state_changed`, `system.started`, `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     """
     resource_id: _builtins.str
     """The thing. Empty: the server as a whole."""
