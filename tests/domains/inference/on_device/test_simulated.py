@@ -77,7 +77,7 @@ class Sim:
         return next(report.data for name, report in self.reports if name == job_id and isinstance(report, ImageReady))
 
     def measure(self) -> MemoryMeasure:
-        """As `server.worker.device_orders` asks."""
+        """As `domains.processing.on_device.device_orders` asks."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=name, live_bytes=size)
             for name, size in self.loop.model_bytes().items()
