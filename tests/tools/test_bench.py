@@ -51,7 +51,12 @@ _STRANGER, _SECONDS = 1 << 30, 10_000.0
 """A process that cannot be ours, and more time than any machine has in a test."""
 
 
-@pytest.mark.parametrize(("process", "in_doubt"), [(_STRANGER, True), (os.getpid(), False), (os.getppid(), False)])
+@pytest.mark.parametrize(
+    ("process", "in_doubt"),
+    [(_STRANGER, True), (os.getpid(), False), (os.getppid(), False)],
+    # Not the process ids: each worker of pytest-xdist must collect the same tests.
+    ids=["another", "ours", "its parent"],
+)
 def test_a_machine_that_others_keep_busy_puts_a_figure_in_doubt(
     process: int, in_doubt: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
