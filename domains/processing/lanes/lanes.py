@@ -77,7 +77,9 @@ class Lanes:
         try:
             await turn.granted
             if lane.closed:
-                message = f"the worker of {lane.device_id} ended before the call had its turn on it; try again in a few seconds"
+                message = (
+                    f"the worker of {lane.device_id} ended before the call had its turn; try again in a few seconds"
+                )
                 raise Unavailable(message, ErrorReason.WORKER_RESTARTING, device_id=lane.device_id)
             yield lane.worker
         finally:
