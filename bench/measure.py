@@ -111,7 +111,6 @@ def result(
     return 0 if passed else 1
 
 
-_INIT = 1
 _BUSY_SHARE = 0.15
 """Share of the machine that other programs may take before a figure is in doubt."""
 
@@ -137,8 +136,8 @@ def _cpu_seconds() -> dict[tuple[int, float], float]:
     seconds: dict[tuple[int, float], float] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error), process.oneshot():
-            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() == _INIT:
-                # An ended worker or nursery of a server that a bench has killed: its parent is gone, and it is ours.
+            if process.status() == psutil.STATUS_ZOMBIE:
+                # An ended worker or nursery of a server that a bench has ended; other programs reap their own.
                 continue
             seconds[process.pid, process.create_time()] = sum(process.cpu_times()[:4])
     return seconds
