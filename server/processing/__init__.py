@@ -1,5 +1,6 @@
 """ProcessingService: jobs, the log of changes, and the status of the server.
 
+parts.py                             builds what runs jobs
 servicer.py                          the calls
 watch.py                             `submit_and_follow`, and following a job
 job_messages.py                      jobs and their events as messages

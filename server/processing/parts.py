@@ -1,0 +1,57 @@
+"""Builds what runs jobs, in order of construction."""
+
+from domains.draining import Draining
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModels
+from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.attempts.front_task import FrontRunners
+from domains.processing.devices.figures import MeasuredFigures
+from domains.processing.dispatcher import Dispatcher
+from domains.processing.front.reset import ResetRunner
+from domains.processing.front.scan import ScanRunner
+from domains.processing.front.transfer import TransferRunner
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.preview_wishes import PreviewWishes
+from domains.processing.lanes.board import Board
+from domains.processing.memory.job_admission import JobAdmission
+from domains.processing.submit import Submissions
+from server.device.parts import DeviceParts
+from server.memory.parts import MemoryParts
+from server.settings import Settings
+
+
+class ProcessingParts:
+    """The dispatcher, the submissions, and the work of the front process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        devices: DeviceParts,
+        memory: MemoryParts,
+        board: Board,
+        draining: Draining,
+    ) -> None:
+        MeasuredFigures(jobs, devices.devices)
+        self.transfers = TransferRunner(jobs, memory.blobs)
+        reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
+        self.wishes = PreviewWishes()
+        tools = AttemptTools(
+            jobs=jobs,
+            devices=devices.devices,
+            catalogue=catalogue,
+            loaded=loaded,
+            blobs=memory.blobs,
+            memory=JobAdmission(memory.admission, memory.reclaiming, catalogue, loaded, jobs.inherited),
+            runners=FrontRunners(scan=ScanRunner(catalogue).run, transfer=self.transfers.run, reset=reset.run),
+            wishes=self.wishes,
+            draining=draining,
+            stall_limit_s=settings.stall_timeout_s,
+            stop_limit_s=settings.stop_timeout_s,
+        )
+        self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
+        self.submissions = Submissions(
+            jobs, board.queue, catalogue, loaded, devices.devices, memory.blobs, memory.reservations, draining
+        )
