@@ -30,7 +30,7 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, UnreadableWork
 from domains.processing.jobs.kinds.entry import Supplies
-from domains.processing.jobs.left import Broken, Halted, Left, WorkerDeath
+from domains.processing.jobs.outcome import Broken, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
@@ -94,22 +94,22 @@ class Attempt:
         try:
             self._tools.jobs.record(self.job.id, Started(device_id=self._lane.device_id, attempt=self.job.attempt + 1))
             _log.info("job started", kind=self.job.kind, attempt=self.job.attempt + 1)
-            left = await self._work()
+            outcome = await self._work()
         except WorkerGone as gone:
-            left = await self._after(gone)
+            outcome = await self._after(gone)
         except DeviceOpsError as error:
-            left = Broken(failure=Failure.of(error))
+            outcome = Broken(failure=Failure.of(error))
         except Exception:
             _log.exception("a bug ended a job")
             message = "a fault of the server ended this job; its log has the details under the job id"
-            left = Broken(failure=Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
+            outcome = Broken(failure=Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
         finally:
             if self._obeying is not None:
                 self._obeying.cancel()
-        self._end(left)
+        self._end(outcome)
         self._log_end(time.monotonic() - begin_s)
 
-    async def _work(self) -> Left:
+    async def _work(self) -> Outcome:
         limits = TimeLimits(self.job.options, self.stop)
         try:
             async with AsyncExitStack() as held:
@@ -122,7 +122,7 @@ class Attempt:
         finally:
             limits.close()
 
-    async def _carry_out(self, limits: TimeLimits) -> Left:
+    async def _carry_out(self, limits: TimeLimits) -> Outcome:
         work, worker = self.job.work, self._lane.worker
         assert not isinstance(work, UnreadableWork), "a job that cannot be read has failed"
         if isinstance(work, DeviceWork):
@@ -130,14 +130,14 @@ class Attempt:
             return await self._follow(work, worker, limits)
         return await work.begin(self._tools.runners, FrontTask(self.job, self._tools.jobs, self._stopping))
 
-    async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Left:
+    async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         tools = self._tools
         following = Following(self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits)
         self._following = following
         await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s)
-        if following.left is None:
+        if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
-        return following.left
+        return following.outcome
 
     def _supplies(self) -> Supplies:
         def previews(own: Previews) -> Previews:
@@ -145,7 +145,7 @@ class Attempt:
 
         return Supplies(model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)), previews=previews)
 
-    async def _after(self, gone: WorkerGone) -> Left:
+    async def _after(self, gone: WorkerGone) -> Outcome:
         """Wait for the worker's removal. Returns the outcome that its last report gave, else its death."""
         tools, lane = self._tools, self._lane
         if isinstance(gone, WorkerStalled):
@@ -154,8 +154,8 @@ class Attempt:
         lane.closed = True
         # Wait until the device's fault is recorded, because it is the cause of the job's event.
         await lane.left.wait()
-        if self._following is not None and self._following.left is not None:
-            return self._following.left
+        if self._following is not None and self._following.outcome is not None:
+            return self._following.outcome
         view = tools.devices.find(lane.device_id)
         return WorkerDeath(
             device_id=lane.device_id,
@@ -165,13 +165,13 @@ class Attempt:
             alone=self.job.id not in lane.shared,
         )
 
-    def _end(self, left: Left) -> None:
+    def _end(self, outcome: Outcome) -> None:
         """Record the end. The job's memory is free by now: a reader of the event may request it at once."""
         jobs, job = self._tools.jobs, self._unended()
         if job is None:
             return
         try:
-            jobs.record(job.id, end_of(job, self._live.stop, left, Instant.now()))
+            jobs.record(job.id, end_of(job, self._live.stop, outcome, Instant.now()))
         except DeviceOpsError as error:
             # The interruption could not be stored. A failure is published even when it cannot be stored.
             if (job := self._unended()) is not None:

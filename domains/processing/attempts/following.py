@@ -15,8 +15,8 @@ from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.jobs.event import JobResult
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork
-from domains.processing.jobs.kinds.entry import Told
-from domains.processing.jobs.left import Broken, Done, Halted
+from domains.processing.jobs.kinds.entry import Reported
+from domains.processing.jobs.outcome import Broken, Done, Halted
 from domains.processing.workers.stall_limit import stall_limit
 from domains.processing.workers.worker import (
     Benchmarked,
@@ -33,7 +33,7 @@ from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageSta
 class Following:
     """Follows the order of a job to a device worker."""
 
-    left: Done | Broken | Halted | None = None
+    outcome: Done | Broken | Halted | None = None
     """Outcome of the work; None: the last report has not arrived."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Following:
         self._device_id = ""
 
     async def follow(self, worker: Worker, order: Order, stall_limit_s: float) -> None:
-        """Follow the order to its last report, which sets `left`. Raises `WorkerGone`, or an error that fails it."""
+        """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it."""
         self._libraries, self._device_id = worker.device.libraries, worker.device.id
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
@@ -87,7 +87,7 @@ class Following:
                 self._benchmark = report.report
             case RunFinished() | RunFailed() | RunStopped():
                 await self._pictures.stored()
-                self.left = self._last(report)
+                self.outcome = self._last(report)
             case _:
                 raise InternalError(f"the worker of {self._device_id} answered a job with {type(report).__name__}")
 
@@ -101,19 +101,19 @@ class Following:
     def _last(self, report: RunFinished | RunFailed | RunStopped) -> Done | Broken | Halted:
         match report:
             case RunFinished():
-                return Done(result=self._work.result(self._told()), receipt=report.receipt)
+                return Done(result=self._work.result(self._reported()), receipt=report.receipt)
             case RunFailed():
                 return Broken(failure=self._failure(report), receipt=report.receipt, result=self._partial())
             case RunStopped():
                 return Halted(proof=report, result=self._partial())
 
-    def _told(self) -> Told:
-        return Told(
+    def _reported(self) -> Reported:
+        return Reported(
             images=self._pictures.made, loaded=self._loaded, benchmark=self._benchmark, libraries=self._libraries
         )
 
     def _partial(self) -> JobResult | None:
-        return self._work.result(self._told()) if self._pictures.made else None
+        return self._work.result(self._reported()) if self._pictures.made else None
 
     def _failure(self, report: RunFailed) -> Failure:
         reason, facts = ErrorReason(report.reason), dict(report.facts)

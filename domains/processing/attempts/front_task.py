@@ -11,7 +11,7 @@ from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import ResetWork, ScanWork, TransferWork
-from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.outcome import Done, Halted
 from domains.progress import Progressed, StageStarted
 
 Result = TypeVar("Result")

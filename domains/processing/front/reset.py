@@ -13,7 +13,7 @@ from domains.processing.attempts.front_task import FrontTask
 from domains.processing.devices.care import DeviceCare
 from domains.processing.jobs.event import ResetReport, ResetResult
 from domains.processing.jobs.kinds import ResetWork
-from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.workers.ask import ask

@@ -7,7 +7,7 @@ from domains.model.catalogue import Catalogue
 from domains.processing.attempts.front_task import FrontTask
 from domains.processing.jobs.event import ScanResult
 from domains.processing.jobs.kinds import ScanWork
-from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.outcome import Done, Halted
 from domains.progress import Progressed, Stage, StageStarted
 
 

@@ -19,7 +19,7 @@ from domains.processing.jobs.event import TransferResult
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import TransferWork
-from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import AT_REST, JobState
 from domains.progress import Progressed, Stage, StageStarted, Unit
 

@@ -11,7 +11,7 @@ store.py, rows.py  jobs and events on disk
 filter.py          which jobs a list shows
 unread.py          results that followers have not read yet
 unreadable.py      a stored job that this server cannot read
-left.py            the outcome of an attempt's work
+outcome.py         the outcome of an attempt's work
 ending.py          which event ends an attempt: a function of the job, the request to stop and the outcome
 crash.py           that function for the death of a worker
 callers.py         counts the calls that follow a job

@@ -9,8 +9,8 @@ from domains.failure import Failure
 from domains.processing.jobs.event import Failed, Interrupted
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.left import WorkerDeath
 from domains.processing.jobs.live_job import receipt_of
+from domains.processing.jobs.outcome import WorkerDeath
 
 MAX_CRASHES = 3
 """A job ends FAILED after this many deaths of its worker while it ran alone."""

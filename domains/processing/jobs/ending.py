@@ -9,8 +9,8 @@ from domains.processing.jobs.crash import after_death
 from domains.processing.jobs.event import Cancelled, Failed, Interrupted, Succeeded
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.left import Broken, Done, Halted, Left, WorkerDeath
 from domains.processing.jobs.live_job import receipt_of
+from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, WorkerDeath
 from domains.progress import Receipt
 from domains.stop import Stop, StopKind
 
@@ -18,24 +18,24 @@ End = Succeeded | Failed | Cancelled | Interrupted
 """The events that end an attempt."""
 
 
-def end_of(job: Job, stop: Stop | None, left: Left, now: Instant) -> End:
+def end_of(job: Job, stop: Stop | None, outcome: Outcome, now: Instant) -> End:
     """The event to record. `stop`: the strongest request before the end; None: there was none."""
-    match left:
+    match outcome:
         case Done():
-            return Succeeded(result=left.result, receipt=receipt_of(job, now, left.receipt))
+            return Succeeded(result=outcome.result, receipt=receipt_of(job, now, outcome.receipt))
         case Broken():
-            result = left.result or job.result
-            return Failed(failure=left.failure, receipt=receipt_of(job, now, left.receipt), result=result)
+            result = outcome.result or job.result
+            return Failed(failure=outcome.failure, receipt=receipt_of(job, now, outcome.receipt), result=result)
         case Halted():
-            return _stopped(job, stop or _told(left), left, now)
+            return _stopped(job, stop or _stop_of(outcome), outcome, now)
         case WorkerDeath():
             if stop is not None and stop.final:
                 # The process is gone, so the request to stop is fulfilled.
                 return _stopped(job, stop, Halted(), now)
-            return after_death(job, left, now)
+            return after_death(job, outcome, now)
 
 
-def _told(halted: Halted) -> Stop:
+def _stop_of(halted: Halted) -> Stop:
     assert halted.proof is not None, "work that no worker has heard of is stopped by the front alone"
     return halted.proof.stop
 

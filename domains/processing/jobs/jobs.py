@@ -20,8 +20,8 @@ from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions, ListedJob
 from domains.processing.jobs.kinds import Work
-from domains.processing.jobs.left import Halted
 from domains.processing.jobs.live_job import LiveJob
+from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
 from domains.processing.jobs.state import AT_REST, JobState, check_move

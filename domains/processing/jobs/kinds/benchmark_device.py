@@ -8,7 +8,7 @@ from domains.device.benchmark import Suite
 from domains.errors import InternalError
 from domains.processing.jobs.event import BenchmarkResult
 from domains.processing.jobs.kinds.assets import Asset
-from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.jobs.kinds.entry import Reported, Supplies
 from domains.processing.workers.worker import BenchmarkOrder
 from domains.reasons import Domain
 
@@ -48,8 +48,8 @@ class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_de
         """The order with the suites."""
         return BenchmarkOrder(order_id=order_id, suites=self.suites, max_duration_s=self.max_duration_s)
 
-    def result(self, told: Told) -> BenchmarkResult:
+    def result(self, reported: Reported) -> BenchmarkResult:
         """The measurements."""
-        if told.benchmark is None:
+        if reported.benchmark is None:
             raise InternalError(f"the worker of {self.device_id} ended a benchmark without its report")
-        return BenchmarkResult(report=told.benchmark)
+        return BenchmarkResult(report=reported.benchmark)

@@ -16,7 +16,7 @@ from domains.reasons import Domain
 
 if TYPE_CHECKING:
     from domains.processing.attempts.front_task import FrontRunners, FrontTask
-    from domains.processing.jobs.left import Done, Halted
+    from domains.processing.jobs.outcome import Done, Halted
 
 
 class Kind(Protocol):
@@ -54,7 +54,7 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The previews to make for a job that itself asks for these."""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """Contents of the reports so far, of this attempt and of earlier ones."""
 
     images: tuple[GeneratedImage, ...] = ()
@@ -78,7 +78,7 @@ class DeviceKind(Kind, Protocol):
         """The order for the worker."""
         ...
 
-    def result(self, told: Told) -> JobResult:
+    def result(self, reported: Reported) -> JobResult:
         """The result of the job, after the worker's last report."""
         ...
 

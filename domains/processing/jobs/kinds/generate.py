@@ -7,7 +7,7 @@ import msgspec
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
-from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.jobs.kinds.entry import Reported, Supplies
 from domains.processing.workers.worker import GenerateOrder
 from domains.reasons import Domain
 
@@ -51,11 +51,11 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
             previews=supplies.previews(self.resolved.previews),
         )
 
-    def result(self, told: Told) -> GenerationResult:
+    def result(self, reported: Reported) -> GenerationResult:
         """The pictures, and the components that computed them."""
         return GenerationResult(
-            images=told.images,
+            images=reported.images,
             resolved=self.resolved,
-            precisions=tuple((one.id, one.precision) for one in told.loaded.components) if told.loaded else (),
-            libraries=told.libraries,
+            precisions=tuple((one.id, one.precision) for one in reported.loaded.components) if reported.loaded else (),
+            libraries=reported.libraries,
         )

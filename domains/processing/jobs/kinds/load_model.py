@@ -7,7 +7,7 @@ import msgspec
 from domains.errors import InternalError
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
-from domains.processing.jobs.kinds.entry import Supplies, Told
+from domains.processing.jobs.kinds.entry import Reported, Supplies
 from domains.processing.workers.worker import LoadOrder
 from domains.reasons import Domain
 
@@ -47,8 +47,8 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
         """The order with the model's files."""
         return LoadOrder(order_id=order_id, model=supplies.model(self.model_id))
 
-    def result(self, told: Told) -> LoadResult:
+    def result(self, reported: Reported) -> LoadResult:
         """The model on the device."""
-        if told.loaded is None:
+        if reported.loaded is None:
             raise InternalError(f"the worker ended a load of {self.model_id} without telling what it loaded")
-        return LoadResult(loaded=told.loaded)
+        return LoadResult(loaded=reported.loaded)

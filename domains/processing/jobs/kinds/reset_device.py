@@ -10,7 +10,7 @@ from domains.reasons import Domain
 
 if TYPE_CHECKING:
     from domains.processing.attempts.front_task import FrontRunners, FrontTask
-    from domains.processing.jobs.left import Done, Halted
+    from domains.processing.jobs.outcome import Done, Halted
 
 
 class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):

@@ -11,7 +11,7 @@ from domains.reasons import Domain
 
 if TYPE_CHECKING:
     from domains.processing.attempts.front_task import FrontRunners, FrontTask
-    from domains.processing.jobs.left import Done, Halted
+    from domains.processing.jobs.outcome import Done, Halted
 
 
 class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob"):

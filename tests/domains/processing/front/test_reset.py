@@ -17,7 +17,7 @@ from domains.processing.front import reset
 from domains.processing.front.reset import ResetRunner
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import ResetWork
-from domains.processing.jobs.left import Done, Halted
+from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
 from domains.processing.workers.worker import Checked, EmptyOrder
 from tests.domains.processing.dispatch_bench import nothing

@@ -15,7 +15,7 @@ from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import ScanWork
-from domains.processing.jobs.left import Broken, Done, Halted, Left, WorkerDeath
+from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.state import NEXT, JobState
 from domains.progress import Receipt, Stage
 from domains.stop import Stop, StopKind, stronger
@@ -30,7 +30,7 @@ PROOF = RunStopped(
     stop=PREEMPT, stage=Stage.DENOISING, latency_s=0.25, freed_bytes=7, receipt=Receipt(steps_executed=3)
 )
 DEATH = WorkerDeath(device_id="sim-0", message="it died", meant=False, lost=False, alone=True)
-LEFT: tuple[Left, ...] = (
+LEFT: tuple[Outcome, ...] = (
     Done(result=RESULT),
     Broken(failure=Failure(reason=ErrorReason.DRIVER_ERROR, message="broken")),
     Halted(proof=PROOF),
@@ -49,7 +49,7 @@ POSSIBLE = [pair for pair in itertools.product(STOPS, LEFT) if pair != (None, Ha
 
 
 @pytest.mark.parametrize(("stop", "left"), POSSIBLE)
-def test_every_stop_and_everything_left_have_an_end_that_the_job_may_come_to(stop: Stop | None, left: Left) -> None:
+def test_every_stop_and_everything_left_have_an_end_that_the_job_may_come_to(stop: Stop | None, left: Outcome) -> None:
     state = JobState.CANCELLING if stop is CANCEL else JobState.RUNNING
     end = end_of(running(state), stop, left, NOW)
     assert STATE_AFTER[type(end)] in NEXT[state]

@@ -51,4 +51,4 @@ class WorkerDeath(msgspec.Struct, frozen=True, kw_only=True):
     """The job ran alone in this attempt."""
 
 
-Left = Done | Broken | Halted | WorkerDeath
+Outcome = Done | Broken | Halted | WorkerDeath
