@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
 
 from domains.device.device import DeviceState
 from domains.device.record import DeviceView
@@ -34,10 +33,8 @@ from domains.processing.memory.hold_back import HoldBack
 from domains.processing.memory.model_use import loaded_ids
 from domains.processing.workers.blobs import WorkerBlobs
 from domains.processing.workers.unload import Unloading
+from server.device.parts import DeviceParts
 from server.settings import Settings
-
-if TYPE_CHECKING:
-    from server.device.parts import DeviceParts
 
 _SAMPLE_S = 1.0
 
@@ -52,7 +49,7 @@ class MemoryParts:
         jobs: Jobs,
         loaded: LoadedModels,
         model_bytes: Callable[[Job], int],
-        parts: "DeviceParts",
+        parts: DeviceParts,
         unloading: Unloading,
         board: Board,
         draining: Draining,

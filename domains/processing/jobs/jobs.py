@@ -93,10 +93,6 @@ class Jobs:
             last_sequence=1,
         )
 
-    def knows(self, job_id: str) -> bool:
-        """Whether there is such a job, running or ended."""
-        return job_id in self._live or self._store.has(job_id)
-
     def ids(self) -> set[str]:
         """Ids of all jobs, running or ended."""
         return self._store.ids()

@@ -96,10 +96,6 @@ class JobStore:
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
         return 0 if row is None else row[0]
 
-    def has(self, job_id: str) -> bool:
-        """Whether the job exists, readable or not."""
-        return self._one("SELECT 1 FROM jobs WHERE id = ?", job_id) is not None
-
     def ids(self) -> set[str]:
         """Ids of all jobs, readable or not."""
         return {job_id for (job_id,) in self._connection.execute("SELECT id FROM jobs")}

@@ -2,23 +2,19 @@
 
 from typing import ClassVar
 
-import msgspec
-
 from domains.device.benchmark import Suite
 from domains.errors import InternalError
 from domains.processing.jobs.event import BenchmarkResult
-from domains.processing.jobs.kinds.assets import Asset
-from domains.processing.jobs.kinds.entry import Reported, Supplies
+from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
 from domains.processing.workers.worker import BenchmarkOrder
 from domains.reasons import Domain
 
 
-class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_device"):
+class BenchmarkWork(PlainWork, frozen=True, kw_only=True, tag="benchmark_device"):
     """Measure a device. Implements `DeviceKind`."""
 
     domain: ClassVar[Domain] = Domain.DEVICE
     alone: ClassVar[bool] = True
-    has_prompt: ClassVar[bool] = False
 
     device_id: str
     suites: tuple[Suite, ...]
@@ -33,16 +29,6 @@ class BenchmarkWork(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_de
     def device_ids(self) -> tuple[str, ...]:
         """The device that it measures."""
         return (self.device_id,)
-
-    @property
-    def assets(self) -> tuple[Asset, ...]:
-        """Empty: a benchmark loads no model."""
-        return ()
-
-    @property
-    def pins(self) -> bool:
-        """False: a benchmark loads no model."""
-        return False
 
     def order(self, order_id: str, supplies: Supplies) -> BenchmarkOrder:
         """The order with the suites."""

@@ -45,6 +45,28 @@ class Kind(Protocol):
         ...
 
 
+class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What most kinds of work have in common. A kind overrides what is different."""
+
+    alone: ClassVar[bool] = False
+    has_prompt: ClassVar[bool] = False
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """None: the job's options decide."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[Asset, ...]:
+        """None."""
+        return ()
+
+    @property
+    def pins(self) -> bool:
+        """False."""
+        return False
+
+
 class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of an order besides the work."""
 

@@ -2,21 +2,18 @@
 
 from typing import ClassVar
 
-import msgspec
-
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
-from domains.processing.jobs.kinds.entry import Reported, Supplies
+from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
 from domains.processing.workers.worker import GenerateOrder
 from domains.reasons import Domain
 
 
-class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
+class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
     """Make pictures. Implements `DeviceKind`."""
 
     domain: ClassVar[Domain] = Domain.INFERENCE
-    alone: ClassVar[bool] = False
     has_prompt: ClassVar[bool] = True
 
     asked: Generation
@@ -28,19 +25,9 @@ class GenerateWork(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
         return self.asked.prompt
 
     @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: the job's options decide."""
-        return ()
-
-    @property
     def assets(self) -> tuple[Asset, ...]:
         """The base model."""
         return (Asset(role=AssetRole.BASE, model_id=self.resolved.model_id),)
-
-    @property
-    def pins(self) -> bool:
-        """False: a generation pins no model."""
-        return False
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """The order with the previews that the job's watchers want."""

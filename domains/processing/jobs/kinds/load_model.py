@@ -2,22 +2,18 @@
 
 from typing import ClassVar
 
-import msgspec
-
 from domains.errors import InternalError
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
-from domains.processing.jobs.kinds.entry import Reported, Supplies
+from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
 from domains.processing.workers.worker import LoadOrder
 from domains.reasons import Domain
 
 
-class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
+class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
     """Bring a model onto a device. Implements `DeviceKind`."""
 
     domain: ClassVar[Domain] = Domain.MODEL
-    alone: ClassVar[bool] = False
-    has_prompt: ClassVar[bool] = False
 
     model_id: str
     pin: bool = False
@@ -27,11 +23,6 @@ class LoadWork(msgspec.Struct, frozen=True, kw_only=True, tag="load_model"):
     def summary(self) -> str:
         """Names the model."""
         return f"load {self.model_id}"
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: the job's options decide."""
-        return ()
 
     @property
     def assets(self) -> tuple[Asset, ...]:

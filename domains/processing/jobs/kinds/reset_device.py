@@ -3,9 +3,7 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
-from domains.processing.jobs.kinds.assets import Asset
+from domains.processing.jobs.kinds.entry import PlainWork
 from domains.reasons import Domain
 
 if TYPE_CHECKING:
@@ -13,12 +11,10 @@ if TYPE_CHECKING:
     from domains.processing.jobs.outcome import Done, Halted
 
 
-class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
+class ResetWork(PlainWork, frozen=True, kw_only=True, tag="reset_device"):
     """Bring a device back to a clean state. Implements `FrontKind`."""
 
     domain: ClassVar[Domain] = Domain.DEVICE
-    alone: ClassVar[bool] = False
-    has_prompt: ClassVar[bool] = False
     at_once: ClassVar[int] = 16
 
     device_id: str
@@ -31,16 +27,6 @@ class ResetWork(msgspec.Struct, frozen=True, kw_only=True, tag="reset_device"):
     def summary(self) -> str:
         """Names the device."""
         return f"reset {self.device_id}"
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: the front process resets the device from outside."""
-        return ()
-
-    @property
-    def assets(self) -> tuple[Asset, ...]:
-        """Empty: a reset loads no model."""
-        return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the reset."""

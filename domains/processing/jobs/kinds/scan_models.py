@@ -3,9 +3,7 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
-from domains.processing.jobs.kinds.assets import Asset
+from domains.processing.jobs.kinds.entry import PlainWork
 from domains.reasons import Domain
 
 if TYPE_CHECKING:
@@ -13,12 +11,10 @@ if TYPE_CHECKING:
     from domains.processing.jobs.outcome import Done, Halted
 
 
-class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
+class ScanWork(PlainWork, frozen=True, kw_only=True, tag="scan_models"):
     """Look for models in the configured roots. Implements `FrontKind`."""
 
     domain: ClassVar[Domain] = Domain.MODEL
-    alone: ClassVar[bool] = False
-    has_prompt: ClassVar[bool] = False
     at_once: ClassVar[int] = 1
 
     roots: tuple[str, ...] = ()
@@ -28,16 +24,6 @@ class ScanWork(msgspec.Struct, frozen=True, kw_only=True, tag="scan_models"):
     def summary(self) -> str:
         """Names the roots."""
         return f"scan {', '.join(self.roots) or 'all model roots'}"
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: a scan uses no device."""
-        return ()
-
-    @property
-    def assets(self) -> tuple[Asset, ...]:
-        """Empty: a scan loads no model."""
-        return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the scan."""

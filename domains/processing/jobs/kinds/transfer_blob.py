@@ -3,10 +3,8 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
-from domains.processing.jobs.kinds.assets import Asset
+from domains.processing.jobs.kinds.entry import PlainWork
 from domains.reasons import Domain
 
 if TYPE_CHECKING:
@@ -14,12 +12,10 @@ if TYPE_CHECKING:
     from domains.processing.jobs.outcome import Done, Halted
 
 
-class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob"):
+class TransferWork(PlainWork, frozen=True, kw_only=True, tag="transfer_blob"):
     """Copy or move a blob's bytes. Implements `FrontKind`."""
 
     domain: ClassVar[Domain] = Domain.MEMORY
-    alone: ClassVar[bool] = False
-    has_prompt: ClassVar[bool] = False
     at_once: ClassVar[int] = 4
 
     request: TransferRequest
@@ -33,16 +29,6 @@ class TransferWork(msgspec.Struct, frozen=True, kw_only=True, tag="transfer_blob
             return f"{verb} {request.blob_id} into {place.blob_id}"
         tier = str(place.tier).replace("_", " ")
         return " ".join([verb, request.blob_id, "to", tier, *filter(None, [place.device_id])])
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: the front process reads and writes every tier."""
-        return ()
-
-    @property
-    def assets(self) -> tuple[Asset, ...]:
-        """Empty: a transfer loads no model."""
-        return ()
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the transfer."""

@@ -2,17 +2,14 @@
 
 from typing import ClassVar
 
-import msgspec
-
-from domains.processing.jobs.kinds.assets import Asset
+from domains.processing.jobs.kinds.entry import PlainWork
 from domains.reasons import Domain
 
 
-class UnreadableWork(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
+class UnreadableWork(PlainWork, frozen=True, kw_only=True, tag="unreadable"):
     """Work that another version of the server stored, and that this one cannot read. Its job has failed."""
 
     domain: ClassVar[Domain] = Domain.PROCESSING
-    alone: ClassVar[bool] = False
     has_prompt: ClassVar[bool] = True
     """True, because the work may be a generation."""
 
@@ -22,13 +19,3 @@ class UnreadableWork(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"
     """Version of the state folder when the job was stored."""
     summary: str = ""
     """Summary that the other version stored."""
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Empty: the work never runs."""
-        return ()
-
-    @property
-    def assets(self) -> tuple[Asset, ...]:
-        """Empty: the work never runs."""
-        return ()

@@ -55,7 +55,7 @@ def served(folder: Path) -> Generator[Server]:
     try:
         with opened(folder) as blobs:
             server = Server(Jobs(JobStore(database, folder), 3600), blobs)
-            blobs.sweep(server.jobs.knows)
+            blobs.sweep(server.jobs.ids().__contains__)
             server.transfers.recover()
             server.jobs.recover()
             yield server

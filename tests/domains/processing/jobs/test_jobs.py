@@ -333,7 +333,7 @@ async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
             await tried.wait()
             await done.wait()
     expiry.cancel()
-    assert not any(jobs.knows(job_id) for job_id in kept)
+    assert not any(job_id in jobs.ids() for job_id in kept)
     connection.close()
 
 
