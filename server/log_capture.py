@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
+from server.descriptors import fill_standard_descriptors
 from server.log_writer import LINE_BYTES
 from server.stdio.pipe import widen
 
@@ -19,24 +20,15 @@ _READ_BYTES = 64 * 1024
 
 
 def own_standard_descriptors() -> bool:
-    """Open the null device for each closed descriptor of 0, 1 and 2, because a file opened later would get its number.
-
-    Returns whether 2 is stderr or null; False: it is another file already.
-    """
-    for number in (0, 1, _STDERR):
-        try:
-            os.fstat(number)
-        except OSError:
-            # `open` returns the lowest free number.
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened == number:
-                os.set_inheritable(number, True)
-            elif opened > _STDERR:
-                os.close(opened)
-        else:
-            if number == _STDERR and sys.stderr is None:
-                return False
-    return True
+    """Fill the closed standard descriptors. Returns whether 2 is stderr or null; False: it is another file already."""
+    try:
+        os.fstat(_STDERR)
+    except OSError:
+        ours = True
+    else:
+        ours = sys.stderr is not None
+    fill_standard_descriptors()
+    return ours
 
 
 @contextmanager

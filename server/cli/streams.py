@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+from server.descriptors import fill_standard_descriptors
+
 PIPE_CLOSED = 141
 """Exit code when the reader of stdout has closed it: 128 + SIGPIPE, as shells expect."""
 
@@ -18,12 +20,7 @@ _ERRORS = "deviceops.nearest"
 
 def prepare() -> None:
     """Make the standard streams of this process safe to write to. Call it once, before any file is opened."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # Otherwise the next file or socket would get the descriptor of a closed stream, and receive its output.
-            os.open(os.devnull, os.O_RDWR)
+    fill_standard_descriptors()
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
     codecs.register_error(_ERRORS, _nearest)
