@@ -12,6 +12,7 @@ from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import USAGE, CliError
 from server.cli.files import is_taken, make_folder
 from server.cli.groups import lists_only
+from server.cli.pages import LARGEST_PAGE
 from server.cli.pictures import save_blob
 from server.cli.printing import bytes_text, emit, local_time, notice, print_json, word
 from server.cli.tables import print_table
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List blobs, or put, get, register and remove them.", invoke_without_command=True)
 app.command("put")(blob_upload.put)
 
-_LARGEST_PAGE = 1000
 BlobArgument = Annotated[str, typer.Argument(help="The blob's id, or its beginning.")]
 
 
@@ -123,7 +123,7 @@ def _list(connection: Connection, limit: int) -> ListBlobsResponse:
 
     answer = memory_service_pb2.ListBlobsResponse()
     while limit > len(answer.blobs):
-        size = min(limit - len(answer.blobs), _LARGEST_PAGE)
+        size = min(limit - len(answer.blobs), LARGEST_PAGE)
         page = connection.memory.ListBlobs(
             memory_service_pb2.ListBlobsRequest(page_size=size, page_token=answer.next_page_token)
         )

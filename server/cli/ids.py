@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from server.cli.connection import Connection
 from server.cli.failure import USAGE, CliError
+from server.cli.pages import LARGEST_PAGE, pages
 
 if TYPE_CHECKING:
     from deviceops.processing.v1.processing_service_pb2 import JobFilter, ListJobsResponse
 
-_LARGEST_PAGE = 1000
 _SHOWN = 5
 
 
@@ -30,12 +30,11 @@ def blob(connection: Connection, text: str) -> str:
     """As `job`, for blobs."""
     from deviceops.memory.v1 import memory_service_pb2 as pb
 
+    def page(token: str) -> pb.ListBlobsResponse:
+        return connection.memory.ListBlobs(pb.ListBlobsRequest(page_size=LARGEST_PAGE, page_token=token))
+
     def every() -> Iterator[str]:
-        token, more = "", True
-        while more:
-            page = connection.memory.ListBlobs(pb.ListBlobsRequest(page_size=_LARGEST_PAGE, page_token=token))
-            yield from (one.id for one in page.blobs)
-            token, more = page.next_page_token, bool(page.next_page_token)
+        return (one.id for each in pages(page) for one in each.blobs)
 
     return _meant(text, lambda: connection.memory.GetBlob(pb.GetBlobRequest(blob_id=text)), every)
 
@@ -66,12 +65,11 @@ def model(connection: Connection, text: str) -> str:
     """As `job`, for models."""
     from deviceops.model.v1 import model_service_pb2 as pb
 
+    def page(token: str) -> pb.ListModelsResponse:
+        return connection.model.ListModels(pb.ListModelsRequest(page_size=LARGEST_PAGE, page_token=token))
+
     def every() -> Iterator[str]:
-        token, more = "", True
-        while more:
-            page = connection.model.ListModels(pb.ListModelsRequest(page_size=_LARGEST_PAGE, page_token=token))
-            yield from (one.id for one in page.models)
-            token, more = page.next_page_token, bool(page.next_page_token)
+        return (one.id for each in pages(page) for one in each.models)
 
     return _meant(text, lambda: connection.model.GetModel(pb.GetModelRequest(model_id=text)), every)
 
@@ -82,7 +80,7 @@ def job_pages(connection: Connection, chosen: JobFilter, limit: int | None) -> I
 
     token = ""
     while limit is None or limit > 0:
-        size = _LARGEST_PAGE if limit is None else min(limit, _LARGEST_PAGE)
+        size = LARGEST_PAGE if limit is None else min(limit, LARGEST_PAGE)
         page = connection.processing.ListJobs(pb.ListJobsRequest(page_size=size, page_token=token, filter=chosen))
         yield page
         limit, token = None if limit is None else limit - len(page.jobs), page.next_page_token

@@ -11,6 +11,7 @@ from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
 from server.cli.job_call import last_of
+from server.cli.pages import LARGEST_PAGE, pages
 from server.cli.printing import bytes_text, notice, print_json, word
 from server.cli.tables import print_reasons, print_table
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from deviceops.model.v1.model_pb2 import Model
     from deviceops.model.v1.model_service_pb2 import ListModelsResponse
     from deviceops.model.v1.model_work_pb2 import ModelScanReport
-
-_LARGEST_PAGE = 1000
 
 
 app = typer.Typer(help="List the models that the server knows, load them or unload them.", invoke_without_command=True)
@@ -84,15 +83,16 @@ def _tell_scan(report: ModelScanReport) -> None:
 def _list(connection: Connection) -> ListModelsResponse:
     from deviceops.model.v1 import model_service_pb2
 
-    answer, token = model_service_pb2.ListModelsResponse(), ""
-    while True:
-        request = model_service_pb2.ListModelsRequest(page_size=_LARGEST_PAGE, page_token=token)
-        page = connection.model.ListModels(request)
-        answer.models.extend(page.models)
-        answer.failures.extend(page.failures)
-        answer.total_count, token = page.total_count, page.next_page_token
-        if not token:
-            return answer
+    def page(token: str) -> ListModelsResponse:
+        request = model_service_pb2.ListModelsRequest(page_size=LARGEST_PAGE, page_token=token)
+        return connection.model.ListModels(request)
+
+    answer = model_service_pb2.ListModelsResponse()
+    for each in pages(page):
+        answer.models.extend(each.models)
+        answer.failures.extend(each.failures)
+        answer.total_count = each.total_count
+    return answer
 
 
 def _row(model: Model) -> tuple[str, ...]:
