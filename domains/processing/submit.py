@@ -1,7 +1,5 @@
 """Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
-from collections import defaultdict
-
 import msgspec
 
 from domains.device.devices import Devices
@@ -14,7 +12,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels, outdated
+from domains.model.loaded import LoadedModel, LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
@@ -22,6 +20,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.memory.care import device_of
+from domains.processing.memory.model_use import held_by_devices
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
@@ -82,12 +81,7 @@ class Submissions:
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
         needed = {asset.model_id for asset in work.assets}
-        on_devices: defaultdict[str, set[str]] = defaultdict(set)
-        for one in self._loaded.list():
-            model = self._catalogue.find(one.model_id)
-            if model is None or not outdated(one, model.sha256):
-                on_devices[one.device_id].add(one.model_id)
-        if not any(needed <= there for there in on_devices.values()):
+        if not any(needed <= held for held in held_by_devices(self._loaded.list(), self._catalogue).values()):
             names = ", ".join(sorted(needed))
             message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=names)

@@ -9,9 +9,10 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels, loaded_id, outdated
+from domains.model.loaded import LoadedModels, loaded_id
 from domains.processing.jobs.job import Job
 from domains.processing.memory.care import pool_of
+from domains.processing.memory.model_use import held_by_devices
 
 
 class _Load:
@@ -120,14 +121,14 @@ class JobAdmission:
     def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
         the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
-        there = {one.id: one for one in self._loaded.list()}
-        needed = {
-            loaded_id(asset.model_id, device_id): self._catalogue.get(asset.model_id) for asset in job.work.assets
-        }
-        present = {name for name, model in needed.items() if name in there and not outdated(there[name], model.sha256)}
+        loaded = self._loaded.list()
+        held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset())
         # An outdated model is unloaded before the load that replaces it.
-        sizes = {
-            name: max(0, model.size_bytes - (there[name].size_bytes if name in there else 0))
-            for name, model in needed.items()
-        }
-        return sorted((name, size) for name, size in sizes.items() if name not in present)
+        outdated = {one.model_id: one.size_bytes for one in loaded if one.device_id == device_id}
+        return sorted(
+            (
+                loaded_id(model_id, device_id),
+                max(0, self._catalogue.get(model_id).size_bytes - outdated.get(model_id, 0)),
+            )
+            for model_id in {asset.model_id for asset in job.work.assets} - held
+        )

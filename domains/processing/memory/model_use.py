@@ -1,9 +1,10 @@
 """Which models jobs need, and which jobs use a loaded one: derived from the assets of their work, here only."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, loaded_id
+from domains.model.loaded import LoadedModel, loaded_id, outdated
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.state import ON_A_LANE
 
@@ -27,3 +28,13 @@ def users_of(loaded: LoadedModel, jobs: Iterable[Job]) -> list[Job]:
         and job.device_id == loaded.device_id
         and loaded.id in loaded_ids(job, loaded.device_id)
     ]
+
+
+def held_by_devices(loaded: Iterable[LoadedModel], catalogue: Catalogue) -> Mapping[str, Set[str]]:
+    """By device: ids of the models that it holds with the weights that their last scan saw. Others must be loaded again."""
+    held: defaultdict[str, set[str]] = defaultdict(set)
+    for one in loaded:
+        model = catalogue.find(one.model_id)
+        if model is None or not outdated(one, model.sha256):
+            held[one.device_id].add(one.model_id)
+    return held
