@@ -65,25 +65,30 @@ class Load:
         assert not self._loader.is_alive()
         self._call.cancel()
 
-    def moment(self, until_s: float) -> str:
-        """Waits for a running job, then a random part of the time that jobs take; the device on which it still runs."""
+    def moment(self, until_s: float) -> list[str]:
+        """Waits for a running job, then a random part of the time that jobs take; the device on which it still runs, then
+        the others that compute. Empty if it runs no more."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._running), max(0.0, until_s - time.monotonic())):
-                return ""
+                return []
             job_id = self._chance.choice(sorted(self._running))
             attempt = self._running[job_id]
             in_s = self._chance.random() * statistics.median(self._job_s) - (time.monotonic() - attempt[1])
             gone = self._changed.wait_for(lambda: self._running.get(job_id) != attempt, max(0.0, in_s))
-            return "" if gone else attempt[0]
+            others = sorted({device_id for device_id, _ in self._running.values()} - {attempt[0]})
+            self._chance.shuffle(others)
+            return [] if gone else [attempt[0], *others]
 
-    def worker_of(self, device_id: str) -> int:
-        """The process of a device's worker; 0: none."""
-        return next((one.process_id for one in self._server.status().workers if one.device_id == device_id), 0)
-
-    def worker_died(self, device_id: str) -> None:
-        """The jobs of a killed worker do not run; the log tells when they run again."""
+    def kill_workers(self, device_ids: list[str]) -> int:
+        """SIGKILL the workers of some devices in one moment; how many there were."""
+        workers = {one.device_id: one.process_id for one in self._server.status().workers if one.process_id}
+        found = [device_id for device_id in device_ids if device_id in workers]
+        for device_id in found:
+            kill(workers[device_id])
+        # The jobs of a killed worker do not run; the log tells when they run again.
         with self._changed:
-            self._running = {job_id: run for job_id, run in self._running.items() if run[0] != device_id}
+            self._running = {job_id: run for job_id, run in self._running.items() if run[0] not in found}
+        return len(found)
 
     def kill_server(self) -> None:
         """SIGKILL, with calls under way, and another server on the same state folder."""
@@ -139,7 +144,7 @@ class Load:
         while self._wanted():
             request_id = f"job-{len(self.jobs)}"
             self._asked[request_id] = picture(
-                steps=shape.randint(2, 8), seed=len(self.jobs), count=shape.choice((1, 1, 2))
+                steps=shape.randint(2, 5), seed=len(self.jobs), count=shape.choice((1, 1, 2))
             )
             self._submit_until_answered(request_id)
 

@@ -16,17 +16,18 @@ from PIL import Image
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from tests.faults.load import DEVICES, ENDED, Load
-from tests.faults.processes import kill
 from tests.server import asking
 from tests.server.asking import ENDINGS, Update, kind, kinds
 from tests.server.harness import RunningServer, running_server
 
 KILLS = int(os.environ.get("DEVICEOPS_KILLS", "100"))
-KILLS_S = float(os.environ.get("DEVICEOPS_KILLS_S", "40"))
-"""When the last kill is over, counted from the server's first start; what is left of a minute is for the jobs to end."""
+KILLS_S = float(os.environ.get("DEVICEOPS_KILLS_S", "56"))
+"""When the last kill is over, counted from the load's start; what is left of a minute is for the jobs to end."""
 SEED = int(os.environ.get("DEVICEOPS_KILLS_SEED", "0")) or random.SystemRandom().getrandbits(32)
-BETWEEN_SERVERS = (25, 40)
+BETWEEN_SERVERS = (30, 45)
 """Kills of workers between two of the server: its next workers need some seconds."""
+AT_ONCE = 3
+"""Most workers that die in one moment."""
 QUICK = {"DEVICEOPS_RECHECK_S": "0.5", "DEVICEOPS_JOBS_PER_DEVICE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -66,16 +67,14 @@ def kills_of(server: RunningServer, load: Load, chance: random.Random, until_s: 
     workers = servers = 0
     next_server = chance.randint(5, 15)
     while workers + servers < KILLS and time.monotonic() < until_s:
-        device_id = load.moment(until_s)
-        if not device_id:
+        devices = load.moment(until_s)
+        if not devices:
             continue
         if workers >= next_server:
             load.kill_server()
             servers, next_server = servers + 1, workers + chance.randint(*BETWEEN_SERVERS)
-        elif pid := load.worker_of(device_id):
-            kill(pid)
-            workers += 1
-            load.worker_died(device_id)
+        else:
+            workers += load.kill_workers(devices[: chance.randint(1, AT_ONCE)])
     return workers, servers
 
 
