@@ -5,6 +5,8 @@ samplers and sigma schedules).
 
 Checked and resolved: `check` (all faults of a request), `resolve` (each choice that it left open).
 
+Walked: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
+
 Reported: `outcome` (reports of a running generation), `manifest` and `a1111` (the texts inside a picture's file).
 
 Computed: `on_device`, in a worker.

@@ -36,7 +36,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
         sigma_schedule=schedule,
         steps=_steps(sampling.steps, model, sampler, schedule),
         guidance_scale=limits.DEFAULT_GUIDANCE if sampling.guidance_scale is None else sampling.guidance_scale,
-        eta=(sampling.eta or 0.0) if SAMPLERS[sampler].eta else None,
+        eta=_eta(sampling.eta, sampler),
         seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
         output=_output(asked.output),
         previews=asked.previews,
@@ -50,6 +50,14 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
         raise steps_refusal(sampler, asked, most)
     recommended = SAMPLERS[sampler].recommended_steps
     return asked or (min(recommended, most) if most else recommended)
+
+
+def _eta(asked: float | None, sampler: str) -> float | None:
+    """None for a sampler that has no `eta`."""
+    entry = SAMPLERS[sampler]
+    if not entry.eta:
+        return None
+    return entry.default_eta if asked is None else asked
 
 
 def _output(asked: EncodeOptions) -> EncodeOptions:

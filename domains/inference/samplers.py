@@ -1,11 +1,12 @@
 """The samplers and sigma schedules that are served: one list for capabilities, validation and the engine.
 
-A sampler is the solver, a sigma schedule the noise levels that it visits; a "scheduler" of diffusers is both in one. The
-solvers are diffusers' (`on_device/samplers.py` ties each id to its class and refuses to start without one). To add one: an
-entry here, one line there, and its class names in `domains/model/sampler_names.py`; the exactness test then covers it.
+A sampler is the solver, a sigma schedule the noise levels that it visits; a "scheduler" of diffusers is both in one. To add
+one: a function in `solvers/`, a line in `solvers/table.py`, an entry here, and its class of diffusers, if it has one, in
+`domains/model/sampler_names.py`; the tests against diffusers then cover it.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -24,8 +25,23 @@ __all__ = [
     "steps_refusal",
 ]
 
-SIGMA_SCHEDULES: Mapping[str, str] = {"normal": "Normal", "karras": "Karras", "exponential": "Exponential"}
+DISTILLED_STEPS = 50
+"""Most steps of LCM and TCD: their models were distilled to as many timesteps."""
+
+SIGMA_SCHEDULES: Mapping[str, str] = {
+    "normal": "Normal",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+    "sgm_uniform": "SGM Uniform",
+    "simple": "Simple",
+    "linear_quadratic": "Linear Quadratic",
+    "align_your_steps": "Align Your Steps",
+}
 """A1111's name of each schedule, by id, in display order."""
+
+WHOLE_SCHEDULES = ("simple",)
+"""Schedules that visit trained levels alone, each once."""
 
 
 class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +55,15 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the schedules that the sampler takes; others are refused. Always contains `normal`."""
     eta: bool = False
     """Whether the sampler uses `eta`; others refuse a value above 0."""
+    default_eta: float = 0.0
+    """`eta` of a request that names none."""
     stochastic: bool = False
     """Whether a step draws new noise (from the seed, so that the picture is repeatable)."""
     trained_steps_only: bool = False
     """Whether the schedule `normal` limits the steps to the number of trained ones: each of its noise levels is a trained
     one and is used once."""
+    most_steps: int | None = None
+    """Most steps, whatever the model; None: no limit of the sampler's own."""
     evaluations_per_step: int = 1
     """Number of denoiser evaluations in a step."""
 
@@ -53,24 +73,47 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
         return classes_of(self.id)
 
 
+def _entry(
+    sampler_id: str, display_name: str, recommended_steps: int, schedules: tuple[str, ...], **facts: Any
+) -> SamplerEntry:
+    return SamplerEntry(
+        id=sampler_id,
+        display_name=display_name,
+        recommended_steps=recommended_steps,
+        sigma_schedules=schedules,
+        **facts,
+    )
+
+
 _ALL = tuple(SIGMA_SCHEDULES)
+_OWN = ("normal",)
+_TRAINED: Mapping[str, Any] = {"trained_steps_only": True}
+_TWICE: Mapping[str, Any] = {"evaluations_per_step": 2}
+_NOISY: Mapping[str, Any] = {"stochastic": True}
+_DISTILLED: Mapping[str, Any] = {"most_steps": DISTILLED_STEPS, **_TRAINED}
 
 SAMPLERS: Mapping[str, SamplerEntry] = {
     sampler.id: sampler
     for sampler in (
-        SamplerEntry(id="euler", display_name="Euler", recommended_steps=25, sigma_schedules=_ALL),
-        SamplerEntry(id="euler_a", display_name="Euler a", recommended_steps=25, stochastic=True),
-        SamplerEntry(id="ddim", display_name="DDIM", recommended_steps=25, eta=True, trained_steps_only=True),
-        SamplerEntry(
-            id="dpmpp_2m",
-            display_name="DPM++ 2M",
-            recommended_steps=20,
-            sigma_schedules=_ALL,
-            trained_steps_only=True,
-        ),
-        SamplerEntry(
-            id="unipc", display_name="UniPC", recommended_steps=20, sigma_schedules=_ALL, trained_steps_only=True
-        ),
+        _entry("euler", "Euler", 25, _ALL),
+        _entry("euler_a", "Euler a", 25, _ALL, **_NOISY),
+        _entry("heun", "Heun", 15, _ALL, **_TWICE),
+        _entry("dpm2", "DPM2", 15, _ALL, **_TWICE),
+        _entry("dpm2_a", "DPM2 a", 15, _ALL, **_TWICE, **_NOISY),
+        _entry("dpmpp_2s_a", "DPM++ 2S a", 15, _ALL, **_TWICE, **_NOISY),
+        _entry("dpmpp_2m", "DPM++ 2M", 20, _ALL, **_TRAINED),
+        _entry("dpmpp_2m_sde", "DPM++ 2M SDE", 20, _ALL, **_TRAINED, **_NOISY),
+        _entry("dpmpp_sde", "DPM++ SDE", 15, _ALL, **_TWICE, **_NOISY),
+        _entry("dpmpp_3m_sde", "DPM++ 3M SDE", 25, _ALL, **_TRAINED, **_NOISY),
+        _entry("ddim", "DDIM", 25, _OWN, eta=True, **_TRAINED),
+        _entry("ddpm", "DDPM", 50, _OWN, **_TRAINED, **_NOISY),
+        _entry("pndm", "PLMS", 25, _OWN, **_TRAINED),
+        _entry("lms", "LMS", 25, _ALL),
+        _entry("deis", "DEIS", 20, _ALL, **_TRAINED),
+        _entry("unipc", "UniPC", 20, _ALL, **_TRAINED),
+        _entry("res_multistep", "Res Multistep", 20, _ALL),
+        _entry("lcm", "LCM", 4, _OWN, **_DISTILLED, **_NOISY),
+        _entry("tcd", "TCD", 4, _OWN, eta=True, default_eta=0.3, **_DISTILLED),
     )
 }
 """By id, in display order."""
@@ -89,8 +132,15 @@ def schedule_of(model: Model, sampler: str) -> str:
 
 def most_steps(model: Model, sampler: str, sigma_schedule: str) -> int | None:
     """Most steps of a sampler with a model. None: no limit below that of a request, or an unknown one."""
-    bounded = SAMPLERS[sampler].trained_steps_only and sigma_schedule == "normal"
-    return model.train_steps or None if bounded else None
+    return most_trained_steps(model.train_steps, sampler, sigma_schedule)
+
+
+def most_trained_steps(trained: int | None, sampler: str, sigma_schedule: str) -> int | None:
+    """Most steps of a sampler with a model that was trained with so many; None or 0 if that is unknown."""
+    entry = SAMPLERS[sampler]
+    bounded = sigma_schedule in WHOLE_SCHEDULES or (entry.trained_steps_only and sigma_schedule == "normal")
+    limits = [entry.most_steps, trained if bounded else None]
+    return min((limit for limit in limits if limit), default=None)
 
 
 def steps_refusal(sampler: str, steps: int, most: int) -> InvalidRequest:

@@ -104,10 +104,11 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "sample_max_value": (_POSITIVE, "a number above 0"),
     "dynamic_thresholding_ratio": (_number(0, 1), "a number, 0..1"),
     "flow_shift": (_POSITIVE, "a number above 0"),
+    "thresholding": (lambda value: not value, "false: it is for models of pixels, and these are of latents"),
     **{
         name: (lambda value: value is None or value in (True, False), "true or false")
         for name in (
-            *("clip_sample", "set_alpha_to_one", "thresholding", "rescale_betas_zero_snr", "predict_x0"),
+            *("clip_sample", "set_alpha_to_one", "rescale_betas_zero_snr", "predict_x0"),
             *("lower_order_final", "euler_at_final", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
             *("use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting"),
         )

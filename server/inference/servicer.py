@@ -156,7 +156,7 @@ def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:
 
 def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
     """One line of the table."""
-    eta = capability_pb2.SamplerOption(field="eta", default_value=FIELDS["sampling.eta"].default)
+    eta = capability_pb2.SamplerOption(field="eta", default_value=f"{sampler.default_eta:g}")
     return capability_pb2.SamplerInfo(
         id=sampler.id,
         display_name=sampler.display_name,

@@ -55,11 +55,14 @@ def test_the_samplers_are_all_there_with_what_they_take(told: Answer) -> None:
     for sampler in told.samplers:
         assert tuple(sampler.sigma_schedules) == SAMPLERS[sampler.id].sigma_schedules
         assert list(sampler.families) == [signs.family for signs in FAMILIES]
-        assert sampler.evaluations_per_step == 1
+        assert sampler.evaluations_per_step == SAMPLERS[sampler.id].evaluations_per_step
     assert {one.id: [option.field for option in one.options] for one in told.samplers if one.options} == {
-        "ddim": ["eta"]
+        "ddim": ["eta"],
+        "tcd": ["eta"],
     }
-    assert {one.id for one in told.samplers if one.stochastic} == {"euler_a"}
+    assert {one.id: one.options[0].default_value for one in told.samplers if one.options} == {"ddim": "0", "tcd": "0.3"}
+    stochastic = {name for name, one in SAMPLERS.items() if one.stochastic}
+    assert {one.id for one in told.samplers if one.stochastic} == stochastic >= {"euler_a", "dpmpp_sde", "lcm"}
     assert [schedule.id for schedule in told.sigma_schedules] == list(SIGMA_SCHEDULES)
 
 

@@ -41,7 +41,7 @@ def samplings(draw: st.DrawFn, model: Model) -> tuple[Sampling, int | None]:
     sampling = Sampling(
         sampler=name,
         sigma_schedule=draw(st.sampled_from(["", *takes.sigma_schedules])),
-        steps=draw(st.none() | st.integers(*limits.STEPS)),
+        steps=draw(st.none() | st.integers(limits.STEPS[0], takes.most_steps or limits.STEPS[1])),
         guidance_scale=draw(st.none() | st.floats(*limits.GUIDANCE)),
         seed=None if seeds else draw(st.none() | SEEDS),
         seeds=seeds,

@@ -45,7 +45,7 @@ class StepRows:
     """One job's part in a forward."""
 
     latents: Tensor
-    """(images, channels, h/8, w/8), scaled as the sampler wants it, float32."""
+    """(images, channels, h/8, w/8), float32: α·clean + σ·noise."""
     timestep: Tensor
     """0-dim, on the device."""
     conditions: Conditions

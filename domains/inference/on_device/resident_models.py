@@ -9,7 +9,7 @@ from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.hardware import Hardware, model_owner
-from domains.inference.on_device.samplers import try_config
+from domains.inference.solvers.plan import try_config
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, load
 

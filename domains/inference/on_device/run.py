@@ -115,21 +115,23 @@ class Run:
         config = self.loaded.scheduler_config
         self.trajectory = begin(self.family, self.resolved, config, found.conditions, self.loaded.device)
         self._enter(Stage.DENOISING)
-        self._progress(Stage.DENOISING, 0, self.trajectory.sampler.steps, Unit.STEPS)
+        self._progress(Stage.DENOISING, 0, self.trajectory.steps, Unit.STEPS)
 
     def stepped(self, began: Mark) -> None:
-        """Note that a step of the trajectory was enqueued, from `began` on."""
+        """Note that a step of the trajectory, or the first half of one, was enqueued from `began` on."""
         trajectory = self.walking
-        step, steps = trajectory.index, trajectory.sampler.steps
+        step, steps, whole = trajectory.index, trajectory.steps, trajectory.between_steps
         finite = to_host(torch.isfinite(trajectory.latents).all())
-        preview = self._preview(step, trajectory.x0) if step < steps else None
+        preview = self._preview(step, trajectory.x0) if whole and step < steps else None
         fence = self._hardware.fence(began)
 
         def deliver() -> None:
             if not finite.item():
-                raise _not_finite(step, self.resolved)
-            self.meter.steps_executed += 1
+                raise _not_finite(step if whole else step + 1, self.resolved)
             self.meter.device_was_busy(Stage.DENOISING, fence.device_s())
+            if not whole:
+                return
+            self.meter.steps_executed += 1
             self._progress(Stage.DENOISING, step, steps, Unit.STEPS)
             if preview is not None:
                 self._previews.write(step, preview)

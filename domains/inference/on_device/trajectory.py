@@ -8,45 +8,61 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.family import Conditions, Family, KeepOn, StepRows, regardless
 from domains.inference.on_device.noise import Noise
-from domains.inference.on_device.samplers import Sampler
+from domains.inference.on_device.solver_state import SolverState
+from domains.inference.solvers.plan import Plan, plan
 
 
 class Trajectory:
-    """Latents, their sampler and its noise."""
+    """Latents, the lines that they follow, and their noise."""
 
-    def __init__(self, family: Family, conditions: Conditions, sampler: Sampler, noise: Noise) -> None:
+    def __init__(self, family: Family, conditions: Conditions, plan: Plan, noise: Noise) -> None:
         self.family = family
         self.conditions = conditions
-        self.sampler = sampler
-        self._noise = noise
-        self.latents = noise.draw() * sampler.initial_scale
-        """(pictures, channels, h/8, w/8), float32."""
-        self.x0: Tensor | None = None
-        """The last step's estimate of the clean latents; None before the first."""
+        self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
-        self._timesteps = sampler.timesteps.to(self.latents.device)
+        self._lines = plan.lines
+        self._place = 0
+        """Number of lines done."""
+        self._noise = noise
+        self._state = SolverState(noise.draw() * plan.initial_scale)
+        timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
+        self._timesteps = timesteps.to(self.latents.device)
+
+    @property
+    def latents(self) -> Tensor:
+        """(pictures, channels, h/8, w/8), float32."""
+        return self._state.latents
+
+    @property
+    def x0(self) -> Tensor | None:
+        """The last estimate of the clean latents; None before the first."""
+        return self._state.clean
 
     @property
     def done(self) -> bool:
         """Whether the latents are final."""
-        return self.index == self.sampler.steps
+        return self._place == len(self._lines)
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether the latents are at the end of a step, not at a place within."""
+        return self._place == 0 or self._lines[self._place - 1].ends_step
 
     def rows(self) -> StepRows:
-        """The denoiser's inputs for the next step."""
-        scaled = self.sampler.scaled(self.latents, self.index)
-        return StepRows(latents=scaled, timestep=self._timesteps[self.index], conditions=self.conditions)
+        """The denoiser's inputs for the next line."""
+        return StepRows(latents=self.latents, timestep=self._timesteps[self._place], conditions=self.conditions)
 
     def apply(self, output: Tensor) -> None:
-        """Do one step with the denoiser's output."""
-        noise = self._noise.draw() if self.sampler.needs_noise else None
-        self.latents, self.x0 = self.sampler.step(output, self.latents, self.index, noise)
-        self.index += 1
+        """Follow one line with the denoiser's output."""
+        line = self._lines[self._place]
+        self._state.follow(line, output, self._noise.draw() if line.following.noise else None)
+        self._place += 1
+        self.index += line.ends_step
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
-        estimate = [] if self.x0 is None else [self.x0]
-        return [self.latents, *estimate, *self.conditions.tensors(), *self.sampler.tensors()]
+        return [*self._state.tensors(), *self.conditions.tensors()]
 
 
 def begin(
@@ -57,7 +73,7 @@ def begin(
     device: torch.device,
 ) -> Trajectory:
     """A trajectory at its initial noise. `config` is the model's scheduler config."""
-    sampler = Sampler(
+    planned = plan(
         resolved.sampler,
         config,
         sigma_schedule=resolved.sigma_schedule,
@@ -65,11 +81,11 @@ def begin(
         eta=resolved.eta,
     )
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
-    return Trajectory(family, conditions, sampler, Noise(resolved.seeds, shape, device))
+    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device))
 
 
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
-    """Do one step of each, in as few forwards as their family allows. All have the same model and are not done.
+    """Do one line of each, in as few forwards as their family allows. All have the same model and are not done.
 
     Raises what `keep_on` raises; the step is not walked then.
     """

@@ -47,7 +47,7 @@ def test_a_model_without_a_size_that_can_be_made_asks_for_one(edge_px: int) -> N
         ({"use_karras_sigmas": True}, "dpmpp_2m", "karras"),
         ({"use_exponential_sigmas": True}, "unipc", "exponential"),
         ({"use_karras_sigmas": True}, "ddim", "normal"),
-        ({"use_beta_sigmas": True}, "dpmpp_2m", "normal"),
+        ({"use_beta_sigmas": True}, "dpmpp_2m", "beta"),
         ({"use_karras_sigmas": False}, "dpmpp_2m", "normal"),
     ],
 )

@@ -4,11 +4,6 @@ from typing import Any
 
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
-from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
@@ -19,14 +14,7 @@ from domains.inference.on_device.trajectory import begin, walk_together
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
-
-CLASSES = {
-    "euler": EulerDiscreteScheduler,
-    "euler_a": EulerAncestralDiscreteScheduler,
-    "ddim": DDIMScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
-}
+from tests.domains.inference.solvers.test_against_diffusers import CLASSES
 
 
 def reference_pipeline(model: Model) -> Any:
@@ -42,7 +30,8 @@ def reference_latents(pipe: Any, asked: ResolvedGeneration) -> Tensor:
     """Its final latents; initial noise and step noise from one generator a picture, as ours."""
     own = pipe.scheduler
     flags = {flag: schedule == asked.sigma_schedule for schedule, flag in FLAG_OF_SCHEDULE.items()}
-    pipe.scheduler = CLASSES[asked.sampler].from_config(own.config, **flags)
+    scheduler, options = CLASSES[asked.sampler]
+    pipe.scheduler = scheduler.from_config(own.config, **options, **flags)
     generators = [torch.Generator().manual_seed(seed) for seed in asked.seeds]
     shape = (1, 4, asked.height_px // pipe.vae_scale_factor, asked.width_px // pipe.vae_scale_factor)
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])

@@ -1,0 +1,56 @@
+"""DEIS (Zhang & Chen 2022) in its form "log ρ": the noise as a polynomial in log(σ/α), integrated over σ/α."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from numpy.polynomial import Polynomial
+
+from domains.inference.solvers.line import Line, Sum, clean_of, noise_of
+from domains.inference.solvers.walk import Walk
+
+_SHORT = 15
+"""Walks with fewer steps end with lower orders."""
+
+
+def deis(walk: Walk) -> Iterator[Line]:
+    """Up to the order of the options. The last level has noise, else log ρ is no number: see `spacing`."""
+    for index, step in enumerate(walk.steps):
+        ratios = [walk.steps[index - back].begin.ratio for back in range(_order(walk, index))]
+        yield Line(
+            timestep=step.begin.timestep,
+            clean=clean_of(step.begin, walk.prediction),
+            kept=noise_of(step.begin, walk.prediction),
+            following=Sum(
+                latents=step.end.alpha / step.begin.alpha,
+                kept=tuple(step.end.alpha * weight for weight in _integrals(ratios, step.end.ratio)),
+            ),
+        )
+
+
+def _order(walk: Walk, index: int) -> int:
+    left = len(walk.steps) - index
+    short = walk.options.lower_order_final and len(walk.steps) < _SHORT
+    return min(walk.options.order, index + 1, left if short and left < 3 else walk.options.order)
+
+
+def _integrals(ratios: Sequence[float], end: float) -> list[float]:
+    """∫ of each Lagrange polynomial in log ρ, dρ from the newest ratio to the end."""
+    logs = [math.log(ratio) for ratio in ratios]
+    found = list[float]()
+    for chosen in logs:
+        basis = Polynomial([1.0])
+        for other in logs:
+            if other != chosen:
+                basis *= Polynomial([-other, 1.0]) / (chosen - other)
+        found.append(_under(basis, math.log(end)) - _under(basis, logs[0]))
+    return found
+
+
+def _under(basis: Polynomial, log_ratio: float) -> float:
+    """The antiderivative: ∫ p(log ρ) dρ = ρ·(p − p′ + p″ − …)(log ρ)."""
+    total, sign, part = 0.0, 1.0, basis
+    while True:
+        total += sign * float(part(log_ratio))
+        if part.degree() == 0:
+            return math.exp(log_ratio) * total
+        sign, part = -sign, part.deriv()

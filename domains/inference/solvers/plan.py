@@ -1,0 +1,104 @@
+"""What a sampler will do with a model: its lines, from the model's scheduler_config.json and a request's choices."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference.samplers import SAMPLERS, most_trained_steps, steps_refusal
+from domains.inference.solvers.line import Line
+from domains.inference.solvers.table import SOLVERS, Solver
+from domains.inference.solvers.trained_walk import trained_walk
+from domains.inference.solvers.walk import Options, Walk
+from domains.model.scheduler_config import FILE, fault_in, train_steps_of
+
+_TRIED_STEPS = 4
+_SPACINGS: tuple[Mapping[str, object], ...] = (
+    {},
+    {"timestep_spacing": "trailing", "steps_offset": 0},
+    {"timestep_spacing": "linspace", "steps_offset": 0},
+)
+"""Options that replace the model's own, in the order of their trial; one of them works for each number of steps."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A walk as a table."""
+
+    lines: tuple[Line, ...]
+    initial_scale: float
+    """Standard deviation of the initial noise."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps; a step has one or two lines."""
+        return sum(line.ends_step for line in self.lines)
+
+
+def plan(sampler: str, config: Mapping[str, Any], *, sigma_schedule: str, steps: int, eta: float | None) -> Plan:
+    """Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
+    config with an impossible value."""
+    _refuse_unknown(sampler, sigma_schedule)
+    if fault := fault_in(config):
+        raise _incompatible(fault.message, field=fault.field)
+    solver = SOLVERS[sampler]
+    try:
+        walk = _walk(solver, sampler, config, sigma_schedule, steps, _options(sampler, config, eta))
+        return Plan(lines=tuple(solver.lines(walk)), initial_scale=walk.initial_scale)
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+        raise _incompatible(f"{FILE} describes no noise that {sampler} can walk: {error}", sampler=sampler) from error
+
+
+def try_config(config: Mapping[str, Any]) -> None:
+    """Raise MODEL_INCOMPATIBLE if a sampler cannot walk with a model's scheduler_config.json."""
+    for sampler in SAMPLERS:
+        try:
+            plan(sampler, config, sigma_schedule="normal", steps=_TRIED_STEPS, eta=None)
+        except DeviceOpsError as error:
+            # Only some requests are impossible with this sampler; they are refused when they come.
+            if error.reason is not ErrorReason.UNSUPPORTED_COMBINATION:
+                raise
+
+
+def _walk(
+    solver: Solver, sampler: str, config: Mapping[str, Any], sigma_schedule: str, steps: int, options: Options
+) -> Walk:
+    """By the model's own spacing, or by another one where that repeats a level or gives another number of steps."""
+    most = most_trained_steps(train_steps_of(config), sampler, sigma_schedule)
+    if most and steps > most:
+        raise steps_refusal(sampler, steps, most)
+    for spacing in _SPACINGS:
+        if found := trained_walk(solver, {**config, **spacing}, sigma_schedule, steps, options):
+            return found
+    raise steps_refusal(sampler, steps, most or train_steps_of(config))
+
+
+def _options(sampler: str, config: Mapping[str, Any], eta: float | None) -> Options:
+    solver_type = config.get("solver_type")
+    return Options(
+        eta=(SAMPLERS[sampler].default_eta if eta is None else eta) if SAMPLERS[sampler].eta else 0.0,
+        order=config.get("solver_order", 2),
+        heun=solver_type == "heun",
+        bh1=solver_type == "bh1",
+        lower_order_final=config.get("lower_order_final", True),
+        euler_at_final=config.get("euler_at_final", False),
+        uncorrected=tuple(config.get("disable_corrector", ())),
+        large_variance=config.get("variance_type") == "fixed_large",
+    )
+
+
+def _incompatible(message: str, **facts: str) -> FailedPrecondition:
+    return FailedPrecondition(message[:400], ErrorReason.MODEL_INCOMPATIBLE, file=FILE, **facts)
+
+
+def _refuse_unknown(sampler: str, sigma_schedule: str) -> None:
+    if sampler not in SOLVERS:
+        message = f"there is no sampler {sampler!r}; known: {', '.join(SOLVERS)}"
+        violation = Violation(field="generation.sampling.sampler", message=message, allowed=", ".join(SOLVERS))
+        raise InvalidRequest([violation])
+    takes = SAMPLERS[sampler].sigma_schedules
+    if sigma_schedule not in takes:
+        message = f"{sampler} does not take the sigma schedule {sigma_schedule!r}; it takes: {', '.join(takes)}"
+        violation = Violation(field="generation.sampling.sigma_schedule", message=message, allowed=", ".join(takes))
+        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
