@@ -1,7 +1,7 @@
 """A picture by our engine, prompt to PNG in this process, against diffusers' own pipeline with Pillow's PNG.
 
 Same model, prompt, seed, steps, guidance, sampler and threads on both sides. The final latents are compared in the
-same run, for every sampler and sigma schedule; so are the denoiser alone and the VAE's decoder alone.
+same run, for each kind of sampler; so are the denoiser alone and the VAE's decoder alone.
 """
 
 import os
@@ -17,8 +17,7 @@ from bench.measure import interleave, ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report
-from domains.inference.samplers import SAMPLERS
-from tests.domains.inference.on_device.reference import final_latents, reference_latents, reference_pipeline
+from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 THREADS = os.cpu_count() or 1
@@ -69,12 +68,9 @@ class Theirs:
 def differences(ours: Ours, theirs: Theirs) -> dict[str, float]:
     """Largest absolute difference of the final latents, by sampler and sigma schedule."""
     found: dict[str, float] = {}
-    for sampler in SAMPLERS.values():
-        for schedule in sampler.sigma_schedules:
-            asked = request(
-                embedded_model(), REQUEST, sampler=sampler.id, sigma_schedule=schedule, negative_prompt="blue"
-            )
-            found[f"{sampler.id} {schedule}"] = _difference(ours, theirs, asked)
+    for name, schedule in COMPARED:
+        asked = request(embedded_model(), REQUEST, sampler=name, sigma_schedule=schedule, negative_prompt="blue")
+        found[f"{name} {schedule}"] = _difference(ours, theirs, asked)
     return found
 
 

@@ -12,19 +12,18 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
-from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
-from tests.domains.inference.on_device.reference import final_latents, reference_latents, reference_pipeline
+from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.inference.on_device.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.gpu
 
-WAYS = [(one.id, schedule) for one in SAMPLERS.values() for schedule in one.sigma_schedules]
+WAYS = COMPARED
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,15 @@ from domains.model.on_device import OnDeviceModel
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
 from tests.domains.inference.solvers.test_against_diffusers import CLASSES
 
+COMPARED = [
+    *(
+        (name, "normal")
+        for name in ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "ddim", "ddpm", "unipc", "lcm")
+    ),
+    *((name, "karras") for name in ("euler", "dpmpp_2m", "dpm2", "deis", "unipc")),
+]
+"""A sampler and a sigma schedule for each kind of line; `tests/domains/inference/solvers` has all, without a model."""
+
 
 def reference_pipeline(model: Model) -> Any:
     """Diffusers' own, in float32; `Any`, as what it returns depends on its arguments."""
