@@ -20,6 +20,7 @@ CPU_SET = (
     "start",
     "encode",
     "blob_read",
+    "stdio_calls",
     "unary",
     "ttfp",
     "cancel",

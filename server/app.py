@@ -24,14 +24,20 @@ _log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
-    """A running server. Its parts stop in the reverse order of the lines below."""
+async def serving(
+    settings: Settings, begin_s: float, stdio_fds: tuple[int, int] | None = None, stop: asyncio.Event | None = None
+) -> AsyncGenerator[Server]:
+    """A running server. Its parts stop in the reverse order of the lines below.
+
+    `stdio_fds`: also serve the process at the other end of this pipe; `stop` is set when the pipe ends.
+    """
     with storage.owned(settings.state), contextlib.closing(storage.open_database(settings.state)) as database:
         app = Server(settings, database, begin_s)
         transport = app.transport()
-        app.view.addresses = listen(transport, settings)
+        app.view.addresses = listen(transport, settings, only_named=stdio_fds is not None)
         app.begin()
         await transport.start()
+        stdio = app.stdio(stdio_fds, stop) if stdio_fds else None
         app.view.served()
         await app.tell_health()
         _log.info("serving", addresses=app.view.addresses, after_s=round(app.view.serving_s or 0.0, 3))
@@ -41,18 +47,19 @@ async def serving(settings: Settings, begin_s: float) -> AsyncGenerator[Server]:
             # health NOT_SERVING → jobs ended or left to the next start → pictures read → streams cut → server stopped →
             # workers ended
             await app.drain()
-            await transport.stop(_LAST_WORDS_S)
+            await asyncio.gather(transport.stop(_LAST_WORDS_S), *([stdio.stop(_LAST_WORDS_S)] if stdio else []))
             await app.end_tasks()
     _log.info("stopped")
 
 
-async def _serve(settings: Settings, begin_s: float) -> None:
+async def _serve(settings: Settings, begin_s: float, stdio_fds: tuple[int, int] | None) -> None:
     stop = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop)
-    async with serving(settings, begin_s) as app:
+    async with serving(settings, begin_s, stdio_fds, stop) as app:
         # The parent process may wait for this line. If it has closed stdout, the server serves other clients.
         with contextlib.suppress(OSError):
-            print(f"deviceops: serving on {' '.join(app.view.addresses)}", flush=True)
+            addresses = ["stdio"] if stdio_fds else []
+            print(f"deviceops: serving on {' '.join([*addresses, *app.view.addresses])}", flush=True)
         await stop.wait()
 
 
@@ -66,10 +73,10 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
             loop.add_signal_handler(name, stop.set)
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. Raises the errors of the ports and of the state folder."""
+def run(settings: Settings, stdio_fds: tuple[int, int] | None = None) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the pipe. Raises the errors of the ports and of the state folder."""
     begin_s = time.monotonic()
     with log.writing(settings.log_format, settings.log_level):
         take_children_along()
-        asyncio.run(_serve(settings, begin_s))
+        asyncio.run(_serve(settings, begin_s, stdio_fds))
     return 0

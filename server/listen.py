@@ -37,9 +37,13 @@ def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def listen(server: grpc.aio.Server, settings: Settings) -> list[str]:
-    """Open the ports. Raises ID_TAKEN for a port that another process has."""
-    addresses = {f"{settings.host}:{settings.port}": "--port"}
+def listen(server: grpc.aio.Server, settings: Settings, *, only_named: bool = False) -> list[str]:
+    """Open the ports. Raises ID_TAKEN for a port that another process has.
+
+    `only_named`: no TCP port unless the settings name one.
+    """
+    tcp = not only_named or "port" in settings.model_fields_set
+    addresses = {f"{settings.host}:{settings.port}": "--port"} if tcp else {}
     if settings.socket:
         addresses[f"unix:{settings.socket.resolve()}"] = "--socket"
     opened: list[str] = []

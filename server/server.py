@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
+from typing import Any
 
 import grpc
 import msgspec
@@ -48,11 +49,13 @@ from server.processing.job_messages import JobView
 from server.processing.nodes import OwnNode
 from server.processing.parts import ProcessingParts
 from server.processing.servicer import ProcessingServicer
-from server.processing.status import DEPENDS, SystemView
+from server.processing.status import CONTRACT_VERSION, DEPENDS, SystemView
 from server.processing.watch import Watching
 from server.register import register
 from server.services import SERVICES, unbuilt
 from server.settings import Settings
+from server.stdio.hello import own_hello
+from server.stdio.serving import StdioTransport
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
@@ -176,6 +179,19 @@ class Server:
     def transport(self) -> grpc.aio.Server:
         """A gRPC server with all services and no open port."""
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options(self.settings))
+        self.host(server)
+        return server
+
+    def stdio(self, fds: tuple[int, int], ended: asyncio.Event | None = None) -> StdioTransport:
+        """Serve the same services to the process that started this one, over frames. Sets `ended` when the pipe ends."""
+        transport = StdioTransport(fds, ErrorInterceptor(), self.settings.max_message_bytes, ended)
+        self.host(transport)
+        names = tuple(SERVICES[domain].service.full_name for domain in DEPENDS)
+        transport.start(own_hello(CONTRACT_VERSION, self.view.instance_id, names))
+        return transport
+
+    def host(self, server: Any) -> None:
+        """Add all services to a transport: a `grpc.aio.Server` or what has its methods."""
         names: list[str] = []
         for domain in DEPENDS:
             service = SERVICES[domain].service
@@ -184,7 +200,6 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         server.add_generic_rpc_handlers(reflection.handlers(names))
-        return server
 
     def begin(self) -> None:
         """Recover the jobs of the last process, and start the workers and the background tasks."""

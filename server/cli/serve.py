@@ -126,6 +126,13 @@ def serve(
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="What the log tells.")
     ] = None,
+    stdio: Annotated[
+        bool,
+        typer.Option(
+            "--stdio",
+            help="Serve the process that started this one over stdin and stdout, and no port that is not named.",
+        ),
+    ] = False,
     end_with_stdin: Annotated[bool, typer.Option("--end-with-stdin", hidden=True)] = False,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM.
@@ -134,13 +141,21 @@ def serve(
     file that DEVICEOPS_CONFIG names.
     """
     given = locals()
-    end_with_stdin = given.pop("end_with_stdin")
+    end_with_stdin, stdio = given.pop("end_with_stdin"), given.pop("stdio")
+    fds = _take_stdio() if stdio else None
     # An unused repeatable flag is an empty list or None, depending on typer's version.
     settings = {name: value for name, value in given.items() if value is not None and value != []}
-    raise typer.Exit(_run(settings, end_with_stdin))
+    raise typer.Exit(_run(settings, end_with_stdin and not stdio, fds))
 
 
-def _run(given: dict[str, Any], end_with_stdin: bool) -> int:
+def _take_stdio() -> tuple[int, int]:
+    """Reserve stdin and stdout for frames; from now on, prints of this process go to stderr."""
+    from server.stdio.pipe import protect_stdout
+
+    return protect_stdout()
+
+
+def _run(given: dict[str, Any], end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
     settings = _settings(given)
     if faults := start_faults(settings):
         raise _unusable(faults)
@@ -148,7 +163,7 @@ def _run(given: dict[str, Any], end_with_stdin: bool) -> int:
 
     if end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    return app.run(settings)
+    return app.run(settings, stdio_fds)
 
 
 def _settings(given: dict[str, Any]) -> Settings:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -52,6 +53,14 @@ class Call:
         self._half_closed = False
         self._news = asyncio.Event()
         self._credit = asyncio.Event()
+        self._on_end: list[Callable[[CloseStatus], None]] = []
+
+    def on_end(self, callback: Callable[[CloseStatus], None]) -> None:
+        """Call `callback` with the status when the call ends, or at once if it has."""
+        if self.status is not None:
+            callback(self.status)
+        else:
+            self._on_end.append(callback)
 
     async def send(self, data: bytes, *, raw: bool = False) -> bool:
         """Send one message (`raw`: as a raw-bytes frame), after waiting for credit and for room in the pipe.
@@ -147,3 +156,5 @@ class Call:
         self.status = status
         self._news.set()
         self._credit.set()
+        for callback in self._on_end:
+            callback(status)

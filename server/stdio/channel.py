@@ -45,6 +45,11 @@ class FrameChannel:
         child.write(encode(Frame(hello=hello or own_hello())))
         child.listen(self._on_bytes, self._on_end)
 
+    @property
+    def process(self) -> ChildProcess:
+        """The process at the other end."""
+        return self._child
+
     async def hello(self) -> FrameHello | None:
         """The hello of the other end; None: the pipe ended before it came."""
         return await asyncio.shield(self._peer_hello)
@@ -52,7 +57,7 @@ class FrameChannel:
     async def open(
         self,
         method: str,
-        message: bytes,
+        message: bytes | None,
         *,
         half_close: bool = False,
         timeout_s: float | None = None,
@@ -60,9 +65,9 @@ class FrameChannel:
     ) -> Call:
         """Start a call of `method` (`/package.Service/Method`) with its first message, after the other end's hello.
 
-        `half_close`: no messages follow. The other end enforces `timeout_s`. If the pipe has ended, or the other end has
-        sent go-away, the returned call has ended with UNAVAILABLE. Raises `ValueError` for a message that is too large for
-        the other end.
+        `message` None: the call begins without one. `half_close`: no messages follow. The other end enforces `timeout_s`.
+        If the pipe has ended, or the other end has sent go-away, the returned call has ended with UNAVAILABLE. Raises
+        `ValueError` for a message that is too large for the other end.
         """
         hello = await self.hello()
         call = Call(self, next(self._call_ids), method, Allowance(hello.initial_credit_messages if hello else 0))
@@ -76,7 +81,8 @@ class FrameChannel:
         self.write(Frame(call_id=call.id, open=begin))
         self._calls[call.id] = call
         try:
-            await call.send(message)
+            if message is not None:
+                await call.send(message)
             if half_close:
                 call.half_close()
         except BaseException:

@@ -45,4 +45,10 @@ class Ended(msgspec.Struct, frozen=True):
     cause: PipeEnd
 
 
+class Granted(msgspec.Struct, frozen=True):
+    """The caller granted credit. Only peers with a `tell` of their own hear it; the others wait in `send`."""
+
+    call_id: int
+
+
 Command = Opened | Message | HalfClosed | CallCancelled | Ended

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
 
@@ -15,7 +15,7 @@ from deviceops.stdio.v1.frame_pb2 import (
     FrameMetadata,
     FramePong,
 )
-from server.stdio.command import CallCancelled, Command, Ended, HalfClosed, Message, Opened
+from server.stdio.command import CallCancelled, Command, Ended, Granted, HalfClosed, Message, Opened
 from server.stdio.ending import Code, EndKind, PipeEnd
 from server.stdio.frames import FrameDecoder, FrameError, Raw, encode, encode_raw_header
 from server.stdio.hello import body_limit, expect_hello, own_hello
@@ -36,11 +36,23 @@ class FramePeer:
     thread. The callers' credit bounds the inbox; `next` grants it as it returns messages.
     """
 
-    def __init__(self, in_fd: int, out_fd: int, hello: FrameHello | None = None) -> None:
-        """Send the hello and start to read. `in_fd` and `out_fd` come from `pipe.protect_stdout`."""
+    def __init__(
+        self,
+        in_fd: int,
+        out_fd: int,
+        hello: FrameHello | None = None,
+        tell: Callable[[Command | Granted], None] | None = None,
+    ) -> None:
+        """Send the hello and start to read. `in_fd` and `out_fd` come from `pipe.protect_stdout`.
+
+        `tell`: the reader passes it each command, in place of the inbox; it must not wait. Call `took` for each message
+        that was taken.
+        """
         self._in_fd = in_fd
         self._out_fd = out_fd
         self._inbox: SimpleQueue[Command] = SimpleQueue()
+        self._put: Callable[[Command], None] = tell or self._inbox.put
+        self._tell_grant = tell
         self._writing = threading.Lock()
         self._ending = threading.Lock()
         self._calls = ServedCalls()
@@ -57,7 +69,7 @@ class FramePeer:
         except Empty:
             return None
         if isinstance(command, Message):
-            self._grant(command.call_id)
+            self.took(command.call_id)
         return command
 
     def send(self, call_id: int, data: bytes, timeout_s: float | None = None) -> bool:
@@ -119,7 +131,8 @@ class FramePeer:
                     return self._emit(*pieces)
         return False
 
-    def _grant(self, call_id: int) -> None:
+    def took(self, call_id: int) -> None:
+        """Count a message that the work has taken, and grant credit when it is due."""
         with self._writing:  # as in `_send`: no grant follows the call's close
             grant = self._calls.taken(call_id)
             if grant:
@@ -192,6 +205,8 @@ class FramePeer:
                 self._on_message(Message(frame.call_id, frame.message))
             case "credit":
                 self._calls.granted(frame.call_id, frame.credit.messages)
+                if self._tell_grant is not None:
+                    self._tell_grant(Granted(frame.call_id))
             case "half_close" if is_open:
                 self._tell(HalfClosed(frame.call_id))
             case "cancel" if is_open:
@@ -209,7 +224,7 @@ class FramePeer:
         """Put a command into the inbox, unless `Ended` is in it: a failed write can end the pipe while the reader reads."""
         with self._ending:
             if self._end is None:
-                self._inbox.put(command)
+                self._put(command)
 
     def _close_pipe(self) -> None:
         """Close the pipe's descriptors, so that the other end sees the end even while the work still computes."""
@@ -223,5 +238,5 @@ class FramePeer:
             if self._end is not None:
                 return
             self._end = end
-            self._inbox.put(Ended(end))
+            self._put(Ended(end))
         self._calls.close_all()

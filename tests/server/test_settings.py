@@ -26,7 +26,7 @@ def toml(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
 
 
 def test_every_setting_has_a_flag_and_every_flag_a_setting() -> None:
-    flags = set(inspect.signature(serve).parameters) - {"end_with_stdin"}
+    flags = set(inspect.signature(serve).parameters) - {"end_with_stdin", "stdio"}
     assert flags == set(Settings.model_fields)
 
 

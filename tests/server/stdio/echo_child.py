@@ -11,6 +11,7 @@
 /refuse    closes with a status that has every part
 """
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -83,6 +84,9 @@ def make_noise() -> None:
     print("a print", flush=True)
     os.write(1, b"a native library\n")
     sys.__stdout__.write("the original object\n") if sys.__stdout__ else None
+    libc = ctypes.CDLL(None)  # its own buffer of stdout
+    libc.puts(b"a C library")
+    libc.fflush(None)
     subprocess.run(["echo", "a child of the child"], check=True)
 
 

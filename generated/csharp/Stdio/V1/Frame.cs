@@ -75,30 +75,54 @@ namespace DeviceOps.Api.Stdio.V1 {
   #region Messages
   /// <summary>
   /// One frame of a byte pipe that carries the same method paths and the same serialised messages as gRPC does: for an orchestrator that
-  /// starts the server as a child, and between the server and its device workers.
+  /// starts the server as a child, and between the server and its device workers. These comments specify the whole protocol;
+  /// `tests/stdio_vectors.json` has frames of every kind as hex, and broken ones.
   ///
-  /// On the wire each frame is a header of 12 bytes, then a body. Numbers are big-endian.
+  /// THE PIPE. The caller starts the process and writes to its stdin; the server writes to its stdout. Both carry frames only, from the
+  /// first byte to the last: no prompt, no log (stderr has it), no bytes between frames. Close stdin to end the child.
+  ///
+  /// THE FRAME. Each frame is a header of 12 bytes, then a body. Numbers are unsigned and big-endian.
   ///
   ///   offset  bytes  what
   ///   0       2      magic: 0xDE 0xF0, which no UTF-8 text contains
   ///   2       1      version: 1
   ///   3       1      flags: bit 0 = raw bytes; all others 0
-  ///   4       4      length of the body in bytes, at most `FrameHello.max_body_bytes` of the receiver
+  ///   4       4      length of the body in bytes, without the header, at most `FrameHello.max_body_bytes` of the receiver
   ///   8       4      CRC-32C over the 8 header bytes before it and the whole body
   ///
-  /// The body is this message. With the raw-bytes flag it is the call id (8 bytes), then one payload as it is: so blob chunks and
-  /// pictures never pass through protobuf. A raw payload counts as one message for credit.
+  /// CRC-32C is Castagnoli's: polynomial 0x1EDC6F41, reflected, start and final XOR 0xFFFFFFFF; of the ASCII text `123456789` it is
+  /// 0xE3069283.
+  ///
+  /// The body is this message. With the raw-bytes flag it is the call id (8 bytes, signed, above 0), then one payload as it is, so a large
+  /// payload never passes through protobuf. A raw payload is one message of the call and costs one credit. In a call of a gRPC method both
+  /// kinds carry the serialised request or response; each end may send either and accepts both.
   ///
   /// Rules, for both ends:
-  /// 1. The first frame in each direction is `hello`. Nothing else is sent before the other end's hello has arrived.
+  /// 1. The first frame in each direction is `hello`, once. An end may send its own at once. It sends nothing else before the other end's
+  ///    hello has arrived.
   /// 2. Only the end that started the process opens calls. It numbers them 1, 3, 5, …, always rising, never used again.
   /// 3. Calls are independent and interleave freely; within one call and direction, order is kept.
-  /// 4. A message needs one credit. A new call starts with the receiver's `initial_credit_messages` in each direction.
+  /// 4. A message needs one credit. A new call starts with the receiver's `initial_credit_messages` in each direction. Other kinds of
+  ///    frame need none. The receiver of messages grants credit as its consumer takes them, so a slow consumer stops its own call only.
   /// 5. Only the end that serves the call closes it, exactly once, as the last frame of that call. A frame of the caller that crosses
   ///    with `close` is dropped in silence.
-  /// 6. What breaks a rule, does not parse or does not match its CRC ends the pipe: the receiver sends `go_away` and reads no further.
-  ///    It never looks for the next magic.
-  /// 7. When the pipe ends, each open call ends with UNAVAILABLE (14).
+  /// 6. What breaks a rule, does not parse or does not match its CRC ends the pipe: the receiver sends `go_away` with the reason, reads no
+  ///    further, and closes its side. It never looks for the next magic. Nothing of the broken frame reaches a call.
+  /// 7. When the pipe ends, with go-away or without it, each open call ends with UNAVAILABLE (14), and the serving end stops its work.
+  ///
+  /// THE LIFE OF A CALL. The caller sends `open`, its messages, and `half_close` after the last; a method with one request has one message.
+  /// The server sends its messages, then `close`. It may close at any time, before it has read all requests. After `cancel` the server
+  /// closes with CANCELLED (1), or with the status that the call had already reached. After the timeout of `open` it closes with
+  /// DEADLINE_EXCEEDED (4). A caller that watches the deadline itself sends `cancel` when it has passed. The caller keeps a call whose
+  /// consumer has left until its `close` comes, drops its messages, and grants credit for them.
+  ///
+  /// BROKEN, in either direction: a wrong magic, version, flag, length or CRC; a raw body under 8 bytes; a body that does not parse, has no
+  /// kind or one unknown here; a call id of 0 or less where a call is meant, or other than 0 where the pipe is meant; a first frame
+  /// that is not hello, a second hello, another protocol version, a limit below 0 in a hello; a kind that only the other end may send;
+  /// a message without credit, a grant below 1. To the server: an even id in `open` or one that does not rise; a call that was
+  /// never opened. To the caller: a call that is not open.
+  ///
+  /// NOT BROKEN: unknown fields in a known kind, which are ignored; a pong that no ping asked for; a pipe that ends between two frames.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class Frame : pb::IMessage<Frame>
@@ -1617,7 +1641,7 @@ namespace DeviceOps.Api.Stdio.V1 {
     public const int KeyFieldNumber = 1;
     private string key_ = "";
     /// <summary>
-    /// The name, in lower case: `authorization`.
+    /// The name, in lower case: `authorization`. Letters a–z, digits, `-`, `_` and `.`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1632,7 +1656,7 @@ namespace DeviceOps.Api.Stdio.V1 {
     public const int ValueFieldNumber = 2;
     private string value_ = "";
     /// <summary>
-    /// The value. Where the key ends in `-bin` it is bytes, in base64.
+    /// The value. Where the key ends in `-bin` it is bytes, in base64 of RFC 4648 section 4; the receiver accepts it without padding too.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
