@@ -1,17 +1,19 @@
 """Opens a model's files for a load: exactly those that its scan checked."""
 
 import errno
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.model.fingerprint import sha256_of
 from domains.model.model import Model
 from domains.model.regular_file import open_regular, state_of
 from domains.model.safetensors_header import TensorEntry, header_of
 
+_CHUNK = 4 * 1024 * 1024
+"""Bytes that are hashed without a break: about 3 ms."""
 _LEADS_ELSEWHERE = (errno.ELOOP, errno.ENOTDIR)
 """Errors of O_NOFOLLOW for a link in the place of a file or a folder."""
 
@@ -40,23 +42,20 @@ def open_judged(model: Model, path: str) -> BinaryIO:
 class WeightFile:
     """An open weight file with the content that its scan hashed. Close it after use."""
 
-    def __init__(self, model: Model, path: str, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Raises as `open_judged`; MODEL_CORRUPT for a damaged header; ILLEGAL_STATE for other content; HashCancelled."""
+    def __init__(self, model: Model, path: str) -> None:
+        """Raises as `open_judged`; MODEL_CORRUPT for a damaged header."""
         self.component, _, self.name = path.rpartition("/")
         self._file = open_judged(model, path)
         try:
             self._state = state_of(self._file)
             self._settled = _of_content(self._file)
             header = header_of(self._file, Path(path))
-            stamp = model.stamp(path)
-            # Links and copies change a file's times and inode, so the content decides.
-            if stamp.sha256 and stamp.state != self._state and sha256_of(self._file, cancelled) != stamp.sha256:
-                raise self._changed()
         except BaseException:
             self._file.close()
             raise
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self._data_offset = header.data_offset
+        self._stamp = model.stamp(path)
 
     def __enter__(self) -> "WeightFile":
         return self
@@ -68,6 +67,22 @@ class WeightFile:
     def size_bytes(self) -> int:
         """Size of the whole file."""
         return os.fstat(self._file.fileno()).st_size
+
+    def checked(self) -> Iterator[None]:
+        """Check that the content is the one that the scan saw; yields between pieces of the file.
+
+        Links and copies change a file's times and inode, so then the content decides. Raises ILLEGAL_STATE, MODEL_CORRUPT.
+        """
+        if not self._stamp.sha256 or self._stamp.state == self._state:
+            return
+        digest, left = hashlib.sha256(), self.size_bytes
+        self._file.seek(0)
+        while chunk := self._read(min(left, _CHUNK)):
+            digest.update(chunk)
+            left -= len(chunk)
+            yield
+        if digest.hexdigest() != self._stamp.sha256:
+            raise self._changed()
 
     def read_into(self, tensor: TensorEntry, memory: memoryview) -> None:
         """Read a tensor's bytes into memory of the same size. Raises MODEL_CORRUPT."""
@@ -85,6 +100,12 @@ class WeightFile:
         """Raise ILLEGAL_STATE if the content was written since the file was opened."""
         if _of_content(self._file) != self._settled:
             raise self._changed()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise self._broken(f"cannot be read: {error.strerror}") from error
 
     def _changed(self) -> FailedPrecondition:
         message = f"{self.component}/{self.name} has other content than its scan saw; scan again, then load the model"

@@ -1,9 +1,10 @@
-"""Loads a model from its diffusers folder onto a device."""
+"""Loads a model from its diffusers folder onto a device, tensor by tensor."""
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
-from domains.model.fingerprint import HashCancelled
 from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, build, read_config
 from domains.model.on_device.on_device_model import OnDeviceModel
@@ -22,36 +22,53 @@ from domains.model.weight_file import WeightFile
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-Progress = Callable[[int, int], None]
-"""Takes the bytes of weight files placed, and their total."""
-
 Judge = Callable[[Mapping[str, Any]], None]
 """Takes a model's scheduler config. Raises MODEL_INCOMPATIBLE if no sampler can work with it."""
 
 
-class LoadCancelled(Exception):
-    """The load was cancelled; nothing of it is left in memory."""
+@dataclass(frozen=True)
+class Placed:
+    """How far a load has come."""
+
+    completed: int
+    """Bytes of the weight files that are placed."""
+    total: int
+
+
+Loading = Generator[Placed, None, OnDeviceModel]
+"""A load that stops after each tensor; it returns the model. `close` cancels it: nothing of it stays in memory."""
 
 
 def load(
     model: Model,
     device: str,
     precision: str = "",
-    progress: Progress = lambda completed, total: None,
-    cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[Placed], None] = lambda placed: None,
     judge: Judge = lambda config: None,
 ) -> OnDeviceModel:
+    """Load a model without a break. See `loading`."""
+    steps = loading(model, device, precision, judge)
+    try:
+        while True:
+            progress(next(steps))
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+def loading(model: Model, device: str, precision: str = "", judge: Judge = lambda config: None) -> Loading:
     """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
 
-    `progress` and `cancelled` are called between tensors; `judge` with the scheduler_config.json before any weight is read,
-    and may refuse it. Raises LoadCancelled, COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
-    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
+    `judge` is called with the scheduler_config.json before any weight is read, and may refuse it. Raises COMPONENT_MISSING,
+    MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE (precision), ILLEGAL_STATE (a file that has changed since its
+    scan), and what `translate` makes of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
-        return _load(model, place, _dtype(place, precision), modules, progress, cancelled, judge)
-    except Exception as error:
+        return (yield from _loading(model, place, _dtype(place, precision), modules, judge))
+    except BaseException as error:
         # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
             # The error's traceback refers to the modules, and would keep their memory as long as the error is kept.
@@ -59,22 +76,14 @@ def load(
                 module.to("meta")
             modules.clear()
             _give_back(place)
-        if isinstance(error, LoadCancelled):
+        if not isinstance(error, Exception):
             raise
-        if isinstance(error, HashCancelled):
-            raise LoadCancelled(model.id) from None
         raise translate(error, place, f"loading {model.id}") from None
 
 
-def _load(
-    model: Model,
-    place: torch.device,
-    dtype: torch.dtype,
-    modules: dict[str, nn.Module],
-    progress: Progress,
-    cancelled: Callable[[], bool],
-    judge: Judge,
-) -> OnDeviceModel:
+def _loading(
+    model: Model, place: torch.device, dtype: torch.dtype, modules: dict[str, nn.Module], judge: Judge
+) -> Loading:
     started = time.perf_counter()
     builders = _builders(model)
     config = _scheduler_config(model)
@@ -82,21 +91,26 @@ def _load(
     words = tokenizer(model)
     with ExitStack() as opened:
         files = {
-            component: [opened.enter_context(WeightFile(model, path, cancelled)) for path in _weights(model, component)]
+            component: [opened.enter_context(WeightFile(model, path)) for path in _weights(model, component)]
             for component in builders
         }
-        counter = _Counter(
-            model.id, sum(file.size_bytes for some in files.values() for file in some), progress, cancelled
-        )
+        total, done = sum(file.size_bytes for some in files.values() for file in some), 0
+        for some in files.values():
+            for file in some:
+                for _ in file.checked():
+                    yield Placed(0, total)
         for component, builder in builders.items():
             tensors = sum(len(file.tensors) for file in files[component])
             modules[component] = build(model, component, builder, tensors)
         fit(words, modules["text_encoder"])
         _check_widths(modules)
-        counter.tell()
+        yield Placed(0, total)
         for component, module in modules.items():
-            fill(module, component, files[component], place, _dtype_of(module, dtype), counter.placed)
-        counter.end()
+            for size in fill(module, component, files[component], place, _dtype_of(module, dtype)):
+                done += size
+                yield Placed(min(done, total), total)
+        # Headers and unused tensors count too.
+        yield Placed(total, total)
     return OnDeviceModel(
         model=model,
         device=place,
@@ -106,32 +120,8 @@ def _load(
         scheduler_config=config,
         bytes_per_component={component: _bytes(module) for component, module in modules.items()},
         load_s=time.perf_counter() - started,
+        loaded_at_s=time.time(),
     )
-
-
-class _Counter:
-    """Counts the bytes placed, and stops a cancelled load."""
-
-    def __init__(self, model_id: str, total: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
-        self._model_id, self._total = model_id, total
-        self._progress, self._cancelled = progress, cancelled
-        self._done = 0
-
-    def tell(self) -> None:
-        """Report the bytes placed so far."""
-        self._progress(min(self._done, self._total), self._total)
-
-    def placed(self, size: int) -> None:
-        """Count a tensor. Raises LoadCancelled."""
-        self._done += size
-        if self._cancelled():
-            raise LoadCancelled(self._model_id)
-        self.tell()
-
-    def end(self) -> None:
-        """Report all bytes: headers and unused tensors count too."""
-        self._done = self._total
-        self.tell()
 
 
 def _scheduler_config(model: Model) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Fills an empty module from safetensors files, tensor by tensor."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -8,9 +8,6 @@ from torch import nn
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
-
-Placed = Callable[[int], None]
-"""Called after each tensor with its bytes in the file. May raise to end the load."""
 
 # Names that older exports use for the VAE's attention, and what diffusers calls them now.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -37,13 +34,13 @@ def fill(
     files: Sequence[WeightFile],
     place: torch.device,
     dtype: torch.dtype,
-    placed: Placed,
-) -> None:
+) -> Generator[int]:
     """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
 
-    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file),
+    Yields after each tensor its bytes in the file. Tensors that the module does not know are ignored. Raises
+    COMPONENT_MISSING (no file),
     MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
-    converted), ILLEGAL_STATE (a file changed meanwhile); an error of `placed` passes.
+    converted), ILLEGAL_STATE (a file changed meanwhile).
     """
     if not files:
         message = f"the model has no safetensors file for {component}; restore it and scan again"
@@ -55,7 +52,7 @@ def fill(
     for name, source in chosen.items():
         value = room.read(source)
         _assign(module, name, _moved(_shaped(component, source[1].name, value, wanted[name].shape), place, dtype))
-        placed(value.nbytes)
+        yield value.nbytes
     for file in files:
         file.check_unchanged()
     _fill_positions(module, place)

@@ -21,7 +21,7 @@ from domains.inference.on_device.families import family_of
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
-from domains.model.on_device import LoadCancelled, load
+from domains.model.on_device import Placed, load, loading
 from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
 from tests.domains.model.folders import age
@@ -76,7 +76,7 @@ def test_bytes_are_counted_on_the_tensors(tiny: Model) -> None:
 
 def test_progress_rises_to_the_whole_size_of_the_files(tiny: Model) -> None:
     told: list[tuple[int, int]] = []
-    load(tiny, "cpu", progress=lambda done, total: told.append((done, total)))
+    load(tiny, "cpu", progress=lambda placed: told.append((placed.completed, placed.total)))
     size = sum(path.stat().st_size for path in Path(tiny.folder).rglob("*.safetensors"))
     assert told[0] == (0, size)
     assert told[-1] == (size, size)
@@ -86,17 +86,11 @@ def test_progress_rises_to_the_whole_size_of_the_files(tiny: Model) -> None:
 
 @pytest.mark.parametrize("after", [1, 60])
 def test_a_cancelled_load_ends_between_tensors_and_leaves_nothing(tiny: Model, after: int) -> None:
-    asked = 0
-
-    def cancelled() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == after
-
     before = bytes_held()
-    with pytest.raises(LoadCancelled):
-        load(tiny, "cpu", cancelled=cancelled)
-    assert asked == after
+    steps = loading(tiny, "cpu")
+    placed = [next(steps) for _ in range(after)][-1]
+    assert placed.completed < placed.total
+    steps.close()
     assert bytes_held() == before
 
 
@@ -234,13 +228,13 @@ def test_an_impossible_scheduler_is_refused_with_file_and_field(tiny: Model, cha
 
 
 def test_a_scheduler_is_judged_before_any_weight_is_read(tiny: Model) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[Placed] = []
 
     def judge(config: Mapping[str, Any]) -> None:
         raise FailedPrecondition("not this one", ErrorReason.MODEL_INCOMPATIBLE)
 
     with pytest.raises(FailedPrecondition, match="not this one"):
-        load(tiny, "cpu", progress=lambda done, total: told.append((done, total)), judge=judge)
+        load(tiny, "cpu", progress=told.append, judge=judge)
     assert told == []
 
 
@@ -300,11 +294,11 @@ def test_weights_changed_in_place_with_their_old_time_are_refused(tiny: Model) -
 def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
     path = Path(tiny.folder) / UNET
 
-    def change(done: int, total: int) -> None:
+    def change(placed: Placed) -> None:
         with path.open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"x")
-        os.utime(path, ns=(1, done + 1))
+        os.utime(path, ns=(1, placed.completed + 1))
 
     with pytest.raises(FailedPrecondition, match="scan again"):
         load(tiny, "cpu", progress=change)
@@ -312,7 +306,7 @@ def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
 
 def test_weights_cut_off_during_the_load_are_an_error_and_not_the_end_of_the_process(tiny: Model) -> None:
     with pytest.raises(DataLoss, match="cut off"):
-        load(tiny, "cpu", progress=lambda done, total: os.truncate(Path(tiny.folder) / UNET, 5000))
+        load(tiny, "cpu", progress=lambda placed: os.truncate(Path(tiny.folder) / UNET, 5000))
 
 
 @pytest.mark.parametrize("name", [UNET, "unet/config.json", "tokenizer/tokenizer_config.json", "unet"])

@@ -1,0 +1,81 @@
+"""A model of one device: on its way there, then ready. All runs that need it share one object."""
+
+import torch
+
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.fence import EventFence, Fence
+from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.model.model import Model
+from domains.model.on_device import Loading, OnDeviceModel, Placed
+
+
+class ModelLoad:
+    """Loads a model piece by piece."""
+
+    def __init__(self, model: Model, precision: str, loading: Loading, hardware: Hardware) -> None:
+        self.model = model
+        self.precision = precision
+        self.placed = Placed(0, 0)
+        self.there: tuple[OnDeviceModel, Family] | None = None
+        """None: the load is not complete."""
+        self.failure: Exception | None = None
+        """Why the load has ended. None: it has not failed."""
+        self.users: set[str] = set()
+        """Jobs that wait for the load."""
+        self._loading = loading
+        self._hardware = hardware
+        self._fence: Fence = EventFence()
+        """Passes when the next piece can be loaded."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `advance` has something to do."""
+        return self.there is not None or self.failure is not None or self._fence.passed()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the model; while it loads, of the pieces that are placed."""
+        return self.placed.completed if self.there is None else self.there[0].size_bytes
+
+    def advance(self, job_id: str) -> None:
+        """Load one piece for a job. Raises as `domains.model.on_device.loading`, for every job that asks."""
+        if self.failure is not None:
+            raise self.failure
+        if self.there is None:
+            try:
+                self._place(job_id)
+            except Exception as error:
+                self.close()
+                self.failure = error
+                raise
+
+    def _place(self, job_id: str) -> None:
+        step = _next(self._loading)
+        if isinstance(step, OnDeviceModel):
+            # The load counted the bytes in the files; on the device they may be wider.
+            self._hardware.hold(model_owner(self.model.id), step.size_bytes)
+            self.there = step, family_of(step)
+        else:
+            piece, self.placed = step.completed - self.placed.completed, step
+            self._fence = self._hardware.load_piece(job_id, self.model.id, piece)
+
+    def wait(self) -> None:
+        """Wait until the next piece can be loaded, or at least for a while."""
+        self._fence.wait()
+
+    def close(self) -> None:
+        """Cancel the load, or drop the model: nothing of it stays in memory."""
+        self._loading.close()
+        self.there = None
+        self._hardware.free(model_owner(self.model.id))
+
+
+def _next(steps: Loading) -> Placed | OnDeviceModel:
+    """The next step of a load; its result after the last one."""
+    try:
+        # Weights that are made in inference mode could never be changed outside of it.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return next(steps)
+    except StopIteration as end:
+        return end.value
