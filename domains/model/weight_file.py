@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -46,6 +47,8 @@ class WeightFile:
         """Raises as `open_judged`; MODEL_CORRUPT for a damaged header."""
         self.component, _, self.name = path.rpartition("/")
         self._file = open_judged(model, path)
+        self._lock = threading.Lock()
+        """Held where reading moves the file's position."""
         try:
             self._state = state_of(self._file)
             self._settled = _of_content(self._file)
@@ -65,8 +68,8 @@ class WeightFile:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the whole file."""
-        return os.fstat(self._file.fileno()).st_size
+        """Size of the whole file when it was opened."""
+        return self._settled[0]
 
     def checked(self) -> Iterator[None]:
         """Check that the content is the one that the scan saw; yields between pieces of the file.
@@ -81,25 +84,43 @@ class WeightFile:
             digest.update(chunk)
             left -= len(chunk)
             yield
+        if left:
+            raise self._broken("was cut off while its content was checked")
         if digest.hexdigest() != self._stamp.sha256:
             raise self._changed()
 
-    def read_into(self, tensor: TensorEntry, memory: memoryview) -> None:
-        """Read a tensor's bytes into memory of the same size. Raises MODEL_CORRUPT."""
-        self._file.seek(self._data_offset + tensor.begin)
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        return self._file.fileno()
+
+    def place_of(self, tensor: TensorEntry) -> int:
+        """Where a tensor begins in the file."""
+        return self._data_offset + tensor.begin
+
+    def read_at(self, at: int, memory: memoryview) -> None:
+        """Fill memory with the file's bytes from `at` on. Raises MODEL_CORRUPT. Any thread."""
+        begin, whole = at, memory
         try:
             # The system reads at most 2 GiB at once.
-            while memory and (size := self._file.readinto(memory)):  # pyright: ignore[reportAttributeAccessIssue]
-                memory = memory[size:]
+            while memory and (size := self._read_at(memory, at)):
+                memory, at = memory[size:], at + size
         except OSError as error:
             raise self._broken(f"cannot be read: {error.strerror}") from error
         if memory:
-            raise self._broken(f"was cut off while its tensor {tensor.name} was read")
+            raise self._broken(f"was cut off while its bytes {begin}..{begin + len(whole)} were read")
 
     def check_unchanged(self) -> None:
         """Raise ILLEGAL_STATE if the content was written since the file was opened."""
         if _of_content(self._file) != self._settled:
             raise self._changed()
+
+    def _read_at(self, memory: memoryview, at: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [memory], at)
+        with self._lock:
+            self._file.seek(at)
+            return self._file.readinto(memory)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _read(self, size: int) -> bytes:
         try:

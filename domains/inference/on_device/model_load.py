@@ -1,5 +1,7 @@
 """A model of one device: on its way there, then ready. All runs that need it share one object."""
 
+import time
+
 import torch
 
 from domains.inference.on_device.families import family_of
@@ -9,9 +11,12 @@ from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
 
+_TURN_S = 0.004
+"""Time that a load takes of the thread that computes beside it, before other jobs have their turn."""
+
 
 class ModelLoad:
-    """Loads a model piece by piece."""
+    """Loads a model, a few pieces at a time."""
 
     def __init__(self, model: Model, precision: str, loading: Loading, hardware: Hardware) -> None:
         self.model = model
@@ -26,12 +31,17 @@ class ModelLoad:
         self._loading = loading
         self._hardware = hardware
         self._fence: Fence = EventFence()
-        """Passes when the next piece can be loaded."""
+        """Passes after the piece's time on simulated hardware."""
+        self._begun = False
 
     @property
     def ready(self) -> bool:
         """Whether `advance` has something to do."""
-        return self.there is not None or self.failure is not None or self._fence.passed()
+        return self.there is not None or self.failure is not None or self._goes_on
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.placed.ready.passed() and self._fence.passed()
 
     @property
     def size_bytes(self) -> int:
@@ -39,16 +49,22 @@ class ModelLoad:
         return self.placed.completed if self.there is None else self.there[0].size_bytes
 
     def advance(self, job_id: str) -> None:
-        """Load one piece for a job. Raises as `domains.model.on_device.loading`, for every job that asks."""
+        """Load what is ready, for a job, but not for longer than its turn. Raises as `domains.model.on_device.loading`,
+        for every job that asks."""
         if self.failure is not None:
             raise self.failure
-        if self.there is None:
-            try:
-                self._place(job_id)
-            except Exception as error:
-                self.close()
-                self.failure = error
-                raise
+        until_s = time.perf_counter() + _TURN_S
+        try:
+            # Weights that are made in inference mode could never be changed outside of it.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                while self.there is None and self._goes_on:
+                    self._place(job_id)
+                    if time.perf_counter() >= until_s:
+                        return
+        except Exception as error:
+            self.close()
+            self.failure = error
+            raise
 
     def _place(self, job_id: str) -> None:
         step = _next(self._loading)
@@ -56,13 +72,15 @@ class ModelLoad:
             # The load counted the bytes in the files; on the device they may be wider.
             self._hardware.hold(model_owner(self.model.id), step.size_bytes)
             self.there = step, family_of(step)
-        else:
-            piece, self.placed = step.completed - self.placed.completed, step
+            return
+        piece, self.placed = step.completed - self.placed.completed, step
+        if piece or not self._begun:
             self._fence = self._hardware.load_piece(job_id, self.model.id, piece)
+            self._begun = True
 
     def wait(self) -> None:
         """Wait until the next piece can be loaded, or at least for a while."""
-        self._fence.wait()
+        (self._fence if self.placed.ready.passed() else self.placed.ready).wait()
 
     def close(self) -> None:
         """Cancel the load, or drop the model: nothing of it stays in memory."""
@@ -74,8 +92,6 @@ class ModelLoad:
 def _next(steps: Loading) -> Placed | OnDeviceModel:
     """The next step of a load; its result after the last one."""
     try:
-        # Weights that are made in inference mode could never be changed outside of it.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            return next(steps)
+        return next(steps)
     except StopIteration as end:
         return end.value

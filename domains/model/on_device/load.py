@@ -1,4 +1,4 @@
-"""Loads a model from its diffusers folder onto a device, tensor by tensor."""
+"""Loads a model from its diffusers folder onto a device, piece by piece."""
 
 import gc
 import time
@@ -15,6 +15,7 @@ from domains.errors import ErrorReason, FailedPrecondition, NotSupported
 from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, build, read_config
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.tokenizer import fit, tokenizer
 from domains.model.on_device.weights import fill
 from domains.model.scheduler_config import fault_in
@@ -33,10 +34,12 @@ class Placed:
     completed: int
     """Bytes of the weight files that are placed."""
     total: int
+    ready: Ready = NOW
+    """When the load can go on."""
 
 
 Loading = Generator[Placed, None, OnDeviceModel]
-"""A load that stops after each tensor; it returns the model. `close` cancels it: nothing of it stays in memory."""
+"""A load that stops after each piece; it returns the model. `close` cancels it: nothing of it stays in memory."""
 
 
 def load(
@@ -50,7 +53,10 @@ def load(
     steps = loading(model, device, precision, judge)
     try:
         while True:
-            progress(next(steps))
+            placed = next(steps)
+            progress(placed)
+            while not placed.ready.passed():
+                placed.ready.wait()
     except StopIteration as end:
         return end.value
     finally:
@@ -106,9 +112,9 @@ def _loading(
         _check_widths(modules)
         yield Placed(0, total)
         for component, module in modules.items():
-            for size in fill(module, component, files[component], place, _dtype_of(module, dtype)):
-                done += size
-                yield Placed(min(done, total), total)
+            for read in fill(module, component, files[component], place, _dtype_of(module, dtype)):
+                done += read.size
+                yield Placed(min(done, total), total, read.ready)
         # Headers and unused tensors count too.
         yield Placed(total, total)
     return OnDeviceModel(

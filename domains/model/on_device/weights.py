@@ -1,4 +1,4 @@
-"""Fills an empty module from safetensors files, tensor by tensor."""
+"""Fills an empty module from safetensors files."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
+from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.reading import Read, read_plainly
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
 
@@ -22,23 +25,17 @@ DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, torch_name) for name, torch_name in _TORCH_NAMES.items() if hasattr(torch, torch_name)
 }
 """Stored dtype → torch's; only those that the installed torch has."""
-_DIRECT = (torch.float32, torch.float16, torch.bfloat16)
-"""Floats that every device converts; the others become float32 on the host first."""
+_HOST = torch.device("cpu")
 
 Source = tuple[WeightFile, TensorEntry]
 
 
 def fill(
-    module: nn.Module,
-    component: str,
-    files: Sequence[WeightFile],
-    place: torch.device,
-    dtype: torch.dtype,
-) -> Generator[int]:
+    module: nn.Module, component: str, files: Sequence[WeightFile], place: torch.device, dtype: torch.dtype
+) -> Generator[Read]:
     """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
 
-    Yields after each tensor its bytes in the file. Tensors that the module does not know are ignored. Raises
-    COMPONENT_MISSING (no file),
+    Yields after each piece. Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file),
     MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
     converted), ILLEGAL_STATE (a file changed meanwhile).
     """
@@ -47,14 +44,13 @@ def fill(
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
     sources = _sources(files, wanted)
-    chosen = {name: _judged(component, name, sources, like) for name, like in wanted.items()}
-    room = _Room(max((entry.end - entry.begin for _, entry in chosen.values()), default=0))
-    for name, source in chosen.items():
-        value = room.read(source)
-        _assign(module, name, _moved(_shaped(component, source[1].name, value, wanted[name].shape), place, dtype))
-        yield value.nbytes
+    slots = [_slot(component, name, sources, like, dtype) for name, like in wanted.items()]
+    flat = Flat(slots, place if place.type == "cuda" else _HOST)
+    yield from read_to_cuda(slots, flat, CudaCopies(place)) if place.type == "cuda" else read_plainly(slots, flat)
     for file in files:
         file.check_unchanged()
+    for name, value in flat.tensors(slots).items():
+        _assign(module, name, value.to(place))
     _fill_positions(module, place)
 
 
@@ -80,8 +76,8 @@ def _names(stored: str) -> Iterator[str]:
         yield f"{parent}.{_OLD_ATTENTION[old]}.{last}"
 
 
-def _judged(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor) -> Source:
-    """The source of a tensor of the module, checked: its dtype must be convertible."""
+def _slot(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor, dtype: torch.dtype) -> Slot:
+    """Where a tensor of the module comes from, checked: its dtype must be convertible, its shape the module's."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=name)
@@ -94,43 +90,20 @@ def _judged(component: str, name: str, sources: Mapping[str, Source], like: torc
         message = f"the tensor {entry.name} of {component} is stored as {entry.dtype}; this worker reads {able}"
         facts = {"component": component, "file": file.name, "tensor": entry.name, "dtype": entry.dtype}
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    return file, entry
+    _check_shape(component, entry, like.shape)
+    target = dtype if stored.is_floating_point else stored
+    return Slot(name, file, entry, stored, target, like.shape)
 
 
-class _Room:
-    """Host memory into which each tensor is read in turn. The file is read, not mapped: a file that is cut off
-    meanwhile is then an error, and does not kill the process."""
-
-    def __init__(self, size: int) -> None:
-        self._bytes = torch.empty(size, dtype=torch.uint8)
-
-    def read(self, source: Source) -> torch.Tensor:
-        """A tensor as stored; valid until the next call."""
-        file, entry = source
-        part = self._bytes[: entry.end - entry.begin]
-        file.read_into(entry, part.numpy().data)
-        return part.view(DTYPES[entry.dtype]).reshape(entry.shape)
-
-
-def _shaped(component: str, stored: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    if value.shape != shape and value.numel() == shape.numel() and value.squeeze().shape == shape:
-        value = value.reshape(shape)  # old VAE files keep attention's linear layers as 1x1 convolutions
-    if value.shape != shape:
-        has, needs = tuple(value.shape), tuple(shape)
-        message = f"the tensor {stored} of {component} has the shape {has}; its config.json asks for {needs}"
-        raise DataLoss(
-            message, ErrorReason.MODEL_CORRUPT, component=component, tensor=stored, shape=has, expected_shape=needs
-        )
-    return value
-
-
-def _moved(value: torch.Tensor, place: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A copy on the device; convolutions channels last, which they compute fastest in."""
-    target = dtype if value.is_floating_point() else value.dtype
-    if value.is_floating_point() and value.dtype not in _DIRECT:
-        value = value.to(torch.float32)
-    layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-    return value.to(device=place, dtype=target, copy=True, memory_format=layout)
+def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
+    # Old VAE files keep attention's linear layers as 1x1 convolutions.
+    if entry.shape == shape or (entry.elements == shape.numel() and [n for n in entry.shape if n != 1] == list(shape)):
+        return
+    message = (
+        f"the tensor {entry.name} of {component} has the shape {entry.shape}; its config.json asks for {tuple(shape)}"
+    )
+    facts = {"component": component, "tensor": entry.name, "shape": entry.shape, "expected_shape": tuple(shape)}
+    raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
 def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:

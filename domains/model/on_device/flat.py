@@ -1,0 +1,105 @@
+"""One allocation for all tensors of a component, and where each of them lies in it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domains.model.safetensors_header import TensorEntry
+from domains.model.weight_file import WeightFile
+
+_ALIGNMENT = 64
+"""Bytes; vector instructions and the kernels of the GPU libraries read at most so much at once."""
+_CONVERTED_ANYWHERE = (torch.float32, torch.float16, torch.bfloat16)
+"""Floats that every device converts to each other; the others become float32 first."""
+_JOINED_LATER = ("time_emb_proj.weight", "time_emb_proj.bias")
+"""Tensors that the engine joins to one: each gets memory of its own, which the join gives back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A tensor of a module: where its bytes are in a file, and what they become."""
+
+    name: str
+    """Its name in the module."""
+    file: WeightFile
+    entry: TensorEntry
+    stored: torch.dtype
+    dtype: torch.dtype
+    """Dtype on the device."""
+    shape: torch.Size
+
+    @property
+    def stored_bytes(self) -> int:
+        """Its bytes in the file."""
+        return self.entry.end - self.entry.begin
+
+    @property
+    def placed_bytes(self) -> int:
+        """Its bytes on the device."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    @property
+    def direct(self) -> bool:
+        """Whether the device holds the very bytes of the file: same dtype, and same order of the elements.
+
+        Convolutions lie channels last, which they compute fastest in.
+        """
+        reordered = len(self.shape) == 4 and self.shape[1] > 1 and self.shape[2] * self.shape[3] > 1
+        return self.stored is self.dtype and not reordered
+
+
+class Flat:
+    """The memory of a component. Filled slot by slot; the tensors are views of it."""
+
+    def __init__(self, slots: Sequence[Slot], place: torch.device) -> None:
+        """Lays the slots out in their order."""
+        self._place = place
+        self._offsets: dict[str, int] = {}
+        self._own: dict[str, Tensor] = {}
+        """Memory of the slots outside of the allocation."""
+        size = 0
+        for slot in slots:
+            if slot.name.endswith(_JOINED_LATER):
+                self._own[slot.name] = torch.empty(slot.placed_bytes, dtype=torch.uint8, device=place)
+            else:
+                self._offsets[slot.name] = size
+                size += -(-slot.placed_bytes // _ALIGNMENT) * _ALIGNMENT
+        self._bytes = torch.empty(size, dtype=torch.uint8, device=place)
+        self._staged: dict[str, Tensor] = {}
+        """Stored bytes of slots that are still to be converted."""
+
+    def room(self, slot: Slot, begin: int, end: int) -> Tensor:
+        """The memory for a part of the slot's stored bytes, uint8."""
+        if slot.direct:
+            return self._memory(slot)[begin:end]
+        if slot.name not in self._staged:
+            self._staged[slot.name] = torch.empty(slot.stored_bytes, dtype=torch.uint8, device=self._place)
+        return self._staged[slot.name][begin:end]
+
+    def placed(self, slot: Slot, end: int) -> None:
+        """Note that the stored bytes up to `end` are in their room. Converts the tensor after its last byte."""
+        if slot.direct or end < slot.stored_bytes:
+            return
+        staged = self._staged.pop(slot.name).view(slot.stored).view(slot.shape)
+        if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
+            staged = staged.to(torch.float32)
+        self._value(slot).copy_(staged)
+
+    def tensors(self, slots: Iterable[Slot]) -> Mapping[str, Tensor]:
+        """The tensors by their names in the module."""
+        return {slot.name: self._value(slot) for slot in slots}
+
+    def _memory(self, slot: Slot) -> Tensor:
+        if slot.name in self._own:
+            return self._own[slot.name]
+        offset = self._offsets[slot.name]
+        return self._bytes[offset : offset + slot.placed_bytes]
+
+    def _value(self, slot: Slot) -> Tensor:
+        values = self._memory(slot).view(slot.dtype)
+        if len(slot.shape) != 4:
+            return values.view(slot.shape)
+        count, channels, height, width = slot.shape
+        return values.view(count, height, width, channels).permute(0, 3, 1, 2)

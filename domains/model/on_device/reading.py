@@ -1,0 +1,65 @@
+"""Reads the stored bytes of slots into their memory, piece by piece: the plain way, which every device has."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from domains.model.on_device.flat import Flat, Slot
+
+PIECE = 16 * 1024 * 1024
+"""Most bytes that are read without a break: a few milliseconds."""
+
+
+class Ready(Protocol):
+    """Tells when the next piece can be read."""
+
+    def passed(self) -> bool:
+        """Whether it can be read now. Never waits."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until then, or at least for a while."""
+        ...
+
+
+class Now:
+    """See `Ready`: the next piece can be read at once."""
+
+    def passed(self) -> bool:
+        """True."""
+        return True
+
+    def wait(self) -> None:
+        """Return at once."""
+
+
+NOW = Now()
+
+
+@dataclass(frozen=True)
+class Read:
+    """A piece is in its memory, or on its way there."""
+
+    size: int
+    """Bytes in the file."""
+    ready: Ready = NOW
+    """When the next piece can be read."""
+
+
+def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
+    """Slots as they lie in their files, so that disks read forwards."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(slot.file for slot in slots))}
+    return sorted(slots, key=lambda slot: (files[slot.file], slot.entry.begin))
+
+
+def read_plainly(slots: Sequence[Slot], flat: Flat) -> Iterator[Read]:
+    """Read from the file system into host memory. Raises as `WeightFile.read_at`.
+
+    The files are read, not mapped: one that is cut off meanwhile is then an error, and does not kill the process.
+    """
+    for slot in in_file_order(slots):
+        for begin in range(0, slot.stored_bytes, PIECE) or (0,):
+            end = min(begin + PIECE, slot.stored_bytes)
+            slot.file.read_at(slot.file.place_of(slot.entry) + begin, flat.room(slot, begin, end).numpy().data)
+            flat.placed(slot, end)
+            yield Read(end - begin)
