@@ -172,13 +172,14 @@ def main() -> int:
     torch.cuda.init()
     model, other = (write_large_model(root / f"large-{seed}", seed) for seed in (1, 2))
     path = Path(model.folder) / UNET
+    size = os.path.getsize(path)
     unet, stored = read_unet(model), load_file(path, device="cuda:0")
     placed = unet.state_dict()
     equal = all(torch.equal(placed[name], value) for name, value in stored.items())
     del unet, stored, placed
     ours: list[float] = []
     samples = interleave({"ours": lambda: ours.append(bytes_s(model)), "theirs": partial(theirs, path)}, ROUNDS)
-    rates = [os.path.getsize(path) / seconds / 1e9 for seconds in ours[1:]]
+    rates = [size / seconds / 1e9 for seconds in ours[1:]]
     whole = [load(model, "cuda:0").load_s for _ in range(3)]
     cancelled, left = cancels_s(model)
     cold_s, again_s = first_step_s(model)
@@ -200,9 +201,9 @@ def main() -> int:
         },
         details={
             "device": torch.cuda.get_device_name(),
-            "GB of the UNet": os.path.getsize(path) / 1e9,
+            "GB of the UNet": size / 1e9,
             "GB/s": spread(rates),
-            "peer GB/s": spread([os.path.getsize(path) / seconds / 1e9 for seconds in samples["theirs"]]),
+            "peer GB/s": spread([size / seconds / 1e9 for seconds in samples["theirs"]]),
             "GB of the model": model.size_bytes / 1e9,
             "whole load seconds": spread(whole),
             "cancel seconds": cancelled,

@@ -62,7 +62,6 @@ class ResidentModels:
                 load.close()
             if self._models.get(load.model.id) is load:
                 del self._models[load.model.id]
-            self._give_back()
 
     def unload(self, model_id: str) -> int:
         """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors."""
@@ -74,13 +73,10 @@ class ResidentModels:
         one = self._models.pop(model_id)
         size = one.size_bytes
         one.close()
-        self._give_back()
-        return before - torch.cuda.memory_allocated(self.device) if on_cuda else size
-
-    def _give_back(self) -> None:
         gc.collect()  # a family and its parts refer to each other
-        if self.device.type == "cuda":
+        if on_cuda:
             torch.cuda.empty_cache()
+        return before - torch.cuda.memory_allocated(self.device) if on_cuda else size
 
 
 def _same(there: ModelLoad, model: Model, precision: str) -> None:

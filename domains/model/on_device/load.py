@@ -1,7 +1,7 @@
 """Loads a model from its diffusers folder onto a device, piece by piece."""
 
-import gc
 import time
+import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -75,13 +75,15 @@ def loading(model: Model, device: str, precision: str = "", judge: Judge = lambd
     try:
         return (yield from _loading(model, place, _dtype(place, precision), modules, judge))
     except BaseException as error:
+        _forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
-            # The error's traceback refers to the modules, and would keep their memory as long as the error is kept.
+            # Modules refer to themselves, so their memory would be kept until the next garbage collection.
             for module in modules.values():
                 module.to("meta")
             modules.clear()
-            _give_back(place)
+            if place.type == "cuda":
+                torch.cuda.empty_cache()
         if not isinstance(error, Exception):
             raise
         raise translate(error, place, f"loading {model.id}") from None
@@ -190,7 +192,9 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _give_back(place: torch.device) -> None:
-    gc.collect()
-    if place.type == "cuda":
-        torch.cuda.empty_cache()
+def _forget_locals(error: BaseException) -> None:
+    """Drop the variables of the functions that an error has left: they would be kept as long as the error is."""
+    one: BaseException | None = error
+    while one is not None:
+        traceback.clear_frames(one.__traceback__)
+        one = one.__context__

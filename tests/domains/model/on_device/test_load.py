@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.on_device import Placed, load, loading
+from domains.model.on_device.flat import Flat
 from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
 from tests.domains.model.folders import age
@@ -90,8 +92,42 @@ def test_a_cancelled_load_ends_between_tensors_and_leaves_nothing(tiny: Model, a
     steps = loading(tiny, "cpu")
     placed = [next(steps) for _ in range(after)][-1]
     assert placed.completed < placed.total
+    flats = living_flats()
     steps.close()
+    del steps
     assert bytes_held() == before
+    assert all(flat() is None for flat in flats)
+
+
+def living_flats() -> list[ReferenceType[Flat]]:
+    """The allocations that exist now."""
+    return [ref(thing) for thing in gc.get_objects() if type(thing) is Flat]
+
+
+@pytest.mark.parametrize("fault", ["cut off", "a disk's error", "out of memory"])
+def test_a_failed_load_frees_its_allocation_at_once_while_its_error_is_kept(
+    tiny: Model, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error") if fault == "a disk's error" else MemoryError
+
+    steps, flats = loading(tiny, "cpu"), []
+    while not flats:
+        next(steps)
+        flats = living_flats()
+    if fault == "cut off":
+        for path in (Path(tiny.folder) / name for name in (UNET, VAE)):
+            os.truncate(path, 5000)
+    else:
+        monkeypatch.setattr("os.preadv", fails)
+    gc.disable()
+    try:
+        with pytest.raises(DeviceOpsError) as kept:
+            list(steps)
+        assert kept.value.reason in (ErrorReason.MODEL_CORRUPT, ErrorReason.HOST_OUT_OF_MEMORY)
+        assert all(flat() is None for flat in flats)
+    finally:
+        gc.enable()
 
 
 def test_a_failed_load_leaves_nothing_while_its_error_is_kept(tiny: Model) -> None:
