@@ -1,8 +1,10 @@
 """A model of one device: on its way there, then ready. All runs that need it share one object."""
 
 import time
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
@@ -18,7 +20,10 @@ _TURN_S = 0.004
 class ModelLoad:
     """Loads a model, a few pieces at a time."""
 
-    def __init__(self, model: Model, precision: str, loading: Loading, hardware: Hardware) -> None:
+    def __init__(
+        self, model: Model, precision: str, loading: Loading, hardware: Hardware, account: Callable[[], None]
+    ) -> None:
+        """`account` is called when the size of the loaded model is known; raises DEVICE_OUT_OF_MEMORY."""
         self.model = model
         self.precision = precision
         self.placed = Placed(0, 0)
@@ -30,6 +35,7 @@ class ModelLoad:
         """Jobs that wait for the load."""
         self._loading = loading
         self._hardware = hardware
+        self._account = account
         self._fence: Fence = EventFence()
         """Passes after the piece's time on simulated hardware."""
         self._begun = False
@@ -47,6 +53,15 @@ class ModelLoad:
     def size_bytes(self) -> int:
         """Bytes of the model; while it loads, of the pieces that are placed."""
         return self.placed.completed if self.there is None else self.there[0].size_bytes
+
+    def size_beside(self, seen: set[nn.Module]) -> int:
+        """The same without the components in `seen`; adds those of this model to it."""
+        if self.there is None:
+            return self.placed.completed
+        loaded = self.there[0]
+        new = {name for name, module in loaded.modules.items() if module not in seen}
+        seen.update(loaded.modules.values())
+        return sum(loaded.bytes_per_component[name] for name in new)
 
     def advance(self, job_id: str) -> None:
         """Load what is ready, for a job, but not for longer than its turn. Raises as `domains.model.on_device.loading`,
@@ -69,9 +84,9 @@ class ModelLoad:
     def _place(self, job_id: str) -> None:
         step = _next(self._loading)
         if isinstance(step, OnDeviceModel):
-            # The load counted the bytes in the files; on the device they may be wider.
-            self._hardware.hold(model_owner(self.model.id), step.size_bytes)
             self.there = step, family_of(step)
+            # The load counted the bytes in the files; on the device they may be wider.
+            self._account()
             return
         piece, self.placed = step.completed - self.placed.completed, step
         if piece or not self._begun:

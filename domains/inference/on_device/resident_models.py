@@ -3,13 +3,14 @@
 import gc
 
 import torch
+from torch import nn
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
-from domains.inference.on_device.hardware import Hardware
+from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.solvers.plan import try_config
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel, loading
+from domains.model.on_device import OnDeviceModel, SharedModules, loading
 
 
 class ResidentModels:
@@ -19,14 +20,16 @@ class ResidentModels:
         self.device = device
         self._hardware = hardware
         self._models: dict[str, ModelLoad] = {}
+        self._shared = SharedModules()
 
     def ids(self) -> list[str]:
         """Ids of all loaded models."""
         return list(self._models)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each model, by id."""
-        return {model_id: one.size_bytes for model_id, one in self._models.items()}
+        """Bytes of each model, by id. A component that models share counts at the first of them."""
+        seen: set[nn.Module] = set()
+        return {model_id: one.size_beside(seen) for model_id, one in self._models.items()}
 
     def loaded(self, model_id: str) -> OnDeviceModel:
         """A model that is completely loaded. Raises MODEL_NOT_LOADED."""
@@ -43,8 +46,8 @@ class ResidentModels:
         """
         there = self._models.get(model.id)
         if there is None or there.failure is not None:
-            steps = loading(model, str(self.device), precision, try_config)
-            there = self._models[model.id] = ModelLoad(model, precision, steps, self._hardware)
+            steps = loading(model, str(self.device), precision, try_config, self._shared)
+            there = self._models[model.id] = ModelLoad(model, precision, steps, self._hardware, self._account)
         _same(there, model, precision)
         there.users.add(job_id)
         return there
@@ -64,19 +67,28 @@ class ResidentModels:
                 del self._models[load.model.id]
 
     def unload(self, model_id: str) -> int:
-        """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors."""
+        """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors.
+
+        Components that other models share stay.
+        """
         if model_id not in self._models:
             message = f"model {model_id} is not on {self.device}"
             raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self.device)
         on_cuda = self.device.type == "cuda"
         before = torch.cuda.memory_allocated(self.device) if on_cuda else 0
-        one = self._models.pop(model_id)
-        size = one.size_bytes
-        one.close()
+        size = sum(self.sizes().values())
+        self._models.pop(model_id).close()
+        self._account()
+        size -= sum(self.sizes().values())
         gc.collect()  # a family and its parts refer to each other
         if on_cuda:
             torch.cuda.empty_cache()
         return before - torch.cuda.memory_allocated(self.device) if on_cuda else size
+
+    def _account(self) -> None:
+        """Tell the hardware which model holds how much."""
+        for model_id, size in self.sizes().items():
+            self._hardware.hold(model_owner(model_id), size)
 
 
 def _same(there: ModelLoad, model: Model, precision: str) -> None:

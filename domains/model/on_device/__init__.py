@@ -16,5 +16,6 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.load import Loading, Placed, load, loading
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.shared_modules import SharedModules
 
-__all__ = ["Loading", "OnDeviceModel", "Placed", "load", "loading", "translate"]
+__all__ = ["Loading", "OnDeviceModel", "Placed", "SharedModules", "load", "loading", "translate"]

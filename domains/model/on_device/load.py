@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, build, read_config
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
+from domains.model.on_device.shared_modules import SharedModules, content_key
 from domains.model.on_device.tokenizer import fit, tokenizer
 from domains.model.on_device.weights import fill
 from domains.model.scheduler_config import fault_in
@@ -63,17 +65,23 @@ def load(
         steps.close()
 
 
-def loading(model: Model, device: str, precision: str = "", judge: Judge = lambda config: None) -> Loading:
+def loading(
+    model: Model,
+    device: str,
+    precision: str = "",
+    judge: Judge = lambda config: None,
+    shared: SharedModules | None = None,
+) -> Loading:
     """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
 
-    `judge` is called with the scheduler_config.json before any weight is read, and may refuse it. Raises COMPONENT_MISSING,
-    MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE (precision), ILLEGAL_STATE (a file that has changed since its
-    scan), and what `translate` makes of torch's errors.
+    Components that are in `shared` already are not read again. `judge` is called with the scheduler_config.json before any
+    weight is read, and may refuse it. Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
+    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
-        return (yield from _loading(model, place, _dtype(place, precision), modules, judge))
+        return (yield from _loading(model, place, _dtype(place, precision), modules, judge, shared or SharedModules()))
     except BaseException as error:
         _forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
@@ -90,43 +98,54 @@ def loading(model: Model, device: str, precision: str = "", judge: Judge = lambd
 
 
 def _loading(
-    model: Model, place: torch.device, dtype: torch.dtype, modules: dict[str, nn.Module], judge: Judge
+    model: Model,
+    place: torch.device,
+    dtype: torch.dtype,
+    modules: dict[str, nn.Module],
+    judge: Judge,
+    shared: SharedModules,
 ) -> Loading:
+    """See `loading`. Puts the modules that it fills into `modules`."""
     started = time.perf_counter()
     builders = _builders(model)
     config = _scheduler_config(model)
     judge(config)
     words = tokenizer(model)
+    keys = {part: content_key(model, part, _weights(model, part), place, dtype) for part in builders}
+    there = shared.find(keys)
     with ExitStack() as opened:
         files = {
-            component: [opened.enter_context(WeightFile(model, path)) for path in _weights(model, component)]
-            for component in builders
+            part: [opened.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
+            for part in builders
+            if part not in there
         }
         total, done = sum(file.size_bytes for some in files.values() for file in some), 0
-        for some in files.values():
-            for file in some:
-                for _ in file.checked():
-                    yield Placed(0, total)
-        for component, builder in builders.items():
-            tensors = sum(len(file.tensors) for file in files[component])
-            modules[component] = build(model, component, builder, tensors)
-        fit(words, modules["text_encoder"])
-        _check_widths(modules)
-        yield Placed(0, total)
-        for component, module in modules.items():
-            for read in fill(module, component, files[component], place, _dtype_of(module, dtype)):
+        for file in chain.from_iterable(files.values()):
+            for _ in file.checked():
+                yield Placed(0, total)
+        for part, some in files.items():
+            modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
+            yield Placed(0, total)
+        everything = {part: there.get(part) or modules[part] for part in builders}
+        fit(words, everything["text_encoder"])
+        _check_widths(everything)
+        for part, module in modules.items():
+            for read in fill(module, part, files[part], place, _dtype_of(module, dtype)):
                 done += read.size
                 yield Placed(min(done, total), total, read.ready)
         # Headers and unused tensors count too.
         yield Placed(total, total)
+    for part, module in modules.items():
+        # Not before: a load that is cancelled empties its modules.
+        shared.put(keys[part], module)
     return OnDeviceModel(
         model=model,
         device=place,
         dtype=dtype,
-        modules=dict(modules),
+        modules=everything,
         tokenizer=words,
         scheduler_config=config,
-        bytes_per_component={component: _bytes(module) for component, module in modules.items()},
+        bytes_per_component={component: _bytes(module) for component, module in everything.items()},
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
     )

@@ -377,7 +377,7 @@ def test_a_neighbour_computes_while_a_model_loads(simulate: Simulate, tiny: Mode
     other = write_tiny_model(tmp_path / "other")
     sim.device = msgspec.structs.replace(sim.device, faults=(SlowLoad(bytes_per_second=1),))
     sim.hardware.set_up(sim.counts.setup(sim.device))
-    sim.loop.load("load", other)
+    sim.loop.load("load", other, "bfloat16")  # else it shared all weights
     sim.loop.submit("beside", tiny, request(tiny, steps=12))
     while not any(isinstance(report, RunFinished) for name, report in sim.reports if name == "beside"):
         assert sim.loop.tick()
