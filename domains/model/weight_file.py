@@ -64,7 +64,21 @@ class WeightFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
+
+    @property
+    def state(self) -> str:
+        """Size, times and inode when it was opened: other content has another state."""
+        return self._state
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is still in that state."""
+        return state_of(self._file) == self._state
 
     @property
     def size_bytes(self) -> int:

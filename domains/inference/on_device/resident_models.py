@@ -10,17 +10,20 @@ from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.solvers.plan import try_config
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel, SharedModules, loading
+from domains.model.on_device import HostTier, OnDeviceModel, SharedModules, loading, skeleton_key
 
 
 class ResidentModels:
     """Models by id."""
 
-    def __init__(self, device: torch.device, hardware: Hardware) -> None:
+    def __init__(self, device: torch.device, hardware: Hardware, tier: HostTier | None = None) -> None:
+        """`tier` None: one on CUDA, elsewhere none, since host memory is what the device computes in."""
         self.device = device
         self._hardware = hardware
         self._models: dict[str, ModelLoad] = {}
         self._shared = SharedModules()
+        self.tier = HostTier() if tier is None and device.type == "cuda" else tier
+        """What stays in host memory of models that leave the device."""
 
     def ids(self) -> list[str]:
         """Ids of all loaded models."""
@@ -46,7 +49,7 @@ class ResidentModels:
         """
         there = self._models.get(model.id)
         if there is None or there.failure is not None:
-            steps = loading(model, str(self.device), precision, try_config, self._shared)
+            steps = loading(model, str(self.device), precision, try_config, self._shared, self.tier)
             there = self._models[model.id] = ModelLoad(model, precision, steps, self._hardware, self._account)
         _same(there, model, precision)
         there.users.add(job_id)
@@ -77,13 +80,24 @@ class ResidentModels:
         on_cuda = self.device.type == "cuda"
         before = torch.cuda.memory_allocated(self.device) if on_cuda else 0
         size = sum(self.sizes().values())
-        self._models.pop(model_id).close()
+        one = self._models.pop(model_id)
+        self._keep(one)
+        one.close()
         self._account()
         size -= sum(self.sizes().values())
         gc.collect()  # a family and its parts refer to each other
         if on_cuda:
             torch.cuda.empty_cache()
         return before - torch.cuda.memory_allocated(self.device) if on_cuda else size
+
+    def _keep(self, one: ModelLoad) -> None:
+        """Keep what the host tier can keep of a model that leaves the device."""
+        loaded = None if one.there is None else one.there[0]
+        if self.tier is None or loaded is None or loaded.skeleton is None:
+            return
+        others = [other.there[0] for other in self._models.values() if other.there is not None]
+        used = {module for other in others for module in other.modules.values()}
+        self.tier.keep(skeleton_key(loaded.model, loaded.dtype), loaded.skeleton, used)
 
     def _account(self) -> None:
         """Tell the hardware which model holds how much."""

@@ -90,6 +90,15 @@ class StepLoop:
         self._prompts.clear()
         self._hold_prompts()
 
+    def forget_host_copies(self) -> None:
+        """Drop what is kept in host memory of models that have left the device."""
+        if self._models.tier is not None:
+            self._models.tier.clear()
+
+    def pinned_bytes(self) -> int:
+        """Bytes of host memory that these pin."""
+        return 0 if self._models.tier is None else self._models.tier.pinned_bytes
+
     def model_bytes(self) -> dict[str, int]:
         """Bytes of each loaded model, by id."""
         return self._models.sizes()
@@ -158,6 +167,7 @@ class StepLoop:
         self._files.shutdown(wait=True, cancel_futures=True)
         for model_id in self._models.ids():
             self.unload(model_id)
+        self.forget_host_copies()
 
     def _next(self) -> LoadRun | None:
         """The job whose turn it is; None: no unit can be enqueued."""

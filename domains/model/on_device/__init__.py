@@ -14,8 +14,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from domains.device.on_device.torch_errors import translate
-from domains.model.on_device.load import Loading, Placed, load, loading
+from domains.model.on_device.host_tier import HostTier
+from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.shared_modules import SharedModules
 
-__all__ = ["Loading", "OnDeviceModel", "Placed", "SharedModules", "load", "loading", "translate"]
+__all__ = [
+    "HostTier",
+    "Loading",
+    "OnDeviceModel",
+    "Placed",
+    "SharedModules",
+    "load",
+    "loading",
+    "skeleton_key",
+    "translate",
+]

@@ -15,8 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from domains.model.on_device.file_map import PIECE, CudaDriver, Driver, FileMap
+from domains.model.on_device.file_map import PIECE, FileMap
 from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import Read, Ready, in_file_order
 from domains.model.weight_file import WeightFile
 
@@ -29,6 +30,10 @@ _WAIT_S = 0.02
 
 class Copies(Protocol):
     """A queue of copies to the device."""
+
+    def begin_thread(self) -> None:
+        """Called first in each thread that registers memory."""
+        ...
 
     def copying(self) -> AbstractContextManager[object]:
         """Within it, copies and conversions go into the queue."""
@@ -47,8 +52,14 @@ class CudaCopies:
     """See `Copies`. Begins after the work that the device's other queue has now, which may still use the memory."""
 
     def __init__(self, place: torch.device) -> None:
+        self._place = place
         self._stream = _stream(place)
         self._stream.wait_stream(torch.cuda.current_stream(place))
+
+    def begin_thread(self) -> None:
+        # A thread begins with the first device, and would make a context there.
+        if ":" in str(self._place):
+            torch.cuda.set_device(self._place)
 
     def copying(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._stream)
@@ -123,16 +134,17 @@ class _Piece:
         return max(self.file.place_of(part.slot.entry) + part.end for part in self.parts)
 
 
-def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, driver: Driver | None = None) -> Iterator[Read]:
-    """Read slots to the device. Raises as `WeightFile.read_at`."""
+def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTier) -> Iterator[Read]:
+    """Read slots to the device. `tier` lends the maps. Raises as `WeightFile.read_at`."""
     pieces = _pieces(slots)
     ring = _Ring()
     maps: dict[WeightFile, FileMap] = {}
     fetched: deque[Future[Tensor]] = deque()
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="load")
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="load", initializer=copies.begin_thread)
     try:
         for piece in pieces:
-            maps.setdefault(piece.file, FileMap(piece.file.descriptor, piece.file.size_bytes, driver or CudaDriver()))
+            if piece.file not in maps:
+                maps[piece.file] = tier.borrow(piece.file)
         waiting = iter(enumerate(pieces))
         for number, piece in enumerate(pieces):
             while len(fetched) < AHEAD and (following := next(waiting, None)) is not None:
@@ -152,8 +164,8 @@ def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, driver: Driv
     finally:
         threads.shutdown(wait=True, cancel_futures=True)
         with ExitStack() as closing:
-            for one in maps.values():
-                closing.callback(one.close)
+            for file in maps:
+                closing.callback(tier.give_back, file)
             copies.settle()
 
 

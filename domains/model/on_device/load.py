@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -14,12 +14,14 @@ from torch import nn
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
 from domains.model.model import Model
-from domains.model.on_device.components import BUILDERS, build, read_config
+from domains.model.on_device.components import BUILDERS, Builder, build, read_config
+from domains.model.on_device.flat import Slot
+from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key
 from domains.model.on_device.tokenizer import fit, tokenizer
-from domains.model.on_device.weights import fill
+from domains.model.on_device.weights import fill, plan
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
 
@@ -71,17 +73,21 @@ def loading(
     precision: str = "",
     judge: Judge = lambda config: None,
     shared: SharedModules | None = None,
+    tier: HostTier | None = None,
 ) -> Loading:
     """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
 
-    Components that are in `shared` already are not read again. `judge` is called with the scheduler_config.json before any
-    weight is read, and may refuse it. Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
+    Components that are in `shared` already are not read again. `tier` lends what it kept of the model, and the result keeps
+    its files open for it; None: nothing is kept. `judge` is called with the scheduler_config.json before any weight is read,
+    and may refuse it. Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
     (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
-        return (yield from _loading(model, place, _dtype(place, precision), modules, judge, shared or SharedModules()))
+        return (
+            yield from _loading(model, place, _dtype(place, precision), modules, judge, shared or SharedModules(), tier)
+        )
     except BaseException as error:
         _forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
@@ -104,37 +110,34 @@ def _loading(
     modules: dict[str, nn.Module],
     judge: Judge,
     shared: SharedModules,
+    tier: HostTier | None,
 ) -> Loading:
     """See `loading`. Puts the modules that it fills into `modules`."""
     started = time.perf_counter()
     builders = _builders(model)
     config = _scheduler_config(model)
     judge(config)
-    words = tokenizer(model)
     keys = {part: content_key(model, part, _weights(model, part), place, dtype) for part in builders}
     there = shared.find(keys)
-    with ExitStack() as opened:
-        files = {
-            part: [opened.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
-            for part in builders
-            if part not in there
-        }
-        total, done = sum(file.size_bytes for some in files.values() for file in some), 0
-        for file in chain.from_iterable(files.values()):
-            for _ in file.checked():
-                yield Placed(0, total)
-        for part, some in files.items():
-            modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
-            yield Placed(0, total)
+    with ExitStack() as closing:
+        skeleton = tier.take(skeleton_key(model, dtype)) if tier is not None else None
+        if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
+            skeleton = yield from _skeleton(model, builders, there, dtype)
+        closing.callback(skeleton.close)
+        modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
         everything = {part: there.get(part) or modules[part] for part in builders}
-        fit(words, everything["text_encoder"])
+        fit(skeleton.words, everything["text_encoder"])
         _check_widths(everything)
+        total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
+        yield Placed(0, total)
         for part, module in modules.items():
-            for read in fill(module, part, files[part], place, _dtype_of(module, dtype)):
+            for read in fill(module, skeleton.slots[part], place, tier or HostTier(lambda: 0)):
                 done += read.size
                 yield Placed(min(done, total), total, read.ready)
         # Headers and unused tensors count too.
         yield Placed(total, total)
+        if tier is not None:
+            closing.pop_all()
     for part, module in modules.items():
         # Not before: a load that is cancelled empties its modules.
         shared.put(keys[part], module)
@@ -143,12 +146,48 @@ def _loading(
         device=place,
         dtype=dtype,
         modules=everything,
-        tokenizer=words,
+        tokenizer=skeleton.words,
         scheduler_config=config,
-        bytes_per_component={component: _bytes(module) for component, module in everything.items()},
+        bytes_per_component={part: _bytes(module) for part, module in everything.items()},
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
+        skeleton=skeleton if tier is not None else None,
     )
+
+
+def _skeleton(
+    model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtype: torch.dtype
+) -> Generator[Placed, None, Skeleton]:
+    """Open and check the files of the components that are not there, and build their modules."""
+    words = tokenizer(model)
+    with ExitStack() as closing:
+        files = {
+            part: [closing.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
+            for part in builders
+            if part not in there
+        }
+        everything = list(chain.from_iterable(files.values()))
+        total = sum(file.size_bytes for file in everything)
+        for file in everything:
+            for _ in file.checked():
+                yield Placed(0, total)
+        modules: dict[str, nn.Module] = {}
+        slots: dict[str, Sequence[Slot]] = {}
+        for part, some in files.items():
+            module = modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
+            slots[part] = plan(module, part, some, _dtype_of(module, dtype))
+            yield Placed(0, total)
+        closing.pop_all()
+        return Skeleton(words=words, modules=modules, slots=slots, files=everything)
+
+
+def _files(skeleton: Skeleton, part: str) -> set[WeightFile]:
+    return {slot.file for slot in skeleton.slots[part]}
+
+
+def skeleton_key(model: Model, dtype: torch.dtype) -> Hashable:
+    """Names a model's content in a precision, for `HostTier`."""
+    return model.id, model.sha256, dtype
 
 
 def _scheduler_config(model: Model) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from transformers import CLIPTokenizer
 
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
+from domains.model.on_device.host_tier import Skeleton
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +34,9 @@ class OnDeviceModel:
     """Wall time of the load, with the turns that other jobs had meanwhile."""
     loaded_at_s: float
     """Unix time of the end of the load."""
+
+    skeleton: Skeleton | None = None
+    """What a host tier can keep when the model leaves the device; None: nothing."""
 
     @property
     def family(self) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
 from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import Read, read_plainly
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
@@ -30,24 +31,28 @@ _HOST = torch.device("cpu")
 Source = tuple[WeightFile, TensorEntry]
 
 
-def fill(
-    module: nn.Module, component: str, files: Sequence[WeightFile], place: torch.device, dtype: torch.dtype
-) -> Generator[Read]:
-    """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
+def plan(module: nn.Module, component: str, files: Sequence[WeightFile], dtype: torch.dtype) -> list[Slot]:
+    """Where every parameter and buffer of a `meta` module gets its values from; floats become `dtype`.
 
-    Yields after each piece. Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file),
-    MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
-    converted), ILLEGAL_STATE (a file changed meanwhile).
+    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
+    or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be converted).
     """
     if not files:
         message = f"the model has no safetensors file for {component}; restore it and scan again"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
     sources = _sources(files, wanted)
-    slots = [_slot(component, name, sources, like, dtype) for name, like in wanted.items()]
+    return [_slot(component, name, sources, like, dtype) for name, like in wanted.items()]
+
+
+def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: HostTier) -> Generator[Read]:
+    """Give a `meta` module its values on `place`. Yields after each piece.
+
+    Raises MODEL_CORRUPT (a broken file), ILLEGAL_STATE (a file changed meanwhile).
+    """
     flat = Flat(slots, place if place.type == "cuda" else _HOST)
-    yield from read_to_cuda(slots, flat, CudaCopies(place)) if place.type == "cuda" else read_plainly(slots, flat)
-    for file in files:
+    yield from read_to_cuda(slots, flat, CudaCopies(place), tier) if place.type == "cuda" else read_plainly(slots, flat)
+    for file in dict.fromkeys(slot.file for slot in slots):
         file.check_unchanged()
     for name, value in flat.tensors(slots).items():
         _assign(module, name, value.to(place))

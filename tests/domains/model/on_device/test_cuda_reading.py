@@ -15,12 +15,14 @@ from domains.model.model import Model
 from domains.model.on_device import cuda_reading, file_map
 from domains.model.on_device.cuda_reading import read_to_cuda
 from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import NOW, Read, Ready
 from domains.model.on_device.weights import DTYPES
 from domains.model.weight_file import WeightFile
 from tests.domains.inference.on_device.tiny_model import tiny_model
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
 HOST = torch.device("cpu")
 
 
@@ -48,6 +50,9 @@ class HostCopies:
     """Copies at once."""
 
     settled = 0
+
+    def begin_thread(self) -> None:
+        pass
 
     def copying(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -80,10 +85,15 @@ def slots_of(file: WeightFile, dtype: torch.dtype | None = None) -> list[Slot]:
     return slots
 
 
-def read(slots: list[Slot], driver: ScriptedDriver) -> tuple[dict[str, Tensor], int]:
+def keeps(budget_bytes: int, driver: ScriptedDriver) -> HostTier:
+    """A host tier of this size; 0: it keeps nothing."""
+    return HostTier(lambda: budget_bytes, driver)
+
+
+def read(slots: list[Slot], driver: ScriptedDriver, tier: HostTier | None = None) -> tuple[dict[str, Tensor], int]:
     """The tensors, and the bytes that were told."""
     flat, told = Flat(slots, HOST), 0
-    for piece in read_to_cuda(slots, flat, HostCopies(), driver):
+    for piece in read_to_cuda(slots, flat, HostCopies(), tier or keeps(0, driver)):
         piece.ready.wait()
         told += piece.size
     return dict(flat.tensors(slots)), told
@@ -123,7 +133,7 @@ def test_other_floats_are_converted_as_their_float32_twins(tiny: Model, dtype: s
 
 def test_a_cancelled_load_waits_for_its_copies_and_gives_every_piece_back(unet: WeightFile) -> None:
     driver, copies, slots = ScriptedDriver(), HostCopies(), slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), copies, driver)
+    steps = read_to_cuda(slots, Flat(slots, HOST), copies, keeps(0, driver))
     for _ in range(3):
         next(steps).ready.wait()
     assert driver.registered
@@ -134,7 +144,7 @@ def test_a_cancelled_load_waits_for_its_copies_and_gives_every_piece_back(unet: 
 def test_a_file_that_shrinks_while_it_is_mapped_is_a_typed_error(tiny: Model, unet: WeightFile) -> None:
     """A driver refuses pages that the file no longer has; then `preadv` tells why."""
     slots = slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), ScriptedDriver(refuses_from=0))
+    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)))
     next(steps).ready.wait()
     os.truncate(Path(tiny.folder) / UNET, 8 * 16384)
     with pytest.raises(DataLoss, match="cut off") as told:
@@ -147,8 +157,51 @@ def test_a_disk_that_returns_errors_is_a_typed_error(unet: WeightFile, monkeypat
         raise OSError(5, "Input/output error")
 
     slots = slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), ScriptedDriver(refuses_from=0))
+    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)))
     monkeypatch.setattr("os.preadv", fails)
     with pytest.raises(DataLoss, match="Input/output error") as told:
         to_the_end(steps)
     assert told.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+def test_a_map_that_is_kept_is_not_registered_again(tiny: Model, unet: WeightFile) -> None:
+    driver, slots = ScriptedDriver(), slots_of(unet)
+    tier = keeps(2**30, driver)
+    first, _ = read(slots, driver, tier)
+    calls = driver.calls
+    # The header is not read by the device.
+    assert 0.9 * unet.size_bytes < tier.pinned_bytes <= unet.size_bytes
+    with WeightFile(tiny, UNET) as again:
+        second, _ = read(slots_of(again), driver, tier)
+    assert driver.calls == calls
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    tier.clear()
+    assert (driver.registered, tier.pinned_bytes) == ([], 0)
+
+
+def test_the_map_used_longest_ago_goes_when_the_budget_is_full(tiny: Model, unet: WeightFile) -> None:
+    driver = ScriptedDriver()
+    tier = keeps(unet.size_bytes + 1, driver)
+    with WeightFile(tiny, VAE) as vae:
+        read(slots_of(vae), driver, tier)
+        read(slots_of(unet), driver, tier)
+        assert 0.9 * unet.size_bytes < tier.pinned_bytes <= unet.size_bytes
+        calls = driver.calls
+        read(slots_of(unet), driver, tier)
+        assert driver.calls == calls
+        read(slots_of(vae), driver, tier)
+        assert driver.calls > calls
+    tier.clear()
+
+
+def test_a_changed_file_has_another_map(tiny: Model, unet: WeightFile) -> None:
+    driver = ScriptedDriver()
+    tier = keeps(2**30, driver)
+    read(slots_of(unet), driver, tier)
+    path, calls = Path(tiny.folder) / UNET, driver.calls
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    with WeightFile(tiny_model(Path(tiny.folder)), UNET) as changed:
+        got, _ = read(slots_of(changed), driver, tier)
+    assert driver.calls > calls
+    assert all(torch.equal(got[name], value) for name, value in load_file(path).items())
+    tier.clear()
