@@ -180,7 +180,7 @@ def main() -> int:
     model, other = (write_large_model(root / f"large-{seed}", seed) for seed in (1, 2))
     path = Path(model.folder) / UNET
     size = os.path.getsize(path)
-    unet, stored = read_unet(model, HostTier())[0], load_file(path, device="cuda:0")
+    unet, stored = read_unet(model, HostTier(lambda: 0))[0], load_file(path, device="cuda:0")
     placed = unet.state_dict()
     equal = all(torch.equal(placed[name], value) for name, value in stored.items())
     del unet, stored, placed

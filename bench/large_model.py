@@ -6,6 +6,7 @@ The UNet is SDXL's own config without the inputs that SD 1.x lacks; the text enc
 import json
 import os
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,30 @@ _BLOCK = 32 * 1024 * 1024
 """Values that are drawn; the files repeat them."""
 
 
-def write_large_model(folder: Path, seed: int) -> Model:
-    """Write the model in bfloat16, 6.8 GB, and scan it. Its page cache is warm afterwards."""
+@dataclass(frozen=True)
+class Sizes:
+    """What a model differs in from SDXL's size: values of its parts' configs."""
+
+    unet: dict[str, Any] = field(default_factory=dict[str, Any])
+    vae: dict[str, Any] = field(default_factory=dict[str, Any])
+    text: dict[str, Any] = field(default_factory=dict[str, Any])
+    dtype: torch.dtype = torch.bfloat16
+
+
+def write_large_model(folder: Path, seed: int, sizes: Sizes | None = None) -> Model:
+    """Write the model (`sizes` None: 6.7 GB in bfloat16) and scan it. Its page cache is warm afterwards."""
+    sizes = sizes or Sizes(unet=UNET)
     write_tiny_model(folder)
-    values = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(torch.bfloat16)
+    values = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(sizes.dtype)
     block = values.view(torch.uint8).numpy().tobytes()
     with torch.device("meta"):
         parts: dict[str, tuple[nn.Module, str]] = {
-            "unet": (UNet2DConditionModel(**UNET), "diffusion_pytorch_model.safetensors"),
-            "vae": (AutoencoderKL(**VAE), "diffusion_pytorch_model.safetensors"),
-            "text_encoder": (CLIPTextModel(CLIPTextConfig(**TEXT)), "model.safetensors"),
+            "unet": (UNet2DConditionModel(**sizes.unet), "diffusion_pytorch_model.safetensors"),
+            "vae": (AutoencoderKL(**(VAE | sizes.vae)), "diffusion_pytorch_model.safetensors"),
+            "text_encoder": (CLIPTextModel(CLIPTextConfig(**(TEXT | sizes.text))), "model.safetensors"),
         }
     for name, (module, file) in parts.items():
-        _write_weights(folder / name / file, module, block)
+        _write_weights(folder / name / file, module, block, sizes.dtype)
         config: Any = module.config
         text = config.to_dict() if name == "text_encoder" else {**config, "_class_name": type(module).__name__}
         (folder / name / "config.json").write_text(json.dumps(text))
@@ -67,13 +79,14 @@ def write_large_model(folder: Path, seed: int) -> Model:
     return tiny_model(folder)
 
 
-def _write_weights(path: Path, module: nn.Module, block: bytes) -> None:
+def _write_weights(path: Path, module: nn.Module, block: bytes, dtype: torch.dtype) -> None:
+    stored = {torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
     header: dict[str, Any] = {}
     size = 0
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
-            end = size + 2 * tensor.numel()
-            header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [size, end]}
+            end = size + dtype.itemsize * tensor.numel()
+            header[name] = {"dtype": stored, "shape": list(tensor.shape), "data_offsets": [size, end]}
             size = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -10,6 +10,8 @@ import mmap
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,6 +65,7 @@ class FileMap:
             warnings.simplefilter("ignore")
             self.bytes: Tensor = torch.from_numpy(np.frombuffer(self._map, dtype=np.uint8))
         self._registered: set[int] = set()
+        self._closed = False
         self._whole = len(self.bytes) == size_bytes
 
     def piece(self, number: int) -> Tensor:
@@ -81,7 +84,7 @@ class FileMap:
         if not self._whole:
             return False
         begin, end = piece * PIECE, min((piece + 1) * PIECE, len(self.bytes))
-        if not _resident(self.bytes.data_ptr() + begin, end - begin):
+        if not resident(self.bytes.data_ptr() + begin, end - begin):
             _fetch(self.descriptor, begin, end)
         pages = -(-(end - begin) // mmap.PAGESIZE) * mmap.PAGESIZE
         if not self._driver.register(self.bytes.data_ptr() + begin, pages):
@@ -89,23 +92,34 @@ class FileMap:
         self._registered.add(piece)
         return True
 
+    def __del__(self) -> None:
+        # Memory that is unmapped while it is registered makes the driver refuse what is mapped there next.
+        with suppress(Exception):
+            self.close()
+
     def close(self) -> None:
         """Give everything back. The device must have finished all copies."""
+        if self._closed:
+            return
+        self._closed = True
         while self._registered:
             self._driver.unregister(self.bytes.data_ptr() + self._registered.pop() * PIECE)
         self.bytes = torch.empty(0, dtype=torch.uint8)
         os.close(self.descriptor)
 
 
-def _resident(address: int, size: int) -> bool:
-    """Whether all pages are in the page cache. False where the system cannot tell."""
+def resident(address: int, size: int) -> bool:
+    """Whether all pages of mapped memory are in the page cache. False where the system cannot tell."""
     if (mincore := _mincore()) is None:
         return False
+    size += address % mmap.PAGESIZE
+    address -= address % mmap.PAGESIZE
     pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
     told = mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
     return told and bool((np.frombuffer(pages.raw, dtype=np.uint8) & 1).all())
 
 
+@cache
 def _mincore() -> Callable[..., int] | None:
     try:
         return ctypes.CDLL(None).mincore

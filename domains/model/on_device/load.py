@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +15,6 @@ from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
 from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, Builder, build, read_config
-from domains.model.on_device.flat import Slot
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
@@ -126,8 +125,6 @@ def _loading(
         closing.callback(skeleton.close)
         modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
         everything = {part: there.get(part) or modules[part] for part in builders}
-        fit(skeleton.words, everything["text_encoder"])
-        _check_widths(everything)
         total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
         yield Placed(0, total)
         for part, module in modules.items():
@@ -172,11 +169,12 @@ def _skeleton(
             for _ in file.checked():
                 yield Placed(0, total)
         modules: dict[str, nn.Module] = {}
-        slots: dict[str, Sequence[Slot]] = {}
         for part, some in files.items():
-            module = modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
-            slots[part] = plan(module, part, some, _dtype_of(module, dtype))
+            modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
             yield Placed(0, total)
+        fit(words, (modules | dict(there))["text_encoder"])
+        _check_widths(modules | dict(there))
+        slots = {part: plan(module, part, files[part], _dtype_of(module, dtype)) for part, module in modules.items()}
         closing.pop_all()
         return Skeleton(words=words, modules=modules, slots=slots, files=everything)
 

@@ -18,14 +18,18 @@ class SharedModules:
         self._modules: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
 
     def find(self, keys: Mapping[str, Hashable | None]) -> dict[str, nn.Module]:
-        """The modules that are here, by component."""
+        """The modules that are here, by component. Those that a host tier keeps without their weights do not count."""
         found = {component: self._modules.get(key) for component, key in keys.items() if key is not None}
-        return {component: module for component, module in found.items() if module is not None}
+        return {component: module for component, module in found.items() if module is not None and _filled(module)}
 
     def put(self, key: Hashable | None, module: nn.Module) -> None:
         """Add a filled module. None: its content is not known."""
         if key is not None:
             self._modules[key] = module
+
+
+def _filled(module: nn.Module) -> bool:
+    return not any(parameter.is_meta for parameter in module.parameters())
 
 
 def content_key(

@@ -12,8 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from domains.inference.on_device import StepLoop
+from domains.inference.on_device.hardware import RealHardware
+from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.outcome import Report
 from domains.model.model import Model
+from domains.model.on_device import HostTier, OnDeviceModel
 from tests.domains.inference.on_device.recorder import bring
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
@@ -87,3 +90,30 @@ def test_a_hundred_loads_and_unloads_leave_the_memory_as_it_was(loop: StepLoop, 
     assert len(gc.get_objects()) - objects < 200
     # 2 MB a model: a leak of one in ten would show.
     assert process.memory_info().rss - resident < 20e6
+
+
+def test_a_model_that_comes_back_from_the_host_tier_has_its_weights(twins: tuple[Model, Model]) -> None:
+    """The tier keeps empty modules; they are not taken for those of a loaded model."""
+    tier = HostTier(lambda: 0)
+    models = ResidentModels(torch.device("cpu"), RealHardware(torch.device("cpu")), tier)
+
+    def brought(model: Model) -> OnDeviceModel:
+        load = models.bring("a", model, "")
+        while load.there is None:
+            load.advance("a")
+        models.leave("a", load)
+        return load.there[0]
+
+    first, second = twins
+    values = {name: value.clone() for name, value in brought(first).modules["unet"].state_dict().items()}
+    for _ in range(2):
+        models.unload(first.id)
+        placed = brought(first).modules["unet"].state_dict()
+        assert all(torch.equal(placed[name], value) for name, value in values.items())
+    shares = brought(second)
+    models.unload(first.id)  # its text encoder and VAE stay with the other
+    assert not any(value.is_meta for module in shares.modules.values() for value in module.parameters())
+    assert brought(first).modules["vae"] is shares.modules["vae"]
+    for model_id in models.ids():
+        models.unload(model_id)
+    tier.clear()
