@@ -25,6 +25,7 @@ CPU_SET = (
     "cancel",
     "serve_overhead",
     "engine_step",
+    "load_cpu",
     "cached_reads",
     "loop_lag",
     "watch_cost",

@@ -1,6 +1,6 @@
 """One allocation for all tensors of a component, and where each of them lies in it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,7 +87,7 @@ class Flat:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
 
-    def tensors(self, slots: Iterable[Slot]) -> Mapping[str, Tensor]:
+    def tensors(self, slots: Iterable[Slot]) -> dict[str, Tensor]:
         """The tensors by their names in the module."""
         return {slot.name: self._value(slot) for slot in slots}
 
@@ -98,8 +98,13 @@ class Flat:
         return self._bytes[offset : offset + slot.placed_bytes]
 
     def _value(self, slot: Slot) -> Tensor:
-        values = self._memory(slot).view(slot.dtype)
-        if len(slot.shape) != 4:
-            return values.view(slot.shape)
-        count, channels, height, width = slot.shape
-        return values.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return as_tensor(slot, self._memory(slot))
+
+
+def as_tensor(slot: Slot, placed: Tensor) -> Tensor:
+    """A slot's bytes on the device as its tensor."""
+    values = placed.view(slot.dtype)
+    if len(slot.shape) != 4:
+        return values.view(slot.shape)
+    count, channels, height, width = slot.shape
+    return values.view(count, height, width, channels).permute(0, 3, 1, 2)

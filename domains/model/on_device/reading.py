@@ -1,11 +1,16 @@
 """Reads the stored bytes of slots into their memory, piece by piece: the plain way, which every device has."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from domains.model.on_device.flat import Flat, Slot
+from torch import Tensor
 
+from domains.model.on_device.file_map import resident
+from domains.model.on_device.flat import Flat, Slot
+from domains.model.weight_file import WeightFile
+
+_SCRATCH = 4 * 1024 * 1024
 PIECE = 16 * 1024 * 1024
 """Most bytes that are read without a break: a few milliseconds."""
 
@@ -50,6 +55,29 @@ def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
     """Slots as they lie in their files, so that disks read forwards."""
     files = {file: number for number, file in enumerate(dict.fromkeys(slot.file for slot in slots))}
     return sorted(slots, key=lambda slot: (files[slot.file], slot.entry.begin))
+
+
+def of_pages(slots: Sequence[Slot], pages: Mapping[WeightFile, Tensor | None]) -> dict[str, Tensor]:
+    """The stored bytes of the slots that can be used where they lie in their mapped file; by the slots' names."""
+    found: dict[str, Tensor] = {}
+    for slot in slots:
+        at, mapped = slot.file.place_of(slot.entry), pages.get(slot.file)
+        if mapped is not None and slot.direct and at % slot.dtype.itemsize == 0:
+            found[slot.name] = mapped[at : at + slot.stored_bytes]
+    return found
+
+
+def read_pages(slots: Sequence[Slot], bytes_of: Mapping[str, Tensor]) -> Iterator[Read]:
+    """See that mapped slots are in RAM: what the disk refuses is an error here, and not when they are computed with."""
+    scratch = memoryview(bytearray(_SCRATCH))
+    for slot in in_file_order([slot for slot in slots if slot.name in bytes_of]):
+        stored = bytes_of[slot.name]
+        if not resident(stored.data_ptr(), stored.numel()):
+            for begin in range(0, slot.stored_bytes, _SCRATCH):
+                size = min(_SCRATCH, slot.stored_bytes - begin)
+                slot.file.read_at(slot.file.place_of(slot.entry) + begin, scratch[:size])
+                yield Read(0)
+        yield Read(slot.stored_bytes)
 
 
 def read_plainly(slots: Sequence[Slot], flat: Flat) -> Iterator[Read]:

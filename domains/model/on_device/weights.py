@@ -7,9 +7,10 @@ from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
-from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.flat import Flat, Slot, as_tensor
 from domains.model.on_device.host_tier import HostTier
-from domains.model.on_device.reading import Read, read_plainly
+from domains.model.on_device.leased_map import mapped
+from domains.model.on_device.reading import Read, of_pages, read_pages, read_plainly
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
 
@@ -50,11 +51,21 @@ def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: Ho
 
     Raises MODEL_CORRUPT (a broken file), ILLEGAL_STATE (a file changed meanwhile).
     """
-    flat = Flat(slots, place if place.type == "cuda" else _HOST)
-    yield from read_to_cuda(slots, flat, CudaCopies(place), tier) if place.type == "cuda" else read_plainly(slots, flat)
-    for file in dict.fromkeys(slot.file for slot in slots):
+    files = list(dict.fromkeys(slot.file for slot in slots))
+    in_place = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
+    others = [slot for slot in slots if slot.name not in in_place]
+    flat = Flat(others, place if place.type == "cuda" else _HOST)
+    if place.type == "cuda":
+        yield from read_to_cuda(others, flat, CudaCopies(place), tier)
+    else:
+        yield from read_pages(slots, in_place)
+        yield from read_plainly(others, flat)
+    for file in files:
         file.check_unchanged()
-    for name, value in flat.tensors(slots).items():
+    values = flat.tensors(others) | {
+        slot.name: as_tensor(slot, in_place[slot.name]) for slot in slots if slot.name in in_place
+    }
+    for name, value in values.items():
         _assign(module, name, value.to(place))
     _fill_positions(module, place)
 
