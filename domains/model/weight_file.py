@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,7 @@ class WeightFile:
             raise self._changed()
 
     def _read_at(self, memory: memoryview, at: int) -> int:
-        if hasattr(os, "preadv"):
+        if sys.platform != "win32":
             return os.preadv(self._file.fileno(), [memory], at)
         with self._lock:
             self._file.seek(at)

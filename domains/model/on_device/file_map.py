@@ -8,6 +8,7 @@ with `preadv`, whose error is typed, and checks at the end that the file has not
 import ctypes
 import mmap
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -129,6 +130,8 @@ def _mincore() -> Callable[..., int] | None:
 
 def _fetch(descriptor: int, begin: int, end: int) -> None:
     """Read a part of the file into the page cache: faults of the map would read it in small parts. Errors come later."""
+    if sys.platform == "win32":
+        return
     scratch = bytearray(min(_CHUNK, end - begin))
     try:
         while begin < end and (size := os.preadv(descriptor, [scratch], begin)):

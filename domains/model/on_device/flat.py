@@ -82,7 +82,17 @@ class Flat:
         """Note that the stored bytes up to `end` are in their room. Converts the tensor after its last byte."""
         if slot.direct or end < slot.stored_bytes:
             return
-        staged = self._staged.pop(slot.name).view(slot.stored).view(slot.shape)
+        self._convert(slot, self._staged.pop(slot.name))
+
+    def put(self, slot: Slot, stored: Tensor) -> None:
+        """Place a tensor whose stored bytes lie in memory. They must be aligned for its dtype."""
+        if slot.direct:
+            self._memory(slot).copy_(stored)
+        else:
+            self._convert(slot, stored)
+
+    def _convert(self, slot: Slot, stored: Tensor) -> None:
+        staged = stored.view(slot.stored).view(slot.shape)
         if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)

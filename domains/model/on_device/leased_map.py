@@ -44,74 +44,79 @@ _leases: dict[int, _Lease] = {}
 """By descriptor, which holds the lease until it is closed."""
 
 
-def mapped(file: WeightFile) -> Tensor | None:
-    """The bytes of a file, which stay as they are now; None: read it. Changing them changes no file.
-
-    Only for the main thread, which signals interrupt.
-    """
-    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
-        return None
+if sys.platform == "linux":
     import fcntl
 
-    descriptor = os.dup(file.descriptor)
-    try:
-        _listen()
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    def mapped(file: WeightFile) -> Tensor | None:
+        """The bytes of a file, which stay as they are now; None: read it. Changing them changes no file.
+
+        Only for the main thread, which signals interrupt.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        descriptor = os.dup(file.descriptor)
+        try:
+            _listen()
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_size != file.size_bytes:
+            _end(descriptor)
+            return None
         pages = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), dtype=np.uint8)
-    except OSError:
-        os.close(descriptor)
-        return None
-    _leases[descriptor] = _Lease(pages.ctypes.data, pages.nbytes)
-    weakref.finalize(pages, _release, descriptor)
-    return torch.from_numpy(pages)
+        _leases[descriptor] = _Lease(pages.ctypes.data, pages.nbytes)
+        weakref.finalize(pages, _release, descriptor)
+        _agree()  # to a writer that came before the lease was noted
+        return torch.from_numpy(pages)
 
+    def _release(descriptor: int) -> None:
+        """End a lease: its map is gone, or private."""
+        if _leases.pop(descriptor, None) is not None:
+            _end(descriptor)
 
-def _release(descriptor: int) -> None:
-    """End a lease: its map is gone, or private."""
-    import fcntl
-
-    if _leases.pop(descriptor, None) is not None:
+    def _end(descriptor: int) -> None:
         # The load may still have the file open, and with it the lease.
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         os.close(descriptor)
 
+    @cache
+    def _listen() -> None:
+        """Take the signal from now on; without a handler it would end the process."""
+        signal.signal(signal.SIGIO, lambda number, frame: _agree())
 
-@cache
-def _listen() -> None:
-    """Take the signal from now on; without a handler it would end the process."""
-    signal.signal(signal.SIGIO, lambda number, frame: _agree())
+    def _agree() -> None:
+        """Make every map private whose lease the system wants back, and give it back."""
+        for descriptor, lease in list(_leases.items()):
+            if fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+                _make_private(descriptor, lease)
+                _release(descriptor)
 
+    def _make_private(descriptor: int, lease: _Lease) -> None:
+        """Put private memory with the file's bytes in the place of its map, at the same address."""
+        libc = _libc()
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        address = libc.mmap(None, lease.size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        if address == _FAILED:
+            _log.error("no memory for a private copy of weights that are about to change", size_bytes=lease.size)
+            return
+        ctypes.memmove(address, lease.address, lease.size)
+        if libc.mremap(address, lease.size, lease.size, _MAY_MOVE | _FIXED, ctypes.c_void_p(lease.address)) == _FAILED:
+            _log.error("weights that are about to change could not be copied", errno=ctypes.get_errno())
 
-def _agree() -> None:
-    """Make every map private whose lease the system wants back, and give it back."""
-    import fcntl
+    @cache
+    def _libc() -> ctypes.CDLL:
+        libc = ctypes.CDLL(None, use_errno=True)
+        word, number = ctypes.c_size_t, ctypes.c_int
+        libc.mmap.argtypes = [ctypes.c_void_p, word, number, number, number, ctypes.c_long]
+        libc.mmap.restype = ctypes.c_void_p
+        # The fifth argument is variadic.
+        libc.mremap.argtypes = [ctypes.c_void_p, word, word, number, ctypes.c_void_p]
+        libc.mremap.restype = ctypes.c_void_p
+        return libc
 
-    for descriptor, lease in list(_leases.items()):
-        if fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
-            _make_private(descriptor, lease)
-            _release(descriptor)
+else:
 
-
-def _make_private(descriptor: int, lease: _Lease) -> None:
-    """Put private memory with the file's bytes in the place of its map, at the same address."""
-    libc = _libc()
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address = libc.mmap(None, lease.size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
-    if address == _FAILED:
-        _log.error("no memory for a private copy of weights that are about to change", size_bytes=lease.size)
-        return
-    ctypes.memmove(address, lease.address, lease.size)
-    if libc.mremap(address, lease.size, lease.size, _MAY_MOVE | _FIXED, ctypes.c_void_p(lease.address)) == _FAILED:
-        _log.error("weights that are about to change could not be copied", errno=ctypes.get_errno())
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    word, number = ctypes.c_size_t, ctypes.c_int
-    libc.mmap.argtypes = [ctypes.c_void_p, word, number, number, number, ctypes.c_long]
-    libc.mmap.restype = ctypes.c_void_p
-    # The fifth argument is variadic.
-    libc.mremap.argtypes = [ctypes.c_void_p, word, word, number, ctypes.c_void_p]
-    libc.mremap.restype = ctypes.c_void_p
-    return libc
+    def mapped(file: WeightFile) -> Tensor | None:
+        """None: this system grants no leases."""
+        return None

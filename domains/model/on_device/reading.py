@@ -58,17 +58,20 @@ def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
 
 
 def of_pages(slots: Sequence[Slot], pages: Mapping[WeightFile, Tensor | None]) -> dict[str, Tensor]:
-    """The stored bytes of the slots that can be used where they lie in their mapped file; by the slots' names."""
+    """The stored bytes of the slots whose file is mapped, by the slots' names."""
     found: dict[str, Tensor] = {}
     for slot in slots:
         at, mapped = slot.file.place_of(slot.entry), pages.get(slot.file)
-        if mapped is not None and slot.direct and at % slot.dtype.itemsize == 0:
+        if mapped is not None and at % slot.stored.itemsize == 0:
             found[slot.name] = mapped[at : at + slot.stored_bytes]
     return found
 
 
-def read_pages(slots: Sequence[Slot], bytes_of: Mapping[str, Tensor]) -> Iterator[Read]:
-    """See that mapped slots are in RAM: what the disk refuses is an error here, and not when they are computed with."""
+def read_pages(slots: Sequence[Slot], bytes_of: Mapping[str, Tensor], flat: Flat) -> Iterator[Read]:
+    """See that mapped slots are in RAM: what the disk refuses is an error here, and not when they are computed with.
+
+    Those that the device holds otherwise than the file are converted. Raises as `WeightFile.read_at`.
+    """
     scratch = memoryview(bytearray(_SCRATCH))
     for slot in in_file_order([slot for slot in slots if slot.name in bytes_of]):
         stored = bytes_of[slot.name]
@@ -77,6 +80,8 @@ def read_pages(slots: Sequence[Slot], bytes_of: Mapping[str, Tensor]) -> Iterato
                 size = min(_SCRATCH, slot.stored_bytes - begin)
                 slot.file.read_at(slot.file.place_of(slot.entry) + begin, scratch[:size])
                 yield Read(0)
+        if not slot.direct:
+            flat.put(slot, stored)
         yield Read(slot.stored_bytes)
 
 

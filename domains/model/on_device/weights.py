@@ -52,19 +52,18 @@ def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: Ho
     Raises MODEL_CORRUPT (a broken file), ILLEGAL_STATE (a file changed meanwhile).
     """
     files = list(dict.fromkeys(slot.file for slot in slots))
-    in_place = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
-    others = [slot for slot in slots if slot.name not in in_place]
+    pages = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
+    in_place = [slot for slot in slots if slot.direct and slot.name in pages]
+    others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
     flat = Flat(others, place if place.type == "cuda" else _HOST)
     if place.type == "cuda":
         yield from read_to_cuda(others, flat, CudaCopies(place), tier)
     else:
-        yield from read_pages(slots, in_place)
-        yield from read_plainly(others, flat)
+        yield from read_pages(slots, pages, flat)
+        yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
     for file in files:
         file.check_unchanged()
-    values = flat.tensors(others) | {
-        slot.name: as_tensor(slot, in_place[slot.name]) for slot in slots if slot.name in in_place
-    }
+    values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
     for name, value in values.items():
         _assign(module, name, value.to(place))
     _fill_positions(module, place)

@@ -22,7 +22,7 @@ from domains.inference.on_device.families import family_of
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
-from domains.model.on_device import Placed, load, loading
+from domains.model.on_device import Placed, load, loading, weights
 from domains.model.on_device.flat import Flat
 from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
@@ -111,6 +111,10 @@ def test_a_failed_load_frees_its_allocation_at_once_while_its_error_is_kept(
     def fails(*_: object) -> int:
         raise OSError(5, "Input/output error") if fault == "a disk's error" else MemoryError
 
+    def unmapped(file: object) -> None:
+        """As where the system grants no lease."""
+
+    monkeypatch.setattr(weights, "mapped", unmapped)
     steps, flats = loading(tiny, "cpu"), []
     while not flats:
         next(steps)
