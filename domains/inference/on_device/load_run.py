@@ -96,14 +96,14 @@ class LoadRun:
         """Whether the run has nothing left to do."""
         return self.has_model
 
-    def bring_model(self) -> None:
+    def bring_model(self, *, alone: bool) -> None:
         """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
         load = self._load = self._load or self._models.bring(self.id, self.model, self._precision)
         if load.there is None:
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
             with bound_contextvars(job_id=self.id):
-                load.advance(self.id)
+                load.advance(self.id, alone=alone)
             self._tell_placed(load)
         if load.there is not None:
             self._models.leave(self.id, load)

@@ -13,6 +13,7 @@ from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
 
+_TURN_ALONE_S = 0.02
 _TURN_S = 0.004
 """Time that a load takes of the thread that computes beside it, before other jobs have their turn."""
 
@@ -63,12 +64,14 @@ class ModelLoad:
         seen.update(loaded.modules.values())
         return sum(loaded.bytes_per_component[name] for name in new)
 
-    def advance(self, job_id: str) -> None:
-        """Load what is ready, for a job, but not for longer than its turn. Raises as `domains.model.on_device.loading`,
-        for every job that asks."""
+    def advance(self, job_id: str, *, alone: bool = False) -> None:
+        """Load what is ready, for a job, but not for longer than its turn, which is longer if no other job runs.
+
+        Raises as `domains.model.on_device.loading`, for every job that asks.
+        """
         if self.failure is not None:
             raise self.failure
-        until_s = time.perf_counter() + _TURN_S
+        until_s = time.perf_counter() + (_TURN_ALONE_S if alone else _TURN_S)
         try:
             # Weights that are made in inference mode could never be changed outside of it.
             with torch.inference_mode(mode=False), torch.no_grad():

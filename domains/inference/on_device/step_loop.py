@@ -192,7 +192,7 @@ class StepLoop:
                 return  # Loads end soon.
             freed = self._unload(job.model.id, others)
             self._report(job.id, ModelUnloaded(model_id=job.model.id, freed_bytes=freed))
-        job.bring_model()
+        job.bring_model(alone=len(self._turns) == 1)
 
     def _compute(self, job: Run) -> None:
         """Enqueue the next unit of a generation. Always of one: a forward shared by jobs rounds differently."""

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from domains.model.on_device.file_map import PIECE, FileMap
-from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.flat import Flat, Slot, in_file_order
 from domains.model.on_device.host_tier import HostTier
-from domains.model.on_device.reading import Read, Ready, in_file_order
+from domains.model.on_device.reading import Read, Ready
 from domains.model.weight_file import WeightFile
 
-_THREADS = 2
-AHEAD = 4
+_THREADS = 4
+AHEAD = 6
 """Pieces that are read before they are copied."""
 _WAIT_S = 0.02
 """A wait for a disk ends after this, so that new orders are read."""
@@ -153,11 +153,7 @@ def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTi
                 yield Read(0, _Fetching(fetched[0]))
             source = fetched.popleft().result()
             with copies.copying():
-                for part in piece.parts:
-                    at = piece.file.place_of(part.slot.entry) - piece.begin
-                    room = flat.room(part.slot, part.begin, part.end)
-                    room.copy_(source[at + part.begin : at + part.end], non_blocking=True)
-                    flat.placed(part.slot, part.end)
+                _copy(piece, source, flat)
             ring.copied(number, copies.fence())
             yield Read(sum(part.end - part.begin for part in piece.parts))
         yield Read(0, copies.fence())
@@ -167,6 +163,28 @@ def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTi
             for file in maps:
                 closing.callback(tier.give_back, file)
             copies.settle()
+
+
+def _copy(piece: _Piece, source: Tensor, flat: Flat) -> None:
+    """Enqueue the copies of a piece. Neighbours that stay neighbours are one copy: each call costs 30 µs."""
+    begin = end = offset = 0
+    for part in piece.parts:
+        at = piece.file.place_of(part.slot.entry) - piece.begin
+        place = flat.offset_of(part.slot)
+        if place is None:
+            flat.room(part.slot, part.begin, part.end).copy_(source[at + part.begin : at + part.end], non_blocking=True)
+            flat.placed(part.slot, part.end)
+        elif at + part.begin == end and place + part.begin == offset + end - begin:
+            end = at + part.end
+        else:
+            _copy_run(source, begin, end, flat, offset)
+            begin, end, offset = at + part.begin, at + part.end, place + part.begin
+    _copy_run(source, begin, end, flat, offset)
+
+
+def _copy_run(source: Tensor, begin: int, end: int, flat: Flat, offset: int) -> None:
+    if end > begin:
+        flat.bytes[offset : offset + end - begin].copy_(source[begin:end], non_blocking=True)
 
 
 class _Ring:

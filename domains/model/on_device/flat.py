@@ -54,35 +54,34 @@ class Flat:
     """The memory of a component. Filled slot by slot; the tensors are views of it."""
 
     def __init__(self, slots: Sequence[Slot], place: torch.device) -> None:
-        """Lays the slots out in their order."""
-        self._place = place
+        """Lays the slots out as `in_copy_order` says."""
         self._offsets: dict[str, int] = {}
         self._own: dict[str, Tensor] = {}
         """Memory of the slots outside of the allocation."""
         size = 0
-        for slot in slots:
+        for slot in in_copy_order(slots):
             if slot.name.endswith(_JOINED_LATER):
                 self._own[slot.name] = torch.empty(slot.placed_bytes, dtype=torch.uint8, device=place)
             else:
                 self._offsets[slot.name] = size
                 size += -(-slot.placed_bytes // _ALIGNMENT) * _ALIGNMENT
-        self._bytes = torch.empty(size, dtype=torch.uint8, device=place)
-        self._staged: dict[str, Tensor] = {}
-        """Stored bytes of slots that are still to be converted."""
+        self.bytes = torch.empty(size, dtype=torch.uint8, device=place)
+        self._staging = torch.empty(_most(slots), dtype=torch.uint8, device=place)
+        """The stored bytes of the one slot that is being read and must be converted."""
 
     def room(self, slot: Slot, begin: int, end: int) -> Tensor:
-        """The memory for a part of the slot's stored bytes, uint8."""
-        if slot.direct:
-            return self._memory(slot)[begin:end]
-        if slot.name not in self._staged:
-            self._staged[slot.name] = torch.empty(slot.stored_bytes, dtype=torch.uint8, device=self._place)
-        return self._staged[slot.name][begin:end]
+        """The memory for a part of the slot's stored bytes, uint8. Slots are read one after the other."""
+        return self._memory(slot)[begin:end] if slot.direct else self._staging[begin:end]
+
+    def offset_of(self, slot: Slot) -> int | None:
+        """Where a slot that needs no conversion begins in `bytes`; None: elsewhere."""
+        return self._offsets.get(slot.name) if slot.direct else None
 
     def placed(self, slot: Slot, end: int) -> None:
         """Note that the stored bytes up to `end` are in their room. Converts the tensor after its last byte."""
         if slot.direct or end < slot.stored_bytes:
             return
-        self._convert(slot, self._staged.pop(slot.name))
+        self._convert(slot, self._staging[: slot.stored_bytes])
 
     def put(self, slot: Slot, stored: Tensor) -> None:
         """Place a tensor whose stored bytes lie in memory. They must be aligned for its dtype."""
@@ -105,10 +104,33 @@ class Flat:
         if slot.name in self._own:
             return self._own[slot.name]
         offset = self._offsets[slot.name]
-        return self._bytes[offset : offset + slot.placed_bytes]
+        return self.bytes[offset : offset + slot.placed_bytes]
 
     def _value(self, slot: Slot) -> Tensor:
         return as_tensor(slot, self._memory(slot))
+
+
+def _most(slots: Sequence[Slot]) -> int:
+    return max((slot.stored_bytes for slot in slots if not slot.direct), default=0)
+
+
+def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
+    """Slots as they lie in their files, so that disks read forwards."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(slot.file for slot in slots))}
+    return sorted(slots, key=lambda slot: (files[slot.file], slot.entry.begin))
+
+
+def in_copy_order(slots: Sequence[Slot]) -> list[Slot]:
+    """Slots in the order of their files, so that neighbours are copied at once; but what the engine joins stays together."""
+    by_name = {slot.name: slot for slot in slots}
+    order: dict[str, Slot] = {}
+    for slot in in_file_order(slots):
+        head, projection, tail = slot.name.rpartition(".to_")
+        beside = [f"{head}.to_{letter}.weight" for letter in "qkv"] if projection and tail.endswith("weight") else []
+        for name in beside if slot.name in beside else [slot.name]:
+            if name in by_name:
+                order.setdefault(name, by_name[name])
+    return list(order.values())
 
 
 def as_tensor(slot: Slot, placed: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from domains.model.on_device.file_map import resident
-from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.flat import Flat, Slot, in_file_order
 from domains.model.weight_file import WeightFile
 
 _SCRATCH = 4 * 1024 * 1024
@@ -49,12 +49,6 @@ class Read:
     """Bytes in the file."""
     ready: Ready = NOW
     """When the next piece can be read."""
-
-
-def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
-    """Slots as they lie in their files, so that disks read forwards."""
-    files = {file: number for number, file in enumerate(dict.fromkeys(slot.file for slot in slots))}
-    return sorted(slots, key=lambda slot: (files[slot.file], slot.entry.begin))
 
 
 def of_pages(slots: Sequence[Slot], pages: Mapping[WeightFile, Tensor | None]) -> dict[str, Tensor]:
