@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.model import Model
-from domains.model.regular_file import open_regular, state_of
+from domains.model.regular_file import open_regular, state_of, state_text
 from domains.model.safetensors_header import TensorEntry, header_of
 
 _CHUNK = 4 * 1024 * 1024
@@ -60,6 +60,7 @@ class WeightFile:
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self._data_offset = header.data_offset
         self._stamp = model.stamp(path)
+        self._real = self._stamp.real
 
     def __enter__(self) -> "WeightFile":
         return self
@@ -78,8 +79,11 @@ class WeightFile:
 
     @property
     def unchanged(self) -> bool:
-        """Whether it is still in that state."""
-        return state_of(self._file) == self._state
+        """Whether it is still in that state, and in its place."""
+        try:
+            return state_of(self._file) == state_text(os.stat(self._real)) == self._state
+        except OSError:
+            return False
 
     @property
     def size_bytes(self) -> int:

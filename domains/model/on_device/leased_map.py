@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -54,7 +55,11 @@ if sys.platform == "linux":
         """
         if threading.current_thread() is not threading.main_thread():
             return None
-        descriptor = os.dup(file.descriptor)
+        try:
+            # Opened once more: a lease belongs to the opening, and another load may use this one.
+            descriptor = os.open(f"/proc/self/fd/{file.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
         try:
             _listen()
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -76,8 +81,9 @@ if sys.platform == "linux":
             _end(descriptor)
 
     def _end(descriptor: int) -> None:
-        # The load may still have the file open, and with it the lease.
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        # The map may still have the file open, and with it the lease; the system takes one back from a process that hangs.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         os.close(descriptor)
 
     @cache

@@ -118,6 +118,11 @@ def _loading(
     judge(config)
     keys = {part: content_key(model, part, _weights(model, part), place, dtype) for part in builders}
     there = shared.find(keys)
+    for path in chain.from_iterable(_weights(model, part) for part in there):
+        # They are not read again, but files that have changed since the scan are refused all the same.
+        with WeightFile(model, path) as file:
+            for _ in file.checked():
+                yield Placed(0, 0)
     with ExitStack() as closing:
         skeleton = tier.take(skeleton_key(model, dtype)) if tier is not None else None
         if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from domains.errors import FailedPrecondition
 from domains.inference.on_device import StepLoop
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.resident_models import ResidentModels
@@ -65,6 +66,15 @@ def test_unloading_one_keeps_what_the_other_shares(loop: StepLoop, twins: tuple[
     assert next(loop.loaded(stays.id).modules["vae"].parameters()).device.type == "cpu"
     assert loop.unload(stays.id) == whole
     assert vae() is None
+
+
+def test_a_shared_component_whose_file_has_changed_is_refused(loop: StepLoop, twins: tuple[Model, Model]) -> None:
+    bring(loop, twins[0])
+    path = Path(twins[1].folder) / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    with pytest.raises(FailedPrecondition):
+        bring(loop, twins[1])
+    assert list(loop.model_bytes()) == [twins[0].id]
 
 
 def test_a_component_in_another_precision_is_another_one(loop: StepLoop, twins: tuple[Model, Model]) -> None:
