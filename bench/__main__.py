@@ -26,6 +26,7 @@ CPU_SET = (
     "cancel",
     "serve_overhead",
     "engine_step",
+    "load_cpu",
     "cached_reads",
     "loop_lag",
     "watch_cost",
@@ -34,7 +35,7 @@ CPU_SET = (
     "worker_restart",
     "stored_jobs",
 )
-BY_NAME_ONLY = ("cuda_device", "cuda_picture")
+BY_NAME_ONLY = ("cuda_device", "cuda_load", "cuda_picture")
 """Those that need more than a CPU."""
 
 

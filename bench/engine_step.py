@@ -17,6 +17,7 @@ from bench.measure import interleave, ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report
+from tests.domains.inference.on_device.recorder import bring
 from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -31,7 +32,7 @@ class Ours:
 
     def __init__(self) -> None:
         self.loop = StepLoop("cpu", self._take)
-        self.loaded = self.loop.load(embedded_model())
+        self.loaded = bring(self.loop, embedded_model())
         self._file = b""
 
     def _take(self, job_id: str, report: Report) -> None:
@@ -40,7 +41,7 @@ class Ours:
 
     def picture(self) -> bytes:
         """One picture as PNG."""
-        self.loop.submit("bench", self.loaded, REQUEST)
+        self.loop.submit("bench", self.loaded.model, REQUEST)
         while self.loop.tick():
             pass
         return self._file

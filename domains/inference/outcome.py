@@ -1,10 +1,11 @@
-"""The results of a generation: pictures and last reports, which the step loop adds to `domains.progress`.
+"""The results of a run: loaded models, pictures and last reports, which the step loop adds to `domains.progress`.
 
 Exactly one `RunFinished`, `RunFailed` or `RunStopped` comes, as the last report of a job.
 """
 
 import msgspec
 
+from domains.model.loaded import LoadedModel
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 from domains.stop import Stop
 
@@ -20,6 +21,20 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     height_px: int
     data: bytes
     """The encoded file, with its manifest if one was requested."""
+
+
+class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
+    """A model is on the device now."""
+
+    loaded: LoadedModel
+
+
+class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unloaded"):
+    """A model is no longer on the device."""
+
+    model_id: str
+    freed_bytes: int | None
+    """Bytes that the allocator gave back; absent where they cannot be measured."""
 
 
 class RunFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
@@ -54,5 +69,16 @@ class RunStopped(msgspec.Struct, frozen=True, kw_only=True, tag="stopped"):
     receipt: Receipt
 
 
-Report = StageStarted | Progressed | PreviewReady | Degraded | ImageReady | RunFinished | RunFailed | RunStopped
+Report = (
+    StageStarted
+    | Progressed
+    | PreviewReady
+    | Degraded
+    | ModelLoaded
+    | ModelUnloaded
+    | ImageReady
+    | RunFinished
+    | RunFailed
+    | RunStopped
+)
 """All reports of a step loop on a job."""

@@ -3,29 +3,31 @@
 For the worker process:
 
     loop = StepLoop("cpu", report)                    # report(job_id: str, event: domains.inference.outcome.Report)
-    loaded = loop.load(model, precision="", progress=lambda done, total: …, cancelled=lambda: False)
-    loop.submit(job_id, loaded, resolved)             # AlreadyExists if the id runs; returns at once
+    loop.submit(job_id, model, resolved)              # AlreadyExists if the id runs; returns at once
+    loop.load(job_id, model)                          # the same for a run that only loads its model
     loop.stop(job_id, stop)                           # False if it is not running (any more)
     while loop.tick(): …                              # one unit of work for one job; True while work remains
     loop.unload(model_id)                             # bytes given back; ILLEGAL_STATE while a job uses it
     loop.close()                                      # each job still running ends as RunStopped
 
 Everything is called from one thread, the one that ticks; `report` is called in it too, during `tick` and `close`.
-`load` blocks, calls `progress` and `cancelled` between tensors, raises `LoadCancelled` or a DeviceOpsError, and returns
-the model at once if it is already there. A tick is one denoising step, one decoded picture, or a wait: of at most 20 ms
+A tick is one tensor of a load, one denoising step, one decoded picture, or a wait: of at most 20 ms
 if only encoders are at work, else until the device has finished one more unit.
+
+Loading is the first stage of each run whose model is not on the device; jobs of one model share its load, which is
+cancelled when the last of them leaves. `load_run.py` has that stage, `resident_models.py` the models.
 
 `StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
 `StepLoop(…, stop_of=…)` is asked within a step, where the device computes in the calling thread, whether a job is to
 stop; such a step is abandoned.
 
-For each submitted job, `report` gets stages, progress, previews and pictures, then exactly one of `RunFinished`,
-`RunFailed`, `RunStopped`, and nothing after it.
+For each submitted job, `report` gets stages, progress, its loaded model, previews and pictures, then exactly one of
+`RunFinished`, `RunFailed`, `RunStopped`, and nothing after it.
 
 To add a family: one file beside `sd1.py`, one line in `families.py`, its modules in `domains.model.on_device.components`.
 """
 
 from domains.inference.on_device.step_loop import StepLoop
-from domains.model.on_device import LoadCancelled, OnDeviceModel
+from domains.model.on_device import OnDeviceModel
 
-__all__ = ["LoadCancelled", "OnDeviceModel", "StepLoop"]
+__all__ = ["OnDeviceModel", "StepLoop"]

@@ -49,8 +49,11 @@ class Hardware(Protocol):
         """Called when a job has ended for any reason and its tensors are freed."""
         ...
 
-    def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """Called when so many more bytes of a model are read; 0: its load begins. Returns soon after `cancelled`."""
+    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> Fence:
+        """Called when so many more bytes of a model are read for a job; 0: its load begins.
+
+        The load goes on when the fence has passed.
+        """
         ...
 
     def hold(self, owner: str, size_bytes: int) -> None:
@@ -97,8 +100,9 @@ class RealHardware:
     def after_job(self, job_id: str) -> None:
         """Does nothing."""
 
-    def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """Does nothing."""
+    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> Fence:
+        """A fence that has passed."""
+        return EventFence()
 
     def hold(self, owner: str, size_bytes: int) -> None:
         """Does nothing: torch's allocator counts."""

@@ -1,98 +1,114 @@
-"""Holds the models that are loaded on one device."""
+"""Holds the models that are loaded on one device, or on their way there."""
 
 import gc
-from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import Family
 from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.solvers.plan import try_config
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel, load
+from domains.model.on_device import HostTier, OnDeviceModel, SharedModules, loading, skeleton_key
 
 
 class ResidentModels:
-    """Models by id, each with its family's view of it."""
+    """Models by id."""
 
-    def __init__(self, device: torch.device, hardware: Hardware) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, hardware: Hardware, tier: HostTier | None = None) -> None:
+        """`tier` None: one on CUDA, elsewhere none, since host memory is what the device computes in."""
+        self.device = device
         self._hardware = hardware
-        self._models: dict[str, tuple[OnDeviceModel, Family]] = {}
+        self._models: dict[str, ModelLoad] = {}
+        self._shared = SharedModules()
+        self.tier = HostTier() if tier is None and device.type == "cuda" else tier
+        """What stays in host memory of models that leave the device."""
 
     def ids(self) -> list[str]:
         """Ids of all loaded models."""
         return list(self._models)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each model, by id."""
-        return {model_id: loaded.size_bytes for model_id, (loaded, _) in self._models.items()}
+        """Bytes of each model, by id. A component that models share counts at the first of them."""
+        seen: set[nn.Module] = set()
+        return {model_id: one.size_beside(seen) for model_id, one in self._models.items()}
 
-    def load(
-        self, model: Model, precision: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
-    ) -> OnDeviceModel:
-        """See `StepLoop.load`."""
-        if model.id in self._models:
-            return _same(self._models[model.id][0], model, precision)
-        try:
-            watched = self._watched(model.id, progress, cancelled)
-            loaded = load(model, str(self._device), precision, watched, cancelled, try_config)
-            family = family_of(loaded)
-            # The load counted the bytes in the files; on the device they may be wider.
-            self._hardware.hold(model_owner(model.id), loaded.size_bytes)
-        except BaseException:
-            self._hardware.free(model_owner(model.id))
-            raise
-        self._models[model.id] = loaded, family
-        return loaded
+    def loaded(self, model_id: str) -> OnDeviceModel:
+        """A model that is completely loaded. Raises MODEL_NOT_LOADED."""
+        one = self._models.get(model_id)
+        if one is None or one.there is None:
+            message = f"model {model_id} is not on {self.device}; load it first"
+            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model_id)
+        return one.there[0]
+
+    def bring(self, job_id: str, model: Model, precision: str) -> ModelLoad:
+        """The model, or its load, begun here if there is none, for a job that leaves it with `leave`.
+
+        Raises ILLEGAL_STATE if the model is there in another precision.
+        """
+        there = self._models.get(model.id)
+        if there is None or there.failure is not None:
+            steps = loading(model, str(self.device), precision, try_config, self._shared, self.tier)
+            there = self._models[model.id] = ModelLoad(model, precision, steps, self._hardware, self._account)
+        _same(there, model, precision)
+        there.users.add(job_id)
+        return there
 
     def outdated(self, model: Model) -> bool:
-        """Whether the loaded weights differ from those that the model's last scan saw."""
+        """Whether the weights of a model that is here differ from those that the model's last scan saw."""
         there = self._models.get(model.id)
-        return there is not None and there[0].model.sha256 != model.sha256
+        return there is not None and there.model.sha256 != model.sha256
 
-    def _watched(
-        self, model_id: str, progress: Callable[[int, int], None], cancelled: Callable[[], bool]
-    ) -> Callable[[int, int], None]:
-        """`progress`, preceded by a call to the hardware for each piece."""
-        before = 0
-
-        def told(completed: int, total: int) -> None:
-            nonlocal before
-            piece, before = completed - before, completed
-            self._hardware.load_piece(model_id, piece, cancelled)
-            progress(completed, total)
-
-        return told
-
-    def family(self, loaded: OnDeviceModel) -> Family:
-        """The family's view of a model. Raises MODEL_NOT_LOADED if the model is not loaded (any more)."""
-        found, family = self._models.get(loaded.model.id, (None, None))
-        if family is None or found is not loaded:
-            message = f"model {loaded.model.id} is not on {self._device}; load it first"
-            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=loaded.model.id)
-        return family
+    def leave(self, job_id: str, load: ModelLoad) -> None:
+        """Note that a job needs the load no more. Cancels one that no job waits for; a complete model stays."""
+        load.users.discard(job_id)
+        if load.there is None and not load.users:
+            if load.failure is None:
+                load.close()
+            if self._models.get(load.model.id) is load:
+                del self._models[load.model.id]
 
     def unload(self, model_id: str) -> int:
-        """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors."""
+        """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors.
+
+        Components that other models share stay.
+        """
         if model_id not in self._models:
-            message = f"model {model_id} is not on {self._device}"
-            raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self._device)
-        on_cuda = self._device.type == "cuda"
-        before = torch.cuda.memory_allocated(self._device) if on_cuda else 0
-        size = self._models.pop(model_id)[0].size_bytes
-        self._hardware.free(model_owner(model_id))
+            message = f"model {model_id} is not on {self.device}"
+            raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, model_id=model_id, device=self.device)
+        on_cuda = self.device.type == "cuda"
+        before = torch.cuda.memory_allocated(self.device) if on_cuda else 0
+        size = sum(self.sizes().values())
+        one = self._models.pop(model_id)
+        self._keep(one)
+        one.close()
+        self._account()
+        size -= sum(self.sizes().values())
         gc.collect()  # a family and its parts refer to each other
-        if not on_cuda:
-            return size
-        torch.cuda.empty_cache()
-        return before - torch.cuda.memory_allocated(self._device)
+        if on_cuda:
+            torch.cuda.empty_cache()
+        return before - torch.cuda.memory_allocated(self.device) if on_cuda else size
+
+    def _keep(self, one: ModelLoad) -> None:
+        """Keep what the host tier can keep of a model that leaves the device."""
+        loaded = None if one.there is None else one.there[0]
+        if self.tier is None or loaded is None or loaded.skeleton is None:
+            return
+        others = [other.there[0] for other in self._models.values() if other.there is not None]
+        used = {module for other in others for module in other.modules.values()}
+        self.tier.keep(skeleton_key(loaded.model, loaded.dtype), loaded.skeleton, used)
+
+    def _account(self) -> None:
+        """Tell the hardware which model holds how much."""
+        for model_id, size in self.sizes().items():
+            self._hardware.hold(model_owner(model_id), size)
 
 
-def _same(there: OnDeviceModel, model: Model, precision: str) -> OnDeviceModel:
-    if there.model.sha256 == model.sha256 and precision in ("", there.precision):
-        return there
-    message = f"model {model.id} is loaded already, with other weights or as {there.precision}; unload it first"
-    raise FailedPrecondition(message, model_id=model.id, loaded_precision=there.precision, precision=precision)
+def _same(there: ModelLoad, model: Model, precision: str) -> None:
+    """Raise ILLEGAL_STATE if a job that needs the model so cannot use this one."""
+    has = there.precision if there.there is None else there.there[0].precision
+    if there.model.sha256 == model.sha256 and precision in ("", has):
+        return
+    message = f"model {model.id} is loaded already, with other weights or as {has}; unload it first"
+    raise FailedPrecondition(message, model_id=model.id, loaded_precision=has, precision=precision)

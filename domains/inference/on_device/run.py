@@ -1,9 +1,8 @@
-"""One generation as a small state machine: conditioning → denoising × n → decoding × pictures → encoding.
+"""One generation as a small state machine: loading → conditioning → denoising × n → decoding × pictures → encoding.
 
 `advance` enqueues one unit of work; `poll` reports what has ended and enters the next stage. Neither waits.
 """
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
@@ -14,59 +13,46 @@ from torch import Tensor
 from domains.errors import ErrorReason, InternalError
 from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.family import Family, KeepOn
+from domains.inference.on_device.family import KeepOn
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.in_flight import InFlight
-from domains.inference.on_device.meter import Meter
+from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import Report
-from domains.model.on_device import OnDeviceModel
-from domains.progress import Progressed, Stage, StageStarted, Unit
-from domains.stop import Stop
+from domains.model.model import Model
+from domains.progress import Stage, Unit
 
 _log = structlog.get_logger()
 
 
-class Run:
+class Run(LoadRun):
     """A running generation. Owns its tensors: dropping the object frees them."""
 
     def __init__(
         self,
         job_id: str,
-        loaded: OnDeviceModel,
-        family: Family,
+        model: Model,
         resolved: ResolvedGeneration,
+        models: ResidentModels,
         prompts: PromptCache,
         files: Executor,
         hardware: Hardware,
+        device_id: str,
         tell: Callable[[Report], None],
     ) -> None:
-        self.id = job_id
-        self.loaded = loaded
-        self.family = family
+        super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
-        self.meter = Meter()
-        self.stage = Stage.QUEUED
-        self.stop: Stop | None = None
-        """The first request to stop; None: there is none."""
-        self.stop_asked_at = 0.0
-        """Time of that request on `time.perf_counter`."""
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
         self._hardware = hardware
-        self._tell = tell
         self._in_flight = InFlight()
         self._previews = PreviewWriter(resolved, files)
         self._pictures = Pictures(resolved, files)
-
-    def ask_to_stop(self, stop: Stop) -> None:
-        """Ask the run to stop. Only the first request counts."""
-        if self.stop is None:
-            self.stop, self.stop_asked_at = stop, time.perf_counter()
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -81,8 +67,8 @@ class Run:
     def ready(self) -> bool:
         """Whether a unit can be enqueued now."""
         match self.stage:
-            case Stage.QUEUED:
-                return True
+            case Stage.QUEUED | Stage.LOADING:
+                return super().ready
             case Stage.DENOISING:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
@@ -168,7 +154,7 @@ class Run:
 
     def wait_for_device(self) -> bool:
         """Wait for the oldest unit in flight; False if there is none."""
-        return self._in_flight.wait_for_oldest()
+        return super().wait_for_device() or self._in_flight.wait_for_oldest()
 
     def waiting_for(self) -> list[Future[bytes]]:
         """Files that are being encoded."""
@@ -180,6 +166,7 @@ class Run:
         self._previews.drop()
         self._pictures.drop()
         self.trajectory = None
+        super().release()
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
@@ -188,7 +175,7 @@ class Run:
     def held_bytes(self) -> int:
         """Bytes of these tensors. Views share a storage: each storage counts once."""
         storages = (tensor.untyped_storage() for tensor in self.tensors())
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        return super().held_bytes() + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def _move_on(self) -> None:
         if self.stage is Stage.DENOISING and self.walking.done:
@@ -209,14 +196,6 @@ class Run:
             _log.warning("a preview for a watcher failed", job_id=self.id, step=step, exc_info=True)
             self._previews.show(self.resolved.previews)
             return None
-
-    def _enter(self, stage: Stage) -> None:
-        self.stage = stage
-        self.meter.enter(stage)
-        self._tell(StageStarted(stage=stage))
-
-    def _progress(self, stage: Stage, completed: int, total: int, unit: Unit) -> None:
-        self._tell(Progressed(stage=stage, completed=completed, total=total, unit=unit))
 
 
 def _not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:

@@ -1,7 +1,7 @@
 """Advances a set of generations on one device, one unit of work at a time, in turns."""
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -13,11 +13,12 @@ from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, RealHardware
+from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.run import Run
 from domains.inference.on_device.trajectory import walk_together
-from domains.inference.outcome import Report
+from domains.inference.outcome import ModelUnloaded, Report
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, translate
 from domains.stop import Stop, StopKind
@@ -38,9 +39,11 @@ class StepLoop:
         hardware: Hardware | None = None,
         encoders: int = 2,
         stop_of: Callable[[str], Stop | None] = lambda job_id: None,
+        device_id: str = "",
     ) -> None:
         """`encoders`: threads that encode image files beside the loop. `hardware` None: a real device.
 
+        `device_id`: the server's name of the device, for the reports of loaded models.
         `stop_of`: returns the pending request to stop a job (id). Also called within a unit of work, if the
         device computes in this thread.
         """
@@ -48,52 +51,53 @@ class StepLoop:
         self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
         self._stop_of = stop_of
+        self._device_id = device_id
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
-        self._turns: deque[Run] = deque()
+        self._turns: deque[LoadRun] = deque()
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
-    def load(
-        self,
-        model: Model,
-        precision: str = "",
-        progress: Callable[[int, int], None] = lambda completed, total: None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> OnDeviceModel:
-        """Load a model onto the device, or return the one that is there. `progress(bytes done, bytes in all)`.
+    def load(self, job_id: str, model: Model, precision: str = "") -> None:
+        """Add a run that only loads a model. See `submit`; `precision` empty: the fastest that the device computes well."""
+        self._add(LoadRun(job_id, model, self._models, self._device_id, self._teller(job_id), precision))
 
-        Raises LoadCancelled and the errors of `domains.model.on_device.load`. Replaces a loaded model with other
-        weights than `model` names. Raises ILLEGAL_STATE while a job uses those, or for a model in another precision.
-        """
-        if self.outdated(model):
-            # The files have changed: jobs of the new files cannot use the loaded weights.
-            self.unload(model.id)
-        return self._models.load(model, precision, progress, cancelled)
-
-    def outdated(self, model: Model) -> bool:
-        """Whether the model is loaded with other weights than `model` names."""
-        return self._models.outdated(model)
+    def loaded(self, model_id: str) -> OnDeviceModel:
+        """A model that is on the device. Raises MODEL_NOT_LOADED."""
+        return self._models.loaded(model_id)
 
     def unload(self, model_id: str) -> int | None:
         """Drop a model; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
-        if users := [job.id for job in self._turns if job.loaded.model.id == model_id]:
-            message = f"model {model_id} is in use by {', '.join(users)}; cancel them or wait"
-            raise FailedPrecondition(message, model_id=model_id, jobs=", ".join(users))
+        return self._unload(model_id, [job for job in self._turns if job.model.id == model_id])
+
+    def _unload(self, model_id: str, users: Sequence[LoadRun]) -> int | None:
+        if users:
+            names = ", ".join(job.id for job in users)
+            message = f"model {model_id} is in use by {names}; cancel them or wait"
+            raise FailedPrecondition(message, model_id=model_id, jobs=names)
         self._prompts.forget(model_id)
         self._hold_prompts()
         return self._models.unload(model_id)
 
     def unload_all(self) -> int:
         """Drop every model that no job uses; returns the bytes freed."""
-        used = {job.loaded.model.id for job in self._turns}
+        used = {job.model.id for job in self._turns}
         return sum(self.unload(model_id) or 0 for model_id in self._models.ids() if model_id not in used)
 
     def forget_prompts(self) -> None:
         """Drop all cached prompt encodings."""
         self._prompts.clear()
         self._hold_prompts()
+
+    def forget_host_copies(self) -> None:
+        """Drop what is kept in host memory of models that have left the device."""
+        if self._models.tier is not None:
+            self._models.tier.clear()
+
+    def pinned_bytes(self) -> int:
+        """Bytes of host memory that these pin."""
+        return 0 if self._models.tier is None else self._models.tier.pinned_bytes
 
     def model_bytes(self) -> dict[str, int]:
         """Bytes of each loaded model, by id."""
@@ -107,25 +111,29 @@ class StepLoop:
         """Bytes of the cached prompt encodings."""
         return self._prompts.held_bytes()
 
-    def submit(
-        self, job_id: str, loaded: OnDeviceModel, resolved: ResolvedGeneration, previews: Previews | None = None
-    ) -> None:
-        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. Raises
-        ALREADY_EXISTS if the id runs, MODEL_NOT_LOADED if the model is not loaded."""
-        if self._find(job_id) is not None:
-            raise AlreadyExists(f"job {job_id} is running on {self.device}", job_id=job_id)
-        family = self._models.family(loaded)
+    def submit(self, job_id: str, model: Model, resolved: ResolvedGeneration, previews: Previews | None = None) -> None:
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for.
 
-        def tell(event: Report) -> None:
-            self._report(job_id, event)
-
-        job = Run(job_id, loaded, family, resolved, self._prompts, self._files, self.hardware, tell)
+        It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
+        names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
+        """
+        job = Run(
+            job_id,
+            model,
+            resolved,
+            self._models,
+            self._prompts,
+            self._files,
+            self.hardware,
+            self._device_id,
+            self._teller(job_id),
+        )
         job.show(resolved.previews if previews is None else previews)
-        self._turns.append(job)
+        self._add(job)
 
     def show(self, job_id: str, previews: Previews) -> None:
         """Change a job's previews. Does nothing for a job that has ended."""
-        if (job := self._find(job_id)) is not None:
+        if isinstance(job := self._find(job_id), Run):
             job.show(previews)
 
     def stop(self, job_id: str, stop: Stop) -> bool:
@@ -139,8 +147,8 @@ class StepLoop:
         """End cancelled jobs, do one unit of work, report what is finished. True while jobs remain."""
         with torch.inference_mode():
             self._stop_asked()
-            if group := self._next_group():
-                self._advance(group)
+            if (job := self._next()) is not None:
+                self._advance(job)
             else:
                 self._wait()
             for job in list(self._turns):
@@ -159,25 +167,42 @@ class StepLoop:
         self._files.shutdown(wait=True, cancel_futures=True)
         for model_id in self._models.ids():
             self.unload(model_id)
+        self.forget_host_copies()
 
-    def _next_group(self) -> tuple[Run, ...]:
-        """The jobs that share the next unit. Always one: a forward shared by jobs rounds differently."""
+    def _next(self) -> LoadRun | None:
+        """The job whose turn it is; None: no unit can be enqueued."""
         for _ in range(len(self._turns)):
             self._turns.rotate(-1)
             if self._turns[-1].ready:
-                return (self._turns[-1],)
-        return ()
+                return self._turns[-1]
+        return None
 
-    def _advance(self, group: tuple[Run, ...]) -> None:
-        first = group[0]
-        with self._answering(*group):
-            if first.denoising:
-                self._step(group)
-            elif first.trajectory is None:
-                first.condition()
-                self._hold_prompts()
-            else:
-                first.decode(self._keep_on(group))
+    def _advance(self, job: LoadRun) -> None:
+        with self._answering(job):
+            if not job.has_model:
+                self._bring_model(job)
+            if isinstance(job, Run) and job.has_model:
+                self._compute(job)
+
+    def _bring_model(self, job: LoadRun) -> None:
+        """Load a piece of the job's model; a model that is there with other weights is unloaded first."""
+        if self._models.outdated(job.model):
+            others = [other for other in self._turns if other.model.id == job.model.id and other.needs_model]
+            if others and not any(isinstance(other, Run) for other in others):
+                return  # Loads end soon.
+            freed = self._unload(job.model.id, others)
+            self._report(job.id, ModelUnloaded(model_id=job.model.id, freed_bytes=freed))
+        job.bring_model(alone=len(self._turns) == 1)
+
+    def _compute(self, job: Run) -> None:
+        """Enqueue the next unit of a generation. Always of one: a forward shared by jobs rounds differently."""
+        if job.denoising:
+            self._step((job,))
+        elif job.trajectory is None:
+            job.condition()
+            self._hold_prompts()
+        else:
+            job.decode(self._keep_on((job,)))
 
     def _step(self, group: tuple[Run, ...]) -> None:
         hardware = self.hardware
@@ -209,13 +234,14 @@ class StepLoop:
 
     def _wait(self) -> None:
         """Wait until the device or an encoder has finished something, or for a short time: no unit can be enqueued."""
-        if any(job.wait_for_device() for job in self._turns):
+        # Generations first: a load may wait for a disk.
+        if any(job.wait_for_device() for job in sorted(self._turns, key=lambda job: not job.has_model)):
             return
         if files := [future for job in self._turns for future in job.waiting_for()]:
             wait(files, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
 
     @contextmanager
-    def _answering(self, *jobs: Run) -> Generator[None]:
+    def _answering(self, *jobs: LoadRun) -> Generator[None]:
         """Turns an error into the end of the jobs, here only."""
         try:
             yield
@@ -231,19 +257,27 @@ class StepLoop:
         for job in [job for job in self._turns if job.stop is not None]:
             self._end_as_asked(job)
 
-    def _end_as_asked(self, job: Run) -> None:
+    def _end_as_asked(self, job: LoadRun) -> None:
         """End a job: finished, or stopped if it was asked to stop."""
         stop = job.stop
         self._end(job, finished if stop is None else lambda job: stopped(job, stop))
 
-    def _end(self, job: Run, last: Callable[[Run], Report]) -> None:
+    def _end(self, job: LoadRun, last: Callable[[LoadRun], Report]) -> None:
         """Remove a job and send its last report."""
         self._turns.remove(job)
         report = last(job)
         self.hardware.after_job(job.id)
         self._report(job.id, report)
 
-    def _find(self, job_id: str) -> Run | None:
+    def _add(self, job: LoadRun) -> None:
+        if self._find(job.id) is not None:
+            raise AlreadyExists(f"job {job.id} is running on {self.device}", job_id=job.id)
+        self._turns.append(job)
+
+    def _teller(self, job_id: str) -> Callable[[Report], None]:
+        return lambda report: self._report(job_id, report)
+
+    def _find(self, job_id: str) -> LoadRun | None:
         return next((job for job in self._turns if job.id == job_id), None)
 
     def _note_peak(self) -> None:

@@ -97,10 +97,24 @@ def _linear(layer: Any, tokens: Tensor, keep_on: KeepOn) -> Tensor:
 
 def joined(parameters: Sequence[Tensor]) -> Tensor:
     """Parameters in one tensor, one below the other. They become views of it, so the memory is there once."""
+    if (whole := _adjacent(parameters)) is not None:
+        return whole
     whole = torch.cat([parameter.data for parameter in parameters])
     for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
         parameter.data = part
     return whole
+
+
+def _adjacent(parameters: Sequence[Tensor]) -> Tensor | None:
+    """The tensor that parameters already are, if they lie one behind the other in one allocation."""
+    first, offset = parameters[0], parameters[0].storage_offset()
+    for parameter in parameters:
+        beside = parameter.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        alike = parameter.shape[1:] == first.shape[1:] and parameter.dtype == first.dtype and parameter.is_contiguous()
+        if not (beside and alike and parameter.storage_offset() == offset):
+            return None
+        offset += parameter.numel()
+    return first.data.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())
 
 
 def _refuse_others(block: Any) -> None:

@@ -1,6 +1,8 @@
 """Brings models onto a device: runs in a worker, with torch.
 
-    model = load(Model, device="cuda:0", precision="", progress=…, cancelled=…)   →  OnDeviceModel
+    steps = loading(Model, device="cuda:0", precision="")   # yields Placed after each tensor, returns an OnDeviceModel
+    steps.close()                                           # cancels the load
+    model = load(Model, device="cuda:0")                    # the same without a break
 
 Nothing here goes online: every config lies in the model's folder.
 """
@@ -12,7 +14,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from domains.device.on_device.torch_errors import translate
-from domains.model.on_device.load import LoadCancelled, load
+from domains.model.on_device.host_tier import HostTier
+from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.shared_modules import SharedModules
 
-__all__ = ["LoadCancelled", "OnDeviceModel", "load", "translate"]
+__all__ = [
+    "HostTier",
+    "Loading",
+    "OnDeviceModel",
+    "Placed",
+    "SharedModules",
+    "load",
+    "loading",
+    "skeleton_key",
+    "translate",
+]

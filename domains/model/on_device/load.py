@@ -1,9 +1,11 @@
-"""Loads a model from its diffusers folder onto a device."""
+"""Loads a model from its diffusers folder onto a device, piece by piece."""
 
-import gc
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,127 +13,184 @@ from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
-from domains.model.fingerprint import HashCancelled
 from domains.model.model import Model
-from domains.model.on_device.components import BUILDERS, build, read_config
+from domains.model.on_device.components import BUILDERS, Builder, build, read_config
+from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.reading import NOW, Ready
+from domains.model.on_device.shared_modules import SharedModules, content_key
 from domains.model.on_device.tokenizer import fit, tokenizer
-from domains.model.on_device.weights import fill
+from domains.model.on_device.weights import fill, plan
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-Progress = Callable[[int, int], None]
-"""Takes the bytes of weight files placed, and their total."""
-
 Judge = Callable[[Mapping[str, Any]], None]
 """Takes a model's scheduler config. Raises MODEL_INCOMPATIBLE if no sampler can work with it."""
 
 
-class LoadCancelled(Exception):
-    """The load was cancelled; nothing of it is left in memory."""
+@dataclass(frozen=True)
+class Placed:
+    """How far a load has come."""
+
+    completed: int
+    """Bytes of the weight files that are placed."""
+    total: int
+    ready: Ready = NOW
+    """When the load can go on."""
+
+
+Loading = Generator[Placed, None, OnDeviceModel]
+"""A load that stops after each piece; it returns the model. `close` cancels it: nothing of it stays in memory."""
 
 
 def load(
     model: Model,
     device: str,
     precision: str = "",
-    progress: Progress = lambda completed, total: None,
-    cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[Placed], None] = lambda placed: None,
     judge: Judge = lambda config: None,
 ) -> OnDeviceModel:
+    """Load a model without a break. See `loading`."""
+    steps = loading(model, device, precision, judge)
+    try:
+        while True:
+            placed = next(steps)
+            progress(placed)
+            while not placed.ready.passed():
+                placed.ready.wait()
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+def loading(
+    model: Model,
+    device: str,
+    precision: str = "",
+    judge: Judge = lambda config: None,
+    shared: SharedModules | None = None,
+    tier: HostTier | None = None,
+) -> Loading:
     """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
 
-    `progress` and `cancelled` are called between tensors; `judge` with the scheduler_config.json before any weight is read,
-    and may refuse it. Raises LoadCancelled, COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
+    Components that are in `shared` already are not read again. `tier` lends what it kept of the model, and the result keeps
+    its files open for it; None: nothing is kept. `judge` is called with the scheduler_config.json before any weight is read,
+    and may refuse it. Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
     (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
     try:
-        return _load(model, place, _dtype(place, precision), modules, progress, cancelled, judge)
-    except Exception as error:
+        return (
+            yield from _loading(model, place, _dtype(place, precision), modules, judge, shared or SharedModules(), tier)
+        )
+    except BaseException as error:
+        _forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
-            # The error's traceback refers to the modules, and would keep their memory as long as the error is kept.
+            # Modules refer to themselves, so their memory would be kept until the next garbage collection.
             for module in modules.values():
                 module.to("meta")
             modules.clear()
-            _give_back(place)
-        if isinstance(error, LoadCancelled):
+            if place.type == "cuda":
+                torch.cuda.empty_cache()
+        if not isinstance(error, Exception):
             raise
-        if isinstance(error, HashCancelled):
-            raise LoadCancelled(model.id) from None
         raise translate(error, place, f"loading {model.id}") from None
 
 
-def _load(
+def _loading(
     model: Model,
     place: torch.device,
     dtype: torch.dtype,
     modules: dict[str, nn.Module],
-    progress: Progress,
-    cancelled: Callable[[], bool],
     judge: Judge,
-) -> OnDeviceModel:
+    shared: SharedModules,
+    tier: HostTier | None,
+) -> Loading:
+    """See `loading`. Puts the modules that it fills into `modules`."""
     started = time.perf_counter()
     builders = _builders(model)
     config = _scheduler_config(model)
     judge(config)
-    words = tokenizer(model)
-    with ExitStack() as opened:
-        files = {
-            component: [opened.enter_context(WeightFile(model, path, cancelled)) for path in _weights(model, component)]
-            for component in builders
-        }
-        counter = _Counter(
-            model.id, sum(file.size_bytes for some in files.values() for file in some), progress, cancelled
-        )
-        for component, builder in builders.items():
-            tensors = sum(len(file.tensors) for file in files[component])
-            modules[component] = build(model, component, builder, tensors)
-        fit(words, modules["text_encoder"])
-        _check_widths(modules)
-        counter.tell()
-        for component, module in modules.items():
-            fill(module, component, files[component], place, _dtype_of(module, dtype), counter.placed)
-        counter.end()
+    keys = {part: content_key(model, part, _weights(model, part), place, dtype) for part in builders}
+    there = shared.find(keys)
+    for path in chain.from_iterable(_weights(model, part) for part in there):
+        # They are not read again, but files that have changed since the scan are refused all the same.
+        with WeightFile(model, path) as file:
+            for _ in file.checked():
+                yield Placed(0, 0)
+    with ExitStack() as closing:
+        skeleton = tier.take(skeleton_key(model, dtype)) if tier is not None else None
+        if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
+            skeleton = yield from _skeleton(model, builders, there, dtype)
+        closing.callback(skeleton.close)
+        modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
+        everything = {part: there.get(part) or modules[part] for part in builders}
+        total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
+        yield Placed(0, total)
+        for part, module in modules.items():
+            for read in fill(module, skeleton.slots[part], place, tier or HostTier(lambda: 0)):
+                done += read.size
+                yield Placed(min(done, total), total, read.ready)
+        # Headers and unused tensors count too.
+        yield Placed(total, total)
+        if tier is not None:
+            closing.pop_all()
+    for part, module in modules.items():
+        # Not before: a load that is cancelled empties its modules.
+        shared.put(keys[part], module)
     return OnDeviceModel(
         model=model,
         device=place,
         dtype=dtype,
-        modules=dict(modules),
-        tokenizer=words,
+        modules=everything,
+        tokenizer=skeleton.words,
         scheduler_config=config,
-        bytes_per_component={component: _bytes(module) for component, module in modules.items()},
+        bytes_per_component={part: _bytes(module) for part, module in everything.items()},
         load_s=time.perf_counter() - started,
+        loaded_at_s=time.time(),
+        skeleton=skeleton if tier is not None else None,
     )
 
 
-class _Counter:
-    """Counts the bytes placed, and stops a cancelled load."""
+def _skeleton(
+    model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtype: torch.dtype
+) -> Generator[Placed, None, Skeleton]:
+    """Open and check the files of the components that are not there, and build their modules."""
+    words = tokenizer(model)
+    with ExitStack() as closing:
+        files = {
+            part: [closing.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
+            for part in builders
+            if part not in there
+        }
+        everything = list(chain.from_iterable(files.values()))
+        total = sum(file.size_bytes for file in everything)
+        for file in everything:
+            for _ in file.checked():
+                yield Placed(0, total)
+        modules: dict[str, nn.Module] = {}
+        for part, some in files.items():
+            modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
+            yield Placed(0, total)
+        fit(words, (modules | dict(there))["text_encoder"])
+        _check_widths(modules | dict(there))
+        slots = {part: plan(module, part, files[part], _dtype_of(module, dtype)) for part, module in modules.items()}
+        closing.pop_all()
+        return Skeleton(words=words, modules=modules, slots=slots, files=everything)
 
-    def __init__(self, model_id: str, total: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
-        self._model_id, self._total = model_id, total
-        self._progress, self._cancelled = progress, cancelled
-        self._done = 0
 
-    def tell(self) -> None:
-        """Report the bytes placed so far."""
-        self._progress(min(self._done, self._total), self._total)
+def _files(skeleton: Skeleton, part: str) -> set[WeightFile]:
+    return {slot.file for slot in skeleton.slots[part]}
 
-    def placed(self, size: int) -> None:
-        """Count a tensor. Raises LoadCancelled."""
-        self._done += size
-        if self._cancelled():
-            raise LoadCancelled(self._model_id)
-        self.tell()
 
-    def end(self) -> None:
-        """Report all bytes: headers and unused tensors count too."""
-        self._done = self._total
-        self.tell()
+def skeleton_key(model: Model, dtype: torch.dtype) -> Hashable:
+    """Names a model's content in a precision, for `HostTier`."""
+    return model.id, model.sha256, dtype
 
 
 def _scheduler_config(model: Model) -> dict[str, Any]:
@@ -194,7 +253,9 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _give_back(place: torch.device) -> None:
-    gc.collect()
-    if place.type == "cuda":
-        torch.cuda.empty_cache()
+def _forget_locals(error: BaseException) -> None:
+    """Drop the variables of the functions that an error has left: they would be kept as long as the error is."""
+    one: BaseException | None = error
+    while one is not None:
+        traceback.clear_frames(one.__traceback__)
+        one = one.__context__

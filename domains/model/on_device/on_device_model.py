@@ -1,5 +1,6 @@
 """A model on a device, ready to compute."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,7 +8,9 @@ import torch
 from torch import nn
 from transformers import CLIPTokenizer
 
+from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
+from domains.model.on_device.host_tier import Skeleton
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +31,12 @@ class OnDeviceModel:
     bytes_per_component: Mapping[str, int]
     """Measured sizes of the tensors on the device, by component id."""
     load_s: float
-    """Wall time of the load."""
+    """Wall time of the load, with the turns that other jobs had meanwhile."""
+    loaded_at_s: float
+    """Unix time of the end of the load."""
+
+    skeleton: Skeleton | None = None
+    """What a host tier can keep when the model leaves the device; None: nothing."""
 
     @property
     def family(self) -> str:
@@ -49,3 +57,18 @@ class OnDeviceModel:
         """Dtype of one component; a VAE may need more precision than the others."""
         dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
         return str(dtype).removeprefix("torch.")
+
+    def value(self, device_id: str) -> LoadedModel:
+        """What the server knows of the loaded model. `device_id`: the server's name of the device."""
+        sizes = sorted(self.bytes_per_component.items(), key=lambda item: -item[1])
+        return LoadedModel(
+            id=loaded_id(self.model.id, device_id),
+            model_id=self.model.id,
+            device_id=device_id,
+            components=tuple(
+                LoadedComponent(id=name, bytes=size, precision=self.precision_of(name)) for name, size in sizes
+            ),
+            load_time_s=self.loaded_at_s,
+            last_use_time_s=time.time(),
+            model_sha256=self.model.sha256,
+        )

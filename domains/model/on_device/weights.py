@@ -1,16 +1,18 @@
-"""Fills an empty module from safetensors files, tensor by tensor."""
+"""Fills an empty module from safetensors files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
+from domains.model.on_device.flat import Flat, Slot, as_tensor
+from domains.model.on_device.host_tier import HostTier
+from domains.model.on_device.leased_map import mapped
+from domains.model.on_device.reading import Read, of_pages, read_pages, read_plainly
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
-
-Placed = Callable[[int], None]
-"""Called after each tensor with its bytes in the file. May raise to end the load."""
 
 # Names that older exports use for the VAE's attention, and what diffusers calls them now.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -25,40 +27,47 @@ DTYPES: Mapping[str, torch.dtype] = {
     name: getattr(torch, torch_name) for name, torch_name in _TORCH_NAMES.items() if hasattr(torch, torch_name)
 }
 """Stored dtype → torch's; only those that the installed torch has."""
-_DIRECT = (torch.float32, torch.float16, torch.bfloat16)
-"""Floats that every device converts; the others become float32 on the host first."""
+_HOST = torch.device("cpu")
 
 Source = tuple[WeightFile, TensorEntry]
 
 
-def fill(
-    module: nn.Module,
-    component: str,
-    files: Sequence[WeightFile],
-    place: torch.device,
-    dtype: torch.dtype,
-    placed: Placed,
-) -> None:
-    """Give every parameter and buffer of a `meta` module its values from the files, on `place` as `dtype`.
+def plan(module: nn.Module, component: str, files: Sequence[WeightFile], dtype: torch.dtype) -> list[Slot]:
+    """Where every parameter and buffer of a `meta` module gets its values from; floats become `dtype`.
 
-    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file),
-    MODEL_CORRUPT (a broken file, a tensor missing or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be
-    converted), ILLEGAL_STATE (a file changed meanwhile); an error of `placed` passes.
+    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
+    or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be converted).
     """
     if not files:
         message = f"the model has no safetensors file for {component}; restore it and scan again"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
     sources = _sources(files, wanted)
-    chosen = {name: _judged(component, name, sources, like) for name, like in wanted.items()}
-    room = _Room(max((entry.end - entry.begin for _, entry in chosen.values()), default=0))
-    for name, source in chosen.items():
-        value = room.read(source)
-        _assign(module, name, _moved(_shaped(component, source[1].name, value, wanted[name].shape), place, dtype))
-        placed(value.nbytes)
+    return [_slot(component, name, sources, like, dtype) for name, like in wanted.items()]
+
+
+def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: HostTier) -> Generator[Read]:
+    """Give a `meta` module its values on `place`. Yields after each piece.
+
+    Raises MODEL_CORRUPT (a broken file), ILLEGAL_STATE (a file changed meanwhile).
+    """
+    files = list(dict.fromkeys(slot.file for slot in slots))
+    pages = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
+    in_place = [slot for slot in slots if slot.direct and slot.name in pages]
+    others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
+    flat = Flat(others, place if place.type == "cuda" else _HOST)
+    if place.type == "cuda":
+        yield from read_to_cuda(others, flat, CudaCopies(place), tier)
+    else:
+        yield from read_pages(slots, pages, flat)
+        yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
     for file in files:
         file.check_unchanged()
-    _fill_positions(module, place)
+    values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
+    owners = dict(module.named_modules())
+    for name, value in values.items():
+        _assign(owners, name, value.to(place))
+    _fill_positions(module, owners, place)
 
 
 def _sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Mapping[str, Source]:
@@ -83,8 +92,8 @@ def _names(stored: str) -> Iterator[str]:
         yield f"{parent}.{_OLD_ATTENTION[old]}.{last}"
 
 
-def _judged(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor) -> Source:
-    """The source of a tensor of the module, checked: its dtype must be convertible."""
+def _slot(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor, dtype: torch.dtype) -> Slot:
+    """Where a tensor of the module comes from, checked: its dtype must be convertible, its shape the module's."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=name)
@@ -97,54 +106,33 @@ def _judged(component: str, name: str, sources: Mapping[str, Source], like: torc
         message = f"the tensor {entry.name} of {component} is stored as {entry.dtype}; this worker reads {able}"
         facts = {"component": component, "file": file.name, "tensor": entry.name, "dtype": entry.dtype}
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    return file, entry
+    _check_shape(component, entry, like.shape)
+    target = dtype if stored.is_floating_point else stored
+    return Slot(name, file, entry, stored, target, like.shape)
 
 
-class _Room:
-    """Host memory into which each tensor is read in turn. The file is read, not mapped: a file that is cut off
-    meanwhile is then an error, and does not kill the process."""
-
-    def __init__(self, size: int) -> None:
-        self._bytes = torch.empty(size, dtype=torch.uint8)
-
-    def read(self, source: Source) -> torch.Tensor:
-        """A tensor as stored; valid until the next call."""
-        file, entry = source
-        part = self._bytes[: entry.end - entry.begin]
-        file.read_into(entry, part.numpy().data)
-        return part.view(DTYPES[entry.dtype]).reshape(entry.shape)
+def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
+    # Old VAE files keep attention's linear layers as 1x1 convolutions.
+    if entry.shape == shape or (entry.elements == shape.numel() and [n for n in entry.shape if n != 1] == list(shape)):
+        return
+    message = (
+        f"the tensor {entry.name} of {component} has the shape {entry.shape}; its config.json asks for {tuple(shape)}"
+    )
+    facts = {"component": component, "tensor": entry.name, "shape": entry.shape, "expected_shape": tuple(shape)}
+    raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
-def _shaped(component: str, stored: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    if value.shape != shape and value.numel() == shape.numel() and value.squeeze().shape == shape:
-        value = value.reshape(shape)  # old VAE files keep attention's linear layers as 1x1 convolutions
-    if value.shape != shape:
-        has, needs = tuple(value.shape), tuple(shape)
-        message = f"the tensor {stored} of {component} has the shape {has}; its config.json asks for {needs}"
-        raise DataLoss(
-            message, ErrorReason.MODEL_CORRUPT, component=component, tensor=stored, shape=has, expected_shape=needs
-        )
-    return value
-
-
-def _moved(value: torch.Tensor, place: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A copy on the device; convolutions channels last, which they compute fastest in."""
-    target = dtype if value.is_floating_point() else value.dtype
-    if value.is_floating_point() and value.dtype not in _DIRECT:
-        value = value.to(torch.float32)
-    layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-    return value.to(device=place, dtype=target, copy=True, memory_format=layout)
-
-
-def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
+def _assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> None:
     owner_name, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(owner_name)
-    is_parameter = isinstance(getattr(owner, leaf), nn.Parameter)
-    setattr(owner, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value)
+    parameters, buffers = owners[owner_name]._parameters, owners[owner_name]._buffers  # pyright: ignore[reportPrivateUsage]  # setattr takes 10 µs
+    if leaf in parameters:
+        parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    else:
+        buffers[leaf] = value
 
 
-def _fill_positions(module: nn.Module, place: torch.device) -> None:
+def _fill_positions(module: nn.Module, owners: Mapping[str, nn.Module], place: torch.device) -> None:
     """CLIP's position ids are the one buffer that no file carries."""
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta and name.endswith("position_ids"):
-            _assign(module, name, torch.arange(buffer.shape[-1], device=place).expand(buffer.shape))
+            _assign(owners, name, torch.arange(buffer.shape[-1], device=place).expand(buffer.shape))

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from domains.device.benchmark import BenchmarkReport
 from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
-from domains.inference.outcome import ImageReady, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import ImageReady, ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded import LoadedModel, LoadedModels, loaded_id
 from domains.processing.attempts.pictures import Pictures
@@ -20,8 +20,6 @@ from domains.processing.jobs.outcome import Broken, Done, Halted
 from domains.processing.workers.stall_limit import stall_limit
 from domains.processing.workers.worker import (
     Benchmarked,
-    ModelLoaded,
-    ModelUnloaded,
     Order,
     Report,
     Worker,

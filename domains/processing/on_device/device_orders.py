@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from domains.device.on_device import benchmark, health_check
 from domains.errors import DeviceOpsError
 from domains.inference.on_device import StepLoop
@@ -59,6 +61,9 @@ class DeviceOrders:
                 yield Emptied(freed_bytes=self._empty(order))
             case MeasureOrder():
                 measure = allocator.measure(self._device, self._owners(), self._served.runtime, self._steps.peak_bytes)
+                if measure.pinned_bytes is not None:
+                    pinned = measure.pinned_bytes + self._steps.pinned_bytes()
+                    measure = msgspec.structs.replace(measure, pinned_bytes=pinned)
                 yield Measured(measure=self._steps.hardware.measured(measure))
             case ProbeOrder():
                 yield Described(device=self._served.probe_again())
@@ -101,6 +106,7 @@ class DeviceOrders:
         before = allocator.measure(self._device, ()).held_bytes
         model_bytes = self._steps.unload_all() if order.models else 0
         self._steps.forget_prompts()
+        self._steps.forget_host_copies()
         if order.compact:
             allocator.compact(self._device)
         allocator.empty_caches(self._device)

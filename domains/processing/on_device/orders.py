@@ -5,27 +5,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from structlog.contextvars import bound_contextvars
 
 from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
-from domains.inference.on_device import LoadCancelled, OnDeviceModel, StepLoop
-from domains.inference.outcome import RunFailed, RunFinished, RunStopped
+from domains.inference.on_device import StepLoop
+from domains.inference.outcome import ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
 from domains.processing.on_device.device_orders import DeviceOrders
-from domains.processing.on_device.inbox import SERVER_LEFT, Inbox
-from domains.processing.on_device.model_loads import ModelLoads
+from domains.processing.on_device.inbox import Inbox
 from domains.processing.on_device.refusal import failed, renamed
 from domains.processing.on_device.served_device import ServedDevice
 from domains.processing.workers.worker import (
     Described,
-    EmptyOrder,
     FaultStruck,
     GenerateOrder,
     LoadOrder,
-    ModelUnloaded,
     Order,
     Report,
     UnloadOrder,
@@ -53,9 +51,13 @@ class OrderLoop:
         setup = self._first_setup() if name.startswith("sim-") else None
         self._served = ServedDevice(name, setup, self._fault_struck, pinned=pinned)
         self._steps = StepLoop(
-            self._served.torch_name, self._report, hardware=self._served.simulated, stop_of=self._stop_of_job
+            self._served.torch_name,
+            self._report,
+            hardware=self._served.simulated,
+            stop_of=self._stop_of_job,
+            device_id=self._served.value.id,
         )
-        self._loads = ModelLoads(self._steps, lambda: self._served.value.id, folder_of)
+        self._folder_of = folder_of
         self._device_orders = DeviceOrders(self._steps, self._served)
         self._present_call = 0
         """The call of the order that is being taken."""
@@ -128,25 +130,17 @@ class OrderLoop:
         try:
             match order:
                 case GenerateOrder():
-                    loaded, _ = self._load(call, order)
-                    self._call_of[order.order_id] = call
-                    self._job_of[call] = order.order_id
-                    self._steps.submit(order.order_id, loaded, order.resolved, order.previews)
+                    self._steps.submit(order.order_id, self._here(order.model), order.resolved, order.previews)
+                    self._runs(call, order)
                 case LoadOrder():
-                    _, load_s = self._load(call, order)
-                    timing = StageTiming(stage=Stage.LOADING, wall_s=load_s)
-                    self._end(call, RunFinished(receipt=Receipt(timings=(timing,))))
+                    self._steps.load(order.order_id, self._here(order.model))
+                    self._runs(call, order)
                 case UnloadOrder():
-                    freed = self._loads.unload(order.model_id)
+                    freed = self._steps.unload(order.model_id)
                     self._channel.send(call, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
                     self._end(call, RunFinished(receipt=Receipt()))
                 case _:
                     self._about_device(call, order, begin)
-        except LoadCancelled:
-            timing = StageTiming(stage=Stage.LOADING, wall_s=time.monotonic() - begin)
-            receipt = Receipt(timings=(timing,))
-            stop = self._inbox.stop_of(call) or SERVER_LEFT
-            self._end(call, RunStopped(stop=stop, stage=Stage.LOADING, latency_s=0.0, freed_bytes=0, receipt=receipt))
         except Exception as error:
             # Only this order fails; other orders and the loaded models are unchanged.
             doing = f"carrying out the order {type(order).__name__}"
@@ -156,8 +150,6 @@ class OrderLoop:
         """Carry out an order about the device itself, between two steps of the jobs."""
         for report in self._device_orders.carry_out(order, self._stops(call), self._hints(call)):
             self._channel.send(call, report)
-        if isinstance(order, EmptyOrder) and order.models:
-            self._loads.forget_gone()
         took_s = time.monotonic() - begin
         if (stop := self._inbox.stop_of(call)) is not None:
             self._end(call, RunStopped(stop=stop, stage=Stage.MEASURING, latency_s=took_s, receipt=Receipt()))
@@ -165,14 +157,14 @@ class OrderLoop:
             timing = StageTiming(stage=Stage.MEASURING, wall_s=took_s)
             self._end(call, RunFinished(receipt=Receipt(timings=(timing,))))
 
-    def _load(self, call: int, order: GenerateOrder | LoadOrder) -> tuple[OnDeviceModel, float]:
-        """The order's model on the device, and the time of loading in seconds."""
-        payer = order.order_id if isinstance(order, GenerateOrder) else ""
+    def _here(self, model: Model) -> Model:
+        """The model with its place on this machine. An order names it by its id and its hash too."""
+        return msgspec.structs.replace(model, folder=str(self._folder_of(model)))
 
-        def send(report: Report) -> None:
-            self._channel.send(call, report)
-
-        return self._loads.bring(order.model, send, self._hints(call), self._stops(call), job_id=payer)
+    def _runs(self, call: int, order: GenerateOrder | LoadOrder) -> None:
+        """Note that the step loop runs an order."""
+        self._call_of[order.order_id] = call
+        self._job_of[call] = order.order_id
 
     def _stops(self, call: int) -> Callable[[], bool]:
         return lambda: self._inbox.stop_of(call) is not None
@@ -189,7 +181,7 @@ class OrderLoop:
         match report:
             case RunFinished() | RunFailed() | RunStopped():
                 del self._call_of[job_id], self._job_of[call]
-                self._end(call, self._loads.on_receipt(job_id, report))
+                self._end(call, report)
             case Progressed() | PreviewReady():
                 # A newer one replaces it, so it never waits for a slow server.
                 self._channel.try_send(call, report)

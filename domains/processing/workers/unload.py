@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from domains.errors import ErrorReason, Unavailable
+from domains.inference.outcome import ModelUnloaded
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.workers.ask import ask
-from domains.processing.workers.worker import ModelUnloaded, UnloadOrder, Worker, new_order_id
+from domains.processing.workers.worker import UnloadOrder, Worker, new_order_id
 
 
 class Unloaded(msgspec.Struct, frozen=True, kw_only=True):

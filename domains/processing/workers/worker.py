@@ -10,10 +10,9 @@ from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.generation import Previews, ResolvedGeneration
-from domains.inference.outcome import ImageReady, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import ImageReady, ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
-from domains.model.loaded import LoadedModel
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
 from domains.stop import Stop
@@ -149,20 +148,6 @@ Order = (
     | ProbeOrder
     | BlobOrder
 )
-
-
-class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
-    """A model is on the device now."""
-
-    loaded: LoadedModel
-
-
-class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unloaded"):
-    """A model is no longer on the device."""
-
-    model_id: str
-    freed_bytes: int | None
-    """Bytes that the allocator gave back; absent where they cannot be measured."""
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, tag="checked"):

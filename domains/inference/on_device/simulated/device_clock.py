@@ -48,6 +48,10 @@ class DeviceClock:
         """Seconds on a monotonic clock."""
         return self._clock()
 
+    def after(self, duration_s: float) -> TimedFence:
+        """A fence that passes after a time, whatever the device computes meanwhile."""
+        return TimedFence(self._clock() + duration_s, duration_s, self._clock)
+
     def fence(self, began_s: float) -> TimedFence:
         """A fence for a unit that the CPU began at `began_s` and has just finished."""
         took_s = (self._clock() - began_s) / self.speed

@@ -29,9 +29,6 @@ from domains.inference.on_device.simulated.device_clock import DeviceClock, Time
 from domains.inference.on_device.simulated.memory_book import MemoryBook
 from domains.memory.measure import MemoryMeasure
 
-_LOOK_S = 0.05
-"""Interval at which a slow load checks for its cancellation."""
-
 
 class SimulatedHardware:
     """See `Hardware`. Follows its script."""
@@ -77,15 +74,14 @@ class SimulatedHardware:
         for leak in self._faults.all_of(Leak):
             self._memory.leak(leak.bytes_per_job)
 
-    def load_piece(self, model_id: str, size_bytes: int, cancelled: Callable[[], bool]) -> None:
-        """Check that a piece has room, and take its scripted time."""
+    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> TimedFence:
+        """Check that a piece has room; the fence passes after its scripted time."""
         owner = model_owner(model_id)
         if size_bytes == 0 and not self._memory.held(owner):
-            self._fail(owner, "", 0, 0)
+            self._fail(owner, job_id, 0, 0)
         self._memory.hold(owner, self._memory.held(owner) + size_bytes)
         rates = [slow.bytes_per_second for slow in self._faults.all_of(SlowLoad)]
-        if rates:
-            _wait(size_bytes / min(rates), cancelled)
+        return self._clock.after(size_bytes / min(rates) if rates else 0.0)
 
     def hold(self, owner: str, size_bytes: int) -> None:
         """Hold scripted memory."""
@@ -121,12 +117,6 @@ class SimulatedHardware:
         if self._faults.strikes(OutOfMemory, job_id, step):
             # The error is the same as if another process had just taken the rest.
             raise self._memory.refusal(owner, max(1, held), 0)
-
-
-def _wait(duration_s: float, cancelled: Callable[[], bool]) -> None:
-    until, nobody = time.monotonic() + duration_s, threading.Event()
-    while (rest := until - time.monotonic()) > 0 and not cancelled():
-        nobody.wait(min(rest, _LOOK_S))
 
 
 def _die() -> NoReturn:

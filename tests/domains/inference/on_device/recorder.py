@@ -8,7 +8,17 @@ from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished
 from domains.model.model import Model
 from domains.stop import Stop
 
+BRINGS = "brings"
+"""Job id of a load before the test begins."""
 LAST = (RunFinished, RunFailed, RunStopped)
+
+
+def bring(loop: StepLoop, model: Model, precision: str = "") -> OnDeviceModel:
+    """Load a model alone. Raises MODEL_NOT_LOADED if it fails."""
+    loop.load(BRINGS, model, precision)
+    while loop.tick():
+        pass
+    return loop.loaded(model.id)
 
 
 class Recorder:
@@ -22,9 +32,11 @@ class Recorder:
         self.stop_of: Callable[[str], Stop | None] = lambda job_id: None
         """What the step loop asks within a step."""
         self.loop = StepLoop(device, self._take, stop_of=lambda job_id: self.stop_of(job_id))
-        self.loaded: OnDeviceModel = self.loop.load(model)
+        self.loaded: OnDeviceModel = bring(self.loop, model)
 
     def _take(self, job_id: str, report: Report) -> None:
+        if job_id == BRINGS:
+            return
         self.reports[job_id].append(report)
         if isinstance(report, LAST):
             self.order.append(job_id)

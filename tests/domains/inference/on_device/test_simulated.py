@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -25,19 +26,23 @@ from domains.device.simulated.faults import (
     WrongResult,
 )
 from domains.device.simulated.script import SimDevice
-from domains.errors import DeviceOpsError, ErrorReason, ResourceExhausted
-from domains.inference.on_device import LoadCancelled, StepLoop
+from domains.errors import ErrorReason, ResourceExhausted
+from domains.inference.on_device import StepLoop
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.on_device.simulated.device_clock import DeviceClock
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.model.model import Model
-from domains.progress import Progressed, Stage
+from domains.progress import Progressed, Stage, StageStarted
 from domains.stop import Stop, StopKind
+from tests.domains.inference.on_device.recorder import bring
 from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.tiny_model import weight_files, write_tiny_model
 
 ROOM = 64 * 2**20
 RUNTIME = 2**20
+CANCEL = Stop(kind=StopKind.CANCEL, cause="not wanted")
+RUN_ENDS = (RunFinished, RunFailed, RunStopped)
 
 
 @dataclass
@@ -68,7 +73,7 @@ class Sim:
 
     def run(self, model: Model, job_id: str, steps: int = 3) -> Report:
         """A job, to its last report."""
-        self.loop.submit(job_id, self.loop.load(model), request(model, steps=steps))
+        self.loop.submit(job_id, model, request(model, steps=steps))
         while self.loop.tick():
             pass
         return self.reports[-1][1]
@@ -111,7 +116,7 @@ def test_without_faults_the_pictures_are_those_of_the_cpu(simulate: Simulate, ti
     assert isinstance(sim.run(tiny, "a"), RunFinished)
     real: list[Report] = []
     loop = StepLoop("cpu", lambda _, report: real.append(report))
-    loop.submit("a", loop.load(tiny), request(tiny, steps=3))
+    loop.submit("a", tiny, request(tiny, steps=3))
     while loop.tick():
         pass
     loop.close()
@@ -120,7 +125,7 @@ def test_without_faults_the_pictures_are_those_of_the_cpu(simulate: Simulate, ti
 
 def test_out_of_memory_at_a_step_ends_that_job_and_the_next_one_works(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(OutOfMemory(at_step=2, times=1))
-    sim.loop.load(tiny)
+    bring(sim.loop, tiny)
     before = sim.measure()
     end = sim.run(tiny, "a")
     assert isinstance(end, RunFailed)
@@ -145,9 +150,9 @@ def test_a_fault_at_a_step_is_typed_and_leaves_the_job_beside_alone(
     simulate: Simulate, tiny: Model, fault: Fault, reason: ErrorReason
 ) -> None:
     sim = simulate(fault)
-    loaded = sim.loop.load(tiny)
+    bring(sim.loop, tiny)
     for name in ("hit", "beside"):
-        sim.loop.submit(name, loaded, request(tiny, steps=4))
+        sim.loop.submit(name, tiny, request(tiny, steps=4))
     while sim.loop.tick():
         pass
     last = dict(sim.reports)
@@ -183,30 +188,33 @@ def test_a_fault_with_times_zero_strikes_every_time(simulate: Simulate, tiny: Mo
 )
 def test_step_zero_is_the_load_of_a_model(simulate: Simulate, tiny: Model, fault: Fault, reason: ErrorReason) -> None:
     sim = simulate(fault)
-    with pytest.raises(DeviceOpsError) as failed:
-        sim.loop.load(tiny)
-    assert failed.value.reason is reason
+    sim.loop.load("a", tiny)
+    while sim.loop.tick():
+        pass
+    failed = sim.reports[-1][1]
+    assert isinstance(failed, RunFailed)
+    assert failed.reason == reason
+    assert sim.struck == [(0, "a")]
     assert sim.measure().live_bytes == RUNTIME
-    assert sim.loop.load(tiny).size_bytes > 0
+    assert bring(sim.loop, tiny).size_bytes > 0
 
 
 def test_a_model_that_does_not_fit_is_refused_and_leaves_nothing(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(memory=RUNTIME + 100_000)
-    with pytest.raises(ResourceExhausted) as refused:
-        sim.loop.load(tiny)
-    facts = refused.value.facts
-    assert refused.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    refused = sim.run(tiny, "a")
+    assert isinstance(refused, RunFailed)
+    facts = refused.facts
+    assert refused.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
     assert int(facts["needed_bytes"]) > int(facts["available_bytes"])
     measure = sim.measure()
     assert (measure.live_bytes, measure.allocation_failure_count) == (RUNTIME, 1)
 
 
 def test_latents_that_do_not_fit_end_their_job(simulate: Simulate, tiny: Model) -> None:
-    size = simulate().loop.load(tiny).size_bytes
+    size = bring(simulate().loop, tiny).size_bytes
     sim = simulate(memory=RUNTIME + size + 600_000)
     assert isinstance(sim.run(tiny, "small"), RunFinished)
-    loaded = sim.loop.load(tiny)
-    sim.loop.submit("large", loaded, request(tiny, steps=1, width_px=512, height_px=512))
+    sim.loop.submit("large", tiny, request(tiny, steps=1, width_px=512, height_px=512))
     while sim.loop.tick():
         pass
     end = sim.reports[-1][1]
@@ -228,7 +236,7 @@ def test_memory_adds_up_while_a_job_runs(simulate: Simulate, tiny: Model) -> Non
     (measure,) = seen
     assert measure.live_bytes == measure.used_bytes == sum(owner.live_bytes for owner in measure.owners)
     held = {owner.kind: owner.live_bytes for owner in measure.owners}
-    assert held[OwnerKind.LOADED_MODEL] == sim.loop.load(tiny).size_bytes
+    assert held[OwnerKind.LOADED_MODEL] == sim.loop.loaded(tiny.id).size_bytes
     assert held[OwnerKind.RUNTIME] == RUNTIME
     assert held[OwnerKind.JOB] > 0
     assert held[OwnerKind.CACHE] > 0
@@ -305,8 +313,8 @@ def test_a_spoiled_result_differs_in_every_element(simulate: Simulate, dtype: to
 
 def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(speed=0.0001)
-    loaded = sim.loop.load(tiny)
-    sim.loop.submit("slow", loaded, request(tiny, steps=50))
+    bring(sim.loop, tiny)
+    sim.loop.submit("slow", tiny, request(tiny, steps=50))
     for _ in range(5):
         assert sim.loop.tick()
     steps = [r for _, r in sim.reports if isinstance(r, Progressed) and r.stage is Stage.DENOISING and r.completed]
@@ -349,16 +357,50 @@ def test_units_queue_up_on_the_devices_clock() -> None:
 
 def test_a_slow_load_is_slow_and_can_be_cancelled(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(SlowLoad(bytes_per_second=1))
-    asked = 0
-
-    def cancelled() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 3
-
-    with pytest.raises(LoadCancelled):
-        sim.loop.load(tiny, cancelled=cancelled)
+    sim.loop.load("a", tiny)
+    while not sim.loop.model_bytes().get(tiny.id):
+        assert sim.loop.tick()
+    assert 0 < sim.loop.model_bytes()[tiny.id] < sum(path.stat().st_size for path in weight_files(tiny))
+    assert (sim.measure().live_bytes or 0) > RUNTIME
+    assert sim.loop.stop("a", CANCEL)
+    assert not sim.loop.tick()
+    end = sim.reports[-1][1]
+    assert isinstance(end, RunStopped)
+    assert (end.stop, end.stage) == (CANCEL, Stage.LOADING)
+    assert (end.freed_bytes or 0) > 0
     assert sim.measure().live_bytes == RUNTIME
+
+
+def test_a_neighbour_computes_while_a_model_loads(simulate: Simulate, tiny: Model, tmp_path: Path) -> None:
+    sim = simulate()
+    bring(sim.loop, tiny)
+    other = write_tiny_model(tmp_path / "other")
+    sim.device = msgspec.structs.replace(sim.device, faults=(SlowLoad(bytes_per_second=1),))
+    sim.hardware.set_up(sim.counts.setup(sim.device))
+    sim.loop.load("load", other, "bfloat16")  # else it shared all weights
+    sim.loop.submit("beside", tiny, request(tiny, steps=12))
+    while not any(isinstance(report, RunFinished) for name, report in sim.reports if name == "beside"):
+        assert sim.loop.tick()
+    assert not any(isinstance(report, RUN_ENDS) for name, report in sim.reports if name == "load")
+    sim.loop.stop("load", CANCEL)
+    assert not sim.loop.tick()
+
+
+def test_jobs_of_one_model_share_its_load_and_the_last_to_leave_cancels_it(simulate: Simulate, tiny: Model) -> None:
+    sim = simulate(SlowLoad(bytes_per_second=1))
+    for name in ("a", "b"):
+        sim.loop.submit(name, tiny, request(tiny, steps=1))
+    while not sim.loop.model_bytes().get(tiny.id):
+        assert sim.loop.tick()
+    held = sim.measure().live_bytes or 0
+    sim.loop.stop("a", CANCEL)
+    sim.loop.tick()
+    assert (sim.measure().live_bytes or 0) >= held > RUNTIME
+    sim.loop.stop("b", CANCEL)
+    assert not sim.loop.tick()
+    assert sim.measure().live_bytes == RUNTIME
+    stages = [(name, report.stage) for name, report in sim.reports if isinstance(report, StageStarted)]
+    assert stages == [("a", Stage.LOADING), ("b", Stage.LOADING)]
 
 
 def test_an_edited_script_holds_for_what_comes(simulate: Simulate, tiny: Model) -> None:

@@ -42,6 +42,11 @@ def tiny_model(folder: Path) -> Model:
     return read_folder(folder, folder.name, lambda path: path, Fingerprints())
 
 
+def weight_files(model: Model) -> list[Path]:
+    """All weight files of a model."""
+    return sorted(Path(model.folder).rglob("*.safetensors"))
+
+
 _INDEX = """{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.36.0",
 "safety_checker": [null, null], "feature_extractor": [null, null], "requires_safety_checker": false,
 "scheduler": ["diffusers", "EulerDiscreteScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import msgspec
 import pytest
@@ -21,7 +22,8 @@ from domains.inference.on_device.families import family_of
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
-from domains.model.on_device import LoadCancelled, load
+from domains.model.on_device import Placed, load, loading, weights
+from domains.model.on_device.flat import Flat
 from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
 from tests.domains.model.folders import age
@@ -76,7 +78,7 @@ def test_bytes_are_counted_on_the_tensors(tiny: Model) -> None:
 
 def test_progress_rises_to_the_whole_size_of_the_files(tiny: Model) -> None:
     told: list[tuple[int, int]] = []
-    load(tiny, "cpu", progress=lambda done, total: told.append((done, total)))
+    load(tiny, "cpu", progress=lambda placed: told.append((placed.completed, placed.total)))
     size = sum(path.stat().st_size for path in Path(tiny.folder).rglob("*.safetensors"))
     assert told[0] == (0, size)
     assert told[-1] == (size, size)
@@ -86,18 +88,50 @@ def test_progress_rises_to_the_whole_size_of_the_files(tiny: Model) -> None:
 
 @pytest.mark.parametrize("after", [1, 60])
 def test_a_cancelled_load_ends_between_tensors_and_leaves_nothing(tiny: Model, after: int) -> None:
-    asked = 0
-
-    def cancelled() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == after
-
     before = bytes_held()
-    with pytest.raises(LoadCancelled):
-        load(tiny, "cpu", cancelled=cancelled)
-    assert asked == after
+    steps = loading(tiny, "cpu")
+    placed = [next(steps) for _ in range(after)][-1]
+    assert placed.completed < placed.total
+    flats = living_flats()
+    steps.close()
+    del steps
     assert bytes_held() == before
+    assert all(flat() is None for flat in flats)
+
+
+def living_flats() -> list[ReferenceType[Flat]]:
+    """The allocations that exist now."""
+    return [ref(thing) for thing in gc.get_objects() if type(thing) is Flat]
+
+
+@pytest.mark.parametrize("fault", ["cut off", "a disk's error", "out of memory"])
+def test_a_failed_load_frees_its_allocation_at_once_while_its_error_is_kept(
+    tiny: Model, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error") if fault == "a disk's error" else MemoryError
+
+    def unmapped(file: object) -> None:
+        """As where the system grants no lease."""
+
+    monkeypatch.setattr(weights, "mapped", unmapped)
+    steps, flats = loading(tiny, "cpu"), []
+    while not flats:
+        next(steps)
+        flats = living_flats()
+    if fault == "cut off":
+        for path in (Path(tiny.folder) / name for name in (UNET, VAE)):
+            cut_off(path)
+    else:
+        monkeypatch.setattr("os.preadv", fails)
+    gc.disable()
+    try:
+        with pytest.raises(DeviceOpsError) as kept:
+            list(steps)
+        assert kept.value.reason in (ErrorReason.MODEL_CORRUPT, ErrorReason.HOST_OUT_OF_MEMORY)
+        assert all(flat() is None for flat in flats)
+    finally:
+        gc.enable()
 
 
 def test_a_failed_load_leaves_nothing_while_its_error_is_kept(tiny: Model) -> None:
@@ -234,13 +268,13 @@ def test_an_impossible_scheduler_is_refused_with_file_and_field(tiny: Model, cha
 
 
 def test_a_scheduler_is_judged_before_any_weight_is_read(tiny: Model) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[Placed] = []
 
     def judge(config: Mapping[str, Any]) -> None:
         raise FailedPrecondition("not this one", ErrorReason.MODEL_INCOMPATIBLE)
 
     with pytest.raises(FailedPrecondition, match="not this one"):
-        load(tiny, "cpu", progress=lambda done, total: told.append((done, total)), judge=judge)
+        load(tiny, "cpu", progress=told.append, judge=judge)
     assert told == []
 
 
@@ -300,11 +334,11 @@ def test_weights_changed_in_place_with_their_old_time_are_refused(tiny: Model) -
 def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
     path = Path(tiny.folder) / UNET
 
-    def change(done: int, total: int) -> None:
+    def change(placed: Placed) -> None:
         with path.open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"x")
-        os.utime(path, ns=(1, done + 1))
+        os.utime(path, ns=(1, placed.completed + 1))
 
     with pytest.raises(FailedPrecondition, match="scan again"):
         load(tiny, "cpu", progress=change)
@@ -312,7 +346,7 @@ def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
 
 def test_weights_cut_off_during_the_load_are_an_error_and_not_the_end_of_the_process(tiny: Model) -> None:
     with pytest.raises(DataLoss, match="cut off"):
-        load(tiny, "cpu", progress=lambda done, total: os.truncate(Path(tiny.folder) / UNET, 5000))
+        load(tiny, "cpu", progress=lambda placed: cut_off(Path(tiny.folder) / UNET))
 
 
 @pytest.mark.parametrize("name", [UNET, "unet/config.json", "tokenizer/tokenizer_config.json", "unet"])
@@ -389,6 +423,12 @@ def test_nothing_is_looked_up_online(tiny: Model) -> None:
 def test_an_error_of_a_driver_stays_in_the_family(tiny: Model) -> None:
     with pytest.raises(DeviceOpsError):
         load(tiny, "cuda:7") if not torch.cuda.is_available() else load(tiny, "cuda:99")
+
+
+def cut_off(path: Path) -> None:
+    # `os.truncate` fails where a signal interrupts it.
+    with path.open("r+b") as file:
+        file.truncate(5000)
 
 
 def bytes_held() -> int:

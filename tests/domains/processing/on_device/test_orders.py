@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from domains.errors import ErrorReason
-from domains.inference.outcome import RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints
 from domains.model.loaded import LoadedModel
@@ -20,8 +20,6 @@ from domains.processing.workers.worker import (
     LoadOrder,
     Measured,
     MeasureOrder,
-    ModelLoaded,
-    ModelUnloaded,
     Report,
     UnloadOrder,
 )
@@ -55,6 +53,18 @@ class Mailbox:
 
     def of(self, call: int) -> list[Report]:
         return [report for each, report in self.reports if each == call]
+
+
+class Conversation(Mailbox):
+    """A channel whose next command comes when the order before it has ended."""
+
+    begun = 0
+
+    def next(self, timeout_s: float | None) -> Command | None:
+        if len(self.closed) < self.begun:
+            return None
+        self.begun += 1
+        return super().next(timeout_s)
 
 
 def folder_of(model: Model) -> Path:
@@ -113,9 +123,21 @@ def test_a_model_is_read_where_its_files_are_on_the_workers_machine(tmp_path: Pa
 def replaced(model: Model, other: Model) -> Mailbox:
     """What a worker answers that loads a model, loads it again, and then as `other`."""
     orders = [LoadOrder(order_id=f"job-{number}", model=one) for number, one in enumerate((model, model, other))]
-    box = Mailbox(*(Begin(call=number, order=order) for number, order in enumerate(orders)))
+    box = Conversation(*(Begin(call=number, order=order) for number, order in enumerate(orders)))
     OrderLoop(box, "cpu", folder_of).run()
     return box
+
+
+def test_orders_of_one_model_that_come_at_once_share_its_load_and_other_weights_wait_for_it() -> None:
+    (model,) = embedded_models(Fingerprints(()))
+    other = msgspec.structs.replace(model, sha256="other weights")
+    orders = [LoadOrder(order_id=f"job-{number}", model=one) for number, one in enumerate((model, model, other))]
+    box = Mailbox(*(Begin(call=number, order=order) for number, order in enumerate(orders)))
+    OrderLoop(box, "cpu", folder_of).run()
+    assert [type(report) for report in box.of(0)] == [StageStarted, ModelLoaded, RunFinished]
+    assert loaded_in(box.of(1)).load_time_s == loaded_in(box.of(0)).load_time_s
+    assert isinstance(box.of(2)[0], ModelUnloaded)
+    assert loaded_in(box.of(2)).model_sha256 == "other weights"
 
 
 def loaded_in(reports: list[Report]) -> LoadedModel:

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from domains.inference.outcome import ModelUnloaded
 from domains.model.loaded import LoadedModel, LoadedModels
 from domains.processing.workers.unload import Unloading
-from domains.processing.workers.worker import ModelUnloaded, Order, Report, UnloadOrder
+from domains.processing.workers.worker import Order, Report, UnloadOrder
 
 
 class SlowWorker:

@@ -1,0 +1,148 @@
+"""The first stage of every run: its model comes onto the device. A run may end with that."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import torch
+from structlog.contextvars import bound_contextvars
+
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.meter import Meter
+from domains.inference.on_device.model_load import ModelLoad
+from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.outcome import ModelLoaded, Report
+from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel
+from domains.progress import Progressed, Stage, StageStarted, Unit
+from domains.stop import Stop
+
+_REPORT_S = 0.1
+"""Minimum time between two reports of loading progress."""
+
+
+class LoadRun:
+    """A run that is over when its model is loaded."""
+
+    def __init__(
+        self,
+        job_id: str,
+        model: Model,
+        models: ResidentModels,
+        device_id: str,
+        tell: Callable[[Report], None],
+        precision: str = "",
+    ) -> None:
+        """`device_id`: the server's name of the device."""
+        self.id = job_id
+        self.model = model
+        self.meter = Meter()
+        self.stage = Stage.QUEUED
+        self.stop: Stop | None = None
+        """The first request to stop; None: there is none."""
+        self.stop_asked_at = 0.0
+        """Time of that request on `time.perf_counter`."""
+        self._models = models
+        self._precision = precision
+        self._device_id = device_id
+        self._tell = tell
+        self._load: ModelLoad | None = None
+        self._there: tuple[OnDeviceModel, Family] | None = None
+        self._reported_s = 0.0
+
+    def ask_to_stop(self, stop: Stop) -> None:
+        """Ask the run to stop. Only the first request counts."""
+        if self.stop is None:
+            self.stop, self.stop_asked_at = stop, time.perf_counter()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return self._models.device
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the run's model is on the device."""
+        return self._there is not None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the run waits for a load that has begun, or computes with the model."""
+        return self._load is not None or self.has_model
+
+    @property
+    def loaded(self) -> OnDeviceModel:
+        """The model on the device."""
+        return self._brought[0]
+
+    @property
+    def family(self) -> Family:
+        """The family's view of the model."""
+        return self._brought[1]
+
+    @property
+    def _brought(self) -> tuple[OnDeviceModel, Family]:
+        if self._there is None:
+            raise RuntimeError(f"job {self.id} has no model while {self.stage}")
+        return self._there
+
+    @property
+    def ready(self) -> bool:
+        """Whether a unit can be enqueued now."""
+        return self._load is None or self._load.ready
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has nothing left to do."""
+        return self.has_model
+
+    def bring_model(self, *, alone: bool) -> None:
+        """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
+        load = self._load = self._load or self._models.bring(self.id, self.model, self._precision)
+        if load.there is None:
+            if self.stage is Stage.QUEUED:
+                self._enter(Stage.LOADING)
+            with bound_contextvars(job_id=self.id):
+                load.advance(self.id, alone=alone)
+            self._tell_placed(load)
+        if load.there is not None:
+            self._models.leave(self.id, load)
+            self._there, self._load = load.there, None
+            self._tell(ModelLoaded(loaded=self.loaded.value(self._device_id)))
+
+    def poll(self) -> None:
+        """Report what has ended."""
+
+    def wait_for_device(self) -> bool:
+        """Wait for the oldest unit in flight, or at least for a while; False if there is none."""
+        if self._load is not None:
+            self._load.wait()
+        return self._load is not None
+
+    def waiting_for(self) -> list[Future[bytes]]:
+        """Files that are being encoded."""
+        return []
+
+    def release(self) -> None:
+        """Free everything that no other run needs. Reports nothing more."""
+        load, self._load, self._there = self._load, None, None
+        if load is not None:
+            self._models.leave(self.id, load)
+
+    def held_bytes(self) -> int:
+        """Bytes on the device that are freed if the run ends now."""
+        return self._load.size_bytes if self._load is not None and self._load.users == {self.id} else 0
+
+    def _tell_placed(self, load: ModelLoad) -> None:
+        now, placed = time.monotonic(), load.placed
+        if now - self._reported_s >= _REPORT_S or (placed.total and placed.completed == placed.total):
+            self._reported_s = now
+            self._progress(Stage.LOADING, placed.completed, placed.total, Unit.BYTES)
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.meter.enter(stage)
+        self._tell(StageStarted(stage=stage))
+
+    def _progress(self, stage: Stage, completed: int, total: int, unit: Unit) -> None:
+        self._tell(Progressed(stage=stage, completed=completed, total=total, unit=unit))

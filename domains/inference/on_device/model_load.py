@@ -1,0 +1,115 @@
+"""A model of one device: on its way there, then ready. All runs that need it share one object."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.family import Family
+from domains.inference.on_device.fence import EventFence, Fence
+from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.model.model import Model
+from domains.model.on_device import Loading, OnDeviceModel, Placed
+
+_TURN_ALONE_S = 0.02
+_TURN_S = 0.004
+"""Time that a load takes of the thread that computes beside it, before other jobs have their turn."""
+
+
+class ModelLoad:
+    """Loads a model, a few pieces at a time."""
+
+    def __init__(
+        self, model: Model, precision: str, loading: Loading, hardware: Hardware, account: Callable[[], None]
+    ) -> None:
+        """`account` is called when the size of the loaded model is known; raises DEVICE_OUT_OF_MEMORY."""
+        self.model = model
+        self.precision = precision
+        self.placed = Placed(0, 0)
+        self.there: tuple[OnDeviceModel, Family] | None = None
+        """None: the load is not complete."""
+        self.failure: Exception | None = None
+        """Why the load has ended. None: it has not failed."""
+        self.users: set[str] = set()
+        """Jobs that wait for the load."""
+        self._loading = loading
+        self._hardware = hardware
+        self._account = account
+        self._fence: Fence = EventFence()
+        """Passes after the piece's time on simulated hardware."""
+        self._begun = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether `advance` has something to do."""
+        return self.there is not None or self.failure is not None or self._goes_on
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.placed.ready.passed() and self._fence.passed()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the model; while it loads, of the pieces that are placed."""
+        return self.placed.completed if self.there is None else self.there[0].size_bytes
+
+    def size_beside(self, seen: set[nn.Module]) -> int:
+        """The same without the components in `seen`; adds those of this model to it."""
+        if self.there is None:
+            return self.placed.completed
+        loaded = self.there[0]
+        new = {name for name, module in loaded.modules.items() if module not in seen}
+        seen.update(loaded.modules.values())
+        return sum(loaded.bytes_per_component[name] for name in new)
+
+    def advance(self, job_id: str, *, alone: bool = False) -> None:
+        """Load what is ready, for a job, but not for longer than its turn, which is longer if no other job runs.
+
+        Raises as `domains.model.on_device.loading`, for every job that asks.
+        """
+        if self.failure is not None:
+            raise self.failure
+        until_s = time.perf_counter() + (_TURN_ALONE_S if alone else _TURN_S)
+        try:
+            # Weights that are made in inference mode could never be changed outside of it.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                while self.there is None and self._goes_on:
+                    self._place(job_id)
+                    if time.perf_counter() >= until_s:
+                        return
+        except Exception as error:
+            self.close()
+            self.failure = error
+            raise
+
+    def _place(self, job_id: str) -> None:
+        step = _next(self._loading)
+        if isinstance(step, OnDeviceModel):
+            self.there = step, family_of(step)
+            # The load counted the bytes in the files; on the device they may be wider.
+            self._account()
+            return
+        piece, self.placed = step.completed - self.placed.completed, step
+        if piece or not self._begun:
+            self._fence = self._hardware.load_piece(job_id, self.model.id, piece)
+            self._begun = True
+
+    def wait(self) -> None:
+        """Wait until the next piece can be loaded, or at least for a while."""
+        (self._fence if self.placed.ready.passed() else self.placed.ready).wait()
+
+    def close(self) -> None:
+        """Cancel the load, or drop the model: nothing of it stays in memory."""
+        self._loading.close()
+        self.there = None
+        self._hardware.free(model_owner(self.model.id))
+
+
+def _next(steps: Loading) -> Placed | OnDeviceModel:
+    """The next step of a load; its result after the last one."""
+    try:
+        return next(steps)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,142 @@
+"""One allocation for all tensors of a component, and where each of them lies in it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from domains.model.safetensors_header import TensorEntry
+from domains.model.weight_file import WeightFile
+
+_ALIGNMENT = 64
+"""Bytes; vector instructions and the kernels of the GPU libraries read at most so much at once."""
+_CONVERTED_ANYWHERE = (torch.float32, torch.float16, torch.bfloat16)
+"""Floats that every device converts to each other; the others become float32 first."""
+_JOINED_LATER = ("time_emb_proj.weight", "time_emb_proj.bias")
+"""Tensors that the engine joins to one: each gets memory of its own, which the join gives back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A tensor of a module: where its bytes are in a file, and what they become."""
+
+    name: str
+    """Its name in the module."""
+    file: WeightFile
+    entry: TensorEntry
+    stored: torch.dtype
+    dtype: torch.dtype
+    """Dtype on the device."""
+    shape: torch.Size
+
+    @property
+    def stored_bytes(self) -> int:
+        """Its bytes in the file."""
+        return self.entry.end - self.entry.begin
+
+    @property
+    def placed_bytes(self) -> int:
+        """Its bytes on the device."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    @property
+    def direct(self) -> bool:
+        """Whether the device holds the very bytes of the file: same dtype, and same order of the elements.
+
+        Convolutions lie channels last, which they compute fastest in.
+        """
+        reordered = len(self.shape) == 4 and self.shape[1] > 1 and self.shape[2] * self.shape[3] > 1
+        return self.stored is self.dtype and not reordered
+
+
+class Flat:
+    """The memory of a component. Filled slot by slot; the tensors are views of it."""
+
+    def __init__(self, slots: Sequence[Slot], place: torch.device) -> None:
+        """Lays the slots out as `in_copy_order` says."""
+        self._offsets: dict[str, int] = {}
+        self._own: dict[str, Tensor] = {}
+        """Memory of the slots outside of the allocation."""
+        size = 0
+        for slot in in_copy_order(slots):
+            if slot.name.endswith(_JOINED_LATER):
+                self._own[slot.name] = torch.empty(slot.placed_bytes, dtype=torch.uint8, device=place)
+            else:
+                self._offsets[slot.name] = size
+                size += -(-slot.placed_bytes // _ALIGNMENT) * _ALIGNMENT
+        self.bytes = torch.empty(size, dtype=torch.uint8, device=place)
+        self._staging = torch.empty(_most(slots), dtype=torch.uint8, device=place)
+        """The stored bytes of the one slot that is being read and must be converted."""
+
+    def room(self, slot: Slot, begin: int, end: int) -> Tensor:
+        """The memory for a part of the slot's stored bytes, uint8. Slots are read one after the other."""
+        return self._memory(slot)[begin:end] if slot.direct else self._staging[begin:end]
+
+    def offset_of(self, slot: Slot) -> int | None:
+        """Where a slot that needs no conversion begins in `bytes`; None: elsewhere."""
+        return self._offsets.get(slot.name) if slot.direct else None
+
+    def placed(self, slot: Slot, end: int) -> None:
+        """Note that the stored bytes up to `end` are in their room. Converts the tensor after its last byte."""
+        if slot.direct or end < slot.stored_bytes:
+            return
+        self._convert(slot, self._staging[: slot.stored_bytes])
+
+    def put(self, slot: Slot, stored: Tensor) -> None:
+        """Place a tensor whose stored bytes lie in memory. They must be aligned for its dtype."""
+        if slot.direct:
+            self._memory(slot).copy_(stored)
+        else:
+            self._convert(slot, stored)
+
+    def _convert(self, slot: Slot, stored: Tensor) -> None:
+        staged = stored.view(slot.stored).view(slot.shape)
+        if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
+            staged = staged.to(torch.float32)
+        self._value(slot).copy_(staged)
+
+    def tensors(self, slots: Iterable[Slot]) -> dict[str, Tensor]:
+        """The tensors by their names in the module."""
+        return {slot.name: self._value(slot) for slot in slots}
+
+    def _memory(self, slot: Slot) -> Tensor:
+        if slot.name in self._own:
+            return self._own[slot.name]
+        offset = self._offsets[slot.name]
+        return self.bytes[offset : offset + slot.placed_bytes]
+
+    def _value(self, slot: Slot) -> Tensor:
+        return as_tensor(slot, self._memory(slot))
+
+
+def _most(slots: Sequence[Slot]) -> int:
+    return max((slot.stored_bytes for slot in slots if not slot.direct), default=0)
+
+
+def in_file_order(slots: Sequence[Slot]) -> list[Slot]:
+    """Slots as they lie in their files, so that disks read forwards."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(slot.file for slot in slots))}
+    return sorted(slots, key=lambda slot: (files[slot.file], slot.entry.begin))
+
+
+def in_copy_order(slots: Sequence[Slot]) -> list[Slot]:
+    """Slots in the order of their files, so that neighbours are copied at once; but what the engine joins stays together."""
+    by_name = {slot.name: slot for slot in slots}
+    order: dict[str, Slot] = {}
+    for slot in in_file_order(slots):
+        head, projection, tail = slot.name.rpartition(".to_")
+        beside = [f"{head}.to_{letter}.weight" for letter in "qkv"] if projection and tail.endswith("weight") else []
+        for name in beside if slot.name in beside else [slot.name]:
+            if name in by_name:
+                order.setdefault(name, by_name[name])
+    return list(order.values())
+
+
+def as_tensor(slot: Slot, placed: Tensor) -> Tensor:
+    """A slot's bytes on the device as its tensor."""
+    values = placed.view(slot.dtype)
+    if len(slot.shape) != 4:
+        return values.view(slot.shape)
+    count, channels, height, width = slot.shape
+    return values.view(count, height, width, channels).permute(0, 3, 1, 2)

@@ -1,0 +1,113 @@
+"""What stays in host memory of the models that a CUDA device held: their registered maps, and all of them but the weights.
+
+A model that comes back is one copy over the bus then: nothing is read, parsed, built or registered again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import CLIPTokenizer
+
+from domains.device.cgroup import host_memory
+from domains.model.on_device.file_map import CudaDriver, Driver, FileMap
+from domains.model.on_device.flat import Slot
+from domains.model.weight_file import WeightFile
+
+_SKELETONS = 16
+"""Most models whose empty modules are kept; each takes a few MB and its open files."""
+_SHARE = 4
+"""The maps pin at most a quarter of the host's memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A model without its weights."""
+
+    words: CLIPTokenizer
+    modules: Mapping[str, nn.Module]
+    """Its own modules by component, on `meta`; components that it shares with another model are not here."""
+    slots: Mapping[str, Sequence[Slot]]
+    """What fills them."""
+    files: Sequence[WeightFile]
+    """Open."""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the files are as they were when they were opened."""
+        return all(file.unchanged for file in self.files)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            file.close()
+
+
+def quarter_of_host() -> int:
+    """The default budget, in bytes."""
+    return host_memory().total_bytes // _SHARE
+
+
+class HostTier:
+    """Used from the thread that loads; the maps' pieces are registered by others."""
+
+    def __init__(self, budget_bytes: Callable[[], int] = quarter_of_host, driver: Driver | None = None) -> None:
+        """`budget_bytes`: most bytes that idle maps may pin."""
+        self._budget_bytes = budget_bytes
+        self._driver = driver or CudaDriver()
+        self._maps: OrderedDict[Hashable, FileMap] = OrderedDict()
+        """By the file's state; the one used last comes last."""
+        self._borrowed: list[Hashable] = []
+        self._skeletons: OrderedDict[Hashable, Skeleton] = OrderedDict()
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of host memory that the maps pin."""
+        return sum(one.pinned_bytes for one in self._maps.values())
+
+    def borrow(self, file: WeightFile) -> FileMap:
+        """The map of a file, with the pieces that were registered before. Give it back when all copies are over."""
+        if file.state not in self._maps:
+            self._maps[file.state] = FileMap(file.descriptor, file.size_bytes, self._driver)
+        self._maps.move_to_end(file.state)
+        self._borrowed.append(file.state)
+        return self._maps[file.state]
+
+    def give_back(self, file: WeightFile) -> None:
+        """Keep a map for later, as far as the budget allows; the one used longest ago goes first."""
+        self._borrowed.remove(file.state)
+        self._trim(self._budget_bytes())
+
+    def take(self, key: Hashable) -> Skeleton | None:
+        """A model's skeleton, which leaves the tier. None: it is not here, or its files have changed."""
+        skeleton = self._skeletons.pop(key, None)
+        if skeleton is None or skeleton.unchanged:
+            return skeleton
+        skeleton.close()
+        return None
+
+    def keep(self, key: Hashable, skeleton: Skeleton, used: Collection[nn.Module]) -> None:
+        """Keep a model that leaves the device, without its weights. `used`: modules that other models still have."""
+        if any(module in used for module in skeleton.modules.values()):
+            skeleton.close()
+            return
+        for module in skeleton.modules.values():
+            module.to("meta")
+        if (older := self._skeletons.pop(key, None)) is not None:
+            older.close()
+        self._skeletons[key] = skeleton
+        while len(self._skeletons) > _SKELETONS:
+            self._skeletons.popitem(last=False)[1].close()
+
+    def clear(self) -> None:
+        """Give all memory back that no load uses."""
+        self._trim(0)
+        while self._skeletons:
+            self._skeletons.popitem()[1].close()
+
+    def _trim(self, budget_bytes: int) -> None:
+        for state in [state for state in self._maps if state not in self._borrowed]:
+            if self.pinned_bytes <= budget_bytes and budget_bytes:
+                return
+            self._maps.pop(state).close()

@@ -1,0 +1,46 @@
+"""Modules that are on a device already: models with the same component hold it once."""
+
+import json
+from collections.abc import Hashable, Mapping
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+from domains.model.model import Model
+from domains.model.on_device.components import read_config
+
+
+class SharedModules:
+    """Filled modules by their content. A module is here as long as a loaded model has it."""
+
+    def __init__(self) -> None:
+        self._modules: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
+
+    def find(self, keys: Mapping[str, Hashable | None]) -> dict[str, nn.Module]:
+        """The modules that are here, by component. Those that a host tier keeps without their weights do not count."""
+        found = {component: self._modules.get(key) for component, key in keys.items() if key is not None}
+        return {component: module for component, module in found.items() if module is not None and _filled(module)}
+
+    def put(self, key: Hashable | None, module: nn.Module) -> None:
+        """Add a filled module. None: its content is not known."""
+        if key is not None:
+            self._modules[key] = module
+
+
+def _filled(module: nn.Module) -> bool:
+    return not any(parameter.is_meta for parameter in module.parameters())
+
+
+def content_key(
+    model: Model, component: str, weights: list[str], place: torch.device, dtype: torch.dtype
+) -> Hashable | None:
+    """Equal for two components that are the same module with the same tensors; None: a file was never hashed.
+
+    The hash is that of the weight files, so the same tensors under other metadata count as others.
+    """
+    hashes = tuple(model.stamp(path).sha256 for path in weights)
+    if not hashes or not all(hashes):
+        return None
+    config = json.dumps(read_config(model, component, "config.json"), sort_keys=True)
+    return model.family, component, config, hashes, str(place), dtype

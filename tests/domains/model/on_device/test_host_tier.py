@@ -1,0 +1,93 @@
+"""A model that comes back from the host tier: nothing is built again, and its weights are those of its files."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from domains.errors import FailedPrecondition
+from domains.model.model import Model
+from domains.model.on_device import HostTier, OnDeviceModel, loading, skeleton_key
+from domains.model.on_device.load import Loading
+from tests.domains.inference.on_device.tiny_model import tiny_model
+from tests.domains.model.folders import age
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def tier() -> Iterator[HostTier]:
+    one = HostTier(lambda: 0)
+    yield one
+    one.clear()
+
+
+@pytest.fixture
+def aged(tiny: Model) -> Model:
+    age(Path(tiny.folder))
+    return tiny_model(Path(tiny.folder))
+
+
+def end_of(steps: Loading) -> OnDeviceModel:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def left(tier: HostTier, loaded: OnDeviceModel) -> None:
+    """The model leaves the device."""
+    assert loaded.skeleton is not None
+    tier.keep(skeleton_key(loaded.model, loaded.dtype), loaded.skeleton, ())
+
+
+def test_a_model_that_comes_back_is_not_built_again(
+    aged: Model, tier: HostTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = end_of(loading(aged, "cpu", tier=tier))
+    values = {name: value.clone() for name, value in first.modules["unet"].state_dict().items()}
+    left(tier, first)
+    assert all(value.is_meta for value in first.modules["unet"].parameters())
+
+    def never(*_: object) -> None:
+        raise AssertionError("read or built again")
+
+    for name in ("build", "tokenizer", "WeightFile"):
+        monkeypatch.setattr(sys.modules[loading.__module__], name, never)
+    again = end_of(loading(aged, "cpu", tier=tier))
+    placed = again.modules["unet"].state_dict()
+    assert again.modules["unet"] is first.modules["unet"]
+    assert all(torch.equal(placed[name], value) for name, value in values.items())
+    assert not any(value.is_meta for module in again.modules.values() for value in module.state_dict().values())
+    left(tier, again)
+
+
+def test_a_file_that_changed_meanwhile_is_opened_again_and_refused(aged: Model, tier: HostTier) -> None:
+    left(tier, end_of(loading(aged, "cpu", tier=tier)))
+    path = Path(aged.folder) / UNET
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    with pytest.raises(FailedPrecondition, match="scan again"):
+        end_of(loading(aged, "cpu", tier=tier))
+
+
+def test_a_cancelled_return_keeps_no_files_open(aged: Model, tier: HostTier) -> None:
+    before = psutil.Process().num_fds()
+    left(tier, end_of(loading(aged, "cpu", tier=tier)))
+    steps = loading(aged, "cpu", tier=tier)
+    next(steps)
+    steps.close()
+    assert psutil.Process().num_fds() == before
+    assert end_of(loading(aged, "cpu")).size_bytes > 0
+
+
+def test_a_tier_that_is_cleared_closes_its_files(aged: Model, tier: HostTier) -> None:
+    before = psutil.Process().num_fds()
+    left(tier, end_of(loading(aged, "cpu", tier=tier)))
+    assert psutil.Process().num_fds() > before
+    tier.clear()
+    assert psutil.Process().num_fds() == before

@@ -1,0 +1,118 @@
+"""Loading onto a CUDA device. Run with `-m gpu`."""
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from domains.inference.outcome import RunStopped
+from domains.model.model import Model
+from domains.model.on_device import load, loading
+from domains.model.on_device.file_map import CudaDriver
+from domains.progress import Stage
+from domains.stop import Stop, StopKind
+from tests.domains.inference.on_device.recorder import Recorder, bring
+from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
+
+FILES = {
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
+CANCEL = Stop(kind=StopKind.CANCEL, cause="not wanted")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Model:
+    return write_tiny_model(tmp_path / "tiny")
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver refuses to register, as old kernels and network disks do."""
+
+    def refused(self: CudaDriver, address: int, size: int) -> bool:
+        return False
+
+    monkeypatch.setattr(CudaDriver, "register", refused)
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["registered", "refused"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_weights_on_the_device_are_those_of_the_file(
+    tiny: Model, precision: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if refused:
+        refuse(monkeypatch)
+    loaded = load(tiny, "cuda", precision)
+    for name, file in FILES.items():
+        placed = loaded.modules[name].state_dict()
+        for key, value in load_file(Path(tiny.folder) / file).items():
+            # A VAE that leaves float16's range stays in float32.
+            assert torch.equal(placed[key].cpu(), value.to(getattr(torch, loaded.precision_of(name)))), key
+            assert placed[key].device.type == "cuda"
+
+
+@pytest.mark.parametrize("stored", ["float64", "float16", "float8_e4m3fn"])
+def test_other_floats_are_converted_on_the_device_as_on_the_host(tiny: Model, stored: str) -> None:
+    path = Path(tiny.folder) / FILES["unet"]
+    save_file({name: value.to(getattr(torch, stored)) for name, value in load_file(path).items()}, path)
+    placed = load(tiny_model(Path(tiny.folder)), "cuda", "bfloat16").modules["unet"].state_dict()
+    for name, value in load_file(path).items():
+        assert torch.equal(placed[name].cpu(), value.float().to(torch.bfloat16)), name
+
+
+def test_a_cancelled_load_gives_its_memory_back(tiny: Model) -> None:
+    load(tiny, "cuda")
+    for after in (1, 6, 9):
+        gc.collect()
+        before = torch.cuda.memory_allocated()
+        steps = loading(tiny, "cuda")
+        for _ in range(after):
+            next(steps, None)
+        steps.close()
+        gc.collect()
+        assert torch.cuda.memory_allocated() == before
+
+
+def test_a_load_cancelled_beside_others_is_proven_and_the_next_one_works(tiny: Model, tmp_path: Path) -> None:
+    recorder = Recorder(tiny, "cuda")
+    other = write_tiny_model(tmp_path / "other")
+    recorder.loop.load("a", other)  # A tick may load all of so small a model.
+    assert recorder.loop.stop("a", CANCEL)
+    recorder.run()
+    end = recorder.last("a")
+    assert isinstance(end, RunStopped)
+    assert end.stage in (Stage.LOADING, Stage.QUEUED)
+    assert bring(recorder.loop, other).size_bytes > 0
+    recorder.loop.close()
+
+
+def test_a_model_that_comes_back_from_host_memory_has_the_weights_of_its_files(tiny: Model) -> None:
+    recorder = Recorder(tiny, "cuda")
+    first = {name: value.cpu() for name, value in recorder.loaded.modules["unet"].state_dict().items()}
+    assert recorder.loop.pinned_bytes() > 0
+    recorder.loop.unload(tiny.id)
+    again = bring(recorder.loop, tiny)
+    assert again.modules["unet"] is recorder.loaded.modules["unet"]
+    for name, value in again.modules["unet"].state_dict().items():
+        assert torch.equal(value.cpu(), first[name]), name
+    recorder.loop.forget_host_copies()
+    assert recorder.loop.pinned_bytes() == 0
+    recorder.loop.close()
+
+
+def test_a_hundred_loads_and_unloads_leave_the_memory_as_it_was(tiny: Model) -> None:
+    recorder = Recorder(tiny, "cuda")
+    del recorder.loaded
+    recorder.loop.unload(tiny.id)
+    gc.collect()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    for _ in range(100):
+        bring(recorder.loop, tiny)
+        recorder.loop.unload(tiny.id)
+    gc.collect()
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
+    recorder.loop.close()
