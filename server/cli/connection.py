@@ -52,12 +52,15 @@ class Connection:
         """
         import grpc
 
+        from server.cli.deadlines import Deadlines
+
         self.address = target(address)
         self.is_own = is_alive is not None
         """Whether the server ends with this command."""
         self.is_alive = is_alive or (lambda: True)
         """Whether a lost server can come back, so that waiting for it is useful."""
-        self.channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        bare = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        self.channel = grpc.intercept_channel(bare, Deadlines(self.address))
 
     def __enter__(self) -> Connection:
         return self

@@ -63,6 +63,8 @@ def explain_refusal(error: grpc.RpcError, address: str) -> str:
     text = error.details() or ""
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return unreachable(address)
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"the server at {address} did not answer in time; it may be busy or hang: see `deviceops status`, and its log"
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return f"the server at {address} cannot do this: {text or 'it does not know the call'}"
     return f"{error.code().name}: {text}"

@@ -63,8 +63,8 @@ def test_the_time_to_try_again_is_told():
 
 
 def test_a_status_without_details_is_told_by_its_code():
-    told = _words_for(status_pb2.Status(code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], message="too slow"))
-    assert told == "DEADLINE_EXCEEDED: too slow"
+    told = _words_for(status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="too much"))
+    assert told == "RESOURCE_EXHAUSTED: too much"
 
 
 def test_a_call_that_the_server_does_not_know_says_so():
