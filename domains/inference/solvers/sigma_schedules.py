@@ -37,7 +37,7 @@ def exponential(steps: int, low: float, high: float, trained: TrainedNoise) -> A
 def beta(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
     """Quantiles of the beta distribution with both parameters 0.6 (Lee et al. 2024, "Beta Sampling is All You Need")."""
     places = 1 - np.linspace(0, 1, steps)
-    return low + (high - low) * np.array([beta_quantile(float(place)) for place in places])
+    return low + (high - low) * beta_quantiles(places)
 
 
 def sgm_uniform(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
@@ -73,27 +73,28 @@ def align_your_steps(steps: int, low: float, high: float, trained: TrainedNoise)
     return np.exp(np.interp(places, np.arange(len(known)), known))
 
 
-def beta_quantile(place: float) -> float:
-    """The quantile of Beta(0.6, 0.6), which is symmetric about 1/2."""
-    if place > 0.5:
-        return 1 - beta_quantile(1 - place)
-    low, high = 0.0, 0.5
+def beta_quantiles(places: Array) -> Array:
+    """Quantiles of Beta(0.6, 0.6), which is symmetric about 1/2, by bisection."""
+    lower = np.minimum(places, 1 - places)
+    low, high = np.zeros_like(lower), np.full_like(lower, 0.5)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _beta_mass(middle) < place * _WHOLE else (low, middle)
-    return high if place else 0.0
+        below = _beta_mass(middle) < lower * _WHOLE
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    found = np.where(lower > 0, high, 0.0)
+    return np.where(places > 0.5, 1 - found, found)
 
 
-def _beta_mass(end: float) -> float:
-    """∫ (t·(1 − t))^(p − 1) dt from 0 to an end of at most 1/2; with u = t^p there is no pole at 0."""
-    half = end**_BETA / 2
+def _beta_mass(ends: Array) -> Array:
+    """∫ (t·(1 − t))^(p − 1) dt from 0 to ends of at most 1/2; with u = t^p there is no pole at 0."""
+    half = ends[..., None] ** _BETA / 2
     places = half * (_NODES + 1)
-    return float(half * np.sum(_NODE_WEIGHTS * (1 - places ** (1 / _BETA)) ** (_BETA - 1))) / _BETA
+    return (half * _NODE_WEIGHTS * (1 - places ** (1 / _BETA)) ** (_BETA - 1)).sum(-1) / _BETA
 
 
 _BETA = 0.6
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(64)
-_WHOLE = 2 * _beta_mass(0.5)
+_WHOLE = 2 * float(_beta_mass(np.array(0.5)))
 
 SCHEDULES: Mapping[str, Schedule] = {
     "karras": karras,

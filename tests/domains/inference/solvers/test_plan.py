@@ -61,17 +61,15 @@ SPACINGS = [(spacing, offset) for spacing in ("leading", "trailing", "linspace")
 @pytest.mark.parametrize(("spacing", "offset"), SPACINGS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_number_of_steps_is_walked_with_every_spacing_and_offset(name: str, spacing: str, offset: int) -> None:
-    for steps in (1, 84, 499, 999):
+    for steps in (1, 84, 999):
         if fits(name, steps):
             assert a_plan(name, steps=steps, timestep_spacing=spacing, steps_offset=offset).steps == steps
 
 
 @pytest.mark.parametrize(("spacing", "offset"), SPACINGS)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_as_many_steps_as_possible_end_in_numbers_with_every_spacing_and_offset(
-    name: str, spacing: str, offset: int
-) -> None:
-    steps = SAMPLERS[name].most_steps or 1000
+def test_many_steps_end_in_numbers_with_every_spacing_and_offset(name: str, spacing: str, offset: int) -> None:
+    steps = SAMPLERS[name].most_steps or 200
     found = a_plan(name, steps=steps, timestep_spacing=spacing, steps_offset=offset)
     for state in follow(found, lambda latents: latents / 10):
         assert torch.isfinite(state.latents).all()
