@@ -80,6 +80,8 @@ def open_database(folder: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA wal_autocheckpoint=0")
+            # Deleted rows become zeros: https://sqlite.org/pragma.html#pragma_secure_delete
+            connection.execute("PRAGMA secure_delete=ON")
             _migrate(connection, folder)
         except BaseException:
             connection.close()
@@ -161,6 +163,19 @@ def checkpoint(folder: Path) -> None:
         contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
     ):
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def truncate_log(folder: Path) -> bool:
+    """Move the write-ahead log into the database file and empty it, so that it keeps no deleted text. False: another
+    connection used the log, or the disk refused."""
+    checkpoint(folder)  # without blocking writers; what is left for TRUNCATE, which blocks them, is short
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
+    ):
+        (busy, *_) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    return False
 
 
 @contextmanager

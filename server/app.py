@@ -12,7 +12,7 @@ import structlog
 
 from domains import storage
 from server import log
-from server.lifetime import take_children_along
+from server.lifetime import leave_no_core_dump, take_children_along
 from server.listen import listen
 from server.server import Server
 from server.settings import Settings
@@ -78,5 +78,6 @@ def run(settings: Settings, stdio_fds: tuple[int, int] | None = None) -> int:
     begin_s = time.monotonic()
     with log.writing(settings.log_format, settings.log_level):
         take_children_along()
+        leave_no_core_dump()
         asyncio.run(_serve(settings, begin_s, stdio_fds))
     return 0

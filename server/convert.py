@@ -114,7 +114,7 @@ def to_failure(failure: Failure, fail_time_s: float, domain: Domain = Domain.PRO
         ],
         root_cause=to_reason(failure.root_cause or failure.reason),
         affected_ids=dict.fromkeys(failure.facts[name] for name in _AFFECTED if failure.facts.get(name)),
-        actions_taken=failure.actions_taken,
+        actions_taken=map(scrubbed, failure.actions_taken),
         state_consistent=failure.state_consistent,
         retryable=failure.retryable,
         fail_time=to_time(fail_time_s),
@@ -130,11 +130,13 @@ def to_findings(error: DeviceOpsError) -> list[error_pb2.Finding]:
     severity, reason = error_pb2.SEVERITY_ERROR, to_reason(error.reason)
     if error.violations:
         told = [
-            error_pb2.Finding(severity=severity, reason=reason, field=violation.field, message=violation.message)
+            error_pb2.Finding(
+                severity=severity, reason=reason, field=violation.field, message=scrubbed(violation.message)
+            )
             for violation in error.violations[: limits.VIOLATIONS]
         ]
     else:
-        told = [error_pb2.Finding(severity=severity, reason=reason, message=error.message)]
+        told = [error_pb2.Finding(severity=severity, reason=reason, message=scrubbed(error.message))]
     return [fitted(finding, limits.FINDING_BYTES) for finding in told]
 
 
@@ -164,7 +166,7 @@ def both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[Firs
 def to_degradation(degraded: Degraded) -> job_event_pb2.Degradation:
     """The message of a degradation."""
     return job_event_pb2.Degradation(
-        kind=degraded.kind, reason=to_reason(ErrorReason(degraded.reason)), detail=degraded.detail
+        kind=degraded.kind, reason=to_reason(ErrorReason(degraded.reason)), detail=scrubbed(degraded.detail)
     )
 
 

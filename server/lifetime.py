@@ -40,6 +40,20 @@ def take_children_along() -> None:
             raise ctypes.WinError(ctypes.get_last_error())
 
 
+def leave_no_core_dump() -> None:
+    """Called in the server before it starts a process; the workers inherit it. A core dump would contain prompts and
+    pictures.
+
+    Linux writes no file for a limit of 1 byte, and sends nothing to a program that `core_pattern` names, as it would for
+    a limit of 0 (core(5)). Windows: does nothing, its error reports are an opt-in of the system.
+    """
+    if sys.platform != "win32":
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (most if 0 <= most < 1 else 1, most))
+
+
 def end_with_parent() -> None:
     """Called in a worker before anything else. Linux: the kernel kills the worker when the server dies, even while a device
     call hangs. Other systems: the job object or the end of the pipe ends the worker.

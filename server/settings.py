@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from domains.device.device_names import refusal
 from domains.processing.jobs.unread import LONGEST_WAIT_S
+from server.users import user_ids
 
 
 class ConfigError(Exception):
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     """Interval of the checks for new, changed and missing models in the roots (by size and time); 0: only ScanModels."""
     blob_roots: Annotated[list[Path], NoDecode] = []
     """Folders whose files other processes may hand over as blobs (RegisterBlob); `/dev/shm` for shared memory on Linux."""
+    blob_owners: Annotated[list[str], NoDecode] = []
+    """Users (names or ids) whose files in the blob roots may be handed over, besides the server's own user."""
     default_model: str = "emoji-sd"
     """Model id for requests that name none."""
     devices: Annotated[list[str], NoDecode] = ["auto"]
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
     """`auto`: text for a terminal, JSON lines otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("model_roots", "blob_roots", "devices", mode="before")
+    @field_validator("model_roots", "blob_roots", "blob_owners", "devices", mode="before")
     @classmethod
     def _lists_may_be_text(cls, value: object) -> object:
         """Parse a list from an environment variable: a JSON list, or parts separated by commas."""
@@ -146,6 +149,12 @@ class Settings(BaseSettings):
             if not root.is_dir():
                 raise ValueError(f"root {root} is no folder")
         return [root.resolve() for root in roots]
+
+    @field_validator("blob_owners")
+    @classmethod
+    def _owners_are_users(cls, names: list[str]) -> list[str]:
+        user_ids(names)
+        return names
 
     @field_validator("devices")
     @classmethod

@@ -14,9 +14,11 @@ REVIEWED = "2026-11-28"
 FLOORS = {
     "torch": ("2.6", "CVE-2025-32434: torch.load runs code in spite of weights_only"),
     "transformers": ("5.3", "CVE-2026-4372: a config runs code in spite of trust_remote_code"),
-    "diffusers": ("0.38", "the floor that issue 17 asks for"),
+    "diffusers": ("0.38", "CVE-2026-44513: custom_pipeline runs code in spite of trust_remote_code"),
     "opencv-python-headless": ("4.12", "CVE-2025-53644: an uninitialised pointer in the JPEG reader"),
-    "pillow": ("11.3", "CVE-2025-48379: a write beyond the buffer in the DDS writer"),
+    "pillow": ("12.2", "CVE-2026-25990: a write beyond the buffer in the PSD reader; CVE-2026-40192: a FITS bomb"),
+    "protobuf": ("6.33.5", "CVE-2026-0994: nested Any in JSON passes the limit of recursion"),
+    "filelock": ("3.20.3", "CVE-2025-68146, CVE-2026-22701: a symbolic link in place of the lock is followed"),
     "grpcio": ("1.85", "the attacks of tests/server/test_attacks.py were run against it"),
 }
 """By package: the first version that is safe, and why."""

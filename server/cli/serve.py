@@ -89,6 +89,12 @@ def serve(
         list[Path] | None,
         typer.Option("--blob-root", help="Folder whose files may be handed over as blobs; may be repeated."),
     ] = None,
+    blob_owners: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--blob-owner", help="User whose files may be handed over too; may be repeated. [default: the server's own]"
+        ),
+    ] = None,
     max_blobs: Annotated[int | None, typer.Option(help="Blobs of clients at a time. [default: 100000]")] = None,
     max_blob_bytes: Annotated[
         int | None, typer.Option(help="Bytes that these may hold together. [default: no limit]")

@@ -22,7 +22,13 @@ _STATE_BYTES = 480
 
 def start_faults(settings: Settings) -> list[str]:
     """One line for each setting that cannot work on this machine now. Empty: the server can start."""
-    checks = (_host(settings.host), _state(settings.state), _socket(settings.socket), _default_model(settings))
+    checks = (
+        _host(settings.host),
+        _state(settings.state),
+        _socket(settings.socket),
+        _default_model(settings),
+        _apart(settings),
+    )
     # Makes the folder only if the server can start otherwise.
     return [fault for check in checks for fault in check] or list(_made(settings.state))
 
@@ -65,6 +71,17 @@ def _state(folder: Path) -> Iterator[str]:
         elif not os.access(place, os.W_OK | os.X_OK):
             yield f"state: {place} cannot be written to by this user; choose another folder with --state"
         return
+
+
+def _apart(settings: Settings) -> Iterator[str]:
+    """The state folder and the roots must not contain each other: callers could read other jobs' pictures as blobs."""
+    state = settings.state.resolve()
+    for name, roots in (("blob_roots", settings.blob_roots), ("model_roots", settings.model_roots)):
+        for root in roots:
+            if state.is_relative_to(root):
+                yield f"{name}: the root {root} contains the state folder {state}; choose another root, or another --state"
+            elif root.is_relative_to(state):
+                yield f"{name}: the root {root} lies inside the state folder {state}; choose another root"
 
 
 def _made(folder: Path) -> Iterator[str]:

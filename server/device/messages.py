@@ -17,6 +17,7 @@ from domains.processing.jobs.event import ResetResult
 from domains.reasons import Domain
 from server import convert
 from server.fitted import fitted
+from server.scrub import scrubbed
 from server.version import SERVER_VERSION
 
 TASKS = ("text_to_image",)
@@ -113,7 +114,9 @@ def _capabilities(view: DeviceView) -> device_pb2.DeviceCapabilities:
         max_clock_mhz=device.max_clock_mhz,
         precisions=[
             device_pb2.PrecisionSupport(
-                precision=convert.to_precision(tried.precision), supported=tried.supported, detail=tried.detail
+                precision=convert.to_precision(tried.precision),
+                supported=tried.supported,
+                detail=scrubbed(tried.detail),
             )
             for tried in device.precision_support
         ],
@@ -181,7 +184,7 @@ def _check(check: HealthCheck, time_s: float) -> device_health_pb2.DeviceHealthC
     return device_health_pb2.DeviceHealthCheck(
         name=check.name,
         verdict=_verdict(check.verdict.name),
-        message=check.message,
+        message=scrubbed(check.message),
         duration=convert.to_duration(check.duration_s),
         measurements=[to_measurement(one) for one in check.measurements],
         failure=failure,

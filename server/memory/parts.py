@@ -35,6 +35,7 @@ from domains.processing.workers.blobs import WorkerBlobs
 from domains.processing.workers.unload import Unloading
 from server.device.parts import DeviceParts
 from server.settings import Settings
+from server.users import user_ids
 
 _SAMPLE_S = 1.0
 
@@ -70,7 +71,7 @@ class MemoryParts:
         self.blobs = BlobStore(
             database,
             settings.state / "blobs",
-            roots=BlobRoots(settings.blob_roots),
+            roots=BlobRoots(settings.blob_roots, user_ids(settings.blob_owners)),
             limits=BlobLimits(
                 max_count=settings.max_blobs, max_bytes=settings.max_blob_bytes, keep_for_s=settings.keep_blobs_s
             ),

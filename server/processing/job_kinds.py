@@ -25,6 +25,7 @@ from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
 from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.messages import to_loaded, to_scan_report
+from server.scrub import scrubbed
 
 _WARNINGS = 100
 """Most warnings of a result: the contract's limit."""
@@ -118,6 +119,6 @@ def _warning(degraded: Degraded) -> error_pb2.Finding:
         severity=error_pb2.SEVERITY_WARNING,
         field=degraded.field,
         reason=convert.to_reason(ErrorReason(degraded.reason)),
-        message=degraded.detail,
+        message=scrubbed(degraded.detail),
     )
     return fitted(finding, limits.FINDING_BYTES)

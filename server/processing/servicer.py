@@ -177,7 +177,9 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         if request.etag and request.etag != job.etag:
             raise Aborted(f"job {job.id} has changed since its etag was read; read it again", job_id=job.id)
         self._jobs.delete(job.id)
-        return processing_service_pb2.DeleteJobResponse(freed_bytes=self._blobs.release(job.id))
+        freed_bytes = self._blobs.release(job.id)
+        await self._jobs.erased()
+        return processing_service_pb2.DeleteJobResponse(freed_bytes=freed_bytes)
 
     async def GetSystemStatus(
         self, request: processing_service_pb2.GetSystemStatusRequest, context: Context

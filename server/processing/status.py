@@ -19,6 +19,7 @@ from domains.storage import Durability
 from server import convert
 from server.inference.servicer import CONTRACT_VERSION
 from server.memory.blob_pieces import CHUNK_BYTES
+from server.scrub import scrubbed
 from server.settings import Settings, is_loopback
 from server.version import SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
@@ -169,7 +170,7 @@ class SystemView:
                 f"{one.name} {f'cannot: {one.last_problem}' if one.refused else one.state}" for one in self._keepers
             )
             names = ", ".join(told) or "no device is configured"
-            return f"waits for a device worker: {names}"
+            return scrubbed(f"waits for a device worker: {names}")
         return ""
 
 

@@ -225,7 +225,9 @@ async def test_a_file_is_registered_read_and_never_touched(host: Host) -> None:
     outside = pb.RegisterBlobRequest(file=blob_pb2.MappedFile(path="/etc/passwd"))
     assert (await refused(host.memory.RegisterBlob(outside)))[0] == "PATH_OUTSIDE_ROOTS"
     assert (await refused(host.memory.RegisterBlob(pb.RegisterBlobRequest())))[0] == "INVALID_FIELD"
-    segment = pb.RegisterBlobRequest(shared_memory=blob_pb2.SharedMemorySegment(name="Local\\x"), size_bytes=1)
+    segment = pb.RegisterBlobRequest(
+        shared_memory=blob_pb2.SharedMemorySegment(name="Local\\deviceops-x"), size_bytes=1
+    )
     assert (await refused(host.memory.RegisterBlob(segment)))[0] == "INVALID_FIELD"
 
 

@@ -4,17 +4,20 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from google.protobuf.message import Message
 from PIL import Image
 
-from deviceops.common.v1 import access_pb2
+from deviceops.common.v1 import access_pb2, domain_pb2
 from domains.errors import InternalError, InvalidRequest
 from domains.failure import Failure
 from domains.imaging.decode import decode
 from server import convert, scrub
 from server.errors import status_of
+from server.processing.status import SystemView
 from tests.server import asking
 from tests.server.harness import RunningServer
 from tests.server.test_mutated_requests import Outcome
@@ -58,6 +61,24 @@ def test_an_error_and_a_failure_are_scrubbed_in_every_part() -> None:
     for message in (status_of(error), convert.to_failure(Failure.of(error), 0.0)):
         assert _tells_nothing(message)
         assert b"secret" in message.SerializeToString()
+
+
+def test_what_a_failure_says_was_done_is_scrubbed() -> None:
+    failure = msgspec.structs.replace(
+        Failure.of(InternalError("x")), actions_taken=(f"restarted {PACKAGE}/server 0x7f5a3c0b2f70",)
+    )
+    told = convert.to_failure(failure, 0.0)
+    assert list(told.actions_taken) == ["restarted …/server 0x…"]
+    assert _tells_nothing(told)
+
+
+def test_the_status_of_a_worker_that_does_not_start_is_scrubbed() -> None:
+    keeper = SimpleNamespace(
+        name="cuda:0", refused=True, last_problem=f"{sys.prefix}/lib/x.so: 0x7f5a3c0b2f70", state=""
+    )
+    view = SimpleNamespace(_keepers=[keeper], ready=False)
+    told = SystemView._detail(view, domain_pb2.DOMAIN_INFERENCE)  # pyright: ignore[reportArgumentType, reportPrivateUsage]
+    assert told == "waits for a device worker: cuda:0 cannot: …/x.so: 0x…"
 
 
 def test_a_damaged_picture_is_told_without_an_address() -> None:

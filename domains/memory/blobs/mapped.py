@@ -56,7 +56,7 @@ def lost(blob: Blob, why: str) -> ContentLost:
 
 
 def open_file(path: Path, roots: BlobRoots) -> int:
-    """A descriptor of a regular file inside the roots. FileNotFoundError if there is none."""
+    """A descriptor of a regular file inside the roots, of an accepted owner. FileNotFoundError if there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | OPEN_FLAGS | FOREIGN_FLAGS)
     except OSError as error:
@@ -67,6 +67,7 @@ def open_file(path: Path, roots: BlobRoots) -> int:
     try:
         _check_regular(descriptor)
         _check_inside(descriptor, path, roots)
+        roots.check_owner(os.fstat(descriptor), path)
     except BaseException:
         os.close(descriptor)
         raise

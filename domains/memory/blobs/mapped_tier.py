@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, PermissionDenied, Violation
 from domains.memory.blobs.blob import Blob, MappedFile
 from domains.memory.blobs.mapped import FileStamp, MappedContent, changed, hash_of, lost, open_file, stamp_of
 from domains.memory.blobs.roots import BlobRoots
@@ -116,6 +116,8 @@ class MappedBytes:
             raise lost(blob, f"{backing.path} cannot be opened ({os.strerror(error.errno or errno.EIO)})") from error
         except InvalidRequest:
             raise lost(blob, f"{backing.path} is no regular file now") from None
+        except PermissionDenied:
+            raise lost(blob, f"{backing.path} leads outside the blob roots or belongs to another user now") from None
         stamp, known = stamp_of(descriptor), self._stamps[blob.id]
         why = ""
         if stamp[:2] != known[:2]:

@@ -10,6 +10,8 @@ from domains.memory.blobs.blob import MappedFile, SharedMemorySegment
 from domains.memory.blobs.creation import is_sha256
 
 _ID = re.compile(r"(?!b-)[a-z0-9_.-]{1,63}")
+_SECTION = re.compile(r"(?:(?:Local|Global)\\)?deviceops-[^\\\0]{1,200}")
+"""Names of shared memory that may be opened: other programs' sections, which the server could read too, have none."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,9 @@ def check_registration(asked: Registration) -> None:
     if asked.blob_id and not _ID.fullmatch(asked.blob_id):
         refuse("blob_id", "is not 1..63 characters of a-z 0-9 - _ . that do not begin with b-")
     kind = "file" if isinstance(asked.backing, MappedFile) else "shared_memory"
+    if isinstance(asked.backing, SharedMemorySegment) and not _SECTION.fullmatch(asked.backing.name):
+        allowed = r"deviceops-…, Local\deviceops-…, Global\deviceops-…"
+        refuse("shared_memory.name", "is no name of shared memory that is meant for this server", allowed)
     if asked.backing.offset_bytes < 0:
         refuse(f"{kind}.offset_bytes", f"{asked.backing.offset_bytes} is negative", "0..")
     if asked.size_bytes is not None and asked.size_bytes < 0:

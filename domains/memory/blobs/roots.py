@@ -1,6 +1,8 @@
 """The folders whose files may become mapped blobs. A path is resolved before it is checked."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from domains.errors import ErrorReason, InvalidRequest, PermissionDenied, Violation
@@ -9,10 +11,25 @@ _SHOWN = 256
 
 
 class BlobRoots:
-    """The configured folders, resolved once."""
+    """The configured folders, resolved once, and the users whose files may be mapped."""
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path] = (), owners: Collection[int] = ()) -> None:
+        """`owners`: user ids besides the server's own user."""
         self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
+        self._owners = frozenset(owners)
+
+    def check_owner(self, opened: os.stat_result, path: Path) -> None:
+        """Raise PATH_OUTSIDE_ROOTS for a file of a user whose files are not to be mapped.
+
+        The server can read files that a caller cannot. Windows: does nothing, see SECURITY.md.
+        """
+        if sys.platform == "win32" or opened.st_uid in self._owners or opened.st_uid == os.geteuid():
+            return
+        message = (
+            f"{str(path)[:_SHOWN]!r} belongs to the user {opened.st_uid}, not to the server's user {os.geteuid()}; write the"
+            " file as the server's user, or name its owner in `blob_owners`"
+        )
+        raise PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, path=str(path)[:_SHOWN])
 
     def inside(self, path: str, field: str) -> Path:
         """The resolved path. INVALID_FIELD if it is not absolute, PATH_OUTSIDE_ROOTS if it leads outside the roots."""

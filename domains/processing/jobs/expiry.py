@@ -31,9 +31,13 @@ class Expiry:
 
     async def expire(self) -> None:
         """Delete everything that has expired by now, in portions between which other tasks run."""
+        deleted = False
         while job_ids := self._jobs.expired(_AT_ONCE):
+            deleted = True
             for job_id in job_ids:
                 self._jobs.delete(job_id)
                 self._blobs.release(job_id)
             await asyncio.sleep(0)
         self._blobs.collect()
+        if deleted:
+            await self._jobs.erased()

@@ -225,6 +225,10 @@ class Jobs:
         self._recorder.forget(job_id)
         self._ended.pop(job_id, None)
 
+    async def erased(self) -> None:
+        """Return when the state folder holds no text of the jobs that were deleted before the call."""
+        await self._store.erasure.complete()
+
     def page(self, wanted: JobFilter, before: int | None, limit: int) -> tuple[Sequence[ListedJob], int | None]:
         """Up to `limit` jobs that the filter accepts, newest first, and where the next page begins (None: the end).
 

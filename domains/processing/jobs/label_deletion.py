@@ -68,6 +68,7 @@ class LabelDeletion:
         for blob in self._labelled_blobs(labels):
             self._delete(blob, done)
             await _give_way(done.blobs.count)
+        await self._jobs.erased()
         return done
 
     async def plan(self, labels: Labels) -> Deletion:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from domains.journal import Entry
+from domains.processing.jobs.erasure import Erasure
 from domains.processing.jobs.event import JobEvent
 from domains.processing.jobs.filter import LOOKED, JobFilter, as_list, conditions, window
 from domains.processing.jobs.job import Job, ListedJob
@@ -53,6 +54,7 @@ class JobStore:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
+        self.erasure = Erasure(folder)
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection, self._folder)

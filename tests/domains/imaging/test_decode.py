@@ -109,6 +109,47 @@ def test_orientation_is_applied() -> None:
     assert seen[18:].max() < 50
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_shows_the_same_picture(ending: str, orientation: int) -> None:
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    # How a camera stores it, by orientation (EXIF 2.32, tag 0x0112).
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = saved(Image.fromarray(np.ascontiguousarray(stored)), ending, exif=exif, quality=95)
+    seen = decode(file, max_pixels=LIMIT)
+    assert seen.shape == upright.shape
+    for y, x in ((4, 4), (4, 43), (27, 4), (27, 43)):
+        assert np.abs(seen[y, x].astype(int) - upright[y, x]).max() < 40
+
+
+@pytest.mark.parametrize("ending", ["PNG", "WEBP"])
+def test_an_animation_gives_its_first_picture(ending: str) -> None:
+    first, second = (Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (200, 20))
+    seen = decode(saved(first, ending, save_all=True, append_images=[second], lossless=True), max_pixels=LIMIT)
+    assert (seen == 200).all()
+
+
+def test_sixteen_bits_of_colour_become_eight() -> None:
+    # Pillow writes no 16-bit RGB: one row, filter 0.
+    row = b"\0" + struct.pack(">6H", 0x1234, 0x8000, 0xFFFF, 0, 0x00FF, 0xABCD)
+    parts = [b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(row), b"IEND"]
+    chunks = [struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in parts]
+    seen = decode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), max_pixels=LIMIT)
+    np.testing.assert_array_equal(seen, [[[0x12, 0x80, 0xFF], [0, 0, 0xAB]]])
+
+
 def test_transparency_lies_over_white_unless_asked_for() -> None:
     file = encode(np.full((3, 4, 4), (10, 20, 30, 0), np.uint8), "image/png")
     assert (decode(file, max_pixels=LIMIT) == 255).all()

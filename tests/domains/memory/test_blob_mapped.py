@@ -125,10 +125,68 @@ async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobS
 
 
 async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:
-    asked = Registration(backing=SharedMemorySegment(name="Local\\x"), size_bytes=1)
+    asked = Registration(backing=SharedMemorySegment(name="Local\\deviceops-x"), size_bytes=1)
     error = await refused(blobs.requests.register(asked))
     assert isinstance(error, InvalidRequest)
     assert "/dev/shm" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x", "Local\\x", "deviceops-", "deviceops-a\\b", "Session\\1\\deviceops-x", "xdeviceops-y"]
+)
+async def test_shared_memory_of_other_programs_is_refused_by_its_name(blobs: BlobStore, name: str) -> None:
+    error = await refused(blobs.requests.register(Registration(backing=SharedMemorySegment(name=name), size_bytes=1)))
+    assert isinstance(error, InvalidRequest)
+    assert [violation.field for violation in error.violations] == ["shared_memory.name"]
+
+
+async def test_a_folder_that_becomes_a_link_before_the_file_is_opened_is_noticed(
+    blobs: BlobStore, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "folder"
+    folder.mkdir()
+    path = written(folder / "file", b"bytes")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    written(elsewhere / "file", b"secret")
+    really_open = os.open
+
+    def swap_and_open(name: object, *more: object) -> int:
+        if name == path and not folder.is_symlink():
+            folder.rename(shared / "moved")
+            folder.symlink_to(elsewhere)
+        return really_open(name, *more)  # pyright: ignore[reportArgumentType]  # as they came
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    error = await refused(blobs.requests.register(of(path)))
+    assert folder.is_symlink()
+    assert (type(error), error.reason) == (PermissionDenied, ErrorReason.PATH_OUTSIDE_ROOTS)
+
+
+@pytest.mark.parametrize("use", ["a registration", "a read"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+async def test_a_file_of_another_user_is_not_read_for_a_caller(blobs: BlobStore, shared: Path, use: str) -> None:
+    path = written(shared / "file", b"bytes")
+    if use == "a read":
+        await blobs.requests.register(of(path, blob_id="blob"))
+    os.chown(path, 12345, -1)
+    if use == "a read":
+        assert (await refused(content(blobs, "blob"))).reason is ErrorReason.ILLEGAL_STATE
+        assert blobs.look("blob").state is BlobState.LOST
+        return
+    error = await refused(blobs.requests.register(of(path)))
+    assert (type(error), error.reason) == (PermissionDenied, ErrorReason.PATH_OUTSIDE_ROOTS)
+    assert "blob_owners" in error.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_a_named_user_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "file", b"bytes")
+    os.chown(path, 12345, -1)
+    with pages(path, 0, 5, BlobRoots([tmp_path], owners=[12345])) as view:
+        assert bytes(view) == b"bytes"
+    with pytest.raises(PermissionDenied), pages(path, 0, 5, BlobRoots([tmp_path], owners=[54321])):
+        pass
 
 
 @pytest.mark.parametrize("harm", ["shrunk", "gone", "replaced", "a link"])

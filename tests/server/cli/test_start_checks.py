@@ -61,6 +61,25 @@ def test_a_user_without_a_home_is_told_to_name_the_folder(
     assert "--state, or set HOME" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["blob", "model"])
+@pytest.mark.parametrize(("state", "root"), [("a/b", "a"), ("a", "a/b"), ("a", "a"), ("link/b", "a")])
+def test_the_state_folder_and_the_roots_must_be_apart(
+    kind: str, state: str, root: str, place: Path, capsys: pytest.CaptureFixture[str]
+):
+    (place / "a" / "b").mkdir(parents=True)
+    (place / "link").symlink_to("a")
+    assert run(["serve", "--port", "0", "--state", state, f"--{kind}-root", root]) == USAGE
+    told = capsys.readouterr().err
+    assert f"{kind}_roots: the root {place / root}" in told
+    assert "choose another root" in told
+
+
+def test_an_owner_who_is_no_user_is_refused(place: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["serve", "--port", "0", "--state", "s", "--blob-owner", "nobody-of-this-name"]) == USAGE
+    assert "blob_owners: Value error, there is no user nobody-of-this-name" in capsys.readouterr().err
+    assert Settings(blob_owners=["root", "12345"], state=place / "s").blob_owners == ["root", "12345"]
+
+
 def test_what_can_work_has_no_faults(place: Path):
     root = place / "models"
     (root / "Owl V2").mkdir(parents=True)

@@ -493,7 +493,8 @@ namespace DeviceOps.Api.Memory.V1 {
     public const int NameFieldNumber = 1;
     private string name_ = "";
     /// <summary>
-    /// Name of the mapping, as its maker gave it (`Local\…`).
+    /// Name of the mapping, as its maker gave it: `deviceops-…`, `Local\deviceops-…` or `Global\deviceops-…`. Another name is INVALID_FIELD,
+    /// so that no caller makes the server read memory of other programs.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -161,7 +161,9 @@ class SharedMemorySegment(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the mapping, as its maker gave it (`Local\\…`)."""
+    """Name of the mapping, as its maker gave it: `deviceops-…`, `Local\\deviceops-…` or `Global\\deviceops-…`. Another name is INVALID_FIELD,
+    so that no caller makes the server read memory of other programs.
+    """
     offset_bytes: _builtins.int
     """Where the blob begins in the mapping."""
     def __init__(

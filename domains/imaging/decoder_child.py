@@ -1,0 +1,84 @@
+"""The process that decodes untrusted pictures. It has no secrets, writes no file, and dies rather than grow or compute on.
+
+python -m domains.imaging.decoder_child      reads and writes the frames of `decoder_frames` on stdin and stdout
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.errors import InvalidRequest
+from domains.imaging.decode import decode
+from domains.imaging.decoder_frames import ANSWER, ASK, PICTURE, READY, REFUSED, REFUSED_BYTES, Refused
+
+COMPUTE_S = 1.5
+"""Processor time for one picture. Longer: SIGPROF ends the process."""
+ADDRESS_SPACE_BYTES = 4 << 30
+"""Address space, of which libraries and threads' stacks reserve about 1 GiB."""
+_SHOWN = 1_000
+
+
+def limit() -> None:
+    """Take from this process what a decoder does not need. Windows has no such limits."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    for name, most in (
+        (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(name)[1]
+        resource.setrlimit(name, (most, most) if hard == resource.RLIM_INFINITY else (min(most, hard), hard))
+
+
+def serve(decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
+    """Answer until stdin ends."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a print of a library is no frame
+    limit()
+    sink.write(READY)
+    sink.flush()
+    while len(head := source.read(ASK.size)) == ASK.size:
+        max_pixels, channels, size = ASK.unpack(head)
+        data = source.read(size)
+        if len(data) < size:
+            return
+        _answer(sink, partial(decoder, data, max_pixels=max_pixels, channels=channels))
+
+
+def _answer(sink: BinaryIO, decoded: Callable[[], NDArray[np.uint8]]) -> None:
+    _compute_for(COMPUTE_S)
+    try:
+        pixels = decoded()
+    except InvalidRequest as error:
+        _compute_for(0)
+        problem = error.violations[0].message.removeprefix("the image ")[:_SHOWN]
+        body = msgspec.msgpack.encode(Refused(problem, dict(error.facts)))
+        if len(body) > REFUSED_BYTES:
+            body = msgspec.msgpack.encode(Refused(problem, {}))
+        sink.write(ANSWER.pack(REFUSED, len(body), 0))
+        sink.write(body)
+    else:
+        _compute_for(0)
+        sink.write(ANSWER.pack(PICTURE, pixels.shape[0], pixels.shape[1]))
+        sink.write(np.ascontiguousarray(pixels).data)
+    sink.flush()
+
+
+def _compute_for(seconds: float) -> None:
+    """End the process after this much processor time; 0: never."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,119 @@
+"""Decodes untrusted pictures in a process of their own, which may die: a hole in a decoder reaches no other work.
+
+The process lives for many pictures, one at a time; after a death the next picture gets a new one. The frames are in
+`decoder_frames`, the process's own side in `decoder_child`.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.errors import InternalError, InvalidRequest, Violation
+from domains.imaging.bad_image import bad_image
+from domains.imaging.decoder_frames import ANSWER, ASK, PICTURE, READY, REFUSED_BYTES, Refused
+
+COMMAND = (sys.executable, "-m", "domains.imaging.decoder_child")
+ANSWER_S = 10.0
+"""Longest wait for one picture. A decoder that computes for longer than `decoder_child.COMPUTE_S` is ended earlier."""
+_START_S = 60.0
+_NAMES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "WINDIR", "LANG")
+"""Variables of the environment that Python needs to start; secrets have other names."""
+
+
+class PictureDecoder:
+    """Starts its process with the first picture. One event loop."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self.deaths = 0
+        """Number of pictures whose decoder died or was killed."""
+
+    async def decode(
+        self, data: bytes, *, max_pixels: int, channels: Literal[1, 3, 4] = 3, field: str = "image"
+    ) -> NDArray[np.uint8]:
+        """The pixels, as `domains.imaging.decode` returns them. `field` is the picture's path in the request.
+
+        Raises InvalidRequest(BAD_IMAGE) for a file that `decode` refuses, that ends its decoder, or that takes too long.
+        """
+        async with self._turn:
+            process = await self._running()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    return await _exchange(process, data, max_pixels, channels)
+            except InvalidRequest as error:
+                violations = [Violation(field=field, message=one.message) for one in error.violations]
+                raise InvalidRequest(violations, error.reason, **error.facts) from None
+            except (OSError, EOFError, TimeoutError, msgspec.DecodeError):
+                self.deaths += 1
+                await self._end()
+                message = "the image ends its decoder, or takes too long to decode"
+                raise InvalidRequest([Violation(field=field, message=message)], bad_image("").reason) from None
+            except BaseException:
+                # Cancelled in the middle of an answer.
+                await asyncio.shield(self._end())
+                raise
+
+    async def close(self) -> None:
+        """End the process. Another picture starts it again."""
+        async with self._turn:
+            await self._end()
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        environment = {name: os.environ[name] for name in _NAMES if name in os.environ}
+        pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=pipe, stdout=pipe, stderr=nowhere, env={**environment, "OPENBLAS_NUM_THREADS": "1"}
+        )
+        try:
+            async with asyncio.timeout(_START_S):
+                assert process.stdout is not None
+                if await process.stdout.readexactly(len(READY)) == READY:
+                    return process
+        except (OSError, EOFError, TimeoutError):
+            pass
+        except BaseException:
+            await asyncio.shield(self._end())
+            raise
+        await self._end()
+        raise InternalError("the process that decodes pictures did not start")
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+async def _exchange(
+    process: asyncio.subprocess.Process, data: bytes, max_pixels: int, channels: int
+) -> NDArray[np.uint8]:
+    """One picture to the process and its answer back, which is believed in nothing: the process may be taken over."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(ASK.pack(max_pixels, channels, len(data)))
+    process.stdin.write(data)
+    await process.stdin.drain()
+    kind, height, width = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    if kind == PICTURE and 0 < height * width <= max_pixels:
+        pixels = bytearray(await process.stdout.readexactly(height * width * channels))
+        shape = (height, width) if channels == 1 else (height, width, channels)
+        return np.frombuffer(pixels, np.uint8).reshape(shape)
+    if kind == PICTURE or not 0 < height <= REFUSED_BYTES:
+        raise EOFError
+    refused = msgspec.msgpack.decode(await process.stdout.readexactly(height), type=Refused)
+    raise bad_image(refused.problem, **refused.facts)

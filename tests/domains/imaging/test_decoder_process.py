@@ -1,0 +1,158 @@
+"""Untrusted pictures are decoded in a process that may die; the caller gets BAD_IMAGE, and the next picture is decoded."""
+
+import ast
+import asyncio
+import os
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import domains
+from domains.errors import ErrorReason, InternalError, InvalidRequest
+from domains.imaging import decode, encode
+from domains.imaging.decoder_process import PictureDecoder
+from tests.domains.imaging.mutations import mutations
+from tests.domains.imaging.test_decode import FILES, LIMIT, PIXELS, bomb
+
+_CHILD = """
+import os, signal, time
+from domains.imaging import decoder_child
+from domains.imaging.decode import decode
+def harmed(data, **more):
+    if data == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"spin":
+        while True: pass
+    if data == b"grow":
+        kept = bytearray(64 << 30)
+    if data == b"print":
+        print("a print of a library", flush=True)
+    if data == b"write":
+        os.write(os.open(NAME, os.O_CREAT | os.O_WRONLY), b"x" * 10)
+    return decode(FILE, **more)
+FILE = bytes.fromhex("HEX")
+NAME = "PLACE"
+decoder_child.serve(harmed)
+"""
+
+
+@pytest.fixture
+async def decoder() -> AsyncIterator[PictureDecoder]:
+    one = PictureDecoder()
+    yield one
+    await one.close()
+
+
+@pytest.fixture
+async def harmed(tmp_path: Path) -> AsyncIterator[PictureDecoder]:
+    """A decoder whose process does what certain files tell it to do, as a hole in a library would."""
+    code = _CHILD.replace("HEX", FILES["image/png"].hex()).replace("PLACE", str(tmp_path / "file"))
+    one = PictureDecoder([sys.executable, "-c", code])
+    yield one
+    await one.close()
+
+
+async def refusal(decoder: PictureDecoder, data: bytes, max_pixels: int = LIMIT) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        await decoder.decode(data, max_pixels=max_pixels, field="generation.init_image")
+    assert caught.value.reason is ErrorReason.BAD_IMAGE
+    assert [one.field for one in caught.value.violations] == ["generation.init_image"]
+    return caught.value
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+async def test_the_process_decodes_what_decode_does(decoder: PictureDecoder, channels: int) -> None:
+    for file in FILES.values():
+        apart = await decoder.decode(file, max_pixels=LIMIT, channels=channels)  # pyright: ignore[reportArgumentType]
+        np.testing.assert_array_equal(apart, decode(file, max_pixels=LIMIT, channels=channels))  # pyright: ignore[reportArgumentType]
+        apart[0, 0] = 7
+    assert decoder.deaths == 0
+
+
+async def test_a_bomb_is_refused_by_its_header_and_the_process_stays(decoder: PictureDecoder) -> None:
+    error = await refusal(decoder, bomb(60_000), 1 << 24)
+    assert "60000×60000" in error.message
+    assert error.facts == {"pixels": "3600000000", "max_pixels": str(1 << 24)}
+    assert decoder.deaths == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+@pytest.mark.parametrize("harm", ["crash", "spin", "grow", "write"])
+async def test_a_picture_that_ends_its_decoder_is_bad_and_harms_nothing_else(
+    harmed: PictureDecoder, tmp_path: Path, harm: str
+) -> None:
+    await harmed.decode(b"", max_pixels=LIMIT)
+    begin = time.monotonic()
+    await refusal(harmed, harm.encode())
+    assert time.monotonic() - begin < 8
+    assert harmed.deaths == 1
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+    assert (await harmed.decode(b"", max_pixels=LIMIT)).shape == PIXELS.shape
+
+
+async def test_a_print_of_a_library_is_no_answer(harmed: PictureDecoder) -> None:
+    np.testing.assert_array_equal(await harmed.decode(b"print", max_pixels=LIMIT), PIXELS)
+
+
+async def test_a_caller_who_leaves_ends_the_decoder_and_not_the_next_picture(harmed: PictureDecoder) -> None:
+    await harmed.decode(b"", max_pixels=LIMIT)
+    left = asyncio.create_task(harmed.decode(b"spin", max_pixels=LIMIT))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    np.testing.assert_array_equal(await harmed.decode(b"", max_pixels=LIMIT), PIXELS)
+
+
+@pytest.mark.parametrize("claimed", [(1, 1 << 40, 1 << 40), (1, 0, 0), (2, 1 << 40, 0), (9, 1, 1), (2, 1, 0)])
+async def test_a_decoder_that_was_taken_over_is_not_believed(claimed: tuple[int, int, int]) -> None:
+    answer = struct.pack("<BQQ", *claimed) + b"\xff" * 64
+    code = f"import os, sys; os.write(1, b'ready\\n' + {answer!r}); sys.stdin.read()"
+    one = PictureDecoder([sys.executable, "-c", code])
+    await refusal(one, FILES["image/png"])
+    assert one.deaths == 1
+
+
+async def test_a_process_that_does_not_start_is_a_fault_of_the_server() -> None:
+    with pytest.raises(InternalError):
+        await PictureDecoder([sys.executable, "-c", "raise SystemExit(1)"]).decode(b"", max_pixels=1)
+
+
+async def test_the_process_knows_no_secrets(decoder: PictureDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICEOPS_TEST_SECRET", "a-secret")
+    await decoder.decode(FILES["image/png"], max_pixels=LIMIT)
+    (child,) = (
+        one for one in psutil.Process(os.getpid()).children() if "domains.imaging.decoder_child" in one.cmdline()
+    )
+    assert "a-secret" not in child.environ().values()
+
+
+async def test_mutated_pictures_are_pictures_or_bad_images(decoder: PictureDecoder) -> None:
+    pixels: list[int] = []
+    reasons: list[ErrorReason] = []
+    for _, data in mutations(300, seed=14):
+        try:
+            pixels.append((await decoder.decode(data, max_pixels=LIMIT))[..., 0].size)
+        except InvalidRequest as error:
+            reasons.append(error.reason)
+    assert min(len(pixels), len(reasons)) > 10
+    assert set(reasons) == {ErrorReason.BAD_IMAGE}
+    assert max(pixels) <= LIMIT
+    whole = encode(PIXELS, "image/png")
+    np.testing.assert_array_equal(await decoder.decode(whole, max_pixels=LIMIT), PIXELS)
+
+
+def test_opencv_decodes_nothing() -> None:
+    forbidden = {"imdecode", "imdecodemulti", "imdecodeanimation", "imread", "imreadmulti", "imreadanimation"}
+    root = Path(domains.__file__).parents[1]
+    files = [file for folder in ("domains", "server") for file in (root / folder).rglob("*.py")]
+    assert len(files) > 100
+    for file in files:
+        names = {node.attr for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
+        assert not names & forbidden, file
