@@ -10,6 +10,7 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.model.families import Family
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ FIELDS: Mapping[str, Field] = {
         _sampling("sampler", allowed=tuple(SAMPLERS)),
         _sampling("sigma_schedule", allowed=tuple(SIGMA_SCHEDULES)),
         _sampling("steps", bounds=limits.STEPS, unit="steps"),
-        _sampling("guidance_scale", bounds=limits.GUIDANCE, default=f"{limits.DEFAULT_GUIDANCE:g}"),
+        _sampling("guidance_scale", bounds=limits.GUIDANCE),
         _sampling("seed", bounds=limits.SEED),
         _sampling("seeds", bounds=(0, limits.IMAGES[1])),
         _sampling("eta", bounds=limits.ETA, default="0"),
@@ -98,3 +99,18 @@ FIELDS: Mapping[str, Field] = {
     )
 }
 """By path, in the order in which a form shows them."""
+
+
+def fields_of(family: Family) -> tuple[Field, ...]:
+    """The fields with the family's own default guidance and multiple of edges."""
+    return tuple(_of(family, field) for field in FIELDS.values())
+
+
+def _of(family: Family, field: Field) -> Field:
+    match field.path:
+        case "sampling.guidance_scale":
+            return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
+        case "width_px" | "height_px":
+            return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
+        case _:
+            return field

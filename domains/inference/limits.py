@@ -34,5 +34,3 @@ BIT_DEPTHS: Final = {"image/png": (0, 8, 16), "image/avif": (0, 8, 10, 12)}
 """Allowed bits per colour channel of a media type; 0: 8. A media type that is not listed has no choice."""
 JPEG_PARAMETERS_BYTES: Final = 60_000
 """Limit on both prompts in UTF-16, so that A1111's parameters and the settings fit into one EXIF segment of a JPEG."""
-DEFAULT_GUIDANCE: Final = 5.0
-"""Default where the request names none: between 3 and 7.5, the best values of the embedded model and of SD 1.x."""

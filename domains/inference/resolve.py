@@ -9,6 +9,7 @@ from domains.inference import limits
 from domains.inference.check import Checked, checked, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
+from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 
 
@@ -35,7 +36,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
         sampler=sampler,
         sigma_schedule=schedule,
         steps=_steps(sampling.steps, model, sampler, schedule),
-        guidance_scale=limits.DEFAULT_GUIDANCE if sampling.guidance_scale is None else sampling.guidance_scale,
+        guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
         seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
         output=_output(asked.output),
@@ -70,6 +71,7 @@ def _output(asked: EncodeOptions) -> EncodeOptions:
 def _size(asked: Generation, model: Model) -> tuple[int, int]:
     """The requested size, or the model's native one, whose value can be missing or impossible."""
     if asked.width_px and asked.height_px:
+        _aligned(asked, model)
         return asked.width_px, asked.height_px
     size = model.native_width_px, model.native_height_px
     (low, high), multiple = limits.EDGE_PX, limits.EDGE_MULTIPLE_PX
@@ -81,6 +83,29 @@ def _size(asked: Generation, model: Model) -> tuple[int, int]:
         Violation(field=f"generation.{name}", message=text, allowed=limits.EDGES) for name in ("width_px", "height_px")
     ]
     raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+
+
+def _aligned(asked: Generation, model: Model) -> None:
+    """Raise UNSUPPORTED_COMBINATION for edges that are no multiples of the family's."""
+    multiple = FAMILIES[model.family].alignment_px
+    violations = [
+        Violation(
+            field=f"generation.{name}",
+            message=f"{edge} is no multiple of {multiple}, which {model.family} needs; {edge - edge % multiple} is",
+            allowed=f"a multiple of {multiple}",
+        )
+        for name, edge in (("width_px", asked.width_px), ("height_px", asked.height_px))
+        if edge and edge % multiple
+    ]
+    if violations:
+        raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+
+
+def default_guidance(model: Model) -> float:
+    """Guidance of a request that names none."""
+    family = FAMILIES[model.family]
+    variant = family.variant(model.variant)
+    return family.default_guidance if variant is None or variant.guidance is None else variant.guidance
 
 
 def seeds(first: int | None, count: int) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ Finding: `roots` (which folders may be read), `walk` (folders with an index), `l
 `roots_watch` with `roots_look` (scans without a request, when files have changed).
 
 Checking a folder: `diffusers_folder` (the whole), `component_folder` and `weight_choice` (one part, and which weight
-files count), `safetensors_header` with `header_json` (the header of a weight file), `json_file` (configs), `families`
-(the signs of a family), `scheduler_config` and `sampler_names` (options of a scheduler), `fingerprint` (hashes).
+files count), `safetensors_header` with `header_json` (the header of a weight file), `json_file` (configs), `families` (one
+file of facts a family), `folder_family` (the family of a folder), `kind` (of models and parts), `scheduler_config` and
+`sampler_names` (options of a scheduler), `fingerprint` (hashes).
 
 Values: `model` (on disk), `loaded` (on a device). Opening checked files: `regular_file`, `weight_file`.
 

@@ -12,7 +12,7 @@ from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.weight_choice import choose
 
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_WEIGHTLESS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor", "image_processor")
+_WEIGHTLESS = (*("tokenizer", "tokenizer_2", "tokenizer_3"), "scheduler", "feature_extractor", "image_processor")
 
 _PRECISION = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},

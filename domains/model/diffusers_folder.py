@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, FailedPrecondition
 from domains.model.component_folder import ComponentFiles, read_component
-from domains.model.families import FAMILIES, detect
+from domains.model.families import FAMILIES
 from domains.model.fingerprint import Fingerprints, hash_of
+from domains.model.folder_family import DENOISERS, Folder, Told, tell
 from domains.model.json_file import MAX_BYTES, class_name, read_json
 from domains.model.model import FileStamp, Model, ModelState
 from domains.model.naming import display_name
@@ -20,7 +21,7 @@ INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
 _MAX_PROMPTS = 4000
 _MAX_EDGE_PX = 65536
-_NEEDED = {name for signs in FAMILIES for name in signs.needs}
+_NEEDED = {name for family in FAMILIES.values() for name in family.needs}
 """Components that some family needs."""
 
 Inside = Callable[[Path], Path]
@@ -53,8 +54,8 @@ def read_folder(
     )
     parts: dict[str, ComponentFiles] = {}
     try:
-        _read_parts(folder, inside, parts)
-        model = _whole(blank, parts, inside, fingerprints, cancelled)
+        pipeline = _read_parts(folder, inside, parts)
+        model = _whole(blank, pipeline, parts, inside, fingerprints, cancelled)
     except DataLoss as error:
         model = replace(blank, state=ModelState.CORRUPT, problem=error.message)
     except FailedPrecondition as error:
@@ -65,8 +66,8 @@ def read_folder(
     return replace(model, components=components, size_bytes=sum(component.size_bytes for component in components))
 
 
-def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> None:
-    """Read the components into `parts`, so that those read before a fault are known.
+def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> str:
+    """Read the components into `parts`, so that those read before a fault are known. Returns the pipeline's class.
 
     A component that no family needs (a safety checker) may lack files or be damaged: it is left out.
     """
@@ -77,6 +78,7 @@ def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) 
         except (FailedPrecondition, DataLoss, OSError):
             if name in _NEEDED:
                 raise
+    return class_name(index)
 
 
 def _is_component(name: str, entry: object) -> bool:
@@ -92,6 +94,7 @@ def _is_component(name: str, entry: object) -> bool:
 
 def _whole(
     blank: Model,
+    pipeline: str,
     parts: Mapping[str, ComponentFiles],
     inside: Inside,
     fingerprints: Fingerprints,
@@ -99,26 +102,27 @@ def _whole(
 ) -> Model:
     """The model, where all its parts could be read."""
     folder = Path(blank.folder)
-    configs = {name: _config(folder, name, inside) for name in ("unet", "vae", "scheduler") if name in parts}
+    configs = {name: _config(folder, name, inside) for name in (*DENOISERS, "vae", "scheduler") if name in parts}
     scheduler = configs.get("scheduler", {})
-    family, problem = _family(parts, configs)
+    told = _family(pipeline, parts, configs)
     real = {file: place for part in parts.values() for file, place in part.real.items()}
     weights = {file: place for file, place in real.items() if file.endswith(".safetensors")}
     stamps = fingerprints.stamps(folder, weights, cancelled)
     others = (FileStamp(path=file, real=str(place)) for file, place in real.items() if file not in weights)
-    edge = _native_edge_px(configs)
+    edge = _native_edge_px(told.family, configs)
     return replace(
         blank,
-        family=family,
+        family=told.family,
+        variant=told.variant,
         sha256=hash_of(stamps),
-        state=ModelState.AVAILABLE if family else ModelState.INCOMPATIBLE,
-        problem=problem,
+        state=ModelState.INCOMPATIBLE if told.problem else ModelState.AVAILABLE,
+        problem=told.problem,
         native_width_px=edge,
         native_height_px=edge,
-        prediction_type=scheduler.get("prediction_type", "epsilon") if family else "",
+        prediction_type=_prediction_type(told.family, scheduler),
         default_sampler=of_class(class_name(scheduler)),
         default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
-        train_steps=train_steps_of(scheduler) if family and scheduler else 0,
+        train_steps=train_steps_of(scheduler) if told.family and scheduler else 0,
         known_prompts=_known_prompts(folder, inside),
         files=(*stamps, *others),
     )
@@ -130,16 +134,29 @@ def _config(folder: Path, name: str, inside: Inside) -> Mapping[str, Any]:
     return config | {"_class_name": class_name(config)} if "_class_name" in config else config
 
 
-def _family(parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """The family, or empty and why not."""
-    tensor_names = parts["unet"].tensor_names if "unet" in parts else set[str]()
-    family, problem = detect(set(parts), configs.get("unet", {}), tensor_names)
+def _family(pipeline: str, parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> Told:
+    """The family, or why there is none."""
+    tensors = {name: parts[name].tensor_names for name in DENOISERS if name in parts}
+    told = tell(Folder(components=set(parts), pipeline=pipeline, configs=configs, tensors=tensors))
     fault = fault_in(configs.get("scheduler", {}))
-    return ("", fault.message) if family and fault else (family, problem)
+    return Told(problem=fault.message) if told.family and fault else told
 
 
-def _native_edge_px(configs: Mapping[str, Mapping[str, Any]]) -> int:
-    """Latent size times the VAE's factor, 2 a downsampling. 0: the files do not say, or nothing believable."""
+def _prediction_type(family: str, scheduler: Mapping[str, Any]) -> str:
+    """What the denoiser predicts: what its family always does, else what the scheduler says. Empty: not known."""
+    if not family:
+        return ""
+    able = FAMILIES[family].prediction_types
+    return able[0] if len(able) == 1 else scheduler.get("prediction_type", "epsilon")
+
+
+def _native_edge_px(family: str, configs: Mapping[str, Mapping[str, Any]]) -> int:
+    """Latent size times the VAE's factor, 2 a downsampling. 0: the files do not say, or nothing believable.
+
+    Transformers take any size, and their configs name none: then the family's counts.
+    """
+    if family and FAMILIES[family].denoiser.id == "transformer":
+        return FAMILIES[family].native_px
     latent = configs.get("unet", {}).get("sample_size")
     blocks = configs.get("vae", {}).get("block_out_channels")
     if not isinstance(latent, int) or not isinstance(blocks, list) or not 1 <= len(blocks) <= 8:

@@ -51,6 +51,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str
     family: str
     """`sd1` …; empty if no known family matched."""
+    variant: str = ""
+    """What it was changed into beside its family: `inpainting`, `editing` …; empty: nothing that is known."""
     folder: str
     """Absolute path of the diffusers folder on the server's machine, without symlinks."""
     components: tuple[Component, ...]

@@ -12,6 +12,7 @@ from domains.inference.check import Checked, checked, preview_violations
 from domains.inference.fields import FIELDS
 from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
+from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
@@ -141,7 +142,7 @@ def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
 
     The attention kernel is absent: torch chooses it for each call and does not report it.
     """
-    denoiser = precisions.get("unet") or precisions.get("transformer", "")
+    denoiser = next((precisions[name] for name in DENOISERS if name in precisions), "")
     return execution_pb2.ExecutionOptions(
         precision=convert.to_precision(denoiser),
         text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),

@@ -11,11 +11,12 @@ from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_s
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
-from domains.inference.fields import FIELDS, Field
+from domains.inference.fields import Field, fields_of
+from domains.inference.resolve import default_guidance
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
-from domains.model.families import FAMILIES
+from domains.model.families import COMPUTED, FAMILIES
 from domains.model.loaded import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.job import Job
@@ -112,13 +113,9 @@ class InferenceServicer:
             default_sampler=sampler,
             default_sigma_schedule=schedule_of(model, sampler),
             default_steps=SAMPLERS[sampler].recommended_steps,
-            default_guidance_scale=limits.DEFAULT_GUIDANCE,
+            default_guidance_scale=default_guidance(model),
             known_prompts=model.known_prompts if with_prompts else (),
         )
-
-
-_CLIP_WINDOW_TOKENS = 77
-"""CLIP's context length in tokens (Radford et al. 2021), start and end tokens included."""
 
 
 _CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
@@ -138,11 +135,11 @@ def _capability(device_ids: list[str], family: str, precisions: tuple[str, ...])
         family=family,
         task=TASK,
         precisions=[convert.PRECISIONS[word] for word in precisions],
-        fields=[to_field(field) for field in FIELDS.values()],
+        fields=[to_field(field) for field in fields_of(FAMILIES[family])],
         samplers=list(SAMPLERS),
         sigma_schedules=list(SIGMA_SCHEDULES),
         control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
-        prompt_window_tokens=_CLIP_WINDOW_TOKENS,
+        prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )
 
 
@@ -163,7 +160,7 @@ def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
         recommended_steps=sampler.recommended_steps,
         options=[eta] if sampler.eta else [],
         sigma_schedules=sampler.sigma_schedules,
-        families=[signs.family for signs in FAMILIES],
+        families=COMPUTED,
         stochastic=sampler.stochastic,
         evaluations_per_step=sampler.evaluations_per_step,
     )

@@ -8,6 +8,8 @@ from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains import limits
 from domains.errors import ErrorReason
 from domains.failure import Failure
+from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanProblem, ScanReport
@@ -28,16 +30,18 @@ _REASONS = {
     ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
 }
 
-_KINDS = {
-    "unet": model_pb2.MODEL_KIND_DENOISER,
-    "transformer": model_pb2.MODEL_KIND_DENOISER,
-    "vae": model_pb2.MODEL_KIND_VAE,
-    "text_encoder": model_pb2.MODEL_KIND_TEXT_ENCODER,
-    "text_encoder_2": model_pb2.MODEL_KIND_TEXT_ENCODER,
-    "tokenizer": model_pb2.MODEL_KIND_TOKENIZER,
-    "tokenizer_2": model_pb2.MODEL_KIND_TOKENIZER,
-    "scheduler": model_pb2.MODEL_KIND_SCHEDULER,
+_KIND_VALUES = {
+    ModelKind.CHECKPOINT: model_pb2.MODEL_KIND_CHECKPOINT,
+    ModelKind.REFINER: model_pb2.MODEL_KIND_REFINER,
+    ModelKind.DENOISER: model_pb2.MODEL_KIND_DENOISER,
+    ModelKind.VAE: model_pb2.MODEL_KIND_VAE,
+    ModelKind.TEXT_ENCODER: model_pb2.MODEL_KIND_TEXT_ENCODER,
+    ModelKind.TOKENIZER: model_pb2.MODEL_KIND_TOKENIZER,
+    ModelKind.SCHEDULER: model_pb2.MODEL_KIND_SCHEDULER,
 }
+
+_KINDS = {part.id: _KIND_VALUES[part.kind] for family in FAMILIES.values() for part in family.parts}
+"""By component id: what the families say."""
 
 
 def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> model_pb2.Model:
@@ -45,8 +49,9 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
     message = model_pb2.Model(
         id=model.id,
         display_name=model.display_name,
-        kind=model_pb2.MODEL_KIND_CHECKPOINT,
+        kind=_kind(model),
         family=model.family,
+        variant=model.variant,
         state=_STATES[model.state],
         problem=_problem(model),
         components=[_component(component) for component in model.components],
@@ -60,7 +65,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         default_sigma_schedule=model.default_sigma_schedule,
         embedded=model.embedded,
         source_path="" if model.embedded else model.folder,
-        tasks=["text_to_image"] if model.state is ModelState.AVAILABLE else [],
+        tasks=FAMILIES[model.family].tasks if model.state is ModelState.AVAILABLE else [],
     )
     message.etag = _etag(message)
     # After the etag: these fields change without a change of the model, or are sent only on request.
@@ -71,6 +76,12 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         for component in message.components:
             component.ClearField("files")
     return message
+
+
+def _kind(model: Model) -> model_pb2.ModelKind.ValueType:
+    """The kind of a whole model: what its family is, else a checkpoint."""
+    family = FAMILIES.get(model.family)
+    return _KIND_VALUES[family.kind if family else ModelKind.CHECKPOINT]
 
 
 def _etag(message: model_pb2.Model | loaded_model_pb2.LoadedModel) -> str:

@@ -9,7 +9,7 @@ from domains import limits as sizes
 from domains.inference import limits
 from domains.inference.fields import FIELDS
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
-from domains.model.families import FAMILIES
+from domains.model.families import COMPUTED
 from tests.server import asking
 from tests.server.harness import RunningServer
 
@@ -54,7 +54,7 @@ def test_the_samplers_are_all_there_with_what_they_take(told: Answer) -> None:
     assert [sampler.id for sampler in told.samplers] == list(SAMPLERS)
     for sampler in told.samplers:
         assert tuple(sampler.sigma_schedules) == SAMPLERS[sampler.id].sigma_schedules
-        assert list(sampler.families) == [signs.family for signs in FAMILIES]
+        assert list(sampler.families) == list(COMPUTED)
         assert sampler.evaluations_per_step == SAMPLERS[sampler.id].evaluations_per_step
     assert {one.id: [option.field for option in one.options] for one in told.samplers if one.options} == {
         "ddim": ["eta"],

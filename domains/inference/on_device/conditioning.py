@@ -6,6 +6,7 @@ from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Degraded
 
@@ -20,8 +21,8 @@ class Conditioned:
 
 
 def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache) -> Conditioned:
-    """Encode the prompt, and the negative prompt if guidance is above 1."""
-    guided = resolved.guidance_scale > 1
+    """Encode the prompt, and the negative prompt where the family reads it at this guidance."""
+    guided = FAMILIES[loaded.family].reads_negative(resolved.guidance_scale)
     texts = {"prompt": resolved.prompt} | ({"negative_prompt": resolved.negative_prompt} if guided else {})
     encoded: dict[str, EncodedPrompt] = {}
     hits = 0

@@ -1,0 +1,114 @@
+"""The facts of a model family, as values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from domains.model.families.sign import Layout, Sign
+from domains.model.kind import ModelKind
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A component of a family's models."""
+
+    id: str
+    """The folder's name in a diffusers layout: `unet`."""
+    kind: ModelKind
+    classes: tuple[str, ...] = ()
+    """Classes of diffusers or transformers that can fill it."""
+    optional: bool = False
+    """Whether a model works without it."""
+    tokens: int = 0
+    """Tokens that a text encoder reads, start and end included; 0: it reads no text."""
+    prefixes: tuple[str, ...] = ()
+    """Beginnings of its tensors' names in single files."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a file of tensors belongs to it."""
+        return self.kind not in (ModelKind.TOKENIZER, ModelKind.SCHEDULER)
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a family that has other inputs or other defaults."""
+
+    name: str
+    """`inpainting`, `editing`, `depth`, `schnell` …"""
+    signs: Mapping[str, tuple[Sign, ...]] = {}
+    """By layout: tensors that prove it. Empty: tensors cannot tell it."""
+    absent: Mapping[str, tuple[str, ...]] = {}
+    """By layout: beginnings of tensor names that the family has and the variant does not."""
+    config: Mapping[str, Any] = {}
+    """Values of the denoiser's config.json that prove it."""
+    pipelines: tuple[str, ...] = ()
+    """Classes in model_index.json that prove it."""
+    tasks: tuple[str, ...] = ("text_to_image",)
+    guidance: float | None = None
+    """Default guidance; None: the family's."""
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """All facts about a family: one entry for the scan, the checks, the capability list, the loader and the engine."""
+
+    id: str
+    """`sd1`, `sdxl` …"""
+    display_name: str
+    base: str = ""
+    """Family whose network this one changes. Empty: none."""
+    kind: ModelKind = ModelKind.CHECKPOINT
+    """Kind of a whole model."""
+    parts: tuple[Part, ...]
+    """Components in loading order."""
+    layouts: tuple[Layout, ...]
+    """What proves the denoiser by its tensors."""
+    config: Mapping[str, Any] = {}
+    """Values that the denoiser's config.json must have; None: absent, null or false; a tuple: one of these."""
+    config_keys: tuple[str, ...] = ()
+    """Tensors, in the layout of diffusers, that a denoiser with such a config must have."""
+    config_without: tuple[str, ...] = ()
+    """Beginnings of tensor names that it must not have."""
+    variants: tuple[Variant, ...] = ()
+    native_px: int
+    """Edge of the pictures that published models were trained on; counts where a model's files do not say."""
+    alignment_px: int
+    """Edges of pictures are multiples of this."""
+    prompt_tokens: int
+    """Tokens of a prompt that the denoiser reads, start and end included."""
+    default_guidance: float
+    """Guidance of a request that names none."""
+    guidance_off: float | None = 1.0
+    """Largest guidance at which the negative prompt is not used, because guidance is off. None: the denoiser reads guidance
+    as an input, and never uses a negative prompt."""
+    prediction_types: tuple[str, ...]
+    """What denoisers of the family predict, the usual one first."""
+    latent_channels: int
+    tasks: tuple[str, ...] = ("text_to_image",)
+    computed: bool = False
+    """Whether the engine computes it. A test holds it equal to the engine's own table."""
+
+    @property
+    def denoiser(self) -> Part:
+        """The component that removes noise."""
+        return next(part for part in self.parts if part.kind is ModelKind.DENOISER)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Components without which a model does not work."""
+        return tuple(part.id for part in self.parts if not part.optional)
+
+    def part(self, component: str) -> Part | None:
+        """The component with this id; None: the family has none."""
+        return next((part for part in self.parts if part.id == component), None)
+
+    def of_kind(self, kind: ModelKind) -> Sequence[Part]:
+        """The components of a kind."""
+        return [part for part in self.parts if part.kind is kind]
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant with this name."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def reads_negative(self, guidance: float) -> bool:
+        """Whether the denoiser also computes the negative prompt at this guidance."""
+        return self.guidance_off is not None and guidance > self.guidance_off

@@ -1,0 +1,32 @@
+"""The facts of the families against the libraries that compute them."""
+
+import diffusers
+import pytest
+import transformers
+
+from domains.inference.on_device.families import FAMILIES as ENGINE
+from domains.model.families import COMPUTED, FAMILIES
+from domains.model.kind import ModelKind
+from domains.model.on_device.components import BUILDERS
+
+
+def test_the_families_that_are_said_to_be_computed_are_those_of_the_engine_and_the_loader() -> None:
+    assert set(COMPUTED) == set(ENGINE) == set(BUILDERS)
+
+
+def test_the_loader_builds_the_parts_with_weights_in_the_order_of_the_family() -> None:
+    for name in COMPUTED:
+        assert tuple(BUILDERS[name]) == tuple(part.id for part in FAMILIES[name].parts if part.has_weights)
+
+
+PARTS = [(family.id, part) for family in FAMILIES.values() for part in family.parts]
+
+
+@pytest.mark.parametrize(("family", "part"), PARTS, ids=[f"{family}-{part.id}" for family, part in PARTS])
+def test_a_part_names_classes_that_the_libraries_have(family: str, part: object) -> None:
+    from domains.model.families import Part
+
+    assert isinstance(part, Part)
+    library = diffusers if part.kind in (ModelKind.DENOISER, ModelKind.VAE) else transformers
+    own = {"ChatGLMModel", "ChatGLMTokenizer"}  # of the pipeline's own module
+    assert not [name for name in part.classes if name not in own and not hasattr(library, name)], family
