@@ -28,10 +28,11 @@ async def test_only_finished_pictures_count_without_their_loading_and_each_pictu
     bench, told = DispatchBench(tmp_path), list[AdviceFigures]()
     advisor = advice.DeviceAdvisor(bench.devices, bench.catalogue, (), bench.jobs, lambda _: None)
     finished, cancelled = bench.submit(pictures=2), bench.submit()
-    bench.jobs.cancel(cancelled)
     bench.jobs.cancel(bench.jobs.submit(ScanWork(), JobOptions())[0].id)
     bench.dispatcher.pump()
-    await bench.at_work(finished)
+    await bench.at_work(finished, cancelled)
+    bench.jobs.cancel(cancelled)
+    await bench.until(cancelled, JobState.CANCELLED)
     bench.worker.answers[finished].put_nowait(RunFinished(receipt=Receipt(timings=TIMINGS, peak_device_bytes=7)))
     await bench.until(finished, JobState.SUCCEEDED)
 
