@@ -8,7 +8,7 @@ READY := $(VENV)/.deviceops-installed
 export PATH := $(abspath $(BIN)):$(PATH)
 DOTNET := if [ -x ../shared/dotnet/install ]; then eval "$$(../shared/dotnet/install)"; fi
 
-.PHONY: demo test check generate bench
+.PHONY: demo test check generate bench mutants
 
 demo: $(READY)
 	$(BIN)/deviceops demo --out out/demo
@@ -31,6 +31,10 @@ generate: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+# make mutants DIR=domains/memory COUNT=40 SEED=1: the share of random faults that the domain tests notice; not in CI.
+mutants: $(READY)
+	$(BIN)/python -m tools.mutants $(DIR) --count $(or $(COUNT),40) --seed $(or $(SEED),1)
 
 # Installs on first use, and again when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""protos → generated/python (messages, gRPC stubs, their types) and generated/csharp (messages, service stubs).
+"""protos → generated/python (messages, gRPC stubs, their types, descriptors with comments) and generated/csharp.
 
     python protos/generate.py            writes both trees, removing what no proto makes any more
     python protos/generate.py --check    writes nothing; names each file that drifted, is missing or orphaned; exit 1
@@ -25,6 +25,8 @@ PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
 GOOGLE_PROTOS = Path(str(grpc_tools.__file__)).parent / "_proto"
 PYTHON_PROTOC = (sys.executable, "-m", "grpc_tools.protoc")
+COMMENTED = "deviceops/contract.binpb"
+"""The descriptors with the comments, which generated code leaves out; below `generated/python`, for reflection."""
 CSHARP_ROOT = "DeviceOps.Api"
 """What all C# namespaces of the contract begin with; the rest of a namespace is the folder of its files."""
 
@@ -82,6 +84,7 @@ def generate(out: Path, protos: Path = PROTOS) -> list[Skipped]:
     (out / "csharp").mkdir(parents=True)
     (out / "python").mkdir()
     _make_python(out / "python", protos, contract)
+    (out / "python" / COMMENTED).write_bytes(_as_generated(contract).SerializeToString(deterministic=True))
     return _make_csharp(out / "csharp", protos, contract)
 
 
@@ -112,6 +115,21 @@ def _make_python(out: Path, protos: Path, contract: FileDescriptorSet) -> None:
     _protoc(protos, [*found, *targets])
     _remove_empty_stubs(out, contract)
     _make_packages(out)
+
+
+def _as_generated(contract: FileDescriptorSet) -> FileDescriptorSet:
+    """The same descriptors without `json_name`, as in generated code: with it, grpcurl prints camelCase field names."""
+    plain = FileDescriptorSet.FromString(contract.SerializeToString())
+    for file in plain.file:
+        waiting = list(file.message_type)
+        fields = list(file.extension)
+        while waiting:
+            message = waiting.pop()
+            waiting += message.nested_type
+            fields += [*message.field, *message.extension]
+        for field in fields:
+            field.ClearField("json_name")
+    return plain
 
 
 def _make_csharp(out: Path, protos: Path, contract: FileDescriptorSet) -> list[Skipped]:

@@ -2,16 +2,28 @@
 
 grpcio-reflection serves only v1alpha and does not find methods, so `grpcurl describe Service.Method` fails with it. The two
 protocols have the same wire bytes under two package names, so the v1alpha classes read and write both.
+
+Files of the contract are sent with their comments, which a client such as `grpcurl describe` shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import functools
+from collections.abc import AsyncIterator, Iterable, Mapping
+from importlib import resources
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha
+
+
+@functools.cache
+def commented_files() -> Mapping[str, bytes]:
+    """The serialized files of the contract with their comments, by name. The first question reads them, not the start."""
+    data = (resources.files("deviceops") / "contract.binpb").read_bytes()
+    return {file.name: file.SerializeToString() for file in FileDescriptorSet.FromString(data).file}
 
 
 class Reflection:
@@ -75,7 +87,7 @@ class Reflection:
 
         def add(one: FileDescriptor) -> None:
             if one.name not in seen:
-                seen[one.name] = one.serialized_pb
+                seen[one.name] = commented_files().get(one.name, one.serialized_pb)
                 for needed in one.dependencies:
                     add(needed)
 

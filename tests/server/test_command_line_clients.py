@@ -89,6 +89,11 @@ def test_grpcurl_describes_a_service_a_method_and_a_message(server: RunningServe
     assert "negative_prompt" in grpcurl(server, "describe", "deviceops.inference.v1.Generation")
 
 
+def test_grpcurl_describes_with_the_comments_of_the_contract(server: RunningServer) -> None:
+    described = grpcurl(server, "describe", "deviceops.inference.v1.InferenceService.Generate")
+    assert re.search(r"^\s*// \w", described, re.MULTILINE), described
+
+
 def test_grpcurl_submits_and_watches_a_job(server: RunningServer) -> None:
     answer = json.loads(grpcurl(server, f"{PROCESSING}/SubmitJob", data={"spec": {"generation": GENERATION}}))
     assert answer["job"]["detached"] is True

@@ -1,5 +1,6 @@
 """Health, reflection, and the two listening addresses."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from deviceops.processing.v1 import processing_service_pb2
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+from server import reflection
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 
@@ -105,14 +107,44 @@ def test_a_symbol_of_any_kind_is_found_with_all_it_needs(server: RunningServer, 
     assert files, answer
     by_name = {file.name: file for file in files}
 
+    added: set[str] = set()
+
     def add(name: str) -> None:
-        for needed in by_name[name].dependency:
-            add(needed)
-        pool.AddSerializedFile(by_name[name].SerializeToString())
+        if name not in added:
+            added.add(name)
+            for needed in by_name[name].dependency:
+                add(needed)
+            pool.AddSerializedFile(by_name[name].SerializeToString())
 
     add(files[0].name)
     names = [m.full_name for s in pool.FindFileByName(files[0].name).services_by_name.values() for m in s.methods]
     assert symbol in names or pool.FindFileContainingSymbol(symbol).name == files[0].name
+
+
+def comment_of(file: descriptor_pb2.FileDescriptorProto, *path: int) -> str:
+    """The comment that stands before a declaration; `path` as in `SourceCodeInfo.Location`."""
+    return next(place.leading_comments for place in file.source_code_info.location if tuple(place.path) == path)
+
+
+@VERSIONS
+def test_reflection_tells_the_comments_of_the_contract(server: RunningServer, version: str) -> None:
+    answer = reflect(server, version, file_containing_symbol="deviceops.inference.v1.InferenceService")
+    data = answer.file_descriptor_response.file_descriptor_proto
+    files = {file.name: file for file in map(descriptor_pb2.FileDescriptorProto.FromString, data)}
+    service = files["deviceops/inference/v1/inference_service.proto"]
+    generate = next(i for i, method in enumerate(service.service[0].method) if method.name == "Generate")
+    assert "picture" in comment_of(service, 6, 0, 2, generate)  # 6: services, 2: their methods
+    for file in files.values():
+        assert file.source_code_info.location or file.name.startswith("google/"), file.name
+
+
+def test_comments_are_all_that_reflection_adds_to_the_generated_descriptors() -> None:
+    for name, data in reflection.commented_files().items():
+        told, plain = descriptor_pb2.FileDescriptorProto.FromString(data), descriptor_pb2.FileDescriptorProto()
+        module: Any = importlib.import_module(f"{name.removesuffix('.proto').replace('/', '.')}_pb2")
+        module.DESCRIPTOR.CopyToProto(plain)
+        told.ClearField("source_code_info")
+        assert told == plain, name
 
 
 @VERSIONS

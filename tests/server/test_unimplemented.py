@@ -1,5 +1,7 @@
 """What the contract has and this server does not yet."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -66,6 +68,13 @@ def answer_of(server: RunningServer, method: MethodDescriptor) -> tuple[grpc.Sta
 def test_what_the_server_says_of_itself_is_this_list(server: RunningServer) -> None:
     told = [name for domain in server.status().domains for name in domain.disabled_methods]
     assert sorted(told) == NAMES
+
+
+def test_the_readme_names_the_same() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+Service)` \| (.*) \|$", text, re.MULTILINE))
+    told = {service: sorted(re.findall(r"`(\w+)`", names)) for service, names in rows.items()}
+    assert told == {service.rpartition(".")[2]: sorted(names.split()) for service, names in UNIMPLEMENTED.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)

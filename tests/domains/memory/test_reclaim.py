@@ -1,6 +1,7 @@
 """Clean-ups: the mildest first, the longest unused first, and a report that says what really happened."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -57,6 +58,13 @@ async def test_a_target_out_of_reach_is_not_called_met() -> None:
     report = await bench.reclaim(free_bytes=251)
     assert not report.target_met
     assert len(report.steps) == 3
+
+
+async def test_neither_a_clean_up_nor_its_steps_tell_more_time_than_passed() -> None:
+    bench, begin = ReclaimBench(), time.monotonic()
+    report = await bench.reclaim(free_bytes=120)
+    passed_s = time.monotonic() - begin
+    assert 0 < sum(step.duration_s or 0.0 for step in report.steps) <= report.duration_s <= passed_s
 
 
 async def test_a_ratio_is_a_target_too() -> None:

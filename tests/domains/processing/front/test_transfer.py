@@ -1,5 +1,6 @@
 """A transfer's job holds its source while it waits, and deletes it after a move only when its own end is written down."""
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,18 @@ async def test_a_source_that_a_queued_transfer_needs_outlives_its_delete_and_its
         copy = (await server.run(job)).report.blob
         assert [blob.id for blob in server.blobs.all()] == [copy.id]
         assert await content(server.blobs, copy.id) == DATA
+
+
+async def test_a_transfer_tells_no_more_time_than_passed(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        source = await uploaded(server.blobs, DATA)
+        job, begin = server.submit(source.id), time.monotonic()
+        report = (await server.run(job)).report
+        passed_s = time.monotonic() - begin
+        receipt = server.jobs.get(job.id).receipt
+        assert receipt is not None
+        (copying,) = receipt.work.timings
+        assert 0 < report.copy_s <= copying.wall_s <= passed_s
 
 
 async def test_a_cancelled_transfer_lets_go_of_its_source(tmp_path: Path) -> None:

@@ -337,6 +337,20 @@ async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
     connection.close()
 
 
+async def test_expiry_looks_once_and_then_pauses_for_its_interval(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = open_database(tmp_path)
+    blobs, looks = BlobStore(connection, tmp_path), list[None]()
+    monkeypatch.setattr(blobs, "collect", lambda: looks.append(None))
+    expiry = asyncio.create_task(Expiry(jobs, blobs).keep_up(3600))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    expiry.cancel()
+    assert len(looks) == 1
+    connection.close()
+
+
 def test_a_cancellation_that_found_no_room_is_none(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     job = started(jobs)
     with monkeypatch.context() as disk:

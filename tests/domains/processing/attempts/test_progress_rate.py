@@ -1,0 +1,30 @@
+"""The told progress of a job: never falls, is no whole before the picture is a file, and leaves loading out."""
+
+from domains.processing.attempts.progress_rate import ProgressRate
+from domains.progress import Progressed, Stage, Unit
+
+
+def at(stage: Stage, completed: int, total: int = 4) -> Progressed:
+    return Progressed(stage=stage, completed=completed, total=total, unit=Unit.STEPS)
+
+
+def test_loading_has_no_share_and_the_last_step_is_not_yet_the_whole() -> None:
+    rate = ProgressRate(lambda: 0.0)
+    told = [
+        rate.at(one).completed_ratio for one in (at(Stage.LOADING, 4), at(Stage.DENOISING, 2), at(Stage.DENOISING, 4))
+    ]
+    assert told == [None, 2 / 5, 4 / 5]
+
+
+def test_the_share_never_falls_when_a_new_stage_begins() -> None:
+    rate = ProgressRate(lambda: 0.0)
+    assert rate.at(at(Stage.DENOISING, 4)).completed_ratio == 4 / 5
+    assert rate.at(at(Stage.DECODING, 0)).completed_ratio == 4 / 5
+
+
+def test_the_remaining_time_follows_from_the_rate_of_this_stage() -> None:
+    times = iter((10.0, 12.0, 16.0))
+    rate = ProgressRate(lambda: next(times))
+    first, second = rate.at(at(Stage.DENOISING, 1)), rate.at(at(Stage.DENOISING, 3))
+    assert (first.rate_per_s, first.remaining_s, first.elapsed_s) == (None, None, 2.0)
+    assert (second.rate_per_s, second.remaining_s, second.elapsed_s) == (0.5, 2.0, 6.0)
