@@ -227,8 +227,7 @@ def test_a_check_during_a_long_load_disturbs_nobody(machine: Machine) -> None:
     worker, job_id = server.worker_pid, asking.submit(server)
     watching = asking.follow(server, job_id)
     asking.until(watching, lambda update: update.event.stage_started.stage == "loading")
-    refusal = asking.refused(lambda: check(server, timeout={"seconds": 1}))
-    assert refusal.reason == "QUEUE_TIMEOUT"
+    check(server, timeout={"seconds": 30})  # A load is done piece by piece, so the check has its turn beside it.
     assert kind(asking.journal_of(watching)[-1]) == "succeeded"
     assert server.worker_pid == worker
     assert state(server, "sim-0") == "AVAILABLE"

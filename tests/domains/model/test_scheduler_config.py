@@ -27,7 +27,7 @@ REAL: dict[str, Any] = {
         {},
         REAL,
         {"lambda_min_clipped": float("-inf"), "variance_type": None, "solver_p": None, "disable_corrector": []},
-        {"sigma_min": None, "sigma_max": 14.6, "use_karras_sigmas": None, "use_beta_sigmas": 0, "thresholding": True},
+        {"sigma_min": None, "sigma_max": 14.6, "use_karras_sigmas": None, "use_beta_sigmas": 0, "thresholding": False},
         {"an option that nothing reads": object(), "algorithm_type": 7},
         {"num_train_timesteps": 2, "trained_betas": [0.1, 0.2]},
     ],

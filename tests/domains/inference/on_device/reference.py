@@ -21,7 +21,7 @@ COMPARED = [
         (name, "normal")
         for name in ("euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "ddim", "ddpm", "unipc", "lcm")
     ),
-    *((name, "karras") for name in ("euler", "dpmpp_2m", "dpm2", "deis", "unipc")),
+    *((name, "karras") for name in ("euler", "dpmpp_2m", "dpm2", "deis")),
 ]
 """A sampler and a sigma schedule for each kind of line; `tests/domains/inference/solvers` has all, without a model."""
 
