@@ -31,7 +31,3 @@ class ModelKind(StrEnum):
     CONTROL_PREPROCESSOR = "control_preprocessor"
     """Makes control maps: depth, pose, edges."""
     SAFETY_CLASSIFIER = "safety_classifier"
-
-
-WHOLE = (ModelKind.CHECKPOINT, ModelKind.REFINER)
-"""Kinds that generate pictures without another model."""

@@ -1,6 +1,5 @@
 """The walk of a flow model (SD3, Flux), whose latents are (1 − σ)·clean + σ·noise."""
 
-import math
 from collections.abc import Sequence
 
 from domains.inference.solvers.level import Level, in_flow
@@ -19,19 +18,9 @@ def flow_walk(sigmas: Sequence[float], options: Options, train_steps: int = _TRA
 
     return Walk(
         steps=chained([level(sigma) for sigma in sigmas], level(0.0)),
-        prediction="flow_prediction",
+        prediction="flow",
         initial_scale=1.0,
         between=lambda ratio: level(ratio / (1 + ratio)),
         at_timestep=lambda timestep: level(timestep / train_steps),
         options=options,
     )
-
-
-def shifted(sigma: float, shift: float) -> float:
-    """More noise for longer (Esser et al. 2024, equation 23): `shift` is √(n/m) of their resolutions."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
-
-
-def exponentially_shifted(sigma: float, mu: float) -> float:
-    """The same with shift e^μ, as Flux derives μ from the number of its tokens."""
-    return shifted(sigma, math.exp(mu))

@@ -51,7 +51,7 @@ def clean_of(level: Level, prediction: str) -> Mix:
             return Mix(1 / alpha, -sigma / alpha)
         case "v_prediction":
             return Mix(alpha, -sigma)
-        case "flow_prediction":
+        case "flow":
             return Mix(1.0, -sigma)
         case _:
             return Mix(0.0, 1.0)
@@ -65,7 +65,7 @@ def noise_of(level: Level, prediction: str) -> Mix:
             return Mix(0.0, 1.0)
         case "v_prediction":
             return Mix(sigma, alpha)
-        case "flow_prediction":
+        case "flow":
             return Mix(1.0, alpha)
         case _:
             return Mix(1 / sigma, -alpha / sigma)

@@ -6,6 +6,8 @@ The last step, to a level without noise, has one evaluation: there is no level b
 import math
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from domains.inference.solvers.level import Level
 from domains.inference.solvers.line import Line, Mix, Sum, ancestral, clean_of, noise_of, toward
 from domains.inference.solvers.walk import Step, Walk
@@ -97,11 +99,8 @@ def _slope(walk: Walk, begin: Level, end: Level) -> tuple[float, float]:
 
 
 def _slope_line(walk: Walk, level: Level, following: Sum, anchor: Sum | None = None, *, ends_step: bool = True) -> Line:
-    clean = clean_of(level, walk.prediction)
     kept = Mix(0.0, 1.0) if walk.flow else noise_of(level, walk.prediction)
-    return Line(
-        timestep=level.timestep, clean=clean, kept=kept, following=following, anchor=anchor, ends_step=ends_step
-    )
+    return msgspec.structs.replace(_clean_line(walk, level, following, anchor, ends_step=ends_step), kept=kept)
 
 
 def _clean_line(walk: Walk, level: Level, following: Sum, anchor: Sum | None = None, *, ends_step: bool = True) -> Line:

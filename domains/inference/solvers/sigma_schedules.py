@@ -14,11 +14,8 @@ Schedule = Callable[[int, float, float, TrainedNoise], Array]
 
 _RHO = 7.0
 """Karras et al. 2022, equation 5."""
-_ALIGNED = {
-    "sd1": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
-    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
-}
-"""Optimised levels of ten steps (Sabour et al. 2024, "Align Your Steps")."""
+_ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+"""Optimised levels of ten steps of Stable Diffusion 1.5 (Sabour et al. 2024, "Align Your Steps")."""
 _THRESHOLD = 0.025
 """Noise that the linear half of `linear_quadratic` removes (Polyak et al. 2024, Movie Gen)."""
 
@@ -68,7 +65,7 @@ def linear_quadratic(steps: int, low: float, high: float, trained: TrainedNoise)
 
 def align_your_steps(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
     """The optimised levels of Stable Diffusion 1.5, interpolated in their logarithm to any number of steps."""
-    known = np.log(_ALIGNED["sd1"])
+    known = np.log(_ALIGNED)
     places = np.linspace(0, len(known) - 1, steps + 1)[:-1]
     return np.exp(np.interp(places, np.arange(len(known)), known))
 

@@ -38,8 +38,10 @@ def trained_walk(
     )
     if len(visited) != steps or not _trained(solver.grid, visited, len(noise)):
         return None
-    laid = _normal if sigma_schedule == "normal" else _scheduled
-    found = laid(solver, noise, config, visited, sigma_schedule)
+    if sigma_schedule == "normal":
+        found = _normal(solver, noise, config, visited)
+    else:
+        found = _scheduled(solver, noise, config, visited, sigma_schedule)
     if any(step.end.ratio >= step.begin.ratio for step in found[:-1]):
         return None
     return Walk(
@@ -66,7 +68,7 @@ def _last_timestep(noise: TrainedNoise, config: Mapping[str, Any]) -> int:
 
 
 def _normal(
-    solver: Solver, noise: TrainedNoise, config: Mapping[str, Any], visited: NDArray[np.float64], schedule: str
+    solver: Solver, noise: TrainedNoise, config: Mapping[str, Any], visited: NDArray[np.float64]
 ) -> tuple[Step, ...]:
     end = _end(solver.grid, solver.last, noise, config)
     match solver.grid:

@@ -41,7 +41,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     prediction: str
     """What the denoiser's output is: `epsilon` (the noise), `v_prediction` (Salimans & Ho 2022), `sample` (the clean
-    latents) or `flow_prediction` (noise − clean)."""
+    latents) or `flow` (noise − clean)."""
     initial_scale: float
     """Standard deviation of the first latents."""
     between: Callable[[float], Level]
@@ -53,4 +53,4 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def flow(self) -> bool:
         """Whether latents are (1 − σ)·clean + σ·noise."""
-        return self.prediction == "flow_prediction"
+        return self.prediction == "flow"

@@ -1,6 +1,6 @@
 """The facts of a model family, as values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -100,10 +100,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     def part(self, component: str) -> Part | None:
         """The component with this id; None: the family has none."""
         return next((part for part in self.parts if part.id == component), None)
-
-    def of_kind(self, kind: ModelKind) -> Sequence[Part]:
-        """The components of a kind."""
-        return [part for part in self.parts if part.kind is kind]
 
     def variant(self, name: str) -> Variant | None:
         """The variant with this name."""
