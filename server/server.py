@@ -55,7 +55,7 @@ from server.register import register
 from server.services import SERVICES, unbuilt
 from server.settings import Settings
 from server.stdio.hello import own_hello
-from server.stdio.serving import StdioTransport
+from server.stdio.transport import StdioTransport
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0

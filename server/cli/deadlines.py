@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from server.cli.failure import CliError
+from server.cli.failure import USAGE, CliError
 
 if TYPE_CHECKING:
     from grpc import ClientCallDetails
@@ -33,7 +33,7 @@ def limit_s(default: float) -> float:
     except ValueError:
         asked = 0.0
     if not asked > 0:
-        raise CliError(f"{VARIABLE} is {text!r}; use a number of seconds above 0", 2)
+        raise CliError(f"{VARIABLE} is {text!r}; use a number of seconds above 0", USAGE)
     return asked
 
 

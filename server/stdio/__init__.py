@@ -15,8 +15,8 @@
     command    Opened, Message, HalfClosed, CallCancelled, Ended: what a peer passes to the working thread
     client     StdioClient: a `grpc.aio.Channel` to a child that it starts; every generated stub works on it
     rpc        Rpc, UnaryRpc: one call of the client
-    serving    StdioTransport: hosts gRPC services over a peer, `deviceops serve --stdio`
-    handling   HandledCall: one call of the transport; context, its servicer context
+    transport  StdioTransport: hosts gRPC services over a peer, `deviceops serve --stdio`
+    handled_call  HandledCall: one call of the transport; context, its servicer context
     writer     PipeWriter: writes of an event loop to a blocking pipe
     metadata   to_frame, from_frame: base64 of binary metadata
     output     write_all: whole frames to a blocking descriptor

@@ -6,17 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from domains.model.on_device import Ready
 
-class Fence(Protocol):
-    """Marks the end of some enqueued work."""
 
-    def passed(self) -> bool:
-        """Whether the device has finished the work. Never waits."""
-        ...
-
-    def wait(self) -> None:
-        """Wait until the work is finished, or at least for a while; work that was enqueued later goes on."""
-        ...
+class Fence(Ready, Protocol):
+    """Marks the end of some enqueued work; work that was enqueued later goes on while one waits for it."""
 
     def device_s(self) -> float | None:
         """Seconds on the device, once passed; None where they cannot be measured."""

@@ -17,6 +17,7 @@ from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Loading",
     "OnDeviceModel",
     "Placed",
+    "Ready",
     "SharedModules",
     "load",
     "loading",

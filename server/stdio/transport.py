@@ -12,7 +12,7 @@ import grpc
 from deviceops.stdio.v1.frame_pb2 import FrameHello
 from server.stdio.command import CallCancelled, Command, Ended, Granted, HalfClosed, Message, Opened
 from server.stdio.ending import CloseStatus, Code
-from server.stdio.handling import HandledCall
+from server.stdio.handled_call import HandledCall
 from server.stdio.peer import FramePeer
 from server.stdio.writer import PipeWriter
 
