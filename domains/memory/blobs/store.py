@@ -21,7 +21,7 @@ from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listeners import BlobListeners
-from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
+from domains.memory.blobs.listing import BlobFilter, BlobPage, Totals, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
 from domains.memory.blobs.owners import BlobOwners
@@ -54,6 +54,7 @@ class BlobStore:
         self.files = BlobFiles(folder)
         self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
+        self._totals = Totals(self._rows)
         self._hashes = RunningHashes()
         self._open = OpenBlobs()
         self._devices = DeviceBytes(device_memory)
@@ -159,9 +160,13 @@ class BlobStore:
         return BlobOwners(self._rows, frozenset(tiers), lambda: self._collection.freeing.unfreed.values())
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
-        """A page of the blobs that pass the filter, newest first, from a place on."""
-        page = page_of(self._rows.all(), wanted, place, size)
+        """A page of the blobs that pass the filter, newest first, from a place on. It may be empty before the last one."""
+        page = page_of(self._rows.newest_first(place), wanted, size)
         return msgspec.structs.replace(page, blobs=tuple(self.look(blob.id) for blob in page.blobs))
+
+    async def total_bytes(self, wanted: BlobFilter) -> int:
+        """The size of all blobs that pass the filter."""
+        return await self._totals.total_bytes(wanted)
 
     def open(self, name: str) -> tuple[Blob, int]:
         """A DISK blob and a descriptor, which the caller closes. BLOB_CORRUPT if the file has another size."""
