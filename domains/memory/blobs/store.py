@@ -33,6 +33,7 @@ from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes, TierBytes
 from domains.memory.blobs.uploads import BlobWriter
+from domains.storage import durability
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,7 @@ class BlobStore:
         device_memory: DeviceBlobMemory | None = None,
     ) -> None:
         """`admission`: sessions, budgets and reservations, which may refuse a blob. `device_memory`: the workers."""
-        self.files = BlobFiles(folder)
+        self.files = BlobFiles(folder, lasting=durability(connection))
         self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
         self._totals = Totals(self._rows)
