@@ -44,7 +44,7 @@ def test_writes_that_fail_are_refused_and_make_the_server_degraded_until_they_wo
     with failing_writes(server):
         refusals = {asking.refused(lambda: asking.submit(server)).reason for _ in range(3)}
         assert refusals == {"STORAGE_FAILED"}
-        assert asking.job_of(server, kept).job_id == kept, "what is there can be read"
+        assert asking.job_of(server, kept).id == kept, "what is there can be read"
         eventually(lambda: processing(server).readiness == system_status_pb2.READINESS_DEGRADED)
         status = server.status()
         assert status.storage.failed_checkpoint_count >= 3
@@ -55,4 +55,4 @@ def test_writes_that_fail_are_refused_and_make_the_server_degraded_until_they_wo
     assert server.process.poll() is None
     server.kill()
     server.start()
-    assert asking.job_of(server, kept).job_id == kept
+    assert asking.job_of(server, kept).id == kept

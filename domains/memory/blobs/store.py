@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from domains.errors import NotFound
 from domains.memory.blobs.access import BlobAccess, BlobReader, check_readable
@@ -25,6 +26,7 @@ from domains.memory.blobs.listing import BlobFilter, BlobPage, Totals, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
 from domains.memory.blobs.owners import BlobOwners
+from domains.memory.blobs.power_loss import damaged, machine_restarted, note_boot
 from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Quotas
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration import Registrations
@@ -36,6 +38,8 @@ from domains.memory.blobs.uploads import BlobWriter
 from domains.storage import durability
 
 Result = TypeVar("Result")
+
+_log = structlog.get_logger()
 
 
 class BlobStore:
@@ -230,7 +234,21 @@ class BlobStore:
 
     def sweep(self, is_owner: Callable[[str], bool]) -> int:
         """Release owners that no longer exist and repair what a crash left, at start. Returns the removed files' number."""
-        return self._collection.sweep(self.files, is_owner)
+        removed = self._collection.sweep(self.files, is_owner)
+        self._check_files()
+        return removed
+
+    def _check_files(self) -> None:
+        """Mark the blobs as CORRUPT whose bytes a loss of power took."""
+        restarted = machine_restarted(self.files.folder.parent)
+        lost = damaged(self._rows.all(), self.files, machine_restarted=restarted)
+        for blob in lost:
+            self._access.mark(blob.id, BlobState.CORRUPT)
+        if lost:
+            _log.error("blobs on disk are damaged", count=len(lost), machine_restarted=restarted)
+        # Without the record, the next start checks again.
+        with suppress(OSError):
+            note_boot(self.files.folder.parent)
 
     def device_lost(self, device_id: str) -> None:
         """Mark the blobs of a device as LOST: its worker has ended."""
