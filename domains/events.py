@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from domains.errors import DeviceOpsError, ResourceExhausted
+from domains.errors import DeviceOpsError
 from domains.event_store import TRIM_AT_ONCE, EventRow, EventStore, row_of
 from domains.failure import Failure
 from domains.journal import Entry, Journal
@@ -59,7 +59,7 @@ class EventLog:
         """Every sequence up to the reserved one may have been visible."""
         self._unstored: list[Entry[SystemEvent]] = []
         self._waiting: deque[EventRow] = deque(maxlen=_WAITING)
-        with contextlib.suppress(ResourceExhausted):
+        with contextlib.suppress(DeviceOpsError):
             self._trim(0)
 
     def tell(
@@ -127,7 +127,7 @@ class EventLog:
         """Store the rest, and release the reserved sequences: none of them was visible."""
         self.flush()
         if not self._waiting:
-            with contextlib.suppress(ResourceExhausted):
+            with contextlib.suppress(DeviceOpsError):
                 self._store.set_ceiling(self.journal.last_sequence)
                 self._ceiling = self.journal.last_sequence
 
@@ -147,7 +147,7 @@ class EventLog:
     def _promise(self, sequence: int) -> None:
         if sequence > self._ceiling:
             # Events are published on a full disk too; the next event reserves sequences again.
-            with contextlib.suppress(ResourceExhausted):
+            with contextlib.suppress(DeviceOpsError):
                 self._store.set_ceiling(sequence + _PROMISED)
                 self._ceiling = sequence + _PROMISED
 

@@ -1,26 +1,46 @@
-"""The state folder: its lock, its database, and the errors of a full or damaged disk.
+"""The state folder: its lock, its database, and the errors of a full, failing or damaged disk.
 
 SQLite in WAL mode. A commit with `synchronous=NORMAL` survives the death of the process at any point (not the loss of
-power, after which the last moments may be missing but the file is whole). It costs tens of microseconds, so the event
-loop may do it; the checkpoint, which does wait for the disk, runs on a thread of its own (`keep_checkpointed`).
+power, after which the last moments may be missing but the file is whole), and costs tens of microseconds. With
+`synchronous=FULL` it survives the loss of power too, and each commit waits for the disk. `checkpoints` moves the log
+into the file.
 """
 
-import asyncio
-import contextlib
 import errno
 import shutil
 import sqlite3
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, ResourceExhausted
+from domains.errors import (
+    AlreadyExists,
+    DataLoss,
+    DeviceOpsError,
+    ErrorReason,
+    FailedPrecondition,
+    InternalError,
+    ResourceExhausted,
+)
 from domains.migrations import MIGRATIONS
 
 DATABASE = "state.sqlite3"
+_NO_FAULTS = (FileNotFoundError, FileExistsError, TimeoutError)
+_FAULTS = frozenset(
+    (
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_PROTOCOL,
+    )
+)
+"""SQLite's codes of a disk that failed, or of a database that another process keeps locked."""
 _SYNCHRONOUS_FULL = 2
 """Levels from this value on wait for the disk at each commit."""
 KEPT_FREE_BYTES = 256 * 1024
@@ -29,23 +49,51 @@ KEPT_FREE_BYTES = 256 * 1024
 
 @contextmanager
 def storage_errors(folder: Path) -> Generator[None]:
-    """Translate errors of SQLite and the file system on a full or damaged disk."""
+    """Translate errors of SQLite and the file system on a full, failing or damaged disk."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            raise _full(folder) from error
-        raise
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise DataLoss(
-                f"the database in {folder} is damaged; move it away and start again", ErrorReason.CHECKPOINT_CORRUPT
-            ) from error
-        raise
-    except OSError as error:
+    except (sqlite3.Error, OSError) as error:
+        known = storage_error(error, folder)
+        if known is None:
+            raise
+        raise known from error
+
+
+def storage_error(error: sqlite3.Error | OSError, folder: Path) -> DeviceOpsError | None:
+    """The error that a caller hears. None: the disk is not at fault."""
+    if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(folder) from error
-        raise
+            return _full(folder)
+        # A lock that is taken, and a file that another thread was faster to make or remove, are no faults of the disk.
+        return None if isinstance(error, _NO_FAULTS) else storage_failed(folder, error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
+        return _full(folder)
+    if code in _FAULTS:
+        return storage_failed(folder, error)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        message = f"the database in {folder} is damaged; move it away and start again"
+        return DataLoss(message, ErrorReason.CHECKPOINT_CORRUPT)
+    return None
+
+
+def storage_failed(folder: Path, error: Exception) -> InternalError:
+    """The error of a disk that answers, but not as it should."""
+    problem = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+    return InternalError(
+        f"the disk under {folder} returned an error ({problem}); have its operator look, then retry",
+        ErrorReason.STORAGE_FAILED,
+        folder=folder,
+        problem=problem,
+    )
+
+
+def _has_no_room(folder: Path) -> bool:
+    """Whether the disk is full. SQLite reports some writes to a full disk as I/O errors."""
+    try:
+        return shutil.disk_usage(folder).free < KEPT_FREE_BYTES
+    except OSError:
+        return False
 
 
 def _full(folder: Path) -> ResourceExhausted:
@@ -67,8 +115,22 @@ def room_for_work(folder: Path) -> None:
         raise _full(folder)
 
 
-def open_database(folder: Path) -> sqlite3.Connection:
+class Durability(StrEnum):
+    """The failures that a committed transaction survives."""
+
+    PROCESS = "process"
+    """It survives the death of the process."""
+    POWER = "power"
+    """It survives a loss of power too."""
+
+
+_SYNCHRONOUS = {Durability.PROCESS: "NORMAL", Durability.POWER: "FULL"}
+
+
+def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sqlite3.Connection:
     """The state folder's database, for use on one thread, brought to this server's version.
+
+    `lasting`: the failures that a commit survives.
 
     Raises ILLEGAL_STATE for a folder of a newer version, which stays as it is.
     """
@@ -77,7 +139,7 @@ def open_database(folder: Path) -> sqlite3.Connection:
         try:
             _check_version(connection, folder)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[lasting]}")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA wal_autocheckpoint=0")
             # Deleted rows become zeros: https://sqlite.org/pragma.html#pragma_secure_delete
@@ -87,6 +149,28 @@ def open_database(folder: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+_side = threading.Lock()
+"""Held while a second connection is open, and during a checkpoint."""
+
+
+@contextmanager
+def side_turn(*, wait: bool) -> Generator[bool]:
+    """Keep checkpoints and second connections apart. Yields False if it is the other's turn and `wait` is false."""
+    mine = _side.acquire(blocking=wait)
+    try:
+        yield mine
+    finally:
+        if mine:
+            _side.release()
+
+
+@contextmanager
+def second_connection(folder: Path) -> Generator[sqlite3.Connection]:
+    """A short-lived second connection, for another thread. No checkpoint runs while it is open."""
+    with side_turn(wait=True), closing(open_database(folder)) as connection:
+        yield connection
 
 
 def version(connection: sqlite3.Connection) -> int:
@@ -118,15 +202,6 @@ def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
         db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
 
-class Durability(StrEnum):
-    """The failures that a committed transaction survives."""
-
-    PROCESS = "process"
-    """It survives the death of the process."""
-    POWER = "power"
-    """It survives a loss of power too."""
-
-
 def durability(connection: sqlite3.Connection) -> Durability:
     """The durability of commits, as SQLite reports it (https://sqlite.org/pragma.html#pragma_synchronous)."""
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -146,36 +221,6 @@ def transaction(connection: sqlite3.Connection, folder: Path) -> Generator[sqlit
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-
-
-async def keep_checkpointed(folder: Path, every_s: float) -> None:
-    """Move the write-ahead log into the database file periodically, off the event loop."""
-    while True:
-        await asyncio.sleep(every_s)
-        await asyncio.to_thread(checkpoint, folder)
-
-
-def checkpoint(folder: Path) -> None:
-    """Move the write-ahead log into the database file. ENOSPC and files that cannot be opened are expected; the next
-    write reports them to its caller."""
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
-    ):
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def truncate_log(folder: Path) -> bool:
-    """Move the write-ahead log into the database file and empty it, so that it keeps no deleted text. False: another
-    connection used the log, or the disk refused."""
-    checkpoint(folder)  # without blocking writers; what is left for TRUNCATE, which blocks them, is short
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(folder / DATABASE)) as database,
-    ):
-        (busy, *_) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-    return False
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from domains import storage
+from domains.storage import Durability
 from server import log
 from server.lifetime import leave_no_core_dump, take_children_along
 from server.listen import listen
@@ -31,7 +32,10 @@ async def serving(
 
     `stdio_fds`: also serve the process at the other end of this pipe; `stop` is set when the pipe ends.
     """
-    with storage.owned(settings.state), contextlib.closing(storage.open_database(settings.state)) as database:
+    with (
+        storage.owned(settings.state),
+        contextlib.closing(storage.open_database(settings.state, Durability(settings.durability))) as database,
+    ):
         app = Server(settings, database, begin_s)
         transport = app.transport()
         app.view.addresses = listen(transport, settings, only_named=stdio_fds is not None)

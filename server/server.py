@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2
-from domains import storage
+from domains.checkpoints import Checkpoints
 from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
@@ -109,12 +109,14 @@ class Server:
             self.blobs,
             self.catalogue,
         )
+        self.checkpoints = Checkpoints(database, settings.state)
+        self.checkpoints.listeners.append(self._storage_changed)
         self.health = Health()
         node = OwnNode(devices, self.draining)
         self.view = SystemView(
             settings,
             begin_s,
-            storage.durability(database),
+            self.checkpoints,
             instance_id,
             self.devices.fleet.keepers,
             lambda: [node.status()],
@@ -168,6 +170,10 @@ class Server:
         self.view.worker_changed()
         self._background.spawn(self.tell_health())
 
+    def _storage_changed(self) -> None:
+        self.announcer.storage(self.checkpoints.failure if self.checkpoints.failing else None)
+        self._background.spawn(self.tell_health())
+
     async def tell_health(self) -> None:
         """Keep the answers of grpc.health.v1 equal to the readiness in GetSystemStatus."""
         ready = (system_status_pb2.READINESS_READY, system_status_pb2.READINESS_DEGRADED)
@@ -207,7 +213,7 @@ class Server:
         self.blobs.sweep(self.jobs.ids().__contains__)
         self.processing.transfers.recover()
         self.jobs.recover()
-        self._background.spawn(storage.keep_checkpointed(self.settings.state, _CHECKPOINT_S))
+        self._background.spawn(self.checkpoints.keep_up(_CHECKPOINT_S))
         self._background.spawn(self.events.keep_bounded(_EXPIRY_S))
         self._background.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self._background.spawn(self.jobs.keep_ends_stored(_ENDS_S))

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     """Also listen on this Unix domain socket."""
     state: Path = Field(default_factory=lambda: state_home() / "deviceops")
     """Folder of the jobs, their journals and the blobs. One server at a time."""
+    durability: Literal["process", "power"] = "process"
+    """What an acknowledged change survives: `process`, the death of the server; `power`, a loss of power too: each change
+    and each picture waits for the disk before it is told."""
     model_roots: Annotated[list[Path], NoDecode] = []
     """Folders to look for models in. Nothing outside them is read; the embedded model needs none."""
     model_poll_s: Annotated[float, Field(ge=0, le=3600)] = 2

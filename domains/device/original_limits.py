@@ -2,10 +2,10 @@
 
 import sqlite3
 import threading
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from domains.storage import open_database, transaction
+from domains.storage import second_connection, transaction
 
 
 class OriginalLimits:
@@ -47,4 +47,4 @@ class OriginalLimits:
     @staticmethod
     def _open(folder: Path) -> AbstractContextManager[sqlite3.Connection]:
         # Limits change rarely, and on the driver's thread: each change opens its own connection.
-        return closing(open_database(folder))
+        return second_connection(folder)

@@ -32,6 +32,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [default: 50051]")] = None,
     socket: Annotated[Path | None, typer.Option(help="Also listen on this Unix domain socket.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder of jobs and pictures.")] = None,
+    durability: Annotated[
+        Literal["process", "power"] | None,
+        typer.Option(help="What an acknowledged change survives: the server's death, or a loss of power too."),
+    ] = None,
     model_roots: Annotated[
         list[Path] | None,
         typer.Option("--model-root", help="Folder to look for models in; may be repeated. The demo model needs none."),

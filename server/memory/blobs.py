@@ -135,9 +135,8 @@ class BlobMethods:
             return part.blobs, part.next_place
 
         blobs, following = paging.fill(read, size, to_blob)
-        return memory_service_pb2.ListBlobsResponse(
-            blobs=blobs, next_page_token=following, total_bytes=page.total_bytes
-        )
+        total = await self._blobs.total_bytes(wanted)
+        return memory_service_pb2.ListBlobsResponse(blobs=blobs, next_page_token=following, total_bytes=total)
 
     async def DeleteBlob(
         self, request: memory_service_pb2.DeleteBlobRequest, context: Context

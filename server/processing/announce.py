@@ -72,6 +72,16 @@ class Announcer:
         """Write the event that the server shuts down."""
         self._events.tell(EventDomain.PROCESSING, "system.draining", message="takes no more work")
 
+    def storage(self, failure: Failure | None) -> None:
+        """Write the event that checkpoints fail, or that they succeed again (None)."""
+        if failure is None:
+            self._events.tell(EventDomain.PROCESSING, "system.restored", message="the state folder's disk works again")
+        else:
+            message = "the state folder's disk fails"
+            self._events.tell(
+                EventDomain.PROCESSING, "system.degraded", message=message, severity=Severity.ERROR, failure=failure
+            )
+
     def _job(self, job: Job) -> None:
         before = self._told.get(job.id)
         if before is job.state:

@@ -2,15 +2,17 @@
 
 import importlib.metadata
 import platform
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
-from deviceops.common.v1 import domain_pb2
+from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
+from domains.checkpoints import Checkpoints, has_wal_reset_bug
 from domains.draining import Draining
 from domains.events import BOUNDS
 from domains.failure import Failure
@@ -37,6 +39,9 @@ DEPENDS: dict[int, list[domain_pb2.Domain.ValueType]] = {
 _NEEDS_DEVICE = (domain_pb2.DOMAIN_DEVICE, domain_pb2.DOMAIN_INFERENCE)
 """Domains that cannot work before a worker is ready. The others read and queue at once."""
 
+_STORES = (domain_pb2.DOMAIN_MEMORY, domain_pb2.DOMAIN_MODEL, domain_pb2.DOMAIN_PROCESSING)
+"""Domains that write to the state folder."""
+
 _WORKER_STATES = {
     KeeperState.STARTING: pb.WORKER_STATE_STARTING,
     KeeperState.READY: pb.WORKER_STATE_READY,
@@ -57,7 +62,7 @@ class SystemView:
         self,
         settings: Settings,
         begin_s: float,
-        durability: Durability,
+        checkpoints: Checkpoints,
         instance_id: str,
         keepers: Sequence[WorkerKeeper],
         nodes: Callable[[], list[NodeStatus]],
@@ -67,7 +72,7 @@ class SystemView:
         """`keepers`: the fleet's own list, which grows; `nodes`: the machines whose devices this server uses; `unbuilt`:
         by domain, the methods that answer UNIMPLEMENTED."""
         self._settings = settings
-        self._durability = durability
+        self._checkpoints = checkpoints
         self._keepers = keepers
         self._nodes = nodes
         self._unbuilt = unbuilt
@@ -103,6 +108,8 @@ class SystemView:
         if domain in _NEEDS_DEVICE and not self.ready:
             refused = self._keepers and all(keeper.refused for keeper in self._keepers)
             return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
+        if domain in _STORES and self._checkpoints.failing:
+            return pb.READINESS_DEGRADED
         return pb.READINESS_READY
 
     def status(self) -> pb.SystemStatus:
@@ -138,10 +145,23 @@ class SystemView:
                 event_count=BOUNDS.count,
                 event_bytes=BOUNDS.size_bytes,
             ),
-            durability=_DURABILITIES[self._durability],
+            durability=_DURABILITIES[self._checkpoints.durability],
             insecure_listen=not is_loopback(self._settings.host),
+            storage=self._storage(),
             nodes=self._nodes(),
         )
+
+    def _storage(self) -> pb.StorageStatus:
+        return pb.StorageStatus(
+            sqlite_version=sqlite3.sqlite_version,
+            has_wal_reset_bug=has_wal_reset_bug(),
+            failed_checkpoint_count=self._checkpoints.failed_in_a_row,
+            last_failure=self._storage_failure(),
+        )
+
+    def _storage_failure(self) -> error_pb2.Failure | None:
+        failure = self._checkpoints.failure
+        return failure and convert.to_failure(failure, time.time(), Domain.PROCESSING)
 
     def _domain(self, domain: int) -> pb.DomainReadiness:
         readiness = self.readiness(domain)
@@ -154,6 +174,7 @@ class SystemView:
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
             disabled_methods=self._unbuilt.get(domain, []),
+            last_failure=self._storage_failure() if readiness == pb.READINESS_DEGRADED else None,
         )
 
     def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
@@ -171,6 +192,8 @@ class SystemView:
             )
             names = ", ".join(told) or "no device is configured"
             return scrubbed(f"waits for a device worker: {names}")
+        if domain in _STORES and self._checkpoints.failing:
+            return f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"
         return ""
 
 

@@ -1,19 +1,142 @@
-"""The state folder's database."""
+"""The state folder's database: its errors, its checkpoints, what its commits survive."""
 
+import asyncio
+import errno
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from domains import storage
+from domains.checkpoints import DEGRADED_AFTER, Checkpoints, checkpoint, has_wal_reset_bug
+from domains.errors import DeviceOpsError, ErrorReason
 
 
-def test_a_checkpoint_moves_the_log_into_the_file(tmp_path: Path) -> None:
-    database = storage.open_database(tmp_path)
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    opened = storage.open_database(tmp_path)
+    yield opened
+    opened.close()
+
+
+class Failing(sqlite3.Connection):
+    """A connection whose checkpoints fail like a disk with a bad sector."""
+
+    failing = True
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
+        if self.failing and "wal_checkpoint" in sql:
+            raise sqlite3_error(sqlite3.SQLITE_IOERR)
+        return super().execute(sql, *parameters)  # type: ignore[arg-type]
+
+
+def sqlite3_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_a_checkpoint_moves_the_log_into_the_file(database: sqlite3.Connection, tmp_path: Path) -> None:
     database.execute("CREATE TABLE told (text)")
-    storage.checkpoint(tmp_path)
+    checkpoint(database)
     with sqlite3.connect(f"file:{tmp_path / storage.DATABASE}?immutable=1", uri=True) as file:
         assert file.execute("SELECT count(*) FROM told").fetchone() == (0,)
-    database.close()
 
 
-def test_a_checkpoint_that_cannot_be_made_ends_nothing(tmp_path: Path) -> None:
-    storage.checkpoint(tmp_path / "not there")
+def test_no_checkpoint_runs_beside_a_second_connection(database: sqlite3.Connection, tmp_path: Path) -> None:
+    file = tmp_path / storage.DATABASE
+    before = file.read_bytes()
+    with storage.second_connection(tmp_path) as second, storage.transaction(second, tmp_path) as db:
+        db.execute("CREATE TABLE told (text)")
+        checkpoint(database)
+        assert file.read_bytes() == before
+    checkpoint(database)
+    assert file.read_bytes() != before
+
+
+async def test_the_third_failed_checkpoint_in_a_row_is_told_and_so_is_the_first_that_succeeds(tmp_path: Path) -> None:
+    storage.open_database(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / storage.DATABASE, factory=Failing)
+    checkpoints, told = Checkpoints(connection, tmp_path), list[bool]()
+    checkpoints.listeners.append(lambda: told.append(checkpoints.failing))
+    for count in range(1, DEGRADED_AFTER + 2):
+        await checkpoints.once()
+        assert checkpoints.failed_in_a_row == count
+        assert checkpoints.failure is not None
+        assert checkpoints.failure.reason is ErrorReason.STORAGE_FAILED
+    assert told == [True]
+    connection.failing = False
+    await checkpoints.once()
+    assert (told, checkpoints.failure, checkpoints.failed_in_a_row) == ([True, False], None, 0)
+    connection.close()
+
+
+async def test_periodic_checkpoints_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.checkpoints._RETRY_S", 0.0)
+    storage.open_database(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / storage.DATABASE, factory=Failing)
+    checkpoints, failing = Checkpoints(connection, tmp_path), asyncio.Event()
+    checkpoints.listeners.append(failing.set)
+    task = asyncio.create_task(checkpoints.keep_up(0.0))
+    await asyncio.wait_for(failing.wait(), 10)
+    task.cancel()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "full"), ErrorReason.STORAGE_FULL),
+        (OSError(errno.EDQUOT, "quota"), ErrorReason.STORAGE_FULL),
+        *((OSError(code, "failed"), ErrorReason.STORAGE_FAILED) for code in (5, 12, 13, 23, 24, 27, 30)),
+        (sqlite3_error(sqlite3.SQLITE_FULL), ErrorReason.STORAGE_FULL),
+        (sqlite3_error(sqlite3.SQLITE_IOERR_FSYNC), ErrorReason.STORAGE_FAILED),
+        (sqlite3_error(sqlite3.SQLITE_CANTOPEN), ErrorReason.STORAGE_FAILED),
+        (sqlite3_error(sqlite3.SQLITE_READONLY), ErrorReason.STORAGE_FAILED),
+        (sqlite3_error(sqlite3.SQLITE_CORRUPT), ErrorReason.CHECKPOINT_CORRUPT),
+    ],
+)
+def test_each_error_of_the_disk_has_a_reason(error: Exception, reason: ErrorReason, tmp_path: Path) -> None:
+    with pytest.raises(DeviceOpsError) as told, storage.storage_errors(tmp_path):
+        raise error
+    assert told.value.reason is reason
+
+
+def test_an_io_error_of_a_full_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "KEPT_FREE_BYTES", 1 << 62)
+    with pytest.raises(DeviceOpsError) as told, storage.storage_errors(tmp_path):
+        raise sqlite3_error(sqlite3.SQLITE_IOERR)
+    assert told.value.reason is ErrorReason.STORAGE_FULL
+
+
+def test_an_error_that_is_not_the_disks_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.IntegrityError), storage.storage_errors(tmp_path):
+        raise sqlite3.IntegrityError("UNIQUE constraint failed")
+
+
+@pytest.mark.parametrize("lasting", list(storage.Durability))
+def test_the_durability_asked_for_is_the_one_that_sqlite_reports(lasting: storage.Durability, tmp_path: Path) -> None:
+    opened = storage.open_database(tmp_path, lasting)
+    assert storage.durability(opened) is lasting
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "bug"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), True),
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+    ],
+)
+def test_versions_of_sqlite_with_the_wal_reset_bug_are_known(version: tuple[int, ...], bug: bool) -> None:
+    assert has_wal_reset_bug(version) is bug

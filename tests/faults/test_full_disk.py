@@ -11,6 +11,7 @@ import pytest
 
 from deviceops.common.v1 import error_pb2
 from domains import storage
+from domains.checkpoints import checkpoint
 from domains.errors import ErrorReason, ResourceExhausted
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
@@ -79,7 +80,7 @@ def test_a_full_disk_refuses_new_work_fails_what_runs_and_kills_nothing(
 def test_old_pages_of_the_log_are_no_room_for_new_work(small_disk: Path) -> None:
     database = storage.open_database(small_disk)
     database.execute("CREATE TABLE told (text)")
-    storage.checkpoint(small_disk)
+    checkpoint(database)
     storage.room_for_work(small_disk)
     with full(small_disk):
         database.execute("INSERT INTO told VALUES ('SQLite writes where the log began')")

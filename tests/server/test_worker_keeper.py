@@ -3,17 +3,18 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import psutil
 
 from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
+from domains.checkpoints import Checkpoints
 from domains.draining import Draining
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.processing.lanes.lane import Lane
-from domains.storage import Durability
+from domains.storage import open_database
 from server.processing.status import SystemView
 from server.settings import Settings
 from server.stdio.child import ChildProcess
@@ -125,13 +126,15 @@ async def test_what_is_not_installed_is_told_typed_and_not_tried_again_by_itself
     assert starts == 2
 
 
-async def test_directml_where_it_is_not_installed_says_what_to_install() -> None:
+async def test_directml_where_it_is_not_installed_says_what_to_install(tmp_path: Path) -> None:
     listener = Listener()
     async with kept(listener, WorkerStart(name="directml:0").command()) as keeper:
         problem = await listener.problems.get()
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
-        view = SystemView(Settings(), 0.0, Durability.PROCESS, "instance", [keeper], list, {}, Draining())
+        with closing(open_database(tmp_path)) as database:
+            checkpoints = Checkpoints(database, tmp_path)
+        view = SystemView(Settings(), 0.0, checkpoints, "instance", [keeper], list, {}, Draining())
         assert view.readiness(domain_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
         domain = next(one for one in view.status().domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert "deviceops[directml]" in domain.detail

@@ -18,7 +18,7 @@ from domains.amounts import compared
 from domains.descriptors import OPEN_FLAGS, read_at, take_room, write_at
 from domains.errors import DataLoss, ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob, BlobOrigin
-from domains.storage import storage_errors
+from domains.storage import Durability, storage_errors
 
 Result = TypeVar("Result")
 
@@ -26,10 +26,13 @@ Result = TypeVar("Result")
 class BlobFiles:
     """The files of one folder. Safe to call from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lasting: Durability = Durability.PROCESS) -> None:
+        """`lasting`: with POWER, each write returns when the bytes and the file's name are on the disk."""
         self.folder = folder
+        self._synced = lasting is Durability.POWER
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._sync_names(folder.parent)
 
     def path(self, name: str) -> Path:
         """The path of a file by its name: a SHA-256, or the id of an upload."""
@@ -41,12 +44,16 @@ class BlobFiles:
         path = self.path(sha256)
         with storage_errors(self.folder):
             if path.is_file() and path.stat().st_size == len(data):
+                self._sync_again(path)
                 return sha256
-            path.parent.mkdir(exist_ok=True, mode=0o700)
+            self._make_parent(path)
             temporary = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
             try:
-                temporary.write_bytes(data)
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    self._sync(file.fileno())
                 temporary.replace(path)
+                self._sync_names(path.parent)
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -59,10 +66,12 @@ class BlobFiles:
             available = shutil.disk_usage(self.folder).free
             if size_bytes > available:
                 raise _no_room(self.folder, size_bytes, available)
-            path.parent.mkdir(exist_ok=True, mode=0o700)
+            self._make_parent(path)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | OPEN_FLAGS, 0o600)
             try:
                 take_room(descriptor, size_bytes)
+                self._sync(descriptor)
+                self._sync_names(path.parent)
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
@@ -78,6 +87,35 @@ class BlobFiles:
                 while view:
                     written = write_at(descriptor, view, offset)
                     offset, view = offset + written, view[written:]
+                self._sync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _sync_again(self, path: Path) -> None:
+        """Sync a file that is there already: another thread may have written it, and not synced it yet."""
+        if self._synced:
+            descriptor = os.open(path, os.O_RDWR | OPEN_FLAGS)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._sync_names(path.parent)
+
+    def _make_parent(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            self._sync_names(self.folder)
+
+    def _sync(self, descriptor: int) -> None:
+        if self._synced:
+            os.fsync(descriptor)
+
+    def _sync_names(self, folder: Path) -> None:
+        """Let the names of a folder's files reach the disk. Windows has no such call; NTFS journals names by itself."""
+        if self._synced and os.name == "posix":
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
@@ -121,8 +159,10 @@ class DiskContent:
 
     def __init__(self, files: BlobFiles, blob: Blob) -> None:
         self._blob = blob
+        self._folder = files.folder
         try:
-            self.descriptor = os.open(files.path(file_name(blob)), os.O_RDONLY | OPEN_FLAGS)
+            with storage_errors(files.folder):
+                self.descriptor = os.open(files.path(file_name(blob)), os.O_RDONLY | OPEN_FLAGS)
         except FileNotFoundError:
             raise self._corrupt(f"the file of blob {blob.id} is gone", 0) from None
         size = os.fstat(self.descriptor).st_size
@@ -138,7 +178,8 @@ class DiskContent:
         return await asyncio.to_thread(self._read, offset, size, then)
 
     def _read(self, offset: int, size: int, then: Callable[[bytes], Result]) -> Result:
-        data = read_at(self.descriptor, size, offset)
+        with storage_errors(self._folder):
+            data = read_at(self.descriptor, size, offset)
         if len(data) != size:
             raise self._corrupt(
                 f"the file of blob {self._blob.id} was cut off at {offset + len(data)} bytes", len(data)

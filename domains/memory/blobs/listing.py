@@ -1,9 +1,14 @@
 """Filters and pages of lists of blobs."""
 
+import asyncio
+from collections.abc import Iterator
+from itertools import islice
+
 import msgspec
 
 from domains.labels import has_all
 from domains.memory.blobs.blob import Blob, BlobOrigin, BlobState, BlobTier
+from domains.memory.blobs.rows import BlobRows
 
 
 class BlobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,24 +47,51 @@ def _fits_media_type(wanted: str, has: str) -> bool:
     return wanted in ("", has)
 
 
+LOOKED = 1000
+"""Most rows that one page reads, and that a sum reads in one turn of the event loop."""
+_SUMS = 64
+"""Filters whose sums are kept."""
+
+
 class BlobPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a list."""
 
     blobs: tuple[Blob, ...]
-    """Newest first."""
+    """Newest first. May be empty before the last page."""
     next_place: int | None
     """The place at which the next page begins. None: this page is the last."""
-    total_bytes: int
-    """The size of all blobs that pass the filter."""
 
 
-def page_of(blobs: list[Blob], wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
-    """The page that begins at `place`; None: at the newest blob. `blobs` may be in any order."""
-    fitting = [blob for blob in blobs if wanted.fits(blob)]
-    rest = fitting if place is None else [blob for blob in fitting if blob.place <= place]
-    rest.sort(key=lambda blob: blob.place, reverse=True)
-    return BlobPage(
-        blobs=tuple(rest[:size]),
-        next_place=rest[size].place if len(rest) > size else None,
-        total_bytes=sum(blob.size_bytes for blob in fitting),
-    )
+def page_of(newest_first: Iterator[Blob], wanted: BlobFilter, size: int) -> BlobPage:
+    """The next page of the blobs. Reads at most `LOOKED` blobs, however few of them pass the filter."""
+    found: list[Blob] = []
+    for looked, blob in enumerate(newest_first):
+        if looked == LOOKED or len(found) == size:
+            return BlobPage(blobs=tuple(found), next_place=blob.place)
+        if wanted.fits(blob):
+            found.append(blob)
+    return BlobPage(blobs=tuple(found), next_place=None)
+
+
+class Totals:
+    """The sizes of all blobs that pass a filter; the latest sums are kept until a row changes."""
+
+    def __init__(self, rows: BlobRows) -> None:
+        self._rows = rows
+        self._changes = -1
+        self._sums: dict[BlobFilter, int] = {}
+
+    async def total_bytes(self, wanted: BlobFilter) -> int:
+        """The sum as of now. Lets the event loop run after each `LOOKED` blobs."""
+        if self._changes != self._rows.changes:
+            self._changes, self._sums = self._rows.changes, {}
+        if wanted in self._sums:
+            return self._sums[wanted]
+        changes, total = self._changes, 0
+        blobs = iter(self._rows.all())
+        while piece := list(islice(blobs, LOOKED)):
+            total += sum(blob.size_bytes for blob in piece if wanted.fits(blob))
+            await asyncio.sleep(0)
+        if changes == self._rows.changes and len(self._sums) < _SUMS:
+            self._sums[wanted] = total
+        return total

@@ -4,7 +4,8 @@ A job *makes* a blob and owns it until the job is deleted. A job or a loaded mod
 """
 
 import sqlite3
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,10 @@ class BlobRows:
         self._db = connection
         self._folder = folder
         self._blobs: dict[str, Blob] = {}
+        self._places: list[int] = []
+        """Places of all blobs, in ascending order."""
+        self._at: dict[int, str] = {}
+        """Ids of all blobs by place."""
         self._requests: dict[str, AnsweredRequest] = {}
         self._requests_of = BlobLinks()
         self._contents = BlobLinks()
@@ -62,6 +67,11 @@ class BlobRows:
     def all(self) -> list[Blob]:
         """All blobs, oldest first."""
         return list(self._blobs.values())
+
+    def newest_first(self, place: int | None) -> Iterator[Blob]:
+        """The blobs from a place on, read as the caller goes; None: from the newest on. No row may change meanwhile."""
+        end = len(self._places) if place is None else bisect_right(self._places, place)
+        return (self._blobs[self._at[self._places[index]]] for index in range(end - 1, -1, -1))
 
     def with_content(self, sha256: str) -> list[Blob]:
         """The blobs with this hash."""
@@ -146,6 +156,7 @@ class BlobRows:
         self._count(self._blobs.get(blob.id), -1)
         self._count(blob, 1)
         self._last_place = max(self._last_place, blob.place)
+        self._place(self._blobs.get(blob.id), blob)
         for sha256 in self._contents.owners(blob.id):
             self._contents.remove(blob.id, sha256)
         if blob.sha256:
@@ -155,7 +166,9 @@ class BlobRows:
     def _forget(self, names: list[str]) -> None:
         self.changes += 1
         for name in names:
-            self._count(self._blobs.pop(name, None), -1)
+            blob = self._blobs.pop(name, None)
+            self._count(blob, -1)
+            self._place(blob, None)
             for request_id in self._requests_of.owners(name):
                 del self._requests[request_id]
             for links in (self.makers, self.holders, self._requests_of, self._contents):
@@ -171,6 +184,15 @@ class BlobRows:
             self.client_count += step
             holds_nothing = blob.tier is BlobTier.MAPPED or blob.state is BlobState.LOST
             self.client_bytes += step * (0 if holds_nothing else blob.size_bytes)
+
+    def _place(self, before: Blob | None, after: Blob | None) -> None:
+        """Keep the places equal to the rows."""
+        if before is not None and (after is None or after.place != before.place):
+            del self._places[bisect_left(self._places, before.place)], self._at[before.place]
+            before = None
+        if after is not None and before is None:
+            insort(self._places, after.place)
+            self._at[after.place] = after.id
 
     def _placed(self, blob: Blob) -> Blob:
         place = max(self._last_place + 1, int(blob.create_time_s * 1e6))

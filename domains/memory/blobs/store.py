@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from domains.errors import NotFound
 from domains.memory.blobs.access import BlobAccess, BlobReader, check_readable
@@ -21,10 +22,11 @@ from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listeners import BlobListeners
-from domains.memory.blobs.listing import BlobFilter, BlobPage, page_of
+from domains.memory.blobs.listing import BlobFilter, BlobPage, Totals, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
 from domains.memory.blobs.owners import BlobOwners
+from domains.memory.blobs.power_loss import damaged, machine_restarted, note_boot
 from domains.memory.blobs.quotas import BlobAdmission, BlobLimits, NoSessions, Quotas
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration import Registrations
@@ -33,8 +35,11 @@ from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes, TierBytes
 from domains.memory.blobs.uploads import BlobWriter
+from domains.storage import durability
 
 Result = TypeVar("Result")
+
+_log = structlog.get_logger()
 
 
 class BlobStore:
@@ -51,9 +56,10 @@ class BlobStore:
         device_memory: DeviceBlobMemory | None = None,
     ) -> None:
         """`admission`: sessions, budgets and reservations, which may refuse a blob. `device_memory`: the workers."""
-        self.files = BlobFiles(folder)
+        self.files = BlobFiles(folder, lasting=durability(connection))
         self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
+        self._totals = Totals(self._rows)
         self._hashes = RunningHashes()
         self._open = OpenBlobs()
         self._devices = DeviceBytes(device_memory)
@@ -159,9 +165,13 @@ class BlobStore:
         return BlobOwners(self._rows, frozenset(tiers), lambda: self._collection.freeing.unfreed.values())
 
     def page(self, wanted: BlobFilter, place: int | None, size: int) -> BlobPage:
-        """A page of the blobs that pass the filter, newest first, from a place on."""
-        page = page_of(self._rows.all(), wanted, place, size)
+        """A page of the blobs that pass the filter, newest first, from a place on. It may be empty before the last one."""
+        page = page_of(self._rows.newest_first(place), wanted, size)
         return msgspec.structs.replace(page, blobs=tuple(self.look(blob.id) for blob in page.blobs))
+
+    async def total_bytes(self, wanted: BlobFilter) -> int:
+        """The size of all blobs that pass the filter."""
+        return await self._totals.total_bytes(wanted)
 
     def open(self, name: str) -> tuple[Blob, int]:
         """A DISK blob and a descriptor, which the caller closes. BLOB_CORRUPT if the file has another size."""
@@ -224,7 +234,21 @@ class BlobStore:
 
     def sweep(self, is_owner: Callable[[str], bool]) -> int:
         """Release owners that no longer exist and repair what a crash left, at start. Returns the removed files' number."""
-        return self._collection.sweep(self.files, is_owner)
+        removed = self._collection.sweep(self.files, is_owner)
+        self._check_files()
+        return removed
+
+    def _check_files(self) -> None:
+        """Mark the blobs as CORRUPT whose bytes a loss of power took."""
+        restarted = machine_restarted(self.files.folder.parent)
+        lost = damaged(self._rows.all(), self.files, machine_restarted=restarted)
+        for blob in lost:
+            self._access.mark(blob.id, BlobState.CORRUPT)
+        if lost:
+            _log.error("blobs on disk are damaged", count=len(lost), machine_restarted=restarted)
+        # Without the record, the next start checks again.
+        with suppress(OSError):
+            note_boot(self.files.folder.parent)
 
     def device_lost(self, device_id: str) -> None:
         """Mark the blobs of a device as LOST: its worker has ended."""

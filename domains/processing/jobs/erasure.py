@@ -5,19 +5,22 @@ until it is truncated.
 """
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import structlog
 
-from domains.storage import truncate_log
+from domains.checkpoints import sync, truncate_log
+from domains.storage import DATABASE
 
 _log = structlog.get_logger()
 
 
 class Erasure:
-    """Truncates the log off the event loop. Deletions that wait together share one truncation."""
+    """Truncates the log on the writing connection. Deletions that wait together share one truncation."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._connection = connection
         self._folder = folder
         self._turn = asyncio.Lock()
         self._asked = 0
@@ -32,7 +35,15 @@ class Erasure:
             if self._erased >= mine:
                 return
             covered = self._asked
-            if await asyncio.to_thread(truncate_log, self._folder):
+            if await self._truncated():
                 self._erased = covered
             else:
                 _log.warning("the log of the database could not be truncated and keeps deleted text for now")
+
+    async def _truncated(self) -> bool:
+        try:
+            # The log reaches the disk on another thread first, so that the truncation waits for the file alone.
+            await asyncio.to_thread(sync, self._folder / f"{DATABASE}-wal")
+            return truncate_log(self._connection)
+        except (sqlite3.Error, OSError):
+            return False

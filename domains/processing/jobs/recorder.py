@@ -9,7 +9,7 @@ import contextlib
 import msgspec
 import structlog
 
-from domains.errors import DeviceOpsError, ResourceExhausted
+from domains.errors import DeviceOpsError
 from domains.failure import Failure
 from domains.journal import Entry, Journal
 from domains.processing.jobs.event import NEWEST_ONLY, STATE_AFTER, Cancelled, Failed, JobEvent, Queued, Succeeded
@@ -78,7 +78,7 @@ class JobRecorder:
         job = ended.job
         _log.error("a stored job cannot be read", job_id=job.id, kind=row.kind, version=row.version, why=row.problem)
         # If the disk is full, the next reader ends the job again.
-        with contextlib.suppress(ResourceExhausted):
+        with contextlib.suppress(DeviceOpsError):
             self._store.replace(job, ended.events, self._expiry(job))
         return ended
 

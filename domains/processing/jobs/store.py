@@ -54,7 +54,7 @@ class JobStore:
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
-        self.erasure = Erasure(folder)
+        self.erasure = Erasure(connection, folder)
 
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection, self._folder)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.memory.blobs import listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
@@ -168,7 +169,54 @@ async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobSt
     assert [blob.id for blob in second.blobs] == [made[2].id, made[1].id]
     last = blobs.page(BlobFilter(), second.next_place, 2)
     assert ([blob.id for blob in last.blobs], last.next_place) == ([made[0].id], None)
-    assert last.total_bytes == 1 + 2 + 3 + 4 + 5
+    assert await blobs.total_bytes(BlobFilter()) == 1 + 2 + 3 + 4 + 5
+
+
+async def test_a_page_looks_at_so_many_blobs_at_most_and_may_be_empty(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await uploaded(blobs, bytes([number])) for number in range(7)]
+    looked: list[str] = []
+    fits = BlobFilter.fits
+
+    def counted(wanted: BlobFilter, blob: Blob) -> bool:
+        looked.append(blob.id)
+        return fits(wanted, blob)
+
+    monkeypatch.setattr(listing, "LOOKED", 3)
+    monkeypatch.setattr(BlobFilter, "fits", counted)
+    rare, place, found = BlobFilter(sha256=made[0].sha256), None, list[str]()
+    for expected in (3, 3, 1):
+        looked.clear()
+        page = blobs.page(rare, place, 1)
+        assert len(looked) == expected
+        found += [blob.id for blob in page.blobs]
+        place = page.next_place
+        assert (place is None) == (expected == 1)
+    assert found == [made[0].id]
+
+
+async def test_the_sum_of_a_list_lets_other_calls_run_between(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED", 2)
+    for number in range(7):
+        await uploaded(blobs, bytes(number))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    neighbour = asyncio.create_task(others())
+    assert await blobs.total_bytes(BlobFilter()) == sum(range(7))
+    neighbour.cancel()
+    assert turns >= 3
+    # The sum follows the rows.
+    await uploaded(blobs, b"newer")
+    assert await blobs.total_bytes(BlobFilter()) == sum(range(7)) + 5
 
 
 async def test_a_filter_takes_what_fits_all_of_it(blobs: BlobStore) -> None:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from domains.errors import DataLoss, ErrorReason, NotFound
+from domains.errors import DataLoss, ErrorReason, InternalError, NotFound
 from domains.memory.blobs.blob import Blob, blob_id
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
@@ -112,8 +112,9 @@ def test_a_failed_write_leaves_nothing(store: BlobStore) -> None:
     # A folder where the file should go: renaming onto it fails as any broken disk would.
     path = store.files.path(hashlib.sha256(b"data").hexdigest())
     path.mkdir(parents=True)
-    with pytest.raises(OSError, match=str(path)):
+    with pytest.raises(InternalError) as told:
         store.files.write(b"data")
+    assert told.value.reason is ErrorReason.STORAGE_FAILED
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 

@@ -10503,7 +10503,8 @@ namespace DeviceOps.Api.Memory.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Memory.V1.Blob.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Blob> blobs_ = new pbc::RepeatedField<global::DeviceOps.Api.Memory.V1.Blob>();
     /// <summary>
-    /// The blobs, the newest first.
+    /// The blobs, the newest first. One call looks at 1,000 at most: empty beside a `next_page_token`, none of these fits;
+    /// ask for the next page.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

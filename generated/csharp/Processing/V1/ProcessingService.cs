@@ -2311,7 +2311,8 @@ namespace DeviceOps.Api.Processing.V1 {
         = pb::FieldCodec.ForMessage(10, global::DeviceOps.Api.Processing.V1.Job.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Job> jobs_ = new pbc::RepeatedField<global::DeviceOps.Api.Processing.V1.Job>();
     /// <summary>
-    /// The jobs, the newest first, without content of their specs and without results.
+    /// The jobs, the newest first, without content of their specs and without results. One call looks at 1,000 at most:
+    /// empty beside a `next_page_token`, none of these fits; ask for the next page.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

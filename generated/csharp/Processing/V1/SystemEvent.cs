@@ -246,7 +246,8 @@ namespace DeviceOps.Api.Processing.V1 {
     /// <summary>
     /// What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
     /// `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `model.added` (also `.changed`, `.missing`),
-    /// `loaded_model.unloaded`, `job.state_changed`, `system.started`, `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
+    /// `loaded_model.unloaded`, `job.state_changed`, `system.started`, `system.degraded` (also
+    /// `.restored`), `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

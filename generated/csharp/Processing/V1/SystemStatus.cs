@@ -53,48 +53,53 @@ namespace DeviceOps.Api.Processing.V1 {
             "cHJldmlld3MYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoL",
             "Y2hlY2twb2ludHMYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24S",
             "KQoGZXZlbnRzGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMK",
-            "C2V2ZW50X2J5dGVzGAcgASgDIscBCgxTeXN0ZW1MaW1pdHMSGAoQbWF4X2lu",
-            "bGluZV9ieXRlcxgBIAEoAxIZChFtYXhfbWVzc2FnZV9ieXRlcxgCIAEoAxIY",
-            "ChBibG9iX2NodW5rX2J5dGVzGAMgASgDEhYKDnF1ZXVlX2NhcGFjaXR5GAQg",
-            "ASgFEiAKGG1heF9yZXF1ZXN0X2lubGluZV9ieXRlcxgFIAEoAxIWCg5tYXhf",
-            "c3BlY19ieXRlcxgGIAEoAxIWCg5tYXhfcGFnZV9ieXRlcxgHIAEoAyKnBwoM",
-            "U3lzdGVtU3RhdHVzEhoKEnNlcnZlcl9pbnN0YW5jZV9pZBgBIAEoCRIxCgRt",
-            "b2RlGAIgASgOMiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtTW9k",
-            "ZRITCgttb2RlX3JlYXNvbhgDIAEoCRITCgttb2RlX2ZvcmNlZBgEIAEoCBI5",
-            "Cgdkb21haW5zGAUgAygLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRG9t",
-            "YWluUmVhZGluZXNzEjYKB3dvcmtlcnMYBiADKAsyJS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5Xb3JrZXJTdGF0dXMSFgoOc2VydmVyX3ZlcnNpb24YByAB",
-            "KAkSGAoQY29udHJhY3RfdmVyc2lvbhgIIAEoCRIRCglsaWJyYXJpZXMYCSAD",
-            "KAkSEAoIcGxhdGZvcm0YCiABKAkSGAoQbGlzdGVuX2FkZHJlc3NlcxgLIAMo",
-            "CRIYChBpbnN0YWxsZWRfZXh0cmFzGAwgAygJEjUKBmxpbWl0cxgNIAEoCzIl",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUxpbWl0cxIuCgpzdGFy",
-            "dF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZ1",
-            "cHRpbWUYDyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc2Vy",
-            "dmluZ19hZnRlchgQIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIu",
-            "CgtyZWFkeV9hZnRlchgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
-            "bhI9Cg5zdGFydHVwX3BoYXNlcxgSIAMoCzIlLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLlN0YXJ0dXBQaGFzZRIbChNsYXN0X2V2ZW50X3NlcXVlbmNlGBMg",
-            "ASgDEjsKCXJldGVudGlvbhgUIAEoCzIoLmRldmljZW9wcy5wcm9jZXNzaW5n",
-            "LnYxLlJldGVudGlvblBvbGljeRJGCgpkdXJhYmlsaXR5GBUgASgOMjIuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0",
-            "eRIXCg9pbnNlY3VyZV9saXN0ZW4YFiABKAgSMgoFbm9kZXMYKCADKAsyIy5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Ob2RlU3RhdHVzKp4BCglSZWFkaW5l",
-            "c3MSGQoVUkVBRElORVNTX1VOU1BFQ0lGSUVEEAASFgoSUkVBRElORVNTX1NU",
-            "QVJUSU5HEAESEwoPUkVBRElORVNTX1JFQURZEAISFgoSUkVBRElORVNTX0RF",
-            "R1JBREVEEAMSGQoVUkVBRElORVNTX1VOQVZBSUxBQkxFEAQSFgoSUkVBRElO",
-            "RVNTX1NUT1BQSU5HEAUqsAEKClN5c3RlbU1vZGUSGwoXU1lTVEVNX01PREVf",
-            "VU5TUEVDSUZJRUQQABIWChJTWVNURU1fTU9ERV9OT1JNQUwQARIcChhTWVNU",
-            "RU1fTU9ERV9DT05TRVJWQVRJT04QAhIXChNTWVNURU1fTU9ERV9NSU5JTUFM",
-            "EAMSHAoYU1lTVEVNX01PREVfU0FGRVRZX0ZJUlNUEAQSGAoUU1lTVEVNX01P",
-            "REVfRFJBSU5JTkcQBSquAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRF",
-            "X1VOU1BFQ0lGSUVEEAASGQoVV09SS0VSX1NUQVRFX1NUQVJUSU5HEAESFgoS",
-            "V09SS0VSX1NUQVRFX1JFQURZEAISGwoXV09SS0VSX1NUQVRFX1JFU1RBUlRJ",
-            "TkcQAxIXChNXT1JLRVJfU1RBVEVfRkFJTEVEEAQSGAoUV09SS0VSX1NUQVRF",
-            "X1NUT1BQRUQQBSqVAQoZQWNrbm93bGVkZ2VtZW50RHVyYWJpbGl0eRIqCiZB",
-            "Q0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9VTlNQRUNJRklFRBAAEiYKIkFD",
-            "S05PV0xFREdFTUVOVF9EVVJBQklMSVRZX1BST0NFU1MQARIkCiBBQ0tOT1dM",
-            "RURHRU1FTlRfRFVSQUJJTElUWV9QT1dFUhACQh6qAhtEZXZpY2VPcHMuQXBp",
-            "LlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "C2V2ZW50X2J5dGVzGAcgASgDIpcBCg1TdG9yYWdlU3RhdHVzEhYKDnNxbGl0",
+            "ZV92ZXJzaW9uGAEgASgJEhkKEWhhc193YWxfcmVzZXRfYnVnGAIgASgIEh8K",
+            "F2ZhaWxlZF9jaGVja3BvaW50X2NvdW50GAMgASgFEjIKDGxhc3RfZmFpbHVy",
+            "ZRgEIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZSLHAQoMU3lz",
+            "dGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMYASABKAMSGQoRbWF4X21l",
+            "c3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVua19ieXRlcxgDIAEoAxIW",
+            "Cg5xdWV1ZV9jYXBhY2l0eRgEIAEoBRIgChhtYXhfcmVxdWVzdF9pbmxpbmVf",
+            "Ynl0ZXMYBSABKAMSFgoObWF4X3NwZWNfYnl0ZXMYBiABKAMSFgoObWF4X3Bh",
+            "Z2VfYnl0ZXMYByABKAMi4AcKDFN5c3RlbVN0YXR1cxIaChJzZXJ2ZXJfaW5z",
+            "dGFuY2VfaWQYASABKAkSMQoEbW9kZRgCIAEoDjIjLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlN5c3RlbU1vZGUSEwoLbW9kZV9yZWFzb24YAyABKAkSEwoL",
+            "bW9kZV9mb3JjZWQYBCABKAgSOQoHZG9tYWlucxgFIAMoCzIoLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkRvbWFpblJlYWRpbmVzcxI2Cgd3b3JrZXJzGAYg",
+            "AygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2VyU3RhdHVzEhYK",
+            "DnNlcnZlcl92ZXJzaW9uGAcgASgJEhgKEGNvbnRyYWN0X3ZlcnNpb24YCCAB",
+            "KAkSEQoJbGlicmFyaWVzGAkgAygJEhAKCHBsYXRmb3JtGAogASgJEhgKEGxp",
+            "c3Rlbl9hZGRyZXNzZXMYCyADKAkSGAoQaW5zdGFsbGVkX2V4dHJhcxgMIAMo",
+            "CRI1CgZsaW1pdHMYDSABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
+            "eXN0ZW1MaW1pdHMSLgoKc3RhcnRfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90",
+            "b2J1Zi5UaW1lc3RhbXASKQoGdXB0aW1lGA8gASgLMhkuZ29vZ2xlLnByb3Rv",
+            "YnVmLkR1cmF0aW9uEjAKDXNlcnZpbmdfYWZ0ZXIYECABKAsyGS5nb29nbGUu",
+            "cHJvdG9idWYuRHVyYXRpb24SLgoLcmVhZHlfYWZ0ZXIYESABKAsyGS5nb29n",
+            "bGUucHJvdG9idWYuRHVyYXRpb24SPQoOc3RhcnR1cF9waGFzZXMYEiADKAsy",
+            "JS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdGFydHVwUGhhc2USGwoTbGFz",
+            "dF9ldmVudF9zZXF1ZW5jZRgTIAEoAxI7CglyZXRlbnRpb24YFCABKAsyKC5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXRlbnRpb25Qb2xpY3kSRgoKZHVy",
+            "YWJpbGl0eRgVIAEoDjIyLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkFja25v",
+            "d2xlZGdlbWVudER1cmFiaWxpdHkSFwoPaW5zZWN1cmVfbGlzdGVuGBYgASgI",
+            "EjcKB3N0b3JhZ2UYHiABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
+            "dG9yYWdlU3RhdHVzEjIKBW5vZGVzGCggAygLMiMuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuTm9kZVN0YXR1cyqeAQoJUmVhZGluZXNzEhkKFVJFQURJTkVT",
+            "U19VTlNQRUNJRklFRBAAEhYKElJFQURJTkVTU19TVEFSVElORxABEhMKD1JF",
+            "QURJTkVTU19SRUFEWRACEhYKElJFQURJTkVTU19ERUdSQURFRBADEhkKFVJF",
+            "QURJTkVTU19VTkFWQUlMQUJMRRAEEhYKElJFQURJTkVTU19TVE9QUElORxAF",
+            "KrABCgpTeXN0ZW1Nb2RlEhsKF1NZU1RFTV9NT0RFX1VOU1BFQ0lGSUVEEAAS",
+            "FgoSU1lTVEVNX01PREVfTk9STUFMEAESHAoYU1lTVEVNX01PREVfQ09OU0VS",
+            "VkFUSU9OEAISFwoTU1lTVEVNX01PREVfTUlOSU1BTBADEhwKGFNZU1RFTV9N",
+            "T0RFX1NBRkVUWV9GSVJTVBAEEhgKFFNZU1RFTV9NT0RFX0RSQUlOSU5HEAUq",
+            "rgEKC1dvcmtlclN0YXRlEhwKGFdPUktFUl9TVEFURV9VTlNQRUNJRklFRBAA",
+            "EhkKFVdPUktFUl9TVEFURV9TVEFSVElORxABEhYKEldPUktFUl9TVEFURV9S",
+            "RUFEWRACEhsKF1dPUktFUl9TVEFURV9SRVNUQVJUSU5HEAMSFwoTV09SS0VS",
+            "X1NUQVRFX0ZBSUxFRBAEEhgKFFdPUktFUl9TVEFURV9TVE9QUEVEEAUqlQEK",
+            "GUFja25vd2xlZGdlbWVudER1cmFiaWxpdHkSKgomQUNLTk9XTEVER0VNRU5U",
+            "X0RVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABImCiJBQ0tOT1dMRURHRU1FTlRf",
+            "RFVSQUJJTElUWV9QUk9DRVNTEAESJAogQUNLTk9XTEVER0VNRU5UX0RVUkFC",
+            "SUxJVFlfUE9XRVIQAkIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYx",
+            "YgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -102,8 +107,9 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StartupPhase), global::DeviceOps.Api.Processing.V1.StartupPhase.Parser, new[]{ "Name", "StartOffset", "Duration" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints", "Events", "EventBytes" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StorageStatus), global::DeviceOps.Api.Processing.V1.StorageStatus.Parser, new[]{ "SqliteVersion", "HasWalResetBug", "FailedCheckpointCount", "LastFailure" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Nodes" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Storage", "Nodes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -2009,6 +2015,340 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// The database under the state folder.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class StorageStatus : pb::IMessage<StorageStatus>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<StorageStatus> _parser = new pb::MessageParser<StorageStatus>(() => new StorageStatus());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<StorageStatus> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public StorageStatus() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public StorageStatus(StorageStatus other) : this() {
+      sqliteVersion_ = other.sqliteVersion_;
+      hasWalResetBug_ = other.hasWalResetBug_;
+      failedCheckpointCount_ = other.failedCheckpointCount_;
+      lastFailure_ = other.lastFailure_ != null ? other.lastFailure_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public StorageStatus Clone() {
+      return new StorageStatus(this);
+    }
+
+    /// <summary>Field number for the "sqlite_version" field.</summary>
+    public const int SqliteVersionFieldNumber = 1;
+    private string sqliteVersion_ = "";
+    /// <summary>
+    /// Version of SQLite: `3.51.3`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string SqliteVersion {
+      get { return sqliteVersion_; }
+      set {
+        sqliteVersion_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "has_wal_reset_bug" field.</summary>
+    public const int HasWalResetBugFieldNumber = 2;
+    private bool hasWalResetBug_;
+    /// <summary>
+    /// Whether this version has the WAL-reset bug (3.7.0 to 3.51.2), by which a connection that checkpoints beside another that writes can
+    /// lose changes. The server avoids it: one connection writes and checkpoints in turn. Do not open the file with other programs.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasWalResetBug {
+      get { return hasWalResetBug_; }
+      set {
+        hasWalResetBug_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "failed_checkpoint_count" field.</summary>
+    public const int FailedCheckpointCountFieldNumber = 3;
+    private int failedCheckpointCount_;
+    /// <summary>
+    /// Checkpoints that failed in a row. 0: the last one succeeded. From 3 on, the domains that store are DEGRADED.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int FailedCheckpointCount {
+      get { return failedCheckpointCount_; }
+      set {
+        failedCheckpointCount_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "last_failure" field.</summary>
+    public const int LastFailureFieldNumber = 4;
+    private global::DeviceOps.Api.Common.V1.Failure lastFailure_;
+    /// <summary>
+    /// Why the last checkpoint failed. Absent: it succeeded, or there was none yet.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.Failure LastFailure {
+      get { return lastFailure_; }
+      set {
+        lastFailure_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as StorageStatus);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(StorageStatus other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (SqliteVersion != other.SqliteVersion) return false;
+      if (HasWalResetBug != other.HasWalResetBug) return false;
+      if (FailedCheckpointCount != other.FailedCheckpointCount) return false;
+      if (!object.Equals(LastFailure, other.LastFailure)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (SqliteVersion.Length != 0) hash ^= SqliteVersion.GetHashCode();
+      if (HasWalResetBug != false) hash ^= HasWalResetBug.GetHashCode();
+      if (FailedCheckpointCount != 0) hash ^= FailedCheckpointCount.GetHashCode();
+      if (lastFailure_ != null) hash ^= LastFailure.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (SqliteVersion.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(SqliteVersion);
+      }
+      if (HasWalResetBug != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(HasWalResetBug);
+      }
+      if (FailedCheckpointCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(FailedCheckpointCount);
+      }
+      if (lastFailure_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(LastFailure);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (SqliteVersion.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(SqliteVersion);
+      }
+      if (HasWalResetBug != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(HasWalResetBug);
+      }
+      if (FailedCheckpointCount != 0) {
+        output.WriteRawTag(24);
+        output.WriteInt32(FailedCheckpointCount);
+      }
+      if (lastFailure_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(LastFailure);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (SqliteVersion.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(SqliteVersion);
+      }
+      if (HasWalResetBug != false) {
+        size += 1 + 1;
+      }
+      if (FailedCheckpointCount != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(FailedCheckpointCount);
+      }
+      if (lastFailure_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(LastFailure);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(StorageStatus other) {
+      if (other == null) {
+        return;
+      }
+      if (other.SqliteVersion.Length != 0) {
+        SqliteVersion = other.SqliteVersion;
+      }
+      if (other.HasWalResetBug != false) {
+        HasWalResetBug = other.HasWalResetBug;
+      }
+      if (other.FailedCheckpointCount != 0) {
+        FailedCheckpointCount = other.FailedCheckpointCount;
+      }
+      if (other.lastFailure_ != null) {
+        if (lastFailure_ == null) {
+          LastFailure = new global::DeviceOps.Api.Common.V1.Failure();
+        }
+        LastFailure.MergeFrom(other.LastFailure);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            SqliteVersion = input.ReadString();
+            break;
+          }
+          case 16: {
+            HasWalResetBug = input.ReadBool();
+            break;
+          }
+          case 24: {
+            FailedCheckpointCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            if (lastFailure_ == null) {
+              LastFailure = new global::DeviceOps.Api.Common.V1.Failure();
+            }
+            input.ReadMessage(LastFailure);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            SqliteVersion = input.ReadString();
+            break;
+          }
+          case 16: {
+            HasWalResetBug = input.ReadBool();
+            break;
+          }
+          case 24: {
+            FailedCheckpointCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            if (lastFailure_ == null) {
+              LastFailure = new global::DeviceOps.Api.Common.V1.Failure();
+            }
+            input.ReadMessage(LastFailure);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Limits that a client should know before it sends something.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -2026,7 +2366,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[4]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2471,7 +2811,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[6]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2513,6 +2853,7 @@ namespace DeviceOps.Api.Processing.V1 {
       retention_ = other.retention_ != null ? other.retention_.Clone() : null;
       durability_ = other.durability_;
       insecureListen_ = other.insecureListen_;
+      storage_ = other.storage_ != null ? other.storage_.Clone() : null;
       nodes_ = other.nodes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -2822,8 +3163,8 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int DurabilityFieldNumber = 21;
     private global::DeviceOps.Api.Processing.V1.AcknowledgementDurability durability_ = global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified;
     /// <summary>
-    /// What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
-    /// blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    /// What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs, and the bytes
+    /// of blobs on disk. The setting `durability` chooses it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -2847,6 +3188,21 @@ namespace DeviceOps.Api.Processing.V1 {
       get { return insecureListen_; }
       set {
         insecureListen_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "storage" field.</summary>
+    public const int StorageFieldNumber = 30;
+    private global::DeviceOps.Api.Processing.V1.StorageStatus storage_;
+    /// <summary>
+    /// The database under the state folder.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.StorageStatus Storage {
+      get { return storage_; }
+      set {
+        storage_ = value;
       }
     }
 
@@ -2901,6 +3257,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(Retention, other.Retention)) return false;
       if (Durability != other.Durability) return false;
       if (InsecureListen != other.InsecureListen) return false;
+      if (!object.Equals(Storage, other.Storage)) return false;
       if(!nodes_.Equals(other.nodes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -2931,6 +3288,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (retention_ != null) hash ^= Retention.GetHashCode();
       if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) hash ^= Durability.GetHashCode();
       if (InsecureListen != false) hash ^= InsecureListen.GetHashCode();
+      if (storage_ != null) hash ^= Storage.GetHashCode();
       hash ^= nodes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -3020,6 +3378,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(176, 1);
         output.WriteBool(InsecureListen);
       }
+      if (storage_ != null) {
+        output.WriteRawTag(242, 1);
+        output.WriteMessage(Storage);
+      }
       nodes_.WriteTo(output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -3101,6 +3463,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(176, 1);
         output.WriteBool(InsecureListen);
       }
+      if (storage_ != null) {
+        output.WriteRawTag(242, 1);
+        output.WriteMessage(Storage);
+      }
       nodes_.WriteTo(ref output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -3165,6 +3531,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (InsecureListen != false) {
         size += 2 + 1;
+      }
+      if (storage_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Storage);
       }
       size += nodes_.CalculateSize(_repeated_nodes_codec);
       if (_unknownFields != null) {
@@ -3250,6 +3619,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.InsecureListen != false) {
         InsecureListen = other.InsecureListen;
+      }
+      if (other.storage_ != null) {
+        if (storage_ == null) {
+          Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
+        }
+        Storage.MergeFrom(other.Storage);
       }
       nodes_.Add(other.nodes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -3375,6 +3750,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 176: {
             InsecureListen = input.ReadBool();
+            break;
+          }
+          case 242: {
+            if (storage_ == null) {
+              Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
+            }
+            input.ReadMessage(Storage);
             break;
           }
           case 322: {
@@ -3504,6 +3886,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 176: {
             InsecureListen = input.ReadBool();
+            break;
+          }
+          case 242: {
+            if (storage_ == null) {
+              Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
+            }
+            input.ReadMessage(Storage);
             break;
           }
           case 322: {

@@ -1200,7 +1200,9 @@ class ListBlobsResponse(_message.Message):
     """Size of all blobs that fit the filter, on every page."""
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.Blob]:
-        """The blobs, the newest first."""
+        """The blobs, the newest first. One call looks at 1,000 at most: empty beside a `next_page_token`, none of these fits;
+        ask for the next page.
+        """
 
     def __init__(
         self,

@@ -301,7 +301,9 @@ class ListJobsResponse(_message.Message):
     """For the next page. Empty: this was the last one."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
-        """The jobs, the newest first, without content of their specs and without results."""
+        """The jobs, the newest first, without content of their specs and without results. One call looks at 1,000 at most:
+        empty beside a `next_page_token`, none of these fits; ask for the next page.
+        """
 
     def __init__(
         self,

@@ -68,7 +68,8 @@ class SystemEvent(_message.Message):
     kind: _builtins.str
     """What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
     `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `model.added` (also `.changed`, `.missing`),
-    `loaded_model.unloaded`, `job.state_changed`, `system.started`, `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
+    `loaded_model.unloaded`, `job.state_changed`, `system.started`, `system.degraded` (also
+    `.restored`), `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     """
     resource_id: _builtins.str
     """The thing. Empty: the server as a whole."""

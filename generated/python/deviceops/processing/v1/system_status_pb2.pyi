@@ -370,6 +370,44 @@ class RetentionPolicy(_message.Message):
 Global___RetentionPolicy: _TypeAlias = RetentionPolicy  # noqa: Y015
 
 @_typing.final
+class StorageStatus(_message.Message):
+    """The database under the state folder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SQLITE_VERSION_FIELD_NUMBER: _builtins.int
+    HAS_WAL_RESET_BUG_FIELD_NUMBER: _builtins.int
+    FAILED_CHECKPOINT_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    sqlite_version: _builtins.str
+    """Version of SQLite: `3.51.3`."""
+    has_wal_reset_bug: _builtins.bool
+    """Whether this version has the WAL-reset bug (3.7.0 to 3.51.2), by which a connection that checkpoints beside another that writes can
+    lose changes. The server avoids it: one connection writes and checkpoints in turn. Do not open the file with other programs.
+    """
+    failed_checkpoint_count: _builtins.int
+    """Checkpoints that failed in a row. 0: the last one succeeded. From 3 on, the domains that store are DEGRADED."""
+    @_builtins.property
+    def last_failure(self) -> _error_pb2.Failure:
+        """Why the last checkpoint failed. Absent: it succeeded, or there was none yet."""
+
+    def __init__(
+        self,
+        *,
+        sqlite_version: _builtins.str = ...,
+        has_wal_reset_bug: _builtins.bool = ...,
+        failed_checkpoint_count: _builtins.int = ...,
+        last_failure: _error_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure", b"last_failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_checkpoint_count", b"failed_checkpoint_count", "has_wal_reset_bug", b"has_wal_reset_bug", "last_failure", b"last_failure", "sqlite_version", b"sqlite_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageStatus: _TypeAlias = StorageStatus  # noqa: Y015
+
+@_typing.final
 class SystemLimits(_message.Message):
     """Limits that a client should know before it sends something."""
 
@@ -445,6 +483,7 @@ class SystemStatus(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     INSECURE_LISTEN_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     server_instance_id: _builtins.str
     """Drawn anew at each start. Another value than before: the server was restarted; blobs of mapped memory must be registered again, all
@@ -465,8 +504,8 @@ class SystemStatus(_message.Message):
     last_event_sequence: _builtins.int
     """`SystemEvent.sequence` of the newest event. WatchEvents with this number tells only what comes after this answer."""
     durability: Global___AcknowledgementDurability.ValueType
-    """What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs. The bytes of
-    blobs on disk survive the death of the process; the system writes them to the disk in its own time.
+    """What an acknowledgement survives, as the database under the state folder is opened: records of jobs, journals and blobs, and the bytes
+    of blobs on disk. The setting `durability` chooses it.
     """
     insecure_listen: _builtins.bool
     """Whether other machines can reach one of its addresses. They need no token, and nothing is encrypted; the setting `insecure_listen`
@@ -521,6 +560,10 @@ class SystemStatus(_message.Message):
         """What is kept how long."""
 
     @_builtins.property
+    def storage(self) -> Global___StorageStatus:
+        """The database under the state folder."""
+
+    @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.NodeStatus]:
         """The machines whose devices this server uses, at most 64: its own first, with an empty id."""
 
@@ -549,11 +592,12 @@ class SystemStatus(_message.Message):
         retention: Global___RetentionPolicy | None = ...,
         durability: Global___AcknowledgementDurability.ValueType = ...,
         insecure_listen: _builtins.bool = ...,
+        storage: Global___StorageStatus | None = ...,
         nodes: _abc.Iterable[_node_pb2.NodeStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "storage", b"storage", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "insecure_listen", b"insecure_listen", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "insecure_listen", b"insecure_listen", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "storage", b"storage", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

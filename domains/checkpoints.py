@@ -1,0 +1,109 @@
+"""Checkpoints of the state folder's database, on the writing connection's turn.
+
+SQLite 3.7.0 to 3.51.2 can lose commits when one connection checkpoints while another writes or checkpoints
+(https://sqlite.org/wal.html#walresetbug). Here one connection does both, on one thread, and no other connection is open
+during a checkpoint. The log reaches the disk on another thread first, so that a checkpoint waits for the file alone.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from domains.errors import DeviceOpsError
+from domains.failure import Failure
+from domains.storage import DATABASE, Durability, durability, side_turn, storage_errors, storage_failed
+
+DEGRADED_AFTER = 3
+"""Failed checkpoints in a row from which the server says that its storage fails."""
+_RETRY_S = 1.0
+"""Seconds to the next checkpoint after one that failed."""
+_MENDED = ((3, 44, 6), (3, 50, 7))
+"""The first version without the bug in the branches 3.44 and 3.50. From 3.51.3 on, every version is without it."""
+
+_log = structlog.get_logger()
+
+
+def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Whether this version of SQLite has the WAL-reset bug."""
+    backported = any(version[:2] == mended[:2] and version >= mended for mended in _MENDED)
+    return (3, 7, 0) <= version < (3, 51, 3) and not backported
+
+
+class Checkpoints:
+    """Moves the log into the database file from time to time. One event loop, that of the connection."""
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
+        self._connection = connection
+        self._folder = folder
+        self.durability: Durability = durability(connection)
+        self.failed_in_a_row = 0
+        self.failure: Failure | None = None
+        """The failure of the last checkpoint. None: it succeeded."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called when `failing` changes."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether so many checkpoints have failed in a row that an operator should look."""
+        return self.failed_in_a_row >= DEGRADED_AFTER
+
+    async def keep_up(self, every_s: float) -> None:
+        """Checkpoint periodically, until cancelled."""
+        while True:
+            await asyncio.sleep(min(every_s, _RETRY_S) if self.failure else every_s)
+            await self.once()
+
+    async def once(self) -> None:
+        """One checkpoint. A failure is recorded, and the next write reports it to its caller as well."""
+        before = self.failing
+        try:
+            with storage_errors(self._folder):
+                await asyncio.to_thread(sync, self._folder / f"{DATABASE}-wal")
+                checkpoint(self._connection)
+        except (DeviceOpsError, sqlite3.Error) as error:
+            self._failed(error)
+        else:
+            self.failed_in_a_row, self.failure = 0, None
+        if self.failing != before:
+            for tell in self.listeners:
+                tell()
+
+    def _failed(self, error: DeviceOpsError | sqlite3.Error) -> None:
+        known = error if isinstance(error, DeviceOpsError) else storage_failed(self._folder, error)
+        self.failed_in_a_row += 1
+        self.failure = Failure.of(known)
+        _log.warning("checkpoint failed", in_a_row=self.failed_in_a_row, problem=str(error))
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the log into the database file, unless another connection is open. Raises `sqlite3.Error`."""
+    with side_turn(wait=False) as alone:
+        if alone:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+def truncate_log(connection: sqlite3.Connection) -> bool:
+    """Move the log into the database file and empty it, so that it keeps no deleted text. False: another connection is
+    open. Raises `sqlite3.Error`."""
+    with side_turn(wait=False) as alone:
+        if not alone:
+            return False
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+
+def sync(path: Path) -> None:
+    """Let the bytes of a file reach the disk; a file that does not exist has none. Not for the database file itself:
+    closing a descriptor of it drops SQLite's locks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Finds the blobs on disk whose bytes a loss of power took, at a start, before the first read.
+
+The size of each file is compared at every start. After a start of the machine, the bytes of the blobs that were written
+last are compared with their hash as well: the system had written all older ones to the disk in its own time (Linux: 30 s).
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from domains.memory.blobs.blob import Blob, BlobState, BlobTier
+from domains.memory.blobs.files import BlobFiles, file_name
+
+_LAST_S = 600.0
+"""Blobs that are at most so much older than the newest one are hashed."""
+_BOOT = "boot"
+
+
+def damaged(blobs: Iterable[Blob], files: BlobFiles, *, machine_restarted: bool) -> list[Blob]:
+    """The READY blobs on disk that have not the bytes that were stored."""
+    ready = [blob for blob in blobs if blob.tier is BlobTier.DISK and blob.state is BlobState.READY]
+    written = {blob.id: _written_s(blob, files) for blob in ready}
+    since = max(written.values(), default=0.0) - _LAST_S if machine_restarted else float("inf")
+    return [blob for blob in ready if not _is_whole(blob, files, hashed=written[blob.id] >= since)]
+
+
+def _is_whole(blob: Blob, files: BlobFiles, *, hashed: bool) -> bool:
+    if files.size(file_name(blob)) != blob.size_bytes:
+        return False
+    return not hashed or _sha256(files.path(file_name(blob))) == blob.sha256
+
+
+def _written_s(blob: Blob, files: BlobFiles) -> float:
+    try:
+        return max(blob.create_time_s, files.path(file_name(blob)).stat().st_mtime)
+    except OSError:
+        return blob.create_time_s
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def machine_restarted(folder: Path) -> bool:
+    """Whether the machine was started since `note_boot`; also true if that was never called."""
+    try:
+        return (folder / _BOOT).read_text("ascii") != _boot()
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def note_boot(folder: Path) -> None:
+    """Record that the blobs were checked since the machine's start."""
+    (folder / _BOOT).write_text(_boot(), "ascii")
+
+
+def _boot() -> str:
+    """Names the machine's present run."""
+    if sys.platform == "linux":
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return str(round(psutil.boot_time() / 60))
