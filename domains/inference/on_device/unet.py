@@ -44,6 +44,8 @@ class UNet:
         """Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit."""
         _refuse_others(unet)
         self._unet: Any = unet  # diffusers types its parts as possibly absent
+        self.dtype: torch.dtype = self._unet.dtype
+        """Precision of the computation. Diffusers looks through all parameters for it, each time."""
         self._down = [_level(block, "downsamplers") for block in self._unet.down_blocks]
         self._middle = _level(self._unet.mid_block, "")
         self._up = [_level(block, "upsamplers") for block in self._unet.up_blocks]
@@ -53,11 +55,6 @@ class UNet:
         self._time_weight = joined([projection.weight for projection in projections])
         self._time_bias = joined([projection.bias for projection in projections])
         self._time_widths = [projection.weight.shape[0] for projection in projections]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the computation."""
-        return self._unet.dtype
 
     def text_keys(self, states: Tensor) -> TextKeys:
         """Keys and values for text states (rows, tokens, width); valid for any number of steps."""

@@ -1,14 +1,17 @@
 """Reads weights onto a CUDA device: threads register pieces of the mapped file ahead, copies follow.
 
+A piece crosses the bus in one copy, into a buffer on the device, and its tensors go from there to their places: a copy for
+each tensor would leave the bus idle between them, for a third of the time.
+
 Where the driver refuses to register a piece (old kernels, network disks, a file that was cut off), the thread reads it with
 `preadv` into a pinned buffer of a ring, and it is copied from there.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
@@ -22,8 +25,10 @@ from domains.model.on_device.reading import Read, Ready
 from domains.model.weight_file import WeightFile
 
 _THREADS = 4
-AHEAD = 6
+AHEAD = 3
 """Pieces that are read before they are copied."""
+_BUFFERS = 2
+"""Pieces on the device whose tensors are not yet in their places."""
 _WAIT_S = 0.02
 """A wait for a disk ends after this, so that new orders are read."""
 
@@ -35,8 +40,12 @@ class Copies(Protocol):
         """Called first in each thread that registers memory."""
         ...
 
+    def bring(self, source: Tensor) -> Tensor:
+        """Enqueue the copy of host bytes to the device; the bytes there, valid within the next `copying` alone."""
+        ...
+
     def copying(self) -> AbstractContextManager[object]:
-        """Within it, copies and conversions go into the queue."""
+        """Within it, copies and conversions on the device go into the queue, after what was brought."""
         ...
 
     def fence(self) -> Ready:
@@ -53,16 +62,33 @@ class CudaCopies:
 
     def __init__(self, place: torch.device) -> None:
         self._place = place
-        self._stream = _stream(place)
-        self._stream.wait_stream(torch.cuda.current_stream(place))
+        self._bus, self._stream = _streams(place)
+        for stream in (self._bus, self._stream):
+            stream.wait_stream(torch.cuda.current_stream(place))
+        self._buffers: list[_Buffer] = []
+        self._brought = 0
 
     def begin_thread(self) -> None:
         # A thread begins with the first device, and would make a context there.
         if ":" in str(self._place):
             torch.cuda.set_device(self._place)
 
-    def copying(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream)
+    def bring(self, source: Tensor) -> Tensor:
+        if self._brought < _BUFFERS:
+            self._buffers.append(_Buffer(torch.empty(PIECE, dtype=torch.uint8, device=self._place)))
+        self._brought += 1
+        there = self._last.bytes[: len(source)]
+        with torch.cuda.stream(self._bus):
+            self._bus.wait_event(self._last.read)
+            there.copy_(source, non_blocking=True)
+        self._stream.wait_stream(self._bus)
+        return there
+
+    @contextmanager
+    def copying(self) -> Generator[None]:
+        with torch.cuda.stream(self._stream):
+            yield
+            self._last.read.record(self._stream)
 
     def fence(self) -> Ready:
         event = torch.cuda.Event()
@@ -70,13 +96,28 @@ class CudaCopies:
         return _Event(event)
 
     def settle(self) -> None:
+        self._bus.synchronize()
         self._stream.synchronize()
+
+    @property
+    def _last(self) -> "_Buffer":
+        """The buffer of the piece that was brought last."""
+        return self._buffers[(self._brought - 1) % _BUFFERS]
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A place on the device for one piece."""
+
+    bytes: Tensor
+    read: torch.cuda.Event = field(default_factory=torch.cuda.Event)
+    """Passes when its tensors are in their places."""
 
 
 @cache
-def _stream(place: torch.device) -> torch.cuda.Stream:
-    """One for all loads: memory that one has freed can be used by the next without a wait."""
-    return torch.cuda.Stream(place)
+def _streams(place: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """For the bus and for copies on the device. One pair for all loads: the next uses memory that one has freed at once."""
+    return torch.cuda.Stream(place), torch.cuda.Stream(place)
 
 
 @dataclass(frozen=True)
@@ -122,20 +163,24 @@ class _Piece:
     file: WeightFile
     number: int
     parts: Sequence[_Part]
+    first: int
+    """Begin of the first part within the file."""
+    end: int
+    """End of the last part within the file."""
 
     @property
     def begin(self) -> int:
         """Offset within the file."""
         return self.number * PIECE
 
-    @property
-    def end(self) -> int:
-        """End of the last part."""
-        return max(self.file.place_of(part.slot.entry) + part.end for part in self.parts)
 
+def read_to_cuda(
+    slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTier, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[Read]:
+    """Read slots to the device. `tier` lends the maps. Raises as `WeightFile.read_at`.
 
-def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTier) -> Iterator[Read]:
-    """Read slots to the device. `tier` lends the maps. Raises as `WeightFile.read_at`."""
+    `meanwhile` is called once: at the first wait for a piece, or when the last copy is enqueued and the bus is behind.
+    """
     pieces = _pieces(slots)
     ring = _Ring()
     maps: dict[WeightFile, FileMap] = {}
@@ -148,14 +193,17 @@ def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTi
         waiting = iter(enumerate(pieces))
         for number, piece in enumerate(pieces):
             while len(fetched) < AHEAD and (following := next(waiting, None)) is not None:
-                fetched.append(threads.submit(ring.fetch, *following, maps[following[1].file]))
+                fetched.append(_begin_to_fetch(*following, maps[following[1].file], ring, threads))
             while not fetched[0].done():
+                meanwhile = _called(meanwhile)
                 yield Read(0, _Fetching(fetched[0]))
             source = fetched.popleft().result()
+            there = copies.bring(source[piece.first - piece.begin : piece.end - piece.begin])
             with copies.copying():
-                _copy(piece, source, flat)
+                _place(piece, there, flat)
             ring.copied(number, copies.fence())
             yield Read(sum(part.end - part.begin for part in piece.parts))
+        _called(meanwhile)
         yield Read(0, copies.fence())
     finally:
         threads.shutdown(wait=True, cancel_futures=True)
@@ -165,26 +213,46 @@ def read_to_cuda(slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTi
             copies.settle()
 
 
-def _copy(piece: _Piece, source: Tensor, flat: Flat) -> None:
-    """Enqueue the copies of a piece. Neighbours that stay neighbours are one copy: each call costs 30 µs."""
+def _called(once: Callable[[], None]) -> Callable[[], None]:
+    """Call it; what to call next time does nothing."""
+    once()
+    return lambda: None
+
+
+def _begin_to_fetch(
+    number: int, piece: _Piece, mapped: FileMap, ring: "_Ring", threads: ThreadPoolExecutor
+) -> "Future[Tensor]":
+    """The bytes of a piece, at once if it is registered already; else a thread fetches them."""
+    if not mapped.registered(piece.number):
+        return threads.submit(ring.fetch, number, piece, mapped)
+    there = Future[Tensor]()
+    there.set_result(mapped.piece(piece.number))
+    return there
+
+
+def _place(piece: _Piece, there: Tensor, flat: Flat) -> None:
+    """Enqueue what brings the parts of a piece to their places. Neighbours that stay neighbours are one copy."""
     begin = end = offset = 0
     for part in piece.parts:
-        at = piece.file.place_of(part.slot.entry) - piece.begin
-        place = flat.offset_of(part.slot)
-        if place is None:
-            flat.room(part.slot, part.begin, part.end).copy_(source[at + part.begin : at + part.end], non_blocking=True)
-            flat.placed(part.slot, part.end)
-        elif at + part.begin == end and place + part.begin == offset + end - begin:
-            end = at + part.end
+        slot = part.slot
+        at = piece.file.place_of(slot.entry) + part.begin - piece.first
+        size, place = part.end - part.begin, flat.offset_of(slot)
+        if place is not None and at == end and place + part.begin == offset + end - begin:
+            end = at + size
+        elif place is not None:
+            _place_run(there, begin, end, flat, offset)
+            begin, end, offset = at, at + size, place + part.begin
+        elif size == slot.stored_bytes and at % slot.stored.itemsize == 0:
+            flat.put(slot, there[at : at + size])
         else:
-            _copy_run(source, begin, end, flat, offset)
-            begin, end, offset = at + part.begin, at + part.end, place + part.begin
-    _copy_run(source, begin, end, flat, offset)
+            flat.room(slot, part.begin, part.end).copy_(there[at : at + size], non_blocking=True)
+            flat.placed(slot, part.end)
+    _place_run(there, begin, end, flat, offset)
 
 
-def _copy_run(source: Tensor, begin: int, end: int, flat: Flat, offset: int) -> None:
+def _place_run(there: Tensor, begin: int, end: int, flat: Flat, offset: int) -> None:
     if end > begin:
-        flat.bytes[offset : offset + end - begin].copy_(source[begin:end], non_blocking=True)
+        flat.bytes[offset : offset + end - begin].copy_(there[begin:end], non_blocking=True)
 
 
 class _Ring:
@@ -224,4 +292,11 @@ def _pieces(slots: Sequence[Slot]) -> list[_Piece]:
             end = min(slot.stored_bytes, (number + 1) * PIECE - at)
             parts.setdefault((slot.file, number), []).append(_Part(slot, begin, end))
             begin = end
-    return [_Piece(file, number, some) for (file, number), some in parts.items()]
+    return [_piece(file, number, some) for (file, number), some in parts.items()]
+
+
+def _piece(file: WeightFile, number: int, parts: Sequence[_Part]) -> _Piece:
+    places = [file.place_of(part.slot.entry) for part in parts]
+    first = min(place + part.begin for place, part in zip(places, parts, strict=True))
+    end = max(place + part.end for place, part in zip(places, parts, strict=True))
+    return _Piece(file, number, parts, first, end)

@@ -1,7 +1,8 @@
 """One allocation for all tensors of a component, and where each of them lies in it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -96,9 +97,17 @@ class Flat:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
 
-    def tensors(self, slots: Iterable[Slot]) -> dict[str, Tensor]:
+    def tensors(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
         """The tensors by their names in the module."""
-        return {slot.name: self._value(slot) for slot in slots}
+        typed = {dtype: self.bytes.view(dtype) for dtype in {slot.dtype for slot in slots}}
+        return {slot.name: self._view(slot, typed[slot.dtype]) for slot in slots}
+
+    def _view(self, slot: Slot, typed: Tensor) -> Tensor:
+        """The slot's tensor: one call, since a model has thousands. `typed`: all bytes, in the slot's dtype."""
+        if slot.name in self._own:
+            return self._value(slot)
+        offset = self._offsets[slot.name] // slot.dtype.itemsize
+        return typed.as_strided(slot.shape, _strides(slot.shape), offset)
 
     def _memory(self, slot: Slot) -> Tensor:
         if slot.name in self._own:
@@ -131,6 +140,13 @@ def in_copy_order(slots: Sequence[Slot]) -> list[Slot]:
             if name in by_name:
                 order.setdefault(name, by_name[name])
     return list(order.values())
+
+
+@cache
+def _strides(shape: torch.Size) -> tuple[int, ...]:
+    """Contiguous; channels last for convolutions."""
+    channels_last = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    return torch.empty(shape, device="meta", memory_format=channels_last).stride()
 
 
 def as_tensor(slot: Slot, placed: Tensor) -> Tensor:

@@ -150,7 +150,10 @@ def _loading(
         modules=everything,
         tokenizer=skeleton.words,
         scheduler_config=config,
-        bytes_per_component={part: _bytes(module) for part, module in everything.items()},
+        bytes_per_component={
+            part: sum(slot.placed_bytes for slot in skeleton.slots[part]) if part in modules else _bytes(module)
+            for part, module in everything.items()
+        },
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
         skeleton=skeleton if tier is not None else None,

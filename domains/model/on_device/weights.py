@@ -56,18 +56,21 @@ def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: Ho
     in_place = [slot for slot in slots if slot.direct and slot.name in pages]
     others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
     flat = Flat(others, place if place.type == "cuda" else _HOST)
+
+    def give() -> None:
+        values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
+        _assign_all(module, {name: value.to(place) for name, value in values.items()}, place)
+
     if place.type == "cuda":
-        yield from read_to_cuda(others, flat, CudaCopies(place), tier)
+        # The tensors are views of memory that the copies fill; making them takes as long as some of the copies.
+        yield from read_to_cuda(others, flat, CudaCopies(place), tier, meanwhile=give)
     else:
         yield from read_pages(slots, pages, flat)
         yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
     for file in files:
         file.check_unchanged()
-    values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
-    owners = dict(module.named_modules())
-    for name, value in values.items():
-        _assign(owners, name, value.to(place))
-    _fill_positions(module, owners, place)
+    if place.type != "cuda":
+        give()
 
 
 def _sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Mapping[str, Source]:
@@ -122,6 +125,18 @@ def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
     raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
+def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: torch.device) -> None:
+    owners = dict(module.named_modules())
+    for name, value in values.items():
+        _assign(owners, name, value)
+    for name, owner in owners.items():
+        # CLIP's position ids are the one buffer that no file carries.
+        positions = owner._buffers.get("position_ids")  # pyright: ignore[reportPrivateUsage]  # named_buffers takes 5 ms
+        if positions is not None and positions.is_meta:
+            ids = torch.arange(positions.shape[-1], device=place).expand(positions.shape)
+            _assign(owners, f"{name}.position_ids", ids)
+
+
 def _assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> None:
     owner_name, _, leaf = name.rpartition(".")
     parameters, buffers = owners[owner_name]._parameters, owners[owner_name]._buffers  # pyright: ignore[reportPrivateUsage]  # setattr takes 10 µs
@@ -129,10 +144,3 @@ def _assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> 
         parameters[leaf] = nn.Parameter(value, requires_grad=False)
     else:
         buffers[leaf] = value
-
-
-def _fill_positions(module: nn.Module, owners: Mapping[str, nn.Module], place: torch.device) -> None:
-    """CLIP's position ids are the one buffer that no file carries."""
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta and name.endswith("position_ids"):
-            _assign(owners, name, torch.arange(buffer.shape[-1], device=place).expand(buffer.shape))

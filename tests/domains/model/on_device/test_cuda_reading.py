@@ -54,6 +54,9 @@ class HostCopies:
     def begin_thread(self) -> None:
         pass
 
+    def bring(self, source: Tensor) -> Tensor:
+        return source.clone()
+
     def copying(self) -> AbstractContextManager[object]:
         return nullcontext()
 
