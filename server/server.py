@@ -18,7 +18,7 @@ from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.model.roots_watch import RootsWatch
 from domains.processing import event_snapshots
@@ -27,6 +27,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.keep_alive import KeepAlive
 from domains.processing.memory.model_use import needed_bytes
 from domains.processing.workers.unload import Unloading
 from server import reflection, scrub
@@ -76,7 +77,7 @@ class Server:
         self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
-        self.loaded = LoadedModels()
+        self.loaded = LoadedModels(settings.keep_models_s)
         self.draining = Draining()
         hardware = Hardware(settings)
         devices = Devices(self.events, expected=list(hardware.names))
@@ -123,6 +124,7 @@ class Server:
             unbuilt(),
             self.draining,
         )
+        self._keep_alive = KeepAlive(self.loaded, self.jobs, unloading)
         self.servicers = self._servicers(unloading)
         self.devices.fleet.on_change.append(self._worker_changed)
         self._once = Once()
@@ -217,6 +219,7 @@ class Server:
         self._background.spawn(self.events.keep_bounded(_EXPIRY_S))
         self._background.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self._background.spawn(self.jobs.keep_ends_stored(_ENDS_S))
+        self._background.spawn(self._keep_alive.keep_up())
         if self.settings.model_roots and self.settings.model_poll_s:
             self._background.spawn(RootsWatch(self.catalogue, self.roots).keep_up(self.settings.model_poll_s))
         for work in (*self.devices.begin(), *self.memory.begin()):

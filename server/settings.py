@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from domains.device.device_names import refusal
+from domains.model.loaded import LONGEST_STAY_S
 from domains.processing.jobs.unread import LONGEST_WAIT_S
 from server.users import user_ids
 
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     """The Python of an environment with `deviceops[directml]`, for the workers of `directml`. None: the server's own."""
     sim_script: Path | None = None
     """Script of the simulated devices (TOML); read again when it changes. None: healthy devices."""
+    keep_models_s: Annotated[float, Field(ge=0, le=LONGEST_STAY_S)] = 0
+    """How long a loaded model stays without being used, if its load does not say it; then it is unloaded. 0: as long as no
+    other work needs the room."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
     """Jobs that share a device, step by step."""
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000

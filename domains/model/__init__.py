@@ -9,7 +9,8 @@ files count), `safetensors_header` with `header_json` (the header of a weight fi
 file of facts a family), `folder_family` (the family of a folder), `kind` (of models and parts), `scheduler_config` and
 `sampler_names` (options of a scheduler), `fingerprint` (hashes).
 
-Values: `model` (on disk), `loaded` (on a device). Opening checked files: `regular_file`, `weight_file`.
+Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
+`loaded_watch` (their changes for one reader). Opening checked files: `regular_file`, `weight_file`.
 
 Loading: `on_device`, in a worker.
 """

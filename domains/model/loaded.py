@@ -1,17 +1,29 @@
-"""Tracks which models are loaded on which devices, as the workers report it."""
+"""A model on a device, as a value; `loaded_models.py` keeps them all."""
 
-from collections.abc import Callable
+import hashlib
 from enum import StrEnum
 
 import msgspec
 
-from domains.errors import ErrorReason, NotFound
+from domains.failure import Failure
+
+LONGEST_STAY_S = 30 * 24 * 3600.0
+"""Longest keep-alive."""
 
 
 class LoadedState(StrEnum):
-    """Whether a loaded model can be used."""
+    """Where a loaded model is in its life."""
 
+    LOADING = "loading"
     READY = "ready"
+    UNLOADED = "unloaded"
+    """Gone. Only in a change, never in a list."""
+    FAILED = "failed"
+    """Could not be loaded, or was lost with its device. Only in a change, never in a list."""
+
+
+ENDED = frozenset({LoadedState.UNLOADED, LoadedState.FAILED})
+"""States of a loaded model that is gone."""
 
 
 class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,16 +45,63 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     components: tuple[LoadedComponent, ...]
     """The denoiser first."""
     load_time_s: float
+    """Unix time at which it became ready; 0: it is loading."""
     last_use_time_s: float
     state: LoadedState = LoadedState.READY
     model_sha256: str = ""
     """Hash over its weights at the load (see `domains.model.fingerprint`). Empty: its worker did not report one."""
     pinned: bool = False
+    keep_alive_s: float = 0.0
+    """How long it stays without being used, whoever needs the room. 0: as long as no other work needs the room."""
+    kept_since_s: float = 0.0
+    """Unix time at which the keep-alive was set last; it counts from there, or from the last use."""
+    load_s: float | None = None
+    """Seconds that its load took. None: its worker did not report it."""
+    session_id: str = ""
+    """The session that loaded it. Empty: none."""
+    failure: Failure | None = None
+    """Why it FAILED."""
 
     @property
     def size_bytes(self) -> int:
         """Size of all components."""
         return sum(component.bytes for component in self.components)
+
+    @property
+    def expire_s(self) -> float | None:
+        """Unix time at which it is unloaded if no job uses it. None: never by itself."""
+        if self.pinned or not self.keep_alive_s:
+            return None
+        return max(self.last_use_time_s, self.kept_since_s) + self.keep_alive_s
+
+    def stays(self, now_s: float) -> bool:
+        """Whether it stays at this time although others need room: it is pinned, or within its keep-alive."""
+        return self.pinned or (self.expire_s is not None and self.expire_s > now_s)
+
+    @property
+    def etag(self) -> str:
+        """Changes with state, parts, pinning and keep-alive, not with a use."""
+        told = msgspec.structs.replace(self, last_use_time_s=0.0, kept_since_s=0.0)
+        return hashlib.sha256(msgspec.msgpack.encode(told)).hexdigest()[:16]
+
+
+class Stay(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a loaded model shall stay."""
+
+    pinned: bool | None = None
+    """Whether it stays when others need room. None: as it is."""
+    keep_alive_s: float | None = None
+    """See `LoadedModel`. None: as it is."""
+
+
+class LoadedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded model that came into another state, or that stays for another time."""
+
+    loaded: LoadedModel
+    time_s: float
+    """Unix time of the change."""
+    job_id: str = ""
+    """The job that caused the change. Empty: none did."""
 
 
 def loaded_id(model_id: str, device_id: str) -> str:
@@ -56,51 +115,3 @@ def outdated(loaded: LoadedModel, sha256: str) -> bool:
     False if the worker did not report what it loaded, and if the files cannot be read (`sha256` is empty).
     """
     return bool(loaded.model_sha256 and sha256) and loaded.model_sha256 != sha256
-
-
-class LoadedModels:
-    """All loaded models. One thread."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, LoadedModel] = {}
-        self.listeners: list[Callable[[LoadedModel, bool], None]] = []
-        """Called after a model was loaded (True) or removed (False)."""
-
-    def put(self, loaded: LoadedModel, *, pin: bool = False) -> LoadedModel:
-        """Add a loaded model. Once pinned, it stays pinned until it is unloaded."""
-        known = self._loaded.get(loaded.id)
-        kept = msgspec.structs.replace(loaded, pinned=pin or (known is not None and known.pinned))
-        self._loaded[loaded.id] = kept
-        if known is None:
-            self._tell(kept, True)
-        return kept
-
-    def remove(self, loaded_id: str) -> LoadedModel | None:
-        """Remove a model and return it. None: it is not loaded."""
-        if gone := self._loaded.pop(loaded_id, None):
-            self._tell(gone, False)
-        return gone
-
-    def remove_device(self, device_id: str) -> None:
-        """Remove all models of a device, whose worker is gone."""
-        for one in [one for one in self._loaded.values() if one.device_id == device_id]:
-            self.remove(one.id)
-
-    def _tell(self, one: LoadedModel, there: bool) -> None:
-        for listener in self.listeners:
-            listener(one, there)
-
-    def list(self) -> list[LoadedModel]:
-        """All loaded models, ordered by id."""
-        return sorted(self._loaded.values(), key=lambda one: one.id)
-
-    def get(self, loaded_id: str) -> LoadedModel:
-        """The loaded model with this id. Raises LOADED_MODEL_NOT_FOUND."""
-        if loaded_id not in self._loaded:
-            known = ", ".join(self._loaded) or "none"
-            raise NotFound(
-                f"no model is loaded as {loaded_id[:128]!r}; loaded: {known}",
-                ErrorReason.LOADED_MODEL_NOT_FOUND,
-                loaded_model_id=loaded_id[:128],
-            )
-        return self._loaded[loaded_id]

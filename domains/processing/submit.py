@@ -12,7 +12,8 @@ from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
@@ -104,13 +105,11 @@ class Submissions:
             raise InvalidRequest(told, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
-    def load(
-        self, model_id: str, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, pin: bool = False
-    ) -> Job:
-        """Bring a model onto a device."""
-        model = self._catalogue.get(model_id) if model_id else self._catalogue.default()
+    def load(self, work: LoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
+        """Bring a model onto a device. A work without a model means the default model."""
+        model = self._catalogue.get(work.model_id) if work.model_id else self._catalogue.default()
         usable(model)
-        return self._submit(LoadWork(model_id=model.id, pin=pin), options, asked, detached)
+        return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
 
     def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""

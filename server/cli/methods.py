@@ -6,6 +6,7 @@ _COMMANDS = {
     "CancelJob": "cancel",
     "CheckDeviceHealth": "device check",
     "DeleteBlob": "blobs rm",
+    "ListLoadedModels": "models loaded",
     "ListModels": "models",
     "LoadModel": "models load",
     "ReclaimMemory": "memory reclaim",
@@ -14,6 +15,7 @@ _COMMANDS = {
     "SetMemoryBudget": "memory budget",
     "UnloadModel": "models unload",
     "UpdateDevice": "device enable",
+    "UpdateLoadedModel": "models keep",
 }
 """By method: the command that calls it."""
 _METHOD = re.compile(rf"\b({'|'.join(_COMMANDS)})\b(?: for (?P<id>[\w:.@-]*\w))?(?:, level (?P<level>[A-Z]+))?")

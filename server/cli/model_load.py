@@ -20,12 +20,15 @@ def load(
     model: Annotated[str, typer.Argument(help="The model's id, or its beginning.")],
     device: Annotated[str, typer.Option(help="On this device. [default: the server chooses]")] = "",
     pin: Annotated[bool, typer.Option("--pin", help="Keep it when others need room.")] = False,
+    keep_s: Annotated[
+        float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Bring a model into a device's memory before a job needs it. Ctrl-C cancels. With --json: one event a line."""
     with connect(address) as connection:
-        request = _load_request(connection, model, device, pin)
+        request = _load_request(connection, model, device, pin, keep_s)
         call = connection.model.LoadModel(request)
         loaded = last_of(connection, call, f"load {request.model_load.model_id}", json=json).loaded_model
     if not json:
@@ -33,7 +36,7 @@ def load(
         emit(f"{loaded.id} is loaded{there}; device memory {measured_bytes(loaded, 'device_bytes')}")
 
 
-def _load_request(connection: Connection, model: str, device: str, pin: bool) -> LoadModelRequest:
+def _load_request(connection: Connection, model: str, device: str, pin: bool, keep_s: float | None) -> LoadModelRequest:
     from deviceops.common.v1 import job_event_pb2
     from deviceops.model.v1 import model_service_pb2, model_work_pb2
 
@@ -41,6 +44,8 @@ def _load_request(connection: Connection, model: str, device: str, pin: bool) ->
     if device:
         options.devices.device_ids.append(ids.device(connection, device))
     work = model_work_pb2.ModelLoad(model_id=ids.model(connection, model), pinned=pin)
+    if keep_s is not None:
+        work.keep_alive.FromNanoseconds(round(keep_s * 1e9))
     return model_service_pb2.LoadModelRequest(model_load=work, options=options)
 
 

@@ -55,6 +55,12 @@ def serve(
     sim_script: Annotated[
         Path | None, typer.Option(help="TOML file of what the simulated devices are and do. [default: healthy ones]")
     ] = None,
+    keep_models_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that an unused model stays loaded; 0: until other work needs the room. [default: 0]"
+        ),
+    ] = None,
     jobs_per_device: Annotated[
         int | None, typer.Option(help="Jobs that a device works on in turns. [default: 2]")
     ] = None,

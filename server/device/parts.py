@@ -11,7 +11,7 @@ from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS
 from domains.device.visible import names_parts
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.devices.advice import DeviceAdvisor
 from domains.processing.devices.care import DeviceCare
 from domains.processing.devices.control import DeviceControl

@@ -17,7 +17,7 @@ from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, 
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.families import COMPUTED, FAMILIES
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.job import Job
 from domains.processing.submit import Submissions

@@ -21,7 +21,7 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation_queue import ReservationQueue
 from domains.memory.pools.reservations import Reservations
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import ON_A_LANE

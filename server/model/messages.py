@@ -1,7 +1,10 @@
 """Converts models, loaded models and scan reports to messages."""
 
 import hashlib
+import time
 from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
@@ -10,7 +13,7 @@ from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
-from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
@@ -84,7 +87,7 @@ def _kind(model: Model) -> model_pb2.ModelKind.ValueType:
     return _KIND_VALUES[family.kind if family else ModelKind.CHECKPOINT]
 
 
-def _etag(message: model_pb2.Model | loaded_model_pb2.LoadedModel) -> str:
+def _etag(message: model_pb2.Model) -> str:
     """The etag of a message's content."""
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()[:16]
 
@@ -111,30 +114,48 @@ def _component(component: Component) -> model_pb2.ModelComponent:
 
 
 def to_loaded(
-    loaded: LoadedModel, job_ids: Sequence[str] = (), *, outdated: bool = False
+    loaded: LoadedModel, job_ids: Sequence[str] = (), *, outdated: bool = False, reused: bool = False
 ) -> loaded_model_pb2.LoadedModel:
-    """The message of a model on a device."""
+    """The message of a model on a device, or on its way there."""
     on_host = loaded.device_id == "cpu"
     message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
         model_sha256=loaded.model_sha256,
         device_id=loaded.device_id,
-        state=loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}"),
+        state=to_loaded_state(loaded),
         components=[_loaded_component(loaded, component, on_host) for component in loaded.components],
         execution=to_execution({component.id: component.precision for component in loaded.components}),
         tier=loaded_model_pb2.MODEL_TIER_DEVICE,
         pinned=loaded.pinned,
+        keep_alive=convert.to_duration(loaded.keep_alive_s),
         device_bytes=None if on_host else loaded.size_bytes,
         host_bytes=loaded.size_bytes if on_host else 0,
-        load_time=convert.to_time(loaded.load_time_s),
+        load_time=_time(loaded.load_time_s),
+        last_use_time=_time(loaded.last_use_time_s),
+        expire_time=_time(loaded.expire_s) if loaded.state is LoadedState.READY else None,
+        load_duration=None if loaded.load_s is None else convert.to_duration(loaded.load_s),
+        session_id=loaded.session_id,
+        etag=loaded.etag,
+        active_job_ids=job_ids,
+        outdated=outdated,
+        reused=reused,
+        failure=convert.to_failure(loaded.failure, time.time(), Domain.MODEL) if loaded.failure else None,
     )
-    message.etag = _etag(message)
-    # After the etag: use does not change a loaded model, and neither do changed files.
-    message.outdated = outdated
-    message.active_job_ids.extend(job_ids)
-    message.last_use_time.CopyFrom(convert.to_time(loaded.last_use_time_s))
+    if loaded.state is LoadedState.LOADING:
+        # What it will take is not measured yet.
+        for field in ("device_bytes", "host_bytes", "execution"):
+            message.ClearField(field)
     return message
+
+
+def to_loaded_state(loaded: LoadedModel) -> loaded_model_pb2.LoadedModelState.ValueType:
+    """The contract's value of a loaded model's state."""
+    return loaded_model_pb2.LoadedModelState.Value(f"LOADED_MODEL_STATE_{loaded.state.name}")
+
+
+def _time(unix_s: float | None) -> Timestamp | None:
+    return convert.to_time(unix_s) if unix_s else None
 
 
 def _loaded_component(

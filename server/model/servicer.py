@@ -5,36 +5,33 @@ from typing import Any
 
 import grpc
 
-from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
 from domains import limits
-from domains.errors import InvalidRequest, NotServed, Violation
+from domains.errors import NotServed, Violation
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels, outdated
+from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
-from domains.processing.memory.model_use import users_of
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert, paging
 from server.heartbeat import Followed
-from server.model.messages import to_loaded, to_model, to_scan_failures
+from server.model.load_messages import from_load
+from server.model.loaded_methods import LoadedModelMethods
+from server.model.messages import to_model, to_scan_failures
 from server.processing.watch import submit_and_follow
-from server.unserved import Served, check_served
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer:
+class ModelServicer(LoadedModelMethods):
     """Implements ModelService."""
 
     def __init__(
         self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
     ) -> None:
-        self._submissions = submissions
-        self._catalogue = catalogue
-        self._loaded = loaded
-        self._unloading = unloading
+        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
@@ -92,63 +89,9 @@ class ModelServicer:
             load, options = convert.both(
                 lambda: from_load(request.model_load), lambda: convert.from_options(request.options)
             )
-            return self._submissions.load(load.model_id, options, asked, detached=request.detached, pin=load.pinned)
+            return self._submissions.load(load, options, asked, detached=request.detached)
 
         return submit_and_follow(self._submissions, request, context, submit)
-
-    async def UnloadModel(
-        self, request: model_service_pb2.UnloadModelRequest, context: Context
-    ) -> model_service_pb2.UnloadModelResponse:
-        """Unload models from their devices."""
-        asked = {field.name for field, _ in request.ListFields()}
-        unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
-        convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
-        done = await self._unloading.unload(self._targets(request))
-        return model_service_pb2.UnloadModelResponse(
-            loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
-            freed_device_bytes=done.freed_device_bytes,
-            freed_host_bytes=done.freed_host_bytes,
-        )
-
-    def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
-        match request.WhichOneof("target"):
-            case "loaded_model_id":
-                return [self._loaded.get(request.loaded_model_id)]
-            case "model_id":
-                model = self._catalogue.get(request.model_id)
-                return [one for one in self._loaded.list() if one.model_id == model.id]
-            case "device_id":
-                return [one for one in self._loaded.list() if one.device_id == request.device_id]
-            case "all":
-                return self._loaded.list()
-            case None:
-                raise InvalidRequest(
-                    [Violation(field="target", message="is not set; set loaded_model_id, model_id, device_id or all")]
-                )
-
-    async def ListLoadedModels(
-        self, request: model_service_pb2.ListLoadedModelsRequest, context: Context
-    ) -> model_service_pb2.ListLoadedModelsResponse:
-        """List the models on devices."""
-        every = [self._loaded_message(one) for one in self._loaded.list()]
-        chosen = [one for one in every if _accepts_loaded(request.filter, one)]
-        return model_service_pb2.ListLoadedModelsResponse(loaded_models=chosen)
-
-    async def GetLoadedModel(
-        self, request: model_service_pb2.GetLoadedModelRequest, context: Context
-    ) -> model_service_pb2.GetLoadedModelResponse:
-        """Return one model on a device."""
-        loaded = self._loaded.get(request.loaded_model_id)
-        return model_service_pb2.GetLoadedModelResponse(loaded_model=self._loaded_message(loaded))
-
-    def _loaded_message(self, loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
-        """The message of a loaded model, with the ids of its jobs and whether its files have changed since the load."""
-        users = [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
-        model = self._catalogue.find(loaded.model_id)
-        return to_loaded(loaded, users, outdated=model is not None and outdated(loaded, model.sha256))
-
-
-_SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": ()}
 
 
 def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
@@ -164,12 +107,6 @@ def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:
         return []
     text = f"has {len(scan.roots)} folders; at most {limits.ROOTS}"
     return [Violation(field="model_scan.roots", message=text, allowed=f"0..{limits.ROOTS} folders")]
-
-
-def from_load(load: model_work_pb2.ModelLoad) -> model_work_pb2.ModelLoad:
-    """The message of a load. Raises NOT_IMPLEMENTED for fields that are not served."""
-    check_served(load, "model_load", _SERVED)
-    return load
 
 
 def _unserved_order() -> NotServed:
@@ -201,14 +138,4 @@ def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> b
         and (not wanted.HasField("min_size_bytes") or model.size_bytes >= wanted.min_size_bytes)
         and (not wanted.HasField("max_size_bytes") or model.size_bytes <= wanted.max_size_bytes)
         and (not wanted.sha256 or model.sha256 == wanted.sha256)
-    )
-
-
-def _accepts_loaded(wanted: model_service_pb2.LoadedModelFilter, one: loaded_model_pb2.LoadedModel) -> bool:
-    return (
-        (not wanted.device_ids or one.device_id in wanted.device_ids)
-        and (not wanted.model_ids or one.model_id in wanted.model_ids)
-        and (not wanted.states or one.state in wanted.states)
-        and (not wanted.HasField("pinned") or wanted.pinned == one.pinned)
-        and not wanted.session_id
     )

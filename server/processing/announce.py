@@ -15,7 +15,8 @@ from domains.memory.pools.reservation import Reservation, ReservationState
 from domains.memory.pools.reservations import Reservations
 from domains.memory.pools.state import Upkeep
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
 from domains.model.model import ModelState
 from domains.model.scan import ScanReport
 from domains.processing.jobs.job import Job

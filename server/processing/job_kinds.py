@@ -24,6 +24,7 @@ from server.device.work import to_benchmark, to_reset
 from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
 from server.memory.blob_messages import to_transfer, to_transfer_report
+from server.model.load_messages import to_load
 from server.model.messages import to_loaded, to_scan_report
 from server.scrub import scrubbed
 
@@ -49,8 +50,7 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
         case GenerateWork():
             spec.generation.CopyFrom(to_generation(work.asked))
         case LoadWork():
-            spec.model_load.model_id = work.model_id
-            spec.model_load.pinned = work.pin
+            spec.model_load.CopyFrom(to_load(work))
         case ScanWork():
             spec.model_scan.SetInParent()
             spec.model_scan.roots.extend(work.roots)
@@ -78,7 +78,7 @@ def put_result(
             given_up = receipt.work.degradations if receipt else ()
             message.generation_result.warnings.extend(_warning(one) for one in given_up[:_WARNINGS])
         case events.LoadResult():
-            message.loaded_model.CopyFrom(to_loaded(result.loaded))
+            message.loaded_model.CopyFrom(to_loaded(result.loaded, reused=result.reused))
         case events.ScanResult():
             message.model_scan_report.CopyFrom(to_scan_report(result.report))
         case events.BenchmarkResult():

@@ -2,7 +2,7 @@
 
 from domains.draining import Draining
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.devices.figures import MeasuredFigures

@@ -22,7 +22,8 @@ from server.device.work import from_benchmark, from_reset
 from server.heartbeat import Followed
 from server.inference.generation_messages import from_generation, from_previews
 from server.memory.blob_messages import from_transfer
-from server.model.servicer import from_load, from_scan
+from server.model.load_messages import from_load
+from server.model.servicer import from_scan
 from server.once import asked_of, keeps_its_answers
 from server.processing.job_kinds import KIND_OF
 from server.processing.job_messages import JobView, to_job, to_listed, to_state
@@ -107,7 +108,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
                 load, options = convert.both(
                     lambda: from_load(spec.model_load), lambda: convert.from_options(request.options)
                 )
-                return self._submissions.load(load.model_id, options, asked, pin=load.pinned)
+                return self._submissions.load(load, options, asked)
             case "model_scan":
                 roots, options = convert.both(
                     lambda: from_scan(spec.model_scan), lambda: convert.from_options(request.options)

@@ -9,7 +9,8 @@ from domains.device.record import DeviceReach
 from domains.device.telemetry import ALWAYS
 from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import DeviceOpsError
-from domains.model.loaded import LoadedModels
+from domains.failure import Failure
+from domains.model.loaded_models import LoadedModels
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
 from server.background import Spawn
@@ -138,7 +139,7 @@ class Fleet:
         # The device first: its fault is the cause of the jobs that end with the lane.
         self._devices.worker_gone(device_id, problem)
         self._lanes.remove(lane)
-        self._loaded.remove_device(device_id)
+        self._loaded.remove_device(device_id, Failure.of(problem) if problem else None)
         for gone in self.on_gone:
             gone(device_id)
 

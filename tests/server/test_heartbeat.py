@@ -101,6 +101,11 @@ def load(server: RunningServer) -> Any:
     return server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load), timeout=CALL_S)
 
 
+def watch_loaded(server: RunningServer) -> Any:
+    """Nothing is loaded, and nothing will be: the device hangs."""
+    return server.model.WatchLoadedModels(model_service_pb2.WatchLoadedModelsRequest(), timeout=CALL_S)
+
+
 def scan(server: RunningServer) -> Any:
     return server.model.ScanModels(model_service_pb2.ScanModelsRequest(), timeout=CALL_S)
 
@@ -136,6 +141,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "inference.v1.InferenceService.Generate": generate,
     "model.v1.ModelService.LoadModel": load,
     "model.v1.ModelService.ScanModels": scan,
+    "model.v1.ModelService.WatchLoadedModels": watch_loaded,
     "memory.v1.MemoryService.TransferBlob": transfer,
     "device.v1.DeviceService.BenchmarkDevice": benchmark,
     "device.v1.DeviceService.ResetDevice": reset,

@@ -86,6 +86,9 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
             ),
             model_load__pinned=True,
         ),
+        "UpdateLoadedModel": Case(
+            model_service_pb2.UpdateLoadedModelRequest(loaded_model_id="emoji-sd@sim-0", pinned=False), pinned=True
+        ),
         "BenchmarkDevice": Case(
             device_service_pb2.BenchmarkDeviceRequest(
                 device_benchmark=device_work_pb2.DeviceBenchmark(
@@ -293,7 +296,10 @@ def test_the_answers_stay_the_same_while_the_server_drains(draining: Calls) -> N
     assert refusal.reason == "REQUEST_ID_REUSED"
 
 
-CHANGES = {"DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"}
+CHANGES = {
+    *("DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"),
+    "UpdateLoadedModel",
+}
 """Calls that start no work and take no memory: they free something, or change a limit, also while jobs end."""
 
 

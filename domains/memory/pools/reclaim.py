@@ -30,7 +30,10 @@ class IdleModel(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float
     """Seconds since the last use."""
     pinned: bool = False
+    """Whether it stays for now although others need room."""
     in_use: bool = False
+    load_s: float | None = None
+    """Seconds that it took to load. None: not known."""
 
     @property
     def owner(self) -> MemoryOwner:
@@ -142,14 +145,43 @@ def missing_bytes(ask: ReclaimAsk, measure: MemoryMeasure) -> int | None:
     return max(0, measure.used_bytes - int(ask.used_ratio * measure.total_bytes))
 
 
-def idle_first(models: Sequence[IdleModel], budget: MemoryBudget, keep: Collection[str] = ()) -> list[IdleModel]:
-    """The models that may be unloaded, longest unused first. Pinned and used ones are left out."""
+def idle_first(models: Sequence[IdleModel], idle_after_s: float, keep: Collection[str] = ()) -> list[IdleModel]:
+    """The models that may be unloaded, longest unused first. Pinned and used ones, and those unused for less than
+    `idle_after_s`, are left out."""
     idle = [
         model
         for model in models
-        if not model.pinned and not model.in_use and model.idle_s >= budget.idle_after_s and model.id not in keep
+        if not model.pinned and not model.in_use and model.idle_s >= idle_after_s and model.id not in keep
     ]
     return sorted(idle, key=lambda model: -model.idle_s)
+
+
+def cheapest(unused: Sequence[IdleModel], need_bytes: int) -> list[IdleModel]:
+    """The models whose end gives so many bytes and costs least; all of them if they do not suffice.
+
+    A model costs the time of its next load, which becomes less likely the longer it is unused; so the order is by
+    seconds of load for each byte and each second without use (GreedyDual-Size: Cao and Irani, 1997). Models that load
+    equally fast go longest unused first. A model without which the others suffice stays.
+    """
+    chosen: list[IdleModel] = []
+    for model in sorted(unused, key=lambda model: (_reload_cost(model, unused), -model.idle_s)):
+        if sum(one.bytes for one in chosen) >= need_bytes:
+            break
+        chosen.append(model)
+    spare = sum(one.bytes for one in chosen) - need_bytes
+    for model in reversed(chosen[:-1]):
+        if model.bytes <= spare:
+            chosen.remove(model)
+            spare -= model.bytes
+    return chosen
+
+
+def _reload_cost(model: IdleModel, others: Sequence[IdleModel]) -> float:
+    """Seconds of load by bytes and seconds without use. A model whose load was not measured loads as fast as the others."""
+    rates = [one.load_s / max(1, one.bytes) for one in others if one.load_s is not None]
+    usual = sum(rates) / len(rates) if rates else 1.0
+    rate = usual if model.load_s is None else model.load_s / max(1, model.bytes)
+    return rate / max(model.idle_s, 1e-3)
 
 
 def plan(
@@ -169,7 +201,7 @@ def plan(
     steps: list[ReclaimStep] = []
     missing = missing_bytes(ask, measure)
     blobs = [_collect(owner) for owner in spent]
-    idle = idle_first(models, budget, ask.keep_ids)
+    idle = idle_first(models, budget.idle_after_s, ask.keep_ids)
     for step in [*blobs, *(_worker_steps(measure, idle, jobs, ask.keep_ids) if computes else ())]:
         if step.level > ask.max_level or (missing is not None and missing <= 0):
             break

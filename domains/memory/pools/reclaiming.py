@@ -17,6 +17,7 @@ from domains.memory.pools.reclaim import (
     ReclaimLevel,
     ReclaimReport,
     ReclaimStep,
+    cheapest,
     idle_first,
     missing_bytes,
     plan,
@@ -56,25 +57,31 @@ class Reclaiming:
 
     async def evict(self, pool_id: str, need_bytes: int) -> Sequence[str]:
         """Unload idle models to free so many bytes, or none if they do not suffice. Returns the unloaded ids."""
+        return await self._evict(pool_id, need_bytes, None)
+
+    async def make_room(self, pool_id: str, need_bytes: int) -> Sequence[str]:
+        """Unload models that no job uses, however short ago one did, or none if they do not suffice. Returns their ids.
+
+        For work that cannot run otherwise. Pinned models and those within their keep-alive stay.
+        """
+        return await self._evict(pool_id, need_bytes, 0.0)
+
+    async def _evict(self, pool_id: str, need_bytes: int, idle_after_s: float | None) -> Sequence[str]:
         state = self._pools.get(pool_id)
         async with state.changing:
-            victims = self.victims(pool_id, need_bytes)
+            victims = self.victims(pool_id, need_bytes, idle_after_s)
             if sum(model_bytes for _, model_bytes in victims) < need_bytes:
                 return ()
             return [loaded_id for loaded_id, _ in victims if await self._unload(pool_id, loaded_id)]
 
     def victims(self, pool_id: str, need_bytes: int, idle_after_s: float | None = None) -> list[tuple[str, int]]:
-        """Ids and bytes of the idle models to unload for so many bytes, longest unused first."""
-        budget = self._pools.get(pool_id).budget
-        if idle_after_s is not None:
-            budget = msgspec.structs.replace(budget, idle_after_s=idle_after_s)
-        victims: list[tuple[str, int]] = []
-        for model in idle_first(self._reclaimer.idle_models(pool_id), budget):
-            if need_bytes <= 0:
-                break
-            victims.append((model.id, model.bytes))
-            need_bytes -= model.bytes
-        return victims
+        """Ids and bytes of the unused models to unload for so many bytes, see `cheapest`.
+
+        `idle_after_s`: only those unused for so long. None: as the pool's budget says.
+        """
+        after_s = self._pools.get(pool_id).budget.idle_after_s if idle_after_s is None else idle_after_s
+        unused = idle_first(self._reclaimer.idle_models(pool_id), after_s)
+        return [(model.id, model.bytes) for model in cheapest(unused, need_bytes)]
 
     async def unload(self, pool_id: str, loaded_model_ids: Sequence[str]) -> None:
         """Unload these models, then empty the allocator's cache. The caller holds the pool's lock."""

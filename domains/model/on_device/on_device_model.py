@@ -71,4 +71,5 @@ class OnDeviceModel:
             load_time_s=self.loaded_at_s,
             last_use_time_s=time.time(),
             model_sha256=self.model.sha256,
+            load_s=self.load_s,
         )

@@ -5,6 +5,7 @@ following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
 pictures.py       pictures on their way to the disk
 progress_rate.py  computes the completed ratio and the remaining time
+residency.py      tells the list of loaded models what the attempt loads, uses and replaces
 time_limits.py    run and load time limits
 unless_set.py     awaits work unless an event is set first
 """

@@ -17,7 +17,7 @@ from domains.failure import Failure
 from domains.inference.generation import Previews
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
@@ -132,7 +132,9 @@ class Attempt:
 
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         tools = self._tools
-        following = Following(self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits)
+        following = Following(
+            self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits, self.job.options.session_id
+        )
         self._following = following
         await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s)
         if following.outcome is None:

@@ -8,9 +8,10 @@ from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
 from domains.inference.outcome import ImageReady, ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.memory.blobs.store import BlobStore
-from domains.model.loaded import LoadedModel, LoadedModels, loaded_id
+from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.pictures import Pictures
 from domains.processing.attempts.progress_rate import ProgressRate
+from domains.processing.attempts.residency import Residency
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.jobs.event import JobResult
 from domains.processing.jobs.jobs import Jobs
@@ -35,19 +36,24 @@ class Following:
     """Outcome of the work; None: the last report has not arrived."""
 
     def __init__(
-        self, job_id: str, work: DeviceWork, jobs: Jobs, loaded: LoadedModels, blobs: BlobStore, limits: TimeLimits
+        self,
+        job_id: str,
+        work: DeviceWork,
+        jobs: Jobs,
+        loaded: LoadedModels,
+        blobs: BlobStore,
+        limits: TimeLimits,
+        session_id: str = "",
     ) -> None:
+        """`session_id`: the session of the job."""
         self._job_id = job_id
         self._work = work
         self._jobs = jobs
-        self._models = loaded
         self._limits = limits
         self._rate = ProgressRate()
         total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
         self._pictures = Pictures(job_id, total, jobs, blobs)
-        self._loaded: LoadedModel | None = None
-        self._pin = work.pins
-        """Whether the loaded model gets pinned: the work asks for it, or the replaced model was pinned."""
+        self._residency = Residency(job_id, work, loaded, session_id)
         self._benchmark: BenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
@@ -55,15 +61,19 @@ class Following:
     async def follow(self, worker: Worker, order: Order, stall_limit_s: float) -> None:
         """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it."""
         self._libraries, self._device_id = worker.device.libraries, worker.device.id
+        self._residency.device_id = self._device_id
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
             async with aclosing(reports):  # pyright: ignore[reportArgumentType]  # an async generator by contract of Worker
                 while (report := await _next(reports, worker, stall_limit_s)) is not None:
                     await self._take(report)
-        except WorkerGone:
+        except WorkerGone as gone:
             # The next attempt skips stored pictures, so store all received ones first.
             await self._pictures.settled()
+            self._residency.lost(str(gone))
             raise
+        finally:
+            self._residency.end(self.outcome)
 
     async def _take(self, report: Report) -> None:
         match report:
@@ -71,16 +81,15 @@ class Following:
                 self._jobs.record(self._job_id, self._rate.at(report))
             case StageStarted() | PreviewReady() | Degraded():
                 if isinstance(report, StageStarted):
-                    self._limit_loading(report.stage)
+                    self._enter(report.stage)
                 self._jobs.record(self._job_id, report)
             case ImageReady():
                 self._pictures.take(report)
             case ModelLoaded():
                 self._limits.loaded()
-                self._loaded = self._models.put(report.loaded, pin=self._pin)
+                self._residency.loaded(report.loaded)
             case ModelUnloaded():
-                replaced = self._models.remove(loaded_id(report.model_id, self._device_id))
-                self._pin = self._pin or (replaced is not None and replaced.pinned)
+                self._residency.unloaded(report.model_id)
             case Benchmarked():
                 self._benchmark = report.report
             case RunFinished() | RunFailed() | RunStopped():
@@ -89,9 +98,10 @@ class Following:
             case _:
                 raise InternalError(f"the worker of {self._device_id} answered a job with {type(report).__name__}")
 
-    def _limit_loading(self, stage: Stage) -> None:
+    def _enter(self, stage: Stage) -> None:
         """Start the load time limit when loading begins; cancel it when another stage begins."""
         if stage is Stage.LOADING:
+            self._residency.begin()
             self._limits.loading()
         else:
             self._limits.loaded()
@@ -107,7 +117,11 @@ class Following:
 
     def _reported(self) -> Reported:
         return Reported(
-            images=self._pictures.made, loaded=self._loaded, benchmark=self._benchmark, libraries=self._libraries
+            images=self._pictures.made,
+            loaded=self._residency.model,
+            reused=self._residency.reused,
+            benchmark=self._benchmark,
+            libraries=self._libraries,
         )
 
     def _partial(self) -> JobResult | None:

@@ -8,7 +8,7 @@ from domains.device.devices import Devices, device_lost
 from domains.device.health import HealthDepth, Verdict
 from domains.device.record import DeviceView
 from domains.errors import ErrorReason, FailedPrecondition, InternalError, NotSupported
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.front_task import FrontTask
 from domains.processing.devices.care import DeviceCare
 from domains.processing.jobs.event import ResetReport, ResetResult

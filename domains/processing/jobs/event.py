@@ -53,6 +53,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     """The model that was loaded."""
 
     loaded: LoadedModel
+    reused: bool = False
+    """Whether it was loaded already when the job began."""
 
 
 class ScanResult(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):

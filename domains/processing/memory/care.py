@@ -11,7 +11,7 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import JobState
@@ -90,7 +90,8 @@ class MemoryCare:
                 id=one.id,
                 bytes=sum(part.bytes for part in one.components),
                 idle_s=max(0.0, now - one.last_use_time_s),
-                pinned=one.pinned,
+                pinned=one.stays(now),
+                load_s=one.load_s,
                 in_use=bool(users_of(one, jobs)),
             )
             for one in self._loaded.list()

@@ -11,7 +11,7 @@ from domains.device.record import DeviceView
 from domains.errors import DeviceOpsError
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.pool import PoolKind
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.devices.statuses import DeviceStatuses
 from domains.processing.workers.ask import ask
 from domains.processing.workers.worker import Measured, MeasureOrder, Worker, new_order_id
@@ -73,7 +73,9 @@ class WorkerMemory:
             return owner
         loaded_id = f"{owner.id}@{device_id}"
         known = next((one for one in self._loaded.list() if one.id == loaded_id), None)
-        return msgspec.structs.replace(owner, id=loaded_id, reclaimable=known is not None and not known.pinned)
+        return msgspec.structs.replace(
+            owner, id=loaded_id, reclaimable=known is not None and not known.stays(time.time())
+        )
 
 
 class DevicePool:

@@ -9,7 +9,8 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels, loaded_id
+from domains.model.loaded import loaded_id
+from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.memory.care import pool_of
 from domains.processing.memory.model_use import held_by_devices
@@ -114,7 +115,7 @@ class JobAdmission:
             return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
         except ResourceExhausted as refusal:
             needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
-            if not await self._reclaiming.evict(pool_id, needed - available):
+            if not await self._reclaiming.make_room(pool_id, needed - available):
                 raise
             return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 

@@ -7,7 +7,8 @@ import msgspec
 
 from domains.errors import ErrorReason, Unavailable
 from domains.inference.outcome import ModelUnloaded
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
 from domains.processing.workers.ask import ask
 from domains.processing.workers.worker import UnloadOrder, Worker, new_order_id
 

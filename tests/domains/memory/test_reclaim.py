@@ -10,7 +10,7 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pressure import Pressure
-from domains.memory.pools.reclaim import ReclaimAsk, ReclaimLevel, ReclaimReport
+from domains.memory.pools.reclaim import IdleModel, ReclaimAsk, ReclaimLevel, ReclaimReport, cheapest
 from domains.memory.pools.reclaiming import Reclaiming
 from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
 
@@ -208,3 +208,26 @@ def test_impossible_requests_are_refused_all_at_once(fields: dict[str, float], n
     with pytest.raises(InvalidRequest) as caught:
         ReclaimAsk(**fields)  # pyright: ignore[reportArgumentType]  # wrong on purpose
     assert {violation.field for violation in caught.value.violations} == named
+
+
+def unused(name: str, size: int, idle_s: float, load_s: float | None = None) -> IdleModel:
+    return IdleModel(id=name, bytes=size, idle_s=idle_s, load_s=load_s)
+
+
+@pytest.mark.parametrize(
+    ("models", "need", "go"),
+    [
+        ([unused("young", 10, 10), unused("old", 10, 20)], 5, ["old"]),
+        ([unused("young", 10, 10), unused("old", 10, 20)], 11, ["old", "young"]),
+        ([unused("quick", 10, 10, 1), unused("slow", 10, 20, 4)], 5, ["quick"]),
+        ([unused("quick", 10, 10, 1), unused("slow", 10, 100, 4)], 5, ["slow"]),
+        ([unused("small", 5, 30, 0.5), unused("large", 20, 20, 2)], 20, ["large"]),
+        ([unused("small", 5, 30, 0.5), unused("large", 20, 20, 2)], 21, ["small", "large"]),
+        ([unused("unknown", 10, 30), unused("known", 10, 20, 1)], 5, ["unknown"]),
+        ([unused("all", 10, 1)], 11, ["all"]),
+    ],
+)
+def test_what_costs_least_to_bring_back_goes_first_and_no_more_than_needed(
+    models: list[IdleModel], need: int, go: list[str]
+) -> None:
+    assert [model.id for model in cheapest(models, need)] == go

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from domains.errors import ErrorReason, NotFound
-from domains.model.loaded import LoadedModel, LoadedModels, outdated
+from domains.model.loaded import LoadedModel, outdated
+from domains.model.loaded_models import LoadedModels
 
 
 def one(model: str, device: str) -> LoadedModel:

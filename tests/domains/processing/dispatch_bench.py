@@ -19,7 +19,7 @@ from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.inference.resolve import resolve
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners

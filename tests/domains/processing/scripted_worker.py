@@ -13,7 +13,7 @@ from domains.device.record import DeviceReach
 from domains.draining import Draining
 from domains.events import EventLog, SystemEvent
 from domains.inference.generation import Previews
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.jobs.jobs import Jobs

@@ -7,7 +7,7 @@ import msgspec
 
 from domains.device.benchmark import BenchmarkReport
 from domains.inference.generation import Previews
-from domains.model.loaded import LoadedModel
+from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
 from domains.processing.jobs.event import GeneratedImage, JobResult
 from domains.processing.jobs.kinds.assets import Asset
@@ -62,9 +62,9 @@ class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
         return ()
 
     @property
-    def pins(self) -> bool:
-        """False."""
-        return False
+    def stay(self) -> Stay:
+        """As the server's settings say."""
+        return Stay()
 
 
 class Supplies(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +83,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """Stored pictures, ordered by index."""
     loaded: LoadedModel | None = None
     """The base model, once it is on the device."""
+    reused: bool = False
+    """Whether that was loaded before the work asked for it."""
     benchmark: BenchmarkReport | None = None
     libraries: tuple[str, ...] = ()
     """Versions of the computing libraries: `torch 2.14.1`."""
@@ -92,8 +94,8 @@ class DeviceKind(Kind, Protocol):
     """A kind that a device worker carries out."""
 
     @property
-    def pins(self) -> bool:
-        """Whether the loaded model is kept when memory gets short."""
+    def stay(self) -> Stay:
+        """How long the loaded model shall stay."""
         ...
 
     def order(self, order_id: str, supplies: Supplies) -> Order:

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from domains.errors import InternalError
+from domains.model.loaded import Stay
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -18,6 +19,8 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
     model_id: str
     pin: bool = False
     """Keep the model when memory gets short."""
+    keep_alive_s: float | None = None
+    """How long the model stays without being used. None: as the server's settings say."""
 
     @property
     def summary(self) -> str:
@@ -30,9 +33,9 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
         return (Asset(role=AssetRole.BASE, model_id=self.model_id),)
 
     @property
-    def pins(self) -> bool:
+    def stay(self) -> Stay:
         """As the request says."""
-        return self.pin
+        return Stay(pinned=self.pin or None, keep_alive_s=self.keep_alive_s)
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
         """The order with the model's files."""
@@ -42,4 +45,4 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
         """The model on the device."""
         if reported.loaded is None:
             raise InternalError(f"the worker ended a load of {self.model_id} without telling what it loaded")
-        return LoadResult(loaded=reported.loaded)
+        return LoadResult(loaded=reported.loaded, reused=reported.reused)

@@ -1,7 +1,7 @@
 """The measurements of workers: the last one stands until the worker ends, and its end is told."""
 
 from domains.memory.measure import MemoryMeasure
-from domains.model.loaded import LoadedModels
+from domains.model.loaded_models import LoadedModels
 from domains.processing.memory.device_pool import WorkerMemory
 from domains.processing.workers.worker import Measured
 from tests.domains.processing.scripted_worker import ScriptedWorker, a_device

@@ -9,7 +9,8 @@ from domains.errors import DeviceOpsError, ErrorReason
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
-from domains.model.loaded import LoadedComponent, LoadedModel, LoadedModels
+from domains.model.loaded import LoadedComponent, LoadedModel
+from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import LoadWork

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domains.inference.outcome import ModelUnloaded
-from domains.model.loaded import LoadedModel, LoadedModels
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
 from domains.processing.workers.unload import Unloading
 from domains.processing.workers.worker import Order, Report, UnloadOrder
 

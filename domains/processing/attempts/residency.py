@@ -1,0 +1,58 @@
+"""What one attempt does to the list of loaded models: it waits for a load, uses a model, or replaces it."""
+
+from domains.errors import ErrorReason
+from domains.failure import Failure
+from domains.model.loaded import LoadedModel, Stay, loaded_id
+from domains.model.loaded_models import LoadedModels
+from domains.processing.jobs.kinds import DeviceWork, LoadWork
+from domains.processing.jobs.outcome import Broken, Done, Halted
+
+
+class Residency:
+    """Keeps the list up to date with the reports of one order."""
+
+    def __init__(self, job_id: str, work: DeviceWork, models: LoadedModels, session_id: str = "") -> None:
+        self.device_id = ""
+        """The device that carries out the order; set before the first report."""
+        self.model: LoadedModel | None = None
+        """The model, once it is on the device."""
+        self.reused = False
+        """Whether it was there before the order."""
+        self._job_id = job_id
+        self._models = models
+        self._session_id = session_id
+        self._model_ids = [asset.model_id for asset in work.assets]
+        self._stay = work.stay
+        self._loads_only = isinstance(work, LoadWork)
+        self._began = False
+        self._failure: Failure | None = None
+
+    def begin(self) -> None:
+        """The order waits for a load."""
+        self._began = True
+        for model_id in self._model_ids:
+            self._models.begin(model_id, self.device_id, self._job_id, self._session_id)
+
+    def loaded(self, model: LoadedModel) -> None:
+        """The model is on the device."""
+        self.reused = not self._began
+        self.model = self._models.put(model, self._stay, job_id=self._job_id, session_id=self._session_id)
+
+    def unloaded(self, model_id: str) -> None:
+        """The order replaces a model by a newer one, which stays as long as the old one was to stay."""
+        replaced = self._models.remove(loaded_id(model_id, self.device_id), job_id=self._job_id)
+        if replaced is not None:
+            keep_alive_s = replaced.keep_alive_s if self._stay.keep_alive_s is None else self._stay.keep_alive_s
+            self._stay = Stay(pinned=self._stay.pinned or replaced.pinned, keep_alive_s=keep_alive_s)
+
+    def lost(self, why: str) -> None:
+        """The worker has ended, and the load with it."""
+        facts = {"device_id": self.device_id}
+        self._failure = Failure(reason=ErrorReason.WORKER_RESTARTING, message=why, facts=facts)
+
+    def end(self, outcome: Done | Broken | Halted | None) -> None:
+        """The order has ended: its load, if it still waits for one, and its use of the model."""
+        failure = outcome.failure if isinstance(outcome, Broken) else self._failure
+        self._models.leave(self._job_id, failure)
+        if self.model is not None and not self._loads_only:
+            self._models.used([self.model.id])

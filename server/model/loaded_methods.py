@@ -1,0 +1,110 @@
+"""ModelService: the calls about loaded models."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from deviceops.model.v1 import loaded_model_pb2, model_service_pb2
+from domains import limits
+from domains.errors import InvalidRequest, Violation
+from domains.model.catalogue import Catalogue
+from domains.model.loaded import LoadedModel, outdated
+from domains.model.loaded_models import LoadedModels
+from domains.processing.memory.model_use import users_of
+from domains.processing.submit import Submissions
+from domains.processing.workers.unload import Unloading
+from server import convert
+from server.model.load_messages import from_stay
+from server.model.loaded_watch import Wanted, watch_loaded
+from server.model.messages import to_loaded
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class LoadedModelMethods:
+    """The methods for loaded models."""
+
+    def __init__(
+        self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
+    ) -> None:
+        self._submissions = submissions
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._unloading = unloading
+
+    async def UnloadModel(
+        self, request: model_service_pb2.UnloadModelRequest, context: Context
+    ) -> model_service_pb2.UnloadModelResponse:
+        """Unload models from their devices."""
+        asked = {field.name for field, _ in request.ListFields()}
+        unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
+        convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
+        done = await self._unloading.unload(self._targets(request))
+        return model_service_pb2.UnloadModelResponse(
+            loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
+            freed_device_bytes=done.freed_device_bytes,
+            freed_host_bytes=done.freed_host_bytes,
+        )
+
+    def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
+        match request.WhichOneof("target"):
+            case "loaded_model_id":
+                return [self._loaded.get(request.loaded_model_id)]
+            case "model_id":
+                model = self._catalogue.get(request.model_id)
+                return [one for one in self._loaded.list() if one.model_id == model.id]
+            case "device_id":
+                device_id = self._submissions.device_id(request.device_id)
+                return [one for one in self._loaded.list() if one.device_id == device_id]
+            case "all":
+                return self._loaded.list()
+            case None:
+                raise InvalidRequest(
+                    [Violation(field="target", message="is not set; set loaded_model_id, model_id, device_id or all")]
+                )
+
+    async def ListLoadedModels(
+        self, request: model_service_pb2.ListLoadedModelsRequest, context: Context
+    ) -> model_service_pb2.ListLoadedModelsResponse:
+        """List the models on devices, and those on their way there."""
+        wanted = self._wanted(request.filter)
+        chosen = [self._loaded_message(one) for one in self._loaded.everything() if wanted(one)]
+        return model_service_pb2.ListLoadedModelsResponse(loaded_models=chosen)
+
+    async def GetLoadedModel(
+        self, request: model_service_pb2.GetLoadedModelRequest, context: Context
+    ) -> model_service_pb2.GetLoadedModelResponse:
+        """Return one model on a device."""
+        loaded = self._loaded.find(request.loaded_model_id) or self._loaded.get(request.loaded_model_id)
+        return model_service_pb2.GetLoadedModelResponse(loaded_model=self._loaded_message(loaded))
+
+    def WatchLoadedModels(
+        self, request: model_service_pb2.WatchLoadedModelsRequest, context: Context
+    ) -> AsyncIterator[model_service_pb2.WatchLoadedModelsResponse]:
+        """Tell the loaded models, then every change of one."""
+        return watch_loaded(self._loaded, lambda: self._wanted(request.filter), self._loaded_message)
+
+    async def UpdateLoadedModel(
+        self, request: model_service_pb2.UpdateLoadedModelRequest, context: Context
+    ) -> model_service_pb2.UpdateLoadedModelResponse:
+        """Pin or unpin a loaded model, or set its keep-alive."""
+        stay = from_stay(request)
+        changed = self._loaded.update(request.loaded_model_id, stay, request.etag)
+        return model_service_pb2.UpdateLoadedModelResponse(loaded_model=self._loaded_message(changed))
+
+    def _wanted(self, wanted: model_service_pb2.LoadedModelFilter) -> Wanted:
+        """The filter of a request. Raises DEVICE_NOT_FOUND, MODEL_NOT_FOUND."""
+        devices = {self._submissions.device_id(name) for name in wanted.device_ids}
+        models = {self._catalogue.get(model_id).id for model_id in wanted.model_ids}
+        states = set(wanted.states) - {loaded_model_pb2.LOADED_MODEL_STATE_UNSPECIFIED}
+        # UNSPECIFIED among the states means every state.
+        states = states if len(states) == len(set(wanted.states)) else set[int]()
+        pinned = wanted.pinned if wanted.HasField("pinned") else None
+        return Wanted(devices, models, states, pinned, wanted.session_id)
+
+    def _loaded_message(self, loaded: LoadedModel) -> loaded_model_pb2.LoadedModel:
+        """The message of a loaded model, with the ids of its jobs and whether its files have changed since the load."""
+        users = [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
+        model = self._catalogue.find(loaded.model_id)
+        return to_loaded(loaded, users, outdated=model is not None and outdated(loaded, model.sha256))

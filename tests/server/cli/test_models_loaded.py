@@ -1,0 +1,43 @@
+"""`deviceops models …` against a real server."""
+
+import json
+import re
+
+import pytest
+
+from server.cli.app import run
+from tests.server.harness import RunningServer
+
+LOADED = "emoji-sd@cpu"
+
+
+@pytest.fixture(autouse=True)
+def _address(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICEOPS_ADDRESS", server.address)
+
+
+def told(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """What a command prints."""
+    capsys.readouterr()
+    assert run(["models", *command]) == 0
+    return capsys.readouterr().out
+
+
+def test_how_long_a_loaded_model_stays_can_be_said_and_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "load", "emoji-sd", "--keep", "600")
+    assert re.search("for (9|10) min", told(capsys, "loaded"))
+    assert "stays pinned" in told(capsys, "keep", LOADED, "--pin")
+    assert "pinned" in told(capsys, "loaded", "--model", "emoji", "--device", "cpu")
+    assert "stays until room is needed" in told(capsys, "keep", LOADED, "--no-pin", "--for", "0")
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert (one["id"], one["keepAlive"]) == (LOADED, "0s")
+    assert run(["models", "keep", LOADED]) == 2
+    assert "--pin" in capsys.readouterr().err
+
+
+def test_loaded_models_are_followed_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "load", "emoji-sd")
+    (line,) = told(capsys, "loaded", "--watch", "--limit", "1").splitlines()
+    assert f"{LOADED}  ready" in line
+    (text,) = told(capsys, "loaded", "--watch", "--limit", "1", "--json").splitlines()
+    assert json.loads(text)["loadedModel"]["state"] == "LOADED_MODEL_STATE_READY"

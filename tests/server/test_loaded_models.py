@@ -1,0 +1,321 @@
+"""Loaded models: watched, pinned, kept alive, evicted by cost, and gone without a trace."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.memory.v1 import memory_service_pb2
+from deviceops.model.v1 import loaded_model_pb2, model_service_pb2, model_work_pb2
+from tests.server import asking
+from tests.server.asking import CALL_S, kind, picture, refused
+from tests.server.harness import RunningServer
+from tests.server.model_folders import another
+from tests.server.sim import Events, Script, sim, simulated
+
+MIB = 1 << 20
+ROOM = f"memory_bytes = {80 * MIB}\nruntime_bytes = {16 * MIB}"
+"""Room for one of the models, and not for two."""
+WIDE = f"memory_bytes = {256 * MIB}\nruntime_bytes = {16 * MIB}"
+HEALTHY = sim(0, ROOM), sim(1, WIDE)
+FIRST, SECOND = "emoji-sd", "second"
+States = loaded_model_pb2.LoadedModelState
+LOADING, READY = loaded_model_pb2.LOADED_MODEL_STATE_LOADING, loaded_model_pb2.LOADED_MODEL_STATE_READY
+UNLOADED, FAILED = loaded_model_pb2.LOADED_MODEL_STATE_UNLOADED, loaded_model_pb2.LOADED_MODEL_STATE_FAILED
+
+
+class Machine:
+    """A server with two simulated devices and two models."""
+
+    def __init__(self, server: RunningServer, script: Script, events: Events) -> None:
+        self.server = server
+        self.script = script
+        self.events = events
+        self.model = server.model
+
+    def rewrite(self, *devices: str) -> None:
+        """Another script; returns when the server has read it."""
+        if self.script.write(*devices):
+            self.events.until(lambda event: event.kind in ("device.script_changed", "device.returned"))
+
+    def start_load(self, model_id: str = FIRST, device: str = "sim-0", **more: Any) -> Any:
+        options = job_event_pb2.JobOptions()
+        options.devices.device_ids.append(device)
+        work = model_work_pb2.ModelLoad(model_id=model_id, **more)
+        request = model_service_pb2.LoadModelRequest(model_load=work, options=options)
+        return self.model.LoadModel(request, timeout=CALL_S)
+
+    def load(self, model_id: str = FIRST, device: str = "sim-0", **more: Any) -> Any:
+        """The last word of a load."""
+        return asking.journal_of(self.start_load(model_id, device, **more))[-1]
+
+    def loaded(self, model_id: str = FIRST, device: str = "sim-0", **more: Any) -> loaded_model_pb2.LoadedModel:
+        last = self.load(model_id, device, **more)
+        assert kind(last) == "succeeded", last
+        return last.loaded_model
+
+    def unload(self) -> Any:
+        everything = model_service_pb2.EveryLoadedModel()
+        return self.model.UnloadModel(model_service_pb2.UnloadModelRequest(all=everything), timeout=CALL_S)
+
+    def list(self, **conditions: Any) -> dict[str, loaded_model_pb2.LoadedModel]:
+        wanted = model_service_pb2.LoadedModelFilter(**conditions)
+        answer = self.model.ListLoadedModels(model_service_pb2.ListLoadedModelsRequest(filter=wanted), timeout=CALL_S)
+        return {one.id: one for one in answer.loaded_models}
+
+    def watch(self, **conditions: Any) -> Any:
+        wanted = model_service_pb2.LoadedModelFilter(**conditions)
+        return self.model.WatchLoadedModels(model_service_pb2.WatchLoadedModelsRequest(filter=wanted), timeout=CALL_S)
+
+    def update(self, loaded_model_id: str, **more: Any) -> loaded_model_pb2.LoadedModel:
+        request = model_service_pb2.UpdateLoadedModelRequest(loaded_model_id=loaded_model_id, **more)
+        return self.model.UpdateLoadedModel(request, timeout=CALL_S).loaded_model
+
+    def used(self, pool: str = "sim-0") -> int:
+        """Bytes of the pool that are in use."""
+        request = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id=pool)
+        return self.server.memory.GetMemoryPool(request, timeout=CALL_S).memory_pool.used_bytes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("loaded")
+    another(folder / "models" / SECOND)
+    flags = ("--model-root", str(folder / "models"), "--model-poll-s", "0")
+    with simulated(folder, *HEALTHY, flags=flags) as (server, script, events):
+        list(server.model.ScanModels(model_service_pb2.ScanModelsRequest(), timeout=CALL_S))
+        yield Machine(server, script, events)
+
+
+@pytest.fixture
+def machine(shared: Machine) -> Machine:
+    """Nothing is loaded."""
+    shared.rewrite(*HEALTHY)
+    shared.unload()
+    return shared
+
+
+def in_sync(call: Any) -> list[loaded_model_pb2.LoadedModel]:
+    """What a watch tells up to the mark."""
+    told: list[loaded_model_pb2.LoadedModel] = []
+    for message in call:
+        if message.in_sync:
+            return told
+        told.append(message.loaded_model)
+    raise AssertionError("the watch ended")
+
+
+def next_of(call: Any, wanted: Callable[[Any], bool] = lambda message: True) -> Any:
+    """The next change that is wanted, without heartbeats."""
+    return asking.until(call, lambda message: message.HasField("loaded_model") and wanted(message))
+
+
+# Watching
+
+
+def test_a_watch_tells_all_there_is_and_then_each_step_of_a_load(machine: Machine) -> None:
+    there = machine.loaded(SECOND, "sim-1")
+    call = machine.watch()
+    assert [one.id for one in in_sync(call)] == [there.id]
+    job_id = machine.load()
+    changes = [next_of(call), next_of(call)]
+    assert [(one.loaded_model.id, one.loaded_model.state) for one in changes] == [
+        ("emoji-sd@sim-0", LOADING),
+        ("emoji-sd@sim-0", READY),
+    ]
+    assert {one.cause_job_id for one in changes} == {job_id.event.job_id}
+    begun, ready = (one.loaded_model for one in changes)
+    assert list(begun.active_job_ids) == [job_id.event.job_id]
+    assert not begun.HasField("device_bytes"), "what it will take is not measured yet"
+    assert ready.load_duration.ToNanoseconds() > 0
+    machine.unload()
+    gone = {(one.loaded_model.id, one.loaded_model.state) for one in (next_of(call), next_of(call))}
+    assert gone == {("emoji-sd@sim-0", UNLOADED), ("second@sim-1", UNLOADED)}
+    call.cancel()
+
+
+def test_a_watch_tells_once_more_what_stops_fitting_and_then_leaves_it_out(machine: Machine) -> None:
+    one = machine.loaded()
+    call = machine.watch(pinned=False)
+    assert [each.id for each in in_sync(call)] == [one.id]
+    machine.update(one.id, pinned=True)
+    machine.update(one.id, keep_alive=Duration(seconds=900))
+    machine.update(one.id, pinned=False)
+    seen = [next_of(call).loaded_model for _ in range(2)]
+    assert [each.pinned for each in seen] == [True, False]
+    assert seen[1].keep_alive.seconds == 900
+    call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [({"device_ids": ["sim-7"]}, "DEVICE_NOT_FOUND"), ({"model_ids": ["nothing"]}, "MODEL_NOT_FOUND")],
+)
+def test_a_filter_by_what_is_not_there_is_refused(machine: Machine, conditions: Any, reason: str) -> None:
+    refusal = refused(lambda: machine.watch(**conditions))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, reason)
+    assert refused(lambda: machine.list(**conditions)).reason == reason
+
+
+def test_loaded_models_are_found_by_each_condition(machine: Machine) -> None:
+    one, other = machine.loaded(pinned=True), machine.loaded(SECOND, "sim-1")
+    assert list(machine.list()) == [one.id, other.id]
+    assert list(machine.list(device_ids=["sim-1"])) == [other.id]
+    assert list(machine.list(device_ids=["sim:1"])) == [other.id], "an alias"
+    assert list(machine.list(model_ids=[FIRST])) == [one.id]
+    assert list(machine.list(pinned=False)) == [other.id]
+    assert list(machine.list(states=[LOADING])) == []
+    assert list(machine.list(states=[READY])) == [one.id, other.id]
+    assert list(machine.list(states=[loaded_model_pb2.LOADED_MODEL_STATE_UNSPECIFIED])) == [one.id, other.id]
+    machine.update(one.id, pinned=False)
+
+
+# Pinning and keep-alive
+
+
+def test_a_change_that_knows_an_older_state_is_refused(machine: Machine) -> None:
+    one = machine.loaded()
+    pinned = machine.update(one.id, pinned=True, etag=one.etag)
+    assert pinned.pinned
+    assert pinned.etag != one.etag
+    refusal = refused(lambda: machine.update(one.id, pinned=False, etag=one.etag))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert machine.list()[one.id] == pinned
+    machine.update(one.id, pinned=False, etag=pinned.etag)
+
+
+@pytest.mark.parametrize("span", [Duration(seconds=-1), Duration(seconds=30 * 86400 + 1)])
+def test_a_keep_alive_outside_its_range_is_refused(machine: Machine, span: Duration) -> None:
+    one = machine.loaded()
+    assert refused(lambda: machine.update(one.id, keep_alive=span)).fields == ["keep_alive"]
+    assert refused(lambda: machine.load(keep_alive=span)).fields == ["model_load.keep_alive"]
+    assert refused(lambda: machine.update("nothing", pinned=True)).reason == "LOADED_MODEL_NOT_FOUND"
+
+
+def test_a_model_goes_by_itself_when_its_keep_alive_is_over(machine: Machine) -> None:
+    before = machine.used()
+    call = machine.watch()
+    in_sync(call)
+    one = machine.loaded(keep_alive=Duration(nanos=300_000_000))
+    assert one.expire_time.ToNanoseconds() >= one.load_time.ToNanoseconds() + 299_000_000
+    gone = next_of(call, lambda message: message.loaded_model.state == UNLOADED)
+    assert gone.loaded_model.id == one.id
+    assert gone.event_time.ToNanoseconds() >= one.expire_time.ToNanoseconds()
+    assert machine.used() == before
+    call.cancel()
+
+
+def test_a_pinned_model_does_not_expire_and_an_unpinned_one_does(machine: Machine) -> None:
+    one = machine.loaded(pinned=True, keep_alive=Duration(nanos=1))
+    assert not one.HasField("expire_time")
+    call = machine.watch()
+    in_sync(call)
+    machine.update(one.id, pinned=False)
+    assert next_of(call, lambda message: message.loaded_model.state == UNLOADED).loaded_model.id == one.id
+    call.cancel()
+
+
+def test_a_model_in_use_outlives_its_keep_alive(machine: Machine) -> None:
+    one = machine.loaded()
+    options = job_event_pb2.JobOptions()
+    options.devices.device_ids.append("sim-0")
+    job_id = asking.submit(machine.server, picture(steps=asking.LONG_STEPS), options)
+    asking.wait_for_step(machine.server, job_id)
+    call = machine.watch()
+    in_sync(call)
+    kept = machine.update(one.id, keep_alive=Duration(nanos=1_000_000))
+    assert list(kept.active_job_ids) == [job_id]
+    asking.until(asking.follow(machine.server, job_id), asking.denoising)
+    assert one.id in machine.list()
+    asking.cancel(machine.server, job_id)
+    assert next_of(call, lambda message: message.loaded_model.state == UNLOADED).loaded_model.id == one.id
+    call.cancel()
+
+
+def test_a_load_of_what_is_loaded_takes_over_what_it_asks_for(machine: Machine) -> None:
+    one = machine.loaded()
+    assert not one.reused
+    again = machine.loaded(keep_alive=Duration(seconds=600), pinned=True)
+    assert (again.reused, again.pinned, again.keep_alive.seconds) == (True, True, 600)
+    assert again.load_time == one.load_time
+    third = machine.loaded()
+    assert (third.reused, third.pinned, third.keep_alive.seconds) == (True, True, 600), "it asked for nothing else"
+    machine.update(one.id, pinned=False)
+
+
+# Eviction
+
+
+def test_a_load_takes_the_room_of_a_model_that_no_job_uses(machine: Machine) -> None:
+    first = machine.loaded()
+    second = machine.loaded(SECOND)
+    assert list(machine.list()) == [second.id], f"{first.id} was used a moment ago, and had to go all the same"
+
+
+@pytest.mark.parametrize("stay", [{"pinned": True}, {"keep_alive": Duration(seconds=600)}])
+def test_a_load_takes_no_room_of_a_model_that_is_to_stay(machine: Machine, stay: Any) -> None:
+    first = machine.loaded(**stay)
+    last = machine.load(SECOND)
+    assert last.event.failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    assert list(machine.list()) == [first.id]
+    machine.update(first.id, pinned=False, keep_alive=Duration())
+    assert machine.loaded(SECOND).id in machine.list()
+
+
+# Ends
+
+
+def test_a_cancelled_load_gives_all_memory_back_and_is_told_as_gone(machine: Machine) -> None:
+    before = machine.used()
+    machine.rewrite(sim(0, ROOM, 'kind = "slow_load"\nbytes_per_second = 4000000'), sim(1, WIDE))
+    watch = machine.watch(device_ids=["sim-0"])
+    in_sync(watch)
+    call = machine.start_load()
+    asking.until(call, lambda update: update.event.progress.completed > 1_000_000)
+    assert machine.used() > before
+    assert machine.list()["emoji-sd@sim-0"].state == LOADING
+    call.cancel()
+    states = [next_of(watch).loaded_model.state for _ in range(2)]
+    watch.cancel()
+    machine.rewrite(*HEALTHY)
+    assert states == [LOADING, UNLOADED]
+    assert machine.used() == before
+    assert machine.list() == {}
+
+
+def test_a_load_that_fails_tells_why_and_leaves_nothing(machine: Machine) -> None:
+    before = machine.used()
+    watch = machine.watch()
+    in_sync(watch)
+    machine.rewrite(sim(0, ROOM, 'kind = "out_of_memory"\nat_step = 0'), sim(1, WIDE))
+    last = machine.load()
+    machine.rewrite(*HEALTHY)
+    assert kind(last) == "failed"
+    failed = next_of(watch, lambda message: message.loaded_model.state == FAILED).loaded_model
+    watch.cancel()
+    assert failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    assert machine.used() == before
+    assert machine.list() == {}
+
+
+def test_many_loads_leave_device_and_worker_as_they_were(machine: Machine) -> None:
+    worker = psutil.Process(next(one.process_id for one in machine.server.status().workers if one.device_id == "sim-1"))
+
+    def cycle() -> None:
+        assert machine.loaded(device="sim-1").state == READY
+        machine.unload()
+
+    before = machine.used("sim-1")
+    for _ in range(4):
+        cycle()
+    resident, files = worker.memory_info().rss, worker.num_fds()
+    for _ in range(20):
+        cycle()
+    assert machine.used("sim-1") == before
+    assert worker.num_fds() == files
+    # A model has 52 MB: a leak of one in twenty would show.
+    assert worker.memory_info().rss - resident < 45e6
