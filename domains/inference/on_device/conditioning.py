@@ -29,7 +29,12 @@ def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneratio
     for field, text in texts.items():
         encoded[field], hit = prompts.get((loaded.model.id, text), lambda text=text: family.encode(text))
         hits += hit
-    conditions = family.conditions(encoded["prompt"], encoded.get("negative_prompt"), resolved.guidance_scale)
+    conditions = family.conditions(
+        encoded["prompt"],
+        encoded.get("negative_prompt"),
+        resolved.guidance_scale,
+        (resolved.width_px, resolved.height_px),
+    )
     cut = tuple(_cut(field, prompt) for field, prompt in encoded.items() if prompt.tokens > prompt.tokens_read)
     return Conditioned(conditions=conditions, cache_hits=hits, degradations=cut)
 

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.sd1 import Sd1
+from domains.inference.on_device.sdxl import Sdxl
 from domains.model.on_device import OnDeviceModel
 
 FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "sd1": Sd1,
+    "sd2": Sd1,
+    "sdxl": Sdxl,
 }
 
 

@@ -26,10 +26,23 @@ class EncodedPrompt:
 
     states: Tensor
     """(1, tokens, width), in the model's dtype."""
+    pooled: Tensor | None = None
+    """(1, width): the prompt as a whole, for denoisers that read it; None for others."""
+    blank: bool = False
+    """Whether the prompt is empty."""
     tokens: int
     """Tokens of the text, start and end included."""
     tokens_read: int
     """How many of them the model can read; fewer than `tokens` means that the rest was cut off."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.states.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
+
+SizePx = tuple[int, int]
+"""(width, height) of the pictures."""
 
 
 class Conditions(Protocol):
@@ -58,8 +71,10 @@ class Family(Protocol):
         """Run the text encoder; the empty prompt too."""
         ...
 
-    def conditions(self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float) -> Conditions:
-        """Compute everything about the prompts that stays the same in all steps. `negative` None: no guidance."""
+    def conditions(
+        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+    ) -> Conditions:
+        """Compute everything about prompts and sizes that stays the same in all steps. `negative` None: no guidance."""
         ...
 
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:

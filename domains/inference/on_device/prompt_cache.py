@@ -28,7 +28,7 @@ class PromptCache:
 
     def held_bytes(self) -> int:
         """Bytes of all encodings."""
-        return sum(encoded.states.nbytes for encoded in self._kept.values())
+        return sum(encoded.held_bytes for encoded in self._kept.values())
 
     def clear(self) -> None:
         """Drop all encodings."""

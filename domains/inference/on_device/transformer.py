@@ -30,6 +30,11 @@ class Transformer:
         self._module: Any = module
         self._blocks = [_Block(block) for block in self._module.transformer_blocks]
 
+    @property
+    def blocks(self) -> int:
+        """Number of layers that read the text."""
+        return len(self._blocks)
+
     def text_keys(self, states: Tensor) -> list[KeysValues]:
         """Keys and values that the layers compute from text states (rows, tokens, width)."""
         return [block.text_keys(states) for block in self._blocks]

@@ -23,7 +23,7 @@ TextKeys = Sequence[Sequence[KeysValues]]
 """For each transformer, in the order of the walk."""
 
 # Inputs that a UNet of another family has beside latents, time and text.
-_OTHER_INPUTS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "num_class_embeds")
+_OTHER_INPUTS = ("class_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "num_class_embeds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +40,12 @@ class _Level:
 class UNet:
     """Computes what `unet(latents, timestep, text)` computes."""
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        """Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit."""
-        _refuse_others(unet)
+    def __init__(self, unet: UNet2DConditionModel, *, pooled_and_sizes: bool = False) -> None:
+        """`pooled_and_sizes`: whether it also reads what `added` makes of these.
+
+        Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit.
+        """
+        _refuse_others(unet, "text_time" if pooled_and_sizes else None)
         self._unet: Any = unet  # diffusers types its parts as possibly absent
         self.dtype: torch.dtype = self._unet.dtype
         """Precision of the computation. Diffusers looks through all parameters for it, each time."""
@@ -60,9 +63,31 @@ class UNet:
         """Keys and values for text states (rows, tokens, width); valid for any number of steps."""
         return [transformer.text_keys(states) for transformer in self._transformers]
 
-    def __call__(self, latents: Tensor, timestep: Tensor, text: TextKeys, keep_on: KeepOn = regardless) -> Tensor:
-        """latents: (rows, channels, h, w), channels last. Returns (rows of the text, channels, h, w)."""
-        shifts, keys = iter(self._shifts(timestep)), iter(text)
+    def text_keys_of(self, tensors: Sequence[Tensor]) -> TextKeys:
+        """The keys whose tensors are given one behind the other."""
+        flat = iter(tensors)
+        return [[(next(flat), next(flat)) for _ in range(one.blocks)] for one in self._transformers]
+
+    def added(self, pooled: Tensor, sizes: Sequence[int]) -> Tensor:
+        """(rows, width): what pooled text (rows, width) and sizes add to the time's embedding in every step."""
+        numbers = self._unet.add_time_proj(torch.tensor(sizes, dtype=torch.float32, device=pooled.device))
+        numbers = numbers.flatten().to(pooled.dtype).expand(pooled.shape[0], -1)
+        return self._unet.add_embedding(torch.cat([pooled, numbers], dim=-1).to(self.dtype))
+
+    def __call__(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: TextKeys,
+        keep_on: KeepOn = regardless,
+        *,
+        added: Tensor | None = None,
+    ) -> Tensor:
+        """latents: (rows, channels, h, w), channels last; timestep: 0-dim or (rows,); added: as `added` makes it.
+
+        Returns (rows of the text, channels, h, w).
+        """
+        shifts, keys = iter(self._shifts(timestep, added)), iter(text)
         hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
         for level in self._down:
@@ -118,9 +143,11 @@ class UNet:
         height, width = skips[-1].shape[-2:]
         return upsampled(level.resize, hidden, keep_on, (height, width))
 
-    def _shifts(self, timestep: Tensor) -> Sequence[Tensor]:
-        """Each resnet's (1, channels, 1, 1) shift at a 0-dim timestep."""
-        embedding = self._unet.time_embedding(self._unet.time_proj(timestep[None]).to(self.dtype))
+    def _shifts(self, timestep: Tensor, added: Tensor | None) -> Sequence[Tensor]:
+        """Each resnet's (1 or rows, channels, 1, 1) shift."""
+        embedding = self._unet.time_embedding(self._unet.time_proj(timestep.reshape(-1)).to(self.dtype))
+        if added is not None:
+            embedding = embedding + added
         projected = F.linear(F.silu(embedding), self._time_weight, self._time_bias)
         return [shift[:, :, None, None] for shift in projected.split(self._time_widths, dim=1)]
 
@@ -134,8 +161,10 @@ def _level(block: Any, resize: str) -> _Level:
     )
 
 
-def _refuse_others(unet: Any) -> None:
+def _refuse_others(unet: Any, addition: str | None) -> None:
     found = [name for name in _OTHER_INPUTS if getattr(unet.config, name, None) is not None]
+    if unet.config.addition_embed_type != addition:
+        found.append(f"addition_embed_type={unet.config.addition_embed_type}")
     if found or unet.mid_block is None or unet.config.center_input_sample:
         message = f"the model's UNet asks for more than latents, time and text: {', '.join(found) or 'other blocks'}"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, part="unet", inputs=", ".join(found))

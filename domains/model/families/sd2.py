@@ -41,4 +41,5 @@ SD2 = Family(
     default_guidance=7.5,
     prediction_types=("v_prediction", "epsilon"),
     latent_channels=4,
+    computed=True,
 )

@@ -48,4 +48,5 @@ SDXL = Family(
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction"),
     latent_channels=4,
+    computed=True,
 )

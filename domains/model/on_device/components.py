@@ -1,6 +1,6 @@
 """How the parts of each family are built from the configs in a model's folder: empty modules, no weights yet."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.json_file import read_object
@@ -24,6 +24,7 @@ _MODULES_PER_TENSOR, _FEW_MODULES = 4, 64
 _CLIP_OPTIONS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("max_position_embeddings", "hidden_act", "layer_norm_eps", "pad_token_id", "bos_token_id", "eos_token_id"),
+    "projection_dim",
 )
 """All options that shape the text encoder. Others are not passed on, because they could choose code to run."""
 
@@ -41,11 +42,21 @@ def _vae(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _clip_text(config: Mapping[str, Any]) -> nn.Module:
-    return CLIPTextModel(CLIPTextConfig(**{name: config[name] for name in _CLIP_OPTIONS if name in config}))
+    return CLIPTextModel(CLIPTextConfig(**_chosen(config, _CLIP_OPTIONS)))
+
+
+def _clip_projected(config: Mapping[str, Any]) -> nn.Module:
+    return CLIPTextModelWithProjection(CLIPTextConfig(**_chosen(config, _CLIP_OPTIONS)))
+
+
+def _chosen(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    return {name: config[name] for name in options if name in config}
 
 
 BUILDERS: Mapping[str, Mapping[str, Builder]] = {
     "sd1": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
+    "sd2": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
+    "sdxl": {"text_encoder": _clip_text, "text_encoder_2": _clip_projected, "unet": _unet, "vae": _vae},
 }
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 

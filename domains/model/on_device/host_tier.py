@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import CLIPTokenizer
 
 from domains.device.cgroup import host_memory
 from domains.model.on_device.file_map import CudaDriver, Driver, FileMap
 from domains.model.on_device.flat import Slot
+from domains.model.on_device.tokenizer import Words
 from domains.model.weight_file import WeightFile
 
 _SKELETONS = 16
@@ -25,7 +25,8 @@ _SHARE = 4
 class Skeleton:
     """A model without its weights."""
 
-    words: CLIPTokenizer
+    words: Mapping[str, Words]
+    """The tokenizers, by the component id of their text encoder."""
     modules: Mapping[str, nn.Module]
     """Its own modules by component, on `meta`; components that it shares with another model are not here."""
     slots: Mapping[str, Sequence[Slot]]

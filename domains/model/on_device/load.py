@@ -13,14 +13,17 @@ from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
+from domains.model.families import FAMILIES, Part
+from domains.model.kind import ModelKind
 from domains.model.model import Model
 from domains.model.on_device.components import BUILDERS, Builder, build, read_config
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key
-from domains.model.on_device.tokenizer import fit, tokenizer
+from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
 from domains.model.on_device.weights import fill, plan
+from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
 
@@ -148,7 +151,7 @@ def _loading(
         device=place,
         dtype=dtype,
         modules=everything,
-        tokenizer=skeleton.words,
+        tokenizers=skeleton.words,
         scheduler_config=config,
         bytes_per_component={
             part: sum(slot.placed_bytes for slot in skeleton.slots[part]) if part in modules else _bytes(module)
@@ -164,7 +167,7 @@ def _skeleton(
     model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtype: torch.dtype
 ) -> Generator[Placed, None, Skeleton]:
     """Open and check the files of the components that are not there, and build their modules."""
-    words = tokenizer(model)
+    words = {part: tokenizer(model, tokenizer_of(part)) for part in _text_encoders(model, builders)}
     with ExitStack() as closing:
         files = {
             part: [closing.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
@@ -180,8 +183,9 @@ def _skeleton(
         for part, some in files.items():
             modules[part] = build(model, part, builders[part], sum(len(file.tensors) for file in some))
             yield Placed(0, total)
-        fit(words, (modules | dict(there))["text_encoder"])
-        _check_widths(modules | dict(there))
+        for part, encoder in _text_encoders(model, builders).items():
+            fit(words[part], tokenizer_of(part), (modules | dict(there))[part], encoder.tokens)
+        check_widths(model.family, modules | dict(there))
         slots = {part: plan(module, part, files[part], _dtype_of(module, dtype)) for part, module in modules.items()}
         closing.pop_all()
         return Skeleton(words=words, modules=modules, slots=slots, files=everything)
@@ -204,28 +208,21 @@ def _scheduler_config(model: Model) -> dict[str, Any]:
     return config
 
 
-def _check_widths(modules: Mapping[str, nn.Module]) -> None:
-    """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
-    configs: dict[str, Any] = {name: module.config for name, module in modules.items()}
-    text, unet, vae = (configs[name] for name in ("text_encoder", "unet", "vae"))
-    pairs = (
-        ("text_encoder", "hidden_size", text.hidden_size, "unet", "cross_attention_dim", unet.cross_attention_dim),
-        ("vae", "latent_channels", vae.latent_channels, "unet", "in_channels", unet.in_channels),
-    )
-    for part, field, has, other, wanting, wants in pairs:
-        if isinstance(wants, int) and has != wants:
-            message = (
-                f"{part}/config.json has {field}={has}, and {other}/config.json {wanting}={wants}: they do not fit"
-            )
-            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=part, field=field)
-
-
-def _builders(model: Model):
+def _builders(model: Model) -> Mapping[str, Builder]:
+    """Of the components that the model has; a family says which it may lack."""
     if model.family in BUILDERS:
-        return BUILDERS[model.family]
+        optional = {part.id for part in FAMILIES[model.family].parts if part.optional}
+        absent = optional - {component.id for component in model.components}
+        return {part: builder for part, builder in BUILDERS[model.family].items() if part not in absent}
     known = ", ".join(BUILDERS)
     message = f"model {model.id} is of the family {model.family or 'unknown'!r}; this worker computes: {known}"
     raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model.id, family=model.family)
+
+
+def _text_encoders(model: Model, builders: Mapping[str, Builder]) -> Mapping[str, Part]:
+    """Facts of the text encoders that are loaded, by component id."""
+    parts = FAMILIES[model.family].parts
+    return {part.id: part for part in parts if part.id in builders and part.kind is ModelKind.TEXT_ENCODER}
 
 
 def _weights(model: Model, component: str) -> list[str]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import CLIPTokenizer
 
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
 from domains.model.on_device.host_tier import Skeleton
+from domains.model.on_device.tokenizer import Words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,8 +24,8 @@ class OnDeviceModel:
     """Dtype of the denoiser and the text encoder; a part that needs more precision keeps its own."""
     modules: Mapping[str, nn.Module]
     """By component id: `unet`, `vae`, `text_encoder`. In eval mode, without gradients."""
-    tokenizer: CLIPTokenizer
-    """Not thread-safe: only the thread that ticks the step loop uses it."""
+    tokenizers: Mapping[str, Words]
+    """By the component id of their text encoder. Not thread-safe: only the thread that ticks the step loop uses them."""
     scheduler_config: Mapping[str, object]
     """The model's own scheduler_config.json: prediction type, betas, spacing."""
     bytes_per_component: Mapping[str, int]

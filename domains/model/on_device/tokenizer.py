@@ -1,4 +1,4 @@
-"""Reads a model's tokenizer, and fits it to the text encoder."""
+"""Reads a model's tokenizers, and fits each to its text encoder."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import (
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
+    T5Tokenizer,
+)
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.on_device.components import read_config
 from domains.model.weight_file import open_judged
@@ -21,26 +28,45 @@ _FEWEST = 3
 """A start token, one word and an end token."""
 
 
-def tokenizer(model: Model) -> CLIPTokenizer:
-    """The model's own tokenizer. Raises COMPONENT_MISSING or MODEL_CORRUPT.
+Words = PreTrainedTokenizerBase
+"""A tokenizer of any class."""
+
+_CLASSES: Mapping[str, Any] = {
+    "CLIPTokenizer": CLIPTokenizer,
+    "T5Tokenizer": T5Tokenizer,
+    "Qwen2Tokenizer": Qwen2Tokenizer,
+}
+"""The library's class by the first name that a family's facts have. Files never choose it, because a class is code."""
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """The tokenizer's component for a text encoder's: `tokenizer_2` for `text_encoder_2`."""
+    return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def tokenizer(model: Model, component: str) -> Words:
+    """A tokenizer of the model. Raises COMPONENT_MISSING or MODEL_CORRUPT.
 
     The library opens files by name, so it reads copies of the checked ones.
     """
-    config = read_config(model, "tokenizer", _CONFIG)
+    config = read_config(model, component, _CONFIG)
     with TemporaryDirectory(prefix="tokenizer-") as copies:
-        for name, content in _contents(model, config).items():
+        for name, content in _contents(model, component, config).items():
             (Path(copies) / name).write_bytes(content)
         try:
-            return CLIPTokenizer.from_pretrained(copies, local_files_only=True)
+            return _class_of(model, component).from_pretrained(copies, local_files_only=True)
         except Exception as error:  # the library raises bare exceptions for files that it cannot read
-            message = f"the files in tokenizer/ cannot be read: {str(error)[:300]}; replace them"
-            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component="tokenizer") from error
+            message = f"the files in {component}/ cannot be read: {str(error)[:300]}; replace them"
+            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component) from error
 
 
-def fit(words: CLIPTokenizer, encoder: nn.Module) -> None:
-    """Limit the tokenizer to the encoder's number of positions. Raises MODEL_INCOMPATIBLE for unknown words."""
+def fit(words: Words, component: str, encoder: nn.Module, tokens: int) -> None:
+    """Limit the tokenizer to the encoder's number of positions; to `tokens` if it has none.
+
+    Raises MODEL_INCOMPATIBLE for unknown words.
+    """
     config: Any = encoder.config
-    positions, known = int(config.max_position_embeddings), int(config.vocab_size)
+    positions, known = int(getattr(config, "max_position_embeddings", tokens)), int(config.vocab_size)
     room: Any = words.model_max_length
     sane = isinstance(room, int | float) and not isinstance(room, bool) and room >= _FEWEST
     words.model_max_length = int(min(room, positions)) if sane else positions
@@ -48,12 +74,17 @@ def fit(words: CLIPTokenizer, encoder: nn.Module) -> None:
     if largest >= known:
         message = f"the tokenizer has the word {largest}; the text encoder's vocab_size is {known}: they do not fit"
         raise FailedPrecondition(
-            message, ErrorReason.MODEL_INCOMPATIBLE, component="tokenizer", word=largest, words=known
+            message, ErrorReason.MODEL_INCOMPATIBLE, component=component, word=largest, words=known
         )
 
 
-def _contents(model: Model, config: Mapping[str, Any]) -> dict[str, bytes]:
-    paths = next((part.files for part in model.components if part.id == "tokenizer"), ())
+def _class_of(model: Model, component: str) -> Any:
+    part = FAMILIES[model.family].part(component)
+    return _CLASSES[part.classes[0]] if part and part.classes else PreTrainedTokenizerFast
+
+
+def _contents(model: Model, component: str, config: Mapping[str, Any]) -> dict[str, bytes]:
+    paths = next((part.files for part in model.components if part.id == component), ())
     found: dict[str, bytes] = {}
     left = _MAX_BYTES
     for path in paths:
@@ -63,6 +94,6 @@ def _contents(model: Model, config: Mapping[str, Any]) -> dict[str, bytes]:
                 found[name] = file.read(left + 1)
             left -= len(found[name])
             if left < 0:
-                message = f"the files in tokenizer/ have more than {_MAX_BYTES} bytes; replace them"
-                raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component="tokenizer", file=name)
+                message = f"the files in {component}/ have more than {_MAX_BYTES} bytes; replace them"
+                raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=name)
     return found | {_CONFIG: json.dumps(config).encode()}

@@ -85,8 +85,8 @@ def _inpainting(folder: Path) -> None:
     write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 9})
 
 
-def _sd2(folder: Path) -> None:
-    write_json(folder / "unet" / "config.json", {**UNET, "use_linear_projection": True})
+def _sd2_depth(folder: Path) -> None:
+    write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 5, "use_linear_projection": True})
 
 
 def _empty_unet(folder: Path) -> None:
@@ -159,7 +159,7 @@ def _an_index_out_of_the_folder(folder: Path) -> None:
 INCOMPATIBLE: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (_sdxl, ("no known family", "nearest is sd", "text_time")),
     (_inpainting, ("does not compute Stable Diffusion 1.x, inpainting", "it computes: sd1")),
-    (_sd2, ("does not compute Stable Diffusion 2.x", "it computes: sd1")),
+    (_sd2_depth, ("does not compute Stable Diffusion 2.x, depth", "it computes: sd1")),
     (_empty_unet, ("no tensor conv_in.weight",)),
     (_without_vae, ("component vae is missing",)),
     (_odd_prediction, ("prediction_type", "v_prediction")),

@@ -220,7 +220,7 @@ def test_keys_that_could_start_code_change_nothing(tiny: Model, name: str, keys:
     reconfigure(tiny, name, **keys)
     after = load(tiny, "cpu")
     assert after.modules["text_encoder"].config._attn_implementation == before  # pyright: ignore
-    assert "evil" not in str(after.tokenizer.init_kwargs)
+    assert "evil" not in str(after.tokenizers["text_encoder"].init_kwargs)
 
 
 @pytest.mark.parametrize("length", [None, 10**30, 1e30, 512, -1, 0, "77", True])
@@ -230,14 +230,14 @@ def test_a_tokenizer_reads_no_more_than_the_encoder_has_positions_for(tiny: Mode
     del config["model_max_length"]
     path.write_text(json.dumps(config if length is None else config | {"model_max_length": length}))
     loaded = load(tiny, "cpu")
-    assert loaded.tokenizer.model_max_length == 77
+    assert loaded.tokenizers["text_encoder"].model_max_length == 77
     encoded = family_of(loaded).encode("owl " * 200)
     assert encoded.tokens > encoded.tokens_read == 77
 
 
 def test_a_tokenizer_that_reads_less_than_the_encoder_could_keeps_its_length(tiny: Model) -> None:
     reconfigure(tiny, "tokenizer/tokenizer_config.json", model_max_length=20)
-    assert load(tiny, "cpu").tokenizer.model_max_length == 20
+    assert load(tiny, "cpu").tokenizers["text_encoder"].model_max_length == 20
 
 
 def test_a_tokenizer_of_another_model_is_incompatible(tiny: Model) -> None:

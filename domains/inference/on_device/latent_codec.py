@@ -1,0 +1,63 @@
+"""From pictures to latents and back: the part of a family that its VAE decides."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domains.inference.on_device.family import KeepOn, as_pixels, regardless
+from domains.inference.on_device.latent_colours import LatentColours
+from domains.inference.on_device.vae_decoder import VaeDecoder
+from domains.model.on_device import OnDeviceModel
+
+
+class LatentCodec:
+    """The half of `Family` that needs diffusers' AutoencoderKL alone. Families inherit it."""
+
+    def __init__(self, loaded: OnDeviceModel) -> None:
+        self._vae: Any = loaded.modules["vae"]
+        self._decoder = VaeDecoder(self._vae)
+        self._device = loaded.device
+        self._colours = LatentColours(self._encoded, self._decoded, loaded.device)
+
+    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
+        """See `Family`."""
+        scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        return self._vae.config.latent_channels, height_px // scale, width_px // scale
+
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """See `Family`."""
+        return as_pixels(self._decoded(latents, keep_on))[0]
+
+    def prepare_previews(self) -> None:
+        """See `Family`."""
+        self._colours.fit()
+
+    def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `Family`."""
+        colours = self._colours.of(x0)
+        return as_pixels(torch.nn.functional.interpolate(colours, size, mode="bilinear", align_corners=False))
+
+    def _decoded(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
+        mean, deviation = self._statistics(latents.dtype)
+        unscaled = latents * deviation / self._vae.config.scaling_factor + mean
+        return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last), keep_on)
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """Pictures in −1..1 → scaled latents, without the encoder's own noise."""
+        mean, deviation = self._statistics(self._vae.dtype)
+        inputs = pictures.to(self._vae.dtype, memory_format=torch.channels_last)
+        return (self._vae.encode(inputs).latent_dist.mean - mean) * self._vae.config.scaling_factor / deviation
+
+    def _statistics(self, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
+        """Mean and deviation of the VAE's own latents, by channel, where its config has them; else its shift and 1."""
+        config = self._vae.config
+        mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if mean and deviation:
+            return self._by_channel(mean, dtype), self._by_channel(deviation, dtype)
+        return config.shift_factor or 0.0, 1.0
+
+    def _by_channel(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self._device).view(1, -1, 1, 1)

@@ -1,0 +1,76 @@
+"""Stable Diffusion XL (Podell et al. 2023): two CLIP text encoders, a UNet that also reads sizes and pooled text."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
+from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.words import Words
+from domains.model.on_device import OnDeviceModel
+
+
+class Sdxl(LatentCodec):
+    """See `Family`."""
+
+    def __init__(self, loaded: OnDeviceModel) -> None:
+        super().__init__(loaded)
+        self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]), pooled_and_sizes=True)
+        self._texts: list[Any] = [loaded.modules[name] for name in ("text_encoder", "text_encoder_2")]
+        self._words = [Words(loaded.tokenizers[name]) for name in ("text_encoder", "text_encoder_2")]
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """Both encoders read the whole prompt; the states are those before their last layer."""
+        found = [
+            text(words.ids(prompt).to(self._device), output_hidden_states=True)
+            for text, words in zip(self._texts, self._words, strict=True)
+        ]
+        states = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
+        return min(self._words, key=lambda words: words.room).encoded(prompt, states, found[-1].text_embeds)
+
+    def conditions(
+        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+    ) -> Conditions:
+        halves = [positive] if negative is None else [_unconditional(negative), positive]
+        pooled = torch.cat([cast(Tensor, half.pooled) for half in halves])
+        keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
+        return RowConditions(
+            guidance=guidance,
+            guided=negative is not None,
+            inputs=[
+                self._unet.added(pooled, _sizes(size_px)),
+                *(one for layer in keys for pair in layer for one in pair),
+            ],
+        )
+
+    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
+        def forward(batch: Batch) -> Tensor:
+            added, *keys = batch.inputs
+            latents = batch.latents.to(self._unet.dtype, memory_format=torch.channels_last)
+            return self._unet(latents, batch.timesteps, self._unet.text_keys_of(keys), keep_on, added=added)
+
+        return in_batches(group, forward)
+
+
+def _unconditional(prompt: EncodedPrompt) -> EncodedPrompt:
+    """Zeros for an empty prompt: SDXL was trained so, and says it in `force_zeros_for_empty_prompt`."""
+    if not prompt.blank or prompt.pooled is None:
+        return prompt
+    return EncodedPrompt(
+        states=torch.zeros_like(prompt.states),
+        pooled=torch.zeros_like(prompt.pooled),
+        blank=True,
+        tokens=prompt.tokens,
+        tokens_read=prompt.tokens_read,
+    )
+
+
+def _sizes(size_px: SizePx) -> tuple[int, ...]:
+    """Height and width of the original, its crop's top and left, height and width of the target: no crop, no scaling."""
+    width, height = size_px
+    return height, width, 0, 0, height, width

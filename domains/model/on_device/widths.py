@@ -1,0 +1,75 @@
+"""Whether the parts of a model fit each other, by their configs: what one gives, the next must take."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from domains.errors import ErrorReason, FailedPrecondition
+
+Configs = Mapping[str, Any]
+"""Configs by component id; only of those that the model has."""
+
+
+class _Fit(NamedTuple):
+    """A width that two configs must agree on. A reader returns None where the model does not say it."""
+
+    part: str
+    field: str
+    has: Callable[[Configs], int | None]
+    other: str
+    wanting: str
+    wants: Callable[[Configs], int | None]
+
+
+def _of(part: str, field: str) -> Callable[[Configs], int | None]:
+    return lambda configs: getattr(configs[part], field, None) if part in configs else None
+
+
+def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
+    return lambda configs: sum(getattr(configs[part], field) for part in parts)
+
+
+def _both(denoiser: str) -> _Fit:
+    """The VAE's latents are what the denoiser reads."""
+    vae = _of("vae", "latent_channels")
+    return _Fit("vae", "latent_channels", vae, denoiser, "in_channels", _of(denoiser, "in_channels"))
+
+
+def _read(part: str, field: str, has: Callable[[Configs], int | None], denoiser: str, wanting: str) -> _Fit:
+    return _Fit(part, field, has, denoiser, wanting, _of(denoiser, wanting))
+
+
+_TEXT, _TEXT_2 = "text_encoder", "text_encoder_2"
+_UNET = (_read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "unet", "cross_attention_dim"), _both("unet"))
+
+
+def _sizes(configs: Configs) -> int | None:
+    """Pooled text and six numbers (Podell et al. 2023)."""
+    unet = configs["unet"]
+    return configs[_TEXT_2].projection_dim + 6 * unet.addition_time_embed_dim
+
+
+_FITS: Mapping[str, tuple[_Fit, ...]] = {
+    "sd1": _UNET,
+    "sd2": _UNET,
+    "sdxl": (
+        _read(_TEXT_2, "hidden_size", _sum("hidden_size", _TEXT, _TEXT_2), "unet", "cross_attention_dim"),
+        _read(_TEXT_2, "projection_dim", _sizes, "unet", "projection_class_embeddings_input_dim"),
+        _both("unet"),
+    ),
+}
+"""By family. One that is not here checks nothing."""
+
+
+def check_widths(family: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
+    configs: Configs = {name: module.config for name, module in modules.items()}
+    for fit in _FITS.get(family, ()):
+        has, wants = fit.has(configs), fit.wants(configs)
+        if isinstance(wants, int) and has is not None and has != wants:
+            message = (
+                f"{fit.part}/config.json has {fit.field}={has}, and {fit.other}/config.json {fit.wanting}={wants}:"
+                " they do not fit"
+            )
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=fit.part, field=fit.field)

@@ -1,0 +1,160 @@
+"""Each computed family against diffusers' own pipeline, on random weights: same prompts, same noise, same latents."""
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families import FAMILIES as ENGINE
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.model.model import Model, ModelState
+from domains.model.on_device import OnDeviceModel, load
+from tests.domains.inference.on_device.reference import final_latents
+from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
+
+TOLERANCE = 1e-4
+SIZE = {"width_px": 48, "height_px": 32}
+
+
+class Loaded:
+    """A tiny model of one family: on disk, in our engine, in diffusers' pipeline."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.ours: OnDeviceModel = load(model, "cpu")
+        self.theirs: Any = getattr(diffusers, TINY[model.family][0]).from_pretrained(
+            model.folder, torch_dtype=torch.float32, local_files_only=True
+        )
+        self.theirs.set_progress_bar_config(disable=True)
+
+
+@pytest.fixture(scope="module", params=list(TINY))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    name: str = request.param
+    model = write_tiny_family(name, tmp_path_factory.mktemp("families") / name)
+    assert (model.family, model.state, model.problem) == (name, ModelState.AVAILABLE, "")
+    return Loaded(model)
+
+
+def asked(family: Loaded, **changes: Any) -> ResolvedGeneration:
+    plain: dict[str, Any] = {"sampler": family.model.default_sampler, "negative_prompt": "fog", "steps": 3, **SIZE}
+    return request(family.model, **{**plain, **changes})
+
+
+def their_latents(family: Loaded, wanted: ResolvedGeneration) -> Tensor:
+    """Of diffusers' pipeline; initial noise from one generator a picture, as ours."""
+    shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
+    noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
+    pictures = len(wanted.seeds)
+    found = family.theirs(
+        [wanted.prompt] * pictures,
+        negative_prompt=[wanted.negative_prompt] * pictures if wanted.negative_prompt else None,
+        height=wanted.height_px,
+        width=wanted.width_px,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance_scale,
+        latents=noise,
+        output_type="latent",
+    )
+    return found.images
+
+
+def gap(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference in the scale of the latents."""
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "guided": {},
+    "without_guidance": {"guidance_scale": 1.0},
+    "without_a_negative_prompt": {"negative_prompt": ""},
+    "two_pictures_one_step": {"seeds": (3, 9), "steps": 1},
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_the_latents_are_those_of_diffusers(family: Loaded, case: str) -> None:
+    wanted = asked(family, **CASES[case])
+    assert gap(final_latents(family.ours, wanted), their_latents(family, wanted)) < TOLERANCE
+
+
+def begun(family: Loaded, wanted: ResolvedGeneration) -> Trajectory:
+    view = family_of(family.ours)
+    conditions = condition(family.ours, view, wanted, PromptCache()).conditions
+    return begin(view, wanted, family.ours.scheduler_config, conditions, family.ours.device)
+
+
+def test_jobs_of_any_guidance_size_and_step_share_forwards(family: Loaded) -> None:
+    mixed = [
+        asked(family),
+        asked(family, guidance_scale=1.0, prompt="a cat", steps=5),
+        asked(family, seeds=(1, 2), guidance_scale=3.0),
+        asked(family, width_px=64, height_px=64),
+    ]
+    alone = [final_latents(family.ours, wanted) for wanted in mixed]
+    with torch.inference_mode():
+        group = [begun(family, wanted) for wanted in mixed]
+        while walking := [one for one in group if not one.done]:
+            walk_together(walking)
+    for one, latents in zip(group, alone, strict=True):
+        assert gap(one.latents, latents) < TOLERANCE
+
+
+def test_a_forward_is_left_between_its_parts(family: Loaded) -> None:
+    class Left(Exception):
+        pass
+
+    looks = 0
+
+    def keep_on() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise Left
+
+    with torch.inference_mode():
+        trajectory = begun(family, asked(family))
+        with pytest.raises(Left):
+            walk_together([trajectory], keep_on)
+        assert trajectory.index == 0
+        while not trajectory.done:
+            walk_together([trajectory])
+    assert gap(trajectory.latents, final_latents(family.ours, asked(family))) < TOLERANCE
+
+
+def test_previews_and_pictures_come_in_the_size_that_was_asked_for(family: Loaded) -> None:
+    view = family_of(family.ours)
+    latents = final_latents(family.ours, asked(family, seeds=(3, 9)))
+    with torch.inference_mode():
+        previews = view.preview(latents, (12, 20))
+        picture = view.decode(latents[:1])
+    assert (previews.shape, previews.dtype) == ((2, 12, 20, 3), torch.uint8)
+    assert (picture.shape, picture.dtype) == ((32, 48, 3), torch.uint8)
+
+
+def test_every_computed_family_is_compared() -> None:
+    assert {*TINY, "sd1"} == set(ENGINE)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "prompt": {"prompt": "a red car"},
+    "negative_prompt": {"negative_prompt": "blue"},
+    "blank_negative_prompt": {"negative_prompt": ""},
+    "guidance": {"guidance_scale": 2.0},
+    "seed": {"seeds": (8,)},
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_each_input_counts(family: Loaded, change: str) -> None:
+    """Else the comparisons above could not fail."""
+    plain, changed = asked(family), asked(family, **CHANGES[change])
+    assert gap(final_latents(family.ours, changed), final_latents(family.ours, plain)) > 10 * TOLERANCE

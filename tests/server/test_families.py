@@ -1,0 +1,89 @@
+"""Each computed family from a folder to a picture, through the server."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
+from domains.model.families import COMPUTED, FAMILIES
+from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
+from tests.server import asking
+from tests.server.harness import RunningServer, running_server
+from tests.server.test_models import models, scanned
+
+EDGE_PX, SEED = 64, 11
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of each family."""
+    root = tmp_path_factory.mktemp("families")
+    for name in TINY:
+        write_tiny_family(name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[RunningServer]:
+    with running_server("--device", "cpu", "--model-root", str(root), "--model-poll-s", "0") as running:
+        scanned(running)
+        # A device is listed once its worker has tried it.
+        asking.watch(running, asking.submit(running))
+        yield running
+
+
+def asked(name: str) -> generation_pb2.Generation:
+    return generation_pb2.Generation(
+        model_id=name,
+        prompt="a rocket",
+        negative_prompt="fog",
+        width_px=EDGE_PX,
+        height_px=EDGE_PX,
+        sampling=sampling_pb2.Sampling(steps=2, seed=SEED),
+        previews=generation_pb2.PreviewOptions(every_steps=1, max_edge_px=16),
+    )
+
+
+@pytest.mark.parametrize("name", list(TINY))
+def test_a_family_makes_the_picture_that_diffusers_makes(server: RunningServer, root: Path, name: str) -> None:
+    updates = asking.watch(server, asking.submit(server, asked(name)))
+    assert "preview" in asking.kinds(updates)
+    result = updates[-1].generation_result
+    ours = np.asarray(Image.open(io.BytesIO(asking.blob(server, result.images[0].file.blob_id))).convert("RGB"))
+    theirs = their_picture(root / name, result.resolved.generation)
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:
+    pipe: Any = getattr(diffusers, TINY[folder.name][0]).from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe(
+        resolved.prompt,
+        negative_prompt=resolved.negative_prompt,
+        height=resolved.height_px,
+        width=resolved.width_px,
+        num_inference_steps=resolved.sampling.steps,
+        guidance_scale=resolved.sampling.guidance_scale,
+        generator=torch.Generator().manual_seed(resolved.sampling.seeds[0]),
+    ).images[0]
+    return np.asarray(picture)
+
+
+def test_each_family_says_what_its_requests_may_contain(server: RunningServer) -> None:
+    request = inference_service_pb2.GetInferenceCapabilitiesRequest()
+    told = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S)
+    assert {one.family for one in told.capabilities} == {*TINY, "sd1"} == set(COMPUTED)
+    assert {name: model.family for name, model in models(server).items() if name in TINY} == {one: one for one in TINY}
+    for capability in told.capabilities:
+        guidance = next(field for field in capability.fields if field.field == "sampling.guidance_scale")
+        assert float(guidance.default_value) == FAMILIES[capability.family].default_guidance
+        assert capability.prompt_window_tokens == FAMILIES[capability.family].prompt_tokens
