@@ -8,7 +8,8 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.fields import FIELDS
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
-from domains.inference.samplers import SAMPLERS
+from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
+from domains.model.model import Model
 
 
 class Wrong(NamedTuple):
@@ -56,6 +57,20 @@ def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:
         able = ", ".join(name for name, one in SAMPLERS.items() if one.eta)
         text = f"{sampler} does not read eta; leave it absent or 0, or take one that does: {able}"
         yield Violation(field="generation.sampling.eta", message=text, allowed="0")
+
+
+def for_model(sampler: str, asked: Sampling, model: Model) -> Iterator[Violation]:
+    """Requested values that the sampler does not take with such a model."""
+    takes = schedules_for(sampler, flow=model.flow)
+    if not takes:
+        able = ", ".join(walkers_of(flow=model.flow))
+        text = f"{sampler} does not walk models of the family {model.family}; these do: {able}"
+        yield Violation(field="generation.sampling.sampler", message=text, allowed=able)
+    elif asked.sigma_schedule in SAMPLERS[sampler].sigma_schedules and asked.sigma_schedule not in takes:
+        known = ", ".join(takes)
+        text = f"{sampler} does not take the sigma schedule {asked.sigma_schedule} with models of the family"
+        text = f"{text} {model.family}; it takes: {known}"
+        yield Violation(field="generation.sampling.sigma_schedule", message=text, allowed=known)
 
 
 def _prompt(asked: Generation) -> Iterator[Violation]:

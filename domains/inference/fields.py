@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from domains.inference import limits
-from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.model.families import Family
 
 
@@ -108,6 +108,10 @@ def fields_of(family: Family) -> tuple[Field, ...]:
 
 def _of(family: Family, field: Field) -> Field:
     match field.path:
+        case "sampling.sampler":
+            return msgspec.structs.replace(field, allowed=walkers_of(flow=family.flow))
+        case "sampling.sigma_schedule":
+            return msgspec.structs.replace(field, allowed=schedules_of(flow=family.flow))
         case "sampling.guidance_scale":
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px":

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.check import Checked, checked, for_sampler
+from domains.inference.check import Checked, checked, for_model, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.families import FAMILIES
@@ -21,7 +21,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
     usable(model)
     sampling = asked.sampling
     sampler = sampling.sampler or sampler_of(model)
-    if unfit := list(for_sampler(sampler, sampling)):
+    if unfit := [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model)
@@ -49,7 +49,7 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
     most = most_steps(model, sampler, schedule)
     if asked and most and asked > most:
         raise steps_refusal(sampler, asked, most)
-    recommended = SAMPLERS[sampler].recommended_steps
+    recommended = recommended_steps(model, sampler)
     return asked or (min(recommended, most) if most else recommended)
 
 
@@ -106,6 +106,13 @@ def default_guidance(model: Model) -> float:
     family = FAMILIES[model.family]
     variant = family.variant(model.variant)
     return family.default_guidance if variant is None or variant.guidance is None else variant.guidance
+
+
+def recommended_steps(model: Model, sampler: str) -> int:
+    """Steps of a request that names none: the sampler's own number, unless the model was distilled to fewer."""
+    variant = FAMILIES[model.family].variant(model.variant)
+    distilled = None if variant is None else variant.steps
+    return SAMPLERS[sampler].recommended_steps if distilled is None else distilled
 
 
 def seeds(first: int | None, count: int) -> tuple[int, ...]:

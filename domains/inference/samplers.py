@@ -22,7 +22,10 @@ __all__ = [
     "of_class",
     "sampler_of",
     "schedule_of",
+    "schedules_for",
+    "schedules_of",
     "steps_refusal",
+    "walkers_of",
 ]
 
 DISTILLED_STEPS = 50
@@ -53,6 +56,8 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Number of steps for a request that names none."""
     sigma_schedules: tuple[str, ...] = ("normal",)
     """Ids of the schedules that the sampler takes; others are refused. Always contains `normal`."""
+    flow_schedules: tuple[str, ...] = ()
+    """Those that it takes with a flow model; empty: it walks none."""
     eta: bool = False
     """Whether the sampler uses `eta`; others refuse a value above 0."""
     default_eta: float = 0.0
@@ -87,6 +92,7 @@ def _entry(
 
 _ALL = tuple(SIGMA_SCHEDULES)
 _OWN = ("normal",)
+_FLOW: Mapping[str, Any] = {"flow_schedules": ("normal", "karras", "exponential", "beta")}
 _TRAINED: Mapping[str, Any] = {"trained_steps_only": True}
 _TWICE: Mapping[str, Any] = {"evaluations_per_step": 2}
 _NOISY: Mapping[str, Any] = {"stochastic": True}
@@ -95,9 +101,9 @@ _DISTILLED: Mapping[str, Any] = {"most_steps": DISTILLED_STEPS, **_TRAINED}
 SAMPLERS: Mapping[str, SamplerEntry] = {
     sampler.id: sampler
     for sampler in (
-        _entry("euler", "Euler", 25, _ALL),
+        _entry("euler", "Euler", 25, _ALL, **_FLOW),
         _entry("euler_a", "Euler a", 25, _ALL, **_NOISY),
-        _entry("heun", "Heun", 15, _ALL, **_TWICE),
+        _entry("heun", "Heun", 15, _ALL, **_TWICE, **_FLOW),
         _entry("dpm2", "DPM2", 15, _ALL, **_TWICE),
         _entry("dpm2_a", "DPM2 a", 15, _ALL, **_TWICE, **_NOISY),
         _entry("dpmpp_2s_a", "DPM++ 2S a", 15, _ALL, **_TWICE, **_NOISY),
@@ -119,19 +125,39 @@ SAMPLERS: Mapping[str, SamplerEntry] = {
 """By id, in display order."""
 
 
+def schedules_for(sampler: str, *, flow: bool) -> tuple[str, ...]:
+    """The sigma schedules that a sampler takes with a flow model, or with others; empty: it does not walk such models."""
+    entry = SAMPLERS[sampler]
+    return entry.flow_schedules if flow else entry.sigma_schedules
+
+
+def walkers_of(*, flow: bool) -> tuple[str, ...]:
+    """The samplers that walk flow models, or others."""
+    return tuple(name for name in SAMPLERS if schedules_for(name, flow=flow))
+
+
+def schedules_of(*, flow: bool) -> tuple[str, ...]:
+    """The sigma schedules that some sampler takes with flow models, or with others."""
+    taken = {schedule for name in SAMPLERS for schedule in schedules_for(name, flow=flow)}
+    return tuple(name for name in SIGMA_SCHEDULES if name in taken)
+
+
 def sampler_of(model: Model) -> str:
     """The default sampler of a model."""
-    return model.default_sampler or next(iter(SAMPLERS))
+    able = walkers_of(flow=model.flow)
+    return model.default_sampler if model.default_sampler in able else able[0]
 
 
 def schedule_of(model: Model, sampler: str) -> str:
     """The default sigma schedule: the model's own if the sampler takes it, else `normal`."""
     own = model.default_sigma_schedule
-    return own if own in SAMPLERS[sampler].sigma_schedules else "normal"
+    return own if own in schedules_for(sampler, flow=model.flow) else "normal"
 
 
 def most_steps(model: Model, sampler: str, sigma_schedule: str) -> int | None:
     """Most steps of a sampler with a model. None: no limit below that of a request, or an unknown one."""
+    if model.flow:
+        return None
     return most_trained_steps(model.train_steps, sampler, sigma_schedule)
 
 

@@ -15,7 +15,7 @@ from domains.model.json_file import MAX_BYTES, class_name, read_json
 from domains.model.model import FileStamp, Model, ModelState
 from domains.model.naming import display_name
 from domains.model.sampler_names import of_class, schedule_of
-from domains.model.scheduler_config import fault_in, train_steps_of
+from domains.model.scheduler_config import FILE, fault_in, is_flow, train_steps_of
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
@@ -138,8 +138,16 @@ def _family(pipeline: str, parts: Mapping[str, ComponentFiles], configs: Mapping
     """The family, or why there is none."""
     tensors = {name: parts[name].tensor_names for name in DENOISERS if name in parts}
     told = tell(Folder(components=set(parts), pipeline=pipeline, configs=configs, tensors=tensors))
-    fault = fault_in(configs.get("scheduler", {}))
-    return Told(problem=fault.message) if told.family and fault else told
+    scheduler = configs.get("scheduler", {})
+    if not told.family:
+        return told
+    if fault := fault_in(scheduler):
+        return Told(problem=fault.message)
+    if (flow := FAMILIES[told.family].flow) is not is_flow(scheduler):
+        what = "is a flow model" if flow else "is no flow model"
+        problem = f"{told.family} {what}, and {FILE} has _class_name={class_name(scheduler)!r:.64}: they do not fit"
+        return Told(problem=problem)
+    return told
 
 
 def _prediction_type(family: str, scheduler: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def _plainest(folder: Folder, tied: Sequence[tuple[Family, Variant | None]]) -> 
 
 
 def _not_computed(family: Family, variant: Variant | None) -> str:
-    if family.computed and variant is None:
+    if family.computed and (variant is None or variant.computed):
         return ""
     what = family.display_name + (f", {variant.name}" if variant else "")
     return f"this server does not compute {what} yet; it computes: {', '.join(COMPUTED)}"

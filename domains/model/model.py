@@ -66,7 +66,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Width at training; 0: not known."""
     native_height_px: int = 0
     prediction_type: str = ""
-    """What the denoiser predicts: `epsilon`, `v_prediction`, `sample`."""
+    """What the denoiser predicts: `epsilon`, `v_prediction`, `sample`, `flow`."""
     default_sampler: str = ""
     """Our id of the sampler that the model ships with; empty: we have none like it."""
     default_sigma_schedule: str = ""
@@ -79,6 +79,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The model is part of the package."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
+
+    @property
+    def flow(self) -> bool:
+        """Whether it is a flow model, whose latents are (1 − σ)·clean + σ·noise."""
+        return self.prediction_type == "flow"
 
     def stamp(self, path: str) -> FileStamp:
         """The stamp of the file at `path`, relative to the folder; one without a state where the scan saw no such file."""

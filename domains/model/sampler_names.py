@@ -22,6 +22,8 @@ SAMPLER_OF_CLASS: Mapping[str, str] = {
     "TCDScheduler": "tcd",
     "DPMSolverMultistepScheduler": "dpmpp_2m",
     "UniPCMultistepScheduler": "unipc",
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "FlowMatchHeunDiscreteScheduler": "heun",
 }
 """A class that is not listed has no equivalent here: the model then has no default sampler."""
 

@@ -43,6 +43,11 @@ def train_steps_of(config: Mapping[str, Any]) -> int:
     return config.get("num_train_timesteps", _TRAIN_STEPS)
 
 
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether the scheduler walks a flow model, from a config without a fault."""
+    return str(config.get("_class_name", "")).startswith("FlowMatch")
+
+
 def _shown(value: object) -> str:
     return f"{value!r:.64}" if isinstance(value, str) else f"{value!s:.64}"
 
@@ -76,6 +81,7 @@ def _learned(value: Any) -> bool:
 
 _BETA = _number(1e-12, 0.999999)
 _POSITIVE = _number(1e-12, 1e12)
+_MOST_SHIFT = 100
 _SPACINGS = ("linspace", "leading", "trailing")
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
@@ -103,6 +109,15 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "clip_sample_range": (_POSITIVE, "a number above 0"),
     "sample_max_value": (_POSITIVE, "a number above 0"),
     "dynamic_thresholding_ratio": (_number(0, 1), "a number, 0..1"),
+    "shift": (_POSITIVE, "a number above 0"),
+    "base_shift": (_number(-_MOST_SHIFT, _MOST_SHIFT), f"a number, -{_MOST_SHIFT}..{_MOST_SHIFT}"),
+    "max_shift": (_number(-_MOST_SHIFT, _MOST_SHIFT), f"a number, -{_MOST_SHIFT}..{_MOST_SHIFT}"),
+    "base_image_seq_len": (_whole(1, _MAX_TRAIN_STEPS), f"a whole number, 1..{_MAX_TRAIN_STEPS}"),
+    "max_image_seq_len": (_whole(1, _MAX_TRAIN_STEPS), f"a whole number, 1..{_MAX_TRAIN_STEPS}"),
+    "time_shift_type": (_one_of("exponential", "linear"), "exponential or linear"),
+    "shift_terminal": (_or_null(_number(0, 0.999)), "null or a number, 0..0.999"),
+    "invert_sigmas": (lambda value: not value, "false: no sampler here walks toward noise"),
+    "stochastic_sampling": (lambda value: not value, "false: no sampler here draws noise for a flow model"),
     "flow_shift": (_POSITIVE, "a number above 0"),
     "thresholding": (lambda value: not value, "false: it is for models of pixels, and these are of latents"),
     **{

@@ -12,8 +12,17 @@ from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
 from domains.inference.fields import Field, fields_of
-from domains.inference.resolve import default_guidance
-from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry, sampler_of, schedule_of
+from domains.inference.resolve import default_guidance, recommended_steps
+from domains.inference.samplers import (
+    SAMPLERS,
+    SIGMA_SCHEDULES,
+    SamplerEntry,
+    sampler_of,
+    schedule_of,
+    schedules_for,
+    schedules_of,
+    walkers_of,
+)
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.families import COMPUTED, FAMILIES
@@ -112,7 +121,7 @@ class InferenceServicer:
             else None,
             default_sampler=sampler,
             default_sigma_schedule=schedule_of(model, sampler),
-            default_steps=SAMPLERS[sampler].recommended_steps,
+            default_steps=recommended_steps(model, sampler),
             default_guidance_scale=default_guidance(model),
             known_prompts=model.known_prompts if with_prompts else (),
         )
@@ -136,8 +145,8 @@ def _capability(device_ids: list[str], family: str, precisions: tuple[str, ...])
         task=TASK,
         precisions=[convert.PRECISIONS[word] for word in precisions],
         fields=[to_field(field) for field in fields_of(FAMILIES[family])],
-        samplers=list(SAMPLERS),
-        sigma_schedules=list(SIGMA_SCHEDULES),
+        samplers=walkers_of(flow=FAMILIES[family].flow),
+        sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
         control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )
@@ -160,7 +169,7 @@ def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
         recommended_steps=sampler.recommended_steps,
         options=[eta] if sampler.eta else [],
         sigma_schedules=sampler.sigma_schedules,
-        families=COMPUTED,
+        families=[name for name in COMPUTED if schedules_for(sampler.id, flow=FAMILIES[name].flow)],
         stochastic=sampler.stochastic,
         evaluations_per_step=sampler.evaluations_per_step,
     )

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,7 @@ from PIL import Image
 
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from domains.model.families import COMPUTED, FAMILIES
-from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
+from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 from tests.server.test_models import models, scanned
@@ -62,13 +61,11 @@ def test_a_family_makes_the_picture_that_diffusers_makes(server: RunningServer, 
 
 
 def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:
-    pipe: Any = getattr(diffusers, TINY[folder.name][0]).from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True
-    )
-    pipe.set_progress_bar_config(disable=True)
+    family = family_of_name(folder.name)
+    pipe = their_pipeline(folder)
     picture = pipe(
-        resolved.prompt,
-        negative_prompt=resolved.negative_prompt,
+        prompt=resolved.prompt,
+        **({"negative_prompt": resolved.negative_prompt} if FAMILIES[family].guidance_off is not None else {}),
         height=resolved.height_px,
         width=resolved.width_px,
         num_inference_steps=resolved.sampling.steps,
@@ -81,9 +78,30 @@ def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:
 def test_each_family_says_what_its_requests_may_contain(server: RunningServer) -> None:
     request = inference_service_pb2.GetInferenceCapabilitiesRequest()
     told = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S)
-    assert {one.family for one in told.capabilities} == {*TINY, "sd1"} == set(COMPUTED)
-    assert {name: model.family for name, model in models(server).items() if name in TINY} == {one: one for one in TINY}
+    assert {one.family for one in told.capabilities} == {"sd1", *map(family_of_name, TINY)} == set(COMPUTED)
+    assert {name: model.family for name, model in models(server).items() if name in TINY} == {
+        name: family_of_name(name) for name in TINY
+    }
     for capability in told.capabilities:
         guidance = next(field for field in capability.fields if field.field == "sampling.guidance_scale")
         assert float(guidance.default_value) == FAMILIES[capability.family].default_guidance
+        flow = FAMILIES[capability.family].flow
+        assert ("dpmpp_2m" in capability.samplers, "sgm_uniform" in capability.sigma_schedules) == (not flow, not flow)
+        assert capability.samplers[0] == "euler"
         assert capability.prompt_window_tokens == FAMILIES[capability.family].prompt_tokens
+
+
+def test_a_sampler_that_does_not_walk_a_family_is_refused_with_those_that_do(server: RunningServer) -> None:
+    flow = asked("flux1")
+    flow.sampling.sampler = "dpmpp_2m"
+    refusal = asking.refused(lambda: asking.submit(server, flow))
+    assert refusal.reason == "UNSUPPORTED_COMBINATION"
+    (violation,) = refusal.bad_request.field_violations
+    assert violation.field == "spec.generation.sampling.sampler"
+    assert "euler, heun" in violation.description
+
+
+def test_a_distilled_model_takes_few_steps_by_itself(server: RunningServer) -> None:
+    request = inference_service_pb2.GetInferenceCapabilitiesRequest(model_id="flux1-schnell")
+    (model,) = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S).models
+    assert (model.default_steps, model.default_guidance_scale, model.default_sampler) == (4, 0.0, "euler")

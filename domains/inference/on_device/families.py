@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import Family
+from domains.inference.on_device.flux1 import Flux1
 from domains.inference.on_device.sd1 import Sd1
+from domains.inference.on_device.sd3 import Sd3
 from domains.inference.on_device.sdxl import Sdxl
 from domains.model.on_device import OnDeviceModel
 
@@ -12,6 +14,8 @@ FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "sd1": Sd1,
     "sd2": Sd1,
     "sdxl": Sdxl,
+    "sd3": Sd3,
+    "flux1": Flux1,
 }
 
 

@@ -9,7 +9,9 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.family import Conditions, Family, KeepOn, StepRows, regardless
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
+from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
+from domains.model.families import FAMILIES
 
 
 class Trajectory:
@@ -73,14 +75,16 @@ def begin(
     device: torch.device,
 ) -> Trajectory:
     """A trajectory at its initial noise. `config` is the model's scheduler config."""
+    shape = family.latent_shape(resolved.width_px, resolved.height_px)
+    facts = FAMILIES[resolved.family]
     planned = plan(
         resolved.sampler,
         config,
         sigma_schedule=resolved.sigma_schedule,
         steps=resolved.steps,
         eta=resolved.eta,
+        flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
     )
-    shape = family.latent_shape(resolved.width_px, resolved.height_px)
     return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device))
 
 

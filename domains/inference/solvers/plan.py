@@ -7,12 +7,14 @@ import msgspec
 import numpy as np
 
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
-from domains.inference.samplers import SAMPLERS, most_trained_steps, steps_refusal
+from domains.inference.samplers import SAMPLERS, most_trained_steps, schedules_for, steps_refusal, walkers_of
+from domains.inference.solvers.flow_sigmas import Flow, flow_sigmas
+from domains.inference.solvers.flow_walk import flow_walk
 from domains.inference.solvers.line import Line
 from domains.inference.solvers.table import SOLVERS, Solver
 from domains.inference.solvers.trained_walk import trained_walk
 from domains.inference.solvers.walk import Options, Walk
-from domains.model.scheduler_config import FILE, fault_in, train_steps_of
+from domains.model.scheduler_config import FILE, fault_in, is_flow, train_steps_of
 
 _TRIED_STEPS = 4
 _SPACINGS: tuple[Mapping[str, object], ...] = (
@@ -36,15 +38,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(line.ends_step for line in self.lines)
 
 
-def plan(sampler: str, config: Mapping[str, Any], *, sigma_schedule: str, steps: int, eta: float | None) -> Plan:
+def plan(
+    sampler: str,
+    config: Mapping[str, Any],
+    *,
+    sigma_schedule: str,
+    steps: int,
+    eta: float | None,
+    flow: Flow | None = None,
+) -> Plan:
     """Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
-    config with an impossible value."""
-    _refuse_unknown(sampler, sigma_schedule)
+    config with an impossible value. `flow` counts for flow models alone."""
+    _refuse_unknown(sampler, sigma_schedule, flow=is_flow(config))
     if fault := fault_in(config):
         raise _incompatible(fault.message, field=fault.field)
     solver = SOLVERS[sampler]
     try:
-        walk = _walk(solver, sampler, config, sigma_schedule, steps, _options(sampler, config, eta))
+        options = _options(sampler, config, eta)
+        if is_flow(config):
+            sigmas = flow_sigmas(config, sigma_schedule, steps, flow or Flow())
+            walk = flow_walk(sigmas.tolist(), options, train_steps_of(config))
+        else:
+            walk = _walk(solver, sampler, config, sigma_schedule, steps, options)
         return Plan(lines=tuple(solver.lines(walk)), initial_scale=walk.initial_scale)
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         raise _incompatible(f"{FILE} describes no noise that {sampler} can walk: {error}", sampler=sampler) from error
@@ -52,7 +67,7 @@ def plan(sampler: str, config: Mapping[str, Any], *, sigma_schedule: str, steps:
 
 def try_config(config: Mapping[str, Any]) -> None:
     """Raise MODEL_INCOMPATIBLE if a sampler cannot walk with a model's scheduler_config.json."""
-    for sampler in SAMPLERS:
+    for sampler in walkers_of(flow=is_flow(config)):
         try:
             plan(sampler, config, sigma_schedule="normal", steps=_TRIED_STEPS, eta=None)
         except DeviceOpsError as error:
@@ -92,12 +107,12 @@ def _incompatible(message: str, **facts: str) -> FailedPrecondition:
     return FailedPrecondition(message[:400], ErrorReason.MODEL_INCOMPATIBLE, file=FILE, **facts)
 
 
-def _refuse_unknown(sampler: str, sigma_schedule: str) -> None:
+def _refuse_unknown(sampler: str, sigma_schedule: str, *, flow: bool) -> None:
     if sampler not in SOLVERS:
         message = f"there is no sampler {sampler!r}; known: {', '.join(SOLVERS)}"
         violation = Violation(field="generation.sampling.sampler", message=message, allowed=", ".join(SOLVERS))
         raise InvalidRequest([violation])
-    takes = SAMPLERS[sampler].sigma_schedules
+    takes = schedules_for(sampler, flow=flow)
     if sigma_schedule not in takes:
         message = f"{sampler} does not take the sigma schedule {sigma_schedule!r}; it takes: {', '.join(takes)}"
         violation = Violation(field="generation.sampling.sigma_schedule", message=message, allowed=", ".join(takes))

@@ -20,18 +20,18 @@ _THRESHOLD = 0.025
 """Noise that the linear half of `linear_quadratic` removes (Polyak et al. 2024, Movie Gen)."""
 
 
-def karras(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
+def karras(steps: int, low: float, high: float, trained: TrainedNoise | None = None) -> Array:
     """Equal steps in the seventh root."""
     ramp = np.linspace(0, 1, steps)
     return (high ** (1 / _RHO) + ramp * (low ** (1 / _RHO) - high ** (1 / _RHO))) ** _RHO
 
 
-def exponential(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
+def exponential(steps: int, low: float, high: float, trained: TrainedNoise | None = None) -> Array:
     """Equal steps in the logarithm."""
     return np.exp(np.linspace(math.log(high), math.log(low), steps))
 
 
-def beta(steps: int, low: float, high: float, trained: TrainedNoise) -> Array:
+def beta(steps: int, low: float, high: float, trained: TrainedNoise | None = None) -> Array:
     """Quantiles of the beta distribution with both parameters 0.6 (Lee et al. 2024, "Beta Sampling is All You Need")."""
     places = 1 - np.linspace(0, 1, steps)
     return low + (high - low) * beta_quantiles(places)
@@ -103,3 +103,10 @@ SCHEDULES: Mapping[str, Schedule] = {
     "align_your_steps": align_your_steps,
 }
 """By id; `normal` is the model's own spacing, see `spacing`."""
+
+FREE_SCHEDULES: Mapping[str, Callable[[int, float, float], Array]] = {
+    "karras": karras,
+    "exponential": exponential,
+    "beta": beta,
+}
+"""Those that need no trained levels: flow models take them too, between two sigmas."""

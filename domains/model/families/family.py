@@ -46,6 +46,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ("text_to_image",)
     guidance: float | None = None
     """Default guidance; None: the family's."""
+    steps: int | None = None
+    """Default number of steps; None: the sampler's."""
+    computed: bool = False
+    """Whether the engine computes it, as `Family.computed`."""
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,10 +86,19 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     as an input, and never uses a negative prompt."""
     prediction_types: tuple[str, ...]
     """What denoisers of the family predict, the usual one first."""
+    patch_size: int = 2
+    """Edge of the square of latent pixels that a transformer reads as one token."""
+    even_sigmas: bool = False
+    """Whether the walk of a flow model begins with n even sigmas from 1 to 1/n, whatever levels it was trained with."""
     latent_channels: int
     tasks: tuple[str, ...] = ("text_to_image",)
     computed: bool = False
     """Whether the engine computes it. A test holds it equal to the engine's own table."""
+
+    @property
+    def flow(self) -> bool:
+        """Whether its models are flow models, whose latents are (1 − σ)·clean + σ·noise."""
+        return self.prediction_types == ("flow",)
 
     @property
     def denoiser(self) -> Part:

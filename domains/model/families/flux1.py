@@ -93,6 +93,8 @@ FLUX1 = Family(
                 "original": ("guidance_in.",),
             },
             guidance=0.0,
+            steps=4,
+            computed=True,
         ),
     ),
     native_px=1024,
@@ -101,5 +103,7 @@ FLUX1 = Family(
     default_guidance=3.5,
     guidance_off=None,
     prediction_types=("flow",),
+    even_sigmas=True,
     latent_channels=16,
+    computed=True,
 )

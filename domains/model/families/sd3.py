@@ -65,4 +65,5 @@ SD3 = Family(
     default_guidance=7.0,
     prediction_types=("flow",),
     latent_channels=16,
+    computed=True,
 )

@@ -6,10 +6,12 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.json_file import read_object
@@ -27,6 +29,12 @@ _CLIP_OPTIONS = (
     "projection_dim",
 )
 """All options that shape the text encoder. Others are not passed on, because they could choose code to run."""
+
+_T5_OPTIONS = (
+    *("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads", "layer_norm_epsilon", "feed_forward_proj"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "pad_token_id", "eos_token_id"),
+)
+"""The same for T5."""
 
 
 class _TooManyModules(Exception):
@@ -53,10 +61,28 @@ def _chosen(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]
     return {name: config[name] for name in options if name in config}
 
 
+def _t5(config: Mapping[str, Any]) -> nn.Module:
+    module = T5EncoderModel(T5Config(**_chosen(config, _T5_OPTIONS)))
+    # The encoder's own embedding is the same tensor under another name, and the one that is read.
+    del module.shared
+    return module
+
+
+def _of_class(kind: Any) -> Builder:
+    return lambda config: cast(nn.Module, kind.from_config(dict(config)))
+
+
+_SD3, _FLUX = _of_class(SD3Transformer2DModel), _of_class(FluxTransformer2DModel)
+
 BUILDERS: Mapping[str, Mapping[str, Builder]] = {
     "sd1": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
     "sd2": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
     "sdxl": {"text_encoder": _clip_text, "text_encoder_2": _clip_projected, "unet": _unet, "vae": _vae},
+    "sd3": {
+        **{"text_encoder": _clip_projected, "text_encoder_2": _clip_projected, "text_encoder_3": _t5},
+        **{"transformer": _SD3, "vae": _vae},
+    },
+    "flux1": {"text_encoder": _clip_text, "text_encoder_2": _t5, "transformer": _FLUX, "vae": _vae},
 }
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 

@@ -244,8 +244,9 @@ def _dtype(place: torch.device, precision: str) -> torch.dtype:
 
 
 def _dtype_of(module: nn.Module, dtype: torch.dtype) -> torch.dtype:
-    """float32 for a VAE whose activations leave float16's range (it says so itself), else the model's."""
-    upcast = bool(getattr(getattr(module, "config", None), "force_upcast", False))
+    """float32 for a part whose activations leave float16's range, else the model's: a VAE says so itself, T5 always does."""
+    config: Any = getattr(module, "config", None)
+    upcast = bool(getattr(config, "force_upcast", False)) or getattr(config, "model_type", "") in ("t5", "umt5")
     return torch.float32 if upcast and dtype is torch.float16 else dtype
 
 

@@ -89,6 +89,8 @@ def _names(stored: str) -> Iterator[str]:
     yield stored
     # transformers 5 builds CLIPTextModel without the outer level that 4 and every published file have.
     yield stored.removeprefix("text_model.")
+    if stored == "shared.weight":
+        yield "encoder.embed_tokens.weight"  # T5's, which the two names share
     head, _, last = stored.rpartition(".")
     parent, _, old = head.rpartition(".")
     if old in _OLD_ATTENTION:

@@ -40,7 +40,7 @@ def _read(part: str, field: str, has: Callable[[Configs], int | None], denoiser:
     return _Fit(part, field, has, denoiser, wanting, _of(denoiser, wanting))
 
 
-_TEXT, _TEXT_2 = "text_encoder", "text_encoder_2"
+_TEXT, _TEXT_2, _TEXT_3 = "text_encoder", "text_encoder_2", "text_encoder_3"
 _UNET = (_read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "unet", "cross_attention_dim"), _both("unet"))
 
 
@@ -50,6 +50,11 @@ def _sizes(configs: Configs) -> int | None:
     return configs[_TEXT_2].projection_dim + 6 * unet.addition_time_embed_dim
 
 
+def _packed(configs: Configs) -> int | None:
+    """2×2 latent pixels are one token."""
+    return 4 * configs["vae"].latent_channels
+
+
 _FITS: Mapping[str, tuple[_Fit, ...]] = {
     "sd1": _UNET,
     "sd2": _UNET,
@@ -57,6 +62,18 @@ _FITS: Mapping[str, tuple[_Fit, ...]] = {
         _read(_TEXT_2, "hidden_size", _sum("hidden_size", _TEXT, _TEXT_2), "unet", "cross_attention_dim"),
         _read(_TEXT_2, "projection_dim", _sizes, "unet", "projection_class_embeddings_input_dim"),
         _both("unet"),
+    ),
+    "sd3": (
+        _read(
+            _TEXT_2, "projection_dim", _sum("projection_dim", _TEXT, _TEXT_2), "transformer", "pooled_projection_dim"
+        ),
+        _read(_TEXT_3, "d_model", _of(_TEXT_3, "d_model"), "transformer", "joint_attention_dim"),
+        _both("transformer"),
+    ),
+    "flux1": (
+        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "pooled_projection_dim"),
+        _read(_TEXT_2, "d_model", _of(_TEXT_2, "d_model"), "transformer", "joint_attention_dim"),
+        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
     ),
 }
 """By family. One that is not here checks nothing."""

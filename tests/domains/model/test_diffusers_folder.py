@@ -101,6 +101,10 @@ def _odd_prediction(folder: Path) -> None:
     write_json(folder / "scheduler" / "scheduler_config.json", {**SCHEDULER, "prediction_type": "x" * 10_000})
 
 
+def _scheduler_of_flow(folder: Path) -> None:
+    write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"})
+
+
 def _only_pickle(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.bin")
 
@@ -163,6 +167,7 @@ INCOMPATIBLE: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (_empty_unet, ("no tensor conv_in.weight",)),
     (_without_vae, ("component vae is missing",)),
     (_odd_prediction, ("prediction_type", "v_prediction")),
+    (_scheduler_of_flow, ("sd1 is no flow model", "FlowMatchEulerDiscreteScheduler", "do not fit")),
     (_only_pickle, ("unet", "pickle", "safetensors")),
     (_no_weights, ("unet", "no safetensors file")),
     (_no_component, ("vae",)),

@@ -1,25 +1,31 @@
 """Each computed family against diffusers' own pipeline, on random weights: same prompts, same noise, same latents."""
 
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from torch import Tensor
 
+from domains.errors import InvalidRequest
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import FAMILIES as ENGINE
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.packing import packed, unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.inference.resolve import default_guidance
+from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.requests import request
-from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
+from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
 
 TOLERANCE = 1e-4
+PACKED = ("flux1",)
+"""Families whose pipelines take and give latents as tokens."""
 SIZE = {"width_px": 48, "height_px": 32}
 
 
@@ -29,17 +35,14 @@ class Loaded:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.ours: OnDeviceModel = load(model, "cpu")
-        self.theirs: Any = getattr(diffusers, TINY[model.family][0]).from_pretrained(
-            model.folder, torch_dtype=torch.float32, local_files_only=True
-        )
-        self.theirs.set_progress_bar_config(disable=True)
+        self.theirs = their_pipeline(Path(model.folder))
 
 
 @pytest.fixture(scope="module", params=list(TINY))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     name: str = request.param
     model = write_tiny_family(name, tmp_path_factory.mktemp("families") / name)
-    assert (model.family, model.state, model.problem) == (name, ModelState.AVAILABLE, "")
+    assert (model.family, model.state, model.problem) == (family_of_name(name), ModelState.AVAILABLE, "")
     return Loaded(model)
 
 
@@ -52,18 +55,19 @@ def their_latents(family: Loaded, wanted: ResolvedGeneration) -> Tensor:
     """Of diffusers' pipeline; initial noise from one generator a picture, as ours."""
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
+    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
     pictures = len(wanted.seeds)
     found = family.theirs(
-        [wanted.prompt] * pictures,
-        negative_prompt=[wanted.negative_prompt] * pictures if wanted.negative_prompt else None,
+        prompt=[wanted.prompt] * pictures,
+        **({"negative_prompt": [negative] * pictures} if negative else {}),
         height=wanted.height_px,
         width=wanted.width_px,
         num_inference_steps=wanted.steps,
         guidance_scale=wanted.guidance_scale,
-        latents=noise,
+        latents=packed(noise) if wanted.family in PACKED else noise,
         output_type="latent",
-    )
-    return found.images
+    ).images
+    return unpacked(found, *shape[1:]) if wanted.family in PACKED else found
 
 
 def gap(ours: Tensor, theirs: Tensor) -> float:
@@ -141,7 +145,7 @@ def test_previews_and_pictures_come_in_the_size_that_was_asked_for(family: Loade
 
 
 def test_every_computed_family_is_compared() -> None:
-    assert {*TINY, "sd1"} == set(ENGINE)
+    assert {"sd1", *map(family_of_name, TINY)} == set(ENGINE)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -157,4 +161,21 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_each_input_counts(family: Loaded, change: str) -> None:
     """Else the comparisons above could not fail."""
     plain, changed = asked(family), asked(family, **CHANGES[change])
-    assert gap(final_latents(family.ours, changed), final_latents(family.ours, plain)) > 10 * TOLERANCE
+    found = gap(final_latents(family.ours, changed), final_latents(family.ours, plain))
+    assert (found > 10 * TOLERANCE) == reads(family.model, change)
+
+
+def reads(model: Model, change: str) -> bool:
+    """Whether a model's denoiser reads the input."""
+    if "negative" in change:
+        return FAMILIES[model.family].reads_negative(default_guidance(model))
+    return not (change == "guidance" and model.variant == "schnell")
+
+
+def test_a_size_beyond_the_models_positions_is_refused_with_the_longest_edge(family: Loaded) -> None:
+    if not family.model.family.startswith("sd3"):
+        pytest.skip("its positions are computed")
+    with pytest.raises(InvalidRequest) as refused:
+        final_latents(family.ours, asked(family, width_px=256))
+    (violation,) = refused.value.violations
+    assert (violation.field, violation.allowed) == ("generation.width_px", "at most 192")

@@ -23,15 +23,13 @@ _WORDS = 2014
 """Words of the embedded model's tokenizer."""
 
 
-def write_tiny_family(name: str, folder: Path, without: tuple[str, ...] = ()) -> Model:
-    """A model of a family; `without` leaves out optional components."""
+def write_tiny_family(name: str, folder: Path) -> Model:
+    """The tiny model of this name."""
     torch.manual_seed(0)
     pipeline, makers = TINY[name]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.36.0"}
+    index |= {part: [None, None] for part in WITHOUT.get(name, ())}
     for part, (class_name, make) in makers.items():
-        if part in without:
-            index[part] = [None, None]
-            continue
         (folder / part).mkdir(parents=True)
         made = make(folder / part)
         if made is not None:
@@ -111,9 +109,98 @@ def _trained(prediction_type: str) -> Make:
     )
 
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,"
+
+
+def _t5_tokenizer(folder: Path) -> Any:
+    words = ["<pad>", "</s>", "<unk>", "▁", *_LETTERS]
+    return transformers.T5Tokenizer(vocab=[(word, -float(place)) for place, word in enumerate(words)], extra_ids=4)
+
+
+def _t5(width: int) -> Make:
+    return lambda folder: transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=64,
+            d_model=width,
+            d_kv=8,
+            d_ff=2 * width,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+
+
+_T5_WORDS = ("T5Tokenizer", _t5_tokenizer)
+
+
+def _flow(**options: Any) -> Make:
+    return _scheduler(_theirs.FlowMatchEulerDiscreteScheduler, **options)
+
+
+def _sd3(folder: Path) -> Any:
+    return _theirs.SD3Transformer2DModel(
+        sample_size=16,
+        in_channels=16,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pooled_projection_dim=24,
+        pos_embed_max_size=48,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+
+
+def _flux(*, guidance: bool) -> Make:
+    return lambda folder: _theirs.FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 4, 8),
+    )
+
+
+_FLOW_VAE = (
+    "AutoencoderKL",
+    _vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
+)
+
 _CLIP_WORDS = ("CLIPTokenizer", _clip_tokenizer)
 
-TINY: Mapping[str, tuple[str, Mapping[str, tuple[str, Make]]]] = {
+_Parts = Mapping[str, tuple[str, Make]]
+
+_SD3: _Parts = {
+    "text_encoder": ("CLIPTextModelWithProjection", _clip_projected(8)),
+    "text_encoder_2": ("CLIPTextModelWithProjection", _clip_projected(16)),
+    "tokenizer": _CLIP_WORDS,
+    "tokenizer_2": _CLIP_WORDS,
+    "transformer": ("SD3Transformer2DModel", _sd3),
+    "vae": _FLOW_VAE,
+    "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0)),
+}
+
+_FLUX1: _Parts = {
+    "text_encoder": ("CLIPTextModel", _clip(16)),
+    "text_encoder_2": ("T5EncoderModel", _t5(32)),
+    "tokenizer": _CLIP_WORDS,
+    "tokenizer_2": _T5_WORDS,
+    "transformer": ("FluxTransformer2DModel", _flux(guidance=True)),
+    "vae": _FLOW_VAE,
+    "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0, use_dynamic_shifting=True)),
+}
+
+WITHOUT: Mapping[str, tuple[str, ...]] = {"sd3-without-t5": ("text_encoder_3", "tokenizer_3")}
+"""Components that a model leaves out, by name."""
+
+TINY: Mapping[str, tuple[str, _Parts]] = {
     "sd2": (
         "StableDiffusionPipeline",
         {
@@ -147,5 +234,32 @@ TINY: Mapping[str, tuple[str, Mapping[str, tuple[str, Make]]]] = {
             "scheduler": ("EulerDiscreteScheduler", _trained("epsilon")),
         },
     ),
+    "sd3": (
+        "StableDiffusion3Pipeline",
+        {**_SD3, "text_encoder_3": ("T5EncoderModel", _t5(32)), "tokenizer_3": _T5_WORDS},
+    ),
+    "sd3-without-t5": ("StableDiffusion3Pipeline", _SD3),
+    "flux1": ("FluxPipeline", _FLUX1),
+    "flux1-schnell": (
+        "FluxPipeline",
+        {
+            **_FLUX1,
+            "transformer": ("FluxTransformer2DModel", _flux(guidance=False)),
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0)),
+        },
+    ),
 }
-"""By family: the class of the pipeline, and of each component its class and how it is made."""
+"""By name, which begins with the family: the class of the pipeline, and of each component its class and how it is made."""
+
+
+def family_of_name(name: str) -> str:
+    """The family of a tiny model."""
+    return name.partition("-")[0]
+
+
+def their_pipeline(folder: Path) -> Any:
+    """Diffusers' own pipeline of a tiny model, in float32."""
+    absent = dict.fromkeys(WITHOUT.get(folder.name, ()))
+    found = getattr(_theirs, TINY[folder.name][0]).from_pretrained(folder, dtype=torch.float32, **absent)
+    found.set_progress_bar_config(disable=True)
+    return found

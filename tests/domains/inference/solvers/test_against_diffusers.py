@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import diffusers.schedulers
+import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.inference.solvers.flow_sigmas import Flow, flow_sigmas
 from domains.inference.solvers.flow_walk import flow_walk
 from domains.inference.solvers.plan import Plan
 from domains.inference.solvers.table import SOLVERS
@@ -164,6 +167,33 @@ def test_flow_models_are_walked_as_diffusers_walks_them(name: str, scheduler: An
     for timestep in reference.timesteps:
         latents = reference.step(denoiser(latents, timestep), timestep, latents, return_dict=False)[0]
     assert gap(walked(plan), latents) < TOLERANCE
+
+
+FLOW_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "shifted": {"shift": 3.0},
+    "growing": {"use_dynamic_shifting": True, "base_shift": 0.4, "max_shift": 1.3, "max_image_seq_len": 8192},
+    "growing_linearly": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+    "stretched": {"use_dynamic_shifting": True, "shift_terminal": 0.02},
+    "short": {"num_train_timesteps": 100},
+}
+
+
+@pytest.mark.parametrize("schedule", ["normal", "karras", "exponential", "beta"])
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("options", list(FLOW_OPTIONS.values()), ids=list(FLOW_OPTIONS))
+def test_flow_models_visit_the_sigmas_that_diffusers_visits(options: dict[str, Any], even: bool, schedule: str) -> None:
+    flags = {flag: name == schedule for name, flag in FLAG_OF_SCHEDULE.items()}
+    reference: Any = theirs_of.FlowMatchEulerDiscreteScheduler(**options, **flags)
+    for steps in (2, 7, 30):
+        named = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if even else {"num_inference_steps": steps}
+        mu = calculate_shift(1000, *(reference.config[name] for name in SHIFT_OPTIONS))
+        reference.set_timesteps(**named, **({"mu": mu} if options.get("use_dynamic_shifting") else {}))
+        found = flow_sigmas(options, schedule, steps, Flow(even=even, tokens=1000))
+        assert np.abs(found - reference.sigmas[:-1].numpy()).max() < 1e-5, steps
+
+
+SHIFT_OPTIONS = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
 
 
 def test_another_coefficient_would_show(own_noise: list[Iterator[Tensor]]) -> None:

@@ -1,0 +1,66 @@
+"""FLUX.1 dev and schnell (Black Forest Labs 2024): CLIP (pooled) and T5; a transformer that reads guidance as a number."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
+from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.packing import packed, positions, unpacked
+from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.watched_module import WatchedModule
+from domains.inference.on_device.words import Words
+from domains.model.on_device import OnDeviceModel
+
+_TRAIN_STEPS = 1000
+"""The transformer multiplies the time that it is told by this."""
+
+
+class Flux1(LatentCodec):
+    """See `Family`."""
+
+    def __init__(self, loaded: OnDeviceModel) -> None:
+        super().__init__(loaded)
+        self._dtype = loaded.dtype
+        self._transformer = WatchedModule(loaded.modules["transformer"])
+        config: Any = loaded.modules["transformer"].config
+        self._reads_guidance: bool = config.guidance_embeds
+        self._clip: Any = loaded.modules["text_encoder"]
+        self._t5: Any = loaded.modules["text_encoder_2"]
+        self._clip_words = Words(loaded.tokenizers["text_encoder"])
+        self._t5_words = Words(loaded.tokenizers["text_encoder_2"])
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        pooled = self._clip(self._clip_words.ids(prompt).to(self._device)).pooler_output
+        states = self._t5(self._t5_words.ids(prompt).to(self._device)).last_hidden_state
+        return self._t5_words.encoded(prompt, states.to(self._dtype), pooled)
+
+    def conditions(
+        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+    ) -> Conditions:
+        """Schnell reads no guidance; dev is told it, and neither reads a negative prompt."""
+        told = torch.full((1,), guidance, dtype=torch.float32, device=self._device)
+        return RowConditions(
+            guidance=guidance, guided=False, inputs=[positive.states, cast(Tensor, positive.pooled), told]
+        )
+
+    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
+        def forward(batch: Batch) -> Tensor:
+            states, pooled, guidance = batch.inputs
+            height, width = batch.latents.shape[-2:]
+            output = self._transformer(
+                keep_on,
+                hidden_states=packed(batch.latents).to(self._dtype),
+                timestep=batch.timesteps / _TRAIN_STEPS,
+                guidance=guidance if self._reads_guidance else None,
+                encoder_hidden_states=states,
+                pooled_projections=pooled,
+                txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
+                img_ids=positions(height, width, self._device),
+                return_dict=False,
+            )[0]
+            return unpacked(output, height, width)
+
+        return in_batches(group, forward)
