@@ -1,8 +1,11 @@
-"""The contract compiles for every C# target, clashes with no usual name, and makes a picture over Grpc.Net.Client."""
+"""The C# side of the contract.
+
+It compiles for every target and clashes with no usual name; the client keeps its promises against a real server; the
+packages alone are enough for the program of README.md.
+"""
 
 import os
-import shutil
-import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,54 +13,94 @@ import pytest
 
 from protos.generate import ROOT, describe
 from tests.csharp.name_check import name_check
+from tests.csharp.readme_program import VERSION, write_project
+from tests.csharp.sdk import dotnet, sdk_environment
 
 HERE = Path(__file__).parent
-KIT = ROOT.parent / "shared" / "dotnet" / "install"
-
-
-def dotnet_environment() -> dict[str, str] | None:
-    """The environment in which `dotnet` can be run: this one, or the one that the SDK kit beside the checkout makes."""
-    if KIT.exists():
-        script = f'eval "$("{KIT}")" && env -0'
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-        return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if "=" in pair)
-    return dict(os.environ) if shutil.which("dotnet") else None
+OUT = ROOT / "out" / "csharp"
+"""Compiled files stay here, so that the next run compiles only what has changed: the contract alone takes half a minute."""
+TOLD = (
+    "Succeeded",
+    "stopped in denoising",
+    "refused: InvalidField",
+    "  generation.sampling.steps: ",
+    "failed: RunTimeout",
+)
+"""What the program of README.md prints, among other things."""
+PNG = b"\x89PNG\r\n\x1a\n"
+QUIET = ("-m:1", "--nologo", "-v", "quiet")
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    found = dotnet_environment()
-    if found is None:
-        pytest.skip("no .NET SDK: `dotnet` is not on PATH and ../shared/dotnet is not there")
-    out = tmp_path_factory.mktemp("csharp")
-    names = out / "NameCheck.cs"
-    names.write_text(name_check(describe()))
-    # The same for every build here, so that what one has compiled the next need not: the contract takes a minute.
-    return found | {"DEVICEOPS_CSHARP_OUT": str(out / "built"), "DEVICEOPS_NAME_CHECK": str(names)}
+def environment() -> Mapping[str, str]:
+    found = sdk_environment()
+    names = OUT / "NameCheck.cs"
+    names.parent.mkdir(parents=True, exist_ok=True)
+    text = name_check(describe())
+    if not names.exists() or names.read_text("utf-8") != text:
+        names.write_text(text, "utf-8")
+    return found | {
+        "DEVICEOPS_CSHARP_OUT": str(OUT / "built"),
+        "DEVICEOPS_NAME_CHECK": str(names),
+        "DEVICEOPS_PACKAGE_VERSION": VERSION,
+    }
 
 
-def dotnet(environment: Mapping[str, str], *arguments: str) -> None:
-    """Runs `dotnet` in this folder. Raises with its whole output if it fails."""
-    program = shutil.which("dotnet", path=environment["PATH"])
-    assert program
-    done = subprocess.run(
-        [program, *arguments], cwd=HERE, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def built(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, once everything is compiled."""
+    dotnet(environment, "build", "DeviceOps.slnx", *QUIET, folder=HERE)
+    return environment
 
 
-@pytest.mark.timeout(400)
-def test_contract_compiles_and_its_names_are_free(environment: Mapping[str, str]) -> None:
-    dotnet(environment, "build", "DeviceOps.slnx", "--nologo", "-v", "quiet")
+@pytest.mark.timeout(500)
+def test_contract_compiles_and_its_names_are_free(built: Mapping[str, str]) -> None:
+    assert (OUT / "built" / "bin" / "DeviceOps.Contract.Tests").is_dir()
 
 
 @pytest.mark.timeout(600)
-def test_csharp_client_makes_the_picture(environment: Mapping[str, str]) -> None:
+def test_csharp_client_makes_the_picture(built: Mapping[str, str], tmp_path: Path) -> None:
     from tests.server.harness import running_server
 
-    dotnet(environment, "build", "DeviceOps.slnx", "--nologo", "-v", "quiet")
-    # MappedBlobTests maps files there; elsewhere it is skipped.
+    # Tests map files there; elsewhere they are skipped.
     roots = {"DEVICEOPS_BLOB_ROOTS": '["/dev/shm"]'} if Path("/dev/shm").is_dir() else {}
-    with running_server(environment=roots) as server:
-        there = {**environment, "DEVICEOPS_ADDRESS": server.address}
-        dotnet(there, "test", "--solution", "DeviceOps.slnx", "--no-build")
+    with running_server("--socket", str(tmp_path / "socket"), environment=roots) as server:
+        there = {
+            **built,
+            "DEVICEOPS_ADDRESS": server.address,
+            # For the servers that C# tests start themselves, to kill them.
+            "DEVICEOPS_SERVER_COMMAND": f"{sys.executable} -m server",
+            "PYTHONPATH": os.pathsep.join(
+                [str(ROOT), str(ROOT / "generated" / "python"), os.environ.get("PYTHONPATH", "")]
+            ),
+        }
+        dotnet(there, "test", "--solution", "DeviceOps.slnx", "--no-build", folder=HERE)
+
+
+@pytest.mark.timeout(500)
+def test_the_packages_alone_run_the_program_of_the_readme(built: Mapping[str, str], tmp_path: Path) -> None:
+    from tests.server.harness import running_server
+
+    packages, fresh = tmp_path / "packages", tmp_path / "fresh"
+    packed = ROOT / "clients" / "csharp" / "DeviceOps.slnx"
+    dotnet(built, "pack", str(packed), "--no-build", "-c", "Debug", *QUIET, "-o", str(packages), folder=HERE)
+    for name in ("Client", "Contracts", "Extensions.AI", "Testing"):
+        assert {f"DeviceOps.{name}.{VERSION}.{kind}" for kind in ("nupkg", "snupkg")} <= {
+            p.name for p in packages.iterdir()
+        }
+    write_project(fresh, packages, known=Path(built.get("NUGET_PACKAGES") or Path.home() / ".nuget" / "packages"))
+    alone = {name: value for name, value in built.items() if not name.startswith("DEVICEOPS_")}
+    # NuGet keeps what it has unpacked by version: one folder of its own, or this run could get the packages of an older one.
+    alone["NUGET_PACKAGES"] = str(tmp_path / "unpacked")
+    dotnet(alone, "build", *QUIET, folder=fresh)
+    with running_server() as server:
+        said = dotnet(alone, "run", "--no-build", "--", server.address, folder=fresh)
+    assert (fresh / "apple.png").read_bytes().startswith(PNG)
+    for line in (
+        "Succeeded",
+        "stopped in denoising",
+        "refused: InvalidField",
+        "  generation.sampling.steps: ",
+        "failed: RunTimeout",
+    ):
+        assert line in said, said

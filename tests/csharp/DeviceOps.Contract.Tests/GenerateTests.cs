@@ -76,6 +76,8 @@ public sealed class GenerateTests(RunningServer server) : IClassFixture<RunningS
         Generation = new Generation
         {
             Prompt = "a red apple",
+            WidthPx = 128,
+            HeightPx = 128,
             Sampling = new Sampling { Seed = 7, Steps = steps },
             Output = new EncodeOptions { MediaType = "image/png", Manifest = ManifestDetail.Recipe, Provenance = true },
             Previews = new PreviewOptions { EverySteps = 1 },

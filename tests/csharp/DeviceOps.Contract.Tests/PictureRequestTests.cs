@@ -39,6 +39,8 @@ public sealed class PictureRequestTests(RunningServer server) : IClassFixture<Ru
         {
             Prompt = "a red apple",
             ImageCount = 2,
+            WidthPx = 128,
+            HeightPx = 128,
             Sampling = new Sampling { Steps = 4 },
             Output = new EncodeOptions { MediaType = "image/jpeg", Quality = 80 },
         };

@@ -1,0 +1,66 @@
+// Measures the client as bench/csharp_client.py asks: `first HOST:PORT CALLS` writes the milliseconds to the first event of each call, one a line;
+// `events HOST:PORT` the bytes that following one event allocates, and those of its message alone.
+
+using System.Diagnostics;
+using System.Globalization;
+using DeviceOps.Api.Inference.V1;
+using DeviceOps.Api.Processing.V1;
+using DeviceOps.Client;
+using Grpc.Core;
+
+using var client = DeviceOpsClient.Connect(args[1]);
+if (args[0] == "first")
+{
+    for (var call = 0; call < int.Parse(args[2], CultureInfo.InvariantCulture); call++)
+    {
+        Console.WriteLine((await FirstEventMs()).ToString(CultureInfo.InvariantCulture));
+    }
+    return;
+}
+var job = client.GenerateAsync(Small(steps: 400));
+await job.WaitAsync();
+for (var round = 0; round < 3; round++)
+{
+    await Raw(job.JobId);
+    await Followed(job.JobId);
+}
+var (rawBytes, rawEvents) = await Raw(job.JobId);
+var (bytes, events) = await Followed(job.JobId);
+Console.WriteLine($"{(bytes / (double)events).ToString(CultureInfo.InvariantCulture)} {(rawBytes / (double)rawEvents).ToString(CultureInfo.InvariantCulture)}");
+
+async Task<double> FirstEventMs()
+{
+    var begin = Stopwatch.GetTimestamp();
+    double? first = null;
+    await foreach (var told in client.GenerateAsync(Small(steps: 1)))
+    {
+        first ??= Stopwatch.GetElapsedTime(begin).TotalMilliseconds;
+    }
+    return first!.Value;
+}
+
+async Task<(long Bytes, int Events)> Followed(string jobId)
+{
+    var before = GC.GetTotalAllocatedBytes(precise: true);
+    var count = 0;
+    await foreach (var told in client.AttachAsync(jobId))
+    {
+        count++;
+    }
+    return (GC.GetTotalAllocatedBytes(precise: true) - before, count);
+}
+
+async Task<(long Bytes, int Events)> Raw(string jobId)
+{
+    var before = GC.GetTotalAllocatedBytes(precise: true);
+    var count = 0;
+    using var call = client.Processing.WatchJob(new WatchJobRequest { JobId = jobId });
+    await foreach (var told in call.ResponseStream.ReadAllAsync())
+    {
+        count++;
+    }
+    return (GC.GetTotalAllocatedBytes(precise: true) - before, count);
+}
+
+static Generation Small(int steps) =>
+    new() { Prompt = "a red apple", WidthPx = 64, HeightPx = 64, Sampling = new Sampling { Steps = steps, Seed = 7 } };

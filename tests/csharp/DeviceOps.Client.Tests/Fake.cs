@@ -1,0 +1,43 @@
+using Grpc.Core;
+
+namespace DeviceOps.Client.Tests;
+
+/// <summary>A transport without a server: it keeps what the last call carried, and ends each with an error.</summary>
+internal abstract class Fake : CallInvoker
+{
+    public CallOptions Last { get; private set; }
+
+    public override TResponse BlockingUnaryCall<TRequest, TResponse>(
+        Method<TRequest, TResponse> method, string? host, CallOptions options, TRequest request) => throw Failing(options);
+
+    public override AsyncUnaryCall<TResponse> AsyncUnaryCall<TRequest, TResponse>(
+        Method<TRequest, TResponse> method, string? host, CallOptions options, TRequest request) =>
+        new(Task.FromException<TResponse>(Failing(options)), Headers(), () => Status.DefaultCancelled, () => [], () => { });
+
+    public override AsyncServerStreamingCall<TResponse> AsyncServerStreamingCall<TRequest, TResponse>(
+        Method<TRequest, TResponse> method, string? host, CallOptions options, TRequest request) =>
+        new(new Broken<TResponse>(Failing(options)), Headers(), () => Status.DefaultCancelled, () => [], () => { });
+
+    public override AsyncClientStreamingCall<TRequest, TResponse> AsyncClientStreamingCall<TRequest, TResponse>(
+        Method<TRequest, TResponse> method, string? host, CallOptions options) => throw new NotSupportedException();
+
+    public override AsyncDuplexStreamingCall<TRequest, TResponse> AsyncDuplexStreamingCall<TRequest, TResponse>(
+        Method<TRequest, TResponse> method, string? host, CallOptions options) => throw new NotSupportedException();
+
+    protected abstract RpcException Error();
+
+    private RpcException Failing(CallOptions options)
+    {
+        Last = options;
+        return Error();
+    }
+
+    private static Task<Metadata> Headers() => Task.FromResult<Metadata>([]);
+
+    private sealed class Broken<T>(Exception error) : IAsyncStreamReader<T>
+    {
+        public T Current => throw new InvalidOperationException();
+
+        public Task<bool> MoveNext(CancellationToken cancellationToken) => Task.FromException<bool>(error);
+    }
+}
