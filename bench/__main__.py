@@ -35,7 +35,7 @@ CPU_SET = (
     "worker_restart",
     "stored_jobs",
 )
-BY_NAME_ONLY = ("cuda_device", "cuda_load", "cuda_picture")
+BY_NAME_ONLY = ("cuda_device", "cuda_families", "cuda_load", "cuda_picture")
 """Those that need more than a CPU."""
 
 

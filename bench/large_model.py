@@ -69,7 +69,7 @@ def write_large_model(folder: Path, seed: int, sizes: Sizes | None = None) -> Mo
             "text_encoder": (CLIPTextModel(CLIPTextConfig(**(TEXT | sizes.text))), "model.safetensors"),
         }
     for name, (module, file) in parts.items():
-        _write_weights(folder / name / file, module, block, sizes.dtype)
+        write_weights(folder / name / file, module, block, sizes.dtype)
         config: Any = module.config
         text = config.to_dict() if name == "text_encoder" else {**config, "_class_name": type(module).__name__}
         (folder / name / "config.json").write_text(json.dumps(text))
@@ -79,7 +79,8 @@ def write_large_model(folder: Path, seed: int, sizes: Sizes | None = None) -> Mo
     return tiny_model(folder)
 
 
-def _write_weights(path: Path, module: nn.Module, block: bytes, dtype: torch.dtype) -> None:
+def write_weights(path: Path, module: nn.Module, block: bytes, dtype: torch.dtype) -> None:
+    """Write a `meta` module's floats as a safetensors file that repeats a block of bytes."""
     stored = {torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
     header: dict[str, Any] = {}
     size = 0

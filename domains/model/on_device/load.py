@@ -153,10 +153,7 @@ def _loading(
         modules=everything,
         tokenizers=skeleton.words,
         scheduler_config=config,
-        bytes_per_component={
-            part: sum(slot.placed_bytes for slot in skeleton.slots[part]) if part in modules else _bytes(module)
-            for part, module in everything.items()
-        },
+        bytes_per_component={part: _bytes(module) for part, module in everything.items()},
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
         skeleton=skeleton if tier is not None else None,
@@ -251,7 +248,14 @@ def _dtype_of(module: nn.Module, dtype: torch.dtype) -> torch.dtype:
 
 
 def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    """Of all parameters and buffers, found in one walk; torch's own iterators walk once for each kind."""
+    tensors = {
+        id(tensor): tensor
+        for owner in module.modules()
+        for tensor in (*owner._parameters.values(), *owner._buffers.values())  # pyright: ignore[reportPrivateUsage]
+        if tensor is not None
+    }
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _forget_locals(error: BaseException) -> None:

@@ -112,7 +112,8 @@ def _trained(prediction_type: str) -> Make:
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,"
 
 
-def _t5_tokenizer(folder: Path) -> Any:
+def t5_tokenizer(folder: Path) -> Any:
+    """A T5 tokenizer of letters."""
     words = ["<pad>", "</s>", "<unk>", "▁", *_LETTERS]
     return transformers.T5Tokenizer(vocab=[(word, -float(place)) for place, word in enumerate(words)], extra_ids=4)
 
@@ -131,7 +132,7 @@ def _t5(width: int) -> Make:
     )
 
 
-_T5_WORDS = ("T5Tokenizer", _t5_tokenizer)
+_T5_WORDS = ("T5Tokenizer", t5_tokenizer)
 
 
 def _flow(**options: Any) -> Make:
