@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.auraflow import AuraFlow
+from domains.inference.on_device.chroma import Chroma
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.flux1 import Flux1
 from domains.inference.on_device.sd1 import Sd1
@@ -16,6 +18,8 @@ FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "sdxl": Sdxl,
     "sd3": Sd3,
     "flux1": Flux1,
+    "chroma": Chroma,
+    "auraflow": AuraFlow,
 }
 
 

@@ -6,12 +6,22 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.auraflow_transformer_2d import AuraFlowTransformer2DModel
+from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.json_file import read_object
@@ -62,7 +72,14 @@ def _chosen(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]
 
 
 def _t5(config: Mapping[str, Any]) -> nn.Module:
-    module = T5EncoderModel(T5Config(**_chosen(config, _T5_OPTIONS)))
+    return _unshared(T5EncoderModel(T5Config(**_chosen(config, _T5_OPTIONS))))
+
+
+def _umt5(config: Mapping[str, Any]) -> nn.Module:
+    return _unshared(UMT5EncoderModel(UMT5Config(**_chosen(config, _T5_OPTIONS))))
+
+
+def _unshared(module: Any) -> nn.Module:
     # The encoder's own embedding is the same tensor under another name, and the one that is read.
     del module.shared
     return module
@@ -83,6 +100,8 @@ BUILDERS: Mapping[str, Mapping[str, Builder]] = {
         **{"transformer": _SD3, "vae": _vae},
     },
     "flux1": {"text_encoder": _clip_text, "text_encoder_2": _t5, "transformer": _FLUX, "vae": _vae},
+    "chroma": {"text_encoder": _t5, "transformer": _of_class(ChromaTransformer2DModel), "vae": _vae},
+    "auraflow": {"text_encoder": _umt5, "transformer": _of_class(AuraFlowTransformer2DModel), "vae": _vae},
 }
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 

@@ -169,6 +169,44 @@ def _flux(*, guidance: bool) -> Make:
     )
 
 
+def _umt5(width: int) -> Make:
+    return lambda folder: transformers.UMT5EncoderModel(
+        transformers.UMT5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=2)
+    )
+
+
+def _chroma(folder: Path) -> Any:
+    return _theirs.ChromaTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=16,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+
+
+def _auraflow(folder: Path) -> Any:
+    made = _theirs.AuraFlowTransformer2DModel(
+        sample_size=16,
+        num_mmdit_layers=1,
+        num_single_dit_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pos_embed_max_size=48 * 48,
+    )
+    # Else the few tokens of a prompt would not show among its padding.
+    for weight in made.parameters():
+        weight.data *= 3
+    return made
+
+
 _FLOW_VAE = (
     "AutoencoderKL",
     _vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
@@ -247,6 +285,26 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
             **_FLUX1,
             "transformer": ("FluxTransformer2DModel", _flux(guidance=False)),
             "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0)),
+        },
+    ),
+    "chroma": (
+        "ChromaPipeline",
+        {
+            "text_encoder": ("T5EncoderModel", _t5(32)),
+            "tokenizer": _T5_WORDS,
+            "transformer": ("ChromaTransformer2DModel", _chroma),
+            "vae": _FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0, use_dynamic_shifting=True)),
+        },
+    ),
+    "auraflow": (
+        "AuraFlowPipeline",
+        {
+            "text_encoder": ("UMT5EncoderModel", _umt5(32)),
+            "tokenizer": _T5_WORDS,
+            "transformer": ("AuraFlowTransformer2DModel", _auraflow),
+            "vae": ("AutoencoderKL", _vae(4)),
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.73)),
         },
     ),
 }
