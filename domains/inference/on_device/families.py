@@ -10,6 +10,7 @@ from domains.inference.on_device.flux1 import Flux1
 from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.sd3 import Sd3
 from domains.inference.on_device.sdxl import Sdxl
+from domains.inference.on_device.z_image import ZImage
 from domains.model.on_device import OnDeviceModel
 
 FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
@@ -20,6 +21,7 @@ FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "flux1": Flux1,
     "chroma": Chroma,
     "auraflow": AuraFlow,
+    "z_image": ZImage,
 }
 
 

@@ -10,6 +10,7 @@ from diffusers.models.transformers.auraflow_transformer_2d import AuraFlowTransf
 from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -17,6 +18,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -45,6 +48,14 @@ _T5_OPTIONS = (
     *("relative_attention_num_buckets", "relative_attention_max_distance", "pad_token_id", "eos_token_id"),
 )
 """The same for T5."""
+
+_QWEN3_OPTIONS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
+    *("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "attention_bias"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "use_sliding_window", "sliding_window", "max_window_layers"),
+    *("layer_types", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
+"""The same for Qwen3."""
 
 
 class _TooManyModules(Exception):
@@ -85,6 +96,10 @@ def _unshared(module: Any) -> nn.Module:
     return module
 
 
+def _qwen3(config: Mapping[str, Any]) -> nn.Module:
+    return Qwen3Model(Qwen3Config(**_chosen(config, _QWEN3_OPTIONS)))
+
+
 def _of_class(kind: Any) -> Builder:
     return lambda config: cast(nn.Module, kind.from_config(dict(config)))
 
@@ -102,6 +117,7 @@ BUILDERS: Mapping[str, Mapping[str, Builder]] = {
     "flux1": {"text_encoder": _clip_text, "text_encoder_2": _t5, "transformer": _FLUX, "vae": _vae},
     "chroma": {"text_encoder": _t5, "transformer": _of_class(ChromaTransformer2DModel), "vae": _vae},
     "auraflow": {"text_encoder": _umt5, "transformer": _of_class(AuraFlowTransformer2DModel), "vae": _vae},
+    "z_image": {"text_encoder": _qwen3, "transformer": _of_class(ZImageTransformer2DModel), "vae": _vae},
 }
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 

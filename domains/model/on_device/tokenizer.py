@@ -24,7 +24,7 @@ from domains.model.weight_file import open_judged
 
 _CONFIG = "tokenizer_config.json"
 _MAX_BYTES = 64 * 1024 * 1024
-_SUFFIXES = (".json", ".txt", ".model")
+_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _FEWEST = 3
 """A start token, one word and an end token."""
 

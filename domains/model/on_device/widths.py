@@ -83,6 +83,10 @@ _FITS: Mapping[str, tuple[_Fit, ...]] = {
         _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
         _both("transformer"),
     ),
+    "z_image": (
+        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "cap_feat_dim"),
+        _both("transformer"),
+    ),
 }
 """By family. One that is not here checks nothing."""
 

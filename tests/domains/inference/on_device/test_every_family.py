@@ -85,7 +85,8 @@ def gap(ours: Tensor, theirs: Tensor) -> float:
 
 CASES: dict[str, dict[str, Any]] = {
     "guided": {},
-    "without_guidance": {"guidance_scale": 1.0},
+    "without_guidance": {"guidance_scale": 0.0},
+    "guidance_of_1": {"guidance_scale": 1.0},
     "without_a_negative_prompt": {"negative_prompt": ""},
     "two_pictures_one_step": {"seeds": (3, 9), "steps": 1},
 }

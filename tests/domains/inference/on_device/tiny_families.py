@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from tokenizers.pre_tokenizers import ByteLevel
 
 from domains.model.model import Model
 from tests.domains.inference.on_device.requests import embedded_model
@@ -207,6 +208,34 @@ def _auraflow(folder: Path) -> Any:
     return made
 
 
+def _qwen_tokenizer(folder: Path) -> Any:
+    letters = sorted(ByteLevel.alphabet())
+    made = transformers.Qwen2Tokenizer(vocab={letter: place for place, letter in enumerate(letters)}, merges=[])
+    made.chat_template = "{% for one in messages %}[{{ one.role }}] {{ one.content }}{% endfor %}[assistant]"
+    return made
+
+
+def _qwen3(width: int) -> Make:
+    return lambda folder: transformers.Qwen3Model(
+        transformers.Qwen3Config(
+            vocab_size=320,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=1024,
+        )
+    )
+
+
+def _z_image(folder: Path) -> Any:
+    return _theirs.ZImageTransformer2DModel(
+        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32, axes_dims=[4, 4, 8]
+    )
+
+
 _FLOW_VAE = (
     "AutoencoderKL",
     _vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
@@ -305,6 +334,16 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
             "transformer": ("AuraFlowTransformer2DModel", _auraflow),
             "vae": ("AutoencoderKL", _vae(4)),
             "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.73)),
+        },
+    ),
+    "z_image": (
+        "ZImagePipeline",
+        {
+            "text_encoder": ("Qwen3Model", _qwen3(32)),
+            "tokenizer": ("Qwen2Tokenizer", _qwen_tokenizer),
+            "transformer": ("ZImageTransformer2DModel", _z_image),
+            "vae": _FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0)),
         },
     ),
 }
