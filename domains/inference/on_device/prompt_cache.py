@@ -28,9 +28,12 @@ class PromptCache:
             self._kept.move_to_end(key)
         else:
             self._kept[key] = encode()
-            while len(self._kept) > max(1, self._capacity) or (len(self._kept) > 1 and self.held_bytes() > self._most_bytes):
+            while self._too_much():
                 self._kept.popitem(last=False)
         return self._kept[key], hit
+
+    def _too_much(self) -> bool:
+        return len(self._kept) > 1 and (len(self._kept) > self._capacity or self.held_bytes() > self._most_bytes)
 
     def held_bytes(self) -> int:
         """Bytes of all encodings."""
