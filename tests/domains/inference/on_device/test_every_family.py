@@ -184,6 +184,6 @@ def test_a_size_beyond_the_models_positions_is_refused_with_the_longest_edge(fam
     if not family.model.family.startswith(("sd3", "auraflow")):
         pytest.skip("its positions are computed")
     with pytest.raises(InvalidRequest) as refused:
-        final_latents(family.ours, asked(family, width_px=256))
+        final_latents(family.ours, asked(family, width_px=448))
     (violation,) = refused.value.violations
-    assert (violation.field, violation.allowed) == ("generation.width_px", "at most 192")
+    assert (violation.field, violation.allowed) == ("generation.width_px", "at most 384")

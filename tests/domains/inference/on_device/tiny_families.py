@@ -84,11 +84,11 @@ def _unet(**changes: Any) -> Make:
 
 
 def _vae(channels: int, **changes: Any) -> Make:
-    """A latent pixel is 2×2 pixels: 8×8 of published models, so that tests need few."""
+    """A latent pixel is 4×4 pixels, where published models have 8×8: tests need few."""
     shape: dict[str, Any] = {
-        "block_out_channels": (16, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (16, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
     }
     return lambda folder: _theirs.AutoencoderKL(
         norm_num_groups=8, sample_size=32, latent_channels=channels, **shape, **changes
