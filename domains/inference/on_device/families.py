@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.auraflow import AuraFlow
+from domains.inference.on_device.chroma import Chroma
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.flux1 import Flux1
 from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.sd3 import Sd3
 from domains.inference.on_device.sdxl import Sdxl
+from domains.inference.on_device.z_image import ZImage
 from domains.model.on_device import OnDeviceModel
 
 FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
@@ -16,6 +19,9 @@ FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "sdxl": Sdxl,
     "sd3": Sd3,
     "flux1": Flux1,
+    "chroma": Chroma,
+    "auraflow": AuraFlow,
+    "z_image": ZImage,
 }
 
 

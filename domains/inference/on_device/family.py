@@ -28,6 +28,8 @@ class EncodedPrompt:
     """(1, tokens, width), in the model's dtype."""
     pooled: Tensor | None = None
     """(1, width): the prompt as a whole, for denoisers that read it; None for others."""
+    mask: Tensor | None = None
+    """(1, tokens): 1 for tokens that count; None: all do."""
     blank: bool = False
     """Whether the prompt is empty."""
     tokens: int
@@ -38,7 +40,7 @@ class EncodedPrompt:
     @property
     def held_bytes(self) -> int:
         """Bytes of its tensors."""
-        return self.states.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+        return sum(tensor.nbytes for tensor in (self.states, self.pooled, self.mask) if tensor is not None)
 
 
 SizePx = tuple[int, int]

@@ -21,10 +21,14 @@ class LatentCodec:
         self._device = loaded.device
         self._colours = LatentColours(self._encoded, self._decoded, loaded.device)
 
+    @property
+    def scale_px(self) -> int:
+        """Edge in pixels of a latent pixel."""
+        return 2 ** (len(self._vae.config.block_out_channels) - 1)
+
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
         """See `Family`."""
-        scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        return self._vae.config.latent_channels, height_px // scale, width_px // scale
+        return self._vae.config.latent_channels, height_px // self.scale_px, width_px // self.scale_px
 
     def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """See `Family`."""

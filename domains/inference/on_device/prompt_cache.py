@@ -9,12 +9,18 @@ Key = tuple[str, str]
 """(model id, prompt)."""
 
 
-class PromptCache:
-    """The most recently used encodings. 64 of SD 1.x hold 15 MB in float32."""
+_MOST_BYTES = 64 * 1024 * 1024
+"""64 encodings of SD 1.x hold 15 MB in float32; one of FLUX.1 holds 4 MB in bfloat16."""
 
-    def __init__(self, capacity: int = 64) -> None:
+
+class PromptCache:
+    """The most recently used encodings."""
+
+    def __init__(self, capacity: int = 64, most_bytes: int = _MOST_BYTES) -> None:
+        """Drops the oldest encodings beyond either limit, but never the last one that was asked for."""
         self._kept: OrderedDict[Key, EncodedPrompt] = OrderedDict()
         self._capacity = capacity
+        self._most_bytes = most_bytes
 
     def get(self, key: Key, encode: Callable[[], EncodedPrompt]) -> tuple[EncodedPrompt, bool]:
         """The encoding, and whether it was cached."""
@@ -22,9 +28,12 @@ class PromptCache:
             self._kept.move_to_end(key)
         else:
             self._kept[key] = encode()
-            if len(self._kept) > self._capacity:
+            while self._too_much():
                 self._kept.popitem(last=False)
         return self._kept[key], hit
+
+    def _too_much(self) -> bool:
+        return len(self._kept) > 1 and (len(self._kept) > self._capacity or self.held_bytes() > self._most_bytes)
 
     def held_bytes(self) -> int:
         """Bytes of all encodings."""

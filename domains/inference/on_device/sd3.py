@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.longest_edge import refuse_longer
 from domains.inference.on_device.rows import Batch, RowConditions, in_batches
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
@@ -54,7 +54,7 @@ class Sd3(LatentCodec):
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
-        self._refuse_larger(size_px)
+        refuse_longer(size_px, self._config.pos_embed_max_size * self._config.patch_size * self.scale_px)
         halves = [positive] if negative is None else [negative, positive]
         return RowConditions(
             guidance=guidance,
@@ -78,19 +78,3 @@ class Sd3(LatentCodec):
             )[0]
 
         return in_batches(group, forward)
-
-    def _refuse_larger(self, size_px: SizePx) -> None:
-        """Raise UNSUPPORTED_COMBINATION for edges beyond the model's table of positions."""
-        scale = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        most = self._config.pos_embed_max_size * self._config.patch_size * scale
-        violations = [
-            Violation(
-                field=f"generation.{name}",
-                message=f"{edge} is above {most}, the longest edge for which this model has positions",
-                allowed=f"at most {most}",
-            )
-            for name, edge in zip(("width_px", "height_px"), size_px, strict=True)
-            if edge > most
-        ]
-        if violations:
-            raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION)

@@ -21,13 +21,20 @@ class Words:
             prompt, padding="max_length", max_length=self.room, truncation=True, return_tensors="pt"
         ).input_ids
 
+    def padded(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """The ids, and 1 for each token that is no padding; both (1, room), on the host."""
+        found = self.tokenizer(prompt, padding="max_length", max_length=self.room, truncation=True, return_tensors="pt")
+        return found.input_ids, found.attention_mask
+
     def count(self, prompt: str) -> int:
         """Tokens of the whole text, start and end included."""
         return len(self.tokenizer(prompt, truncation=False, verbose=False).input_ids)
 
-    def encoded(self, prompt: str, states: Tensor, pooled: Tensor | None = None) -> EncodedPrompt:
+    def encoded(
+        self, prompt: str, states: Tensor, pooled: Tensor | None = None, mask: Tensor | None = None
+    ) -> EncodedPrompt:
         """What an encoder made of the ids."""
         whole = self.count(prompt)
         return EncodedPrompt(
-            states=states, pooled=pooled, blank=not prompt, tokens=whole, tokens_read=min(whole, self.room)
+            states=states, pooled=pooled, mask=mask, blank=not prompt, tokens=whole, tokens_read=min(whole, self.room)
         )

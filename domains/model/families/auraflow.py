@@ -34,4 +34,5 @@ AURAFLOW = Family(
     default_guidance=3.5,
     prediction_types=("flow",),
     latent_channels=4,
+    computed=True,
 )

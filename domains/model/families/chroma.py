@@ -34,5 +34,7 @@ CHROMA = Family(
     prompt_tokens=512,
     default_guidance=5.0,
     prediction_types=("flow",),
+    even_sigmas=True,
     latent_channels=16,
+    computed=True,
 )

@@ -46,6 +46,9 @@ Z_IMAGE = Family(
     alignment_px=16,
     prompt_tokens=512,
     default_guidance=5.0,
+    guidance_off=0.0,
     prediction_types=("flow",),
+    even_sigmas=True,
     latent_channels=16,
+    computed=True,
 )

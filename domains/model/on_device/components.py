@@ -6,12 +6,25 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.auraflow_transformer_2d import AuraFlowTransformer2DModel
+from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.json_file import read_object
@@ -35,6 +48,14 @@ _T5_OPTIONS = (
     *("relative_attention_num_buckets", "relative_attention_max_distance", "pad_token_id", "eos_token_id"),
 )
 """The same for T5."""
+
+_QWEN3_OPTIONS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
+    *("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "attention_bias"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "use_sliding_window", "sliding_window", "max_window_layers"),
+    *("layer_types", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
+"""The same for Qwen3."""
 
 
 class _TooManyModules(Exception):
@@ -62,10 +83,21 @@ def _chosen(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]
 
 
 def _t5(config: Mapping[str, Any]) -> nn.Module:
-    module = T5EncoderModel(T5Config(**_chosen(config, _T5_OPTIONS)))
+    return _unshared(T5EncoderModel(T5Config(**_chosen(config, _T5_OPTIONS))))
+
+
+def _umt5(config: Mapping[str, Any]) -> nn.Module:
+    return _unshared(UMT5EncoderModel(UMT5Config(**_chosen(config, _T5_OPTIONS))))
+
+
+def _unshared(module: Any) -> nn.Module:
     # The encoder's own embedding is the same tensor under another name, and the one that is read.
     del module.shared
     return module
+
+
+def _qwen3(config: Mapping[str, Any]) -> nn.Module:
+    return Qwen3Model(Qwen3Config(**_chosen(config, _QWEN3_OPTIONS)))
 
 
 def _of_class(kind: Any) -> Builder:
@@ -83,6 +115,9 @@ BUILDERS: Mapping[str, Mapping[str, Builder]] = {
         **{"transformer": _SD3, "vae": _vae},
     },
     "flux1": {"text_encoder": _clip_text, "text_encoder_2": _t5, "transformer": _FLUX, "vae": _vae},
+    "chroma": {"text_encoder": _t5, "transformer": _of_class(ChromaTransformer2DModel), "vae": _vae},
+    "auraflow": {"text_encoder": _umt5, "transformer": _of_class(AuraFlowTransformer2DModel), "vae": _vae},
+    "z_image": {"text_encoder": _qwen3, "transformer": _of_class(ZImageTransformer2DModel), "vae": _vae},
 }
 """Family → the components with weights that it needs, in loading order. A new family is a new line."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import (
     CLIPTokenizer,
+    LlamaTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Tokenizer,
@@ -23,7 +24,7 @@ from domains.model.weight_file import open_judged
 
 _CONFIG = "tokenizer_config.json"
 _MAX_BYTES = 64 * 1024 * 1024
-_SUFFIXES = (".json", ".txt", ".model")
+_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _FEWEST = 3
 """A start token, one word and an end token."""
 
@@ -34,9 +35,10 @@ Words = PreTrainedTokenizerBase
 _CLASSES: Mapping[str, Any] = {
     "CLIPTokenizer": CLIPTokenizer,
     "T5Tokenizer": T5Tokenizer,
+    "LlamaTokenizer": LlamaTokenizer,
     "Qwen2Tokenizer": Qwen2Tokenizer,
 }
-"""The library's class by the first name that a family's facts have. Files never choose it, because a class is code."""
+"""The library's classes. A file chooses only among those that the family's facts name, because a class is code."""
 
 
 def tokenizer_of(text_encoder: str) -> str:
@@ -54,7 +56,7 @@ def tokenizer(model: Model, component: str) -> Words:
         for name, content in _contents(model, component, config).items():
             (Path(copies) / name).write_bytes(content)
         try:
-            return _class_of(model, component).from_pretrained(copies, local_files_only=True)
+            return _class_of(model, component, config).from_pretrained(copies, local_files_only=True)
         except Exception as error:  # the library raises bare exceptions for files that it cannot read
             message = f"the files in {component}/ cannot be read: {str(error)[:300]}; replace them"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component) from error
@@ -78,9 +80,12 @@ def fit(words: Words, component: str, encoder: nn.Module, tokens: int) -> None:
         )
 
 
-def _class_of(model: Model, component: str) -> Any:
+def _class_of(model: Model, component: str, config: Mapping[str, Any]) -> Any:
     part = FAMILIES[model.family].part(component)
-    return _CLASSES[part.classes[0]] if part and part.classes else PreTrainedTokenizerFast
+    if part is None or not part.classes:
+        return PreTrainedTokenizerFast
+    named = config.get("tokenizer_class")
+    return _CLASSES[(named if named in part.classes else part.classes[0]).removesuffix("Fast")]
 
 
 def _contents(model: Model, component: str, config: Mapping[str, Any]) -> dict[str, bytes]:

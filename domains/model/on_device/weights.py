@@ -7,6 +7,7 @@ from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
+from domains.model.on_device.derived import derived_buffers
 from domains.model.on_device.flat import Flat, Slot, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
@@ -89,6 +90,7 @@ def _names(stored: str) -> Iterator[str]:
     yield stored
     # transformers 5 builds CLIPTextModel without the outer level that 4 and every published file have.
     yield stored.removeprefix("text_model.")
+    yield stored.removeprefix("model.")  # of a language model with its head, which has no use here
     if stored == "shared.weight":
         yield "encoder.embed_tokens.weight"  # T5's, which the two names share
     head, _, last = stored.rpartition(".")
@@ -131,12 +133,8 @@ def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: to
     owners = dict(module.named_modules())
     for name, value in values.items():
         _assign(owners, name, value)
-    for name, owner in owners.items():
-        # CLIP's position ids are the one buffer that no file carries.
-        positions = owner._buffers.get("position_ids")  # pyright: ignore[reportPrivateUsage]  # named_buffers takes 5 ms
-        if positions is not None and positions.is_meta:
-            ids = torch.arange(positions.shape[-1], device=place).expand(positions.shape)
-            _assign(owners, f"{name}.position_ids", ids)
+    for name, value in derived_buffers(module, owners).items():
+        _assign(owners, name, value.to(place))
 
 
 def _assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> None:

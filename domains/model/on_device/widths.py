@@ -75,6 +75,18 @@ _FITS: Mapping[str, tuple[_Fit, ...]] = {
         _read(_TEXT_2, "d_model", _of(_TEXT_2, "d_model"), "transformer", "joint_attention_dim"),
         _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
     ),
+    "chroma": (
+        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
+        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
+    ),
+    "auraflow": (
+        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
+        _both("transformer"),
+    ),
+    "z_image": (
+        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "cap_feat_dim"),
+        _both("transformer"),
+    ),
 }
 """By family. One that is not here checks nothing."""
 

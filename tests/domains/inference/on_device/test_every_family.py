@@ -24,8 +24,9 @@ from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
 
 TOLERANCE = 1e-4
-PACKED = ("flux1",)
+PACKED = ("flux1", "chroma")
 """Families whose pipelines take and give latents as tokens."""
+OWL, FOG = "an owl that sits on a branch of an old tree at night", "fog, rain, blurred, too dark to see anything"
 SIZE = {"width_px": 48, "height_px": 32}
 
 
@@ -47,7 +48,13 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def asked(family: Loaded, **changes: Any) -> ResolvedGeneration:
-    plain: dict[str, Any] = {"sampler": family.model.default_sampler, "negative_prompt": "fog", "steps": 3, **SIZE}
+    plain: dict[str, Any] = {
+        "sampler": family.model.default_sampler,
+        "prompt": OWL,
+        "negative_prompt": FOG,
+        "steps": 3,
+        **SIZE,
+    }
     return request(family.model, **{**plain, **changes})
 
 
@@ -78,7 +85,8 @@ def gap(ours: Tensor, theirs: Tensor) -> float:
 
 CASES: dict[str, dict[str, Any]] = {
     "guided": {},
-    "without_guidance": {"guidance_scale": 1.0},
+    "without_guidance": {"guidance_scale": 0.0},
+    "guidance_of_1": {"guidance_scale": 1.0},
     "without_a_negative_prompt": {"negative_prompt": ""},
     "two_pictures_one_step": {"seeds": (3, 9), "steps": 1},
 }
@@ -149,8 +157,8 @@ def test_every_computed_family_is_compared() -> None:
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "prompt": {"prompt": "a red car"},
-    "negative_prompt": {"negative_prompt": "blue"},
+    "prompt": {"prompt": "a red car in front of a small house by the sea"},
+    "negative_prompt": {"negative_prompt": "blue, bright, with a frame around it"},
     "blank_negative_prompt": {"negative_prompt": ""},
     "guidance": {"guidance_scale": 2.0},
     "seed": {"seeds": (8,)},
@@ -173,9 +181,9 @@ def reads(model: Model, change: str) -> bool:
 
 
 def test_a_size_beyond_the_models_positions_is_refused_with_the_longest_edge(family: Loaded) -> None:
-    if not family.model.family.startswith("sd3"):
+    if not family.model.family.startswith(("sd3", "auraflow")):
         pytest.skip("its positions are computed")
     with pytest.raises(InvalidRequest) as refused:
-        final_latents(family.ours, asked(family, width_px=256))
+        final_latents(family.ours, asked(family, width_px=448))
     (violation,) = refused.value.violations
-    assert (violation.field, violation.allowed) == ("generation.width_px", "at most 192")
+    assert (violation.field, violation.allowed) == ("generation.width_px", "at most 384")

@@ -1,5 +1,8 @@
 """The facts of the families against the libraries that compute them."""
 
+import re
+from pathlib import Path
+
 import diffusers
 import pytest
 import transformers
@@ -30,3 +33,13 @@ def test_a_part_names_classes_that_the_libraries_have(family: str, part: object)
     library = diffusers if part.kind in (ModelKind.DENOISER, ModelKind.VAE) else transformers
     own = {"ChatGLMModel", "ChatGLMTokenizer"}  # of the pipeline's own module
     assert not [name for name in part.classes if name not in own and not hasattr(library, name)], family
+
+
+def test_the_readme_names_the_families_that_are_computed() -> None:
+    text = (Path(__file__).parents[4] / "README.md").read_text("utf-8")
+    (table,) = re.findall(r"^\| families \| models \|\n(?:\|.*\n)+", text, re.MULTILINE)
+    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", table, re.MULTILINE)
+    assert sorted(name for names, _ in rows for name in re.findall(r"`(\w+)`", names)) == sorted(COMPUTED)
+    for names, models in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert FAMILIES[name].display_name in models

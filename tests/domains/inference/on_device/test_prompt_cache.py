@@ -36,3 +36,12 @@ def test_forgetting_a_model_keeps_the_others() -> None:
         cache.get((model, "owl"), encoded)
     cache.forget("m")
     assert [cache.get((model, "owl"), encoded)[1] for model in ("m", "n")] == [False, True]
+
+
+def test_large_encodings_leave_no_room_for_old_ones() -> None:
+    cache = PromptCache(most_bytes=10)
+    assert [cache.get(("m", text), encoded)[1] for text in ("a", "b", "c", "a", "b")] == [False] * 5
+    assert cache.held_bytes() == 8
+    small = PromptCache(most_bytes=1)
+    assert [small.get(("m", text), encoded)[1] for text in ("a", "a", "b")] == [False, True, False]
+    assert small.held_bytes() == 4

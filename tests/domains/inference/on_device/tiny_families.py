@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from tokenizers.pre_tokenizers import ByteLevel
 
 from domains.model.model import Model
 from tests.domains.inference.on_device.requests import embedded_model
@@ -83,11 +84,11 @@ def _unet(**changes: Any) -> Make:
 
 
 def _vae(channels: int, **changes: Any) -> Make:
-    """A latent pixel is 2×2 pixels: 8×8 of published models, so that tests need few."""
+    """A latent pixel is 4×4 pixels, where published models have 8×8: tests need few."""
     shape: dict[str, Any] = {
-        "block_out_channels": (16, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (16, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
     }
     return lambda folder: _theirs.AutoencoderKL(
         norm_num_groups=8, sample_size=32, latent_channels=channels, **shape, **changes
@@ -169,6 +170,72 @@ def _flux(*, guidance: bool) -> Make:
     )
 
 
+def _umt5(width: int) -> Make:
+    return lambda folder: transformers.UMT5EncoderModel(
+        transformers.UMT5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=2)
+    )
+
+
+def _chroma(folder: Path) -> Any:
+    return _theirs.ChromaTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=16,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+
+
+def _auraflow(folder: Path) -> Any:
+    made = _theirs.AuraFlowTransformer2DModel(
+        sample_size=16,
+        num_mmdit_layers=1,
+        num_single_dit_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pos_embed_max_size=48 * 48,
+    )
+    # Else the few tokens of a prompt would not show among its padding.
+    for weight in made.parameters():
+        weight.data *= 3
+    return made
+
+
+def _qwen_tokenizer(folder: Path) -> Any:
+    letters = sorted(ByteLevel.alphabet())
+    made = transformers.Qwen2Tokenizer(vocab={letter: place for place, letter in enumerate(letters)}, merges=[])
+    made.chat_template = "{% for one in messages %}[{{ one.role }}] {{ one.content }}{% endfor %}[assistant]"
+    return made
+
+
+def _qwen3(width: int) -> Make:
+    return lambda folder: transformers.Qwen3Model(
+        transformers.Qwen3Config(
+            vocab_size=320,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=1024,
+        )
+    )
+
+
+def _z_image(folder: Path) -> Any:
+    return _theirs.ZImageTransformer2DModel(
+        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32, axes_dims=[4, 4, 8]
+    )
+
+
 _FLOW_VAE = (
     "AutoencoderKL",
     _vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
@@ -247,6 +314,36 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
             **_FLUX1,
             "transformer": ("FluxTransformer2DModel", _flux(guidance=False)),
             "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0)),
+        },
+    ),
+    "chroma": (
+        "ChromaPipeline",
+        {
+            "text_encoder": ("T5EncoderModel", _t5(32)),
+            "tokenizer": _T5_WORDS,
+            "transformer": ("ChromaTransformer2DModel", _chroma),
+            "vae": _FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0, use_dynamic_shifting=True)),
+        },
+    ),
+    "auraflow": (
+        "AuraFlowPipeline",
+        {
+            "text_encoder": ("UMT5EncoderModel", _umt5(32)),
+            "tokenizer": _T5_WORDS,
+            "transformer": ("AuraFlowTransformer2DModel", _auraflow),
+            "vae": ("AutoencoderKL", _vae(4)),
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.73)),
+        },
+    ),
+    "z_image": (
+        "ZImagePipeline",
+        {
+            "text_encoder": ("Qwen3Model", _qwen3(32)),
+            "tokenizer": ("Qwen2Tokenizer", _qwen_tokenizer),
+            "transformer": ("ZImageTransformer2DModel", _z_image),
+            "vae": _FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0)),
         },
     ),
 }

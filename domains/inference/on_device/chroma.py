@@ -1,0 +1,68 @@
+"""Chroma (Lodestone Rock 2025): FLUX.1 schnell with real guidance, T5 alone, and a mask over the prompt's padding."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
+from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.packing import packed, positions, unpacked
+from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.watched_module import WatchedModule
+from domains.inference.on_device.words import Words
+from domains.model.on_device import OnDeviceModel
+
+_TRAIN_STEPS = 1000
+"""The transformer multiplies the time that it is told by this."""
+
+
+class Chroma(LatentCodec):
+    """See `Family`."""
+
+    def __init__(self, loaded: OnDeviceModel) -> None:
+        super().__init__(loaded)
+        self._dtype = loaded.dtype
+        self._transformer = WatchedModule(loaded.modules["transformer"])
+        self._t5: Any = loaded.modules["text_encoder"]
+        self._words = Words(loaded.tokenizers["text_encoder"])
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """The denoiser sees the prompt's tokens and one more, as in its training."""
+        ids, there = self._words.padded(prompt)
+        states = self._t5(ids.to(self._device), attention_mask=there.to(self._device)).last_hidden_state
+        mask = torch.arange(there.shape[1])[None] <= there.sum()
+        return self._words.encoded(prompt, states.to(self._dtype), mask=mask.to(self._device, self._dtype))
+
+    def conditions(
+        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+    ) -> Conditions:
+        halves = [positive] if negative is None else [negative, positive]
+        return RowConditions(
+            guidance=guidance,
+            guided=negative is not None,
+            inputs=[
+                torch.cat([half.states for half in halves]),
+                torch.cat([cast(Tensor, half.mask) for half in halves]),
+            ],
+        )
+
+    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
+        def forward(batch: Batch) -> Tensor:
+            states, mask = batch.inputs
+            height, width = batch.latents.shape[-2:]
+            tokens = packed(batch.latents).to(self._dtype)
+            output = self._transformer(
+                keep_on,
+                hidden_states=tokens,
+                timestep=batch.timesteps / _TRAIN_STEPS,
+                encoder_hidden_states=states,
+                txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
+                img_ids=positions(height, width, self._device),
+                attention_mask=torch.cat([mask, mask.new_ones(tokens.shape[:2])], dim=1),
+                return_dict=False,
+            )[0]
+            return unpacked(output, height, width)
+
+        return in_batches(group, forward)
