@@ -28,7 +28,7 @@ public sealed class BreakTests(MortalServer mortal, SharedServer shared)
         var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.KillWorkerAsync(MortalServer.Healthy, Asking.Stop));
 
         Asking.AssertWhole(events);
-        Assert.Contains(events, told => told.KindCase == JobEvent.KindOneofCase.Interrupted);
+        Assert.Contains(events, told => told.Interrupted?.Reason == ErrorReason.WorkerRestarting);
         Assert.Equal(JobEvent.KindOneofCase.Succeeded, events[^1].KindCase);
     }
 

@@ -54,7 +54,6 @@ public sealed class RefusalTests(SharedServer server)
         [ErrorReason.HostOutOfMemory] = () => Create(new BlobSpec { SizeBytes = Endless, Tier = BlobTier.Host }),
         [ErrorReason.ReservationExpired] = OutliveAReservationAsync,
         [ErrorReason.NotSupportedOnDevice] = () => Client.Devices.UpdateDeviceAsync(PowerLimit()).ResponseAsync,
-        [ErrorReason.NotImplemented] = () => Client.Processing.GetQueueAsync(new GetQueueRequest()).ResponseAsync,
         [ErrorReason.RunTimeout] = () => Client.GenerateAsync(Hurried(), null, Asking.Stop),
     };
 
