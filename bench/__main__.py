@@ -35,8 +35,8 @@ CPU_SET = (
     "worker_restart",
     "stored_jobs",
 )
-BY_NAME_ONLY = ("cuda_device", "cuda_families", "cuda_load", "cuda_picture")
-"""Those that need more than a CPU."""
+BY_NAME_ONLY = ("csharp_client", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
+"""Those that need more than a CPU and Python: a .NET SDK, or a GPU."""
 
 
 _LOOK_S = 1.0

@@ -1,5 +1,5 @@
-// Measures the client as bench/csharp_client.py asks: `first HOST:PORT CALLS` writes the milliseconds to the first event of each call, one a line;
-// `events HOST:PORT` the bytes that following one event allocates, and those of its message alone.
+// Measures the client as bench/csharp_client.py asks. `first HOST:PORT CALLS` writes the milliseconds to the first event of each call, one a
+// line. `events HOST:PORT` writes the bytes that following one event allocates, and those of a bare WatchJob.
 
 using System.Diagnostics;
 using System.Globalization;
@@ -19,14 +19,16 @@ if (args[0] == "first")
 }
 var job = client.GenerateAsync(Small(steps: 400));
 await job.WaitAsync();
-for (var round = 0; round < 3; round++)
+List<double> followed = [], bare = [];
+for (var round = 0; round < 12; round++)
 {
-    await Raw(job.JobId);
-    await Followed(job.JobId);
+    bare.Add(await Raw(job.JobId));
+    followed.Add(await Followed(job.JobId));
 }
-var (rawBytes, rawEvents) = await Raw(job.JobId);
-var (bytes, events) = await Followed(job.JobId);
-Console.WriteLine($"{(bytes / (double)events).ToString(CultureInfo.InvariantCulture)} {(rawBytes / (double)rawEvents).ToString(CultureInfo.InvariantCulture)}");
+// The first rounds warm up: pools grow and code is compiled.
+Console.WriteLine($"{Median(followed.Skip(3)).ToString(CultureInfo.InvariantCulture)} {Median(bare.Skip(3)).ToString(CultureInfo.InvariantCulture)}");
+
+static double Median(IEnumerable<double> samples) => samples.Order().ElementAt(samples.Count() / 2);
 
 async Task<double> FirstEventMs()
 {
@@ -39,7 +41,7 @@ async Task<double> FirstEventMs()
     return first!.Value;
 }
 
-async Task<(long Bytes, int Events)> Followed(string jobId)
+async Task<double> Followed(string jobId)
 {
     var before = GC.GetTotalAllocatedBytes(precise: true);
     var count = 0;
@@ -47,10 +49,10 @@ async Task<(long Bytes, int Events)> Followed(string jobId)
     {
         count++;
     }
-    return (GC.GetTotalAllocatedBytes(precise: true) - before, count);
+    return (GC.GetTotalAllocatedBytes(precise: true) - before) / (double)count;
 }
 
-async Task<(long Bytes, int Events)> Raw(string jobId)
+async Task<double> Raw(string jobId)
 {
     var before = GC.GetTotalAllocatedBytes(precise: true);
     var count = 0;
@@ -59,7 +61,7 @@ async Task<(long Bytes, int Events)> Raw(string jobId)
     {
         count++;
     }
-    return (GC.GetTotalAllocatedBytes(precise: true) - before, count);
+    return (GC.GetTotalAllocatedBytes(precise: true) - before) / (double)count;
 }
 
 static Generation Small(int steps) =>

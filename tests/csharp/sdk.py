@@ -16,17 +16,19 @@ REQUIRED = "DEVICEOPS_CSHARP"
 """Set to `required`, a missing SDK is a failure instead of a skip. `.ci/run` sets it where the kit is there."""
 
 
-def sdk_environment(kit: Path = KIT, here: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Returns the environment in which `dotnet` runs: the kit's, or this one.
-
-    Without an SDK the test is skipped, or fails where one is required.
-    """
+def find_sdk(kit: Path = KIT, here: Mapping[str, str] = os.environ) -> dict[str, str] | None:
+    """Returns the environment in which `dotnet` runs: the kit's, or this one; None without an SDK."""
     if kit.exists():
         script = f'eval "$("{kit}")" && env -0'
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=dict(here))
         return dict(pair.split("=", 1) for pair in done.stdout.split("\0") if "=" in pair)
-    if shutil.which("dotnet", path=here.get("PATH", "")):
-        return dict(here)
+    return dict(here) if shutil.which("dotnet", path=here.get("PATH", "")) else None
+
+
+def sdk_environment(kit: Path = KIT, here: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns what `find_sdk` returns. Without an SDK the test is skipped, or fails where one is required."""
+    if found := find_sdk(kit, here):
+        return found
     missing = "no .NET SDK: `dotnet` is not on PATH and ../shared/dotnet is not there"
     if here.get(REQUIRED) == "required":
         pytest.fail(missing)

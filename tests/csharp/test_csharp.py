@@ -6,7 +6,7 @@ packages alone are enough for the program of README.md.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from protos.generate import ROOT, describe
 from tests.csharp.name_check import name_check
 from tests.csharp.readme_program import VERSION, write_project
 from tests.csharp.sdk import dotnet, sdk_environment
+from tests.server.harness import RunningServer, running_server
 
 HERE = Path(__file__).parent
 OUT = ROOT / "out" / "csharp"
@@ -58,29 +59,44 @@ def test_contract_compiles_and_its_names_are_free(built: Mapping[str, str]) -> N
     assert (OUT / "built" / "bin" / "DeviceOps.Contract.Tests").is_dir()
 
 
-@pytest.mark.timeout(600)
-def test_csharp_client_makes_the_picture(built: Mapping[str, str], tmp_path: Path) -> None:
-    from tests.server.harness import running_server
-
-    # Tests map files there; elsewhere they are skipped.
+@pytest.fixture(scope="module")
+def server(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for all of C#, started when everything is compiled. C# tests map files in /dev/shm."""
     roots = {"DEVICEOPS_BLOB_ROOTS": '["/dev/shm"]'} if Path("/dev/shm").is_dir() else {}
-    with running_server("--socket", str(tmp_path / "socket"), environment=roots) as server:
-        there = {
-            **built,
-            "DEVICEOPS_ADDRESS": server.address,
-            # For the servers that C# tests start themselves, to kill them.
-            "DEVICEOPS_SERVER_COMMAND": f"{sys.executable} -m server",
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), str(ROOT / "generated" / "python"), os.environ.get("PYTHONPATH", "")]
-            ),
-        }
-        dotnet(there, "test", "--solution", "DeviceOps.slnx", "--no-build", folder=HERE)
+    with running_server("--socket", str(tmp_path_factory.mktemp("s") / "socket"), environment=roots) as running:
+        yield running
+
+
+@pytest.mark.timeout(600)
+def test_csharp_client_makes_the_picture(built: Mapping[str, str], server: RunningServer) -> None:
+    there = {
+        **built,
+        "DEVICEOPS_ADDRESS": server.address,
+        # For the server that C# tests start themselves, to kill it.
+        "DEVICEOPS_SERVER_COMMAND": f"{sys.executable} -m server",
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), str(ROOT / "generated" / "python"), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
+    dotnet(there, "test", "--solution", "DeviceOps.slnx", "--no-build", folder=HERE)
+
+
+@pytest.mark.timeout(200)
+def test_the_samples_do_what_they_say(built: Mapping[str, str], server: RunningServer, tmp_path: Path) -> None:
+    samples = OUT / "built" / "bin"
+    orchestrator = str(samples / "Orchestrator" / "debug" / "Orchestrator.dll")
+    said = dotnet(built, orchestrator, server.address, "a red apple", "orchestrated.png", folder=tmp_path)
+    assert not [line for line in ("budget: ", "loaded: emoji-sd", "picture: ", "evicted") if line not in said], said
+    host = str(samples / "ImageGeneratorHost" / "debug" / "ImageGeneratorHost.dll")
+    dotnet(built, host, "a red apple", "hosted.png", f"--DeviceOps:Address=http://{server.address}", folder=tmp_path)
+    for name in ("orchestrated.png", "hosted.png"):
+        assert (tmp_path / name).read_bytes().startswith(PNG)
 
 
 @pytest.mark.timeout(500)
-def test_the_packages_alone_run_the_program_of_the_readme(built: Mapping[str, str], tmp_path: Path) -> None:
-    from tests.server.harness import running_server
-
+def test_the_packages_alone_run_the_program_of_the_readme(
+    built: Mapping[str, str], server: RunningServer, tmp_path: Path
+) -> None:
     packages, fresh = tmp_path / "packages", tmp_path / "fresh"
     packed = ROOT / "clients" / "csharp" / "DeviceOps.slnx"
     dotnet(built, "pack", str(packed), "--no-build", "-c", "Debug", *QUIET, "-o", str(packages), folder=HERE)
@@ -93,8 +109,7 @@ def test_the_packages_alone_run_the_program_of_the_readme(built: Mapping[str, st
     # NuGet keeps what it has unpacked by version: one folder of its own, or this run could get the packages of an older one.
     alone["NUGET_PACKAGES"] = str(tmp_path / "unpacked")
     dotnet(alone, "build", *QUIET, folder=fresh)
-    with running_server() as server:
-        said = dotnet(alone, "run", "--no-build", "--", server.address, folder=fresh)
+    said = dotnet(alone, "run", "--no-build", "--", server.address, folder=fresh)
     assert (fresh / "apple.png").read_bytes().startswith(PNG)
     for line in (
         "Succeeded",

@@ -70,8 +70,12 @@ public sealed class RunningJob<TResult> : IAsyncEnumerable<JobEvent>
     /// <returns>The updates, each once.</returns>
     public async IAsyncEnumerable<WatchJobResponse> UpdatesAsync([EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
-        using var both = CancellationTokenSource.CreateLinkedTokenSource(token, cancellationToken);
-        var cursor = new JobCursor(door, JobId, afterSequence, both.Token);
+        // A caller compares the exception's token with its own, so only two of them are joined.
+        using var both = token.CanBeCanceled && cancellationToken.CanBeCanceled
+            ? CancellationTokenSource.CreateLinkedTokenSource(token, cancellationToken)
+            : null;
+        var stop = both?.Token ?? (token.CanBeCanceled ? token : cancellationToken);
+        var cursor = new JobCursor(door, JobId, afterSequence, stop);
         await using var leave = cursor.ConfigureAwait(false);
         while (await cursor.NextAsync().ConfigureAwait(false) is { } update)
         {

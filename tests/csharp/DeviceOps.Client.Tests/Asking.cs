@@ -18,6 +18,14 @@ internal static class Asking
         Sampling = new Sampling { Steps = steps, Seed = seed },
     };
 
+    /// <summary>The same on one device.</summary>
+    public static GenerateRequest On(string deviceId, int steps = 1, JobOptions? options = null)
+    {
+        var request = new GenerateRequest { Generation = Small(steps), Options = options ?? new JobOptions() };
+        request.Options.Devices = new DeviceSelector { DeviceIds = { deviceId } };
+        return request;
+    }
+
     public static async Task<List<JobEvent>> Collect(IAsyncEnumerable<JobEvent> events)
     {
         var seen = new List<JobEvent>();

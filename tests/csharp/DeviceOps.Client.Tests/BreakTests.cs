@@ -1,40 +1,18 @@
 using DeviceOps.Api.Common.V1;
 using DeviceOps.Testing;
-using Grpc.Core;
 using Xunit;
 
 namespace DeviceOps.Client.Tests;
 
-/// <summary>One server for the tests that kill it and its worker. Jobs of 50 steps and more run out of memory.</summary>
-public sealed class MortalServer : IAsyncLifetime
-{
-    private const string Script = """
-        [[device]]
-        id = "sim-0"
-        speed = 0.5
-
-        [[device.fault]]
-        kind = "out_of_memory"
-        at_step = 50
-        times = 0
-        """;
-
-    public DeviceOpsTestServer Server { get; private set; } = null!;
-
-    public async ValueTask InitializeAsync() => Server =
-        await DeviceOpsTestServer.StartAsync(new DeviceOpsTestServerOptions { Script = Script }, Asking.Stop);
-
-    public ValueTask DisposeAsync() => Server.DisposeAsync();
-}
-
-public sealed class BreakTests(MortalServer mortal, SharedServer shared) : IClassFixture<MortalServer>
+[Collection(MortalServer.Name)]
+public sealed class BreakTests(MortalServer mortal, SharedServer shared)
 {
     private readonly DeviceOpsTestServer server = mortal.Server;
 
     [Fact]
     public async Task AJobIsFollowedToItsEndAcrossACrashOfTheServer()
     {
-        var job = server.Client.GenerateAsync(Asking.Small(steps: 40), Asking.Stop);
+        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 40), Asking.Stop);
         var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.RestartAsync(Asking.Stop));
 
         Asking.AssertWhole(events);
@@ -46,26 +24,12 @@ public sealed class BreakTests(MortalServer mortal, SharedServer shared) : IClas
     [Fact]
     public async Task AJobIsFollowedToItsEndAcrossTheDeathOfItsWorker()
     {
-        var job = server.Client.GenerateAsync(Asking.Small(steps: 40), Asking.Stop);
-        var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.KillWorkerAsync(cancellationToken: Asking.Stop));
+        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 40), Asking.Stop);
+        var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.KillWorkerAsync(MortalServer.Healthy, Asking.Stop));
 
         Asking.AssertWhole(events);
-        Assert.Contains(events, told => told.KindCase == JobEvent.KindOneofCase.Interrupted);
+        Assert.Contains(events, told => told.Interrupted?.Reason == ErrorReason.WorkerRestarting);
         Assert.Equal(JobEvent.KindOneofCase.Succeeded, events[^1].KindCase);
-    }
-
-    [Fact]
-    public async Task AFailedJobIsATypedErrorAndTheNextOneWorks()
-    {
-        var job = server.Client.GenerateAsync(Asking.Small(steps: 50), Asking.Stop);
-        var events = await Asking.Collect(job);
-
-        Assert.Equal(JobEvent.KindOneofCase.Failed, events[^1].KindCase);
-        var error = Assert.Throws<JobFailedException>(() => job.Result);
-        Assert.Equal((ErrorReason.DeviceOutOfMemory, StatusCode.ResourceExhausted), (error.Reason, error.StatusCode));
-        Assert.Equal(job.JobId, error.JobId);
-        Assert.True(error.Facts.ContainsKey("needed_bytes"), error.Message);
-        Assert.NotNull((await server.Client.GenerateAsync(Asking.Small(), null, Asking.Stop)).Images[0].File);
     }
 
     [Fact]

@@ -1,8 +1,5 @@
 using DeviceOps.Api.Common.V1;
-using DeviceOps.Api.Device.V1;
 using DeviceOps.Api.Inference.V1;
-using DeviceOps.Api.Memory.V1;
-using DeviceOps.Api.Model.V1;
 using DeviceOps.Api.Processing.V1;
 using Google.Protobuf;
 using Google.Protobuf.WellKnownTypes;
@@ -19,25 +16,6 @@ public sealed class ErrorTests(SharedServer server)
 
     public static TheoryData<ErrorReason> Reasons =>
         [.. System.Enum.GetValues<ErrorReason>().Where(reason => reason != ErrorReason.Unspecified)];
-
-    /// <summary>Refusals that a healthy server gives on demand.</summary>
-    private Dictionary<ErrorReason, Func<Task>> Refusals => new()
-    {
-        [ErrorReason.InvalidField] = () => Generate(Asking.Small(steps: 0)),
-        [ErrorReason.UnsupportedCombination] = () => Generate(new Generation { Sampling = new Sampling { Seed = 1, Seeds = { 1 } } }),
-        [ErrorReason.DeviceNotFound] = () => client.Devices.GetDeviceAsync(new GetDeviceRequest { DeviceId = "none" }).ResponseAsync,
-        [ErrorReason.MemoryPoolNotFound] = () => client.Memory.GetMemoryPoolAsync(new GetMemoryPoolRequest { MemoryPoolId = "none" }).ResponseAsync,
-        [ErrorReason.ModelNotFound] = () => client.Models.GetModelAsync(new GetModelRequest { ModelId = "none" }).ResponseAsync,
-        [ErrorReason.LoadedModelNotFound] = () => client.Models.GetLoadedModelAsync(new GetLoadedModelRequest { LoadedModelId = "none" }).ResponseAsync,
-        [ErrorReason.BlobNotFound] = () => client.Blobs.ReadBytesAsync("none"),
-        [ErrorReason.ReservationNotFound] = () => client.Memory.GetReservationAsync(new GetReservationRequest { ReservationId = "none" }).ResponseAsync,
-        [ErrorReason.JobNotFound] = () => client.AttachAsync("none").WaitAsync(),
-        [ErrorReason.PathOutsideRoots] = () => client.Blobs.RegisterAsync("/etc/hostname"),
-        [ErrorReason.IdTaken] = RegisterTwice,
-        [ErrorReason.RequestIdReused] = UseAnIdTwice,
-        [ErrorReason.BlobCorrupt] = () => client.Blobs.UploadAsync(new MemoryStream([1, 2, 3]), new BlobSpec { Sha256 = new string('0', 64) }),
-        [ErrorReason.NotImplemented] = () => client.Processing.GetQueueAsync(new GetQueueRequest()).ResponseAsync,
-    };
 
     [Theory]
     [MemberData(nameof(Reasons))]
@@ -87,16 +65,6 @@ public sealed class ErrorTests(SharedServer server)
     }
 
     [Fact]
-    public async Task TheServerRaisesReasonsThatTheClientReads()
-    {
-        foreach (var (reason, call) in Refusals)
-        {
-            var error = await Record.ExceptionAsync(call);
-            Assert.True(error is DeviceOpsException told && told.Reason == reason, $"{reason} was asked for, and came {error}");
-        }
-    }
-
-    [Fact]
     public async Task AServerThatIsNotThereIsSaidSoInTime()
     {
         var options = new DeviceOpsClientOptions { Address = "http://127.0.0.1:1", ConnectTimeout = TimeSpan.FromMilliseconds(300) };
@@ -106,32 +74,6 @@ public sealed class ErrorTests(SharedServer server)
     }
 
     private Task Generate(Generation generation) => client.GenerateAsync(generation, null, Asking.Stop);
-
-    private async Task UseAnIdTwice()
-    {
-        var request = new GenerateRequest { Generation = Asking.Small(), RequestId = Guid.NewGuid().ToString() };
-        await client.GenerateAsync(request, null, Asking.Stop);
-        request.Generation.Prompt = "another";
-        await client.GenerateAsync(request, null, Asking.Stop);
-    }
-
-    private async Task RegisterTwice()
-    {
-        var folder = Directory.CreateDirectory($"/dev/shm/deviceops-{Guid.NewGuid():N}");
-        try
-        {
-            var (one, two) = (Path.Combine(folder.FullName, "1"), Path.Combine(folder.FullName, "2"));
-            await File.WriteAllBytesAsync(one, [1], Asking.Stop);
-            await File.WriteAllBytesAsync(two, [2], Asking.Stop);
-            await using var first = await client.Blobs.RegisterAsync(one, cancellationToken: Asking.Stop);
-            await client.Blobs.RegisterAsync(
-                new RegisterBlobRequest { BlobId = first.Id, File = new MappedFile { Path = two }, Generation = 1 }, Asking.Stop);
-        }
-        finally
-        {
-            folder.Delete(recursive: true);
-        }
-    }
 
     /// <summary>A transport on which every call is refused with some details.</summary>
     private sealed class Refusing(StatusCode code, params IMessage[] details) : Fake

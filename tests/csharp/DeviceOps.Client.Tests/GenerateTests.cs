@@ -108,7 +108,7 @@ public sealed class GenerateTests(SharedServer server)
 
         Assert.Equal(JobEvent.KindOneofCase.Cancelled, events[^1].KindCase);
         Assert.Equal(events[^1].Cancelled, error.Proof);
-        Assert.Equal(job.JobId, error.JobId);
+        Assert.Equal((job.JobId, cancel.Token), (error.JobId, error.CancellationToken));
         Assert.True(error.Proof!.Latency.ToTimeSpan() < TimeSpan.FromSeconds(10));
         var stored = await client.Processing.GetJobAsync(new GetJobRequest { JobId = job.JobId }, cancellationToken: Asking.Stop);
         Assert.Equal(JobState.Cancelled, stored.Job.State);

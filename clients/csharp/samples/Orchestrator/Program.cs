@@ -1,5 +1,5 @@
 // The co-operation of an orchestrator with the server: a budget, a reservation, a load, a picture with live progress, a comparison of what
-// each side believes is loaded, and an eviction. Input files go over as mapped memory, without a copy.
+// each side believes is loaded, and an eviction. Ctrl-C stops the running job and waits for the server's proof.
 //
 //     dotnet run -- http://127.0.0.1:50051 "a red apple" apple.png
 
