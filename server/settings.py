@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """A worker that sends no report for this long hangs: it is killed, and its jobs run again."""
+    silence_s: Annotated[float, Field(gt=0)] = 15
+    """A device is silent (DEGRADED) when its running work shows no sign of life for this long, and for three times the
+    usual gap of the same stage on that device."""
+    max_step_s: Annotated[float, Field(gt=0)] = 120
+    """A size is refused whose step is estimated to take longer on every device that may run it; the estimate is from
+    steps of the same model that were measured there. A job with a `run_timeout` for the whole estimated time is accepted."""
     stop_timeout_s: Annotated[float, Field(gt=0)] = 30
     """A worker that has not stopped a job this long after the request is killed; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10
@@ -111,6 +117,9 @@ class Settings(BaseSettings):
     """How long a client's blob is kept if the request does not say it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
+    trust_clock: bool = False
+    """Whether the wall clock counts as right at this start, however it differs from what was stored before. False: after a
+    step of more than a minute nothing expires until `ConfirmClock`, or until both clocks agree for an hour."""
     keep_events_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long the log of changes keeps an event; it also keeps at most 10,000 events and 16 MiB."""
     prompts_in_lists: bool = True

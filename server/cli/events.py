@@ -62,16 +62,17 @@ KINDS = (
         "device.error",
         "device.lost",
         "device.quarantined",
+        "device.responsive",
         "device.returned",
         "device.script_changed",
     ),
-    *("device.settings_changed", "device.state_changed"),
+    *("device.settings_changed", "device.silent", "device.state_changed"),
     *("job.state_changed", "loaded_model.loaded", "loaded_model.unloaded"),
     *("memory.budget_changed", "memory.pressure_changed", "memory.reclaimed"),
     *("model.added", "model.changed", "model.missing"),
     *("node.joined", "node.left", "node.lost", "node.returned"),
     *("reservation.expired", "reservation.lost", "reservation.preempted"),
-    *("system.draining", "system.started"),
+    *("system.clock_confirmed", "system.clock_stepped", "system.draining", "system.started"),
 )
 """Kinds of events, as the contract and the server name them."""
 

@@ -71,6 +71,13 @@ def serve(
     stop_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds until a job that does not stop loses its worker. [default: 30]")
     ] = None,
+    silence_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds without a sign of life after which a device is degraded. [default: 15]"),
+    ] = None,
+    max_step_s: Annotated[
+        float | None, typer.Option(help="Longest step in seconds; sizes that take longer are refused. [default: 120]")
+    ] = None,
     recheck_s: Annotated[
         float | None, typer.Option(help="Seconds until a quarantined device is checked again. [default: 10]")
     ] = None,
@@ -114,6 +121,12 @@ def serve(
     ] = None,
     keep_jobs_s: Annotated[
         float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
+    ] = None,
+    trust_clock: Annotated[
+        bool | None,
+        typer.Option(
+            "--trust-clock/--no-trust-clock", help="Let the date count as right, whatever was stored. [default: no]"
+        ),
     ] = None,
     keep_events_s: Annotated[
         float | None, typer.Option(help="Seconds that the log of changes keeps an event. [default: seven days]")

@@ -8,6 +8,7 @@ import msgspec
 
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
+from domains.clock import ClockWatch
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
 from domains.memory.blobs.store import BlobStore
@@ -15,6 +16,7 @@ from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.label_deletion import LabelDeletion
 from domains.processing.jobs.state import JobState
+from domains.processing.lanes.waits import Waits
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
 from server import convert, paging
@@ -25,6 +27,7 @@ from server.memory.blob_messages import from_transfer
 from server.model.load_messages import from_load
 from server.model.servicer import from_scan
 from server.once import asked_of, keeps_its_answers
+from server.processing.clock_methods import ClockMethods
 from server.processing.job_kinds import KIND_OF
 from server.processing.job_messages import JobView, to_job, to_listed, to_state
 from server.processing.label_deletion import LabelDeletionMethods
@@ -34,7 +37,7 @@ from server.processing.watch import Watching, follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods):
     """Implements ProcessingService."""
 
     def __init__(
@@ -46,18 +49,22 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         events: EventLog,
         instance_id: str,
         watching: Watching,
+        waits: Waits,
+        clock: ClockWatch,
     ) -> None:
         SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
+        ClockMethods.__init__(self, clock, status)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs
         self._status = status
         self._view = view
         self._watching = watching
+        self._waits = waits
 
     def _message(self, job: Job) -> job_pb2.Job:
-        return to_job(job, self._view)
+        return to_job(job, self._view, self._waits.now()(job))
 
     @keeps_its_answers
     async def SubmitJob(
@@ -147,10 +154,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         """List jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         wanted = _filter(request.filter)
+        wait_of = self._waits.now()
         jobs, following = paging.fill(
             lambda count: self._jobs.page(wanted, place, count),
             size,
-            lambda job: to_listed(job, self._view),
+            lambda job: to_listed(job, self._view, wait_of(job)),
         )
         return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
 

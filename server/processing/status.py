@@ -13,6 +13,8 @@ from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
 from domains.checkpoints import Checkpoints, has_wal_reset_bug
+from domains.clock import ClockWatch
+from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.events import BOUNDS
 from domains.failure import Failure
@@ -65,6 +67,8 @@ class SystemView:
         checkpoints: Checkpoints,
         instance_id: str,
         keepers: Sequence[WorkerKeeper],
+        devices: Devices,
+        clock: ClockWatch,
         nodes: Callable[[], list[NodeStatus]],
         unbuilt: Mapping[int, Sequence[str]],
         draining: Draining,
@@ -74,6 +78,8 @@ class SystemView:
         self._settings = settings
         self._checkpoints = checkpoints
         self._keepers = keepers
+        self._devices = devices
+        self._clock = clock
         self._nodes = nodes
         self._unbuilt = unbuilt
         self._draining = draining
@@ -99,6 +105,11 @@ class SystemView:
         """Whether any device takes work."""
         return any(keeper.state is KeeperState.READY for keeper in self._keepers)
 
+    @property
+    def hangs(self) -> bool:
+        """Whether every device that takes work is silent."""
+        return self._devices.hangs()
+
     def readiness(self, domain: int) -> pb.Readiness.ValueType:
         """The present readiness of a domain."""
         if self._draining.begun:
@@ -110,6 +121,8 @@ class SystemView:
             return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
         if domain in _STORES and self._checkpoints.failing:
             return pb.READINESS_DEGRADED
+        if domain in _NEEDS_DEVICE and self._silent():
+            return pb.READINESS_UNAVAILABLE if self.hangs else pb.READINESS_DEGRADED
         return pb.READINESS_READY
 
     def status(self) -> pb.SystemStatus:
@@ -148,6 +161,7 @@ class SystemView:
             durability=_DURABILITIES[self._checkpoints.durability],
             insecure_listen=not is_loopback(self._settings.host),
             storage=self._storage(),
+            clock=self._clock_status(),
             nodes=self._nodes(),
         )
 
@@ -157,6 +171,15 @@ class SystemView:
             has_wal_reset_bug=has_wal_reset_bug(),
             failed_checkpoint_count=self._checkpoints.failed_in_a_row,
             last_failure=self._storage_failure(),
+        )
+
+    def _clock_status(self) -> pb.ClockStatus:
+        left_s = self._clock.agreement_left_s
+        return pb.ClockStatus(
+            read_time=convert.to_time(time.time()),
+            is_in_doubt=left_s is not None,
+            reason=self._clock.problem,
+            agreement_left=None if left_s is None else convert.to_duration(left_s),
         )
 
     def _storage_failure(self) -> error_pb2.Failure | None:
@@ -174,7 +197,7 @@ class SystemView:
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
             disabled_methods=self._unbuilt.get(domain, []),
-            last_failure=self._storage_failure() if readiness == pb.READINESS_DEGRADED else None,
+            last_failure=self._storage_failure() if domain in _STORES and self._checkpoints.failing else None,
         )
 
     def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
@@ -192,9 +215,17 @@ class SystemView:
             )
             names = ", ".join(told) or "no device is configured"
             return scrubbed(f"waits for a device worker: {names}")
+        told = self._silent() if domain in _NEEDS_DEVICE else []
         if domain in _STORES and self._checkpoints.failing:
-            return f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"
-        return ""
+            told = [f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"]
+        if domain == domain_pb2.DOMAIN_PROCESSING and self._clock.problem:
+            told = [*told, self._clock.problem]
+        return "; ".join(told)
+
+    def _silent(self) -> list[str]:
+        """The silent devices, each with the reason."""
+        views = self._devices.list()
+        return [f"{view.device.id}: {view.condition.silent}" for view in views if view.condition.silent]
 
 
 def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:

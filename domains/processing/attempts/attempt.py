@@ -33,6 +33,7 @@ from domains.processing.jobs.kinds.entry import Supplies
 from domains.processing.jobs.outcome import Broken, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
+from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
 
@@ -60,6 +61,7 @@ class AttemptTools:
     runners: FrontRunners
     wishes: PreviewWishes
     draining: Draining
+    silences: Silences
     stall_limit_s: float
     """Longest time without a report of any order from a worker; then the worker hangs and is ended."""
     stop_limit_s: float
@@ -77,6 +79,8 @@ class Attempt:
         self._stopping = asyncio.Event()
         self._obeying: asyncio.TimerHandle | None = None
         self._following: Following | None = None
+        self.claims_memory = False
+        """Whether it waits for memory; no worker has its order yet."""
 
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point. The strongest request decides how the job continues."""
@@ -114,7 +118,9 @@ class Attempt:
         try:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
+                self.claims_memory = True
                 await unless_set(self._stopping, held.enter_async_context(memory))
+                self.claims_memory = False
                 if self._stopping.is_set():
                     # No worker has received the order yet.
                     return Halted()
@@ -136,7 +142,7 @@ class Attempt:
             self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits, self.job.options.session_id
         )
         self._following = following
-        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s)
+        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s, tools.silences)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         return following.outcome
@@ -173,11 +179,11 @@ class Attempt:
         if job is None:
             return
         try:
-            jobs.record(job.id, end_of(job, self._live.stop, outcome, Instant.now()))
+            jobs.record(job.id, end_of(job, self._live.stop, outcome, self._live.at(Instant.now())))
         except DeviceOpsError as error:
             # The interruption could not be stored. A failure is published even when it cannot be stored.
             if (job := self._unended()) is not None:
-                jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), Instant.now()))
+                jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), self._live.at(Instant.now())))
 
     def _unended(self) -> Job | None:
         """The job as it is now. None: it has ended, and may have been deleted since."""
