@@ -11,6 +11,7 @@ from domains.errors import ErrorReason, NotFound
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
+from domains.model.inspect import Inspector
 from domains.model.look import Look
 from domains.model.look_memory import LookMemory
 from domains.model.model import Model
@@ -32,6 +33,7 @@ class Catalogue:
         self._models = {model.id: model for model in self._store.models() if _inside(roots, model)}
         self._fingerprints = Fingerprints(self._store.hashes())
         self._memory = LookMemory()
+        self.inspector = Inspector(roots, self._fingerprints, lambda: self._models.values())
         self._scanning = asyncio.Lock()
         self.listeners: list[Callable[[ScanReport], None]] = []
         """Called after each scan, when its models are in the list."""

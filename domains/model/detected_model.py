@@ -57,6 +57,8 @@ def model_of(blank: Model, weights: Weights) -> Model:
         native_height_px=native,
         prediction_type=found.prediction_type,
         evidence=found.evidence,
+        remarks=found.notes,
+        warnings=found.warnings,
         metadata=_kept(weights.metadata),
         version=found.version,
         files=weights.files,

@@ -51,9 +51,8 @@ class Look:
         try:
             found = [place for place in self._places(beginnings) if str(place.path) not in self._embedded]
             chosen = [place for place in found if self._judged is None or str(place.path) in self._judged]
-            passed = (
-                tuple(str(place.path) for place in found if place not in chosen) if self._judged is not None else ()
-            )
+            names = {str(place.path) for place in chosen}
+            passed = tuple(str(place.path) for place in found if str(place.path) not in names)
             for number, place in enumerate(chosen):
                 self._progress(number, len(chosen))
                 models += self._read(place)

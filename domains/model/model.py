@@ -106,6 +106,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Families that it can be added to; empty: it stands by itself, or it is not known."""
     evidence: tuple[Evidence, ...] = ()
     """What was weighed to tell kind and family, the decisive pieces first."""
+    remarks: tuple[str, ...] = ()
+    """Facts worth knowing that no field holds: the key format of a LoRA, averaged weights beside the others."""
+    warnings: tuple[str, ...] = ()
+    """Contradictions between what its files say and what they hold."""
     metadata: tuple[tuple[str, str], ...] = ()
     """What its files say about themselves."""
     version: str = ""

@@ -6,6 +6,7 @@ _COMMANDS = {
     "CancelJob": "cancel",
     "CheckDeviceHealth": "device check",
     "DeleteBlob": "blobs rm",
+    "InspectModel": "models inspect",
     "ListLoadedModels": "models loaded",
     "ListModels": "models",
     "LoadModel": "models load",
