@@ -113,8 +113,14 @@ def _module(stem: str, of: Mapping[str, Shape]) -> Module:
     )
 
 
+_DOWN = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "lora1.down", "lora2.down")
+
+
 def _down(of: Mapping[str, Shape]) -> Shape:
-    return next((shape for what, shape in of.items() if what.endswith(("down", "lora_A"))), ())
+    for what in _DOWN:
+        if what in of:
+            return of[what]
+    return ()
 
 
 def _inputs(of: Mapping[str, Shape]) -> int:
