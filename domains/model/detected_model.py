@@ -68,7 +68,7 @@ def model_of(blank: Model, weights: Weights) -> Model:
 def _components(found: Detection, weights: Weights) -> tuple[Component, ...]:
     names = tuple(stamp.path for stamp in weights.files)
     by_name = {tensor.name: tensor for tensor in weights.tensors}
-    # What nobody recognised has its tensors all the same.
+    # An unknown file has its tensors all the same.
     parts = found.parts or (Part(id="weights", kind=ModelKind.UNKNOWN),)
     return tuple(
         _component(part, names, [by_name[name] for name in part.tensors] if part.tensors else weights.tensors)
@@ -111,7 +111,7 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
         )
     if layout is ModelLayout.COMPONENT and found.kind in (ModelKind.DENOISER, ModelKind.VAE, ModelKind.TEXT_ENCODER):
         return f"it is a {what} alone; this server loads it only as part of a folder in the diffusers layout yet"
-    return f"it is a {what}; this server does not use those yet"
+    return f"it is of the kind {what}, which this server does not use yet"
 
 
 def _kept(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
