@@ -9,7 +9,6 @@ from domains import limits
 from domains.errors import Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
-from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
@@ -18,6 +17,7 @@ from server import convert
 from server.heartbeat import Followed
 from server.model.inspect import inspect_model
 from server.model.list_page import page_of
+from server.model.listed import ListedModels
 from server.model.load_messages import from_load
 from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
@@ -33,12 +33,13 @@ class ModelServicer(LoadedModelMethods):
         self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
+        self._listed = ListedModels()
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """List the models that pass the filter, without their long lists."""
-        every = (self._message(model, whole=False) for model in self._catalogue.list())
+        every = self._listed.of(self._catalogue.list(), self._loaded_ids)
         chosen = [model for model in every if _accepts(request.filter, model)]
         page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(
@@ -52,8 +53,8 @@ class ModelServicer(LoadedModelMethods):
         self, request: model_service_pb2.GetModelRequest, context: Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model in full."""
-        model = self._message(self._catalogue.get(request.model_id), whole=True)
-        return model_service_pb2.GetModelResponse(model=model)
+        model = self._catalogue.get(request.model_id)
+        return model_service_pb2.GetModelResponse(model=to_model(model, self._loaded_ids(model.id)))
 
     async def InspectModel(
         self, request: model_service_pb2.InspectModelRequest, context: Context
@@ -63,9 +64,6 @@ class ModelServicer(LoadedModelMethods):
 
     def _loaded_ids(self, model_id: str) -> list[str]:
         return [one.id for one in self._loaded.list() if one.model_id == model_id]
-
-    def _message(self, model: Model, *, whole: bool) -> model_pb2.Model:
-        return to_model(model, self._loaded_ids(model.id), whole=whole)
 
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
