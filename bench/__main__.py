@@ -34,6 +34,7 @@ CPU_SET = (
     "hot_plug",
     "worker_restart",
     "stored_jobs",
+    "model_scan",
 )
 BY_NAME_ONLY = ("csharp_client", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
 """Those that need more than a CPU and Python: a .NET SDK, or a GPU."""

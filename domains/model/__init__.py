@@ -1,13 +1,18 @@
 """Models on disk: finds, checks and names them, and tracks their loads on devices. Knows no torch; `on_device` does.
 
-Finding: `roots` (which folders may be read), `walk` (folders with an index), `look` and `scan` (one look and its report),
-`catalogue` with `catalogue_store` (the models that requests may name), `naming` (ids), `suggest` (known prompts),
+Finding: `roots` (which folders may be read), `walk` with `places` (where models lie, and in which form), `look` with
+`look_memory` and `scan` (one look, what it need not read again, its report), `catalogue` with `catalogue_store` (the
+models that requests may name), `naming` (ids), `suggest` (known prompts),
 `roots_watch` with `roots_look` (scans without a request, when files have changed).
 
 Checking a folder: `diffusers_folder` (the whole), `component_folder` and `weight_choice` (one part, and which weight
 files count), `safetensors_header` with `header_json` (the header of a weight file), `json_file` (configs), `families` (one
 file of facts a family), `folder_family` (the family of a folder), `kind` (of models and parts), `scheduler_config` and
 `sampler_names` (options of a scheduler), `fingerprint` (hashes).
+
+Checking other files: `weights_model` (a single file, the folder of one component), `detected_model` (the model that they
+make), `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
+`inspect` (all of it for a caller, with findings).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader). Opening checked files: `regular_file`, `weight_file`.

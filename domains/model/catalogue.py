@@ -11,7 +11,9 @@ from domains.errors import ErrorReason, NotFound
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
+from domains.model.inspect import Inspector
 from domains.model.look import Look
+from domains.model.look_memory import LookMemory
 from domains.model.model import Model
 from domains.model.roots import Roots
 from domains.model.scan import Found, ScanProblem, ScanReport, compare, missing, not_taken
@@ -30,6 +32,8 @@ class Catalogue:
         # Roots may have changed since a model was stored.
         self._models = {model.id: model for model in self._store.models() if _inside(roots, model)}
         self._fingerprints = Fingerprints(self._store.hashes())
+        self._memory = LookMemory()
+        self.inspector = Inspector(roots, self._fingerprints, lambda: self._models.values())
         self._scanning = asyncio.Lock()
         self.listeners: list[Callable[[ScanReport], None]] = []
         """Called after each scan, when its models are in the list."""
@@ -93,7 +97,8 @@ class Catalogue:
         async with self._scanning:
             known = dict(self._models)
             stop = threading.Event()
-            look = Look(self._roots, known, self._fingerprints, tell, lambda: stop.is_set() or cancelled(), judged)
+            ends = lambda: stop.is_set() or cancelled()  # noqa: E731
+            look = Look(self._roots, known, self._fingerprints, self._memory, tell, ends, judged)
             try:
                 found = await asyncio.to_thread(look.run, beginnings)
             finally:
@@ -119,7 +124,9 @@ class Catalogue:
 
     def _take(self, known: dict[str, Model], found: Found) -> None:
         models = known | missing(known, found) | {model.id: model for model in found.models}
-        self._fingerprints.forget_all_but([model.folder for model in models.values()])
+        folders = {model.folder for model in models.values()}
+        self._fingerprints.forget_all_but(folders)
+        self._memory.forget_all_but(folders)
         scanned = [model for model in models.values() if not model.embedded]
         self._store.replace(scanned, self._fingerprints.known)
         self._models = models

@@ -20,6 +20,8 @@ class CatalogueStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._folder = Path(connection.execute("PRAGMA database_list").fetchone()[2]).parent
+        self._written: object = None
+        """The rows as last written: most scans change nothing, and then write nothing."""
 
     def models(self) -> Iterator[Model]:
         """The models of the last scan."""
@@ -37,10 +39,14 @@ class CatalogueStore:
 
     def replace(self, models: Iterable[Model], hashes: Iterable[FileHash]) -> None:
         """Replace all models and hashes, or nothing. Raises STORAGE_FULL."""
+        rows = [(model.id, _encode(model)) for model in models]
+        hashed = [(one.path, one.state, one.sha256) for one in hashes]
+        if self._written == (rows, hashed):
+            return
         with storage_errors(self._folder), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM models")
             self._db.execute("DELETE FROM file_hashes")
-            self._db.executemany("INSERT INTO models VALUES (?, ?)", [(model.id, _encode(model)) for model in models])
-            rows = [(one.path, one.state, one.sha256) for one in hashes]
-            self._db.executemany("INSERT INTO file_hashes VALUES (?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO models VALUES (?, ?)", rows)
+            self._db.executemany("INSERT INTO file_hashes VALUES (?, ?, ?)", hashed)
+        self._written = rows, hashed

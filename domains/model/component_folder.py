@@ -6,20 +6,15 @@ from pathlib import Path
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.families.sign import Tensors
 from domains.model.json_file import read_json
 from domains.model.model import Component
+from domains.model.precision import PRECISION, mix_of
 from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.weight_choice import choose
 
-_PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _WEIGHTLESS = (*("tokenizer", "tokenizer_2", "tokenizer_3"), "scheduler", "feature_extractor", "image_processor")
-
-_PRECISION = {
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
-    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
-    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
-}
-"""Stored floating-point dtypes in torch's words. Other tensors (index buffers, unused bytes) have no precision."""
 
 
 class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +25,11 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Tensors of all its weight files."""
     real: Mapping[str, Path]
     """Real location of each of the component's `files`: a path without symlinks, inside the roots."""
+
+    @property
+    def shapes(self) -> Tensors:
+        """Shapes by tensor name."""
+        return {tensor.name: tensor.shape for tensor in self.tensors}
 
     @property
     def tensor_names(self) -> set[str]:
@@ -59,13 +59,14 @@ def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> C
         size_bytes=sum(real[file].stat().st_size for file in used),
         parameter_count=sum(tensor.elements for tensor in tensors),
         precision=_precision(name, tensors),
+        mix=mix_of(tensors),
     )
     return ComponentFiles(component=component, tensors=tensors, real={f"{name}/{file}": real[file] for file in used})
 
 
 def _is_weights(file: str) -> bool:
     suffix = Path(file).suffix
-    return suffix == ".safetensors" or suffix in _PICKLES
+    return suffix == ".safetensors" or suffix in PICKLES
 
 
 def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple[TensorEntry, ...]:
@@ -80,7 +81,7 @@ def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple
 
 
 def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
-    if any(Path(file).suffix in _PICKLES for file in files):
+    if any(Path(file).suffix in PICKLES for file in files):
         message = f"component {name} has only pickle files, which can run code; convert them to safetensors"
     else:
         message = f"component {name} has no safetensors file with weights"
@@ -89,9 +90,9 @@ def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
 
 def _precision(name: str, tensors: tuple[TensorEntry, ...]) -> str:
     """The stored precision. The load decides which tensors a module uses; weights without floats are refused here."""
-    stored = {_PRECISION[tensor.dtype] for tensor in tensors if tensor.dtype in _PRECISION}
+    stored = {PRECISION[tensor.dtype] for tensor in tensors if tensor.dtype in PRECISION}
     if tensors and not stored:
         dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
-        message = f"{name} has weights of dtype {dtypes} alone; weights are {', '.join(_PRECISION)}"
+        message = f"{name} has weights of dtype {dtypes} alone; weights are {', '.join(PRECISION)}"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=name, dtypes=dtypes)
     return "mixed" if len(stored) > 1 else "".join(stored)

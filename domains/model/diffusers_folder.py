@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from domains.errors import DataLoss, FailedPrecondition
 from domains.model.component_folder import ComponentFiles, read_component
 from domains.model.families import FAMILIES
-from domains.model.fingerprint import Fingerprints, hash_of
+from domains.model.fingerprint import Stamping, hash_of
+from domains.model.folder_evidence import evidence_of
 from domains.model.folder_family import DENOISERS, Folder, Told, tell
 from domains.model.json_file import MAX_BYTES, class_name, read_json
 from domains.model.model import FileStamp, Model, ModelState
@@ -32,7 +33,7 @@ def read_folder(
     folder: Path,
     model_id: str,
     inside: Inside,
-    fingerprints: Fingerprints,
+    fingerprints: Stamping,
     *,
     embedded: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
@@ -59,7 +60,7 @@ def read_folder(
     except DataLoss as error:
         model = replace(blank, state=ModelState.CORRUPT, problem=error.message)
     except FailedPrecondition as error:
-        model = replace(blank, problem=error.message)
+        model = replace(blank, problem=error.message, reason=error.reason)
     except OSError as error:
         model = replace(blank, problem=f"{error.filename or folder} cannot be read: {error.strerror}")
     components = tuple(part.component for part in parts.values())
@@ -97,7 +98,7 @@ def _whole(
     pipeline: str,
     parts: Mapping[str, ComponentFiles],
     inside: Inside,
-    fingerprints: Fingerprints,
+    fingerprints: Stamping,
     cancelled: Callable[[], bool],
 ) -> Model:
     """The model, where all its parts could be read."""
@@ -114,6 +115,8 @@ def _whole(
         blank,
         family=told.family,
         variant=told.variant,
+        kind=FAMILIES[told.family].kind if told.family else blank.kind,
+        evidence=told.evidence,
         sha256=hash_of(stamps),
         state=ModelState.INCOMPATIBLE if told.problem else ModelState.AVAILABLE,
         problem=told.problem,
@@ -136,18 +139,22 @@ def _config(folder: Path, name: str, inside: Inside) -> Mapping[str, Any]:
 
 def _family(pipeline: str, parts: Mapping[str, ComponentFiles], configs: Mapping[str, Mapping[str, Any]]) -> Told:
     """The family, or why there is none."""
-    tensors = {name: parts[name].tensor_names for name in DENOISERS if name in parts}
-    told = tell(Folder(components=set(parts), pipeline=pipeline, configs=configs, tensors=tensors))
-    scheduler = configs.get("scheduler", {})
-    if not told.family:
-        return told
+    tensors = {name: parts[name].shapes for name in DENOISERS if name in parts}
+    folder = Folder(components=set(parts), pipeline=pipeline, configs=configs, tensors=tensors)
+    told = tell(folder)
+    told = replace(told, evidence=evidence_of(folder, told.weighed))
+    problem = _scheduler_problem(told.family, configs.get("scheduler", {})) if told.family else ""
+    return Told(problem=problem, evidence=told.evidence) if problem else told
+
+
+def _scheduler_problem(family: str, scheduler: Mapping[str, Any]) -> str:
+    """Why no sampler can follow the scheduler. Empty: one can."""
     if fault := fault_in(scheduler):
-        return Told(problem=fault.message)
-    if (flow := FAMILIES[told.family].flow) is not is_flow(scheduler):
+        return fault.message
+    if (flow := FAMILIES[family].flow) is not is_flow(scheduler):
         what = "is a flow model" if flow else "is no flow model"
-        problem = f"{told.family} {what}, and {FILE} has _class_name={class_name(scheduler)!r:.64}: they do not fit"
-        return Told(problem=problem)
-    return told
+        return f"{family} {what}, and {FILE} has _class_name={class_name(scheduler)!r:.64}: they do not fit"
+    return ""
 
 
 def _prediction_type(family: str, scheduler: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -32,6 +32,16 @@ class FileHash(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """Size, times and inode, as text."""
     sha256: str
+
+
+class Stamping(Protocol):
+    """Makes the stamps of a model's weight files."""
+
+    def stamps(
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[FileStamp, ...]:
+        """Stamps in order of the path in the folder; `files`: that path → the real one. Raises HashCancelled, OSError."""
+        ...
 
 
 class Fingerprints:
@@ -61,9 +71,20 @@ class Fingerprints:
         return self._stamp(path.parent, path.name, path.resolve(), cancelled).sha256
 
     def forget_all_but(self, folders: Collection[str]) -> None:
-        """Keep only the hashes of files under these folders (absolute), so that the memory does not grow for ever."""
+        """Keep only the hashes of files at or under these paths (absolute), so that the memory does not grow for ever."""
         wanted = {Path(folder) for folder in folders}
-        self._known = {path: one for path, one in self._known.items() if wanted & set(Path(path).parents)}
+        self._known = {path: one for path, one in self._known.items() if wanted & {Path(path), *Path(path).parents}}
+
+    def known_stamps(self, folder: Path, files: Mapping[str, Path]) -> tuple[FileStamp, ...]:
+        """Stamps as `stamps` gives them, without reading: a file that has changed since its hash has none."""
+        return tuple(self._known_stamp(folder, name, files[name]) for name in sorted(files))
+
+    def _known_stamp(self, folder: Path, name: str, real: Path) -> FileStamp:
+        with open_regular(real) as file:
+            state = state_of(file)
+        known = self._known.get(str(folder / name))
+        sha256 = known.sha256 if known and known.state == state else ""
+        return FileStamp(path=name, real=str(real), state=state if sha256 else "", sha256=sha256)
 
     def _stamp(self, folder: Path, name: str, real: Path, cancelled: Callable[[], bool]) -> FileStamp:
         key = str(folder / name)
@@ -89,10 +110,25 @@ class Fingerprints:
         return sha256_of(file, cancelled, counted)
 
 
+class HeadersOnly:
+    """Stamps with the hashes that are known already; computes none."""
+
+    def __init__(self, fingerprints: Fingerprints) -> None:
+        self._fingerprints = fingerprints
+
+    def stamps(
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[FileStamp, ...]:
+        """As `Stamping`."""
+        return self._fingerprints.known_stamps(folder, files)
+
+
 def hash_of(stamps: Iterable[FileStamp]) -> str:
-    """The model's hash, as the module's docstring defines it."""
+    """The model's hash, as the module's docstring defines it. Empty: a file was not hashed."""
     whole = hashlib.sha256()
     for stamp in sorted(stamps, key=lambda stamp: stamp.path):
+        if not stamp.sha256:
+            return ""
         whole.update(f"{stamp.path}\0{stamp.sha256}\n".encode())
     return whole.hexdigest()
 

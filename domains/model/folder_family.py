@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from domains.model.detect.evidence import Evidence
 from domains.model.families import COMPUTED, FAMILIES, Family, Variant
+from domains.model.families.sign import Tensors
 
 DENOISERS = tuple(dict.fromkeys(family.denoiser.id for family in FAMILIES.values()))
 """Ids of components that some family's denoiser has."""
@@ -23,8 +25,16 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
     """Class that model_index.json names; empty: none."""
     configs: Mapping[str, Mapping[str, Any]]
     """config.json by component; of denoisers at least."""
-    tensors: Mapping[str, AbstractSet[str]]
-    """Tensor names by component; of denoisers at least."""
+    tensors: Mapping[str, Tensors]
+    """Shapes by tensor name, by component; of denoisers at least."""
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """A family that a folder was compared with."""
+
+    family: str
+    variant: str
+    proven: bool
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +45,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""
     problem: str = ""
     """Why the engine cannot compute it; empty: it can."""
+    weighed: tuple[Weighed, ...] = ()
+    """The family that it is, or the nearest ones, the nearest first."""
+    evidence: tuple[Evidence, ...] = ()
 
 
 def tell(folder: Folder) -> Told:
@@ -47,11 +60,21 @@ def tell(folder: Folder) -> Told:
     family, variant = every[ranked[0]]
     if proven := [every[at] for at in ranked if not misses[at]]:
         family, variant = next((one for one in proven if one[1] is not None), proven[0])
-        return Told(family=family.id, variant=variant.name if variant else "", problem=_not_computed(family, variant))
+        return Told(
+            family=family.id,
+            variant=variant.name if variant else "",
+            problem=_not_computed(family, variant),
+            weighed=(_weighed(family, variant, proven=True),),
+        )
     nearest = _plainest(folder, [every[at] for at in ranked if len(misses[at]) == len(misses[ranked[0]])])
     return Told(
-        problem=f"it is of no known family; nearest is {nearest[0].id}, but {'; '.join(_misses(folder, *nearest))}"
+        problem=f"it is of no known family; nearest is {nearest[0].id}, but {'; '.join(_misses(folder, *nearest))}",
+        weighed=(_weighed(*nearest, proven=False),),
     )
+
+
+def _weighed(family: Family, variant: Variant | None, *, proven: bool) -> Weighed:
+    return Weighed(family=family.id, variant=variant.name if variant else "", proven=proven)
 
 
 def _plainest(folder: Folder, tied: Sequence[tuple[Family, Variant | None]]) -> tuple[Family, Variant | None]:
@@ -71,12 +94,12 @@ def _misses(folder: Folder, family: Family, variant: Variant | None) -> list[str
     name = family.denoiser.id
     if name not in folder.components:
         return missing
-    config, keys = folder.configs.get(name, {}), folder.tensors.get(name, frozenset[str]())
+    config, keys = folder.configs.get(name, {}), folder.tensors.get(name, {})
     wanted = {**family.config, **(variant.config if variant else {})}
     values = [
         f"{name}/config.json has {key}={config.get(key)!r:.64}, not {value!r}"
         for key, value in wanted.items()
-        if not _equal(config.get(key), value)
+        if not equal(config.get(key), value)
     ]
     absent = [f"{name} has no tensor {key}" for key in family.config_keys if key not in keys]
     without = (*family.config_without, *(variant.absent.get("diffusers", ()) if variant else ()))
@@ -91,7 +114,8 @@ def _of_pipeline(folder: Folder, variant: Variant | None) -> list[str]:
     return [f"model_index.json names {folder.pipeline or 'no class'!r:.64}, not {' or '.join(variant.pipelines)}"]
 
 
-def _equal(has: object, value: object) -> bool:
+def equal(has: object, value: object) -> bool:
+    """Whether a config's value is the one that a family's config has."""
     if value is None:
         return not has
     return has in value if isinstance(value, tuple) else has == value

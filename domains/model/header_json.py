@@ -42,6 +42,26 @@ def entries(text: bytes) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"something follows the object at byte {at}")
 
 
+def leading_metadata(text: bytes) -> tuple[Any, bytes]:
+    """The metadata at the beginning of the object `text` ({} if there is none), and the object without it.
+
+    Text that is not of this form comes back whole.
+    """
+    start = _after_space(text, 1)
+    if not text.startswith(f'"{METADATA}"'.encode(), start):
+        return {}, text
+    try:
+        _, value, at = _pair(text, start)
+    except ValueError:
+        return {}, text
+    if text[at : at + 1] not in (b",", b"}"):
+        return {}, text
+    rest = text[at + 1 :] if text[at : at + 1] == b"," else text[at:]
+    # A comma before the end is no JSON, and stays none.
+    trailing = text[at : at + 1] == b"," and text[_after_space(text, at + 1) :].startswith(b"}")
+    return ({}, text) if trailing else ({} if value is None else value, b"{" + rest)
+
+
 def _pair(text: bytes, at: int) -> tuple[str, Any, int]:
     """The pair that begins at byte `at`, and the position behind it."""
     limit = MAX_METADATA_BYTES if text.startswith(f'"{METADATA}"'.encode(), at) else MAX_ENTRY_BYTES

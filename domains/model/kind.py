@@ -27,6 +27,7 @@ class ModelKind(StrEnum):
     UPSCALER = "upscaler"
     FACE_RESTORER = "face_restorer"
     SEGMENTER = "segmenter"
+    STYLE_TRANSFER = "style_transfer"
     DETECTOR = "detector"
     CONTROL_PREPROCESSOR = "control_preprocessor"
     """Makes control maps: depth, pose, edges."""

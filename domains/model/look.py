@@ -7,11 +7,14 @@ from pathlib import Path
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints, HashCancelled
+from domains.model.look_memory import LookMemory
 from domains.model.model import Model, ModelState
-from domains.model.naming import free_id
+from domains.model.naming import display_name, free_id_of
+from domains.model.places import Form, Place
 from domains.model.roots import Roots
 from domains.model.scan import MAX_PROBLEMS, Found, ScanProblem
-from domains.model.walk import model_folders
+from domains.model.walk import places
+from domains.model.weights_model import pickle_refusal, read_component_folder, read_file
 from domains.progress import Progressed, Stage, Unit
 
 
@@ -23,6 +26,7 @@ class Look:
         roots: Roots,
         known: Mapping[str, Model],
         fingerprints: Fingerprints,
+        memory: LookMemory,
         tell: Callable[[Progressed], None],
         cancelled: Callable[[], bool],
         judged: Collection[str] | None = None,
@@ -30,6 +34,7 @@ class Look:
         """`judged`: the complete model folders, which may be checked; others may be incomplete. None: all."""
         self._roots = roots
         self._fingerprints = fingerprints
+        self._memory = memory
         self._tell = tell
         self._cancelled = cancelled
         self._judged = judged
@@ -39,18 +44,19 @@ class Look:
         self._problems: list[ScanProblem] = []
 
     def run(self, beginnings: Sequence[Path]) -> Found:
-        """Read every model folder at or below the beginnings, which lie in the roots."""
+        """Read every model at or below the beginnings, which lie in the roots."""
         began, read_before = time.monotonic(), self._fingerprints.read_bytes
         models: list[Model] = []
         passed: tuple[str, ...] = ()
         try:
-            found = [folder for folder in self._folders(beginnings) if str(folder) not in self._embedded]
-            folders = [folder for folder in found if self._judged is None or str(folder) in self._judged]
-            passed = tuple(map(str, set(found) - set(folders)))
-            for number, folder in enumerate(folders):
-                self._progress(number, len(folders))
-                models += self._read(folder)
-            self._progress(len(folders), len(folders))
+            found = [place for place in self._places(beginnings) if str(place.path) not in self._embedded]
+            chosen = [place for place in found if self._judged is None or str(place.path) in self._judged]
+            names = {str(place.path) for place in chosen}
+            passed = tuple(str(place.path) for place in found if str(place.path) not in names)
+            for number, place in enumerate(chosen):
+                self._progress(number, len(chosen))
+                models += self._read(place)
+            self._progress(len(chosen), len(chosen))
             cancelled = False
         except HashCancelled:
             cancelled = True
@@ -64,27 +70,39 @@ class Look:
             duration_s=time.monotonic() - began,
         )
 
-    def _folders(self, beginnings: Sequence[Path]) -> Sequence[Path]:
-        """All model folders, listed first, so that progress has a total."""
-        folders: list[Path] = []
-        for folder in model_folders(self._roots, beginnings, self._complain):
+    def _places(self, beginnings: Sequence[Path]) -> Sequence[Place]:
+        """The places of all models, listed first, so that progress has a total."""
+        found: list[Place] = []
+        for place in places(self._roots, beginnings, self._complain):
             if self._cancelled():
                 raise HashCancelled
-            folders.append(folder)
-        return folders
+            if place.form is Form.PICKLE:
+                self._complain(place.path, ErrorReason.MODEL_INCOMPATIBLE, pickle_refusal(place.name))
+            else:
+                found.append(place)
+        return found
 
-    def _read(self, folder: Path) -> list[Model]:
-        """One model, or none if the folder leads out of the roots."""
-        model_id = self._id_of.get(str(folder)) or free_id(folder, self._taken)
+    def _read(self, place: Place) -> list[Model]:
+        """One model, or none if it leads out of the roots."""
+        name = Path(place.name).stem if place.form is Form.FILE else display_name(place.path)
+        model_id = self._id_of.get(str(place.path)) or free_id_of(name, self._taken)
         self._taken.add(model_id)
         try:
-            model = read_folder(folder, model_id, self._roots.inside, self._fingerprints, cancelled=self._cancelled)
+            model = self._memory.read(place.path, model_id, self._roots, lambda: self._read_anew(place, name, model_id))
         except DeviceOpsError as error:
-            self._complain(folder, error.reason, error.message)
+            self._complain(place.path, error.reason, error.message)
             return []
         if model.state is ModelState.CORRUPT:
-            self._complain(folder, ErrorReason.MODEL_CORRUPT, model.problem)
+            self._complain(place.path, ErrorReason.MODEL_CORRUPT, model.problem)
         return [model]
+
+    def _read_anew(self, place: Place, name: str, model_id: str) -> Model:
+        if place.form is Form.FILE:
+            return read_file(place.path, name, model_id)
+        if place.form is Form.COMPONENT:
+            return read_component_folder(place.path, model_id, self._roots.inside)
+        inside, prints = self._roots.inside, self._fingerprints
+        return read_folder(place.path, model_id, inside, prints, cancelled=self._cancelled)
 
     def _complain(self, path: Path, reason: ErrorReason, message: str) -> None:
         if len(self._problems) < MAX_PROBLEMS:

@@ -5,6 +5,10 @@ from enum import StrEnum
 
 import msgspec
 
+from domains.errors import ErrorReason
+from domains.model.detect.evidence import Evidence, confidence_of
+from domains.model.kind import ModelKind
+
 
 class ModelState(StrEnum):
     """Whether the files can be used."""
@@ -27,6 +31,23 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     """0 for parts without weights."""
     precision: str
     """Stored precision in torch's words: `float16`, `float32`; empty for parts without weights."""
+    mix: tuple[tuple[str, int], ...] = ()
+    """Number of its weights by precision, the most frequent first. Empty: it has none, or an older version stored it."""
+    kind: ModelKind = ModelKind.UNKNOWN
+    """UNKNOWN: its id says it."""
+    architecture: str = ""
+    """Class of diffusers or transformers, or the network's usual name; empty: not known."""
+
+
+class ModelLayout(StrEnum):
+    """How a model's files lie on disk."""
+
+    DIFFUSERS = "diffusers"
+    """A folder with an index, and a folder for each component."""
+    COMPONENT = "component"
+    """A folder with the weights of one component and its config."""
+    FILE = "safetensors"
+    """One file."""
 
 
 class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +75,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""
     """What it was changed into beside its family: `inpainting`, `editing` …; empty: nothing that is known."""
     folder: str
-    """Absolute path of the diffusers folder on the server's machine, without symlinks."""
+    """Absolute path of the folder, or of the only file, on the server's machine, without symlinks."""
+    layout: ModelLayout = ModelLayout.DIFFUSERS
+    kind: ModelKind = ModelKind.CHECKPOINT
     components: tuple[Component, ...]
     size_bytes: int
     sha256: str
@@ -62,6 +85,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     state: ModelState
     problem: str = ""
     """Why it is not available; empty if it is."""
+    reason: ErrorReason | None = None
+    """Reason of the problem. None: its state says it."""
     native_width_px: int = 0
     """Width at training; 0: not known."""
     native_height_px: int = 0
@@ -77,6 +102,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Names that the model can draw, as its folder lists them; empty: not known."""
     embedded: bool = False
     """The model is part of the package."""
+    compatible_families: tuple[str, ...] = ()
+    """Families that it can be added to; empty: it stands by itself, or it is not known."""
+    evidence: tuple[Evidence, ...] = ()
+    """What was weighed to tell kind and family, the decisive pieces first."""
+    remarks: tuple[str, ...] = ()
+    """Facts worth knowing that no field holds: the key format of a LoRA, averaged weights beside the others."""
+    warnings: tuple[str, ...] = ()
+    """Contradictions between what its files say and what they hold."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """What its files say about themselves."""
+    version: str = ""
+    """The version that its files name."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
 
@@ -84,6 +121,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def flow(self) -> bool:
         """Whether it is a flow model, whose latents are (1 − σ)·clean + σ·noise."""
         return self.prediction_type == "flow"
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure kind and family are, 0..1. None: nothing was recognised."""
+        return confidence_of(self.evidence)
 
     def stamp(self, path: str) -> FileStamp:
         """The stamp of the file at `path`, relative to the folder; one without a state where the scan saw no such file."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
+from domains.model.places import Form
 from domains.model.roots import Roots
-from domains.model.walk import model_folders
+from domains.model.walk import places
 
 
 class FolderLook(msgspec.Struct, frozen=True, kw_only=True):
-    """A model folder at one time; two looks are equal if nothing in the folder has changed."""
+    """A model's folder, or its only file, at one time; two looks are equal if nothing in it has changed."""
 
     signature: int
     """Hash over names, sizes, times and inodes of all files in the folder. Comparable within one process."""
@@ -46,15 +47,17 @@ def look_at(roots: Roots, stopped: Callable[[], bool] = lambda: False) -> RootsL
     def complain(path: Path, reason: object, message: str) -> None:
         problems.add((str(path), message))
 
-    for folder in model_folders(roots, roots.folders, complain):
+    for place in places(roots, roots.folders, complain):
         if stopped():
             break
-        folders[str(folder)] = _folder_look(folder, roots)
+        if place.form is not Form.PICKLE:
+            folders[str(place.path)] = look_of(place.path, roots)
     return RootsLook(folders=folders, problems=frozenset(problems))
 
 
-def _folder_look(folder: Path, roots: Roots) -> FolderLook:
-    seen = sorted(_files(folder, roots))
+def look_of(path: Path, roots: Roots) -> FolderLook:
+    """Look at one model's folder, or at its only file."""
+    seen = sorted(_files(path, roots))
     times_ns = (max(mtime, ctime) for _, _, mtime, ctime, _ in seen)
     return FolderLook(signature=hash(tuple(seen)), changed_s=max(times_ns, default=0) / 1e9)
 
@@ -66,7 +69,10 @@ _Seen = tuple[str, int, int, int, int]
 def _files(folder: Path, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
     """The folder and its files, and the files of its components' folders; links inside the roots are followed."""
     try:
-        yield _seen(str(folder), folder.stat())
+        status = folder.stat()
+        yield _seen(str(folder), status)
+        if not stat.S_ISDIR(status.st_mode):
+            return
         with os.scandir(folder) as entries:
             for entry in entries:
                 yield from _entry(entry, roots, depth)

@@ -7,14 +7,14 @@ size: nothing is allocated for what a damaged header claims.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from domains.errors import DataLoss, ErrorReason
-from domains.model.header_json import METADATA, entries
+from domains.model.header_json import METADATA, entries, leading_metadata
 from domains.model.regular_file import open_regular
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
@@ -22,6 +22,8 @@ MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 32_768
 """Most tensors of one file; the largest files in use have a few thousand."""
 _MAX_NAME = 512
+_USUAL_BYTES = 256
+"""Most bytes of an entry, on average, in a header that is parsed at once."""
 _MAX_RANK = 16
 _MAX_EDGE = 2**48
 """Only an empty tensor can have such an edge and pass the check of its bytes."""
@@ -66,6 +68,15 @@ class _Entry(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
+class _PlainEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+_plain_entries = msgspec.json.Decoder(dict[str, _PlainEntry]).decode
+
+
 def read_header(path: Path) -> Header:
     """Read the header of the file at a real path. Raises DataLoss (MODEL_CORRUPT): the file, and what is wrong with it."""
     try:
@@ -93,7 +104,11 @@ def header_of(file: BinaryIO, path: Path) -> Header:
 def _checked(path: Path, text: bytes, data_bytes: int, data_offset: int) -> Header:
     metadata: dict[str, str] = {}
     tensors: list[TensorEntry] = []
-    for name, value in _pairs(path, text):
+    quick = _quick(text)
+    if quick is not None:
+        metadata = _words(path, quick.metadata)
+        tensors = [_tensor(path, name, entry) for name, entry in quick.entries.items()]
+    for name, value in () if quick is not None else _pairs(path, text):
         if name == METADATA:
             metadata = _words(path, {} if value is None else value)
         elif len(tensors) == MAX_TENSORS:
@@ -104,6 +119,36 @@ def _checked(path: Path, text: bytes, data_bytes: int, data_offset: int) -> Head
     for wrong in _layout_faults(tensors, data_bytes):
         raise _corrupt(path, wrong)
     return Header(tensors=tuple(tensors), metadata=metadata, data_offset=data_offset)
+
+
+class _Quick(msgspec.Struct, frozen=True, kw_only=True):
+    entries: Mapping[str, _PlainEntry]
+    metadata: object
+
+
+def _quick(text: bytes) -> _Quick | None:
+    """A plain header, parsed at once. None: `entries` has to judge it, one entry after another.
+
+    Plain: metadata only at the beginning, no escapes, and each of an entry's keys as often as there are entries, so that no
+    key can come twice. The counts bound what is built before anything is judged.
+    """
+    if not text.startswith(b"{"):
+        return None
+    metadata, rest = leading_metadata(text)
+    count = rest.count(b'"data_offsets"')
+    if count > MAX_TENSORS or len(rest) > _USUAL_BYTES * (count + 4):
+        return None
+    if b"\\" in rest or METADATA.encode() in rest:
+        return None
+    if any(rest.count(key) != count for key in (b'"dtype"', b'"shape"')):
+        return None
+    try:
+        plain = _plain_entries(rest)
+    except (ValueError, RecursionError):
+        return None
+    if len(plain) != count or any(len(name) > _MAX_NAME for name in plain):
+        return None
+    return _Quick(entries=plain, metadata=metadata)
 
 
 def _pairs(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
@@ -131,7 +176,7 @@ def _entry(path: Path, name: str, value: object) -> _Entry:
         raise _corrupt(path, f"has a malformed entry for tensor {name!r}: {error}") from error
 
 
-def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
+def _tensor(path: Path, name: str, entry: _Entry | _PlainEntry) -> TensorEntry:
     begin, end = entry.data_offsets
     if entry.dtype not in DTYPE_BITS:
         raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {entry.dtype[:32]!r}")

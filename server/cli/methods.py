@@ -7,6 +7,7 @@ _COMMANDS = {
     "CheckDeviceHealth": "device check",
     "ConfirmClock": "clock confirm",
     "DeleteBlob": "blobs rm",
+    "InspectModel": "models inspect",
     "ListLoadedModels": "models loaded",
     "ListModels": "models",
     "LoadModel": "models load",

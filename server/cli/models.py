@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_load
+from server.cli import loaded, model_inspect, model_load
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(help="List the models that the server knows, load them or unload them.", invoke_without_command=True)
+app.command("inspect")(model_inspect.inspect)
 app.command("load")(model_load.load)
 app.command("unload")(model_load.unload)
 app.command("loaded")(loaded.loaded)

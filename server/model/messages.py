@@ -19,6 +19,8 @@ from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
 from server import convert
 from server.inference.generation_messages import to_execution
+from server.model.inspect_messages import EVIDENCE, to_evidence
+from server.model.kinds import KINDS, component_kind
 
 _STATES = {
     ModelState.AVAILABLE: model_pb2.MODEL_STATE_AVAILABLE,
@@ -33,26 +35,13 @@ _REASONS = {
     ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
 }
 
-_KIND_VALUES = {
-    ModelKind.CHECKPOINT: model_pb2.MODEL_KIND_CHECKPOINT,
-    ModelKind.REFINER: model_pb2.MODEL_KIND_REFINER,
-    ModelKind.DENOISER: model_pb2.MODEL_KIND_DENOISER,
-    ModelKind.VAE: model_pb2.MODEL_KIND_VAE,
-    ModelKind.TEXT_ENCODER: model_pb2.MODEL_KIND_TEXT_ENCODER,
-    ModelKind.TOKENIZER: model_pb2.MODEL_KIND_TOKENIZER,
-    ModelKind.SCHEDULER: model_pb2.MODEL_KIND_SCHEDULER,
-}
-
-_KINDS = {part.id: _KIND_VALUES[part.kind] for family in FAMILIES.values() for part in family.parts}
-"""By component id: what the families say."""
-
 
 def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> model_pb2.Model:
     """The message of a model on disk. `whole`: with its long lists."""
     message = model_pb2.Model(
         id=model.id,
         display_name=model.display_name,
-        kind=_kind(model),
+        kind=KINDS[model.kind],
         family=model.family,
         variant=model.variant,
         state=_STATES[model.state],
@@ -69,6 +58,12 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         embedded=model.embedded,
         source_path="" if model.embedded else model.folder,
         tasks=FAMILIES[model.family].tasks if model.state is ModelState.AVAILABLE else [],
+        compatible_families=model.compatible_families,
+        confidence_ratio=model.confidence,
+        version=model.version,
+        evidence=map(to_evidence, model.evidence[:EVIDENCE]),
+        metadata=[error_pb2.Fact(name=name, value=value) for name, value in model.metadata],
+        requirements=_requirements(model),
     )
     message.etag = _etag(message)
     # After the etag: these fields change without a change of the model, or are sent only on request.
@@ -76,15 +71,25 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
     if whole:
         message.known_prompts.extend(model.known_prompts)
     else:
+        message.ClearField("evidence")
+        message.ClearField("metadata")
         for component in message.components:
             component.ClearField("files")
     return message
 
 
-def _kind(model: Model) -> model_pb2.ModelKind.ValueType:
-    """The kind of a whole model: what its family is, else a checkpoint."""
-    family = FAMILIES.get(model.family)
-    return _KIND_VALUES[family.kind if family else ModelKind.CHECKPOINT]
+_ADDED = (
+    *(ModelKind.LORA, ModelKind.TEXTUAL_INVERSION, ModelKind.CONTROLNET, ModelKind.T2I_ADAPTER),
+    ModelKind.IMAGE_PROMPT_ADAPTER,
+)
+"""Kinds that work only beside a checkpoint."""
+
+
+def _requirements(model: Model) -> model_pb2.ModelRequirements | None:
+    """What it needs, as far as headers tell: memory is measured by a load."""
+    if model.kind not in _ADDED:
+        return None
+    return model_pb2.ModelRequirements(companion_kinds=[model_pb2.MODEL_KIND_CHECKPOINT])
 
 
 def _etag(message: model_pb2.Model) -> str:
@@ -95,7 +100,7 @@ def _etag(message: model_pb2.Model) -> str:
 def _problem(model: Model) -> error_pb2.Failure | None:
     if model.state not in _REASONS:
         return None
-    failure = Failure(reason=_REASONS[model.state], message=model.problem, facts={"model_id": model.id})
+    failure = Failure(reason=model.reason or _REASONS[model.state], message=model.problem, facts={"model_id": model.id})
     message = convert.to_failure(failure, 0.0, Domain.MODEL)
     # The catalogue does not store when a scan found the fault; absent, not 1970.
     message.ClearField("fail_time")
@@ -105,12 +110,18 @@ def _problem(model: Model) -> error_pb2.Failure | None:
 def _component(component: Component) -> model_pb2.ModelComponent:
     return model_pb2.ModelComponent(
         id=component.id,
-        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        kind=component_kind(component.id, component.kind),
         files=[model_pb2.ModelFile(path=path) for path in component.files[: limits.COMPONENT_FILES]],
         size_bytes=component.size_bytes,
         parameter_count=component.parameter_count,
-        precision=convert.to_precision(component.precision),
+        precision=convert.to_precision(_most(component)),
+        architecture=component.architecture,
     )
+
+
+def _most(component: Component) -> str:
+    """The precision in which most weights are stored."""
+    return component.mix[0][0] if component.mix else component.precision
 
 
 def to_loaded(
@@ -164,7 +175,7 @@ def _loaded_component(
     residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
     return loaded_model_pb2.LoadedComponent(
         component_id=component.id,
-        kind=_KINDS.get(component.id, model_pb2.MODEL_KIND_UNSPECIFIED),
+        kind=component_kind(component.id),
         residency=residency,
         precision=convert.to_precision(component.precision),
         device_bytes=None if on_host else component.bytes,

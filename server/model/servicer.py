@@ -1,22 +1,23 @@
 """ModelService: models on disk and loaded models. Methods that are not built answer NOT_IMPLEMENTED."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
 from domains import limits
-from domains.errors import NotServed, Violation
+from domains.errors import Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
-from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
-from server import convert, paging
+from server import convert
 from server.heartbeat import Followed
+from server.model.inspect import inspect_model
+from server.model.list_page import page_of
+from server.model.listed import ListedModels
 from server.model.load_messages import from_load
 from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
@@ -32,40 +33,37 @@ class ModelServicer(LoadedModelMethods):
         self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
+        self._listed = ListedModels()
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """List the models that pass the filter, without their long lists."""
-        order = _ORDERS.get(request.order)
-        if order is None:
-            raise _unserved_order()
-        every = [self._message(model, whole=False) for model in self._catalogue.list()]
-        chosen = sorted((m for m in every if _accepts(request.filter, m)), key=order)
-        begin, size = paging.place_of(request.page_token) or 0, paging.size_of(request.page_size)
-
-        def read(count: int) -> tuple[Sequence[model_pb2.Model], int | None]:
-            end = begin + count
-            return chosen[begin:end], end if end < len(chosen) else None
-
-        models, following = paging.fill(read, size, lambda model: model)
+        every = self._listed.of(self._catalogue.list(), self._loaded_ids)
+        chosen = [model for model in every if _accepts(request.filter, model)]
+        page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(
-            models=models,
+            models=page,
             next_page_token=following,
             total_count=len(chosen),
-            failures=[] if begin else to_scan_failures(self._catalogue.not_taken),
+            failures=[] if request.page_token else to_scan_failures(self._catalogue.not_taken),
         )
 
     async def GetModel(
         self, request: model_service_pb2.GetModelRequest, context: Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model in full."""
-        model = self._message(self._catalogue.get(request.model_id), whole=True)
-        return model_service_pb2.GetModelResponse(model=model)
+        model = self._catalogue.get(request.model_id)
+        return model_service_pb2.GetModelResponse(model=to_model(model, self._loaded_ids(model.id)))
 
-    def _message(self, model: Model, *, whole: bool) -> model_pb2.Model:
-        ids = [one.id for one in self._loaded.list() if one.model_id == model.id]
-        return to_model(model, ids, whole=whole)
+    async def InspectModel(
+        self, request: model_service_pb2.InspectModelRequest, context: Context
+    ) -> model_service_pb2.InspectModelResponse:
+        """Say what files are."""
+        return await inspect_model(self._catalogue, request, self._loaded_ids)
+
+    def _loaded_ids(self, model_id: str) -> list[str]:
+        return [one.id for one in self._loaded.list() if one.model_id == model_id]
 
     def ScanModels(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ScanModelsRequest, context: Context
@@ -109,18 +107,6 @@ def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:
     return [Violation(field="model_scan.roots", message=text, allowed=f"0..{limits.ROOTS} folders")]
 
 
-def _unserved_order() -> NotServed:
-    text = "this server does not know these times yet; order by name or size"
-    return NotServed([Violation(field="order", message=text)])
-
-
-_ORDERS: dict[int, Callable[[model_pb2.Model], Any]] = {
-    model_service_pb2.MODEL_ORDER_UNSPECIFIED: lambda model: model.id,
-    model_service_pb2.MODEL_ORDER_DISPLAY_NAME: lambda model: (model.display_name.casefold(), model.id),
-    model_service_pb2.MODEL_ORDER_SIZE: lambda model: (-model.size_bytes, model.id),
-}
-
-
 def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> bool:
     """Whether a model meets every condition of the filter that is set."""
     text = wanted.text.casefold()
@@ -132,7 +118,7 @@ def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> b
         and (not wanted.states or model.state in wanted.states)
         and not wanted.labels
         and (not wanted.tasks or bool(set(wanted.tasks) & set(model.tasks)))
-        and (not wanted.compatible_family or wanted.compatible_family == model.family)
+        and (not wanted.compatible_family or wanted.compatible_family in model.compatible_families)
         and (not wanted.HasField("loaded") or wanted.loaded == bool(model.loaded_model_ids))
         and (not wanted.loaded_on_device_ids or bool(devices & set(wanted.loaded_on_device_ids)))
         and (not wanted.HasField("min_size_bytes") or model.size_bytes >= wanted.min_size_bytes)

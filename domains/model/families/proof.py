@@ -25,6 +25,9 @@ def proofs(tensors: Tensors) -> Sequence[Proof]:
 
 
 def _proof(family: Family, layout: Layout, tensors: Tensors) -> Proof | None:
+    # Nearly all comparisons end here; the others look at every tensor.
+    if any(sign.decisive and sign.key not in tensors for sign in layout.signs):
+        return None
     tellable = [one for one in family.variants if one.signs or one.absent]
     for variant in (*tellable, None):
         also = variant.signs.get(layout.name, ()) if variant else ()

@@ -17,6 +17,7 @@ from domains.model.roots_look import look_at
 from domains.model.roots_watch import RootsWatch
 from domains.storage import open_database
 from tests.domains.model.folders import write_model
+from tests.domains.model.headers import write_published
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 SETTLE_S = 3600.0
@@ -53,6 +54,17 @@ async def test_the_first_look_scans_and_no_further_one_until_something_changes(w
     assert await watched.look()
     assert watched.states() == {"owl": ModelState.AVAILABLE}
     assert not await watched.look()
+
+
+async def test_a_single_file_is_found_when_it_is_complete(watched: Watched) -> None:
+    assert await watched.look()
+    path = write_published(watched.root / "vae.safetensors", "sd_vae")
+    assert not await watched.look(SETTLE_S)
+    assert await watched.look()
+    assert watched.states() == {"vae": ModelState.INCOMPATIBLE}
+    path.unlink()
+    assert await watched.look()
+    assert watched.states() == {"vae": ModelState.MISSING}
 
 
 async def test_a_folder_that_is_still_written_is_judged_when_two_looks_agree(watched: Watched) -> None:

@@ -440,6 +440,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+      /// - PATH_NOT_FOUND: there is nothing at the path; mend it.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -1220,6 +1221,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+      /// - PATH_NOT_FOUND: there is nothing at the path; mend it.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1240,6 +1242,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+      /// - PATH_NOT_FOUND: there is nothing at the path; mend it.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -1258,6 +1261,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+      /// - PATH_NOT_FOUND: there is nothing at the path; mend it.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -1278,6 +1282,7 @@ namespace DeviceOps.Api.Model.V1 {
       /// - INVALID_FIELD: no subject; mend the request.
       /// - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
       /// - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+      /// - PATH_NOT_FOUND: there is nothing at the path; mend it.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

@@ -277,6 +277,7 @@ class ModelServiceServicer:
         - INVALID_FIELD: no subject; mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+        - PATH_NOT_FOUND: there is nothing at the path; mend it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -132,6 +132,7 @@ class ModelServiceStub:
     - INVALID_FIELD: no subject; mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+    - PATH_NOT_FOUND: there is nothing at the path; mend it.
     """
     ValidateModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
@@ -413,6 +414,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: no subject; mend the request.
     - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
     - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+    - PATH_NOT_FOUND: there is nothing at the path; mend it.
     """
     ValidateModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.ValidateModelRequest, _model_service_pb2.ValidateModelResponse]  # type: ignore[assignment]
     """Checks a model's files: structure, hashes, values, and whether it runs on a device.
@@ -733,6 +735,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: no subject; mend the request.
         - MODEL_NOT_FOUND, BLOB_NOT_FOUND: no such thing; list what there is.
         - PATH_OUTSIDE_ROOTS: add a root to the configuration, or move the files.
+        - PATH_NOT_FOUND: there is nothing at the path; mend it.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,181 @@
+"""ControlNets, T2I adapters and IP-Adapters by their tensors."""
+
+from domains.model.detect.network import Network, layout
+from domains.model.families.sign import Layout, Sign, must, usual
+from domains.model.kind import ModelKind
+
+_UNET = "ControlNetModel"
+_LINEAR = (must("down_blocks.0.attentions.0.proj_in.weight", None, None),)
+_CONVOLUTION = (must("down_blocks.0.attentions.0.proj_in.weight", None, None, 1, 1),)
+_CROSS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+_ORIGINAL_CROSS = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def _unet(*signs: Sign, without: tuple[str, ...] = ()) -> Layout:
+    return Layout(
+        name="diffusers",
+        signs=(
+            must("controlnet_cond_embedding.conv_in.weight", None, None, 3, 3),
+            must("controlnet_down_blocks.0.weight", None, None, 1, 1),
+            must("controlnet_mid_block.weight", None, None, 1, 1),
+            must("conv_in.weight", None, 4, 3, 3),
+            *signs,
+        ),
+        without=without,
+    )
+
+
+def _original(*signs: Sign, without: tuple[str, ...] = ()) -> Layout:
+    return Layout(
+        name="original",
+        signs=(
+            must("input_hint_block.0.weight", None, None, 3, 3),
+            must("zero_convs.0.0.weight", None, None, 1, 1),
+            must("middle_block_out.0.weight", None, None, 1, 1),
+            must("input_blocks.0.0.weight", None, 4, 3, 3),
+            *signs,
+        ),
+        without=without,
+    )
+
+
+def _net(family: str, *layouts: Layout, architecture: str = _UNET) -> Network:
+    return Network(kind=ModelKind.CONTROLNET, architecture=architecture, layouts=layouts, families=(family,))
+
+
+_ADDED = ("add_embedding.", "class_embedding.")
+
+CONTROLNETS = (
+    _net(
+        "sd1",
+        _unet(*_CONVOLUTION, usual(_CROSS, 320, 768), without=_ADDED),
+        _original(
+            must("input_blocks.1.1.proj_in.weight", None, None, 1, 1),
+            usual(_ORIGINAL_CROSS, 320, 768),
+            without=("label_emb.",),
+        ),
+    ),
+    _net(
+        "sd2",
+        _unet(*_LINEAR, usual(_CROSS, 320, 1024), without=_ADDED),
+        _original(
+            must("input_blocks.1.1.proj_in.weight", None, None),
+            usual(_ORIGINAL_CROSS, 320, 1024),
+            without=("label_emb.",),
+        ),
+    ),
+    _net(
+        "sdxl",
+        _unet(
+            must("add_embedding.linear_1.weight", None, 2816),
+            usual("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
+        ),
+        _original(
+            must("label_emb.0.0.weight", None, 2816),
+            usual("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
+        ),
+    ),
+    _net(
+        "sd3",
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("pos_embed_input.proj.weight", None, None, 2, 2),
+            must("context_embedder.weight", None, 4096),
+            must("transformer_blocks.0.attn.add_k_proj.weight"),
+        ),
+        architecture="SD3ControlNetModel",
+    ),
+    _net(
+        "flux1",
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("controlnet_x_embedder.weight", None, None),
+            must("context_embedder.weight", None, 4096),
+            must("time_text_embed.text_embedder.linear_1.weight", None, 768),
+        ),
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("double_blocks.0.img_attn.qkv.weight"),
+            must("txt_in.weight", None, 4096),
+            must("vector_in.in_layer.weight", None, 768),
+            name="original",
+        ),
+        architecture="FluxControlNetModel",
+    ),
+    _net(
+        "qwen_image",
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("controlnet_x_embedder.weight", None, None),
+            must("txt_norm.weight", 3584),
+            must("transformer_blocks.0.img_mod.1.weight"),
+        ),
+        architecture="QwenImageControlNetModel",
+    ),
+)
+
+
+def _t2i(architecture: str, families: tuple[str, ...], channels: int) -> Network:
+    """`channels`: 64 or 256 (the picture, 8 or 16 times smaller) times 3."""
+    return Network(
+        kind=ModelKind.T2I_ADAPTER,
+        architecture=architecture,
+        families=families,
+        layouts=(
+            layout(
+                must("adapter.conv_in.weight", None, channels, 3, 3),
+                must("adapter.body.0.resnets.0.block1.weight", None, None, 3, 3),
+                must("adapter.body.0.resnets.0.block2.weight", None, None, 1, 1),
+            ),
+            layout(
+                must("conv_in.weight", None, channels, 3, 3),
+                must("body.0.block1.weight", None, None, 3, 3),
+                must("body.0.block2.weight", None, None, 1, 1),
+                name="original",
+            ),
+        ),
+    )
+
+
+T2I_ADAPTERS = (
+    _t2i("T2IAdapter", ("sd1", "sd2"), 192),
+    _t2i("T2IAdapter", ("sdxl",), 768),
+    Network(
+        kind=ModelKind.T2I_ADAPTER,
+        architecture="T2IAdapter",
+        variant="light",
+        families=("sd1", "sd2"),
+        layouts=(
+            layout(
+                must("adapter.body.0.in_conv.weight", None, 192, 1, 1),
+                must("adapter.body.0.out_conv.weight", None, None, 1, 1),
+                must("adapter.body.0.resnets.0.block1.weight", None, None, 3, 3),
+            ),
+        ),
+    ),
+)
+
+
+def _prompted(family: str, width: int, variant: str, *signs: Sign) -> Network:
+    return Network(
+        kind=ModelKind.IMAGE_PROMPT_ADAPTER,
+        architecture="IPAdapter",
+        variant=variant,
+        families=(family,),
+        layouts=(layout(must("ip_adapter.1.to_k_ip.weight", None, width), *signs),),
+    )
+
+
+_PROJECTIONS = {
+    "": (must("image_proj.proj.weight", None, None), must("image_proj.norm.weight", None)),
+    "plus": (must("image_proj.latents", 1, None, None), must("image_proj.proj_in.weight", None, None)),
+    "full": (must("image_proj.proj.0.weight", None, None), must("image_proj.proj.3.weight", None)),
+    "face_id": (must("image_proj.proj.2.weight", None, None), must("ip_adapter.0.to_q_lora.down.weight")),
+}
+"""By variant: how the picture becomes tokens."""
+
+IMAGE_PROMPT_ADAPTERS = tuple(
+    _prompted(family, width, variant, *signs)
+    for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048))
+    for variant, signs in _PROJECTIONS.items()
+)

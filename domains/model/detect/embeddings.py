@@ -1,0 +1,58 @@
+"""Words learned by textual inversion: one matrix of vectors for each text encoder."""
+
+from domains.model.detect.evidence import Detection, Evidence, Part, Source
+from domains.model.families.sign import Shape, Tensors
+from domains.model.kind import ModelKind
+
+_MAX_VECTORS = 75
+"""Tokens of a prompt that CLIP reads besides start and end."""
+_OF_ENCODERS = {
+    frozenset({"clip_l", "clip_g"}): ({"clip_l": 768, "clip_g": 1280}, "sdxl"),
+    frozenset({"clip_g"}): ({"clip_g": 1280}, "sdxl_refiner"),
+    frozenset({"clip_l", "clip_g", "t5xxl"}): ({"clip_l": 768, "clip_g": 1280, "t5xxl": 4096}, "sd3"),
+}
+"""Tensor names → width of each, and the family."""
+_OF_WIDTH = {768: "sd1", 1024: "sd2"}
+"""Width of the family's only text encoder."""
+
+
+def textual_inversion(tensors: Tensors) -> Detection | None:
+    """The learned words that these tensors are. None: they are none."""
+    if not tensors or not all(_vectors(shape) for shape in tensors.values()):
+        return None
+    widths, family = _OF_ENCODERS.get(frozenset(tensors), ({}, ""))
+    if not widths:
+        family = _OF_WIDTH.get(next(iter(tensors.values()))[-1], "") if len(tensors) == 1 else ""
+    elif any(tensors[name][-1] != width for name, width in widths.items()):
+        return None
+    return _detection(tensors, family) if family else None
+
+
+def _vectors(shape: Shape) -> int:
+    """Number of vectors of a tensor; 0: it is none of an embedding."""
+    rows = shape[0] if len(shape) == 2 else 1 if len(shape) == 1 else 0
+    return rows if rows <= _MAX_VECTORS else 0
+
+
+def _detection(tensors: Tensors, family: str) -> Detection:
+    kind = ModelKind.TEXTUAL_INVERSION
+    shown = tuple(f"{name} {shape}" for name, shape in tensors.items())
+    count = max(_vectors(shape) for shape in tensors.values())
+    return Detection(
+        kind=kind,
+        family=family,
+        compatible=(family,),
+        parts=(Part(id="embedding", kind=kind),),
+        evidence=(
+            Evidence(
+                family=family,
+                kind=kind,
+                component="embedding",
+                source=Source.TENSOR_SHAPES,
+                expected=len(shown),
+                matched=shown,
+                decisive=True,
+            ),
+        ),
+        notes=(f"{count} vectors a text encoder",),
+    )

@@ -1,0 +1,139 @@
+"""Makes a model of what a detection found in a file or in the folder of one component."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from domains.errors import ErrorReason
+from domains.model.detect.detect import detect
+from domains.model.detect.evidence import Detection, Part, Subject
+from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
+from domains.model.model import Component, FileStamp, Model, ModelLayout, ModelState
+from domains.model.precision import mix_of
+from domains.model.safetensors_header import TensorEntry
+
+MAX_METADATA = 64
+"""Most entries of a file's metadata that are kept."""
+_MAX_VALUE_BYTES = 1024
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """The headers of the weight files that belong together."""
+
+    tensors: tuple[TensorEntry, ...]
+    metadata: Mapping[str, str]
+    config: Mapping[str, object] = {}
+    """config.json beside them. Empty: none."""
+    files: tuple[FileStamp, ...]
+    """The weight files, and the others of their folder."""
+
+
+def detected(weights: Weights) -> Detection:
+    """What the weights are."""
+    shapes = {tensor.name: tensor.shape for tensor in weights.tensors}
+    return detect(Subject(tensors=shapes, metadata=weights.metadata, config=weights.config))
+
+
+def model_of(blank: Model, weights: Weights) -> Model:
+    """The model, with what was found in its headers. `blank`: its id, name, place and layout."""
+    found = detected(weights)
+    components = _components(found, weights)
+    reason, problem = problem_of(found, blank.layout)
+    native = FAMILIES[found.family].native_px if found.family and found.kind is ModelKind.CHECKPOINT else 0
+    return msgspec.structs.replace(
+        blank,
+        kind=found.kind,
+        family=found.family,
+        variant=found.variant,
+        compatible_families=found.compatible,
+        components=components,
+        size_bytes=sum(component.size_bytes for component in components),
+        state=ModelState.INCOMPATIBLE if problem else ModelState.AVAILABLE,
+        problem=problem,
+        reason=reason,
+        native_width_px=native,
+        native_height_px=native,
+        prediction_type=found.prediction_type,
+        evidence=found.evidence,
+        remarks=found.notes,
+        warnings=found.warnings,
+        metadata=_kept(weights.metadata),
+        version=found.version,
+        files=weights.files,
+    )
+
+
+def _components(found: Detection, weights: Weights) -> tuple[Component, ...]:
+    names = tuple(stamp.path for stamp in weights.files)
+    by_name = {tensor.name: tensor for tensor in weights.tensors}
+    # An unknown file has its tensors all the same.
+    parts = found.parts or (Part(id="weights", kind=ModelKind.UNKNOWN),)
+    return tuple(
+        _component(part, names, [by_name[name] for name in part.tensors] if part.tensors else weights.tensors)
+        for part in parts
+    )
+
+
+def _component(part: Part, files: tuple[str, ...], tensors: Sequence[TensorEntry]) -> Component:
+    mix = mix_of(tensors)
+    return Component(
+        id=part.id,
+        kind=part.kind,
+        architecture=part.architecture,
+        files=files,
+        size_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
+        parameter_count=sum(tensor.elements for tensor in tensors),
+        precision="mixed" if len(mix) > 1 else "".join(name for name, _ in mix),
+        mix=mix,
+    )
+
+
+def problem_of(found: Detection, layout: ModelLayout) -> tuple[ErrorReason | None, str]:
+    """Why the engine cannot use it: reason and message."""
+    if found.kind is ModelKind.UNKNOWN:
+        text = "nothing in it is of a kind that the server knows; InspectModel tells what was looked for"
+        return ErrorReason.MODEL_INCOMPATIBLE, text
+    if found.missing:
+        lacks = ", ".join(found.missing)
+        text = f"it lacks {lacks}, which a whole {FAMILIES[found.family].display_name} model has; add the missing parts"
+        return ErrorReason.COMPONENT_MISSING, text
+    return ErrorReason.MODEL_INCOMPATIBLE, _not_used(found, layout)
+
+
+def _not_used(found: Detection, layout: ModelLayout) -> str:
+    what = str(found.kind).replace("_", " ")
+    if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
+        family = FAMILIES[found.family].display_name
+        return (
+            f"it is a {what} of {family} as a single file; this server loads folders in the diffusers layout only yet"
+        )
+    if layout is ModelLayout.COMPONENT and found.kind in (ModelKind.DENOISER, ModelKind.VAE, ModelKind.TEXT_ENCODER):
+        return f"it is a {what} alone; this server loads it only as part of a folder in the diffusers layout yet"
+    return f"it is of the kind {what}, which this server does not use yet"
+
+
+def _kept(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    first = sorted(metadata.items())[:MAX_METADATA]
+    return tuple((_cut(name), _cut(value)) for name, value in first)
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:_MAX_VALUE_BYTES].decode("utf-8", "ignore")
+
+
+def blank_model(place: Path, name: str, model_id: str, layout: ModelLayout) -> Model:
+    """A model of which only the place is known."""
+    return Model(
+        id=model_id,
+        display_name=name,
+        family="",
+        kind=ModelKind.UNKNOWN,
+        folder=str(place),
+        layout=layout,
+        components=(),
+        size_bytes=0,
+        sha256="",
+        state=ModelState.INCOMPATIBLE,
+    )
