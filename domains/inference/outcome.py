@@ -5,7 +5,7 @@ Exactly one `RunFinished`, `RunFailed` or `RunStopped` comes, as the last report
 
 import msgspec
 
-from domains.model.loaded import LoadedModel
+from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 from domains.stop import Stop
 
@@ -27,6 +27,14 @@ class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded")
     """A model is on the device now."""
 
     loaded: LoadedModel
+
+
+class ModelPlacing(msgspec.Struct, frozen=True, kw_only=True, tag="model_placing"):
+    """A model is on its way to the device."""
+
+    model_id: str
+    components: tuple[LoadedComponent, ...]
+    """Bytes on the device so far; components that were there before the load are left out."""
 
 
 class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unloaded"):
@@ -74,6 +82,7 @@ Report = (
     | Progressed
     | PreviewReady
     | Degraded
+    | ModelPlacing
     | ModelLoaded
     | ModelUnloaded
     | ImageReady

@@ -7,7 +7,7 @@ import msgspec
 
 from domains.errors import Aborted, ErrorReason, NotFound
 from domains.failure import Failure
-from domains.model.loaded import LoadedChange, LoadedModel, LoadedState, Stay, loaded_id
+from domains.model.loaded import LoadedChange, LoadedComponent, LoadedModel, LoadedState, Stay, loaded_id
 
 
 class LoadedModels:
@@ -42,6 +42,12 @@ class LoadedModels:
             session_id=session_id,
         )
         self._changed(self._loading[name], job_id)
+
+    def progress(self, loaded_id: str, components: tuple[LoadedComponent, ...]) -> None:
+        """Note how much of a loading model is on its device. Does nothing for one that is not loading."""
+        if (one := self._loading.get(loaded_id)) is not None and one.components != components:
+            self._loading[loaded_id] = msgspec.structs.replace(one, components=components)
+            self._changed(self._loading[loaded_id])
 
     def leave(self, job_id: str, failure: Failure | None = None) -> None:
         """Note that a job waits for no load any more. The last one to leave ends the load; `failure`: why it failed."""

@@ -4,7 +4,7 @@ import msgspec
 
 from domains.device.devices import Devices
 from domains.draining import Draining
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
@@ -12,6 +12,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
+from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -113,7 +114,26 @@ class Submissions:
         """Bring a model onto a device. A work without a model means the default model."""
         model = self._catalogue.get(work.model_id) if work.model_id else self._catalogue.default()
         usable(model)
+        options = self._where_computed(work.execution, options)
         return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
+
+    def _where_computed(self, execution: Execution, options: JobOptions) -> JobOptions:
+        """The job's options, restricted to the devices that compute in all precisions that it names.
+
+        Raises NOT_SUPPORTED_ON_DEVICE if there is none.
+        """
+        if not execution.named:
+            return options
+        named = {self.device_id(name) for name in options.device_ids}
+        devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
+        # A device whose worker is starting has not tried its precisions yet.
+        untried = [device for device in devices if not device.precision_support]
+        able = [device.id for device in devices if device in untried or {*execution.named} <= {*device.precisions}]
+        if not able:
+            has = "; ".join(f"{device.id}: {', '.join(device.precisions) or 'none'}" for device in devices)
+            message = f"no device computes in {', '.join(execution.named)}; {has or 'there is none'}"
+            raise NotSupported(message, precision=", ".join(execution.named))
+        return options if len(able) == len(devices) else msgspec.structs.replace(options, device_ids=tuple(able))
 
     def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""

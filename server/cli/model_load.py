@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,14 +12,22 @@ from server.cli.failure import USAGE, CliError
 from server.cli.job_call import last_of
 from server.cli.printing import emit, measured_bytes, notice, print_json
 
+Precision = Literal["float32", "float16", "bfloat16"]
+
 if TYPE_CHECKING:
     from deviceops.model.v1.model_service_pb2 import LoadModelRequest, UnloadModelRequest, UnloadModelResponse
+    from deviceops.model.v1.model_work_pb2 import ModelLoad
 
 
 def load(
     model: Annotated[str, typer.Argument(help="The model's id, or its beginning.")],
     device: Annotated[str, typer.Option(help="On this device. [default: the server chooses]")] = "",
     pin: Annotated[bool, typer.Option("--pin", help="Keep it when others need room.")] = False,
+    precision: Annotated[Precision | None, typer.Option(help="Of the denoiser. [default: the device's best]")] = None,
+    text_precision: Annotated[
+        Precision | None, typer.Option(help="Of the text encoders. [default: the denoiser's]")
+    ] = None,
+    vae_precision: Annotated[Precision | None, typer.Option(help="Of the VAE. [default: the denoiser's]")] = None,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -29,11 +37,22 @@ def load(
     """Bring a model into a device's memory before a job needs it. Ctrl-C cancels. With --json: one event a line."""
     with connect(address) as connection:
         request = _load_request(connection, model, device, pin, keep_s)
+        put_precisions(request.model_load, precision, text_precision, vae_precision)
         call = connection.model.LoadModel(request)
         loaded = last_of(connection, call, f"load {request.model_load.model_id}", json=json).loaded_model
     if not json:
         there = " already" if loaded.reused else ""
         emit(f"{loaded.id} is loaded{there}; device memory {measured_bytes(loaded, 'device_bytes')}")
+
+
+def put_precisions(work: ModelLoad, denoiser: str | None, text: str | None, vae: str | None) -> None:
+    """Set the precisions of a load that are named."""
+    from deviceops.common.v1 import image_pb2
+
+    pairs = ("precision", denoiser), ("text_encoder_precision", text), ("vae_precision", vae)
+    for field, name in pairs:
+        if name:
+            setattr(work.execution, field, image_pb2.Precision.Value(f"PRECISION_{name.upper()}"))
 
 
 def _load_request(connection: Connection, model: str, device: str, pin: bool, keep_s: float | None) -> LoadModelRequest:

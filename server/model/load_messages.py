@@ -1,20 +1,75 @@
 """Converts what a load, and a change of a loaded model, ask for."""
 
-from deviceops.model.v1 import model_service_pb2, model_work_pb2
+from deviceops.common.v1 import image_pb2
+from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
 from domains.processing.jobs.kinds import LoadWork
 from server import convert
+from server.inference.generation_messages import to_execution
 from server.unserved import Served, check_served
 
-_SERVED: Served = {"model_id": (), "tier": ("MODEL_TIER_DEVICE",), "pinned": (), "keep_alive": ()}
+_PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
+_WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
+"""Options that the engine has one way of."""
+_SERVED: Served = {
+    "model_id": (),
+    "tier": ("MODEL_TIER_DEVICE",),
+    "pinned": (),
+    "keep_alive": (),
+    "execution.precision": _PRECISIONS,
+    "execution.text_encoder_precision": _PRECISIONS,
+    "execution.vae_precision": _PRECISIONS,
+    "execution.offload": ("OFFLOAD_MODE_NONE",),
+    # Their values are checked in `_other_ways`.
+    **{
+        f"execution.{name}": ()
+        for name in ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
+    },
+}
 
 
-def from_load(load: model_work_pb2.ModelLoad) -> LoadWork:
+def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadWork:
     """The work of a load. Raises all violations, those of fields that are not served included."""
-    wrong = keep_alive_violations(load, "model_load.keep_alive")
-    check_served(load, "model_load", _SERVED, InvalidRequest(wrong) if wrong else None)
-    return LoadWork(model_id=load.model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
+    wrong = keep_alive_violations(load, f"{path}.keep_alive")
+    unserved = _other_ways(load.execution, f"{path}.execution")
+    check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    return LoadWork(
+        model_id=load.model_id,
+        pin=load.pinned,
+        keep_alive_s=_keep_alive(load),
+        execution=_execution(load.execution),
+    )
+
+
+def _execution(asked: execution_pb2.ExecutionOptions) -> Execution:
+    return Execution(
+        precision=_precision(asked.precision),
+        text_encoder_precision=_precision(asked.text_encoder_precision),
+        vae_precision=_precision(asked.vae_precision),
+    )
+
+
+def _precision(number: int) -> str:
+    return next((word for word, value in convert.PRECISIONS.items() if value == number), "")
+
+
+def _other_ways(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
+    """The violations of options by which the engine would compute otherwise than it does (see `to_execution`)."""
+    usual = to_execution({})
+    told = {
+        field.name: (value, getattr(usual, field.name)) for field, value in asked.ListFields() if field.name in _WAYS
+    }
+    return [
+        Violation(field=f"{path}.{name}", message=f"this server computes with {_told(way)} only", allowed=_told(way))
+        for name, (value, way) in told.items()
+        if value != way
+    ]
+
+
+def _told(way: bool | str) -> str:
+    return str(way).lower()
 
 
 def to_load(work: LoadWork) -> model_work_pb2.ModelLoad:
@@ -23,6 +78,18 @@ def to_load(work: LoadWork) -> model_work_pb2.ModelLoad:
         model_id=work.model_id,
         pinned=work.pin,
         keep_alive=None if work.keep_alive_s is None else convert.to_duration(work.keep_alive_s),
+        execution=_to_execution(work.execution),
+    )
+
+
+def _to_execution(asked: Execution) -> execution_pb2.ExecutionOptions | None:
+    """The message of what was asked for. None: nothing."""
+    if asked == AS_USUAL:
+        return None
+    return execution_pb2.ExecutionOptions(
+        precision=convert.to_precision(asked.precision),
+        text_encoder_precision=convert.to_precision(asked.text_encoder_precision),
+        vae_precision=convert.to_precision(asked.vae_precision),
     )
 
 

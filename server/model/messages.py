@@ -154,9 +154,8 @@ def to_loaded(
         failure=convert.to_failure(loaded.failure, time.time(), Domain.MODEL) if loaded.failure else None,
     )
     if loaded.state is LoadedState.LOADING:
-        # What it will take is not measured yet.
-        for field in ("device_bytes", "host_bytes", "execution"):
-            message.ClearField(field)
+        # How it computes is told by what is loaded.
+        message.ClearField("execution")
     return message
 
 

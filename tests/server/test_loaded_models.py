@@ -8,9 +8,9 @@ import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.memory.v1 import memory_service_pb2
-from deviceops.model.v1 import loaded_model_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from tests.server import asking
 from tests.server.asking import CALL_S, kind, picture, refused
 from tests.server.harness import RunningServer
@@ -122,7 +122,7 @@ def test_a_watch_tells_all_there_is_and_then_each_step_of_a_load(machine: Machin
     call = machine.watch()
     assert [one.id for one in in_sync(call)] == [there.id]
     job_id = machine.load()
-    changes = [next_of(call), next_of(call)]
+    changes = [next_of(call), next_of(call, lambda message: message.loaded_model.state != LOADING)]
     assert [(one.loaded_model.id, one.loaded_model.state) for one in changes] == [
         ("emoji-sd@sim-0", LOADING),
         ("emoji-sd@sim-0", READY),
@@ -130,7 +130,7 @@ def test_a_watch_tells_all_there_is_and_then_each_step_of_a_load(machine: Machin
     assert {one.cause_job_id for one in changes} == {job_id.event.job_id}
     begun, ready = (one.loaded_model for one in changes)
     assert list(begun.active_job_ids) == [job_id.event.job_id]
-    assert not begun.HasField("device_bytes"), "what it will take is not measured yet"
+    assert begun.device_bytes == 0
     assert ready.load_duration.ToNanoseconds() > 0
     machine.unload()
     gone = {(one.loaded_model.id, one.loaded_model.state) for one in (next_of(call), next_of(call))}
@@ -279,10 +279,10 @@ def test_a_cancelled_load_gives_all_memory_back_and_is_told_as_gone(machine: Mac
     assert machine.used() > before
     assert machine.list()["emoji-sd@sim-0"].state == LOADING
     call.cancel()
-    states = [next_of(watch).loaded_model.state for _ in range(2)]
+    last = next_of(watch, lambda message: message.loaded_model.state != LOADING).loaded_model
     watch.cancel()
     machine.rewrite(*HEALTHY)
-    assert states == [LOADING, UNLOADED]
+    assert last.state == UNLOADED
     assert machine.used() == before
     assert machine.list() == {}
 
@@ -319,3 +319,79 @@ def test_many_loads_leave_device_and_worker_as_they_were(machine: Machine) -> No
     assert worker.num_fds() == files
     # A model has 52 MB: a leak of one in twenty would show.
     assert worker.memory_info().rss - resident < 45e6
+
+
+# How it computes
+
+
+def options(**precisions: str) -> execution_pb2.ExecutionOptions:
+    numbers = {name: image_pb2.Precision.Value(f"PRECISION_{text}") for name, text in precisions.items()}
+    return execution_pb2.ExecutionOptions(**numbers)  # pyright: ignore[reportArgumentType]  # by name
+
+
+def test_each_part_is_loaded_in_the_precision_that_was_asked_for(machine: Machine) -> None:
+    asked = options(precision="FLOAT16", text_encoder_precision="BFLOAT16", vae_precision="FLOAT32")
+    before = machine.used("sim-1")
+    one = machine.loaded(device="sim-1", execution=asked)
+    assert {part.component_id: part.precision for part in one.components} == {
+        "unet": image_pb2.PRECISION_FLOAT16,
+        "text_encoder": image_pb2.PRECISION_BFLOAT16,
+        "vae": image_pb2.PRECISION_FLOAT32,
+    }
+    told = (one.execution.precision, one.execution.text_encoder_precision, one.execution.vae_precision)
+    assert told == (asked.precision, asked.text_encoder_precision, asked.vae_precision)
+    assert machine.used("sim-1") - before == one.device_bytes
+    job = job_event_pb2.JobOptions()
+    job.devices.device_ids.append("sim-1")
+    last = asking.watch(machine.server, asking.submit(machine.server, picture(), job))[-1]
+    assert kind(last) == "succeeded"
+    assert last.generation_result.resolved.execution.precision == asked.precision
+    spec = asking.job_of(machine.server, machine.load(device="sim-1", execution=asked).event.job_id).spec
+    assert spec.model_load.execution == asked
+    other = machine.load(device="sim-1", execution=options(precision="FLOAT32"))
+    assert other.event.failed.failure.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
+    assert "text_encoder as bfloat16, not float32" in other.event.failed.failure.message
+
+
+WAYS = [
+    ({"quantization": "nf4"}, "quantization"),
+    ({"attention_kernel": "flash"}, "attention_kernel"),
+    ({"attention_slicing": True}, "attention_slicing"),
+    ({"vae_slicing": False}, "vae_slicing"),
+    ({"vae_tiling": True}, "vae_tiling"),
+    ({"compile": True}, "compile"),
+    ({"offload": execution_pb2.OFFLOAD_MODE_LAYER}, "offload"),
+    ({"precision": image_pb2.PRECISION_INT8}, "precision"),
+]
+
+
+@pytest.mark.parametrize(("way", "field"), WAYS)
+def test_a_way_of_computing_that_the_engine_does_not_have_is_refused_by_name(
+    machine: Machine, way: Any, field: str
+) -> None:
+    refusal = refused(lambda: machine.load(execution=execution_pb2.ExecutionOptions(**way)))
+    assert (refusal.reason, refusal.fields) == ("NOT_IMPLEMENTED", [f"model_load.execution.{field}"])
+
+
+def test_the_way_in_which_the_engine_computes_may_be_said(machine: Machine) -> None:
+    one = machine.loaded()
+    assert machine.loaded(execution=one.execution).reused
+
+
+def test_a_load_tells_how_much_of_each_part_has_come(machine: Machine) -> None:
+    machine.rewrite(sim(0, ROOM, 'kind = "slow_load"\nbytes_per_second = 20000000'), sim(1, WIDE))
+    watch = machine.watch(device_ids=["sim-0"])
+    in_sync(watch)
+    last = machine.loaded()
+    sizes: dict[str, list[int]] = {}
+    states: list[int] = []
+    while READY not in states:
+        one = next_of(watch).loaded_model
+        states.append(one.state)
+        for part in one.components:
+            sizes.setdefault(part.component_id, []).append(part.device_bytes)
+    watch.cancel()
+    whole = {part.component_id: part.device_bytes for part in last.components}
+    assert {part: told[-1] for part, told in sizes.items()} == whole
+    assert all(told == sorted(told) for told in sizes.values())
+    assert len(sizes["unet"]) > 3, "18 MB of files at 20 MB/s, told ten times a second"

@@ -49,8 +49,9 @@ class Hardware(Protocol):
         """Called when a job has ended for any reason and its tensors are freed."""
         ...
 
-    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> Fence:
-        """Called when so many more bytes of a model are read for a job; 0: its load begins.
+    def load_piece(self, job_id: str, model_id: str, read_bytes: int, more_bytes: int) -> Fence:
+        """Called when so many more bytes of a model's files are read for a job, and its weights hold `more_bytes` more;
+        both 0: its load begins.
 
         The load goes on when the fence has passed.
         """
@@ -100,7 +101,7 @@ class RealHardware:
     def after_job(self, job_id: str) -> None:
         """Does nothing."""
 
-    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> Fence:
+    def load_piece(self, job_id: str, model_id: str, read_bytes: int, more_bytes: int) -> Fence:
         """A fence that has passed."""
         return EventFence()
 

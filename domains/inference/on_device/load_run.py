@@ -11,7 +11,9 @@ from domains.inference.on_device.family import Family
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resident_models import ResidentModels
-from domains.inference.outcome import ModelLoaded, Report
+from domains.inference.outcome import ModelLoaded, ModelPlacing, Report
+from domains.model.execution import AS_USUAL, Execution
+from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Progressed, Stage, StageStarted, Unit
@@ -33,7 +35,7 @@ class LoadRun:
         models: ResidentModels,
         device_id: str,
         tell: Callable[[Report], None],
-        precision: str = "",
+        execution: Execution = AS_USUAL,
     ) -> None:
         """`device_id`: the server's name of the device."""
         self.id = job_id
@@ -45,7 +47,7 @@ class LoadRun:
         self.stop_asked_at = 0.0
         """Time of that request on `time.perf_counter`."""
         self._models = models
-        self._precision = precision
+        self._execution = execution
         self._device_id = device_id
         self._tell = tell
         self._load: ModelLoad | None = None
@@ -103,7 +105,7 @@ class LoadRun:
 
     def bring_model(self, *, alone: bool) -> None:
         """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
-        load = self._load = self._load or self._models.bring(self.id, self.model, self._precision)
+        load = self._load = self._load or self._models.bring(self.id, self.model, self._execution)
         if load.there is None:
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
@@ -150,6 +152,7 @@ class LoadRun:
         if now - self._reported_s >= _REPORT_S or (placed.total and placed.completed == placed.total):
             self._reported_s = now
             self._progress(Stage.LOADING, placed.completed, placed.total, Unit.BYTES)
+            self._tell(ModelPlacing(model_id=self.model.id, components=_so_far(load)))
 
     def _enter(self, stage: Stage) -> None:
         self.stage, self._newest = stage, None
@@ -166,3 +169,10 @@ class LoadRun:
             time.monotonic(),
         )
         return self._newest
+
+
+def _so_far(load: ModelLoad) -> tuple[LoadedComponent, ...]:
+    return tuple(
+        LoadedComponent(id=part, bytes=size, precision=load.precision_of(part))
+        for part, size in load.placed.parts.items()
+    )

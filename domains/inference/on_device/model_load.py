@@ -10,6 +10,7 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.fence import EventFence, Fence
 from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
 
@@ -22,11 +23,11 @@ class ModelLoad:
     """Loads a model, a few pieces at a time."""
 
     def __init__(
-        self, model: Model, precision: str, loading: Loading, hardware: Hardware, account: Callable[[], None]
+        self, model: Model, execution: Execution, loading: Loading, hardware: Hardware, account: Callable[[], None]
     ) -> None:
         """`account` is called when the size of the loaded model is known; raises DEVICE_OUT_OF_MEMORY."""
         self.model = model
-        self.precision = precision
+        self._execution = execution
         self.placed = Placed(0, 0)
         self.there: tuple[OnDeviceModel, Family] | None = None
         """None: the load is not complete."""
@@ -53,12 +54,23 @@ class ModelLoad:
     @property
     def size_bytes(self) -> int:
         """Bytes of the model; while it loads, of the pieces that are placed."""
-        return self.placed.completed if self.there is None else self.there[0].size_bytes
+        return self._placed_bytes if self.there is None else self.there[0].size_bytes
+
+    @property
+    def _placed_bytes(self) -> int:
+        """Bytes on the device of the pieces that are placed."""
+        return sum(self.placed.parts.values())
+
+    def precision_of(self, component: str) -> str:
+        """The precision of a component. Empty: it is not there yet, and its load was asked for none."""
+        if self.there is None:
+            return self._execution.asked_of(component)
+        return self.there[0].precision_of(component) if component in self.there[0].modules else ""
 
     def size_beside(self, seen: set[nn.Module]) -> int:
         """The same without the components in `seen`; adds those of this model to it."""
         if self.there is None:
-            return self.placed.completed
+            return self._placed_bytes
         loaded = self.there[0]
         new = {name for name, module in loaded.modules.items() if module not in seen}
         seen.update(loaded.modules.values())
@@ -88,12 +100,14 @@ class ModelLoad:
         step = _next(self._loading)
         if isinstance(step, OnDeviceModel):
             self.there = step, family_of(step)
-            # The load counted the bytes in the files; on the device they may be wider.
+            # Components that were there before, and buffers that no file carries.
             self._account()
             return
-        piece, self.placed = step.completed - self.placed.completed, step
+        before, self.placed = (self.placed.completed, self._placed_bytes), step
+        piece = step.completed - before[0]
         if piece or not self._begun:
-            self._fence = self._hardware.load_piece(job_id, self.model.id, piece)
+            more = self._placed_bytes - before[1]
+            self._fence = self._hardware.load_piece(job_id, self.model.id, piece, more)
             self._begun = True
 
     def wait(self) -> None:

@@ -9,6 +9,7 @@ from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.solvers.plan import try_config
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import HostTier, OnDeviceModel, SharedModules, loading, skeleton_key
 
@@ -42,16 +43,16 @@ class ResidentModels:
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model_id)
         return one.there[0]
 
-    def bring(self, job_id: str, model: Model, precision: str) -> ModelLoad:
+    def bring(self, job_id: str, model: Model, execution: Execution) -> ModelLoad:
         """The model, or its load, begun here if there is none, for a job that leaves it with `leave`.
 
-        Raises ILLEGAL_STATE if the model is there in another precision.
+        Raises ILLEGAL_STATE if a component of the model is there in another precision than the job asks for.
         """
         there = self._models.get(model.id)
         if there is None or there.failure is not None:
-            steps = loading(model, str(self.device), precision, try_config, self._shared, self.tier)
-            there = self._models[model.id] = ModelLoad(model, precision, steps, self._hardware, self._account)
-        _same(there, model, precision)
+            steps = loading(model, str(self.device), execution, try_config, self._shared, self.tier)
+            there = self._models[model.id] = ModelLoad(model, execution, steps, self._hardware, self._account)
+        _same(there, model, execution)
         there.users.add(job_id)
         return there
 
@@ -97,7 +98,7 @@ class ResidentModels:
             return
         others = [other.there[0] for other in self._models.values() if other.there is not None]
         used = {module for other in others for module in other.modules.values()}
-        self.tier.keep(skeleton_key(loaded.model, loaded.dtype), loaded.skeleton, used)
+        self.tier.keep(skeleton_key(loaded.model, loaded.execution), loaded.skeleton, used)
 
     def _account(self) -> None:
         """Tell the hardware which model holds how much."""
@@ -105,10 +106,15 @@ class ResidentModels:
             self._hardware.hold(model_owner(model_id), size)
 
 
-def _same(there: ModelLoad, model: Model, precision: str) -> None:
+def _same(there: ModelLoad, model: Model, execution: Execution) -> None:
     """Raise ILLEGAL_STATE if a job that needs the model so cannot use this one."""
-    has = there.precision if there.there is None else there.there[0].precision
-    if there.model.sha256 == model.sha256 and precision in ("", has):
+    wanted = {component.id: execution.asked_of(component.id) for component in model.components}
+    has = {component: there.precision_of(component) for component, precision in wanted.items() if precision}
+    other = next((component for component, precision in has.items() if precision not in ("", wanted[component])), None)
+    if there.model.sha256 == model.sha256 and other is None:
         return
-    message = f"model {model.id} is loaded already, with other weights or as {has}; unload it first"
-    raise FailedPrecondition(message, model_id=model.id, loaded_precision=has, precision=precision)
+    how = f"with {other} as {has[other]}, not {wanted[other]}" if other else "with other weights"
+    message = f"model {model.id} is loaded already, {how}; unload it first"
+    raise FailedPrecondition(
+        message, model_id=model.id, component=other or "", loaded_precision=has.get(other or "", "")
+    )

@@ -19,6 +19,7 @@ from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.run import Run
 from domains.inference.on_device.trajectory import walk_together
 from domains.inference.outcome import ModelUnloaded, Report
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, translate
 from domains.stop import Stop, StopKind
@@ -59,9 +60,9 @@ class StepLoop:
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
-    def load(self, job_id: str, model: Model, precision: str = "") -> None:
-        """Add a run that only loads a model. See `submit`; `precision` empty: the fastest that the device computes well."""
-        self._add(LoadRun(job_id, model, self._models, self._device_id, self._teller(job_id), precision))
+    def load(self, job_id: str, model: Model, execution: Execution = AS_USUAL) -> None:
+        """Add a run that only loads a model. See `submit`."""
+        self._add(LoadRun(job_id, model, self._models, self._device_id, self._teller(job_id), execution))
 
     def loaded(self, model_id: str) -> OnDeviceModel:
         """A model that is on the device. Raises MODEL_NOT_LOADED."""

@@ -60,7 +60,11 @@ class UNet:
         self._time_widths = [projection.weight.shape[0] for projection in projections]
 
     def text_keys(self, states: Tensor) -> TextKeys:
-        """Keys and values for text states (rows, tokens, width); valid for any number of steps."""
+        """Keys and values for text states (rows, tokens, width); valid for any number of steps.
+
+        The states may have another precision than the UNet.
+        """
+        states = states.to(self.dtype)
         return [transformer.text_keys(states) for transformer in self._transformers]
 
     def text_keys_of(self, tensors: Sequence[Tensor]) -> TextKeys:

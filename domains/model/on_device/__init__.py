@@ -1,6 +1,6 @@
 """Brings models onto a device: runs in a worker, with torch.
 
-    steps = loading(Model, device="cuda:0", precision="")   # yields Placed after each tensor, returns an OnDeviceModel
+    steps = loading(Model, device="cuda:0")   # yields Placed after each tensor, returns an OnDeviceModel
     steps.close()                                           # cancels the load
     model = load(Model, device="cuda:0")                    # the same without a break
 

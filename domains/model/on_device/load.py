@@ -1,5 +1,6 @@
 """Loads a model from its diffusers folder onto a device, piece by piece."""
 
+import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Generator, Hashable, Mapping
@@ -8,11 +9,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
+from domains.model.execution import AS_USUAL, PRECISIONS, Execution, leaves_float16, precision_of, usual_precision
 from domains.model.families import FAMILIES, Part
 from domains.model.kind import ModelKind
 from domains.model.model import Model
@@ -27,8 +30,6 @@ from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 Judge = Callable[[Mapping[str, Any]], None]
 """Takes a model's scheduler config. Raises MODEL_INCOMPATIBLE if no sampler can work with it."""
 
@@ -42,6 +43,8 @@ class Placed:
     total: int
     ready: Ready = NOW
     """When the load can go on."""
+    parts: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    """Bytes on the device so far, by component; those that were there before are left out."""
 
 
 Loading = Generator[Placed, None, OnDeviceModel]
@@ -54,9 +57,10 @@ def load(
     precision: str = "",
     progress: Callable[[Placed], None] = lambda placed: None,
     judge: Judge = lambda config: None,
+    execution: Execution | None = None,
 ) -> OnDeviceModel:
-    """Load a model without a break. See `loading`."""
-    steps = loading(model, device, precision, judge)
+    """Load a model without a break. See `loading`. `execution` None: all parts as `precision` says."""
+    steps = loading(model, device, execution or Execution(precision=precision), judge)
     try:
         while True:
             placed = next(steps)
@@ -72,12 +76,12 @@ def load(
 def loading(
     model: Model,
     device: str,
-    precision: str = "",
+    execution: Execution = AS_USUAL,
     judge: Judge = lambda config: None,
     shared: SharedModules | None = None,
     tier: HostTier | None = None,
 ) -> Loading:
-    """Read a model's weights onto a device. `precision` empty: the fastest that the device computes well.
+    """Read a model's weights onto a device. `execution` without a precision: the fastest that the device computes well.
 
     Components that are in `shared` already are not read again. `tier` lends what it kept of the model, and the result keeps
     its files open for it; None: nothing is kept. `judge` is called with the scheduler_config.json before any weight is read,
@@ -88,7 +92,9 @@ def loading(
     modules: dict[str, nn.Module] = {}
     try:
         return (
-            yield from _loading(model, place, _dtype(place, precision), modules, judge, shared or SharedModules(), tier)
+            yield from _loading(
+                model, place, _filled_in(execution, place), modules, judge, shared or SharedModules(), tier
+            )
         )
     except BaseException as error:
         _forget_locals(error)
@@ -108,7 +114,7 @@ def loading(
 def _loading(
     model: Model,
     place: torch.device,
-    dtype: torch.dtype,
+    execution: Execution,
     modules: dict[str, nn.Module],
     judge: Judge,
     shared: SharedModules,
@@ -119,7 +125,8 @@ def _loading(
     builders = _builders(model)
     config = _scheduler_config(model)
     judge(config)
-    keys = {part: content_key(model, part, _weights(model, part), place, dtype) for part in builders}
+    dtypes = {part: _dtype(model, part, execution) for part in builders}
+    keys = {part: content_key(model, part, _weights(model, part), place, dtypes[part]) for part in builders}
     there = shared.find(keys)
     for path in chain.from_iterable(_weights(model, part) for part in there):
         # They are not read again, but files that have changed since the scan are refused all the same.
@@ -127,20 +134,24 @@ def _loading(
             for _ in file.checked():
                 yield Placed(0, 0)
     with ExitStack() as closing:
-        skeleton = tier.take(skeleton_key(model, dtype)) if tier is not None else None
+        skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
         if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
-            skeleton = yield from _skeleton(model, builders, there, dtype)
+            skeleton = yield from _skeleton(model, builders, there, dtypes)
         closing.callback(skeleton.close)
         modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
         everything = {part: there.get(part) or modules[part] for part in builders}
         total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
         yield Placed(0, total)
+        placed: dict[str, int] = {}
         for part, module in modules.items():
-            for read in fill(module, skeleton.slots[part], place, tier or HostTier(lambda: 0)):
+            begin, slots = done, skeleton.slots[part]
+            stored, whole = sum(slot.stored_bytes for slot in slots), sum(slot.placed_bytes for slot in slots)
+            for read in fill(module, slots, place, tier or HostTier(lambda: 0)):
                 done += read.size
-                yield Placed(min(done, total), total, read.ready)
+                placed[part] = whole * (done - begin) // max(1, stored)
+                yield Placed(min(done, total), total, read.ready, dict(placed))
         # Headers and unused tensors count too.
-        yield Placed(total, total)
+        yield Placed(total, total, parts=placed)
         if tier is not None:
             closing.pop_all()
     for part, module in modules.items():
@@ -149,7 +160,8 @@ def _loading(
     return OnDeviceModel(
         model=model,
         device=place,
-        dtype=dtype,
+        dtype=_TORCH[execution.precision],
+        execution=execution,
         modules=everything,
         tokenizers=skeleton.words,
         scheduler_config=config,
@@ -161,7 +173,7 @@ def _loading(
 
 
 def _skeleton(
-    model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtype: torch.dtype
+    model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtypes: Mapping[str, torch.dtype]
 ) -> Generator[Placed, None, Skeleton]:
     """Open and check the files of the components that are not there, and build their modules."""
     words = {part: tokenizer(model, tokenizer_of(part)) for part in _text_encoders(model, builders)}
@@ -183,7 +195,7 @@ def _skeleton(
         for part, encoder in _text_encoders(model, builders).items():
             fit(words[part], tokenizer_of(part), (modules | dict(there))[part], encoder.tokens)
         check_widths(model.family, modules | dict(there))
-        slots = {part: plan(module, part, files[part], _dtype_of(module, dtype)) for part, module in modules.items()}
+        slots = {part: plan(module, part, files[part], dtypes[part]) for part, module in modules.items()}
         closing.pop_all()
         return Skeleton(words=words, modules=modules, slots=slots, files=everything)
 
@@ -192,9 +204,9 @@ def _files(skeleton: Skeleton, part: str) -> set[WeightFile]:
     return {slot.file for slot in skeleton.slots[part]}
 
 
-def skeleton_key(model: Model, dtype: torch.dtype) -> Hashable:
-    """Names a model's content in a precision, for `HostTier`."""
-    return model.id, model.sha256, dtype
+def skeleton_key(model: Model, execution: Execution) -> Hashable:
+    """Names a model's content in its precisions, for `HostTier`."""
+    return model.id, model.sha256, execution
 
 
 def _scheduler_config(model: Model) -> dict[str, Any]:
@@ -228,23 +240,25 @@ def _weights(model: Model, component: str) -> list[str]:
     return [name for name in sorted(names) if name.endswith(".safetensors")]
 
 
-def _dtype(place: torch.device, precision: str) -> torch.dtype:
-    if not precision:
-        if place.type != "cuda":
-            return torch.float32
-        # Older devices emulate bfloat16, slowly.
-        return torch.bfloat16 if torch.cuda.get_device_capability(place) >= (8, 0) else torch.float16
-    if precision in PRECISIONS:
-        return PRECISIONS[precision]
-    message = f"{precision!r} is no precision this worker computes in; known: {', '.join(PRECISIONS)}"
-    raise NotSupported(message, precision=precision)
+def _filled_in(execution: Execution, place: torch.device) -> Execution:
+    """What is asked for, with the denoiser's precision. Raises NOT_SUPPORTED_ON_DEVICE for an unknown precision."""
+    for precision in execution.named:
+        if precision not in PRECISIONS:
+            message = f"{precision!r} is no precision this worker computes in; known: {', '.join(PRECISIONS)}"
+            raise NotSupported(message, precision=precision)
+    if execution.precision:
+        return execution
+    capability = torch.cuda.get_device_capability(place) if place.type == "cuda" else None
+    return msgspec.structs.replace(execution, precision=usual_precision(capability))
 
 
-def _dtype_of(module: nn.Module, dtype: torch.dtype) -> torch.dtype:
-    """float32 for a part whose activations leave float16's range, else the model's: a VAE says so itself, T5 always does."""
-    config: Any = getattr(module, "config", None)
-    upcast = bool(getattr(config, "force_upcast", False)) or getattr(config, "model_type", "") in ("t5", "umt5")
-    return torch.float32 if upcast and dtype is torch.float16 else dtype
+def _dtype(model: Model, part: str, execution: Execution) -> torch.dtype:
+    """The dtype of a component."""
+    upcast = leaves_float16(read_config(model, part, "config.json"))
+    return _TORCH[precision_of(part, execution, execution.precision, upcast=upcast)]
+
+
+_TORCH = {name: getattr(torch, name) for name in PRECISIONS}
 
 
 def _bytes(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from domains.model.execution import Execution
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
 from domains.model.model import Model
 from domains.model.on_device.host_tier import Skeleton
@@ -21,7 +22,9 @@ class OnDeviceModel:
     """The model that was loaded."""
     device: torch.device
     dtype: torch.dtype
-    """Dtype of the denoiser and the text encoder; a part that needs more precision keeps its own."""
+    """Dtype of the denoiser; other parts can have their own."""
+    execution: Execution
+    """What the load asked for, with the denoiser's precision filled in."""
     modules: Mapping[str, nn.Module]
     """By component id: `unet`, `vae`, `text_encoder`. In eval mode, without gradients."""
     tokenizers: Mapping[str, Words]

@@ -6,7 +6,15 @@ from contextlib import aclosing
 from domains.device.benchmark import BenchmarkReport
 from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
-from domains.inference.outcome import ImageReady, ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import (
+    ImageReady,
+    ModelLoaded,
+    ModelPlacing,
+    ModelUnloaded,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+)
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.pictures import Pictures
@@ -89,6 +97,8 @@ class Following:
                 self._jobs.record(self._job_id, report)
             case ImageReady():
                 self._pictures.take(report)
+            case ModelPlacing():
+                self._residency.placing(report)
             case ModelLoaded():
                 self._limits.loaded()
                 self._residency.loaded(report.loaded)

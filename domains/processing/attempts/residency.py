@@ -2,6 +2,7 @@
 
 from domains.errors import ErrorReason
 from domains.failure import Failure
+from domains.inference.outcome import ModelPlacing
 from domains.model.loaded import LoadedModel, Stay, loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.kinds import DeviceWork, LoadWork
@@ -32,6 +33,10 @@ class Residency:
         self._began = True
         for model_id in self._model_ids:
             self._models.begin(model_id, self.device_id, self._job_id, self._session_id)
+
+    def placing(self, report: ModelPlacing) -> None:
+        """Some of the model is on the device."""
+        self._models.progress(loaded_id(report.model_id, self.device_id), report.components)
 
     def loaded(self, model: LoadedModel) -> None:
         """The model is on the device."""

@@ -12,7 +12,7 @@ from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
 from domains.inference.on_device import StepLoop
-from domains.inference.outcome import ModelUnloaded, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import ModelPlacing, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
 from domains.processing.on_device.device_orders import DeviceOrders
@@ -133,7 +133,7 @@ class OrderLoop:
                     self._steps.submit(order.order_id, self._here(order.model), order.resolved, order.previews)
                     self._runs(call, order)
                 case LoadOrder():
-                    self._steps.load(order.order_id, self._here(order.model))
+                    self._steps.load(order.order_id, self._here(order.model), order.execution)
                     self._runs(call, order)
                 case UnloadOrder():
                     freed = self._steps.unload(order.model_id)
@@ -182,7 +182,7 @@ class OrderLoop:
             case RunFinished() | RunFailed() | RunStopped():
                 del self._call_of[job_id], self._job_of[call]
                 self._end(call, report)
-            case Progressed() | PreviewReady():
+            case Progressed() | PreviewReady() | ModelPlacing():
                 # A newer one replaces it, so it never waits for a slow server.
                 self._channel.try_send(call, report)
             case _:

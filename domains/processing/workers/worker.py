@@ -10,9 +10,18 @@ from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.generation import Previews, ResolvedGeneration
-from domains.inference.outcome import ImageReady, ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import (
+    ImageReady,
+    ModelLoaded,
+    ModelPlacing,
+    ModelUnloaded,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+)
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
 from domains.stop import Stop
@@ -44,6 +53,7 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
     order_id: str
     model: Model
+    execution: Execution = AS_USUAL
 
 
 class UnloadOrder(msgspec.Struct, frozen=True, kw_only=True, tag="unload"):
@@ -212,6 +222,7 @@ Report = (
     | PreviewReady
     | Degraded
     | ImageReady
+    | ModelPlacing
     | ModelLoaded
     | ModelUnloaded
     | RunFinished

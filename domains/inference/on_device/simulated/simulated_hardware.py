@@ -74,14 +74,14 @@ class SimulatedHardware:
         for leak in self._faults.all_of(Leak):
             self._memory.leak(leak.bytes_per_job)
 
-    def load_piece(self, job_id: str, model_id: str, size_bytes: int) -> TimedFence:
+    def load_piece(self, job_id: str, model_id: str, read_bytes: int, more_bytes: int) -> TimedFence:
         """Check that a piece has room; the fence passes after its scripted time."""
         owner = model_owner(model_id)
-        if size_bytes == 0 and not self._memory.held(owner):
+        if read_bytes == 0 and not self._memory.held(owner):
             self._fail(owner, job_id, 0, 0)
-        self._memory.hold(owner, self._memory.held(owner) + size_bytes)
+        self._memory.hold(owner, self._memory.held(owner) + more_bytes)
         rates = [slow.bytes_per_second for slow in self._faults.all_of(SlowLoad)]
-        return self._clock.after(size_bytes / min(rates) if rates else 0.0)
+        return self._clock.after(read_bytes / min(rates) if rates else 0.0)
 
     def hold(self, owner: str, size_bytes: int) -> None:
         """Hold scripted memory."""

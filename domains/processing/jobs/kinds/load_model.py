@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from domains.errors import InternalError
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import Stay
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
@@ -21,6 +22,7 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
     """Keep the model when memory gets short."""
     keep_alive_s: float | None = None
     """How long the model stays without being used. None: as the server's settings say."""
+    execution: Execution = AS_USUAL
 
     @property
     def summary(self) -> str:
@@ -39,7 +41,7 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
         """The order with the model's files."""
-        return LoadOrder(order_id=order_id, model=supplies.model(self.model_id))
+        return LoadOrder(order_id=order_id, model=supplies.model(self.model_id), execution=self.execution)
 
     def result(self, reported: Reported) -> LoadResult:
         """The model on the device."""

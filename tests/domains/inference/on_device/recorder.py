@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.stop import Stop
 
@@ -15,7 +16,7 @@ LAST = (RunFinished, RunFailed, RunStopped)
 
 def bring(loop: StepLoop, model: Model, precision: str = "") -> OnDeviceModel:
     """Load a model alone. Raises MODEL_NOT_LOADED if it fails."""
-    loop.load(BRINGS, model, precision)
+    loop.load(BRINGS, model, Execution(precision=precision))
     while loop.tick():
         pass
     return loop.loaded(model.id)

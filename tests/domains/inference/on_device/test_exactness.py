@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from domains.inference.on_device.families import family_of
+from domains.model.execution import Execution
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -65,3 +68,16 @@ def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: Any) -> None:
     asked = request(embedded_model(), steps=2)
     other = request(embedded_model(), asked, seeds=(8,))
     assert (final_latents(embedded, asked) - reference_latents(pipe, other)).abs().max().item() > 0.1
+
+
+def test_parts_of_different_precisions_compute_together(embedded: OnDeviceModel) -> None:
+    asked = request(embedded_model(), None, prompt="owl on a blue background", steps=4)
+    mixed = Execution(precision="float32", text_encoder_precision="bfloat16", vae_precision="bfloat16")
+    loaded = load(embedded_model(), "cpu", execution=mixed)
+    whole = final_latents(embedded, asked)
+    gap = (final_latents(loaded, asked) - whole).abs()
+    # bfloat16 has 8 bits: the text differs in the third digit, and the picture little.
+    assert 0 < gap.mean().item() < 0.05
+    with torch.inference_mode():
+        pixels, usual = (family_of(model).decode(whole[:1]).float() for model in (loaded, embedded))
+    assert 0 < (pixels - usual).abs().mean().item() < 3

@@ -16,6 +16,7 @@ from domains.inference.on_device import StepLoop
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.outcome import Report
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import HostTier, OnDeviceModel
 from tests.domains.inference.on_device.recorder import bring
@@ -108,7 +109,7 @@ def test_a_model_that_comes_back_from_the_host_tier_has_its_weights(twins: tuple
     models = ResidentModels(torch.device("cpu"), RealHardware(torch.device("cpu")), tier)
 
     def brought(model: Model) -> OnDeviceModel:
-        load = models.bring("a", model, "")
+        load = models.bring("a", model, Execution())
         while load.there is None:
             load.advance("a")
         models.leave("a", load)

@@ -32,6 +32,7 @@ from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.on_device.simulated.device_clock import DeviceClock
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.progress import Progressed, Stage, StageStarted
 from domains.stop import Stop, StopKind
@@ -377,7 +378,7 @@ def test_a_neighbour_computes_while_a_model_loads(simulate: Simulate, tiny: Mode
     other = write_tiny_model(tmp_path / "other")
     sim.device = msgspec.structs.replace(sim.device, faults=(SlowLoad(bytes_per_second=1),))
     sim.hardware.set_up(sim.counts.setup(sim.device))
-    sim.loop.load("load", other, "bfloat16")  # else it shared all weights
+    sim.loop.load("load", other, Execution(precision="bfloat16"))  # else it shared all weights
     sim.loop.submit("beside", tiny, request(tiny, steps=12))
     while not any(isinstance(report, RunFinished) for name, report in sim.reports if name == "beside"):
         assert sim.loop.tick()

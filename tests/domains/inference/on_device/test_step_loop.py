@@ -13,6 +13,7 @@ from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, NotFo
 from domains.inference import manifest
 from domains.inference.generation import EncodeOptions, ManifestDetail, Previews
 from domains.inference.outcome import ImageReady, RunFailed, RunFinished
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, Stage, StageStarted
 from tests.domains.inference.on_device.recorder import Recorder, bring
@@ -187,7 +188,7 @@ def test_a_model_in_use_cannot_be_unloaded_and_gives_its_bytes_back_afterwards(l
 
 def test_a_loaded_model_is_answered_again_but_not_in_another_precision(loop: Recorder, tiny: Model) -> None:
     assert bring(loop.loop, tiny) is loop.loaded
-    loop.loop.load("a", tiny, "bfloat16")
+    loop.loop.load("a", tiny, Execution(precision="bfloat16"))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunFailed)

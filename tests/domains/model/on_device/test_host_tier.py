@@ -43,7 +43,7 @@ def end_of(steps: Loading) -> OnDeviceModel:
 def left(tier: HostTier, loaded: OnDeviceModel) -> None:
     """The model leaves the device."""
     assert loaded.skeleton is not None
-    tier.keep(skeleton_key(loaded.model, loaded.dtype), loaded.skeleton, ())
+    tier.keep(skeleton_key(loaded.model, loaded.execution), loaded.skeleton, ())
 
 
 def test_a_model_that_comes_back_is_not_built_again(

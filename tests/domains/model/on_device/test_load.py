@@ -20,6 +20,7 @@ from torch import Tensor
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotSupported
 from domains.inference.on_device.families import family_of
 from domains.model.diffusers_folder import read_folder
+from domains.model.execution import Execution
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.on_device import Placed, load, loading, weights
@@ -436,3 +437,20 @@ def bytes_held() -> int:
     gc.collect()
     models = [thing for thing in gc.get_objects() if type(thing) in (UNet2DConditionModel, AutoencoderKL)]
     return sum(p.nbytes for model in models for p in model.parameters() if not p.is_meta)
+
+
+def test_each_part_can_have_a_precision_of_its_own(tiny: Model) -> None:
+    asked = Execution(precision="bfloat16", text_encoder_precision="float32", vae_precision="float16")
+    steps, parts = loading(tiny, "cpu", asked), dict[str, int]()
+    try:
+        while True:
+            parts = dict(next(steps).parts) or parts
+    except StopIteration as end:
+        loaded = end.value
+    assert {part: loaded.precision_of(part) for part in loaded.modules} == {
+        "unet": "bfloat16",
+        "text_encoder": "float32",
+        "vae": "float16",
+    }
+    # Each part tells its bytes as they are on the device, not as they are in the files.
+    assert parts == {part: pytest.approx(size, rel=0.01) for part, size in loaded.bytes_per_component.items()}
