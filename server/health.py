@@ -28,9 +28,9 @@ class Health:
     def __init__(self) -> None:
         self.servicer = _Servicer()
 
-    async def set(self, serving: Mapping[str, bool]) -> None:
-        """Replace the entries; the server is SERVING if any service is."""
-        entries = {"": any(serving.values()), **serving}
+    async def set(self, serving: Mapping[str, bool], *, hangs: bool = False) -> None:
+        """Replace the entries; the server is SERVING if any service is, unless all its devices hang."""
+        entries = {"": any(serving.values()) and not hangs, **serving}
         self.servicer.set({service: SERVING if yes else NOT_SERVING for service, yes in entries.items()})
 
 

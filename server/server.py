@@ -14,6 +14,7 @@ from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.checkpoints import Checkpoints
 from domains.device.devices import Devices
+from domains.device.record import DeviceView
 from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
@@ -120,6 +121,7 @@ class Server:
             self.checkpoints,
             instance_id,
             self.devices.fleet.keepers,
+            devices,
             lambda: [node.status()],
             unbuilt(),
             self.draining,
@@ -127,6 +129,7 @@ class Server:
         self._keep_alive = KeepAlive(self.loaded, self.jobs, unloading)
         self.servicers = self._servicers(unloading)
         self.devices.fleet.on_change.append(self._worker_changed)
+        devices.listeners.append(self._device_changed)
         self._once = Once()
         self.streams = Streams()
         self._background = Background()
@@ -176,13 +179,17 @@ class Server:
         self.announcer.storage(self.checkpoints.failure if self.checkpoints.failing else None)
         self._background.spawn(self.tell_health())
 
+    def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
+        if before is not None and view.condition.silent != before.condition.silent:
+            self._background.spawn(self.tell_health())
+
     async def tell_health(self) -> None:
         """Keep the answers of grpc.health.v1 equal to the readiness in GetSystemStatus."""
         ready = (system_status_pb2.READINESS_READY, system_status_pb2.READINESS_DEGRADED)
         serving = {
             served.service.full_name: self.view.readiness(domain) in ready for domain, served in SERVICES.items()
         }
-        await self.health.set(serving)
+        await self.health.set(serving, hangs=self.view.hangs)
 
     def transport(self) -> grpc.aio.Server:
         """A gRPC server with all services and no open port."""

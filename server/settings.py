@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """A worker that sends no report for this long hangs: it is killed, and its jobs run again."""
+    silence_s: Annotated[float, Field(gt=0)] = 15
+    """A device is silent (DEGRADED) when its running work shows no sign of life for this long, and for three times the
+    longest gap that was measured in the same stage."""
     stop_timeout_s: Annotated[float, Field(gt=0)] = 30
     """A worker that has not stopped a job this long after the request is killed; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10

@@ -62,6 +62,13 @@ class DeviceEvents:
             view, "device.error", failure.message, severity=severity, cause=cause, failure=failure
         )
 
+    def silent(self, view: DeviceView, why: str) -> None:
+        """The device's work shows no sign of life (`why`), or moves again (empty). The next state event names it."""
+        device_id, cause = view.device.id, self.fault(view.device.id)
+        kind, severity = ("device.silent", Severity.WARNING) if why else ("device.responsive", Severity.INFO)
+        message = why or "its work shows signs of life again"
+        self._error[device_id] = self._tell(view, kind, message, severity=severity, cause=cause)
+
     def state_changed(self, view: DeviceView, before: DeviceState, failure: Failure | None, cause: int) -> None:
         """The device is in another state. `cause` 0: its fault, or its newest error."""
         device_id = view.device.id

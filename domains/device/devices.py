@@ -147,7 +147,8 @@ class Devices:
     def worker_gone(self, device_id: str, problem: DeviceOpsError | None) -> None:
         """Record that a worker has ended. `problem`: an error that ended it; None: the server ended it on purpose."""
         if device_id in self._views:
-            self._change(device_id, worker_ready=False, running=0, failure=problem and Failure.of(problem))
+            failure = problem and Failure.of(problem)
+            self._change(device_id, worker_ready=False, running=0, silent="", failure=failure)
             if problem is not None:
                 self.failed(device_id, problem)
 
@@ -159,7 +160,8 @@ class Devices:
     def lost(self, device_id: str, why: str) -> int:
         """Record that the device is gone; returns the event's number."""
         problem = device_lost(device_id, why)
-        self._change(device_id, present=False, worker_ready=False, running=0, failure=Failure.of(problem))
+        failure = Failure.of(problem)
+        self._change(device_id, present=False, worker_ready=False, running=0, silent="", failure=failure)
         return self.events.fault(device_id)
 
     def returned(self, device_id: str) -> None:
@@ -175,6 +177,18 @@ class Devices:
     def too_hot(self, device_id: str, value: bool) -> None:
         """Record whether the device is above its temperature ceiling."""
         self._change(device_id, too_hot=value)
+
+    def silent(self, device_id: str, why: str) -> None:
+        """Record that running work shows no sign of life (`why`), or that it moves again (empty)."""
+        view = self._views.get(device_id)
+        if view is not None and view.condition.silent != why:
+            self.events.silent(view, why)
+            self._change(device_id, silent=why)
+
+    def hangs(self) -> bool:
+        """Whether every device that takes work is silent; False if none takes work."""
+        working = [view for view in self._views.values() if view.state in TAKES_WORK]
+        return bool(working) and all(view.condition.silent for view in working)
 
     def set_settings(self, device_id: str, settings: DeviceSettings, cause: str = "") -> DeviceView:
         """Apply settings that a caller chose."""

@@ -93,6 +93,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """Why this installation cannot run a worker for the device."""
     resetting: bool = False
     too_hot: bool = False
+    silent: str = ""
+    """Why the device counts as silent: its running work shows no sign of life. Empty: it is not silent."""
     chosen: bool = True
     """False: `--device` does not choose it, and no caller has changed that."""
     running: int = 0
@@ -118,6 +120,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
             (not self.settings.enabled, DeviceState.DISABLED, _SWITCHED_OFF if self.chosen else _NOT_CHOSEN),
             (self.settings.draining, DeviceState.DRAINING, ""),
             (not self.worker_ready, DeviceState.STARTING, "its worker process is starting"),
+            (bool(self.silent), DeviceState.DEGRADED, self.silent),
             (self.too_hot, DeviceState.DEGRADED, "it is hotter than its max_temperature_celsius"),
             (self.health.degraded, DeviceState.DEGRADED, f"had errors lately: {last}"),
             (self.running > 0, DeviceState.BUSY, ""),

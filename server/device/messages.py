@@ -50,7 +50,9 @@ def to_device(view: DeviceView) -> device_pb2.Device:
 
 def _to_device(view: DeviceView) -> device_pb2.Device:
     device, failure = view.device, view.condition.refusal or view.health.last_failure
-    failing = view.state.name in ("DEGRADED", "RECOVERING", "QUARANTINED", "LOST")
+    failing = view.state.name in ("RECOVERING", "QUARANTINED", "LOST")
+    # Heat and silence degrade a device too, without an error.
+    failing = failing or (view.state.name == "DEGRADED" and view.health.degraded)
     return device_pb2.Device(
         id=device.id,
         aliases=device.aliases,

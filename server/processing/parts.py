@@ -15,6 +15,7 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.submit import Submissions
+from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
 from server.memory.parts import MemoryParts
 from server.settings import Settings
@@ -48,6 +49,7 @@ class ProcessingParts:
             runners=FrontRunners(scan=ScanRunner(catalogue).run, transfer=self.transfers.run, reset=reset.run),
             wishes=self.wishes,
             draining=draining,
+            silences=Silences(devices.devices, settings.silence_s),
             stall_limit_s=settings.stall_timeout_s,
             stop_limit_s=settings.stop_timeout_s,
         )

@@ -13,6 +13,7 @@ from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
 from domains.checkpoints import Checkpoints, has_wal_reset_bug
+from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.events import BOUNDS
 from domains.failure import Failure
@@ -65,6 +66,7 @@ class SystemView:
         checkpoints: Checkpoints,
         instance_id: str,
         keepers: Sequence[WorkerKeeper],
+        devices: Devices,
         nodes: Callable[[], list[NodeStatus]],
         unbuilt: Mapping[int, Sequence[str]],
         draining: Draining,
@@ -74,6 +76,7 @@ class SystemView:
         self._settings = settings
         self._checkpoints = checkpoints
         self._keepers = keepers
+        self._devices = devices
         self._nodes = nodes
         self._unbuilt = unbuilt
         self._draining = draining
@@ -99,6 +102,11 @@ class SystemView:
         """Whether any device takes work."""
         return any(keeper.state is KeeperState.READY for keeper in self._keepers)
 
+    @property
+    def hangs(self) -> bool:
+        """Whether every device that takes work is silent."""
+        return self._devices.hangs()
+
     def readiness(self, domain: int) -> pb.Readiness.ValueType:
         """The present readiness of a domain."""
         if self._draining.begun:
@@ -110,6 +118,8 @@ class SystemView:
             return pb.READINESS_UNAVAILABLE if refused else pb.READINESS_STARTING
         if domain in _STORES and self._checkpoints.failing:
             return pb.READINESS_DEGRADED
+        if domain in _NEEDS_DEVICE and self._silent():
+            return pb.READINESS_UNAVAILABLE if self.hangs else pb.READINESS_DEGRADED
         return pb.READINESS_READY
 
     def status(self) -> pb.SystemStatus:
@@ -174,7 +184,7 @@ class SystemView:
             detail=self._detail(domain),
             init_duration=None if took is None else convert.to_duration(took),
             disabled_methods=self._unbuilt.get(domain, []),
-            last_failure=self._storage_failure() if readiness == pb.READINESS_DEGRADED else None,
+            last_failure=self._storage_failure() if domain in _STORES and self._checkpoints.failing else None,
         )
 
     def _waits_for(self, domain: int) -> list[domain_pb2.Domain.ValueType]:
@@ -194,7 +204,12 @@ class SystemView:
             return scrubbed(f"waits for a device worker: {names}")
         if domain in _STORES and self._checkpoints.failing:
             return f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"
-        return ""
+        return "; ".join(self._silent()) if domain in _NEEDS_DEVICE else ""
+
+    def _silent(self) -> list[str]:
+        """The silent devices, each with the reason."""
+        views = self._devices.list()
+        return [f"{view.device.id}: {view.condition.silent}" for view in views if view.condition.silent]
 
 
 def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:

@@ -19,6 +19,8 @@ from domains.stop import Stop
 
 _REPORT_S = 0.1
 """Minimum time between two reports of loading progress."""
+_LIFE_S = 5.0
+"""Time after which `show_life` repeats the newest progress; far below the least time that counts as silence."""
 
 
 class LoadRun:
@@ -49,6 +51,9 @@ class LoadRun:
         self._load: ModelLoad | None = None
         self._there: tuple[OnDeviceModel, Family] | None = None
         self._reported_s = 0.0
+        self._newest: Progressed | None = None
+        """Progress of the present stage. None: there is none."""
+        self._newest_s = 0.0
 
     def ask_to_stop(self, stop: Stop) -> None:
         """Ask the run to stop. Only the first request counts."""
@@ -133,6 +138,13 @@ class LoadRun:
         """Bytes on the device that are freed if the run ends now."""
         return self._load.size_bytes if self._load is not None and self._load.users == {self.id} else 0
 
+    def show_life(self) -> None:
+        """Repeat the newest progress, if it is old: a sign of life inside a long unit of work."""
+        now = time.monotonic()
+        if self._newest is not None and now - self._newest_s >= _LIFE_S:
+            self._newest_s = now
+            self._tell(self._newest)
+
     def _tell_placed(self, load: ModelLoad) -> None:
         now, placed = time.monotonic(), load.placed
         if now - self._reported_s >= _REPORT_S or (placed.total and placed.completed == placed.total):
@@ -140,9 +152,17 @@ class LoadRun:
             self._progress(Stage.LOADING, placed.completed, placed.total, Unit.BYTES)
 
     def _enter(self, stage: Stage) -> None:
-        self.stage = stage
+        self.stage, self._newest = stage, None
         self.meter.enter(stage)
         self._tell(StageStarted(stage=stage))
 
     def _progress(self, stage: Stage, completed: int, total: int, unit: Unit) -> None:
-        self._tell(Progressed(stage=stage, completed=completed, total=total, unit=unit))
+        self._tell(self._note(stage, completed, total, unit))
+
+    def _note(self, stage: Stage, completed: int, total: int, unit: Unit) -> Progressed:
+        """Set the progress that `show_life` repeats."""
+        self._newest, self._newest_s = (
+            Progressed(stage=stage, completed=completed, total=total, unit=unit),
+            time.monotonic(),
+        )
+        return self._newest

@@ -129,6 +129,7 @@ class Run(LoadRun):
         index = self._pictures.next_to_decode
         if index is None:
             return
+        self._note(Stage.DECODING, index, len(self.resolved.seeds), Unit.IMAGES)
         began = self._hardware.mark()
         pixels = to_host(self.family.decode(self.walking.latents[index : index + 1], keep_on))
         self._pictures.enqueued(index)

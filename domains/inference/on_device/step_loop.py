@@ -220,6 +220,8 @@ class StepLoop:
             return regardless
 
         def keep_on() -> None:
+            for job in group:
+                job.show_life()
             stops = [self._stop_of(job.id) for job in group]
             if None not in stops:
                 for job, stop in zip(group, stops, strict=True):

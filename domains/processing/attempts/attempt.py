@@ -33,6 +33,7 @@ from domains.processing.jobs.kinds.entry import Supplies
 from domains.processing.jobs.outcome import Broken, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
+from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
 
@@ -60,6 +61,7 @@ class AttemptTools:
     runners: FrontRunners
     wishes: PreviewWishes
     draining: Draining
+    silences: Silences
     stall_limit_s: float
     """Longest time without a report of any order from a worker; then the worker hangs and is ended."""
     stop_limit_s: float
@@ -136,7 +138,7 @@ class Attempt:
             self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits, self.job.options.session_id
         )
         self._following = following
-        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s)
+        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s, tools.silences)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         return following.outcome

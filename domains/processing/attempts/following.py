@@ -18,6 +18,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork
 from domains.processing.jobs.kinds.entry import Reported
 from domains.processing.jobs.outcome import Broken, Done, Halted
+from domains.processing.workers.silence import Silences
 from domains.processing.workers.stall_limit import stall_limit
 from domains.processing.workers.worker import (
     Benchmarked,
@@ -58,15 +59,18 @@ class Following:
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
 
-    async def follow(self, worker: Worker, order: Order, stall_limit_s: float) -> None:
+    async def follow(self, worker: Worker, order: Order, stall_limit_s: float, silences: Silences) -> None:
         """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it."""
         self._libraries, self._device_id = worker.device.libraries, worker.device.id
         self._residency.device_id = self._device_id
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
-            async with aclosing(reports):  # pyright: ignore[reportArgumentType]  # an async generator by contract of Worker
-                while (report := await _next(reports, worker, stall_limit_s)) is not None:
-                    await self._take(report)
+            # By its contract, `carry_out` is an async generator.
+            async with aclosing(reports):  # pyright: ignore[reportArgumentType]
+                with silences.watching(worker, self._job_id) as moved:
+                    while (report := await _next(reports, worker, stall_limit_s)) is not None:
+                        moved(report)
+                        await self._take(report)
         except WorkerGone as gone:
             # The next attempt skips stored pictures, so store all received ones first.
             await self._pictures.settled()

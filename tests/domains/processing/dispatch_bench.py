@@ -34,6 +34,7 @@ from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.progress import Receipt, Stage
 from domains.stop import Stop, StopKind
@@ -153,6 +154,7 @@ class DispatchBench:
             runners=NO_RUNNERS,
             wishes=self.wishes,
             draining=self.draining,
+            silences=Silences(self.devices, least_s=60),
             stall_limit_s=60,
             stop_limit_s=STOP_LIMIT_S,
         )

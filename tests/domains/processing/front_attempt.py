@@ -26,6 +26,7 @@ async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
         runners=FrontRunners(scan=_NONE, reset=_NONE, transfer=cast(Any, transfer)),
         wishes=PreviewWishes(),
         draining=Draining(),
+        silences=_NONE,
         stall_limit_s=60,
         stop_limit_s=60,
     )

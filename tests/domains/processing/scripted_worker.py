@@ -22,6 +22,7 @@ from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.stop import Stop
 from tests.domains.processing.dispatch_bench import NO_RUNNERS, Memory, a_dispatcher
@@ -113,6 +114,7 @@ class Floor:
             runners=runners,
             wishes=PreviewWishes(),
             draining=self.draining,
+            silences=Silences(self.devices, least_s=60),
             stall_limit_s=STALL_S,
             stop_limit_s=STALL_S,
         )

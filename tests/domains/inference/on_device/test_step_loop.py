@@ -39,6 +39,21 @@ def test_a_job_tells_stages_steps_pictures_and_its_end_in_order(loop: Recorder, 
     assert isinstance(loop.last("a"), RunFinished)
 
 
+def test_a_long_unit_of_work_on_a_cpu_shows_signs_of_life(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.inference.on_device.load_run._LIFE_S", 0.0)
+    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=2, seeds=(4, 9)))
+    loop.run()
+    told = [report for report in loop.reports["a"] if isinstance(report, Progressed)]
+    steps = [report.completed for report in told if report.stage is Stage.DENOISING]
+    assert min(steps.count(0), steps.count(1)) > 1
+    assert steps == sorted(steps)
+    decoded = [report.completed for report in told if report.stage is Stage.DECODING]
+    assert min(decoded.count(0), decoded.count(1)) > 1
+    assert decoded == sorted(decoded)
+
+
 def test_a_receipt_measures_every_stage(loop: Recorder, tiny: Model) -> None:
     loop.loop.submit("a", loop.loaded.model, request(tiny, steps=3))
     loop.run()
