@@ -164,6 +164,7 @@ class Server:
             domain_pb2.DOMAIN_MODEL: model,
             domain_pb2.DOMAIN_INFERENCE: inference,
             domain_pb2.DOMAIN_POSTPROCESSING: PostprocessingServicer(),
+            self.processing.waits,
             domain_pb2.DOMAIN_PROCESSING: processing,
         }
 

@@ -12,7 +12,7 @@ from server.cli.bars import count_text
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.failure import explain_failure
 from server.cli.printing import bytes_text, duration_s, emit, local_time, print_json, seconds_text, word
-from server.cli.waiting import devices_of, waits_for
+from server.cli.waiting import devices_of, is_waiting, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def facts(job: Job, devices: Sequence[Device]) -> Iterator[Fact]:
     yield "job", job.id
     yield "kind", word(job_pb2.JobKind.Name(job.kind), "JOB_KIND_")
     yield "state", word(events.JobState.Name(job.state), "JOB_STATE_")
-    if job.state in (events.JOB_STATE_QUEUED, events.JOB_STATE_INTERRUPTED):
+    if is_waiting(job):
         yield "waits for", waits_for(job, devices)
     if job.HasField("progress") and not job.HasField("end_time"):
         yield "progress", count_text(job.progress)

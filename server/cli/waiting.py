@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from server.cli.connection import Connection
 from server.cli.failure import one_line
+from server.cli.methods import in_commands
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_pb2 import Device
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 
 def reasons_of(connection: Connection, jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """For lists: why jobs failed or wait, by job id. Leaves out jobs that do neither."""
-    from deviceops.common.v1 import job_event_pb2 as pb
 
-    waits = any(job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_INTERRUPTED) for job in jobs)
+    waits = any(is_waiting(job) and not job.HasField("waits_for") for job in jobs)
     devices = devices_of(connection) if waits else []
     told = [(job.id, reason_of(job, devices)) for job in jobs]
     return [(name, text) for name, text in told if text]
@@ -25,17 +25,28 @@ def reasons_of(connection: Connection, jobs: Sequence[Job]) -> list[tuple[str, s
 
 def reason_of(job: Job, devices: Sequence[Device]) -> str:
     """Why the job failed or waits; empty: it does neither."""
-    from deviceops.common.v1 import job_event_pb2 as pb
 
     if job.HasField("failure"):
         return one_line(job.failure)
-    if job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_INTERRUPTED):
+    if is_waiting(job):
         return f"waits for {waits_for(job, devices)}"
     return ""
 
 
+def is_waiting(job: Job) -> bool:
+    """Whether the job waits for something; a server of an older contract tells it with the state alone."""
+    from deviceops.common.v1 import job_event_pb2 as pb
+
+    return job.HasField("waits_for") or job.state in (pb.JOB_STATE_QUEUED, pb.JOB_STATE_INTERRUPTED)
+
+
 def waits_for(job: Job, devices: Sequence[Device]) -> str:
-    """What a queued job waits for: `a device: cpu is disabled`, or `its turn or memory on cpu`."""
+    """What a job waits for: `a device: cpu is disabled`, `its turn: 2 waiting before it`.
+
+    The devices tell it for a server of an older contract.
+    """
+    if job.HasField("waits_for"):
+        return _told(job)
     from deviceops.device.v1 import device_pb2 as pb
 
     working = (pb.DEVICE_STATE_AVAILABLE, pb.DEVICE_STATE_BUSY, pb.DEVICE_STATE_DEGRADED)
@@ -48,6 +59,20 @@ def waits_for(job: Job, devices: Sequence[Device]) -> str:
     if not admitted:
         return "a device: none is there" if not named else f"a device: {', '.join(sorted(named))} is not there"
     return f"a device: {'; '.join(f'{one.id} is {_state(one)}' for one in admitted)}"
+
+
+def _told(job: Job) -> str:
+    """What the server tells."""
+    from deviceops.processing.v1 import job_pb2 as pb
+
+    names = {
+        pb.JOB_WAIT_REASON_DEVICE: "a device",
+        pb.JOB_WAIT_REASON_MEMORY: "memory",
+        pb.JOB_WAIT_REASON_TURN: "its turn",
+        pb.JOB_WAIT_REASON_LOAD: "a load",
+        pb.JOB_WAIT_REASON_SHUTDOWN: "the next start",
+    }
+    return f"{names.get(job.waits_for.reason, 'something')}: {in_commands(job.waits_for.detail)}"
 
 
 def _state(device: Device) -> str:

@@ -17,6 +17,7 @@ from domains.processing.jobs.kinds import (
 )
 from domains.processing.jobs.state import JobState
 from domains.processing.jobs.summary import summary
+from domains.processing.lanes.waits import Wait
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert
 from server.processing.job_kinds import ARM_OF, KIND_OF, put_result, to_image, to_spec
@@ -161,24 +162,36 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a summary may contain words of the prompt."""
 
 
-def to_job(job: Job, view: JobView) -> job_pb2.Job:
-    """The message of a job for GetJob."""
+def to_job(job: Job, view: JobView, wait: Wait | None = None) -> job_pb2.Job:
+    """The message of a job for GetJob. `wait`: what it waits for now."""
     message = _to_message(job, job.kind, view)
     message.spec.CopyFrom(to_spec(job.work))
     message.summary = summary(job.work, prompts=view.prompts_in_lists)
+    put_wait(message, wait)
     put_result(message, job, job.result, job.receipt)
     return message
 
 
-def to_listed(job: ListedJob, view: JobView) -> job_pb2.Job:
-    """The message of a job for ListJobs: an empty arm of the spec, and no result."""
+def to_listed(job: ListedJob, view: JobView, wait: Wait | None = None) -> job_pb2.Job:
+    """The message of a job for ListJobs: an empty arm of the spec, and no result. `wait`: what it waits for now."""
     message = _to_message(job, job.kind, view)
+    put_wait(message, wait)
     message.spec.SetInParent()
     if arm := ARM_OF.get(job.kind):
         getattr(message.spec, arm).SetInParent()
     has_prompt = message.kind == job_pb2.JOB_KIND_GENERATION
     message.summary = "" if has_prompt and not view.prompts_in_lists else job.summary
     return message
+
+
+def put_wait(message: job_pb2.Job, wait: Wait | None) -> None:
+    """Put what a job waits for into its message."""
+    if wait is not None:
+        message.waits_for.reason = job_pb2.JobWaitReason.Value(f"JOB_WAIT_REASON_{wait.reason.name}")
+        message.waits_for.device_id = wait.device_id
+        message.waits_for.detail = wait.detail
+        if wait.ahead is not None:
+            message.waits_for.ahead_count = wait.ahead
 
 
 def _to_message(job: JobRecord, kind: str, view: JobView) -> job_pb2.Job:

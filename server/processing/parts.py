@@ -15,6 +15,7 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.submit import Submissions
+from domains.processing.lanes.waits import Waits
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
 from server.memory.parts import MemoryParts
@@ -55,5 +56,6 @@ class ProcessingParts:
         )
         self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
         self.submissions = Submissions(
+        self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
             jobs, board.queue, catalogue, loaded, devices.devices, memory.blobs, memory.reservations, draining
         )

@@ -15,6 +15,7 @@ from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.label_deletion import LabelDeletion
 from domains.processing.jobs.state import JobState
+from domains.processing.lanes.waits import Waits
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
 from server import convert, paging
@@ -46,6 +47,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         events: EventLog,
         instance_id: str,
         watching: Watching,
+        waits: Waits,
     ) -> None:
         SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
@@ -55,9 +57,10 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         self._status = status
         self._view = view
         self._watching = watching
+        self._waits = waits
 
     def _message(self, job: Job) -> job_pb2.Job:
-        return to_job(job, self._view)
+        return to_job(job, self._view, self._waits.now()(job))
 
     @keeps_its_answers
     async def SubmitJob(
@@ -147,10 +150,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         """List jobs, newest first."""
         place, size = paging.place_of(request.page_token), paging.size_of(request.page_size)
         wanted = _filter(request.filter)
+        wait_of = self._waits.now()
         jobs, following = paging.fill(
             lambda count: self._jobs.page(wanted, place, count),
             size,
-            lambda job: to_listed(job, self._view),
+            lambda job: to_listed(job, self._view, wait_of(job)),
         )
         return processing_service_pb2.ListJobsResponse(jobs=jobs, next_page_token=following)
 

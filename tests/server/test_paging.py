@@ -109,10 +109,10 @@ async def test_pages_of_jobs_are_cut_by_their_bytes(tmp_path: Path) -> None:
         jobs = Jobs(JobStore(database, tmp_path), keep_s=3600)
         options = JobOptions(labels=tuple((label.key, label.value) for label in LABELS[:5]))
         made = [jobs.submit(ScanWork(), options)[0].id for _ in range(12)]
-        parts: Any = SimpleNamespace(jobs=jobs)
+        parts: Any = SimpleNamespace(jobs=jobs, now=lambda: lambda job: None)
         view = JobView(keep_jobs_s=3600)
         servicer = ProcessingServicer(
-            parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts
+            parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts, parts
         )
         found, request = list[str](), processing_service_pb2.ListJobsRequest(page_size=7)
         while True:

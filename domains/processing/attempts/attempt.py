@@ -79,6 +79,8 @@ class Attempt:
         self._stopping = asyncio.Event()
         self._obeying: asyncio.TimerHandle | None = None
         self._following: Following | None = None
+        self.claims_memory = False
+        """Whether it waits for memory; no worker has its order yet."""
 
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point. The strongest request decides how the job continues."""
@@ -116,7 +118,9 @@ class Attempt:
         try:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
+                self.claims_memory = True
                 await unless_set(self._stopping, held.enter_async_context(memory))
+                self.claims_memory = False
                 if self._stopping.is_set():
                     # No worker has received the order yet.
                     return Halted()

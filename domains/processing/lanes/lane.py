@@ -19,6 +19,11 @@ class Running(Protocol):
         """The job when the attempt began."""
         ...
 
+    @property
+    def claims_memory(self) -> bool:
+        """Whether the attempt waits for memory; no worker has its order yet."""
+        ...
+
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point."""
         ...

@@ -104,6 +104,10 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def find(self, job_id: str) -> Job | None:
+        """A queued job by id. None: the job is not queued."""
+        return self._waiting.get(job_id)
+
     def check_room(self, retry_after_s: float) -> None:
         """Raise QUEUE_FULL if there is no room, before anything is stored."""
         if len(self._waiting) >= self.capacity:

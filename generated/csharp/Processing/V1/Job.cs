@@ -55,65 +55,74 @@ namespace DeviceOps.Api.Processing.V1 {
             "ZXZpY2VvcHMubWVtb3J5LnYxLkJsb2JUcmFuc2ZlckgAEjwKDHdvcmtmbG93",
             "X3J1bhgMIAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldvcmtmbG93",
             "UnVuSAASLwoFYmF0Y2gYDSABKAsyHi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5CYXRjaEgAQgYKBHdvcmsiiQ4KA0pvYhIKCgJpZBgBIAEoCRIsCgVzdGF0",
-            "ZRgCIAEoDjIdLmRldmljZW9wcy5jb21tb24udjEuSm9iU3RhdGUSLgoEc3Bl",
-            "YxgDIAEoCzIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlNwZWMSLgoE",
-            "a2luZBgEIAEoDjIgLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYktpbmQS",
-            "MAoHb3B0aW9ucxgFIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEuSm9iT3B0",
-            "aW9ucxIyCghwcm9ncmVzcxgGIAEoCzIgLmRldmljZW9wcy5jb21tb24udjEu",
-            "Sm9iUHJvZ3Jlc3MSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJv",
-            "dG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0X3RpbWUYCCABKAsyGi5nb29nbGUu",
-            "cHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAkgASgLMhouZ29vZ2xl",
-            "LnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgKIAEoCzIaLmdv",
-            "b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJZGV2aWNlX2lkGAsgASgJEg8K",
-            "B2F0dGVtcHQYDCABKAUSFQoNbGFzdF9zZXF1ZW5jZRgNIAEoAxItCgdmYWls",
-            "dXJlGA4gASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEi0KB3Jl",
-            "Y2VpcHQYDyABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLlJlY2VpcHQSDAoE",
-            "ZXRhZxgQIAEoCRISCgpyZXF1ZXN0X2lkGBEgASgJEhAKCGRldGFjaGVkGBIg",
-            "ASgIEhUKDXBhcmVudF9qb2JfaWQYEyABKAkSGAoQY29udGludWVkX2pvYl9p",
-            "ZBgUIAEoCRIzCg9jaGVja3BvaW50X3RpbWUYFSABKAsyGi5nb29nbGUucHJv",
-            "dG9idWYuVGltZXN0YW1wEjsKC3N0ZXBfY291bnRzGBYgASgLMiYuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuSm9iU3RlcENvdW50cxIPCgdzdW1tYXJ5GBcg",
-            "ASgJEg0KBW93bmVyGBggASgJEkUKEWdlbmVyYXRpb25fcmVzdWx0GGcgASgL",
-            "MiguZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0aW9uUmVzdWx0SAAS",
-            "UgoVcG9zdHByb2Nlc3NpbmdfcmVzdWx0GGkgASgLMjEuZGV2aWNlb3BzLnBv",
-            "c3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNzaW5nUmVzdWx0SAASNwoMbG9h",
-            "ZGVkX21vZGVsGGogASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1v",
-            "ZGVsSAASQAoRbW9kZWxfc2Nhbl9yZXBvcnQYayABKAsyIy5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuTW9kZWxTY2FuUmVwb3J0SAASTAoXbW9kZWxfdmFsaWRhdGlv",
-            "bl9yZXBvcnQYbCABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxp",
-            "ZGF0aW9uUmVwb3J0SAASTAoXbW9kZWxfY29udmVyc2lvbl9yZXBvcnQYbSAB",
-            "KAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0",
-            "SAASSgoWbW9kZWxfYmVuY2htYXJrX3JlcG9ydBhuIAEoCzIoLmRldmljZW9w",
-            "cy5tb2RlbC52MS5Nb2RlbEJlbmNobWFya1JlcG9ydEgAEk0KF2RldmljZV9i",
-            "ZW5jaG1hcmtfcmVwb3J0GG8gASgLMiouZGV2aWNlb3BzLmRldmljZS52MS5E",
-            "ZXZpY2VCZW5jaG1hcmtSZXBvcnRIABJFChNkZXZpY2VfcmVzZXRfcmVwb3J0",
-            "GHAgASgLMiYuZGV2aWNlb3BzLmRldmljZS52MS5EZXZpY2VSZXNldFJlcG9y",
-            "dEgAEkcKFGJsb2JfdHJhbnNmZXJfcmVwb3J0GHEgASgLMicuZGV2aWNlb3Bz",
-            "Lm1lbW9yeS52MS5CbG9iVHJhbnNmZXJSZXBvcnRIABJJChNyZXByb2R1Y3Rp",
-            "b25fcmVwb3J0GHIgASgLMiouZGV2aWNlb3BzLmluZmVyZW5jZS52MS5SZXBy",
-            "b2R1Y3Rpb25SZXBvcnRIABJCCg93b3JrZmxvd19yZXN1bHQYcyABKAsyJy5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3JrZmxvd1Jlc3VsdEgAEjwKDGJh",
-            "dGNoX3Jlc3VsdBh0IAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkJh",
-            "dGNoUmVzdWx0SABCCAoGcmVzdWx0KocDCgdKb2JLaW5kEhgKFEpPQl9LSU5E",
-            "X1VOU1BFQ0lGSUVEEAASFwoTSk9CX0tJTkRfR0VORVJBVElPThABEhkKFUpP",
-            "Ql9LSU5EX1JFUFJPRFVDVElPThACEhsKF0pPQl9LSU5EX1BPU1RQUk9DRVNT",
-            "SU5HEAMSFwoTSk9CX0tJTkRfTU9ERUxfTE9BRBAEEhcKE0pPQl9LSU5EX01P",
-            "REVMX1NDQU4QBRIdChlKT0JfS0lORF9NT0RFTF9WQUxJREFUSU9OEAYSHQoZ",
-            "Sk9CX0tJTkRfTU9ERUxfQ09OVkVSU0lPThAHEhwKGEpPQl9LSU5EX01PREVM",
-            "X0JFTkNITUFSSxAIEh0KGUpPQl9LSU5EX0RFVklDRV9CRU5DSE1BUksQCRIZ",
-            "ChVKT0JfS0lORF9ERVZJQ0VfUkVTRVQQChIaChZKT0JfS0lORF9CTE9CX1RS",
-            "QU5TRkVSEAsSGQoVSk9CX0tJTkRfV09SS0ZMT1dfUlVOEAwSEgoOSk9CX0tJ",
-            "TkRfQkFUQ0gQDSqAAQoLQ2FuY2VsU2NvcGUSHAoYQ0FOQ0VMX1NDT1BFX1VO",
-            "U1BFQ0lGSUVEEAASFAoQQ0FOQ0VMX1NDT1BFX05PVxABEh4KGkNBTkNFTF9T",
-            "Q09QRV9BRlRFUl9DVVJSRU5UEAISHQoZQ0FOQ0VMX1NDT1BFX1BFTkRJTkdf",
-            "T05MWRADQh6qAhtEZXZpY2VPcHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3Rv",
-            "Mw=="));
+            "MS5CYXRjaEgAQgYKBHdvcmsijgEKB0pvYldhaXQSNgoGcmVhc29uGAEgASgO",
+            "MiYuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuSm9iV2FpdFJlYXNvbhIRCglk",
+            "ZXZpY2VfaWQYAiABKAkSGAoLYWhlYWRfY291bnQYAyABKAVIAIgBARIOCgZk",
+            "ZXRhaWwYBCABKAlCDgoMX2FoZWFkX2NvdW50Ir4OCgNKb2ISCgoCaWQYASAB",
+            "KAkSLAoFc3RhdGUYAiABKA4yHS5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYlN0",
+            "YXRlEi4KBHNwZWMYAyABKAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5K",
+            "b2JTcGVjEi4KBGtpbmQYBCABKA4yIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5Kb2JLaW5kEjAKB29wdGlvbnMYBSABKAsyHy5kZXZpY2VvcHMuY29tbW9u",
+            "LnYxLkpvYk9wdGlvbnMSMgoIcHJvZ3Jlc3MYBiABKAsyIC5kZXZpY2VvcHMu",
+            "Y29tbW9uLnYxLkpvYlByb2dyZXNzEi8KC2NyZWF0ZV90aW1lGAcgASgLMhou",
+            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGAggASgL",
+            "MhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgJIAEo",
+            "CzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUY",
+            "CiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWRldmljZV9p",
+            "ZBgLIAEoCRIPCgdhdHRlbXB0GAwgASgFEhUKDWxhc3Rfc2VxdWVuY2UYDSAB",
+            "KAMSLQoHZmFpbHVyZRgOIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFp",
+            "bHVyZRItCgdyZWNlaXB0GA8gASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5S",
+            "ZWNlaXB0EgwKBGV0YWcYECABKAkSEgoKcmVxdWVzdF9pZBgRIAEoCRIQCghk",
+            "ZXRhY2hlZBgSIAEoCBIVCg1wYXJlbnRfam9iX2lkGBMgASgJEhgKEGNvbnRp",
+            "bnVlZF9qb2JfaWQYFCABKAkSMwoPY2hlY2twb2ludF90aW1lGBUgASgLMhou",
+            "Z29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI7CgtzdGVwX2NvdW50cxgWIAEo",
+            "CzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlN0ZXBDb3VudHMSDwoH",
+            "c3VtbWFyeRgXIAEoCRINCgVvd25lchgYIAEoCRIzCgl3YWl0c19mb3IYGSAB",
+            "KAsyIC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Kb2JXYWl0EkUKEWdlbmVy",
+            "YXRpb25fcmVzdWx0GGcgASgLMiguZGV2aWNlb3BzLmluZmVyZW5jZS52MS5H",
+            "ZW5lcmF0aW9uUmVzdWx0SAASUgoVcG9zdHByb2Nlc3NpbmdfcmVzdWx0GGkg",
+            "ASgLMjEuZGV2aWNlb3BzLnBvc3Rwcm9jZXNzaW5nLnYxLlBvc3Rwcm9jZXNz",
+            "aW5nUmVzdWx0SAASNwoMbG9hZGVkX21vZGVsGGogASgLMh8uZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLkxvYWRlZE1vZGVsSAASQAoRbW9kZWxfc2Nhbl9yZXBvcnQY",
+            "ayABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxTY2FuUmVwb3J0SAAS",
+            "TAoXbW9kZWxfdmFsaWRhdGlvbl9yZXBvcnQYbCABKAsyKS5kZXZpY2VvcHMu",
+            "bW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SAASTAoXbW9kZWxfY29u",
+            "dmVyc2lvbl9yZXBvcnQYbSABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9k",
+            "ZWxDb252ZXJzaW9uUmVwb3J0SAASSgoWbW9kZWxfYmVuY2htYXJrX3JlcG9y",
+            "dBhuIAEoCzIoLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEJlbmNobWFya1Jl",
+            "cG9ydEgAEk0KF2RldmljZV9iZW5jaG1hcmtfcmVwb3J0GG8gASgLMiouZGV2",
+            "aWNlb3BzLmRldmljZS52MS5EZXZpY2VCZW5jaG1hcmtSZXBvcnRIABJFChNk",
+            "ZXZpY2VfcmVzZXRfcmVwb3J0GHAgASgLMiYuZGV2aWNlb3BzLmRldmljZS52",
+            "MS5EZXZpY2VSZXNldFJlcG9ydEgAEkcKFGJsb2JfdHJhbnNmZXJfcmVwb3J0",
+            "GHEgASgLMicuZGV2aWNlb3BzLm1lbW9yeS52MS5CbG9iVHJhbnNmZXJSZXBv",
+            "cnRIABJJChNyZXByb2R1Y3Rpb25fcmVwb3J0GHIgASgLMiouZGV2aWNlb3Bz",
+            "LmluZmVyZW5jZS52MS5SZXByb2R1Y3Rpb25SZXBvcnRIABJCCg93b3JrZmxv",
+            "d19yZXN1bHQYcyABKAsyJy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Xb3Jr",
+            "Zmxvd1Jlc3VsdEgAEjwKDGJhdGNoX3Jlc3VsdBh0IAEoCzIkLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLkJhdGNoUmVzdWx0SABCCAoGcmVzdWx0KocDCgdK",
+            "b2JLaW5kEhgKFEpPQl9LSU5EX1VOU1BFQ0lGSUVEEAASFwoTSk9CX0tJTkRf",
+            "R0VORVJBVElPThABEhkKFUpPQl9LSU5EX1JFUFJPRFVDVElPThACEhsKF0pP",
+            "Ql9LSU5EX1BPU1RQUk9DRVNTSU5HEAMSFwoTSk9CX0tJTkRfTU9ERUxfTE9B",
+            "RBAEEhcKE0pPQl9LSU5EX01PREVMX1NDQU4QBRIdChlKT0JfS0lORF9NT0RF",
+            "TF9WQUxJREFUSU9OEAYSHQoZSk9CX0tJTkRfTU9ERUxfQ09OVkVSU0lPThAH",
+            "EhwKGEpPQl9LSU5EX01PREVMX0JFTkNITUFSSxAIEh0KGUpPQl9LSU5EX0RF",
+            "VklDRV9CRU5DSE1BUksQCRIZChVKT0JfS0lORF9ERVZJQ0VfUkVTRVQQChIa",
+            "ChZKT0JfS0lORF9CTE9CX1RSQU5TRkVSEAsSGQoVSk9CX0tJTkRfV09SS0ZM",
+            "T1dfUlVOEAwSEgoOSk9CX0tJTkRfQkFUQ0gQDSqAAQoLQ2FuY2VsU2NvcGUS",
+            "HAoYQ0FOQ0VMX1NDT1BFX1VOU1BFQ0lGSUVEEAASFAoQQ0FOQ0VMX1NDT1BF",
+            "X05PVxABEh4KGkNBTkNFTF9TQ09QRV9BRlRFUl9DVVJSRU5UEAISHQoZQ0FO",
+            "Q0VMX1NDT1BFX1BFTkRJTkdfT05MWRADKroBCg1Kb2JXYWl0UmVhc29uEh8K",
+            "G0pPQl9XQUlUX1JFQVNPTl9VTlNQRUNJRklFRBAAEhoKFkpPQl9XQUlUX1JF",
+            "QVNPTl9ERVZJQ0UQARIaChZKT0JfV0FJVF9SRUFTT05fTUVNT1JZEAISGAoU",
+            "Sk9CX1dBSVRfUkVBU09OX1RVUk4QAxIYChRKT0JfV0FJVF9SRUFTT05fTE9B",
+            "RBAEEhwKGEpPQl9XQUlUX1JFQVNPTl9TSFVURE9XThAFQh6qAhtEZXZpY2VP",
+            "cHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
-          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.JobKind), typeof(global::DeviceOps.Api.Processing.V1.CancelScope), }, null, new pbr::GeneratedClrTypeInfo[] {
+          new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.JobKind), typeof(global::DeviceOps.Api.Processing.V1.CancelScope), typeof(global::DeviceOps.Api.Processing.V1.JobWaitReason), }, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobSpec), global::DeviceOps.Api.Processing.V1.JobSpec.Parser, new[]{ "Generation", "Reproduction", "Postprocessing", "ModelLoad", "ModelScan", "ModelValidation", "ModelConversion", "ModelBenchmark", "DeviceBenchmark", "DeviceReset", "BlobTransfer", "WorkflowRun", "Batch" }, new[]{ "Work" }, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Job), global::DeviceOps.Api.Processing.V1.Job.Parser, new[]{ "Id", "State", "Spec", "Kind", "Options", "Progress", "CreateTime", "StartTime", "EndTime", "ExpireTime", "DeviceId", "Attempt", "LastSequence", "Failure", "Receipt", "Etag", "RequestId", "Detached", "ParentJobId", "ContinuedJobId", "CheckpointTime", "StepCounts", "Summary", "Owner", "GenerationResult", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Result" }, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.JobWait), global::DeviceOps.Api.Processing.V1.JobWait.Parser, new[]{ "Reason", "DeviceId", "AheadCount", "Detail" }, new[]{ "AheadCount" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.Job), global::DeviceOps.Api.Processing.V1.Job.Parser, new[]{ "Id", "State", "Spec", "Kind", "Options", "Progress", "CreateTime", "StartTime", "EndTime", "ExpireTime", "DeviceId", "Attempt", "LastSequence", "Failure", "Receipt", "Etag", "RequestId", "Detached", "ParentJobId", "ContinuedJobId", "CheckpointTime", "StepCounts", "Summary", "Owner", "WaitsFor", "GenerationResult", "PostprocessingResult", "LoadedModel", "ModelScanReport", "ModelValidationReport", "ModelConversionReport", "ModelBenchmarkReport", "DeviceBenchmarkReport", "DeviceResetReport", "BlobTransferReport", "ReproductionReport", "WorkflowResult", "BatchResult" }, new[]{ "Result" }, null, null, null)
           }));
     }
     #endregion
@@ -202,6 +211,36 @@ namespace DeviceOps.Api.Processing.V1 {
     /// Only if it has not started to run; a job that runs goes on, and the answer says so by its state.
     /// </summary>
     [pbr::OriginalName("CANCEL_SCOPE_PENDING_ONLY")] PendingOnly = 3,
+  }
+
+  /// <summary>
+  /// What kind of thing a waiting job waits for.
+  /// </summary>
+  public enum JobWaitReason {
+    /// <summary>
+    /// Not said; never sent.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_UNSPECIFIED")] Unspecified = 0,
+    /// <summary>
+    /// No device that may run it takes work: none is enabled, or all are lost, quarantined, or being started or reset.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_DEVICE")] Device = 1,
+    /// <summary>
+    /// The memory of its devices is nearly full, or is being freed for it.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_MEMORY")] Memory = 2,
+    /// <summary>
+    /// Other jobs come first.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_TURN")] Turn = 3,
+    /// <summary>
+    /// A job on its device is loading a model, which blocks it.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_LOAD")] Load = 4,
+    /// <summary>
+    /// The server shuts down; the job starts after the next start.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_SHUTDOWN")] Shutdown = 5,
   }
 
   #endregion
@@ -1127,6 +1166,347 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// What a job waits for at the moment of the answer.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class JobWait : pb::IMessage<JobWait>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<JobWait> _parser = new pb::MessageParser<JobWait>(() => new JobWait());
+    private pb::UnknownFieldSet _unknownFields;
+    private int _hasBits0;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<JobWait> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor.MessageTypes[1]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public JobWait() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public JobWait(JobWait other) : this() {
+      _hasBits0 = other._hasBits0;
+      reason_ = other.reason_;
+      deviceId_ = other.deviceId_;
+      aheadCount_ = other.aheadCount_;
+      detail_ = other.detail_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public JobWait Clone() {
+      return new JobWait(this);
+    }
+
+    /// <summary>Field number for the "reason" field.</summary>
+    public const int ReasonFieldNumber = 1;
+    private global::DeviceOps.Api.Processing.V1.JobWaitReason reason_ = global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified;
+    /// <summary>
+    /// The kind of thing.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.JobWaitReason Reason {
+      get { return reason_; }
+      set {
+        reason_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "device_id" field.</summary>
+    public const int DeviceIdFieldNumber = 2;
+    private string deviceId_ = "";
+    /// <summary>
+    /// The device on which it would start first. Empty: no device takes it now, or the server itself carries it out.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DeviceId {
+      get { return deviceId_; }
+      set {
+        deviceId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "ahead_count" field.</summary>
+    public const int AheadCountFieldNumber = 3;
+    private readonly static int AheadCountDefaultValue = 0;
+
+    private int aheadCount_;
+    /// <summary>
+    /// How many waiting jobs start before it, as the queue stands. Absent: its turn is not what it waits for.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int AheadCount {
+      get { if ((_hasBits0 & 1) != 0) { return aheadCount_; } else { return AheadCountDefaultValue; } }
+      set {
+        _hasBits0 |= 1;
+        aheadCount_ = value;
+      }
+    }
+    /// <summary>Gets whether the "ahead_count" field is set</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool HasAheadCount {
+      get { return (_hasBits0 & 1) != 0; }
+    }
+    /// <summary>Clears the value of the "ahead_count" field</summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void ClearAheadCount() {
+      _hasBits0 &= ~1;
+    }
+
+    /// <summary>Field number for the "detail" field.</summary>
+    public const int DetailFieldNumber = 4;
+    private string detail_ = "";
+    /// <summary>
+    /// For people: `cpu is disabled: a caller has disabled it`, `3 waiting before it, 2 running on gpu-1a2b3c4d`.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Detail {
+      get { return detail_; }
+      set {
+        detail_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as JobWait);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(JobWait other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Reason != other.Reason) return false;
+      if (DeviceId != other.DeviceId) return false;
+      if (AheadCount != other.AheadCount) return false;
+      if (Detail != other.Detail) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Reason != global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified) hash ^= Reason.GetHashCode();
+      if (DeviceId.Length != 0) hash ^= DeviceId.GetHashCode();
+      if (HasAheadCount) hash ^= AheadCount.GetHashCode();
+      if (Detail.Length != 0) hash ^= Detail.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Reason != global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified) {
+        output.WriteRawTag(8);
+        output.WriteEnum((int) Reason);
+      }
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(DeviceId);
+      }
+      if (HasAheadCount) {
+        output.WriteRawTag(24);
+        output.WriteInt32(AheadCount);
+      }
+      if (Detail.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Detail);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Reason != global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified) {
+        output.WriteRawTag(8);
+        output.WriteEnum((int) Reason);
+      }
+      if (DeviceId.Length != 0) {
+        output.WriteRawTag(18);
+        output.WriteString(DeviceId);
+      }
+      if (HasAheadCount) {
+        output.WriteRawTag(24);
+        output.WriteInt32(AheadCount);
+      }
+      if (Detail.Length != 0) {
+        output.WriteRawTag(34);
+        output.WriteString(Detail);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Reason != global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified) {
+        size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Reason);
+      }
+      if (DeviceId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DeviceId);
+      }
+      if (HasAheadCount) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(AheadCount);
+      }
+      if (Detail.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Detail);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(JobWait other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Reason != global::DeviceOps.Api.Processing.V1.JobWaitReason.Unspecified) {
+        Reason = other.Reason;
+      }
+      if (other.DeviceId.Length != 0) {
+        DeviceId = other.DeviceId;
+      }
+      if (other.HasAheadCount) {
+        AheadCount = other.AheadCount;
+      }
+      if (other.Detail.Length != 0) {
+        Detail = other.Detail;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            Reason = (global::DeviceOps.Api.Processing.V1.JobWaitReason) input.ReadEnum();
+            break;
+          }
+          case 18: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 24: {
+            AheadCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            Detail = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            Reason = (global::DeviceOps.Api.Processing.V1.JobWaitReason) input.ReadEnum();
+            break;
+          }
+          case 18: {
+            DeviceId = input.ReadString();
+            break;
+          }
+          case 24: {
+            AheadCount = input.ReadInt32();
+            break;
+          }
+          case 34: {
+            Detail = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// A piece of work that the server was asked for and keeps until it is deleted or expires, also over restarts.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -1144,7 +1524,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -1188,6 +1568,7 @@ namespace DeviceOps.Api.Processing.V1 {
       stepCounts_ = other.stepCounts_ != null ? other.stepCounts_.Clone() : null;
       summary_ = other.summary_;
       owner_ = other.owner_;
+      waitsFor_ = other.waitsFor_ != null ? other.waitsFor_.Clone() : null;
       switch (other.ResultCase) {
         case ResultOneofCase.GenerationResult:
           GenerationResult = other.GenerationResult.Clone();
@@ -1602,6 +1983,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "waits_for" field.</summary>
+    public const int WaitsForFieldNumber = 25;
+    private global::DeviceOps.Api.Processing.V1.JobWait waitsFor_;
+    /// <summary>
+    /// What it waits for. Absent unless it is QUEUED or INTERRUPTED, or has begun and waits for memory or behind a load. Absent in events.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.JobWait WaitsFor {
+      get { return waitsFor_; }
+      set {
+        waitsFor_ = value;
+      }
+    }
+
     /// <summary>Field number for the "generation_result" field.</summary>
     public const int GenerationResultFieldNumber = 103;
     /// <summary>
@@ -1868,6 +2264,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (!object.Equals(StepCounts, other.StepCounts)) return false;
       if (Summary != other.Summary) return false;
       if (Owner != other.Owner) return false;
+      if (!object.Equals(WaitsFor, other.WaitsFor)) return false;
       if (!object.Equals(GenerationResult, other.GenerationResult)) return false;
       if (!object.Equals(PostprocessingResult, other.PostprocessingResult)) return false;
       if (!object.Equals(LoadedModel, other.LoadedModel)) return false;
@@ -1913,6 +2310,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (stepCounts_ != null) hash ^= StepCounts.GetHashCode();
       if (Summary.Length != 0) hash ^= Summary.GetHashCode();
       if (Owner.Length != 0) hash ^= Owner.GetHashCode();
+      if (waitsFor_ != null) hash ^= WaitsFor.GetHashCode();
       if (resultCase_ == ResultOneofCase.GenerationResult) hash ^= GenerationResult.GetHashCode();
       if (resultCase_ == ResultOneofCase.PostprocessingResult) hash ^= PostprocessingResult.GetHashCode();
       if (resultCase_ == ResultOneofCase.LoadedModel) hash ^= LoadedModel.GetHashCode();
@@ -2040,6 +2438,10 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Owner.Length != 0) {
         output.WriteRawTag(194, 1);
         output.WriteString(Owner);
+      }
+      if (waitsFor_ != null) {
+        output.WriteRawTag(202, 1);
+        output.WriteMessage(WaitsFor);
       }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         output.WriteRawTag(186, 6);
@@ -2199,6 +2601,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(194, 1);
         output.WriteString(Owner);
       }
+      if (waitsFor_ != null) {
+        output.WriteRawTag(202, 1);
+        output.WriteMessage(WaitsFor);
+      }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         output.WriteRawTag(186, 6);
         output.WriteMessage(GenerationResult);
@@ -2332,6 +2738,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (Owner.Length != 0) {
         size += 2 + pb::CodedOutputStream.ComputeStringSize(Owner);
+      }
+      if (waitsFor_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(WaitsFor);
       }
       if (resultCase_ == ResultOneofCase.GenerationResult) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(GenerationResult);
@@ -2488,6 +2897,12 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (other.Owner.Length != 0) {
         Owner = other.Owner;
+      }
+      if (other.waitsFor_ != null) {
+        if (waitsFor_ == null) {
+          WaitsFor = new global::DeviceOps.Api.Processing.V1.JobWait();
+        }
+        WaitsFor.MergeFrom(other.WaitsFor);
       }
       switch (other.ResultCase) {
         case ResultOneofCase.GenerationResult:
@@ -2716,6 +3131,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 194: {
             Owner = input.ReadString();
+            break;
+          }
+          case 202: {
+            if (waitsFor_ == null) {
+              WaitsFor = new global::DeviceOps.Api.Processing.V1.JobWait();
+            }
+            input.ReadMessage(WaitsFor);
             break;
           }
           case 826: {
@@ -2981,6 +3403,13 @@ namespace DeviceOps.Api.Processing.V1 {
           }
           case 194: {
             Owner = input.ReadString();
+            break;
+          }
+          case 202: {
+            if (waitsFor_ == null) {
+              WaitsFor = new global::DeviceOps.Api.Processing.V1.JobWait();
+            }
+            input.ReadMessage(WaitsFor);
             break;
           }
           case 826: {

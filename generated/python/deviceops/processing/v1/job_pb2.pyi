@@ -127,6 +127,42 @@ CANCEL_SCOPE_PENDING_ONLY: CancelScope.ValueType  # 3
 """Only if it has not started to run; a job that runs goes on, and the answer says so by its state."""
 Global___CancelScope: _TypeAlias = CancelScope  # noqa: Y015
 
+class _JobWaitReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JobWaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobWaitReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_WAIT_REASON_UNSPECIFIED: _JobWaitReason.ValueType  # 0
+    """Not said; never sent."""
+    JOB_WAIT_REASON_DEVICE: _JobWaitReason.ValueType  # 1
+    """No device that may run it takes work: none is enabled, or all are lost, quarantined, or being started or reset."""
+    JOB_WAIT_REASON_MEMORY: _JobWaitReason.ValueType  # 2
+    """The memory of its devices is nearly full, or is being freed for it."""
+    JOB_WAIT_REASON_TURN: _JobWaitReason.ValueType  # 3
+    """Other jobs come first."""
+    JOB_WAIT_REASON_LOAD: _JobWaitReason.ValueType  # 4
+    """A job on its device is loading a model, which blocks it."""
+    JOB_WAIT_REASON_SHUTDOWN: _JobWaitReason.ValueType  # 5
+    """The server shuts down; the job starts after the next start."""
+
+class JobWaitReason(_JobWaitReason, metaclass=_JobWaitReasonEnumTypeWrapper):
+    """What kind of thing a waiting job waits for."""
+
+JOB_WAIT_REASON_UNSPECIFIED: JobWaitReason.ValueType  # 0
+"""Not said; never sent."""
+JOB_WAIT_REASON_DEVICE: JobWaitReason.ValueType  # 1
+"""No device that may run it takes work: none is enabled, or all are lost, quarantined, or being started or reset."""
+JOB_WAIT_REASON_MEMORY: JobWaitReason.ValueType  # 2
+"""The memory of its devices is nearly full, or is being freed for it."""
+JOB_WAIT_REASON_TURN: JobWaitReason.ValueType  # 3
+"""Other jobs come first."""
+JOB_WAIT_REASON_LOAD: JobWaitReason.ValueType  # 4
+"""A job on its device is loading a model, which blocks it."""
+JOB_WAIT_REASON_SHUTDOWN: JobWaitReason.ValueType  # 5
+"""The server shuts down; the job starts after the next start."""
+Global___JobWaitReason: _TypeAlias = JobWaitReason  # noqa: Y015
+
 @_typing.final
 class JobSpec(_message.Message):
     """What a job is to do."""
@@ -226,6 +262,42 @@ class JobSpec(_message.Message):
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
 @_typing.final
+class JobWait(_message.Message):
+    """What a job waits for at the moment of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    AHEAD_COUNT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    reason: Global___JobWaitReason.ValueType
+    """The kind of thing."""
+    device_id: _builtins.str
+    """The device on which it would start first. Empty: no device takes it now, or the server itself carries it out."""
+    ahead_count: _builtins.int
+    """How many waiting jobs start before it, as the queue stands. Absent: its turn is not what it waits for."""
+    detail: _builtins.str
+    """For people: `cpu is disabled: a caller has disabled it`, `3 waiting before it, 2 running on gpu-1a2b3c4d`."""
+    def __init__(
+        self,
+        *,
+        reason: Global___JobWaitReason.ValueType = ...,
+        device_id: _builtins.str = ...,
+        ahead_count: _builtins.int | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ahead_count", b"_ahead_count", "ahead_count", b"ahead_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ahead_count", b"_ahead_count", "ahead_count", b"ahead_count", "detail", b"detail", "device_id", b"device_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ahead_count: _TypeAlias = _typing.Literal["ahead_count"]  # noqa: Y015
+    _WhichOneofArgType__ahead_count: _TypeAlias = _typing.Literal["_ahead_count", b"_ahead_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ahead_count) -> _WhichOneofReturnType__ahead_count | None: ...
+
+Global___JobWait: _TypeAlias = JobWait  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     """A piece of work that the server was asked for and keeps until it is deleted or expires, also over restarts."""
 
@@ -255,6 +327,7 @@ class Job(_message.Message):
     STEP_COUNTS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     GENERATION_RESULT_FIELD_NUMBER: _builtins.int
     POSTPROCESSING_RESULT_FIELD_NUMBER: _builtins.int
     LOADED_MODEL_FIELD_NUMBER: _builtins.int
@@ -344,6 +417,10 @@ class Job(_message.Message):
         """Counts of the steps of a workflow run or the items of a batch. Absent for other kinds."""
 
     @_builtins.property
+    def waits_for(self) -> Global___JobWait:
+        """What it waits for. Absent unless it is QUEUED or INTERRUPTED, or has begun and waits for memory or behind a load. Absent in events."""
+
+    @_builtins.property
     def generation_result(self) -> _generated_image_pb2.GenerationResult:
         """Of a generation."""
 
@@ -422,6 +499,7 @@ class Job(_message.Message):
         step_counts: _job_step_pb2.JobStepCounts | None = ...,
         summary: _builtins.str = ...,
         owner: _builtins.str = ...,
+        waits_for: Global___JobWait | None = ...,
         generation_result: _generated_image_pb2.GenerationResult | None = ...,
         postprocessing_result: _postprocessing_pb2.PostprocessingResult | None = ...,
         loaded_model: _loaded_model_pb2.LoadedModel | None = ...,
@@ -436,9 +514,9 @@ class Job(_message.Message):
         workflow_result: _workflow_pb2.WorkflowResult | None = ...,
         batch_result: _batch_pb2.BatchResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "create_time", b"create_time", "device_benchmark_report", b"device_benchmark_report", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "result", b"result", "spec", b"spec", "start_time", b"start_time", "step_counts", b"step_counts", "workflow_result", b"workflow_result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "create_time", b"create_time", "device_benchmark_report", b"device_benchmark_report", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "result", b"result", "spec", b"spec", "start_time", b"start_time", "step_counts", b"step_counts", "waits_for", b"waits_for", "workflow_result", b"workflow_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "continued_job_id", b"continued_job_id", "create_time", b"create_time", "detached", b"detached", "device_benchmark_report", b"device_benchmark_report", "device_id", b"device_id", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "owner", b"owner", "parent_job_id", b"parent_job_id", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "request_id", b"request_id", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step_counts", b"step_counts", "summary", b"summary", "workflow_result", b"workflow_result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "blob_transfer_report", b"blob_transfer_report", "checkpoint_time", b"checkpoint_time", "continued_job_id", b"continued_job_id", "create_time", b"create_time", "detached", b"detached", "device_benchmark_report", b"device_benchmark_report", "device_id", b"device_id", "device_reset_report", b"device_reset_report", "end_time", b"end_time", "etag", b"etag", "expire_time", b"expire_time", "failure", b"failure", "generation_result", b"generation_result", "id", b"id", "kind", b"kind", "last_sequence", b"last_sequence", "loaded_model", b"loaded_model", "model_benchmark_report", b"model_benchmark_report", "model_conversion_report", b"model_conversion_report", "model_scan_report", b"model_scan_report", "model_validation_report", b"model_validation_report", "options", b"options", "owner", b"owner", "parent_job_id", b"parent_job_id", "postprocessing_result", b"postprocessing_result", "progress", b"progress", "receipt", b"receipt", "reproduction_report", b"reproduction_report", "request_id", b"request_id", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "step_counts", b"step_counts", "summary", b"summary", "waits_for", b"waits_for", "workflow_result", b"workflow_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["generation_result", "postprocessing_result", "loaded_model", "model_scan_report", "model_validation_report", "model_conversion_report", "model_benchmark_report", "device_benchmark_report", "device_reset_report", "blob_transfer_report", "reproduction_report", "workflow_result", "batch_result"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
