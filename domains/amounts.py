@@ -1,6 +1,7 @@
 """Formats amounts for people. Facts and fields keep the exact numbers."""
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
+_TIMES = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def bytes_told(count: float) -> str:
@@ -20,3 +21,9 @@ def compared(*counts: int) -> tuple[str, ...]:
     if len(set(told)) < len(set(counts)):
         return tuple(f"{count:,} bytes" for count in counts)
     return told
+
+
+def time_told(seconds: float) -> str:
+    """Format a duration: `12.0 s`, `1.5 h`, `8.0 d`, with one decimal."""
+    size, unit = next(((size, unit) for size, unit in _TIMES if seconds >= size), (1.0, "s"))
+    return f"{seconds / size:,.1f} {unit}"

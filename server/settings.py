@@ -87,7 +87,10 @@ class Settings(BaseSettings):
     """A worker that sends no report for this long hangs: it is killed, and its jobs run again."""
     silence_s: Annotated[float, Field(gt=0)] = 15
     """A device is silent (DEGRADED) when its running work shows no sign of life for this long, and for three times the
-    longest gap that was measured in the same stage."""
+    usual gap of the same stage on that device."""
+    max_step_s: Annotated[float, Field(gt=0)] = 120
+    """A size is refused whose step is estimated to take longer on every device that may run it; the estimate is from
+    steps of the same model that were measured there. A job with a `run_timeout` for the whole estimated time is accepted."""
     stop_timeout_s: Annotated[float, Field(gt=0)] = 30
     """A worker that has not stopped a job this long after the request is killed; its other jobs run again."""
     heartbeat_s: Annotated[float, Field(gt=0, le=10)] = 10

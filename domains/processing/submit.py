@@ -15,6 +15,7 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -41,6 +42,7 @@ class Submissions:
         blobs: BlobStore,
         reservations: Reservations,
         draining: Draining,
+        step_limit: StepLimit,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -52,6 +54,7 @@ class Submissions:
         """Calls that follow a job."""
         self._reservations = reservations
         self.draining = draining
+        self._step_limit = step_limit
 
     def generate(
         self,
@@ -74,6 +77,7 @@ class Submissions:
         resolved = resolve(given, model)
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
+        self._step_limit.check(resolved, options)
         work = GenerateWork(asked=generation, resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)

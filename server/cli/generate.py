@@ -55,6 +55,9 @@ def generate(
     priority: Annotated[
         Literal["low", "normal", "high", "critical"] | None, typer.Option(help="How urgent it is. [default: normal]")
     ] = None,
+    run_timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds that the job may run. [default: as long as it takes]")
+    ] = None,
     detach: Annotated[
         bool,
         typer.Option("--detach", help="Print the job's id and return; `watch ID --out FILE` gets the pictures."),
@@ -95,6 +98,7 @@ def generate(
         device=device,
         session=session,
         priority=priority or "",
+        run_timeout_s=run_timeout,
     )
     plan = Plan(wish=wish, files=files, force=force, previews=folder, inline=inline and not json, json=json)
     if detach:

@@ -46,6 +46,8 @@ class Wish:
     """A session's id; empty: none."""
     priority: str = ""
     """low, normal, high or critical; empty: the server's default."""
+    run_timeout_s: float | None = None
+    """Seconds that the job may run. None: no limit."""
 
 
 def generate_request(wish: Wish, request_id: str = "") -> GenerateRequest:
@@ -70,15 +72,20 @@ def submit_request(wish: Wish, request_id: str) -> SubmitJobRequest:
 
 
 def _options(wish: Wish) -> JobOptions | None:
+    from google.protobuf.duration_pb2 import Duration
+
     from deviceops.common.v1 import job_event_pb2
 
-    if not (wish.device or wish.session or wish.priority):
+    if not (wish.device or wish.session or wish.priority or wish.run_timeout_s):
         return None
     name = f"PRIORITY_{wish.priority.upper() or 'UNSPECIFIED'}"
+    limit = Duration()
+    limit.FromNanoseconds(round((wish.run_timeout_s or 0.0) * 1e9))
     return job_event_pb2.JobOptions(
         session_id=wish.session,
         priority=job_event_pb2.Priority.Value(name),
         devices=job_event_pb2.DeviceSelector(device_ids=[wish.device]) if wish.device else None,
+        run_timeout=limit if wish.run_timeout_s else None,
     )
 
 

@@ -71,6 +71,13 @@ def serve(
     stop_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds until a job that does not stop loses its worker. [default: 30]")
     ] = None,
+    silence_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds without a sign of life after which a device is degraded. [default: 15]"),
+    ] = None,
+    max_step_s: Annotated[
+        float | None, typer.Option(help="Longest step in seconds; sizes that take longer are refused. [default: 120]")
+    ] = None,
     recheck_s: Annotated[
         float | None, typer.Option(help="Seconds until a quarantined device is checked again. [default: 10]")
     ] = None,

@@ -6,6 +6,8 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.devices.figures import MeasuredFigures
+from domains.processing.devices.step_limit import StepLimit
+from domains.processing.devices.step_times import StepTimes
 from domains.processing.dispatcher import Dispatcher
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
@@ -13,9 +15,9 @@ from domains.processing.front.transfer import TransferRunner
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
+from domains.processing.lanes.waits import Waits
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.submit import Submissions
-from domains.processing.lanes.waits import Waits
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
 from server.memory.parts import MemoryParts
@@ -54,8 +56,17 @@ class ProcessingParts:
             stall_limit_s=settings.stall_timeout_s,
             stop_limit_s=settings.stop_timeout_s,
         )
-        self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
-        self.submissions = Submissions(
         self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
-            jobs, board.queue, catalogue, loaded, devices.devices, memory.blobs, memory.reservations, draining
+        self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
+        step_limit = StepLimit(StepTimes(jobs, board.lanes), devices.devices, settings.max_step_s)
+        self.submissions = Submissions(
+            jobs,
+            board.queue,
+            catalogue,
+            loaded,
+            devices.devices,
+            memory.blobs,
+            memory.reservations,
+            draining,
+            step_limit,
         )

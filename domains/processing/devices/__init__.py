@@ -6,6 +6,8 @@ check.py            one health check
 control.py          settings that callers choose
 advice.py           figures for the advice about a device
 figures.py          what benchmarks measured
+step_times.py       how long steps take, measured and estimated
+step_limit.py       refuses sizes whose steps would take too long
 hot_plug.py         devices that appear, vanish and return
 inventory_watch.py  looks at the inventory of one backend
 """

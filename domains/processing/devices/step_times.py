@@ -1,0 +1,91 @@
+"""Measures how long a denoising step takes on each device, and estimates the step of other sizes.
+
+A step costs a·n + b·n² seconds a picture for n latent pixels: convolutions and linear layers grow with n, attention grows
+with n². Two measured sizes give a and b. One size gives a lower bound: growth with n alone.
+"""
+
+from collections import defaultdict
+
+import msgspec
+
+from domains.inference.generation import ResolvedGeneration
+from domains.model.families import FAMILIES
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.state import JobState
+from domains.processing.lanes.lanes import Lanes
+from domains.progress import Stage
+
+_LATENT_PX = 8
+"""Pixels of the picture along one edge of a latent pixel."""
+
+
+class StepEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The time of one step of a generation on a device."""
+
+    seconds: float
+    at_least: bool
+    """Whether the step probably takes longer: only one size was measured, so that growth with n² is unknown."""
+
+
+class StepTimes:
+    """Listens to the ends of generations. Kept in memory: after a restart nothing is measured."""
+
+    def __init__(self, jobs: Jobs, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._measured: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        """By device and model: the shortest step a row by number of latent pixels. Other load can only lengthen a step."""
+        jobs.listeners.append(self._note)
+
+    def estimate(self, device_id: str, resolved: ResolvedGeneration) -> StepEstimate | None:
+        """The step of a generation on a device. None: no step of its model was measured there."""
+        sizes = self._measured.get((device_id, resolved.model_id))
+        if not sizes:
+            return None
+        pixels, rows = _pixels(resolved), _rows(resolved)
+        if pixels in sizes:
+            return StepEstimate(seconds=rows * sizes[pixels], at_least=False)
+        linear, quadratic = _growth(sizes)
+        seconds = rows * (linear * pixels + quadratic * pixels**2)
+        return StepEstimate(seconds=seconds, at_least=len(sizes) == 1 and pixels > max(sizes))
+
+    def _note(self, job: Job) -> None:
+        if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
+            return
+        resolved, steps = job.work.resolved, job.receipt.work.steps_executed
+        step_s = self._device_s(job)
+        if step_s is None or not steps or job.attempt != 1:
+            return
+        sizes = self._measured[job.device_id, resolved.model_id]
+        row_s = step_s / steps / _rows(resolved)
+        sizes[_pixels(resolved)] = min(row_s, sizes.get(_pixels(resolved), row_s))
+
+    def _device_s(self, job: Job) -> float | None:
+        """Seconds that the device spent on the job's steps. None: not known, because other jobs shared the device."""
+        assert job.receipt is not None
+        timing = next((one for one in job.receipt.work.timings if one.stage is Stage.DENOISING), None)
+        if timing is None or timing.device_s is not None:
+            return timing and timing.device_s
+        lane = self._lanes.with_job(job.id)
+        return None if lane is None or job.id in lane.shared else timing.wall_s
+
+
+def _growth(sizes: dict[int, float]) -> tuple[float, float]:
+    """The coefficients a and b, never negative, through the smallest and the largest measured size."""
+    small, large = min(sizes), max(sizes)
+    quadratic = 0.0
+    if small != large:
+        quadratic = (sizes[large] / large - sizes[small] / small) / (large - small)
+    quadratic = min(max(0.0, quadratic), sizes[large] / large**2)
+    return sizes[large] / large - quadratic * large, quadratic
+
+
+def _pixels(resolved: ResolvedGeneration) -> int:
+    return (resolved.width_px // _LATENT_PX) * (resolved.height_px // _LATENT_PX)
+
+
+def _rows(resolved: ResolvedGeneration) -> int:
+    """Rows of a forward: one a picture, two with guidance."""
+    guided = FAMILIES[resolved.family].reads_negative(resolved.guidance_scale)
+    return len(resolved.seeds) * (2 if guided else 1)
