@@ -15,7 +15,7 @@ from domains.system_event import EventBounds, StoredSnapshot, SystemEvent
 _log = structlog.get_logger()
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(SystemEvent).decode
-_COLUMNS = "sequence, time_s, resource_id, body, snapshot_kind, snapshot"
+_COLUMNS = "sequence, time_s, resource_id, body, snapshot_kind, snapshot, age_from_s"
 TRIM_AT_ONCE = 100
 """Events above the bound before the oldest are deleted, so that not every event costs a deletion."""
 
@@ -30,6 +30,8 @@ class EventRow(msgspec.Struct, frozen=True):
     snapshot_kind: str = ""
     """Empty: there is no snapshot."""
     snapshot: bytes | None = None
+    age_from_s: float = 0.0
+    """Unix time from which its age counts: `time_s`, moved by the steps of the clock since."""
 
     @property
     def size_bytes(self) -> int:
@@ -52,7 +54,7 @@ def row_of(entry: Entry[SystemEvent], snapshot: StoredSnapshot | None) -> EventR
     event = entry.value
     body = _encode(msgspec.structs.replace(event, snapshot=None))
     kind, data = ("", None) if snapshot is None else (snapshot.kind, snapshot.body)
-    return EventRow(entry.sequence, entry.time_s, event.resource_id, body, kind, data)
+    return EventRow(entry.sequence, entry.time_s, event.resource_id, body, kind, data, entry.time_s)
 
 
 class EventStore:
@@ -63,7 +65,7 @@ class EventStore:
         self._folder = folder
         self._bounds = bounds
         self._rows: deque[tuple[int, float, int]] = deque()
-        """Sequence, time and size of each row, oldest first."""
+        """Sequence, `age_from_s` and size of each row, oldest first."""
         self._size_bytes = 0
 
     def load(self) -> StoredLog:
@@ -88,7 +90,7 @@ class EventStore:
         """Store events, all or none. Raises STORAGE_FULL."""
         with transaction(self._db, self._folder) as db:
             db.executemany(
-                f"INSERT INTO system_events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO system_events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [msgspec.structs.astuple(row) for row in rows],
             )
         for row in rows:
@@ -107,20 +109,31 @@ class EventStore:
             self._size_bytes -= self._rows.popleft()[2]
         return last
 
+    def move_expiry(self, delta_s: float, from_s: float, before_s: float) -> None:
+        """Add `delta_s` to the ages of the events whose expiry is at `from_s` or later and before `before_s`."""
+        from_s, before_s = from_s - self._bounds.age_s, before_s - self._bounds.age_s
+        with transaction(self._db, self._folder) as db:
+            db.execute(
+                "UPDATE system_events SET age_from_s = age_from_s + ? WHERE age_from_s >= ? AND age_from_s < ?",
+                (delta_s, from_s, before_s),
+            )
+        moved = [(number, at + delta_s if from_s <= at < before_s else at, size) for number, at, size in self._rows]
+        self._rows = deque(moved)
+
     def _beyond(self, now_s: float) -> int:
         """Number of the oldest events that are beyond the bounds."""
         count, size = len(self._rows), self._size_bytes
         beyond = 0
-        for _, time_s, size_bytes in self._rows:
+        for _, age_from_s, size_bytes in self._rows:
             within = count - beyond <= self._bounds.count and size <= self._bounds.size_bytes
-            if within and time_s >= now_s - self._bounds.age_s:
+            if within and age_from_s >= now_s - self._bounds.age_s:
                 break
             beyond += 1
             size -= size_bytes
         return beyond
 
     def _count(self, row: EventRow) -> None:
-        self._rows.append((row.sequence, row.time_s, row.size_bytes))
+        self._rows.append((row.sequence, row.age_from_s, row.size_bytes))
         self._size_bytes += row.size_bytes
 
 

@@ -46,11 +46,13 @@ class EventLog:
         instance_id: str = "",
         bounds: EventBounds = BOUNDS,
         to_store: Callable[[object], StoredSnapshot | None] = lambda snapshot: None,
+        expiry_now: Callable[[], float] = time.time,
     ) -> None:
-        """`to_store`: the stored form of a snapshot; None: it is not stored."""
+        """`to_store`: the stored form of a snapshot; None: it is not stored. `expiry_now`: see `ExpiryClock`."""
         self._store = EventStore(connection, folder, bounds)
         self._instance_id = instance_id
         self._to_store = to_store
+        self._expiry_now = expiry_now
         past = self._store.load()
         self._ceiling = past.ceiling
         self.journal: Journal[SystemEvent] = Journal(
@@ -123,6 +125,11 @@ class EventLog:
             await asyncio.sleep(every_s)
             self.flush(slack=0)
 
+    def move_expiry(self, delta_s: float, from_s: float, before_s: float) -> None:
+        """Move the expiry of stored events with the wall clock; see `ClockStep`. Their dates stay as they were told."""
+        self.flush()
+        self._store.move_expiry(delta_s, from_s, before_s)
+
     def close(self) -> None:
         """Store the rest, and release the reserved sequences: none of them was visible."""
         self.flush()
@@ -142,7 +149,7 @@ class EventLog:
             self.flush()
 
     def _trim(self, slack: int) -> None:
-        self.journal.forget(self._store.trim(time.time(), slack))
+        self.journal.forget(self._store.trim(self._expiry_now(), slack))
 
     def _promise(self, sequence: int) -> None:
         if sequence > self._ceiling:

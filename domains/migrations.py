@@ -200,5 +200,15 @@ def _system_events(database: sqlite3.Connection, folder: Path) -> None:
     database.execute(_FORGET_DELETED_JOBS)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits, _system_events)
+def _clock(database: sqlite3.Connection, folder: Path) -> None:
+    """Create the one row that holds the newest reading of the clocks, and let the age of an event move with a step."""
+    database.execute(
+        "CREATE TABLE clock (wall_s REAL NOT NULL, steady_s REAL NOT NULL, boot_id TEXT NOT NULL, held INTEGER NOT NULL,"
+        " floor_s REAL)"
+    )
+    database.execute("ALTER TABLE system_events ADD COLUMN age_from_s REAL NOT NULL DEFAULT 0")
+    database.execute("UPDATE system_events SET age_from_s = time_s")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits, _system_events, _clock)
 """The one at index `n` makes version `n + 1`."""

@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.checkpoints import Checkpoints
+from domains.clock import ClockWatch, ExpiryClock, system_clocks
+from domains.clock_store import ClockStore
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.draining import Draining
@@ -72,10 +74,23 @@ class Server:
         scrub.hide(settings.state)
         instance_id = uuid.uuid4().hex
         bounds = msgspec.structs.replace(BOUNDS, age_s=settings.keep_events_s)
+        expiry_now = ExpiryClock()
         self.events = EventLog(
-            database, settings.state, instance_id=instance_id, bounds=bounds, to_store=event_snapshots.stored
+            database,
+            settings.state,
+            instance_id=instance_id,
+            bounds=bounds,
+            to_store=event_snapshots.stored,
+            expiry_now=expiry_now,
         )
-        self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s)
+        self.clock = ClockWatch(
+            self.events,
+            expiry_now,
+            ClockStore(database, settings.state),
+            system_clocks(),
+            trusted=settings.trust_clock,
+        )
+        self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s, expiry_now=expiry_now)
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels(settings.keep_models_s)
@@ -95,8 +110,11 @@ class Server:
             unloading,
             board,
             self.draining,
+            expiry_now,
         )
         self.blobs = self.memory.blobs
+        self.jobs.date_doubtful = self.clock.is_date_doubtful
+        self.clock.on_step += [self.jobs.move_expiry, self.blobs.move_expiry, self.memory.reservations.clock_stepped]
         self.processing = ProcessingParts(
             settings, self.jobs, self.catalogue, self.loaded, self.devices, self.memory, board, self.draining
         )
@@ -122,6 +140,7 @@ class Server:
             instance_id,
             self.devices.fleet.keepers,
             devices,
+            self.clock,
             lambda: [node.status()],
             unbuilt(),
             self.draining,
@@ -145,6 +164,8 @@ class Server:
             self.events,
             self.view.instance_id,
             Watching(self.processing.wishes, _default_previews(settings)),
+            self.processing.waits,
+            self.clock,
         )
         inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
         model = ModelServicer(self.processing.submissions, self.catalogue, self.loaded, unloading)
@@ -164,7 +185,6 @@ class Server:
             domain_pb2.DOMAIN_MODEL: model,
             domain_pb2.DOMAIN_INFERENCE: inference,
             domain_pb2.DOMAIN_POSTPROCESSING: PostprocessingServicer(),
-            self.processing.waits,
             domain_pb2.DOMAIN_PROCESSING: processing,
         }
 
@@ -219,11 +239,14 @@ class Server:
 
     def begin(self) -> None:
         """Recover the jobs of the last process, and start the workers and the background tasks."""
+        # First: it compares the newest stored event with this start.
+        self.clock.begin()
         self.announcer.started()
         self.blobs.sweep(self.jobs.ids().__contains__)
         self.processing.transfers.recover()
         self.jobs.recover()
         self._background.spawn(self.checkpoints.keep_up(_CHECKPOINT_S))
+        self._background.spawn(self.clock.keep_looking())
         self._background.spawn(self.events.keep_bounded(_EXPIRY_S))
         self._background.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self._background.spawn(self.jobs.keep_ends_stored(_ENDS_S))

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     """How long a client's blob is kept if the request does not say it."""
     keep_jobs_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long an ended job and its pictures are kept."""
+    trust_clock: bool = False
+    """Whether the wall clock counts as right at this start, however it differs from what was stored before. False: after a
+    step of more than a minute nothing expires until `ConfirmClock`, or until both clocks agree for an hour."""
     keep_events_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600
     """How long the log of changes keeps an event; it also keeps at most 10,000 events and 16 MiB."""
     prompts_in_lists: bool = True

@@ -1,7 +1,6 @@
 """Starts queued jobs on lanes, and tells the devices how the attempts ended."""
 
 import asyncio
-import time
 from typing import Protocol
 
 import structlog
@@ -92,7 +91,7 @@ class Dispatcher:
         if limit is not None and job.id not in self._deadlines and job.attempt == 0:
             loop = asyncio.get_running_loop()
             # The limit counts from the job's creation, also across a restart of the server.
-            left = max(0.0, job.create_time_s + limit - time.time())
+            left = max(0.0, limit - self._jobs.age_s(job))
             self._deadlines[job.id] = loop.call_later(left, self._jobs.waited_too_long, job.id, limit)
 
     def _clear_deadline(self, job_id: str) -> None:

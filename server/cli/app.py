@@ -10,6 +10,7 @@ import typer
 from domains.errors import DeviceOpsError
 from server.cli import (
     blobs,
+    clock,
     completion,
     demo,
     device,
@@ -55,6 +56,7 @@ for name, group in (
     ("device", device.app),
     ("memory", memory.app),
     ("blobs", blobs.app),
+    ("clock", clock.app),
 ):
     app.add_typer(group, name=name)
 

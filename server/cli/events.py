@@ -72,7 +72,7 @@ KINDS = (
     *("model.added", "model.changed", "model.missing"),
     *("node.joined", "node.left", "node.lost", "node.returned"),
     *("reservation.expired", "reservation.lost", "reservation.preempted"),
-    *("system.draining", "system.started"),
+    *("system.clock_confirmed", "system.clock_stepped", "system.draining", "system.started"),
 )
 """Kinds of events, as the contract and the server name them."""
 

@@ -5,6 +5,7 @@ import re
 _COMMANDS = {
     "CancelJob": "cancel",
     "CheckDeviceHealth": "device check",
+    "ConfirmClock": "clock confirm",
     "DeleteBlob": "blobs rm",
     "ListLoadedModels": "models loaded",
     "ListModels": "models",

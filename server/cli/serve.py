@@ -122,6 +122,12 @@ def serve(
     keep_jobs_s: Annotated[
         float | None, typer.Option(help="Seconds that an ended job is kept. [default: seven days]")
     ] = None,
+    trust_clock: Annotated[
+        bool | None,
+        typer.Option(
+            "--trust-clock/--no-trust-clock", help="Let the date count as right, whatever was stored. [default: no]"
+        ),
+    ] = None,
     keep_events_s: Annotated[
         float | None, typer.Option(help="Seconds that the log of changes keeps an event. [default: seven days]")
     ] = None,

@@ -54,8 +54,9 @@ class MemoryParts:
         unloading: Unloading,
         board: Board,
         draining: Draining,
+        expiry_now: Callable[[], float],
     ) -> None:
-        """`model_bytes`: the size of the weights that a job needs."""
+        """`model_bytes`: the size of the weights that a job needs. `expiry_now`: see `domains.clock.ExpiryClock`."""
         self._parts = parts
         worker_of = parts.fleet.worker_of
         self._jobs = jobs
@@ -77,6 +78,7 @@ class MemoryParts:
             ),
             admission=PoolBlobAdmission(self.admission, self.pools, self.check_open),
             device_memory=self._device_blobs,
+            expiry_now=expiry_now,
         )
         self._workers = WorkerMemory(loaded, worker_of, parts.simulation.measured)
         self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))

@@ -8,6 +8,7 @@ import msgspec
 
 from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
+from domains.clock import ClockWatch
 from domains.errors import Aborted, DeviceOpsError, InvalidRequest, NotServed, Violation
 from domains.events import EventLog
 from domains.memory.blobs.store import BlobStore
@@ -26,6 +27,7 @@ from server.memory.blob_messages import from_transfer
 from server.model.load_messages import from_load
 from server.model.servicer import from_scan
 from server.once import asked_of, keeps_its_answers
+from server.processing.clock_methods import ClockMethods
 from server.processing.job_kinds import KIND_OF
 from server.processing.job_messages import JobView, to_job, to_listed, to_state
 from server.processing.label_deletion import LabelDeletionMethods
@@ -35,7 +37,7 @@ from server.processing.watch import Watching, follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods):
     """Implements ProcessingService."""
 
     def __init__(
@@ -48,9 +50,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods):
         instance_id: str,
         watching: Watching,
         waits: Waits,
+        clock: ClockWatch,
     ) -> None:
         SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
+        ClockMethods.__init__(self, clock, status)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs

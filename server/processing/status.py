@@ -13,6 +13,7 @@ from deviceops.processing.v1 import system_status_pb2 as pb
 from deviceops.processing.v1.node_pb2 import NodeStatus
 from domains import limits
 from domains.checkpoints import Checkpoints, has_wal_reset_bug
+from domains.clock import ClockWatch
 from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.events import BOUNDS
@@ -67,6 +68,7 @@ class SystemView:
         instance_id: str,
         keepers: Sequence[WorkerKeeper],
         devices: Devices,
+        clock: ClockWatch,
         nodes: Callable[[], list[NodeStatus]],
         unbuilt: Mapping[int, Sequence[str]],
         draining: Draining,
@@ -77,6 +79,7 @@ class SystemView:
         self._checkpoints = checkpoints
         self._keepers = keepers
         self._devices = devices
+        self._clock = clock
         self._nodes = nodes
         self._unbuilt = unbuilt
         self._draining = draining
@@ -158,6 +161,7 @@ class SystemView:
             durability=_DURABILITIES[self._checkpoints.durability],
             insecure_listen=not is_loopback(self._settings.host),
             storage=self._storage(),
+            clock=self._clock_status(),
             nodes=self._nodes(),
         )
 
@@ -167,6 +171,15 @@ class SystemView:
             has_wal_reset_bug=has_wal_reset_bug(),
             failed_checkpoint_count=self._checkpoints.failed_in_a_row,
             last_failure=self._storage_failure(),
+        )
+
+    def _clock_status(self) -> pb.ClockStatus:
+        left_s = self._clock.agreement_left_s
+        return pb.ClockStatus(
+            read_time=convert.to_time(time.time()),
+            is_in_doubt=left_s is not None,
+            reason=self._clock.problem,
+            agreement_left=None if left_s is None else convert.to_duration(left_s),
         )
 
     def _storage_failure(self) -> error_pb2.Failure | None:
@@ -202,9 +215,12 @@ class SystemView:
             )
             names = ", ".join(told) or "no device is configured"
             return scrubbed(f"waits for a device worker: {names}")
+        told = self._silent() if domain in _NEEDS_DEVICE else []
         if domain in _STORES and self._checkpoints.failing:
-            return f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"
-        return "; ".join(self._silent()) if domain in _NEEDS_DEVICE else ""
+            told = [f"{self._checkpoints.failed_in_a_row} checkpoints of the state folder failed in a row"]
+        if domain == domain_pb2.DOMAIN_PROCESSING and self._clock.problem:
+            told = [*told, self._clock.problem]
+        return "; ".join(told)
 
     def _silent(self) -> list[str]:
         """The silent devices, each with the reason."""

@@ -46,8 +46,9 @@ class _Reader:
         self._position = after
         seen = [entry for entry in live.journal.after(0) if entry.sequence <= after]
         self._state = _state_after(seen)
-        self._told_s = seen[-1].time_s if seen else live.job.create_time_s
-        """Unix time of the last event before the reader's position."""
+        last_s = seen[-1].time_s if seen else live.job.create_time_s
+        self._told_s = time.monotonic() - max(0.0, time.time() - last_s)
+        """Time of the last event before the reader's position, on the monotonic clock."""
 
     async def events(self) -> AsyncGenerator[bytes]:
         """To the job's end; a heartbeat first where there is nothing else to tell at once."""
@@ -62,7 +63,8 @@ class _Reader:
         while True:
             for entry in journal.after(self._position):
                 self._state = STATE_AFTER.get(type(entry.value), self._state)
-                self._position, self._told_s = entry.sequence, entry.time_s
+                self._position = entry.sequence
+                self._told_s = time.monotonic() - max(0.0, time.time() - entry.time_s)
                 self._note_pictures(entry.value)
                 yield rendered(self._live.job, entry, self._state)
             if journal.closed and self._position >= journal.last_sequence:
@@ -78,8 +80,8 @@ class _Reader:
 
     def beat(self) -> bytes:
         """The heartbeat of this moment."""
-        now_s = time.time()
-        return heartbeat(self._live.job, self._position, now_s, now_s - self._told_s)
+        quiet_s = time.monotonic() - self._told_s
+        return heartbeat(self._live.job, self._position, time.time(), quiet_s)
 
 
 def _state_after(entries: Sequence[Entry[JobEvent]]) -> JobState:

@@ -10,7 +10,7 @@ from tests.contracts.contract import Rpc, message, rpcs
 ASK_FOR_A_STATE = {
     *("CancelJob", "PauseJob", "ResumeJob"),
     *("PauseSession", "ResumeSession", "CancelSession", "CloseSession"),
-    *("SetSystemMode", "DrainSystem"),
+    *("SetSystemMode", "DrainSystem", "ConfirmClock"),
 }
 """Asking again for a state that is there, or on its way, changes nothing."""
 GONE_IS_GONE = {

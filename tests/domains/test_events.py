@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +38,8 @@ def opened(database: sqlite3.Connection, tmp_path: Path) -> Opened:
             tmp_path,
             instance_id=instance_id,
             bounds=chosen,
+            # Read at each call, so that a test can set the clock.
+            expiry_now=lambda: time.time(),
             to_store=lambda value: StoredSnapshot("text", str(value).encode()) if value else None,
         )
 

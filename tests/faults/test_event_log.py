@@ -72,7 +72,7 @@ def test_a_reader_of_what_is_gone_hears_since_when_the_log_is_kept(
     server.kill()
     with closing(open_database(server.state)) as database:
         # Ten days ago: beyond the age that is kept.
-        database.execute("UPDATE system_events SET time_s = time_s - 864000 WHERE sequence < ?", (last,))
+        database.execute("UPDATE system_events SET age_from_s = age_from_s - 864000 WHERE sequence < ?", (last,))
         database.execute("UPDATE system_events SET body = x'c1' WHERE sequence = ?", (last,))
     server.start()
     found = told(server)

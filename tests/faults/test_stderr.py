@@ -73,16 +73,16 @@ def serving(folder: Path, stderr: int) -> Generator[RunningServer]:
 class _Closed(RunningServer):
     """Started without a descriptor 2."""
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         """As the other, through a shell that closes it."""
         real = subprocess.Popen
 
-        def without(command: list[str], **more: Any) -> Any:
-            return real(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], **more)
+        def without(command: list[str], **options: Any) -> Any:
+            return real(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], **options)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(subprocess, "Popen", without)
-            super().start()
+            super().start(*more)
 
 
 @pytest.mark.parametrize("name", CASES)

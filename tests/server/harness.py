@@ -35,9 +35,20 @@ class RunningServer:
         self.log = state.with_suffix(".log")
         self.start()
 
-    def start(self) -> None:
-        """Start the process (again), on the same state folder; waits until it serves."""
-        command = [sys.executable, "-m", "server", "serve", "--port", "0", "--state", str(self.state), *self._flags]
+    def start(self, *more: str) -> None:
+        """Start the process (again), on the same state folder, with more flags; waits until it serves."""
+        command = [
+            sys.executable,
+            "-m",
+            "server",
+            "serve",
+            "--port",
+            "0",
+            "--state",
+            str(self.state),
+            *self._flags,
+            *more,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -1,6 +1,6 @@
 """Pages of lists: every item once, in order, and no page larger than a client receives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,16 +103,20 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PAGE_BYTES", 5000)
 
 
+def _no_waits() -> Callable[[object], None]:
+    return lambda _: None
+
+
 @pytest.mark.usefixtures("small_pages")
 async def test_pages_of_jobs_are_cut_by_their_bytes(tmp_path: Path) -> None:
     with closing(open_database(tmp_path)) as database:
         jobs = Jobs(JobStore(database, tmp_path), keep_s=3600)
         options = JobOptions(labels=tuple((label.key, label.value) for label in LABELS[:5]))
         made = [jobs.submit(ScanWork(), options)[0].id for _ in range(12)]
-        parts: Any = SimpleNamespace(jobs=jobs, now=lambda: lambda job: None)
+        parts: Any = SimpleNamespace(jobs=jobs, now=_no_waits)
         view = JobView(keep_jobs_s=3600)
         servicer = ProcessingServicer(
-            parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts, parts
+            parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts, parts, parts
         )
         found, request = list[str](), processing_service_pb2.ListJobsRequest(page_size=7)
         while True:

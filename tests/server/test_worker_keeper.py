@@ -11,6 +11,8 @@ import psutil
 from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
 from domains.checkpoints import Checkpoints
+from domains.clock import ClockWatch, ExpiryClock, system_clocks
+from domains.clock_store import ClockStore
 from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import DeviceOpsError, ErrorReason
@@ -135,8 +137,10 @@ async def test_directml_where_it_is_not_installed_says_what_to_install(tmp_path:
         assert problem.reason is ErrorReason.FEATURE_NOT_INSTALLED
         assert "deviceops[directml]" in problem.message
         with closing(open_database(tmp_path)) as database:
-            checkpoints, devices = Checkpoints(database, tmp_path), Devices(EventLog(database, tmp_path))
-        view = SystemView(Settings(), 0.0, checkpoints, "instance", [keeper], devices, list, {}, Draining())
+            checkpoints, events = Checkpoints(database, tmp_path), EventLog(database, tmp_path)
+        devices = Devices(events)
+        clock = ClockWatch(events, ExpiryClock(), ClockStore(database, tmp_path), system_clocks())
+        view = SystemView(Settings(), 0.0, checkpoints, "instance", [keeper], devices, clock, list, {}, Draining())
         assert view.readiness(domain_pb2.DOMAIN_INFERENCE) == system_status_pb2.READINESS_UNAVAILABLE
         domain = next(one for one in view.status().domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert "deviceops[directml]" in domain.detail

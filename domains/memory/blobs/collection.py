@@ -5,7 +5,6 @@ start sweeps; a row always has its bytes. Bytes that could not be freed are trie
 that it made until the job is deleted.
 """
 
-import time
 from collections.abc import Callable, Mapping, Set
 
 import msgspec
@@ -40,11 +39,14 @@ class Collection:
         tiers: Mapping[BlobTier, ReadableBytes],
         hashes: RunningHashes,
         listeners: BlobListeners,
+        expiry_now: Callable[[], float],
     ) -> None:
+        """`expiry_now`: see `domains.clock.ExpiryClock`."""
         self._rows = rows
         self._open = open_blobs
         self._hashes = hashes
         self._listeners = listeners
+        self._expiry_now = expiry_now
         self.freeing = Freeing(tiers, lambda name: rows.get(name) is not None)
 
     def is_needed(self, name: str, besides: Set[str] = frozenset()) -> bool:
@@ -114,7 +116,7 @@ class Collection:
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
         """Blobs that have expired or have lost their last owner, and that are not in use."""
-        now = time.time() if now_s is None else now_s
+        now = self._expiry_now() if now_s is None else now_s
         return [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
 
     def _is_over(self, blob: Blob, now_s: float) -> bool:

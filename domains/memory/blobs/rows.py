@@ -5,7 +5,7 @@ A job *makes* a blob and owns it until the job is deleted. A job or a loaded mod
 
 import sqlite3
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -107,6 +107,14 @@ class BlobRows:
         if request:
             self._answered(request)
         return blob
+
+    def replace(self, blobs: Sequence[Blob]) -> None:
+        """Write changed rows, all or none."""
+        with transaction(self._db, self._folder) as db:
+            rows = [(_encode(blob), blob.id) for blob in blobs if blob.tier is BlobTier.DISK]
+            db.executemany("UPDATE blobs SET body = ? WHERE id = ?", rows)
+        for blob in blobs:
+            self._note(blob)
 
     def hold(self, blob: Blob, owner_id: str) -> None:
         """Note that the owner uses the blob."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from domains.clock import ClockStep
 from domains.errors import Aborted, ErrorReason, FailedPrecondition, NotFound
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reservation import Reservation, ReservationAsk, ReservationState
@@ -113,6 +114,15 @@ class ReservationTable:
         self._forget(now_s)
         everything = [*(held.reservation for held in self._held.values()), *self._ended.values()]
         return sorted(everything, key=lambda reservation: -reservation.sequence)
+
+    def move(self, step: ClockStep) -> None:
+        """Move the dates with the wall clock; the timers of the reservations do not depend on it."""
+        for held in self._held.values():
+            later = held.reservation.expire_time_s + step.delta_s
+            held.reservation = msgspec.structs.replace(held.reservation, expire_time_s=later)
+        for name, ended in self._ended.items():
+            later = (ended.end_time_s or 0.0) + step.delta_s
+            self._ended[name] = msgspec.structs.replace(ended, end_time_s=later)
 
     def _known(self, reservation_id: str) -> Reservation:
         reservation = self.find(reservation_id)

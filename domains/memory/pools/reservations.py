@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from domains.clock import ClockStep
 from domains.errors import ErrorReason, InvalidRequest, ResourceExhausted
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.pool import no_room
@@ -141,6 +142,10 @@ class Reservations:
             tell(pool_id)
         for held in tuple(self._table.all_held(pool_id)):
             self._end(held.reservation.id, ReservationState.LOST)
+
+    def clock_stepped(self, step: ClockStep) -> None:
+        """Move the dates with the wall clock."""
+        self._table.move(step)
 
     def free_bytes(self, pool_id: str) -> int:
         """Bytes that can still be reserved. 0 for a pool that cannot be measured and has no limit."""

@@ -179,11 +179,11 @@ class Attempt:
         if job is None:
             return
         try:
-            jobs.record(job.id, end_of(job, self._live.stop, outcome, Instant.now()))
+            jobs.record(job.id, end_of(job, self._live.stop, outcome, self._live.at(Instant.now())))
         except DeviceOpsError as error:
             # The interruption could not be stored. A failure is published even when it cannot be stored.
             if (job := self._unended()) is not None:
-                jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), Instant.now()))
+                jobs.record(job.id, end_of(job, None, Broken(failure=Failure.of(error)), self._live.at(Instant.now())))
 
     def _unended(self) -> Job | None:
         """The job as it is now. None: it has ended, and may have been deleted since."""

@@ -55,6 +55,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     create_time_s: float
     start_time_s: float | None = None
     """Start of the first attempt."""
+    waited_s: float | None = None
+    """Time before its first start, on the monotonic clock. None: it has not started, or another process created it."""
     end_time_s: float | None = None
     device_id: str = ""
     attempt: int = 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from domains.clock import ClockStep
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import (
@@ -39,9 +40,19 @@ _log = structlog.get_logger()
 class Jobs:
     """The jobs of one state folder. One event loop; no thread may touch it."""
 
-    def __init__(self, store: JobStore, keep_s: float) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        keep_s: float,
+        *,
+        expiry_now: Callable[[], float] = time.time,
+        now: Callable[[], Instant] = Instant.now,
+    ) -> None:
+        """`expiry_now`: see `domains.clock.ExpiryClock`."""
         self._store = store
-        self._recorder = JobRecorder(store, keep_s)
+        self._expiry_now = expiry_now
+        self._now = now
+        self._recorder = JobRecorder(store, keep_s, now)
         self._last_inherited = store.last_number()
         self._live: dict[str, LiveJob] = {}
         self._ended: OrderedDict[str, LiveJob] = OrderedDict()
@@ -51,6 +62,10 @@ class Jobs:
         """Called after every change of a job's state."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
+        self.date_doubtful: Callable[[], bool] = lambda: False
+        """Whether the dates of earlier processes say nothing about the time that has passed since."""
+        self._stepped_s = 0.0
+        """Sum of the steps of the wall clock since the last process ended."""
         self.unread = Unread()
         """Events and blobs that followers of jobs have not received yet."""
 
@@ -73,14 +88,16 @@ class Jobs:
         """Store a job, or return the one of the same request. The second value says whether the job is new."""
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
-        job = self.draft(work, options, asked, detached=detached)
+        job = self.draft(work, options, asked, detached=detached, now_s=self._now().unix_s)
         live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
         self._changed(live.job)
         return live.job, True
 
     @staticmethod
-    def draft(work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
-        """The job that `submit` would store."""
+    def draft(
+        work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, now_s: float | None = None
+    ) -> Job:
+        """The job that `submit` would store. `now_s`: time of its creation; None: now."""
         return Job(
             id=f"job-{uuid.uuid4().hex[:16]}",
             request_id=asked.request_id,
@@ -89,7 +106,7 @@ class Jobs:
             options=options,
             detached=detached,
             state=JobState.QUEUED,
-            create_time_s=time.time(),
+            create_time_s=time.time() if now_s is None else now_s,
             last_sequence=1,
         )
 
@@ -153,7 +170,19 @@ class Jobs:
 
     def expired(self, limit: int = 100) -> list[str]:
         """Ids of ended jobs whose retention is over; the caller deletes them."""
-        return self._store.expired(time.time(), limit)
+        return self._store.expired(self._expiry_now(), limit)
+
+    def age_s(self, job: Job) -> float:
+        """Seconds since the job's creation: never negative, and without steps of the wall clock."""
+        live = self._live.get(job.id)
+        if live is not None and live.created_s is not None:
+            return self._now().monotonic_s - live.created_s
+        return 0.0 if self.date_doubtful() else max(0.0, self._now().unix_s - self._stepped_s - job.create_time_s)
+
+    def move_expiry(self, step: ClockStep) -> None:
+        """Move expiry times with the wall clock."""
+        self._store.move_expiry(step)
+        self._stepped_s += step.delta_s
 
     def _changed(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
@@ -213,7 +242,7 @@ class Jobs:
 
     def _end_at_rest(self, live: LiveJob, stop: Stop) -> Job:
         """End a job that runs on no worker; its partial result stays."""
-        return self.record(live.job.id, end_of(live.job, stop, Halted(), Instant.now()))
+        return self.record(live.job.id, end_of(live.job, stop, Halted(), live.at(self._now())))
 
     def delete(self, job_id: str) -> None:
         """Delete an ended job and its journal. Raises ILLEGAL_STATE for a job that has not ended."""

@@ -28,7 +28,7 @@ _NO_WORK = Receipt()
 class LiveJob:
     """A job in memory, with its journal."""
 
-    __slots__ = ("ceiling", "job", "journal", "stop")
+    __slots__ = ("ceiling", "created_s", "job", "journal", "started_s", "stop")
 
     def __init__(self, job: Job, journal: Journal[JobEvent], ceiling: int) -> None:
         self.job = job
@@ -36,6 +36,28 @@ class LiveJob:
         self.ceiling = ceiling
         self.stop: Stop | None = None
         """The strongest request to stop the present attempt. None: there is none."""
+        self.created_s: float | None = None
+        """Time of the job's creation on the monotonic clock. None: an earlier process created it."""
+        self.started_s: float | None = None
+        """Time of its first start, as above."""
+
+    def starts(self, job: Job, now: Instant) -> Job:
+        """The job that starts now, with the time that it has waited; its first start counts."""
+        if self.job.start_time_s is not None:
+            return job
+        self.started_s = now.monotonic_s
+        return (
+            job if self.created_s is None else msgspec.structs.replace(job, waited_s=now.monotonic_s - self.created_s)
+        )
+
+    def at(self, now: Instant) -> Instant:
+        """The moment, so that the time since the job's start, or since its creation, ignores steps of the wall clock."""
+        monotonic_s, unix_s = self.started_s, self.job.start_time_s
+        if unix_s is None:
+            monotonic_s, unix_s = self.created_s, self.job.create_time_s
+        if monotonic_s is None:
+            return now
+        return Instant(unix_s + now.monotonic_s - monotonic_s, now.monotonic_s)
 
     @property
     def cancel_cause(self) -> str:
@@ -89,7 +111,7 @@ def receipt_of(job: Job, now: Instant, work: Receipt = _NO_WORK) -> JobReceipt:
     start = job.start_time_s or now.unix_s
     return JobReceipt(
         work=work,
-        queue_s=max(0.0, start - job.create_time_s),
+        queue_s=max(0.0, start - job.create_time_s) if job.waited_s is None else job.waited_s,
         run_s=max(0.0, now.unix_s - start),
         attempts=job.attempt,
         device_id=job.device_id,

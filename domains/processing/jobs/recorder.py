@@ -5,6 +5,7 @@ sequences at a time, so that a restart continues above all visible ones.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -12,7 +13,17 @@ import structlog
 from domains.errors import DeviceOpsError
 from domains.failure import Failure
 from domains.journal import Entry, Journal
-from domains.processing.jobs.event import NEWEST_ONLY, STATE_AFTER, Cancelled, Failed, JobEvent, Queued, Succeeded
+from domains.processing.jobs.event import (
+    NEWEST_ONLY,
+    STATE_AFTER,
+    Cancelled,
+    Failed,
+    JobEvent,
+    Queued,
+    Started,
+    Succeeded,
+)
+from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.live_job import LiveJob, after, stored
 from domains.processing.jobs.rows import StoredJob, UnreadableRow
@@ -28,8 +39,9 @@ _log = structlog.get_logger()
 class JobRecorder:
     """Writes all journals. One event loop."""
 
-    def __init__(self, store: JobStore, keep_s: float) -> None:
+    def __init__(self, store: JobStore, keep_s: float, now: Callable[[], Instant] = Instant.now) -> None:
         self._store = store
+        self._now = now
         self._keep_s = keep_s
         self._owed: dict[str, tuple[Job, Entry[JobEvent]]] = {}
         """Published ends that are not on disk yet, because the disk was full."""
@@ -62,7 +74,9 @@ class JobRecorder:
         first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
         job = self._store.add(job, first, _CEILING_STEP)
         journal.publish(first)
-        return LiveJob(job, journal, _CEILING_STEP)
+        live = LiveJob(job, journal, _CEILING_STEP)
+        live.created_s = self._now().monotonic_s
+        return live
 
     def take_up(self, found: StoredJob | UnreadableRow) -> LiveJob:
         """A stored job with its journal; FAILED if it cannot be read."""
@@ -87,10 +101,13 @@ class JobRecorder:
         state = STATE_AFTER.get(type(event), live.job.state)
         if state is not live.job.state:
             check_move(live.job.id, live.job.state, state)
-        entry = live.journal.next(event)
+        now = self._now()
+        entry = live.journal.next(event, now_s=now.unix_s)
         self._make_room(live, entry.sequence)
         slot = NEWEST_ONLY.get(type(event), "")
         job = after(live.job, event, entry, state)
+        if isinstance(event, Started):
+            job = live.starts(job, now)
         if not slot:
             job, entry = self._store_or_fail(job, entry)
         live.job = job

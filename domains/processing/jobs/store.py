@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from domains.clock import ClockStep
 from domains.journal import Entry
 from domains.processing.jobs.erasure import Erasure
 from domains.processing.jobs.event import JobEvent
@@ -138,6 +139,14 @@ class JobStore:
         """Ids of jobs whose retention is over."""
         rows = self._connection.execute("SELECT id FROM jobs WHERE expire_time_s < ? LIMIT ?", (now_s, limit))
         return [job_id for (job_id,) in rows]
+
+    def move_expiry(self, step: ClockStep) -> None:
+        """Move expiry times with the wall clock."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET expire_time_s = expire_time_s + ? WHERE expire_time_s >= ? AND expire_time_s < ?",
+                (step.delta_s, step.from_s, step.before_s),
+            )
 
     def readable_events(self, job_id: str) -> list[Entry[JobEvent]]:
         """The part of a durable journal that this server can read."""

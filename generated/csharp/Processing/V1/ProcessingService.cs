@@ -187,125 +187,130 @@ namespace DeviceOps.Api.Processing.V1 {
             "ZRgBIAEoCzIhLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkpvYlF1ZXVlIhgK",
             "FkdldFN5c3RlbVN0YXR1c1JlcXVlc3QiUAoXR2V0U3lzdGVtU3RhdHVzUmVz",
             "cG9uc2USNQoGc3RhdHVzGAEgASgLMiUuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
-            "djEuU3lzdGVtU3RhdHVzIlgKFFNldFN5c3RlbU1vZGVSZXF1ZXN0EjEKBG1v",
-            "ZGUYASABKA4yIy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2Rl",
-            "Eg0KBWNhdXNlGAIgASgJIk4KFVNldFN5c3RlbU1vZGVSZXNwb25zZRI1CgZz",
-            "dGF0dXMYASABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1T",
-            "dGF0dXMipQEKEkRyYWluU3lzdGVtUmVxdWVzdBIvCgxncmFjZV9wZXJpb2QY",
-            "ASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNAoGYWN0aW9uGAIg",
-            "ASgOMiQuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRHJhaW5BY3Rpb24SGQoR",
-            "ZXhpdF93aGVuX2RyYWluZWQYAyABKAgSDQoFY2F1c2UYBCABKAki4gEKE0Ry",
-            "YWluU3lzdGVtUmVzcG9uc2USKwoGZG9tYWluGAEgASgOMhsuZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5Eb21haW4SFwoPcnVubmluZ19qb2JfaWRzGAIgAygJEhYK",
-            "DmZpbmlzaGVkX2NvdW50GAMgASgFEhoKEmNoZWNrcG9pbnRlZF9jb3VudBgE",
-            "IAEoBRIUCgxxdWV1ZWRfY291bnQYBSABKAUSKgoHZWxhcHNlZBgGIAEoCzIZ",
-            "Lmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdkcmFpbmVkGAcgASgIIpsB",
-            "ChFTeXN0ZW1FdmVudEZpbHRlchIsCgdkb21haW5zGAEgAygOMhsuZGV2aWNl",
-            "b3BzLmNvbW1vbi52MS5Eb21haW4SMwoMbWluX3NldmVyaXR5GAIgASgOMh0u",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5TZXZlcml0eRIUCgxyZXNvdXJjZV9pZHMY",
-            "AyADKAkSDQoFa2luZHMYBCADKAkigAEKEldhdGNoRXZlbnRzUmVxdWVzdBIb",
-            "Cg5hZnRlcl9zZXF1ZW5jZRgBIAEoA0gAiAEBEjoKBmZpbHRlchgCIAEoCzIq",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50RmlsdGVyQhEK",
-            "D19hZnRlcl9zZXF1ZW5jZSLLAQoTV2F0Y2hFdmVudHNSZXNwb25zZRIzCgVl",
-            "dmVudBgBIAEoCzIkLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2",
-            "ZW50EhUKDWxhc3Rfc2VxdWVuY2UYAiABKAMSFQoNZXZlbnRzX21pc3NlZBgD",
-            "IAEoCBIaChJzZXJ2ZXJfaW5zdGFuY2VfaWQYBCABKAkSNQoRb2xkZXN0X2V2",
-            "ZW50X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqMB",
-            "ChNRdWVyeU1ldHJpY3NSZXF1ZXN0EjYKBmZpbHRlchgBIAEoCzImLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLk1ldHJpY3NGaWx0ZXISOwoIZ3JvdXBfYnkY",
-            "AiADKA4yKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5NZXRyaWNzRGltZW5z",
-            "aW9uEhcKD2luY2x1ZGVfbWV0aG9kcxgDIAEoCCKjAQoUUXVlcnlNZXRyaWNz",
-            "UmVzcG9uc2USNQoGZ3JvdXBzGAEgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3Np",
-            "bmcudjEuTWV0cmljc0dyb3VwEhsKE29taXR0ZWRfZ3JvdXBfY291bnQYAiAB",
-            "KAUSNwoHbWV0aG9kcxgDIAMoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "Lk1ldGhvZE1ldHJpY3MijQEKHUNyZWF0ZURpYWdub3N0aWNCdW5kbGVSZXF1",
-            "ZXN0Ei4KCnN0YXJ0X3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGlt",
-            "ZXN0YW1wEg8KB2pvYl9pZHMYAiADKAkSFwoPaW5jbHVkZV9wcm9tcHRzGAMg",
-            "ASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiSQoeQ3JlYXRlRGlhZ25vc3RpY0J1",
-            "bmRsZVJlc3BvbnNlEicKBGJsb2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5",
-            "LnYxLkJsb2IqYQoLRHJhaW5BY3Rpb24SHAoYRFJBSU5fQUNUSU9OX1VOU1BF",
-            "Q0lGSUVEEAASFwoTRFJBSU5fQUNUSU9OX0ZJTklTSBABEhsKF0RSQUlOX0FD",
-            "VElPTl9DSEVDS1BPSU5UEAIy1hsKEVByb2Nlc3NpbmdTZXJ2aWNlEmgKCVN1",
-            "Ym1pdEpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlN1Ym1pdEpvYlJl",
-            "cXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdWJtaXRKb2JSZXNw",
-            "b25zZSIEyPMYAhJfCgZHZXRKb2ISJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
-            "MS5HZXRKb2JSZXF1ZXN0GicuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
-            "Sm9iUmVzcG9uc2UiBMjzGAESZQoITGlzdEpvYnMSKC5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5MaXN0Sm9ic1JlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5MaXN0Sm9ic1Jlc3BvbnNlIgTI8xgBEmcKCFdhdGNoSm9iEigu",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hKb2JSZXF1ZXN0GikuZGV2",
-            "aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hKb2JSZXNwb25zZSIEyPMYATAB",
-            "EmgKCUNhbmNlbEpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNl",
-            "bEpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxK",
-            "b2JSZXNwb25zZSIEyPMYAhJlCghQYXVzZUpvYhIoLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLlBhdXNlSm9iUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLlBhdXNlSm9iUmVzcG9uc2UiBMjzGAISaAoJUmVzdW1lSm9iEiku",
-            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVzdW1lSm9iUmVxdWVzdBoqLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3VtZUpvYlJlc3BvbnNlIgTI8xgC",
-            "EmgKCVVwZGF0ZUpvYhIpLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlVwZGF0",
-            "ZUpvYlJlcXVlc3QaKi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVK",
-            "b2JSZXNwb25zZSIEyPMYAhJoCglEZWxldGVKb2ISKS5kZXZpY2VvcHMucHJv",
-            "Y2Vzc2luZy52MS5EZWxldGVKb2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuRGVsZXRlSm9iUmVzcG9uc2UiBMjzGAISdwoORGVsZXRlQnlM",
-            "YWJlbHMSLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVCeUxhYmVs",
-            "c1JlcXVlc3QaLy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVCeUxh",
-            "YmVsc1Jlc3BvbnNlIgTI8xgCEnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkxpc3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2Vv",
-            "cHMucHJvY2Vzc2luZy52MS5MaXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJu",
-            "CgtPcGVuU2Vzc2lvbhIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5T",
-            "ZXNzaW9uUmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5T",
-            "ZXNzaW9uUmVzcG9uc2UiBMjzGAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkdldFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuR2V0U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExp",
-            "c3RTZXNzaW9ucxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNz",
-            "aW9uc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vz",
-            "c2lvbnNSZXNwb25zZSIEyPMYARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuVXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZp",
-            "Y2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjz",
-            "GAIScwoMV2F0Y2hTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "V2F0Y2hTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LldhdGNoU2Vzc2lvblJlc3BvbnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9u",
-            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVz",
-            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3Bv",
-            "bnNlIgTI8xgCEnQKDVJlc3VtZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vz",
-            "c2luZy52MS5SZXN1bWVTZXNzaW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLlJlc3VtZVNlc3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5j",
-            "ZWxTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vz",
-            "c2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxT",
-            "ZXNzaW9uUmVzcG9uc2UiBMjzGAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNl",
-            "b3BzLnByb2Nlc3NpbmcudjEuQ2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgC",
-            "EnQKDUxpc3RXb3JrZmxvd3MSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5M",
-            "aXN0V29ya2Zsb3dzUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "Lkxpc3RXb3JrZmxvd3NSZXNwb25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIr",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBos",
-            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2Ui",
-            "BMjzGAESfQoQUmVnaXN0ZXJXb3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNz",
-            "aW5nLnYxLlJlZ2lzdGVyV29ya2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnBy",
-            "b2Nlc3NpbmcudjEuUmVnaXN0ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncK",
-            "DkRlbGV0ZVdvcmtmbG93Ei4uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVs",
-            "ZXRlV29ya2Zsb3dSZXF1ZXN0Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
-            "RGVsZXRlV29ya2Zsb3dSZXNwb25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRl",
-            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmlj",
-            "ZW9wcy5wcm9jZXNzaW5nLnYxLkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoP",
-            "R2V0U3lzdGVtU3RhdHVzEi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
-            "U3lzdGVtU3RhdHVzUmVxdWVzdBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
-            "LkdldFN5c3RlbVN0YXR1c1Jlc3BvbnNlIgTI8xgBEnQKDVNldFN5c3RlbU1v",
-            "ZGUSLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0ZW1Nb2RlUmVx",
-            "dWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlNldFN5c3RlbU1vZGVS",
-            "ZXNwb25zZSIEyPMYBRJwCgtEcmFpblN5c3RlbRIrLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVxdWVzdBosLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLkRyYWluU3lzdGVtUmVzcG9uc2UiBMjzGAUwARJwCgtXYXRj",
-            "aEV2ZW50cxIrLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRz",
-            "UmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoRXZlbnRz",
-            "UmVzcG9uc2UiBMjzGAEwARJxCgxRdWVyeU1ldHJpY3MSLC5kZXZpY2VvcHMu",
-            "cHJvY2Vzc2luZy52MS5RdWVyeU1ldHJpY3NSZXF1ZXN0Gi0uZGV2aWNlb3Bz",
-            "LnByb2Nlc3NpbmcudjEuUXVlcnlNZXRyaWNzUmVzcG9uc2UiBMjzGAESjwEK",
-            "FkNyZWF0ZURpYWdub3N0aWNCdW5kbGUSNi5kZXZpY2VvcHMucHJvY2Vzc2lu",
-            "Zy52MS5DcmVhdGVEaWFnbm9zdGljQnVuZGxlUmVxdWVzdBo3LmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkNyZWF0ZURpYWdub3N0aWNCdW5kbGVSZXNwb25z",
-            "ZSIEyPMYBUIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90",
-            "bzM="));
+            "djEuU3lzdGVtU3RhdHVzIiQKE0NvbmZpcm1DbG9ja1JlcXVlc3QSDQoFY2F1",
+            "c2UYASABKAkiTQoUQ29uZmlybUNsb2NrUmVzcG9uc2USNQoGc3RhdHVzGAEg",
+            "ASgLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3lzdGVtU3RhdHVzIlgK",
+            "FFNldFN5c3RlbU1vZGVSZXF1ZXN0EjEKBG1vZGUYASABKA4yIy5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2RlEg0KBWNhdXNlGAIgASgJIk4K",
+            "FVNldFN5c3RlbU1vZGVSZXNwb25zZRI1CgZzdGF0dXMYASABKAsyJS5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1TdGF0dXMipQEKEkRyYWluU3lz",
+            "dGVtUmVxdWVzdBIvCgxncmFjZV9wZXJpb2QYASABKAsyGS5nb29nbGUucHJv",
+            "dG9idWYuRHVyYXRpb24SNAoGYWN0aW9uGAIgASgOMiQuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuRHJhaW5BY3Rpb24SGQoRZXhpdF93aGVuX2RyYWluZWQY",
+            "AyABKAgSDQoFY2F1c2UYBCABKAki4gEKE0RyYWluU3lzdGVtUmVzcG9uc2US",
+            "KwoGZG9tYWluGAEgASgOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21haW4S",
+            "FwoPcnVubmluZ19qb2JfaWRzGAIgAygJEhYKDmZpbmlzaGVkX2NvdW50GAMg",
+            "ASgFEhoKEmNoZWNrcG9pbnRlZF9jb3VudBgEIAEoBRIUCgxxdWV1ZWRfY291",
+            "bnQYBSABKAUSKgoHZWxhcHNlZBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5E",
+            "dXJhdGlvbhIPCgdkcmFpbmVkGAcgASgIIpsBChFTeXN0ZW1FdmVudEZpbHRl",
+            "chIsCgdkb21haW5zGAEgAygOMhsuZGV2aWNlb3BzLmNvbW1vbi52MS5Eb21h",
+            "aW4SMwoMbWluX3NldmVyaXR5GAIgASgOMh0uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5TZXZlcml0eRIUCgxyZXNvdXJjZV9pZHMYAyADKAkSDQoFa2luZHMYBCAD",
+            "KAkigAEKEldhdGNoRXZlbnRzUmVxdWVzdBIbCg5hZnRlcl9zZXF1ZW5jZRgB",
+            "IAEoA0gAiAEBEjoKBmZpbHRlchgCIAEoCzIqLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLlN5c3RlbUV2ZW50RmlsdGVyQhEKD19hZnRlcl9zZXF1ZW5jZSLL",
+            "AQoTV2F0Y2hFdmVudHNSZXNwb25zZRIzCgVldmVudBgBIAEoCzIkLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLlN5c3RlbUV2ZW50EhUKDWxhc3Rfc2VxdWVu",
+            "Y2UYAiABKAMSFQoNZXZlbnRzX21pc3NlZBgDIAEoCBIaChJzZXJ2ZXJfaW5z",
+            "dGFuY2VfaWQYBCABKAkSNQoRb2xkZXN0X2V2ZW50X3RpbWUYBSABKAsyGi5n",
+            "b29nbGUucHJvdG9idWYuVGltZXN0YW1wIqMBChNRdWVyeU1ldHJpY3NSZXF1",
+            "ZXN0EjYKBmZpbHRlchgBIAEoCzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "Lk1ldHJpY3NGaWx0ZXISOwoIZ3JvdXBfYnkYAiADKA4yKS5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5NZXRyaWNzRGltZW5zaW9uEhcKD2luY2x1ZGVfbWV0",
+            "aG9kcxgDIAEoCCKjAQoUUXVlcnlNZXRyaWNzUmVzcG9uc2USNQoGZ3JvdXBz",
+            "GAEgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTWV0cmljc0dyb3Vw",
+            "EhsKE29taXR0ZWRfZ3JvdXBfY291bnQYAiABKAUSNwoHbWV0aG9kcxgDIAMo",
+            "CzImLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLk1ldGhvZE1ldHJpY3MijQEK",
+            "HUNyZWF0ZURpYWdub3N0aWNCdW5kbGVSZXF1ZXN0Ei4KCnN0YXJ0X3RpbWUY",
+            "ASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB2pvYl9pZHMY",
+            "AiADKAkSFwoPaW5jbHVkZV9wcm9tcHRzGAMgASgIEhIKCnJlcXVlc3RfaWQY",
+            "BCABKAkiSQoeQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlc3BvbnNlEicKBGJs",
+            "b2IYASABKAsyGS5kZXZpY2VvcHMubWVtb3J5LnYxLkJsb2IqYQoLRHJhaW5B",
+            "Y3Rpb24SHAoYRFJBSU5fQUNUSU9OX1VOU1BFQ0lGSUVEEAASFwoTRFJBSU5f",
+            "QUNUSU9OX0ZJTklTSBABEhsKF0RSQUlOX0FDVElPTl9DSEVDS1BPSU5UEAIy",
+            "yRwKEVByb2Nlc3NpbmdTZXJ2aWNlEmgKCVN1Ym1pdEpvYhIpLmRldmljZW9w",
+            "cy5wcm9jZXNzaW5nLnYxLlN1Ym1pdEpvYlJlcXVlc3QaKi5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5TdWJtaXRKb2JSZXNwb25zZSIEyPMYAhJfCgZHZXRK",
+            "b2ISJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5HZXRKb2JSZXF1ZXN0Gicu",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0Sm9iUmVzcG9uc2UiBMjzGAES",
+            "ZQoITGlzdEpvYnMSKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0Sm9i",
+            "c1JlcXVlc3QaKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0Sm9ic1Jl",
+            "c3BvbnNlIgTI8xgBEmcKCFdhdGNoSm9iEiguZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuV2F0Y2hKb2JSZXF1ZXN0GikuZGV2aWNlb3BzLnByb2Nlc3Npbmcu",
+            "djEuV2F0Y2hKb2JSZXNwb25zZSIEyPMYATABEmgKCUNhbmNlbEpvYhIpLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLkNhbmNlbEpvYlJlcXVlc3QaKi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxKb2JSZXNwb25zZSIEyPMYAhJl",
+            "CghQYXVzZUpvYhIoLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlSm9i",
+            "UmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlBhdXNlSm9iUmVz",
+            "cG9uc2UiBMjzGAISaAoJUmVzdW1lSm9iEikuZGV2aWNlb3BzLnByb2Nlc3Np",
+            "bmcudjEuUmVzdW1lSm9iUmVxdWVzdBoqLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLlJlc3VtZUpvYlJlc3BvbnNlIgTI8xgCEmgKCVVwZGF0ZUpvYhIpLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlVwZGF0ZUpvYlJlcXVlc3QaKi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5VcGRhdGVKb2JSZXNwb25zZSIEyPMYAhJo",
+            "CglEZWxldGVKb2ISKS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5EZWxldGVK",
+            "b2JSZXF1ZXN0GiouZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlSm9i",
+            "UmVzcG9uc2UiBMjzGAISdwoORGVsZXRlQnlMYWJlbHMSLi5kZXZpY2VvcHMu",
+            "cHJvY2Vzc2luZy52MS5EZWxldGVCeUxhYmVsc1JlcXVlc3QaLy5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5EZWxldGVCeUxhYmVsc1Jlc3BvbnNlIgTI8xgC",
+            "EnEKDExpc3RKb2JTdGVwcxIsLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxp",
+            "c3RKb2JTdGVwc1JlcXVlc3QaLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5M",
+            "aXN0Sm9iU3RlcHNSZXNwb25zZSIEyPMYARJuCgtPcGVuU2Vzc2lvbhIrLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVxdWVzdBosLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLk9wZW5TZXNzaW9uUmVzcG9uc2UiBMjz",
+            "GAISawoKR2V0U2Vzc2lvbhIqLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdl",
+            "dFNlc3Npb25SZXF1ZXN0GisuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0",
+            "U2Vzc2lvblJlc3BvbnNlIgTI8xgBEnEKDExpc3RTZXNzaW9ucxIsLmRldmlj",
+            "ZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaLS5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZSIEyPMY",
+            "ARJ0Cg1VcGRhdGVTZXNzaW9uEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "VXBkYXRlU2Vzc2lvblJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52",
+            "MS5VcGRhdGVTZXNzaW9uUmVzcG9uc2UiBMjzGAIScwoMV2F0Y2hTZXNzaW9u",
+            "EiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV2F0Y2hTZXNzaW9uUmVxdWVz",
+            "dBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLldhdGNoU2Vzc2lvblJlc3Bv",
+            "bnNlIgTI8xgBMAEScQoMUGF1c2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nl",
+            "c3NpbmcudjEuUGF1c2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLlBhdXNlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDVJlc3Vt",
+            "ZVNlc3Npb24SLS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXN1bWVTZXNz",
+            "aW9uUmVxdWVzdBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlc3VtZVNl",
+            "c3Npb25SZXNwb25zZSIEyPMYAhJ0Cg1DYW5jZWxTZXNzaW9uEi0uZGV2aWNl",
+            "b3BzLnByb2Nlc3NpbmcudjEuQ2FuY2VsU2Vzc2lvblJlcXVlc3QaLi5kZXZp",
+            "Y2VvcHMucHJvY2Vzc2luZy52MS5DYW5jZWxTZXNzaW9uUmVzcG9uc2UiBMjz",
+            "GAIScQoMQ2xvc2VTZXNzaW9uEiwuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEu",
+            "Q2xvc2VTZXNzaW9uUmVxdWVzdBotLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkNsb3NlU2Vzc2lvblJlc3BvbnNlIgTI8xgCEnQKDUxpc3RXb3JrZmxvd3MS",
+            "LS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5MaXN0V29ya2Zsb3dzUmVxdWVz",
+            "dBouLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkxpc3RXb3JrZmxvd3NSZXNw",
+            "b25zZSIEyPMYARJuCgtHZXRXb3JrZmxvdxIrLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkdldFdvcmtmbG93UmVxdWVzdBosLmRldmljZW9wcy5wcm9jZXNz",
+            "aW5nLnYxLkdldFdvcmtmbG93UmVzcG9uc2UiBMjzGAESfQoQUmVnaXN0ZXJX",
+            "b3JrZmxvdxIwLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLlJlZ2lzdGVyV29y",
+            "a2Zsb3dSZXF1ZXN0GjEuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmVnaXN0",
+            "ZXJXb3JrZmxvd1Jlc3BvbnNlIgTI8xgCEncKDkRlbGV0ZVdvcmtmbG93Ei4u",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zsb3dSZXF1ZXN0",
+            "Gi8uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuRGVsZXRlV29ya2Zsb3dSZXNw",
+            "b25zZSIEyPMYAhJlCghHZXRRdWV1ZRIoLmRldmljZW9wcy5wcm9jZXNzaW5n",
+            "LnYxLkdldFF1ZXVlUmVxdWVzdBopLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LkdldFF1ZXVlUmVzcG9uc2UiBMjzGAESegoPR2V0U3lzdGVtU3RhdHVzEi8u",
+            "ZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuR2V0U3lzdGVtU3RhdHVzUmVxdWVz",
+            "dBowLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkdldFN5c3RlbVN0YXR1c1Jl",
+            "c3BvbnNlIgTI8xgBEnEKDENvbmZpcm1DbG9jaxIsLmRldmljZW9wcy5wcm9j",
+            "ZXNzaW5nLnYxLkNvbmZpcm1DbG9ja1JlcXVlc3QaLS5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5Db25maXJtQ2xvY2tSZXNwb25zZSIEyPMYBRJ0Cg1TZXRT",
+            "eXN0ZW1Nb2RlEi0uZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU2V0U3lzdGVt",
+            "TW9kZVJlcXVlc3QaLi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TZXRTeXN0",
+            "ZW1Nb2RlUmVzcG9uc2UiBMjzGAUScAoLRHJhaW5TeXN0ZW0SKy5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5EcmFpblN5c3RlbVJlcXVlc3QaLC5kZXZpY2Vv",
+            "cHMucHJvY2Vzc2luZy52MS5EcmFpblN5c3RlbVJlc3BvbnNlIgTI8xgFMAES",
+            "cAoLV2F0Y2hFdmVudHMSKy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRj",
+            "aEV2ZW50c1JlcXVlc3QaLC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5XYXRj",
+            "aEV2ZW50c1Jlc3BvbnNlIgTI8xgBMAEScQoMUXVlcnlNZXRyaWNzEiwuZGV2",
+            "aWNlb3BzLnByb2Nlc3NpbmcudjEuUXVlcnlNZXRyaWNzUmVxdWVzdBotLmRl",
+            "dmljZW9wcy5wcm9jZXNzaW5nLnYxLlF1ZXJ5TWV0cmljc1Jlc3BvbnNlIgTI",
+            "8xgBEo8BChZDcmVhdGVEaWFnbm9zdGljQnVuZGxlEjYuZGV2aWNlb3BzLnBy",
+            "b2Nlc3NpbmcudjEuQ3JlYXRlRGlhZ25vc3RpY0J1bmRsZVJlcXVlc3QaNy5k",
+            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5DcmVhdGVEaWFnbm9zdGljQnVuZGxl",
+            "UmVzcG9uc2UiBMjzGAVCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2luZy5W",
+            "MWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobQueueReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.MetricsReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SessionReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemEventReflection.Descriptor, global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.FieldMaskReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.DrainAction), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -365,6 +370,8 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.GetQueueResponse), global::DeviceOps.Api.Processing.V1.GetQueueResponse.Parser, new[]{ "Queue" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.GetSystemStatusRequest), global::DeviceOps.Api.Processing.V1.GetSystemStatusRequest.Parser, null, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse), global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse.Parser, new[]{ "Status" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest), global::DeviceOps.Api.Processing.V1.ConfirmClockRequest.Parser, new[]{ "Cause" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ConfirmClockResponse), global::DeviceOps.Api.Processing.V1.ConfirmClockResponse.Parser, new[]{ "Status" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SetSystemModeRequest), global::DeviceOps.Api.Processing.V1.SetSystemModeRequest.Parser, new[]{ "Mode", "Cause" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SetSystemModeResponse), global::DeviceOps.Api.Processing.V1.SetSystemModeResponse.Parser, new[]{ "Status" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.DrainSystemRequest), global::DeviceOps.Api.Processing.V1.DrainSystemRequest.Parser, new[]{ "GracePeriod", "Action", "ExitWhenDrained", "Cause" }, null, null, null, null),
@@ -15368,6 +15375,423 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// Says that the date of the server's clock is right.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ConfirmClockRequest : pb::IMessage<ConfirmClockRequest>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ConfirmClockRequest> _parser = new pb::MessageParser<ConfirmClockRequest>(() => new ConfirmClockRequest());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ConfirmClockRequest> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockRequest() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockRequest(ConfirmClockRequest other) : this() {
+      cause_ = other.cause_;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockRequest Clone() {
+      return new ConfirmClockRequest(this);
+    }
+
+    /// <summary>Field number for the "cause" field.</summary>
+    public const int CauseFieldNumber = 1;
+    private string cause_ = "";
+    /// <summary>
+    /// Why, for people and logs. At most 255 characters. Empty: no reason is given.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Cause {
+      get { return cause_; }
+      set {
+        cause_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ConfirmClockRequest);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ConfirmClockRequest other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (Cause != other.Cause) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (Cause.Length != 0) hash ^= Cause.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (Cause.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Cause);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (Cause.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(Cause);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (Cause.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Cause);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ConfirmClockRequest other) {
+      if (other == null) {
+        return;
+      }
+      if (other.Cause.Length != 0) {
+        Cause = other.Cause;
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            Cause = input.ReadString();
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            Cause = input.ReadString();
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
+  /// The server after the confirmation.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ConfirmClockResponse : pb::IMessage<ConfirmClockResponse>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ConfirmClockResponse> _parser = new pb::MessageParser<ConfirmClockResponse>(() => new ConfirmClockResponse());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ConfirmClockResponse> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockResponse() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockResponse(ConfirmClockResponse other) : this() {
+      status_ = other.status_ != null ? other.status_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ConfirmClockResponse Clone() {
+      return new ConfirmClockResponse(this);
+    }
+
+    /// <summary>Field number for the "status" field.</summary>
+    public const int StatusFieldNumber = 1;
+    private global::DeviceOps.Api.Processing.V1.SystemStatus status_;
+    /// <summary>
+    /// The status.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.SystemStatus Status {
+      get { return status_; }
+      set {
+        status_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ConfirmClockResponse);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ConfirmClockResponse other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(Status, other.Status)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (status_ != null) hash ^= Status.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (status_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Status);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (status_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(Status);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (status_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Status);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ConfirmClockResponse other) {
+      if (other == null) {
+        return;
+      }
+      if (other.status_ != null) {
+        if (status_ == null) {
+          Status = new global::DeviceOps.Api.Processing.V1.SystemStatus();
+        }
+        Status.MergeFrom(other.Status);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (status_ == null) {
+              Status = new global::DeviceOps.Api.Processing.V1.SystemStatus();
+            }
+            input.ReadMessage(Status);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (status_ == null) {
+              Status = new global::DeviceOps.Api.Processing.V1.SystemStatus();
+            }
+            input.ReadMessage(Status);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Asks for a mode.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -15385,7 +15809,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[56]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15629,7 +16053,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[57]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -15842,7 +16266,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[58]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16175,7 +16599,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[59]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16617,7 +17041,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[60]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -16911,7 +17335,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[61]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[63]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -17181,7 +17605,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[62]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[64]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -17564,7 +17988,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[63]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[65]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -17848,7 +18272,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[64]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[66]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -18110,7 +18534,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[65]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[67]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -18433,7 +18857,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[66]; }
+      get { return global::DeviceOps.Api.Processing.V1.ProcessingServiceReflection.Descriptor.MessageTypes[68]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

@@ -170,6 +170,10 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse> __Marshaller_deviceops_processing_v1_GetSystemStatusResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.ConfirmClockRequest> __Marshaller_deviceops_processing_v1_ConfirmClockRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.ConfirmClockRequest.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.ConfirmClockResponse> __Marshaller_deviceops_processing_v1_ConfirmClockResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.ConfirmClockResponse.Parser));
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.SetSystemModeRequest> __Marshaller_deviceops_processing_v1_SetSystemModeRequest = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.SetSystemModeRequest.Parser));
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Marshaller<global::DeviceOps.Api.Processing.V1.SetSystemModeResponse> __Marshaller_deviceops_processing_v1_SetSystemModeResponse = grpc::Marshallers.Create(__Helper_SerializeMessage, context => __Helper_DeserializeMessage(context, global::DeviceOps.Api.Processing.V1.SetSystemModeResponse.Parser));
@@ -397,6 +401,14 @@ namespace DeviceOps.Api.Processing.V1 {
         "GetSystemStatus",
         __Marshaller_deviceops_processing_v1_GetSystemStatusRequest,
         __Marshaller_deviceops_processing_v1_GetSystemStatusResponse);
+
+    [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+    static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.ConfirmClockRequest, global::DeviceOps.Api.Processing.V1.ConfirmClockResponse> __Method_ConfirmClock = new grpc::Method<global::DeviceOps.Api.Processing.V1.ConfirmClockRequest, global::DeviceOps.Api.Processing.V1.ConfirmClockResponse>(
+        grpc::MethodType.Unary,
+        __ServiceName,
+        "ConfirmClock",
+        __Marshaller_deviceops_processing_v1_ConfirmClockRequest,
+        __Marshaller_deviceops_processing_v1_ConfirmClockResponse);
 
     [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
     static readonly grpc::Method<global::DeviceOps.Api.Processing.V1.SetSystemModeRequest, global::DeviceOps.Api.Processing.V1.SetSystemModeResponse> __Method_SetSystemMode = new grpc::Method<global::DeviceOps.Api.Processing.V1.SetSystemModeRequest, global::DeviceOps.Api.Processing.V1.SetSystemModeResponse>(
@@ -901,6 +913,22 @@ namespace DeviceOps.Api.Processing.V1 {
       /// <returns>The response to send back to the client (wrapped by a task).</returns>
       [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
       public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse> GetSystemStatus(global::DeviceOps.Api.Processing.V1.GetSystemStatusRequest request, grpc::ServerCallContext context)
+      {
+        throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
+      }
+
+      /// <summary>
+      /// Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+      /// again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+      ///
+      /// Fails with:
+      /// - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+      /// </summary>
+      /// <param name="request">The request received from the client.</param>
+      /// <param name="context">The context of the server-side call handler being invoked.</param>
+      /// <returns>The response to send back to the client (wrapped by a task).</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::System.Threading.Tasks.Task<global::DeviceOps.Api.Processing.V1.ConfirmClockResponse> ConfirmClock(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest request, grpc::ServerCallContext context)
       {
         throw new grpc::RpcException(new grpc::Status(grpc::StatusCode.Unimplemented, ""));
       }
@@ -2767,6 +2795,70 @@ namespace DeviceOps.Api.Processing.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_GetSystemStatus, null, options, request);
       }
       /// <summary>
+      /// Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+      /// again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+      ///
+      /// Fails with:
+      /// - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.ConfirmClockResponse ConfirmClock(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ConfirmClock(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+      /// again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+      ///
+      /// Fails with:
+      /// - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The response received from the server.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual global::DeviceOps.Api.Processing.V1.ConfirmClockResponse ConfirmClock(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.BlockingUnaryCall(__Method_ConfirmClock, null, options, request);
+      }
+      /// <summary>
+      /// Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+      /// again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+      ///
+      /// Fails with:
+      /// - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
+      /// <param name="deadline">An optional deadline for the call. The call will be cancelled if deadline is hit.</param>
+      /// <param name="cancellationToken">An optional token for canceling the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.ConfirmClockResponse> ConfirmClockAsync(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest request, grpc::Metadata headers = null, global::System.DateTime? deadline = null, global::System.Threading.CancellationToken cancellationToken = default(global::System.Threading.CancellationToken))
+      {
+        return ConfirmClockAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
+      }
+      /// <summary>
+      /// Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+      /// again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+      ///
+      /// Fails with:
+      /// - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+      /// </summary>
+      /// <param name="request">The request to send to the server.</param>
+      /// <param name="options">The options for the call.</param>
+      /// <returns>The call object.</returns>
+      [global::System.CodeDom.Compiler.GeneratedCode("grpc_csharp_plugin", null)]
+      public virtual grpc::AsyncUnaryCall<global::DeviceOps.Api.Processing.V1.ConfirmClockResponse> ConfirmClockAsync(global::DeviceOps.Api.Processing.V1.ConfirmClockRequest request, grpc::CallOptions options)
+      {
+        return CallInvoker.AsyncUnaryCall(__Method_ConfirmClock, null, options, request);
+      }
+      /// <summary>
       /// Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
       /// drain that has not come to its end. Setting the present mode again changes nothing.
       ///
@@ -3086,6 +3178,7 @@ namespace DeviceOps.Api.Processing.V1 {
           .AddMethod(__Method_DeleteWorkflow, serviceImpl.DeleteWorkflow)
           .AddMethod(__Method_GetQueue, serviceImpl.GetQueue)
           .AddMethod(__Method_GetSystemStatus, serviceImpl.GetSystemStatus)
+          .AddMethod(__Method_ConfirmClock, serviceImpl.ConfirmClock)
           .AddMethod(__Method_SetSystemMode, serviceImpl.SetSystemMode)
           .AddMethod(__Method_DrainSystem, serviceImpl.DrainSystem)
           .AddMethod(__Method_WatchEvents, serviceImpl.WatchEvents)
@@ -3126,6 +3219,7 @@ namespace DeviceOps.Api.Processing.V1 {
       serviceBinder.AddMethod(__Method_DeleteWorkflow, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.DeleteWorkflowRequest, global::DeviceOps.Api.Processing.V1.DeleteWorkflowResponse>(serviceImpl.DeleteWorkflow));
       serviceBinder.AddMethod(__Method_GetQueue, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.GetQueueRequest, global::DeviceOps.Api.Processing.V1.GetQueueResponse>(serviceImpl.GetQueue));
       serviceBinder.AddMethod(__Method_GetSystemStatus, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.GetSystemStatusRequest, global::DeviceOps.Api.Processing.V1.GetSystemStatusResponse>(serviceImpl.GetSystemStatus));
+      serviceBinder.AddMethod(__Method_ConfirmClock, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.ConfirmClockRequest, global::DeviceOps.Api.Processing.V1.ConfirmClockResponse>(serviceImpl.ConfirmClock));
       serviceBinder.AddMethod(__Method_SetSystemMode, serviceImpl == null ? null : new grpc::UnaryServerMethod<global::DeviceOps.Api.Processing.V1.SetSystemModeRequest, global::DeviceOps.Api.Processing.V1.SetSystemModeResponse>(serviceImpl.SetSystemMode));
       serviceBinder.AddMethod(__Method_DrainSystem, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Processing.V1.DrainSystemRequest, global::DeviceOps.Api.Processing.V1.DrainSystemResponse>(serviceImpl.DrainSystem));
       serviceBinder.AddMethod(__Method_WatchEvents, serviceImpl == null ? null : new grpc::ServerStreamingServerMethod<global::DeviceOps.Api.Processing.V1.WatchEventsRequest, global::DeviceOps.Api.Processing.V1.WatchEventsResponse>(serviceImpl.WatchEvents));

@@ -56,50 +56,54 @@ namespace DeviceOps.Api.Processing.V1 {
             "C2V2ZW50X2J5dGVzGAcgASgDIpcBCg1TdG9yYWdlU3RhdHVzEhYKDnNxbGl0",
             "ZV92ZXJzaW9uGAEgASgJEhkKEWhhc193YWxfcmVzZXRfYnVnGAIgASgIEh8K",
             "F2ZhaWxlZF9jaGVja3BvaW50X2NvdW50GAMgASgFEjIKDGxhc3RfZmFpbHVy",
-            "ZRgEIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZSLHAQoMU3lz",
-            "dGVtTGltaXRzEhgKEG1heF9pbmxpbmVfYnl0ZXMYASABKAMSGQoRbWF4X21l",
-            "c3NhZ2VfYnl0ZXMYAiABKAMSGAoQYmxvYl9jaHVua19ieXRlcxgDIAEoAxIW",
-            "Cg5xdWV1ZV9jYXBhY2l0eRgEIAEoBRIgChhtYXhfcmVxdWVzdF9pbmxpbmVf",
-            "Ynl0ZXMYBSABKAMSFgoObWF4X3NwZWNfYnl0ZXMYBiABKAMSFgoObWF4X3Bh",
-            "Z2VfYnl0ZXMYByABKAMi4AcKDFN5c3RlbVN0YXR1cxIaChJzZXJ2ZXJfaW5z",
-            "dGFuY2VfaWQYASABKAkSMQoEbW9kZRgCIAEoDjIjLmRldmljZW9wcy5wcm9j",
-            "ZXNzaW5nLnYxLlN5c3RlbU1vZGUSEwoLbW9kZV9yZWFzb24YAyABKAkSEwoL",
-            "bW9kZV9mb3JjZWQYBCABKAgSOQoHZG9tYWlucxgFIAMoCzIoLmRldmljZW9w",
-            "cy5wcm9jZXNzaW5nLnYxLkRvbWFpblJlYWRpbmVzcxI2Cgd3b3JrZXJzGAYg",
-            "AygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuV29ya2VyU3RhdHVzEhYK",
-            "DnNlcnZlcl92ZXJzaW9uGAcgASgJEhgKEGNvbnRyYWN0X3ZlcnNpb24YCCAB",
-            "KAkSEQoJbGlicmFyaWVzGAkgAygJEhAKCHBsYXRmb3JtGAogASgJEhgKEGxp",
-            "c3Rlbl9hZGRyZXNzZXMYCyADKAkSGAoQaW5zdGFsbGVkX2V4dHJhcxgMIAMo",
-            "CRI1CgZsaW1pdHMYDSABKAsyJS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
-            "eXN0ZW1MaW1pdHMSLgoKc3RhcnRfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90",
-            "b2J1Zi5UaW1lc3RhbXASKQoGdXB0aW1lGA8gASgLMhkuZ29vZ2xlLnByb3Rv",
-            "YnVmLkR1cmF0aW9uEjAKDXNlcnZpbmdfYWZ0ZXIYECABKAsyGS5nb29nbGUu",
-            "cHJvdG9idWYuRHVyYXRpb24SLgoLcmVhZHlfYWZ0ZXIYESABKAsyGS5nb29n",
-            "bGUucHJvdG9idWYuRHVyYXRpb24SPQoOc3RhcnR1cF9waGFzZXMYEiADKAsy",
-            "JS5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TdGFydHVwUGhhc2USGwoTbGFz",
-            "dF9ldmVudF9zZXF1ZW5jZRgTIAEoAxI7CglyZXRlbnRpb24YFCABKAsyKC5k",
-            "ZXZpY2VvcHMucHJvY2Vzc2luZy52MS5SZXRlbnRpb25Qb2xpY3kSRgoKZHVy",
-            "YWJpbGl0eRgVIAEoDjIyLmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkFja25v",
-            "d2xlZGdlbWVudER1cmFiaWxpdHkSFwoPaW5zZWN1cmVfbGlzdGVuGBYgASgI",
-            "EjcKB3N0b3JhZ2UYHiABKAsyJi5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5T",
-            "dG9yYWdlU3RhdHVzEjIKBW5vZGVzGCggAygLMiMuZGV2aWNlb3BzLnByb2Nl",
-            "c3NpbmcudjEuTm9kZVN0YXR1cyqeAQoJUmVhZGluZXNzEhkKFVJFQURJTkVT",
-            "U19VTlNQRUNJRklFRBAAEhYKElJFQURJTkVTU19TVEFSVElORxABEhMKD1JF",
-            "QURJTkVTU19SRUFEWRACEhYKElJFQURJTkVTU19ERUdSQURFRBADEhkKFVJF",
-            "QURJTkVTU19VTkFWQUlMQUJMRRAEEhYKElJFQURJTkVTU19TVE9QUElORxAF",
-            "KrABCgpTeXN0ZW1Nb2RlEhsKF1NZU1RFTV9NT0RFX1VOU1BFQ0lGSUVEEAAS",
-            "FgoSU1lTVEVNX01PREVfTk9STUFMEAESHAoYU1lTVEVNX01PREVfQ09OU0VS",
-            "VkFUSU9OEAISFwoTU1lTVEVNX01PREVfTUlOSU1BTBADEhwKGFNZU1RFTV9N",
-            "T0RFX1NBRkVUWV9GSVJTVBAEEhgKFFNZU1RFTV9NT0RFX0RSQUlOSU5HEAUq",
-            "rgEKC1dvcmtlclN0YXRlEhwKGFdPUktFUl9TVEFURV9VTlNQRUNJRklFRBAA",
-            "EhkKFVdPUktFUl9TVEFURV9TVEFSVElORxABEhYKEldPUktFUl9TVEFURV9S",
-            "RUFEWRACEhsKF1dPUktFUl9TVEFURV9SRVNUQVJUSU5HEAMSFwoTV09SS0VS",
-            "X1NUQVRFX0ZBSUxFRBAEEhgKFFdPUktFUl9TVEFURV9TVE9QUEVEEAUqlQEK",
-            "GUFja25vd2xlZGdlbWVudER1cmFiaWxpdHkSKgomQUNLTk9XTEVER0VNRU5U",
-            "X0RVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABImCiJBQ0tOT1dMRURHRU1FTlRf",
-            "RFVSQUJJTElUWV9QUk9DRVNTEAESJAogQUNLTk9XTEVER0VNRU5UX0RVUkFC",
-            "SUxJVFlfUE9XRVIQAkIeqgIbRGV2aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYx",
-            "YgZwcm90bzM="));
+            "ZRgEIAEoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmFpbHVyZSKUAQoLQ2xv",
+            "Y2tTdGF0dXMSLQoJcmVhZF90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVm",
+            "LlRpbWVzdGFtcBITCgtpc19pbl9kb3VidBgCIAEoCBIOCgZyZWFzb24YAyAB",
+            "KAkSMQoOYWdyZWVtZW50X2xlZnQYBCABKAsyGS5nb29nbGUucHJvdG9idWYu",
+            "RHVyYXRpb24ixwEKDFN5c3RlbUxpbWl0cxIYChBtYXhfaW5saW5lX2J5dGVz",
+            "GAEgASgDEhkKEW1heF9tZXNzYWdlX2J5dGVzGAIgASgDEhgKEGJsb2JfY2h1",
+            "bmtfYnl0ZXMYAyABKAMSFgoOcXVldWVfY2FwYWNpdHkYBCABKAUSIAoYbWF4",
+            "X3JlcXVlc3RfaW5saW5lX2J5dGVzGAUgASgDEhYKDm1heF9zcGVjX2J5dGVz",
+            "GAYgASgDEhYKDm1heF9wYWdlX2J5dGVzGAcgASgDIpUICgxTeXN0ZW1TdGF0",
+            "dXMSGgoSc2VydmVyX2luc3RhbmNlX2lkGAEgASgJEjEKBG1vZGUYAiABKA4y",
+            "Iy5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5TeXN0ZW1Nb2RlEhMKC21vZGVf",
+            "cmVhc29uGAMgASgJEhMKC21vZGVfZm9yY2VkGAQgASgIEjkKB2RvbWFpbnMY",
+            "BSADKAsyKC5kZXZpY2VvcHMucHJvY2Vzc2luZy52MS5Eb21haW5SZWFkaW5l",
+            "c3MSNgoHd29ya2VycxgGIAMoCzIlLmRldmljZW9wcy5wcm9jZXNzaW5nLnYx",
+            "LldvcmtlclN0YXR1cxIWCg5zZXJ2ZXJfdmVyc2lvbhgHIAEoCRIYChBjb250",
+            "cmFjdF92ZXJzaW9uGAggASgJEhEKCWxpYnJhcmllcxgJIAMoCRIQCghwbGF0",
+            "Zm9ybRgKIAEoCRIYChBsaXN0ZW5fYWRkcmVzc2VzGAsgAygJEhgKEGluc3Rh",
+            "bGxlZF9leHRyYXMYDCADKAkSNQoGbGltaXRzGA0gASgLMiUuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuU3lzdGVtTGltaXRzEi4KCnN0YXJ0X3RpbWUYDiAB",
+            "KAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKBnVwdGltZRgPIAEo",
+            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zZXJ2aW5nX2FmdGVy",
+            "GBAgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3JlYWR5X2Fm",
+            "dGVyGBEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEj0KDnN0YXJ0",
+            "dXBfcGhhc2VzGBIgAygLMiUuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuU3Rh",
+            "cnR1cFBoYXNlEhsKE2xhc3RfZXZlbnRfc2VxdWVuY2UYEyABKAMSOwoJcmV0",
+            "ZW50aW9uGBQgASgLMiguZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuUmV0ZW50",
+            "aW9uUG9saWN5EkYKCmR1cmFiaWxpdHkYFSABKA4yMi5kZXZpY2VvcHMucHJv",
+            "Y2Vzc2luZy52MS5BY2tub3dsZWRnZW1lbnREdXJhYmlsaXR5EhcKD2luc2Vj",
+            "dXJlX2xpc3RlbhgWIAEoCBI3CgdzdG9yYWdlGB4gASgLMiYuZGV2aWNlb3Bz",
+            "LnByb2Nlc3NpbmcudjEuU3RvcmFnZVN0YXR1cxIzCgVjbG9jaxgfIAEoCzIk",
+            "LmRldmljZW9wcy5wcm9jZXNzaW5nLnYxLkNsb2NrU3RhdHVzEjIKBW5vZGVz",
+            "GCggAygLMiMuZGV2aWNlb3BzLnByb2Nlc3NpbmcudjEuTm9kZVN0YXR1cyqe",
+            "AQoJUmVhZGluZXNzEhkKFVJFQURJTkVTU19VTlNQRUNJRklFRBAAEhYKElJF",
+            "QURJTkVTU19TVEFSVElORxABEhMKD1JFQURJTkVTU19SRUFEWRACEhYKElJF",
+            "QURJTkVTU19ERUdSQURFRBADEhkKFVJFQURJTkVTU19VTkFWQUlMQUJMRRAE",
+            "EhYKElJFQURJTkVTU19TVE9QUElORxAFKrABCgpTeXN0ZW1Nb2RlEhsKF1NZ",
+            "U1RFTV9NT0RFX1VOU1BFQ0lGSUVEEAASFgoSU1lTVEVNX01PREVfTk9STUFM",
+            "EAESHAoYU1lTVEVNX01PREVfQ09OU0VSVkFUSU9OEAISFwoTU1lTVEVNX01P",
+            "REVfTUlOSU1BTBADEhwKGFNZU1RFTV9NT0RFX1NBRkVUWV9GSVJTVBAEEhgK",
+            "FFNZU1RFTV9NT0RFX0RSQUlOSU5HEAUqrgEKC1dvcmtlclN0YXRlEhwKGFdP",
+            "UktFUl9TVEFURV9VTlNQRUNJRklFRBAAEhkKFVdPUktFUl9TVEFURV9TVEFS",
+            "VElORxABEhYKEldPUktFUl9TVEFURV9SRUFEWRACEhsKF1dPUktFUl9TVEFU",
+            "RV9SRVNUQVJUSU5HEAMSFwoTV09SS0VSX1NUQVRFX0ZBSUxFRBAEEhgKFFdP",
+            "UktFUl9TVEFURV9TVE9QUEVEEAUqlQEKGUFja25vd2xlZGdlbWVudER1cmFi",
+            "aWxpdHkSKgomQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfVU5TUEVDSUZJ",
+            "RUQQABImCiJBQ0tOT1dMRURHRU1FTlRfRFVSQUJJTElUWV9QUk9DRVNTEAES",
+            "JAogQUNLTk9XTEVER0VNRU5UX0RVUkFCSUxJVFlfUE9XRVIQAkIeqgIbRGV2",
+            "aWNlT3BzLkFwaS5Qcm9jZXNzaW5nLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.DomainReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Processing.V1.NodeReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.Readiness), typeof(global::DeviceOps.Api.Processing.V1.SystemMode), typeof(global::DeviceOps.Api.Processing.V1.WorkerState), typeof(global::DeviceOps.Api.Processing.V1.AcknowledgementDurability), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -108,8 +112,9 @@ namespace DeviceOps.Api.Processing.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.WorkerStatus), global::DeviceOps.Api.Processing.V1.WorkerStatus.Parser, new[]{ "DeviceId", "State", "ProcessId", "StartTime", "RestartCount", "ResidentBytes", "LastFailure", "Libraries" }, new[]{ "ProcessId", "ResidentBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.RetentionPolicy), global::DeviceOps.Api.Processing.V1.RetentionPolicy.Parser, new[]{ "Jobs", "Blobs", "EventCount", "Previews", "Checkpoints", "Events", "EventBytes" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.StorageStatus), global::DeviceOps.Api.Processing.V1.StorageStatus.Parser, new[]{ "SqliteVersion", "HasWalResetBug", "FailedCheckpointCount", "LastFailure" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.ClockStatus), global::DeviceOps.Api.Processing.V1.ClockStatus.Parser, new[]{ "ReadTime", "IsInDoubt", "Reason", "AgreementLeft" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemLimits), global::DeviceOps.Api.Processing.V1.SystemLimits.Parser, new[]{ "MaxInlineBytes", "MaxMessageBytes", "BlobChunkBytes", "QueueCapacity", "MaxRequestInlineBytes", "MaxSpecBytes", "MaxPageBytes" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Storage", "Nodes" }, null, null, null, null)
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Processing.V1.SystemStatus), global::DeviceOps.Api.Processing.V1.SystemStatus.Parser, new[]{ "ServerInstanceId", "Mode", "ModeReason", "ModeForced", "Domains", "Workers", "ServerVersion", "ContractVersion", "Libraries", "Platform", "ListenAddresses", "InstalledExtras", "Limits", "StartTime", "Uptime", "ServingAfter", "ReadyAfter", "StartupPhases", "LastEventSequence", "Retention", "Durability", "InsecureListen", "Storage", "Clock", "Nodes" }, null, null, null, null)
           }));
     }
     #endregion
@@ -2349,6 +2354,350 @@ namespace DeviceOps.Api.Processing.V1 {
   }
 
   /// <summary>
+  /// The date by the server's clock, by which things that are kept for a time expire.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ClockStatus : pb::IMessage<ClockStatus>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ClockStatus> _parser = new pb::MessageParser<ClockStatus>(() => new ClockStatus());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ClockStatus> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ClockStatus() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ClockStatus(ClockStatus other) : this() {
+      readTime_ = other.readTime_ != null ? other.readTime_.Clone() : null;
+      isInDoubt_ = other.isInDoubt_;
+      reason_ = other.reason_;
+      agreementLeft_ = other.agreementLeft_ != null ? other.agreementLeft_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ClockStatus Clone() {
+      return new ClockStatus(this);
+    }
+
+    /// <summary>Field number for the "read_time" field.</summary>
+    public const int ReadTimeFieldNumber = 1;
+    private global::Google.Protobuf.WellKnownTypes.Timestamp readTime_;
+    /// <summary>
+    /// The date when the status was read.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Timestamp ReadTime {
+      get { return readTime_; }
+      set {
+        readTime_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "is_in_doubt" field.</summary>
+    public const int IsInDoubtFieldNumber = 2;
+    private bool isInDoubt_;
+    /// <summary>
+    /// Whether nothing expires because the date is in doubt: the clock stepped by more than a minute, or at the start it did not fit the
+    /// stored records. What is kept for a time is moved with a step, so that its age does not change.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool IsInDoubt {
+      get { return isInDoubt_; }
+      set {
+        isInDoubt_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "reason" field.</summary>
+    public const int ReasonFieldNumber = 3;
+    private string reason_ = "";
+    /// <summary>
+    /// Why, for people. Empty: it is not in doubt.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string Reason {
+      get { return reason_; }
+      set {
+        reason_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "agreement_left" field.</summary>
+    public const int AgreementLeftFieldNumber = 4;
+    private global::Google.Protobuf.WellKnownTypes.Duration agreementLeft_;
+    /// <summary>
+    /// How long the clock must still agree with the system's steady clock until things expire again. ConfirmClock ends it at once. Absent:
+    /// the date is not in doubt.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::Google.Protobuf.WellKnownTypes.Duration AgreementLeft {
+      get { return agreementLeft_; }
+      set {
+        agreementLeft_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ClockStatus);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ClockStatus other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (!object.Equals(ReadTime, other.ReadTime)) return false;
+      if (IsInDoubt != other.IsInDoubt) return false;
+      if (Reason != other.Reason) return false;
+      if (!object.Equals(AgreementLeft, other.AgreementLeft)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (readTime_ != null) hash ^= ReadTime.GetHashCode();
+      if (IsInDoubt != false) hash ^= IsInDoubt.GetHashCode();
+      if (Reason.Length != 0) hash ^= Reason.GetHashCode();
+      if (agreementLeft_ != null) hash ^= AgreementLeft.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (readTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(ReadTime);
+      }
+      if (IsInDoubt != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IsInDoubt);
+      }
+      if (Reason.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Reason);
+      }
+      if (agreementLeft_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(AgreementLeft);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (readTime_ != null) {
+        output.WriteRawTag(10);
+        output.WriteMessage(ReadTime);
+      }
+      if (IsInDoubt != false) {
+        output.WriteRawTag(16);
+        output.WriteBool(IsInDoubt);
+      }
+      if (Reason.Length != 0) {
+        output.WriteRawTag(26);
+        output.WriteString(Reason);
+      }
+      if (agreementLeft_ != null) {
+        output.WriteRawTag(34);
+        output.WriteMessage(AgreementLeft);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (readTime_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(ReadTime);
+      }
+      if (IsInDoubt != false) {
+        size += 1 + 1;
+      }
+      if (Reason.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(Reason);
+      }
+      if (agreementLeft_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(AgreementLeft);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ClockStatus other) {
+      if (other == null) {
+        return;
+      }
+      if (other.readTime_ != null) {
+        if (readTime_ == null) {
+          ReadTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+        }
+        ReadTime.MergeFrom(other.ReadTime);
+      }
+      if (other.IsInDoubt != false) {
+        IsInDoubt = other.IsInDoubt;
+      }
+      if (other.Reason.Length != 0) {
+        Reason = other.Reason;
+      }
+      if (other.agreementLeft_ != null) {
+        if (agreementLeft_ == null) {
+          AgreementLeft = new global::Google.Protobuf.WellKnownTypes.Duration();
+        }
+        AgreementLeft.MergeFrom(other.AgreementLeft);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            if (readTime_ == null) {
+              ReadTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ReadTime);
+            break;
+          }
+          case 16: {
+            IsInDoubt = input.ReadBool();
+            break;
+          }
+          case 26: {
+            Reason = input.ReadString();
+            break;
+          }
+          case 34: {
+            if (agreementLeft_ == null) {
+              AgreementLeft = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(AgreementLeft);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            if (readTime_ == null) {
+              ReadTime = new global::Google.Protobuf.WellKnownTypes.Timestamp();
+            }
+            input.ReadMessage(ReadTime);
+            break;
+          }
+          case 16: {
+            IsInDoubt = input.ReadBool();
+            break;
+          }
+          case 26: {
+            Reason = input.ReadString();
+            break;
+          }
+          case 34: {
+            if (agreementLeft_ == null) {
+              AgreementLeft = new global::Google.Protobuf.WellKnownTypes.Duration();
+            }
+            input.ReadMessage(AgreementLeft);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Limits that a client should know before it sends something.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -2366,7 +2715,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[5]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[6]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2811,7 +3160,7 @@ namespace DeviceOps.Api.Processing.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[6]; }
+      get { return global::DeviceOps.Api.Processing.V1.SystemStatusReflection.Descriptor.MessageTypes[7]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2854,6 +3203,7 @@ namespace DeviceOps.Api.Processing.V1 {
       durability_ = other.durability_;
       insecureListen_ = other.insecureListen_;
       storage_ = other.storage_ != null ? other.storage_.Clone() : null;
+      clock_ = other.clock_ != null ? other.clock_.Clone() : null;
       nodes_ = other.nodes_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -3206,6 +3556,21 @@ namespace DeviceOps.Api.Processing.V1 {
       }
     }
 
+    /// <summary>Field number for the "clock" field.</summary>
+    public const int ClockFieldNumber = 31;
+    private global::DeviceOps.Api.Processing.V1.ClockStatus clock_;
+    /// <summary>
+    /// The date by the server's clock.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Processing.V1.ClockStatus Clock {
+      get { return clock_; }
+      set {
+        clock_ = value;
+      }
+    }
+
     /// <summary>Field number for the "nodes" field.</summary>
     public const int NodesFieldNumber = 40;
     private static readonly pb::FieldCodec<global::DeviceOps.Api.Processing.V1.NodeStatus> _repeated_nodes_codec
@@ -3258,6 +3623,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Durability != other.Durability) return false;
       if (InsecureListen != other.InsecureListen) return false;
       if (!object.Equals(Storage, other.Storage)) return false;
+      if (!object.Equals(Clock, other.Clock)) return false;
       if(!nodes_.Equals(other.nodes_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -3289,6 +3655,7 @@ namespace DeviceOps.Api.Processing.V1 {
       if (Durability != global::DeviceOps.Api.Processing.V1.AcknowledgementDurability.Unspecified) hash ^= Durability.GetHashCode();
       if (InsecureListen != false) hash ^= InsecureListen.GetHashCode();
       if (storage_ != null) hash ^= Storage.GetHashCode();
+      if (clock_ != null) hash ^= Clock.GetHashCode();
       hash ^= nodes_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -3382,6 +3749,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(242, 1);
         output.WriteMessage(Storage);
       }
+      if (clock_ != null) {
+        output.WriteRawTag(250, 1);
+        output.WriteMessage(Clock);
+      }
       nodes_.WriteTo(output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
@@ -3467,6 +3838,10 @@ namespace DeviceOps.Api.Processing.V1 {
         output.WriteRawTag(242, 1);
         output.WriteMessage(Storage);
       }
+      if (clock_ != null) {
+        output.WriteRawTag(250, 1);
+        output.WriteMessage(Clock);
+      }
       nodes_.WriteTo(ref output, _repeated_nodes_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
@@ -3534,6 +3909,9 @@ namespace DeviceOps.Api.Processing.V1 {
       }
       if (storage_ != null) {
         size += 2 + pb::CodedOutputStream.ComputeMessageSize(Storage);
+      }
+      if (clock_ != null) {
+        size += 2 + pb::CodedOutputStream.ComputeMessageSize(Clock);
       }
       size += nodes_.CalculateSize(_repeated_nodes_codec);
       if (_unknownFields != null) {
@@ -3625,6 +4003,12 @@ namespace DeviceOps.Api.Processing.V1 {
           Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
         }
         Storage.MergeFrom(other.Storage);
+      }
+      if (other.clock_ != null) {
+        if (clock_ == null) {
+          Clock = new global::DeviceOps.Api.Processing.V1.ClockStatus();
+        }
+        Clock.MergeFrom(other.Clock);
       }
       nodes_.Add(other.nodes_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
@@ -3757,6 +4141,13 @@ namespace DeviceOps.Api.Processing.V1 {
               Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
             }
             input.ReadMessage(Storage);
+            break;
+          }
+          case 250: {
+            if (clock_ == null) {
+              Clock = new global::DeviceOps.Api.Processing.V1.ClockStatus();
+            }
+            input.ReadMessage(Clock);
             break;
           }
           case 322: {
@@ -3893,6 +4284,13 @@ namespace DeviceOps.Api.Processing.V1 {
               Storage = new global::DeviceOps.Api.Processing.V1.StorageStatus();
             }
             input.ReadMessage(Storage);
+            break;
+          }
+          case 250: {
+            if (clock_ == null) {
+              Clock = new global::DeviceOps.Api.Processing.V1.ClockStatus();
+            }
+            input.ReadMessage(Clock);
             break;
           }
           case 322: {

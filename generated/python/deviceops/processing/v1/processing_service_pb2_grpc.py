@@ -182,6 +182,11 @@ class ProcessingServiceStub:
                 request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusRequest.SerializeToString,
                 response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusResponse.FromString,
                 _registered_method=True)
+        self.ConfirmClock = channel.unary_unary(
+                '/deviceops.processing.v1.ProcessingService/ConfirmClock',
+                request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockRequest.SerializeToString,
+                response_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockResponse.FromString,
+                _registered_method=True)
         self.SetSystemMode = channel.unary_unary(
                 '/deviceops.processing.v1.ProcessingService/SetSystemMode',
                 request_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.SetSystemModeRequest.SerializeToString,
@@ -555,6 +560,17 @@ class ProcessingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmClock(self, request, context):
+        """Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+        again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+
+        Fails with:
+        - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetSystemMode(self, request, context):
         """Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
         drain that has not come to its end. Setting the present mode again changes nothing.
@@ -750,6 +766,11 @@ def add_ProcessingServiceServicer_to_server(servicer, server):
                     servicer.GetSystemStatus,
                     request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusRequest.FromString,
                     response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusResponse.SerializeToString,
+            ),
+            'ConfirmClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmClock,
+                    request_deserializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockRequest.FromString,
+                    response_serializer=deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockResponse.SerializeToString,
             ),
             'SetSystemMode': grpc.unary_unary_rpc_method_handler(
                     servicer.SetSystemMode,
@@ -1497,6 +1518,33 @@ class ProcessingService:
             '/deviceops.processing.v1.ProcessingService/GetSystemStatus',
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusRequest.SerializeToString,
             deviceops_dot_processing_dot_v1_dot_processing__service__pb2.GetSystemStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deviceops.processing.v1.ProcessingService/ConfirmClock',
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockRequest.SerializeToString,
+            deviceops_dot_processing_dot_v1_dot_processing__service__pb2.ConfirmClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

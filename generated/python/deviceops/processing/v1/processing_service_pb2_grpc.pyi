@@ -272,6 +272,13 @@ class ProcessingServiceStub:
 
     Fails with what every call can fail with, and nothing else.
     """
+    ConfirmClock: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.ConfirmClockRequest, _processing_service_pb2.ConfirmClockResponse]
+    """Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+    again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+
+    Fails with:
+    - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
+    """
     SetSystemMode: _grpc.UnaryUnaryMultiCallable[_processing_service_pb2.SetSystemModeRequest, _processing_service_pb2.SetSystemModeResponse]
     """Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
     drain that has not come to its end. Setting the present mode again changes nothing.
@@ -559,6 +566,13 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     answers, while starting and draining too, and waits for no device. No effect.
 
     Fails with what every call can fail with, and nothing else.
+    """
+    ConfirmClock: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.ConfirmClockRequest, _processing_service_pb2.ConfirmClockResponse]  # type: ignore[assignment]
+    """Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+    again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+
+    Fails with:
+    - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
     """
     SetSystemMode: _aio.UnaryUnaryMultiCallable[_processing_service_pb2.SetSystemModeRequest, _processing_service_pb2.SetSystemModeResponse]  # type: ignore[assignment]
     """Puts the server into a mode and keeps it there until this is called again; NORMAL lets the server choose by itself again, and ends a
@@ -1000,6 +1014,19 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         answers, while starting and draining too, and waits for no device. No effect.
 
         Fails with what every call can fail with, and nothing else.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmClock(
+        self,
+        request: _processing_service_pb2.ConfirmClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_processing_service_pb2.ConfirmClockResponse, _abc.Awaitable[_processing_service_pb2.ConfirmClockResponse]]:
+        """Lets the date of the server's clock count as right after it was in doubt (see `SystemStatus.clock`): what is kept for a time expires
+        again, and ages do not count the step. Read the date in the status first. Nothing changes if the date is not in doubt.
+
+        Fails with:
+        - STORAGE_FULL: expiry times could not be moved with the clock; free disk space. The date stays in doubt.
         """
 
     @_abc_1.abstractmethod

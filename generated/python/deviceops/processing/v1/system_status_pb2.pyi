@@ -408,6 +408,48 @@ class StorageStatus(_message.Message):
 Global___StorageStatus: _TypeAlias = StorageStatus  # noqa: Y015
 
 @_typing.final
+class ClockStatus(_message.Message):
+    """The date by the server's clock, by which things that are kept for a time expire."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    IS_IN_DOUBT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AGREEMENT_LEFT_FIELD_NUMBER: _builtins.int
+    is_in_doubt: _builtins.bool
+    """Whether nothing expires because the date is in doubt: the clock stepped by more than a minute, or at the start it did not fit the
+    stored records. What is kept for a time is moved with a step, so that its age does not change.
+    """
+    reason: _builtins.str
+    """Why, for people. Empty: it is not in doubt."""
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """The date when the status was read."""
+
+    @_builtins.property
+    def agreement_left(self) -> _duration_pb2.Duration:
+        """How long the clock must still agree with the system's steady clock until things expire again. ConfirmClock ends it at once. Absent:
+        the date is not in doubt.
+        """
+
+    def __init__(
+        self,
+        *,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+        is_in_doubt: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        agreement_left: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreement_left", b"agreement_left", "read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement_left", b"agreement_left", "is_in_doubt", b"is_in_doubt", "read_time", b"read_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClockStatus: _TypeAlias = ClockStatus  # noqa: Y015
+
+@_typing.final
 class SystemLimits(_message.Message):
     """Limits that a client should know before it sends something."""
 
@@ -484,6 +526,7 @@ class SystemStatus(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     INSECURE_LISTEN_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     server_instance_id: _builtins.str
     """Drawn anew at each start. Another value than before: the server was restarted; blobs of mapped memory must be registered again, all
@@ -564,6 +607,10 @@ class SystemStatus(_message.Message):
         """The database under the state folder."""
 
     @_builtins.property
+    def clock(self) -> Global___ClockStatus:
+        """The date by the server's clock."""
+
+    @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.NodeStatus]:
         """The machines whose devices this server uses, at most 64: its own first, with an empty id."""
 
@@ -593,11 +640,12 @@ class SystemStatus(_message.Message):
         durability: Global___AcknowledgementDurability.ValueType = ...,
         insecure_listen: _builtins.bool = ...,
         storage: Global___StorageStatus | None = ...,
+        clock: Global___ClockStatus | None = ...,
         nodes: _abc.Iterable[_node_pb2.NodeStatus] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "storage", b"storage", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "limits", b"limits", "ready_after", b"ready_after", "retention", b"retention", "serving_after", b"serving_after", "start_time", b"start_time", "storage", b"storage", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "insecure_listen", b"insecure_listen", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "storage", b"storage", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "contract_version", b"contract_version", "domains", b"domains", "durability", b"durability", "insecure_listen", b"insecure_listen", "installed_extras", b"installed_extras", "last_event_sequence", b"last_event_sequence", "libraries", b"libraries", "limits", b"limits", "listen_addresses", b"listen_addresses", "mode", b"mode", "mode_forced", b"mode_forced", "mode_reason", b"mode_reason", "nodes", b"nodes", "platform", b"platform", "ready_after", b"ready_after", "retention", b"retention", "server_instance_id", b"server_instance_id", "server_version", b"server_version", "serving_after", b"serving_after", "start_time", b"start_time", "startup_phases", b"startup_phases", "storage", b"storage", "uptime", b"uptime", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
