@@ -79,9 +79,9 @@ class Dispatcher:
                 self._queue.add(job)
                 self._set_deadline(job)
                 asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self.pump)
-            case JobState.CANCELLING:
+            case JobState.CANCELLING | JobState.PAUSING:
                 self._stop(job.id)
-            case _ if job.state.ended:
+            case _ if job.state.ended or job.state is JobState.PAUSED:
                 self._queue.drop(job.id)
                 self._clear_deadline(job.id)
             case _:
@@ -91,8 +91,8 @@ class Dispatcher:
         limit = job.options.queue_timeout_s
         if limit is not None and job.id not in self._deadlines and job.attempt == 0:
             loop = asyncio.get_running_loop()
-            # The limit counts from the job's creation, also across a restart of the server.
-            left = max(0.0, job.create_time_s + limit - time.time())
+            # The limit counts from the job's creation, also across a restart of the server; pauses do not count.
+            left = max(0.0, job.create_time_s + job.waiting_paused_s + limit - time.time())
             self._deadlines[job.id] = loop.call_later(left, self._jobs.waited_too_long, job.id, limit)
 
     def _clear_deadline(self, job_id: str) -> None:
