@@ -96,3 +96,36 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     cache_hits: int = 0
     """Prompt encodings that came from the cache."""
     degradations: tuple[Degraded, ...] = ()
+
+
+def added(one: Receipt, other: Receipt) -> Receipt:
+    """The cost of two attempts at one piece of work, the earlier first."""
+    if other == _NOTHING or one == _NOTHING:
+        return other if one == _NOTHING else one
+    stages = {timing.stage: timing for timing in one.timings}
+    for timing in other.timings:
+        stages[timing.stage] = _longer(stages.get(timing.stage), timing)
+    return Receipt(
+        timings=tuple(stages.values()),
+        peak_device_bytes=_larger(one.peak_device_bytes, other.peak_device_bytes),
+        peak_host_bytes=_larger(one.peak_host_bytes, other.peak_host_bytes),
+        steps_executed=one.steps_executed + other.steps_executed,
+        cache_hits=one.cache_hits + other.cache_hits,
+        degradations=one.degradations + other.degradations,
+    )
+
+
+_NOTHING = Receipt()
+
+
+def _longer(before: StageTiming | None, timing: StageTiming) -> StageTiming:
+    if before is None:
+        return timing
+    measured = [each for each in (before.device_s, timing.device_s) if each is not None]
+    return StageTiming(
+        stage=timing.stage, wall_s=before.wall_s + timing.wall_s, device_s=sum(measured) if measured else None
+    )
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((each for each in (one, other) if each is not None), default=None)

@@ -12,6 +12,8 @@ class StopKind(StrEnum):
 
     PREEMPT = "preempt"
     """The job leaves its device, waits again and continues later."""
+    PAUSE = "pause"
+    """The job leaves its device and continues when it is resumed."""
     TIME_UP = "time_up"
     """The job's time is over: it fails."""
     CANCEL = "cancel"
@@ -34,7 +36,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def final(self) -> bool:
         """Whether the job ends, and does not continue later."""
-        return self.kind is not StopKind.PREEMPT
+        return self.kind not in (StopKind.PREEMPT, StopKind.PAUSE)
 
 
 def stronger(one: Stop | None, other: Stop) -> Stop:

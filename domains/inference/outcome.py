@@ -23,6 +23,15 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """The encoded file, with its manifest if one was requested."""
 
 
+class CheckpointReady(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
+    """The progress of a run that was asked to pause. Comes directly before its `RunStopped`."""
+
+    step: int
+    """Number of denoising steps that are done."""
+    data: bytes
+    """A safetensors file, see `domains.inference.on_device.checkpoint`."""
+
+
 class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
     """A model is on the device now."""
 
@@ -86,6 +95,7 @@ Report = (
     | ModelLoaded
     | ModelUnloaded
     | ImageReady
+    | CheckpointReady
     | RunFinished
     | RunFailed
     | RunStopped

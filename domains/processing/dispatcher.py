@@ -78,9 +78,9 @@ class Dispatcher:
                 self._queue.add(job)
                 self._set_deadline(job)
                 asyncio.get_running_loop().call_later(_ANSWER_FIRST_S, self.pump)
-            case JobState.CANCELLING:
+            case JobState.CANCELLING | JobState.PAUSING:
                 self._stop(job.id)
-            case _ if job.state.ended:
+            case _ if job.state.ended or job.state is JobState.PAUSED:
                 self._queue.drop(job.id)
                 self._clear_deadline(job.id)
             case _:
@@ -90,8 +90,8 @@ class Dispatcher:
         limit = job.options.queue_timeout_s
         if limit is not None and job.id not in self._deadlines and job.attempt == 0:
             loop = asyncio.get_running_loop()
-            # The limit counts from the job's creation, also across a restart of the server.
-            left = max(0.0, limit - self._jobs.age_s(job))
+            # The limit counts from the job's creation, also across a restart of the server; pauses do not count.
+            left = max(0.0, limit + job.waiting_paused_s - self._jobs.age_s(job))
             self._deadlines[job.id] = loop.call_later(left, self._jobs.waited_too_long, job.id, limit)
 
     def _clear_deadline(self, job_id: str) -> None:

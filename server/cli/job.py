@@ -1,4 +1,4 @@
-"""`deviceops job show`: shows all facts of one job."""
+"""`deviceops job`: shows all facts of one job, pauses and resumes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.cli import ids
 from server.cli.bars import count_text
 from server.cli.connection import AddressOption, JsonOption, connect
 from server.cli.failure import explain_failure
-from server.cli.printing import bytes_text, duration_s, emit, local_time, print_json, seconds_text, word
+from server.cli.printing import bytes_text, duration_s, emit, local_time, notice, print_json, seconds_text, word
 from server.cli.waiting import devices_of, is_waiting, waits_for
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from deviceops.inference.v1.generated_image_pb2 import GeneratedImage
     from deviceops.processing.v1.job_pb2 import Job
 
-app = typer.Typer(help="Tell all about one job.", no_args_is_help=True)
+app = typer.Typer(help="Tell all about one job, pause or resume it.", no_args_is_help=True)
 Fact = tuple[str, str]
 
 
 @app.callback()
 def _group() -> None:
-    """Tell all about one job."""
+    """Tell all about one job, pause or resume it."""
 
 
 @app.command()
@@ -46,6 +46,47 @@ def show(
         answer = connection.processing.GetJob(request)
         devices = [] if json else devices_of(connection)
     return print_json(answer) if json else _tell(answer.job, devices)
+
+
+Cause = Annotated[str, typer.Option(help="Why; kept with the job.")]
+
+
+@app.command()
+def pause(
+    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.")],
+    cause: Cause = "",
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a job stand still at its next safe point, with its progress on disk and its device's memory free."""
+    from deviceops.processing.v1 import processing_service_pb2
+
+    with connect(address) as connection:
+        request = processing_service_pb2.PauseJobRequest(job_id=ids.job(connection, job), cause=cause)
+        answer = connection.processing.PauseJob(request)
+    return print_json(answer) if json else _tell_state(answer.job)
+
+
+@app.command()
+def resume(
+    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.")],
+    cause: Cause = "",
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a paused job wait for its turn again; it continues from its last step."""
+    from deviceops.processing.v1 import processing_service_pb2
+
+    with connect(address) as connection:
+        request = processing_service_pb2.ResumeJobRequest(job_id=ids.job(connection, job), cause=cause)
+        answer = connection.processing.ResumeJob(request)
+    return print_json(answer) if json else _tell_state(answer.job)
+
+
+def _tell_state(job: Job) -> None:
+    from deviceops.common.v1 import job_event_pb2 as events
+
+    notice(f"Job {job.id} is {word(events.JobState.Name(job.state), 'JOB_STATE_')}.")
 
 
 def _tell(job: Job, devices: Sequence[Device]) -> None:

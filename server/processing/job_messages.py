@@ -62,6 +62,18 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             update.image.CopyFrom(to_image(value.image))
         case Degraded():
             event.degraded.CopyFrom(convert.to_degradation(value))
+        case events.Pausing():
+            event.pausing.origin = _ORIGINS[value.origin]
+            event.pausing.cause = value.cause
+        case events.Paused():
+            event.paused.stage = value.stage
+            event.paused.completed = value.completed
+            event.paused.origin = _ORIGINS[value.origin]
+            event.paused.cause = value.cause
+        case events.Resumed():
+            event.resumed.from_step = value.from_step
+            event.resumed.origin = _ORIGINS[value.origin]
+            event.resumed.cause = value.cause
         case events.Cancelling():
             event.cancelling.cause = value.cause
         case events.Interrupted():
@@ -79,6 +91,11 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             put_result(update, job, value.result, value.receipt)
     update.event.CopyFrom(event)
     return update
+
+
+_ORIGINS = {
+    origin: job_event_pb2.JobControlOrigin.Value(f"JOB_CONTROL_ORIGIN_{origin.name}") for origin in events.Origin
+}
 
 
 def _event(
@@ -215,6 +232,7 @@ def _to_message(job: JobRecord, kind: str, view: JobView) -> job_pb2.Job:
         request_id=job.request_id,
         detached=job.detached,
         parent_job_id=job.parent_id,
+        checkpoint_time=convert.to_time(job.checkpoint.time_s) if job.checkpoint else None,
     )
 
 

@@ -4,6 +4,7 @@ from domains.draining import Draining
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
+from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
@@ -41,6 +42,7 @@ class ProcessingParts:
         MeasuredFigures(jobs, devices.devices)
         self.transfers = TransferRunner(jobs, memory.blobs)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
+        CheckpointCare(jobs, memory.blobs)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
             jobs=jobs,

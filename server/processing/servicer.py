@@ -178,6 +178,22 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
+    async def PauseJob(
+        self, request: processing_service_pb2.PauseJobRequest, context: Context
+    ) -> processing_service_pb2.PauseJobResponse:
+        """Request that a job pauses."""
+        convert.refuse(convert.cause_violations(request.cause))
+        job = self._jobs.pause(request.job_id, request.cause)
+        return processing_service_pb2.PauseJobResponse(job=self._message(job))
+
+    async def ResumeJob(
+        self, request: processing_service_pb2.ResumeJobRequest, context: Context
+    ) -> processing_service_pb2.ResumeJobResponse:
+        """Let a paused job wait for its turn again."""
+        convert.refuse(convert.cause_violations(request.cause))
+        job = await self._jobs.resume(request.job_id, request.cause)
+        return processing_service_pb2.ResumeJobResponse(job=self._message(job))
+
     async def DeleteJob(
         self, request: processing_service_pb2.DeleteJobRequest, context: Context
     ) -> processing_service_pb2.DeleteJobResponse:

@@ -154,6 +154,7 @@ class SystemView:
             retention=pb.RetentionPolicy(
                 jobs=convert.to_duration(self._settings.keep_jobs_s),
                 blobs=convert.to_duration(self._settings.keep_blobs_s),
+                checkpoints=convert.to_duration(self._settings.keep_jobs_s),
                 events=convert.to_duration(self._settings.keep_events_s),
                 event_count=BOUNDS.count,
                 event_bytes=BOUNDS.size_bytes,

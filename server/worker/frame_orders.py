@@ -2,7 +2,7 @@
 
 import time
 
-from domains.inference.outcome import ImageReady
+from domains.inference.outcome import CheckpointReady, ImageReady
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, Show, StopCall
 from domains.processing.workers.worker import Report
 from server.stdio import command as frames
@@ -31,7 +31,7 @@ class FrameOrders:
 
     def send(self, call: int, report: Report) -> None:
         """See `OrderChannel.send`."""
-        if isinstance(report, ImageReady):
+        if isinstance(report, ImageReady | CheckpointReady):
             send_image(self._peer, call, report)
         else:
             self._peer.send(call, wire.encode(report))

@@ -45,6 +45,11 @@ class InFlight:
             self._units[0].fence.wait()
         return bool(self._units)
 
+    def settle(self) -> None:
+        """Wait for all units and deliver them, oldest first."""
+        while self.wait_for_oldest():
+            self.deliver_passed()
+
     def drop(self) -> None:
         """Wait for all units and deliver none."""
         for unit in self._units:

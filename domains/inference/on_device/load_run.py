@@ -11,13 +11,13 @@ from domains.inference.on_device.family import Family
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resident_models import ResidentModels
-from domains.inference.outcome import ModelLoaded, ModelPlacing, Report
+from domains.inference.outcome import CheckpointReady, ModelLoaded, ModelPlacing, Report
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Progressed, Stage, StageStarted, Unit
-from domains.stop import Stop
+from domains.stop import Stop, stronger
 
 _REPORT_S = 0.1
 """Minimum time between two reports of loading progress."""
@@ -58,8 +58,8 @@ class LoadRun:
         self._newest_s = 0.0
 
     def ask_to_stop(self, stop: Stop) -> None:
-        """Ask the run to stop. Only the first request counts."""
-        if self.stop is None:
+        """Ask the run to stop. The strongest request counts; of two of one kind, the first."""
+        if stronger(self.stop, stop) is stop:
             self.stop, self.stop_asked_at = stop, time.perf_counter()
 
     @property
@@ -102,6 +102,15 @@ class LoadRun:
     def done(self) -> bool:
         """Whether the run has nothing left to do."""
         return self.has_model
+
+    @property
+    def pausable(self) -> bool:
+        """Whether a pause can take effect now."""
+        return True
+
+    def keep(self) -> CheckpointReady | None:
+        """The progress to continue from. None: a load begins again."""
+        return None
 
     def bring_model(self, *, alone: bool) -> None:
         """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""

@@ -42,6 +42,15 @@ class Noise:
         self._shape = shape
         self._device = device
 
+    def kept(self) -> list[Tensor]:
+        """The state of each picture's generator, on the CPU."""
+        return [generator.get_state() for generator in self._generators]
+
+    def restore(self, states: Sequence[Tensor]) -> None:
+        """Continue the draws from the kept states."""
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+
     def draw(self) -> Tensor:
         """(pictures, *shape), float32, on the device. Each call continues where the last one ended."""
         drawn = torch.empty((len(self._generators), *self._shape), pin_memory=self._device.type == "cuda")

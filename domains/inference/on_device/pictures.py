@@ -17,11 +17,11 @@ from domains.inference.outcome import ImageReady
 class Pictures:
     """Tracks which pictures are decoded, being encoded, and reported. Reports them in order."""
 
-    def __init__(self, resolved: ResolvedGeneration, files: Executor) -> None:
+    def __init__(self, resolved: ResolvedGeneration, files: Executor, made: int = 0) -> None:
+        """`made`: number of pictures, from the first, that are not made again."""
         self._resolved = resolved
         self._files = files
-        self._enqueued = 0
-        self._told = 0
+        self._enqueued = self._told = made
         self._writing: dict[int, Future[bytes]] = {}
 
     @property

@@ -5,13 +5,16 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from pathlib import Path
 
 import structlog
 import torch
 from torch import Tensor
 
-from domains.errors import ErrorReason, InternalError
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InternalError
 from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import KeepOn
 from domains.inference.on_device.fence import to_host
@@ -23,9 +26,9 @@ from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.trajectory import Trajectory, begin
-from domains.inference.outcome import Report
+from domains.inference.outcome import CheckpointReady, Report
 from domains.model.model import Model
-from domains.progress import Stage, Unit
+from domains.progress import Degraded, Stage, Unit
 
 _log = structlog.get_logger()
 
@@ -44,7 +47,10 @@ class Run(LoadRun):
         hardware: Hardware,
         device_id: str,
         tell: Callable[[Report], None],
+        made: int = 0,
+        kept: KeptFile | None = None,
     ) -> None:
+        """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from."""
         super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
         self.trajectory: Trajectory | None = None
@@ -52,7 +58,8 @@ class Run(LoadRun):
         self._hardware = hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(resolved, files)
-        self._pictures = Pictures(resolved, files)
+        self._pictures = Pictures(resolved, files, made)
+        self._kept = kept
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -100,8 +107,32 @@ class Run(LoadRun):
             self.family.prepare_previews()
         config = self.loaded.scheduler_config
         self.trajectory = begin(self.family, self.resolved, config, found.conditions, self.loaded.device)
+        if self._kept is not None:
+            self._continue_from(self._kept, self.trajectory)
         self._enter(Stage.DENOISING)
-        self._progress(Stage.DENOISING, 0, self.trajectory.steps, Unit.STEPS)
+        self._progress(Stage.DENOISING, self.trajectory.index, self.trajectory.steps, Unit.STEPS)
+
+    def _continue_from(self, kept: KeptFile, trajectory: Trajectory) -> None:
+        """Continue from the kept progress; a run whose progress is unusable begins at the start, and reports that."""
+        try:
+            unpack(Path(kept.path), kept.sha256, self.resolved, trajectory)
+        except (DataLoss, FailedPrecondition) as error:
+            told = Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message)
+            self.meter.degradations.append(told)
+            self._tell(told)
+
+    @property
+    def pausable(self) -> bool:
+        """Whether a pause can take effect now. The files of a finished picture are only written, which is soon over."""
+        return self.stage is not Stage.ENCODING
+
+    def keep(self) -> CheckpointReady | None:
+        """The progress, once the device has finished what is in flight. None: there is none yet. Raises what ended a
+        step, for example NUMERIC_FAILURE."""
+        if self.trajectory is None:
+            return None
+        self._in_flight.settle()
+        return CheckpointReady(step=self.trajectory.index, data=packed(self.trajectory, self.resolved))
 
     def stepped(self, began: Mark) -> None:
         """Note that a step of the trajectory, or the first half of one, was enqueued from `began` on."""

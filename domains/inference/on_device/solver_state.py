@@ -1,6 +1,6 @@
 """The tensors of a walk: latents, an anchor and what the solver remembers. A table says what happens to them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -34,6 +34,18 @@ class SolverState:
         if line.remembered:
             self._kept = kept[: _DEPTH - 1]
         self.latents = following
+
+    def kept(self) -> dict[str, Tensor]:
+        """The tensors that the next line may read, by name."""
+        named = {"latents": self.latents} | {f"kept.{place}": each for place, each in enumerate(self._kept)}
+        return named if self._anchor is None else named | {"anchor": self._anchor}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from the tensors of `kept`."""
+        here = {name: tensor.to(self.latents.device) for name, tensor in tensors.items()}
+        self.latents, self.clean = here["latents"], None
+        self._anchor = here.get("anchor")
+        self._kept = [here[f"kept.{place}"] for place in range(_DEPTH) if f"kept.{place}" in here]
 
     def tensors(self) -> list[Tensor]:
         """All device tensors that are held."""

@@ -10,6 +10,7 @@ from structlog.contextvars import bound_contextvars
 
 from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, RealHardware
@@ -112,8 +113,18 @@ class StepLoop:
         """Bytes of the cached prompt encodings."""
         return self._prompts.held_bytes()
 
-    def submit(self, job_id: str, model: Model, resolved: ResolvedGeneration, previews: Previews | None = None) -> None:
-        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for.
+    def submit(
+        self,
+        job_id: str,
+        model: Model,
+        resolved: ResolvedGeneration,
+        previews: Previews | None = None,
+        *,
+        made: int = 0,
+        kept: KeptFile | None = None,
+    ) -> None:
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made` and
+        `kept`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -128,6 +139,8 @@ class StepLoop:
             self.hardware,
             self._device_id,
             self._teller(job_id),
+            made,
+            kept,
         )
         job.show(resolved.previews if previews is None else previews)
         self._add(job)
@@ -203,7 +216,7 @@ class StepLoop:
             job.condition()
             self._hold_prompts()
         else:
-            job.decode(self._keep_on((job,)))
+            job.decode(self._keep_on((job,), pauses=True))
 
     def _step(self, group: tuple[Run, ...]) -> None:
         hardware = self.hardware
@@ -215,8 +228,9 @@ class StepLoop:
             hardware.after_step(job.id, job.walking.index, job.walking.latents)
             job.stepped(began)
 
-    def _keep_on(self, group: tuple[Run, ...]) -> KeepOn:
-        """A check that abandons a step, which may take seconds on a CPU, when all of its jobs are to stop."""
+    def _keep_on(self, group: tuple[Run, ...], *, pauses: bool = False) -> KeepOn:
+        """A check that abandons a unit, which may take seconds on a CPU, when all of its jobs are to stop. `pauses`: a
+        pause abandons it too; otherwise a pause takes effect at the unit's end, so that no step is computed twice."""
         if self.device.type != "cpu":
             return regardless
 
@@ -224,7 +238,7 @@ class StepLoop:
             for job in group:
                 job.show_life()
             stops = [self._stop_of(job.id) for job in group]
-            if None not in stops:
+            if None not in stops and (pauses or all(stop and stop.kind is not StopKind.PAUSE for stop in stops)):
                 for job, stop in zip(group, stops, strict=True):
                     assert stop is not None
                     job.ask_to_stop(stop)
@@ -257,13 +271,21 @@ class StepLoop:
                 self._end(job, lambda job, told=told: failed(job, told))
 
     def _stop_asked(self) -> None:
-        for job in [job for job in self._turns if job.stop is not None]:
+        for job in [job for job in self._turns if job.stop is not None and (job.stop.final or job.pausable)]:
             self._end_as_asked(job)
 
     def _end_as_asked(self, job: LoadRun) -> None:
-        """End a job: finished, or stopped if it was asked to stop."""
+        """End a job: finished, or stopped if it was asked to stop. A job that continues later reports its progress."""
         stop = job.stop
-        self._end(job, finished if stop is None else lambda job: stopped(job, stop))
+        if stop is None or (job.done and not stop.final):
+            self._end(job, finished)
+            return
+        if not stop.final:
+            with self._answering(job):
+                if (kept := job.keep()) is not None:
+                    self._report(job.id, kept)
+        if job in self._turns:
+            self._end(job, lambda job: stopped(job, stop))
 
     def _end(self, job: LoadRun, last: Callable[[LoadRun], Report]) -> None:
         """Remove a job and send its last report."""

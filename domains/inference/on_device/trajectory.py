@@ -24,7 +24,7 @@ class Trajectory:
         self.index = 0
         """Number of steps done."""
         self._lines = plan.lines
-        self._place = 0
+        self.place = 0
         """Number of lines done."""
         self._noise = noise
         self._state = SolverState(noise.draw() * plan.initial_scale)
@@ -44,23 +44,35 @@ class Trajectory:
     @property
     def done(self) -> bool:
         """Whether the latents are final."""
-        return self._place == len(self._lines)
+        return self.place == len(self._lines)
 
     @property
     def between_steps(self) -> bool:
         """Whether the latents are at the end of a step, not at a place within."""
-        return self._place == 0 or self._lines[self._place - 1].ends_step
+        return self.place == 0 or self._lines[self.place - 1].ends_step
 
     def rows(self) -> StepRows:
         """The denoiser's inputs for the next line."""
-        return StepRows(latents=self.latents, timestep=self._timesteps[self._place], conditions=self.conditions)
+        return StepRows(latents=self.latents, timestep=self._timesteps[self.place], conditions=self.conditions)
 
     def apply(self, output: Tensor) -> None:
         """Follow one line with the denoiser's output."""
-        line = self._lines[self._place]
+        line = self._lines[self.place]
         self._state.follow(line, output, self._noise.draw() if line.following.noise else None)
-        self._place += 1
+        self.place += 1
         self.index += line.ends_step
+
+    def kept(self) -> dict[str, Tensor]:
+        """The tensors that, with `place`, are enough to continue: the solver's and the states of the noise generators."""
+        states = {f"generator.{picture}": state for picture, state in enumerate(self._noise.kept())}
+        return self._state.kept() | states
+
+    def restore(self, tensors: Mapping[str, Tensor], place: int) -> None:
+        """Continue from the tensors of `kept`, at a place."""
+        self._noise.restore([tensors[f"generator.{picture}"] for picture in range(len(self.latents))])
+        self._state.restore(tensors)
+        self.place = place
+        self.index = sum(line.ends_step for line in self._lines[:place])
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""

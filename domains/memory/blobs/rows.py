@@ -132,6 +132,14 @@ class BlobRows:
             db.execute("DELETE FROM blob_holders WHERE blob_id = ? AND owner_id = ?", (name, owner_id))
         self.holders.remove(name, owner_id)
 
+    def unmake(self, name: str, owner_id: str) -> None:
+        """Note that the blob does not belong to the job any more that made it."""
+        if owner_id not in self.makers.owners(name):
+            return
+        with transaction(self._db, self._folder) as db:
+            db.execute("DELETE FROM blob_owners WHERE blob_id = ? AND owner_id = ?", (name, owner_id))
+        self.makers.remove(name, owner_id)
+
     def release(self, owner_id: str, remove: Iterable[str]) -> None:
         """Remove an owner from all blobs, and remove the rows of `remove`, in one transaction."""
         names = list(remove)

@@ -108,6 +108,11 @@ class BlobStore:
         # The content was stored again, so a DELETING or CORRUPT blob is READY again.
         return self._rows.put(msgspec.structs.replace(blob, state=BlobState.READY), maker=owner_id)
 
+    def let_go_made(self, name: str, owner_id: str) -> None:
+        """End the use of one blob by the job that made it, before `release` ends all of them."""
+        self._rows.unmake(name, owner_id)
+        self._collection.settle(name)
+
     def release(self, owner_id: str) -> int:
         """End all uses by an owner and remove the blobs without another owner. Returns their bytes.
 

@@ -15,6 +15,7 @@ from domains.draining import Draining
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
 from domains.inference.generation import Previews
+from domains.inference.kept_file import KeptFile
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
@@ -24,7 +25,7 @@ from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.ending import end_of
-from domains.processing.jobs.event import Started
+from domains.processing.jobs.event import GenerationResult, Started
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
@@ -94,6 +95,10 @@ class Attempt:
 
     async def run(self) -> None:
         """Run the attempt to its end and record that end in the job's journal, whatever error occurs."""
+        now = self._unended()
+        if now is None or (now.state, now.options) != (self.job.state, self.job.options):
+            # The job was paused or cancelled, or its options changed, after the queue gave it to this attempt.
+            return
         begin_s = time.monotonic()
         try:
             self._tools.jobs.record(self.job.id, Started(device_id=self._lane.device_id, attempt=self.job.attempt + 1))
@@ -114,7 +119,7 @@ class Attempt:
         self._log_end(time.monotonic() - begin_s)
 
     async def _work(self) -> Outcome:
-        limits = TimeLimits(self.job.options, self.stop)
+        limits = TimeLimits(self.job.options, self.stop, self.job.ran_s)
         try:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
@@ -138,9 +143,7 @@ class Attempt:
 
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         tools = self._tools
-        following = Following(
-            self.job.id, work, tools.jobs, tools.loaded, tools.blobs, limits, self.job.options.session_id
-        )
+        following = Following(self.job, work, tools.jobs, tools.loaded, tools.blobs, limits)
         self._following = following
         await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s, tools.silences)
         if following.outcome is None:
@@ -151,7 +154,19 @@ class Attempt:
         def previews(own: Previews) -> Previews:
             return self._tools.wishes.of(self.job.id, own)
 
-        return Supplies(model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)), previews=previews)
+        return Supplies(
+            model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)),
+            previews=previews,
+            made=len(self.job.result.images) if isinstance(self.job.result, GenerationResult) else 0,
+            kept=self._kept(),
+        )
+
+    def _kept(self) -> KeptFile | None:
+        """The file of the job's checkpoint, for the worker."""
+        kept = self.job.checkpoint
+        if kept is None:
+            return None
+        return KeptFile(path=str(self._tools.blobs.files.path(kept.sha256)), sha256=kept.sha256)
 
     async def _after(self, gone: WorkerGone) -> Outcome:
         """Wait for the worker's removal. Returns the outcome that its last report gave, else its death."""

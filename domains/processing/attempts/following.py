@@ -7,6 +7,7 @@ from domains.device.benchmark import BenchmarkReport
 from domains.errors import ErrorReason, InternalError
 from domains.failure import Failure
 from domains.inference.outcome import (
+    CheckpointReady,
     ImageReady,
     ModelLoaded,
     ModelPlacing,
@@ -17,11 +18,13 @@ from domains.inference.outcome import (
 )
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded_models import LoadedModels
+from domains.processing.attempts.checkpoints import Checkpoints
 from domains.processing.attempts.pictures import Pictures
 from domains.processing.attempts.progress_rate import ProgressRate
 from domains.processing.attempts.residency import Residency
 from domains.processing.attempts.time_limits import TimeLimits
-from domains.processing.jobs.event import JobResult
+from domains.processing.jobs.event import Checkpoint, JobResult
+from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork
 from domains.processing.jobs.kinds.entry import Reported
@@ -45,24 +48,18 @@ class Following:
     """Outcome of the work; None: the last report has not arrived."""
 
     def __init__(
-        self,
-        job_id: str,
-        work: DeviceWork,
-        jobs: Jobs,
-        loaded: LoadedModels,
-        blobs: BlobStore,
-        limits: TimeLimits,
-        session_id: str = "",
+        self, job: Job, work: DeviceWork, jobs: Jobs, loaded: LoadedModels, blobs: BlobStore, limits: TimeLimits
     ) -> None:
-        """`session_id`: the session of the job."""
-        self._job_id = job_id
+        self._job_id = job.id
         self._work = work
         self._jobs = jobs
         self._limits = limits
         self._rate = ProgressRate()
         total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
-        self._pictures = Pictures(job_id, total, jobs, blobs)
-        self._residency = Residency(job_id, work, loaded, session_id)
+        self._pictures = Pictures(job.id, total, jobs, blobs)
+        self._checkpoints = Checkpoints(job, jobs, blobs)
+        self._checkpoint: Checkpoint | None = None
+        self._residency = Residency(job.id, work, loaded, job.options.session_id)
         self._benchmark: BenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
@@ -99,6 +96,8 @@ class Following:
                 self._pictures.take(report)
             case ModelPlacing():
                 self._residency.placing(report)
+            case CheckpointReady():
+                self._checkpoint = await self._checkpoints.keep(report)
             case ModelLoaded():
                 self._limits.loaded()
                 self._residency.loaded(report.loaded)
@@ -127,7 +126,7 @@ class Following:
             case RunFailed():
                 return Broken(failure=self._failure(report), receipt=report.receipt, result=self._partial())
             case RunStopped():
-                return Halted(proof=report, result=self._partial())
+                return Halted(proof=report, checkpoint=self._checkpoint, result=self._partial())
 
     def _reported(self) -> Reported:
         return Reported(

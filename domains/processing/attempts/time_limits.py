@@ -12,12 +12,13 @@ from domains.stop import Stop, StopKind
 class TimeLimits:
     """The time limits of one attempt. The run limit starts with the object."""
 
-    def __init__(self, options: JobOptions, on_over: Callable[[Stop], None]) -> None:
-        """`on_over`: called with a request to stop when a limit is exceeded."""
+    def __init__(self, options: JobOptions, on_over: Callable[[Stop], None], ran_s: float = 0.0) -> None:
+        """`on_over`: called with a request to stop when a limit is exceeded. `ran_s`: seconds of the run limit that
+        earlier attempts used up."""
         self._options = options
         self._on_over = on_over
         self._loading: asyncio.TimerHandle | None = None
-        self._running = self._timer(options.run_timeout_s, _ran_too_long)
+        self._running = self._timer(options.run_timeout_s, _ran_too_long, ran_s)
 
     def loading(self) -> None:
         """Start the load limit."""
@@ -35,10 +36,12 @@ class TimeLimits:
         if self._running is not None:
             self._running.cancel()
 
-    def _timer(self, limit_s: float | None, over: Callable[[float], Stop]) -> asyncio.TimerHandle | None:
+    def _timer(
+        self, limit_s: float | None, over: Callable[[float], Stop], used_s: float = 0.0
+    ) -> asyncio.TimerHandle | None:
         if limit_s is None:
             return None
-        return asyncio.get_running_loop().call_later(limit_s, lambda: self._on_over(over(limit_s)))
+        return asyncio.get_running_loop().call_later(max(0.0, limit_s - used_s), lambda: self._on_over(over(limit_s)))
 
 
 def _ran_too_long(limit_s: float) -> Stop:

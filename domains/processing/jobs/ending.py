@@ -1,12 +1,12 @@
 """Decides how an attempt ends, from the job, the request to stop and the outcome. The only place that decides it.
 
 A request to stop counts only if the work neither finished nor failed. The strongest request counts: a cancellation is
-stronger than a time limit, which is stronger than a preemption.
+stronger than a time limit, which is stronger than a pause, which is stronger than a preemption.
 """
 
 from domains.failure import Failure
 from domains.processing.jobs.crash import after_death
-from domains.processing.jobs.event import Cancelled, Failed, Interrupted, Succeeded
+from domains.processing.jobs.event import Cancelled, Failed, Interrupted, Paused, Succeeded
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.live_job import receipt_of
@@ -14,7 +14,7 @@ from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, Worke
 from domains.progress import Receipt
 from domains.stop import Stop, StopKind
 
-End = Succeeded | Failed | Cancelled | Interrupted
+End = Succeeded | Failed | Cancelled | Interrupted | Paused
 """The events that end an attempt."""
 
 
@@ -29,7 +29,7 @@ def end_of(job: Job, stop: Stop | None, outcome: Outcome, now: Instant) -> End:
         case Halted():
             return _stopped(job, stop or _stop_of(outcome), outcome, now)
         case WorkerDeath():
-            if stop is not None and stop.final:
+            if stop is not None and stop.kind is not StopKind.PREEMPT:
                 # The process is gone, so the request to stop is fulfilled.
                 return _stopped(job, stop, Halted(), now)
             return after_death(job, outcome, now)
@@ -40,7 +40,7 @@ def _stop_of(halted: Halted) -> Stop:
     return halted.proof.stop
 
 
-def _stopped(job: Job, stop: Stop, halted: Halted, now: Instant) -> Failed | Cancelled | Interrupted:
+def _stopped(job: Job, stop: Stop, halted: Halted, now: Instant) -> Failed | Cancelled | Interrupted | Paused:
     proof = halted.proof
     receipt = receipt_of(job, now, proof.receipt if proof else Receipt())
     result = halted.result or job.result
@@ -61,7 +61,26 @@ def _stopped(job: Job, stop: Stop, halted: Halted, now: Instant) -> Failed | Can
             return Failed(failure=failure, receipt=receipt, result=result)
         case StopKind.PREEMPT:
             assert stop.reason is not None, "a preemption says what the job gives way to"
-            return Interrupted(reason=stop.reason, message=stop.cause)
+            return Interrupted(
+                reason=stop.reason,
+                message=stop.cause,
+                checkpoint=halted.checkpoint,
+                work=proof.receipt if proof else Receipt(),
+            )
+        case StopKind.PAUSE:
+            return paused(job, stop, halted)
+
+
+def paused(job: Job, stop: Stop, halted: Halted) -> Paused:
+    """The event of a pause. A checkpoint of an earlier attempt stays if this one wrote none."""
+    proof, kept = halted.proof, halted.checkpoint or job.checkpoint
+    return Paused(
+        stage=proof.stage if proof else job.stage,
+        completed=kept.step if kept else 0,
+        cause=stop.cause,
+        checkpoint=halted.checkpoint,
+        work=proof.receipt if proof else Receipt(),
+    )
 
 
 def _latency_s(stop: Stop, halted: Halted, now: Instant) -> float:

@@ -1,5 +1,7 @@
 """The events of a job's journal: the values of `domains.progress`, and those that only the front process knows."""
 
+from enum import StrEnum
+
 import msgspec
 
 from domains.device.benchmark import BenchmarkReport
@@ -136,6 +138,57 @@ class Cancelling(msgspec.Struct, frozen=True, kw_only=True, tag="cancelling"):
     cause: str
 
 
+class Origin(StrEnum):
+    """The cause of a pause or of a resumption."""
+
+    CALLER = "caller"
+    """A call that names the job."""
+    PREEMPTION = "preemption"
+    """The scheduler, for work of a higher priority."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The kept progress of a generation: where its file is, and what it holds."""
+
+    blob_id: str
+    sha256: str
+    size_bytes: int
+    step: int
+    """Number of denoising steps that are done."""
+    time_s: float
+    """Unix time at which it was written."""
+
+
+class Pausing(msgspec.Struct, frozen=True, kw_only=True, tag="pausing"):
+    """The job was asked to pause."""
+
+    origin: Origin = Origin.CALLER
+    cause: str = ""
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
+    """The job left its device, or never had one, and waits for its resumption."""
+
+    stage: Stage
+    completed: int
+    """Denoising steps that are kept."""
+    origin: Origin = Origin.CALLER
+    cause: str = ""
+    checkpoint: Checkpoint | None = None
+    """The checkpoint that this attempt wrote. None: an earlier one stays, if there is one."""
+    work: Receipt = Receipt()
+    """The cost of this attempt."""
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
+    """The paused job waits for its turn again."""
+
+    from_step: int
+    """The denoising step that it continues from. 0: from the start."""
+    origin: Origin = Origin.CALLER
+    cause: str = ""
+
+
 class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
     """The job left its device before its end (a lost worker, a restart, a preemption) and continues by itself."""
 
@@ -145,6 +198,10 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
     """The worker process died by itself: the job may be the cause."""
     alone: bool = False
     """The job ran alone in that attempt: if a job was the cause, it was this one."""
+    checkpoint: Checkpoint | None = None
+    """The checkpoint that this attempt wrote. None: an earlier one stays, if there is one."""
+    work: Receipt = Receipt()
+    """The cost of this attempt, if its worker reported it."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
@@ -183,6 +240,9 @@ JobEvent = (
     | PreviewReady
     | OutputReady
     | Degraded
+    | Pausing
+    | Paused
+    | Resumed
     | Cancelling
     | Interrupted
     | Succeeded
@@ -200,6 +260,9 @@ END_STATE: dict[type[JobEvent], JobState] = {
 STATE_AFTER: dict[type[JobEvent], JobState] = {
     Queued: JobState.QUEUED,
     Started: JobState.RUNNING,
+    Pausing: JobState.PAUSING,
+    Paused: JobState.PAUSED,
+    Resumed: JobState.QUEUED,
     Cancelling: JobState.CANCELLING,
     Interrupted: JobState.INTERRUPTED,
     **END_STATE,

@@ -5,10 +5,10 @@ import hashlib
 import msgspec
 
 from domains.failure import Failure
-from domains.processing.jobs.event import JobProgress, JobReceipt, JobResult
+from domains.processing.jobs.event import Checkpoint, JobProgress, JobReceipt, JobResult
 from domains.processing.jobs.kinds import Work, domain_of, kind_of
 from domains.processing.jobs.state import JobState
-from domains.progress import Stage
+from domains.progress import Receipt, Stage
 from domains.reasons import Domain
 
 
@@ -65,6 +65,18 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     suspect: bool = False
     """Its worker process died by itself once: the job runs alone from then on, to protect its neighbours."""
     last_sequence: int = 0
+    checkpoint: Checkpoint | None = None
+    """The newest checkpoint. None: the next attempt begins at the start."""
+    spent: Receipt = Receipt()
+    """Cost of the earlier attempts."""
+    attempt_time_s: float | None = None
+    """Start of the newest attempt."""
+    ran_s: float = 0.0
+    """Seconds of earlier attempts that ended in a pause or with a checkpoint."""
+    pause_time_s: float | None = None
+    """Time of the present pause. None: the job is not paused."""
+    waiting_paused_s: float = 0.0
+    """Seconds of pauses before the first attempt."""
     stage: Stage = Stage.QUEUED
     progress: JobProgress | None = None
     """The newest progress; kept in memory only, while the job runs."""

@@ -15,6 +15,9 @@ from domains.processing.jobs.event import (
     Cancelling,
     Interrupted,
     JobEvent,
+    Paused,
+    Pausing,
+    Resumed,
     Started,
 )
 from domains.processing.jobs.filter import JobFilter
@@ -25,7 +28,7 @@ from domains.processing.jobs.live_job import LiveJob
 from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
-from domains.processing.jobs.state import AT_REST, JobState, check_move
+from domains.processing.jobs.state import AT_REST, WAITING, JobState, check_move
 from domains.processing.jobs.store import JobStore
 from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
@@ -33,6 +36,9 @@ from domains.stop import Stop, StopKind, stronger
 
 _ENDED_KEPT = 256
 """Ended jobs whose journals stay in memory; older ones are read from disk on request."""
+
+_PAUSE_WAIT_S = 60.0
+"""Longest single wait of a resumption for the pause; it then waits again."""
 
 _log = structlog.get_logger()
 
@@ -76,6 +82,8 @@ class Jobs:
             job = live.job
             if job.state is JobState.CANCELLING:
                 self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
+            elif job.state is JobState.PAUSING:
+                self._end_at_rest(live, Stop(kind=StopKind.PAUSE, cause=live.pause_cause))
             elif job.state is JobState.RUNNING:
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -159,7 +167,7 @@ class Jobs:
         if live is None:
             raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
         self._recorder.record(live, event)
-        if isinstance(event, Interrupted):
+        if isinstance(event, Interrupted | Paused):
             # The request to stop ends with its attempt.
             live.stop = None
         if live.job.state.ended:
@@ -233,6 +241,38 @@ class Jobs:
             live.stop = before
             raise
 
+    def pause(self, job_id: str, cause: str = "") -> Job:
+        """Ask a job to pause: at once where it waits, at its next safe point where it runs. Changes nothing if the job
+        was asked already. Raises ILLEGAL_STATE, and STORAGE_FULL if there is no room for its progress."""
+        live = self.live(job_id)
+        state = live.job.state
+        if state in (JobState.PAUSING, JobState.PAUSED):
+            return live.job
+        check_move(job_id, state, JobState.PAUSED if state in AT_REST else JobState.PAUSING)
+        self._store.check_room()
+        stop = Stop(kind=StopKind.PAUSE, cause=cause, asked_s=time.monotonic())
+        if state in AT_REST:
+            return self._end_at_rest(live, stop)
+        before, live.stop = live.stop, stronger(live.stop, stop)
+        try:
+            return self.record(job_id, Pausing(cause=cause))
+        except DeviceOpsError:
+            # The caller is told that it was not paused.
+            live.stop = before
+            raise
+
+    async def resume(self, job_id: str, cause: str = "") -> Job:
+        """Let a paused job wait for its turn again; waits for a job on its way to a pause. A job that waits or runs is
+        left as it is. Raises ILLEGAL_STATE."""
+        live = self.live(job_id)
+        while live.job.state is JobState.PAUSING:
+            await live.journal.more(live.journal.last_sequence, _PAUSE_WAIT_S)
+        job = self.get(job_id)
+        if job.state is JobState.RUNNING or job.state in WAITING:
+            return job
+        check_move(job_id, job.state, JobState.QUEUED)
+        return self.record(job_id, Resumed(from_step=job.checkpoint.step if job.checkpoint else 0, cause=cause))
+
     def waited_too_long(self, job_id: str, limit_s: float) -> Job:
         """End a job that no device has started within its queue time limit."""
         message = f"waited longer than its queue_timeout of {limit_s:g} s; give it more time, or a higher priority"
@@ -241,7 +281,7 @@ class Jobs:
         return self._end_at_rest(self.live(job_id), stop)
 
     def _end_at_rest(self, live: LiveJob, stop: Stop) -> Job:
-        """End a job that runs on no worker; its partial result stays."""
+        """End or pause a job that runs on no worker; its partial result stays."""
         return self.record(live.job.id, end_of(live.job, stop, Halted(), live.at(self._now())))
 
     def delete(self, job_id: str) -> None:

@@ -13,13 +13,17 @@ from domains.processing.jobs.event import (
     JobProgress,
     JobReceipt,
     OutputReady,
+    Paused,
+    Pausing,
+    Resumed,
     Started,
+    Succeeded,
 )
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import GenerateWork
-from domains.processing.jobs.state import JobState
-from domains.progress import PreviewReady, Receipt, StageStarted
+from domains.processing.jobs.state import ON_A_LANE, JobState
+from domains.progress import PreviewReady, Receipt, StageStarted, added
 from domains.stop import Stop
 
 _NO_WORK = Receipt()
@@ -65,13 +69,19 @@ class LiveJob:
         causes = (entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Cancelling))
         return next(causes, "")
 
+    @property
+    def pause_cause(self) -> str:
+        """The caller's reason for the newest pause. Empty: no reason, or no pause."""
+        causes = [entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Pausing)]
+        return causes[-1] if causes else ""
+
 
 def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:
     """The job after an event."""
     changes: dict[str, object] = {"last_sequence": entry.sequence, "state": state}
     match event:
         case Started():
-            changes |= {"device_id": event.device_id, "attempt": event.attempt}
+            changes |= {"device_id": event.device_id, "attempt": event.attempt, "attempt_time_s": entry.time_s}
             changes |= {} if job.start_time_s else {"start_time_s": entry.time_s}
         case StageStarted():
             changes |= {"stage": event.stage}
@@ -79,7 +89,15 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {"progress": event, "stage": event.at.stage}
         case Interrupted():
             changes |= {"progress": None}
+            changes |= _kept(job, event, entry.time_s)
             changes |= {"suspect": True, "crashes": job.crashes + event.alone} if event.crashed else {}
+        case Paused():
+            changes |= {"progress": None, "pause_time_s": entry.time_s}
+            changes |= _kept(job, event, entry.time_s)
+        case Resumed():
+            paused_s = max(0.0, entry.time_s - (job.pause_time_s or entry.time_s))
+            changes |= {"pause_time_s": None}
+            changes |= {} if job.attempt else {"waiting_paused_s": job.waiting_paused_s + paused_s}
         case PreviewReady():
             pass
         case OutputReady():
@@ -88,9 +106,20 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {"end_time_s": entry.time_s}
             changes |= {name: getattr(event, name, None) for name in ("failure", "receipt")}
             changes |= {"result": getattr(event, "result", None) or job.result}
+            changes |= {"checkpoint": None} if isinstance(event, Succeeded) else {}
         case _:
             pass
     return msgspec.structs.replace(job, **changes)
+
+
+def _kept(job: Job, event: Paused | Interrupted, now_s: float) -> dict[str, object]:
+    """The fields that hold what an attempt leaves to the next one."""
+    ran = job.state in ON_A_LANE and job.attempt_time_s is not None and (event.checkpoint or isinstance(event, Paused))
+    return {
+        "checkpoint": event.checkpoint or job.checkpoint,
+        "spent": added(job.spent, event.work),
+        "ran_s": job.ran_s + (now_s - job.attempt_time_s if ran and job.attempt_time_s is not None else 0.0),
+    }
 
 
 def _with(job: Job, image: GeneratedImage) -> GenerationResult:
@@ -110,7 +139,7 @@ def receipt_of(job: Job, now: Instant, work: Receipt = _NO_WORK) -> JobReceipt:
     """The receipt of a job that ends now. `work`: the worker's receipt; empty if no worker sent one."""
     start = job.start_time_s or now.unix_s
     return JobReceipt(
-        work=work,
+        work=added(job.spent, work),
         queue_s=max(0.0, start - job.create_time_s) if job.waited_s is None else job.waited_s,
         run_s=max(0.0, now.unix_s - start),
         attempts=job.attempt,

@@ -4,7 +4,7 @@ import msgspec
 
 from domains.failure import Failure
 from domains.inference.outcome import RunStopped
-from domains.processing.jobs.event import JobResult
+from domains.processing.jobs.event import Checkpoint, JobResult
 from domains.progress import Receipt, Stage, StageTiming
 
 
@@ -34,6 +34,8 @@ class Halted(msgspec.Struct, frozen=True, kw_only=True):
 
     proof: RunStopped | None = None
     """The worker's proof. None: no worker had the order."""
+    checkpoint: Checkpoint | None = None
+    """The progress that the worker kept. None: it kept none."""
     result: JobResult | None = None
     """Partial result. None: the job's own result stays."""
 

@@ -3,6 +3,7 @@
 QUEUED ──► RUNNING ──► SUCCEEDED | FAILED
   │          │  ▲
   │          │  └── INTERRUPTED   (its worker or the server went away, or its memory was needed; it runs again by itself)
+  │          ├────► PAUSING ─► PAUSED ─► QUEUED   (PAUSED also from QUEUED and INTERRUPTED, at once)
   │          ▼
   └──► CANCELLING ─► CANCELLED
 """
@@ -18,6 +19,8 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -33,10 +36,12 @@ class JobState(StrEnum):
 _ENDS = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 NEXT: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.CANCELLING, JobState.INTERRUPTED} | _ENDS),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.CANCELLING, JobState.PAUSING, JobState.INTERRUPTED} | _ENDS),
+    JobState.PAUSING: frozenset({JobState.PAUSED, JobState.CANCELLING} | _ENDS),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.FAILED}),
     JobState.CANCELLING: frozenset(_ENDS),
-    JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
+    JobState.INTERRUPTED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
 } | {end: frozenset[JobState]() for end in _ENDS}
 """Allowed next states of each state."""
 
@@ -61,7 +66,9 @@ def _refusal(present: JobState, wanted: JobState) -> str:
 _ASKED = {
     JobState.CANCELLING: "cancelled",
     JobState.RUNNING: "started",
-    JobState.QUEUED: "queued again",
+    JobState.PAUSING: "paused",
+    JobState.PAUSED: "paused",
+    JobState.QUEUED: "resumed",
 }
 """Participle of the caller's request, by the state that the request leads to."""
 
@@ -70,7 +77,9 @@ def _word(state: JobState) -> str:
     return state.replace("_", " ")
 
 
-AT_REST = frozenset({JobState.QUEUED, JobState.INTERRUPTED})
+WAITING = frozenset({JobState.QUEUED, JobState.INTERRUPTED})
+"""States in which a job waits for its turn."""
+AT_REST = WAITING | {JobState.PAUSED}
 """States in which no worker has the job and the job has not ended."""
-ON_A_LANE = frozenset({JobState.RUNNING, JobState.CANCELLING})
+ON_A_LANE = frozenset({JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING})
 """States in which a job runs and holds its memory."""

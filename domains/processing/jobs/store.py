@@ -60,6 +60,10 @@ class JobStore:
     def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection, self._folder)
 
+    def check_room(self) -> None:
+        """Raise STORAGE_FULL if the disk has no room for new work."""
+        room_for_work(self._folder)
+
     def add(self, job: Job, entry: Entry[JobEvent], ceiling: int) -> Job:
         """Store a new job with its first event; returns it with its number. Raises STORAGE_FULL."""
         room_for_work(self._folder)
@@ -131,7 +135,8 @@ class JobStore:
     def unfinished(self) -> list[str]:
         """Ids of jobs that have not ended, oldest first."""
         rows = self._connection.execute(
-            "SELECT id FROM jobs WHERE state IN ('queued', 'running', 'cancelling', 'interrupted') ORDER BY number"
+            "SELECT id FROM jobs WHERE state IN"
+            " ('queued', 'running', 'pausing', 'paused', 'cancelling', 'interrupted') ORDER BY number"
         )
         return [job_id for (job_id,) in rows]
 

@@ -3,7 +3,7 @@
 from collections import deque
 
 from domains.processing.on_device.channel import Closed, Command, OrderChannel, StopCall
-from domains.stop import Stop, StopKind
+from domains.stop import Stop, StopKind, stronger
 
 SERVER_LEFT = Stop(kind=StopKind.CANCEL, cause="the server has ended")
 
@@ -20,12 +20,13 @@ class Inbox:
         return self._waiting.popleft() if self._waiting else self._channel.next(timeout_s)
 
     def stop_of(self, call: int) -> Stop | None:
-        """The request to stop a call, if it has arrived."""
+        """The strongest request to stop a call that has arrived. None: there is none."""
+        found: Stop | None = None
         while (command := self._channel.next(0)) is not None:
             self._waiting.append(command)
         for command in self._waiting:
             if isinstance(command, Closed):
                 return SERVER_LEFT
             if isinstance(command, StopCall) and command.call == call:
-                return command.stop
-        return None
+                found = stronger(found, command.stop)
+        return found

@@ -130,7 +130,14 @@ class OrderLoop:
         try:
             match order:
                 case GenerateOrder():
-                    self._steps.submit(order.order_id, self._here(order.model), order.resolved, order.previews)
+                    self._steps.submit(
+                        order.order_id,
+                        self._here(order.model),
+                        order.resolved,
+                        order.previews,
+                        made=order.made,
+                        kept=order.kept,
+                    )
                     self._runs(call, order)
                 case LoadOrder():
                     self._steps.load(order.order_id, self._here(order.model), order.execution)

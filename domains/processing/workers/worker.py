@@ -10,7 +10,9 @@ from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.kept_file import KeptFile
 from domains.inference.outcome import (
+    CheckpointReady,
     ImageReady,
     ModelLoaded,
     ModelPlacing,
@@ -40,6 +42,10 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     resolved: ResolvedGeneration
     previews: Previews
     """The job's own previews, or finer ones for its watchers."""
+    made: int = 0
+    """Number of pictures, from the first, that earlier attempts reported: they are not made again."""
+    kept: KeptFile | None = None
+    """The progress to continue from. None: begin at the start."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):
@@ -223,6 +229,7 @@ Report = (
     | Degraded
     | ImageReady
     | ModelPlacing
+    | CheckpointReady
     | ModelLoaded
     | ModelUnloaded
     | RunFinished

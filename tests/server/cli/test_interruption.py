@@ -48,6 +48,21 @@ def test_cancel_waits_for_the_proof_and_a_watcher_hears_of_it(tmp_path: Path, ca
     assert running.id in rest
 
 
+def test_a_paused_job_waits_until_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    process = in_background("generate", "an owl", "--steps", "40", "--out", str(tmp_path / "owl.png"))
+    await_line(process, "denoising")
+    (running,) = _jobs(capsys, "--state", "running").jobs
+    assert run(["job", "pause", running.id, "--cause", "lunch"]) == 0
+    assert f"Job {running.id} is paus" in capsys.readouterr().err
+    await_line(process, "paused")
+    (paused,) = _jobs(capsys, "--state", "paused").jobs
+    assert paused.id == running.id
+    assert run(["job", "resume", running.id]) == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "owl.png").exists()
+
+
 def test_ctrl_c_on_a_watch_leaves_the_job_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     making = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
     await_line(making, "denoising")

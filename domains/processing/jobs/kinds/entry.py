@@ -7,6 +7,7 @@ import msgspec
 
 from domains.device.benchmark import BenchmarkReport
 from domains.inference.generation import Previews
+from domains.inference.kept_file import KeptFile
 from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
 from domains.processing.jobs.event import GeneratedImage, JobResult
@@ -74,6 +75,10 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """A model by id, as a worker needs it. Raises MODEL_NOT_FOUND."""
     previews: Callable[[Previews], Previews]
     """The previews to make for a job that itself asks for these."""
+    made: int = 0
+    """Number of pictures that earlier attempts stored."""
+    kept: KeptFile | None = None
+    """The job's checkpoint. None: the work begins at the start."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,9 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             model=supplies.model(self.resolved.model_id),
             resolved=self.resolved,
             previews=supplies.previews(self.resolved.previews),
+            # At least one picture is made again, so that the result names the components that computed it.
+            made=min(supplies.made, len(self.resolved.seeds) - 1),
+            kept=supplies.kept,
         )
 
     def result(self, reported: Reported) -> GenerationResult:

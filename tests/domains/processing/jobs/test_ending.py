@@ -10,7 +10,7 @@ from domains.failure import Failure
 from domains.inference.outcome import RunStopped
 from domains.model.scan import ScanReport
 from domains.processing.jobs.ending import end_of
-from domains.processing.jobs.event import STATE_AFTER, Cancelled, Failed, Interrupted, ScanResult
+from domains.processing.jobs.event import STATE_AFTER, Cancelled, Checkpoint, Failed, Interrupted, Paused, ScanResult
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -25,7 +25,8 @@ RESULT = ScanResult(report=ScanReport())
 CANCEL = Stop(kind=StopKind.CANCEL, cause="not needed", asked_s=97.5)
 TIME_UP = Stop(kind=StopKind.TIME_UP, cause="too long", reason=ErrorReason.RUN_TIMEOUT, facts={"run_timeout_s": "1"})
 PREEMPT = Stop(kind=StopKind.PREEMPT, cause="memory", reason=ErrorReason.PREEMPTED)
-STOPS = (None, PREEMPT, TIME_UP, CANCEL)
+PAUSE = Stop(kind=StopKind.PAUSE, cause="later")
+STOPS = (None, PREEMPT, PAUSE, TIME_UP, CANCEL)
 PROOF = RunStopped(
     stop=PREEMPT, stage=Stage.DENOISING, latency_s=0.25, freed_bytes=7, receipt=Receipt(steps_executed=3)
 )
@@ -50,7 +51,8 @@ POSSIBLE = [pair for pair in itertools.product(STOPS, LEFT) if pair != (None, Ha
 
 @pytest.mark.parametrize(("stop", "left"), POSSIBLE)
 def test_every_stop_and_everything_left_have_an_end_that_the_job_may_come_to(stop: Stop | None, left: Outcome) -> None:
-    state = JobState.CANCELLING if stop is CANCEL else JobState.RUNNING
+    states = {StopKind.CANCEL: JobState.CANCELLING, StopKind.PAUSE: JobState.PAUSING}
+    state = states.get(stop.kind, JobState.RUNNING) if stop else JobState.RUNNING
     end = end_of(running(state), stop, left, NOW)
     assert STATE_AFTER[type(end)] in NEXT[state]
 
@@ -78,12 +80,24 @@ def test_the_worker_that_obeyed_a_weaker_request_is_the_proof_of_the_stronger_on
 
 def test_a_preempted_job_goes_on_later() -> None:
     end = end_of(running(), PREEMPT, Halted(proof=PROOF), NOW)
-    assert end == Interrupted(reason=ErrorReason.PREEMPTED, message="memory")
+    assert end == Interrupted(reason=ErrorReason.PREEMPTED, message="memory", work=PROOF.receipt)
     # What the worker echoes decides where the front has no request any more.
     assert end_of(running(), None, Halted(proof=PROOF), NOW) == end
 
 
-@pytest.mark.parametrize(("stop", "state"), [(None, "interrupted"), (PREEMPT, "interrupted"), (TIME_UP, "failed")])
+def test_a_paused_job_keeps_its_checkpoint_or_that_of_an_earlier_attempt() -> None:
+    first, second = (Checkpoint(blob_id=f"b{step}", sha256="", size_bytes=1, step=step, time_s=0.0) for step in (3, 7))
+    job = msgspec.structs.replace(running(JobState.PAUSING), checkpoint=first)
+    end = end_of(job, PAUSE, Halted(proof=PROOF, checkpoint=second), NOW)
+    assert end == Paused(stage=Stage.DENOISING, completed=7, cause="later", checkpoint=second, work=PROOF.receipt)
+    again = end_of(job, PAUSE, Halted(proof=PROOF), NOW)
+    assert isinstance(again, Paused)
+    assert (again.completed, again.checkpoint) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "state"), [(None, "interrupted"), (PREEMPT, "interrupted"), (PAUSE, "paused"), (TIME_UP, "failed")]
+)
 def test_a_worker_that_dies_obeys_a_final_request_and_else_counts_as_a_crash(stop: Stop | None, state: str) -> None:
     end = end_of(running(), stop, DEATH, NOW)
     assert STATE_AFTER[type(end)] == state

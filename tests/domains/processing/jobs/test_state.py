@@ -11,7 +11,7 @@ from domains.processing.jobs.state import NEXT, JobState, check_move
     [
         (JobState.SUCCEEDED, JobState.CANCELLING, "job j has already ended (succeeded)"),
         (JobState.FAILED, JobState.RUNNING, "job j has already ended (failed)"),
-        (JobState.CANCELLING, JobState.QUEUED, "job j is cancelling and cannot be queued again"),
+        (JobState.CANCELLING, JobState.QUEUED, "job j is cancelling and cannot be resumed"),
         (JobState.QUEUED, JobState.CANCELLING, "job j is queued and cannot be cancelled"),
     ],
 )

@@ -27,7 +27,7 @@ def a_job(state: JobState, work: Work = LOAD, device_id: str = "sim-0") -> Job:
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_a_job_uses_its_model_until_it_has_left_the_device(state: JobState) -> None:
-    holds = state in (JobState.RUNNING, JobState.CANCELLING)
+    holds = state in (JobState.RUNNING, JobState.PAUSING, JobState.CANCELLING)
     job = a_job(state)
     assert users_of(there("m", "sim-0"), [job]) == ([job] if holds else [])
 

@@ -1,0 +1,11 @@
+"""The file of a generation's kept progress, as a worker gets it."""
+
+import msgspec
+
+
+class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint on the worker's machine."""
+
+    path: str
+    sha256: str
+    """The worker uses the file only if its content has this hash."""

@@ -1,0 +1,84 @@
+"""The kept progress of a generation: latents, solver history, noise generators and the place, as a safetensors file.
+
+The metadata names what the progress belongs to: the weights, the size, the seeds and the walk. Another walk, other weights
+or another size cannot continue from it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.trajectory import Trajectory
+
+_VERSION = 1
+_ENTRY = "deviceops.checkpoint"
+
+
+class Walked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint belongs to, and how far it is."""
+
+    version: int
+    model_sha256: str
+    width_px: int
+    height_px: int
+    seeds: tuple[int, ...]
+    sampler: str
+    sigma_schedule: str
+    steps: int
+    eta: float | None
+    place: int
+    """Number of lines of the walk that are done."""
+
+
+def packed(trajectory: Trajectory, resolved: ResolvedGeneration) -> bytes:
+    """The file of a trajectory. Waits for the device."""
+    # Copies, since two of the tensors may share their bytes, which a file cannot.
+    tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in trajectory.kept().items()}
+    walked = walked_of(resolved, trajectory.place)
+    return save(tensors, {_ENTRY: msgspec.json.encode(walked).decode()})
+
+
+def walked_of(resolved: ResolvedGeneration, place: int) -> Walked:
+    """What a checkpoint of this generation says."""
+    names = (name for name in Walked.__struct_fields__ if name not in ("version", "place"))
+    return Walked(version=_VERSION, place=place, **{name: getattr(resolved, name) for name in names})
+
+
+def unpack(path: Path, sha256: str, resolved: ResolvedGeneration, into: Trajectory) -> None:
+    """Continue a trajectory from a file. Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another
+    walk, size or model; the trajectory is unchanged then."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _corrupt(f"the file of the checkpoint cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _corrupt("the file of the checkpoint has changed since it was written")
+    walked, tensors = _read(data)
+    expected = walked_of(resolved, walked.place)
+    if walked != expected:
+        wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
+        message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, fields=", ".join(wrong))
+    into.restore(tensors, walked.place)
+
+
+def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        walked = msgspec.json.decode(header["__metadata__"][_ENTRY], type=Walked)
+        return walked, load(data)
+    except (SafetensorError, msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
+        raise _corrupt(f"the checkpoint cannot be read: {error}") from None
+
+
+def _corrupt(message: str) -> DataLoss:
+    return DataLoss(message, ErrorReason.CHECKPOINT_CORRUPT)
