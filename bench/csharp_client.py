@@ -1,6 +1,6 @@
-"""Cost of the C# client: the time that it adds to the first event of a generation over a Python stub, side by side, and the
-bytes that following one event allocates beyond those of a bare stub.
+"""Cost of the C# client: time added to the first event of a generation over Python's stub, and bytes allocated an event.
 
+Both sides are measured in turns. The bytes count beyond those of a bare C# stub.
 The peer is Python's stub plus 2 ms; the ratio is (C# - Python) / 2 ms. It needs a .NET SDK.
 """
 

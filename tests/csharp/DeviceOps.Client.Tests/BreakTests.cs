@@ -12,7 +12,7 @@ public sealed class BreakTests(MortalServer mortal, SharedServer shared)
     [Fact]
     public async Task AJobIsFollowedToItsEndAcrossACrashOfTheServer()
     {
-        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 40), Asking.Stop);
+        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 20), Asking.Stop);
         var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.RestartAsync(Asking.Stop));
 
         Asking.AssertWhole(events);
@@ -24,7 +24,7 @@ public sealed class BreakTests(MortalServer mortal, SharedServer shared)
     [Fact]
     public async Task AJobIsFollowedToItsEndAcrossTheDeathOfItsWorker()
     {
-        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 40), Asking.Stop);
+        var job = server.Client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 20), Asking.Stop);
         var events = await CollectWith(job, JobEvent.KindOneofCase.Progress, () => server.KillWorkerAsync(MortalServer.Healthy, Asking.Stop));
 
         Asking.AssertWhole(events);
