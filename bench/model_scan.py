@@ -8,7 +8,7 @@ the worse of both.
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def write(root: Path) -> int:
 
 
 @contextmanager
-def _catalogue(root: Path) -> Iterator[Catalogue]:
+def _catalogue(root: Path) -> Generator[Catalogue]:
     """As a server that starts with an empty state folder."""
     with tempfile.TemporaryDirectory() as state:
         database = open_database(Path(state))
