@@ -144,7 +144,9 @@ class Server:
             Watching(self.processing.wishes, _default_previews(settings)),
         )
         inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
-        model = ModelServicer(self.processing.submissions, self.catalogue, self.loaded, unloading)
+        model = ModelServicer(
+            self.processing.submissions, self.catalogue, self.loaded, unloading, self.processing.estimates
+        )
         device = DeviceServicer(
             parts.devices,
             parts.statuses,

@@ -10,7 +10,8 @@ file of facts a family), `folder_family` (the family of a folder), `kind` (of mo
 `sampler_names` (options of a scheduler), `fingerprint` (hashes).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
-`loaded_watch` (their changes for one reader). Opening checked files: `regular_file`, `weight_file`.
+`loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).
+Opening checked files: `regular_file`, `weight_file`.
 
 Loading: `on_device`, in a worker.
 """

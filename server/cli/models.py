@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_load
+from server.cli import loaded, model_estimate, model_load
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -26,6 +26,7 @@ app = typer.Typer(help="List the models that the server knows, load them or unlo
 app.command("load")(model_load.load)
 app.command("unload")(model_load.unload)
 app.command("loaded")(loaded.loaded)
+app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
 
 

@@ -12,11 +12,13 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
+from domains.processing.memory.estimates import Estimates
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert, paging
 from server.heartbeat import Followed
+from server.model.estimate import EstimateMethods
 from server.model.load_messages import from_load
 from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
@@ -25,13 +27,19 @@ from server.processing.watch import submit_and_follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer(LoadedModelMethods):
+class ModelServicer(LoadedModelMethods, EstimateMethods):
     """Implements ModelService."""
 
     def __init__(
-        self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        unloading: Unloading,
+        estimates: Estimates,
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
+        EstimateMethods.__init__(self, catalogue, estimates)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
