@@ -168,7 +168,9 @@ class Server:
             self.clock,
         )
         inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
-        model = ModelServicer(self.processing.submissions, self.catalogue, self.loaded, unloading)
+        model = ModelServicer(
+            self.processing.submissions, self.catalogue, self.loaded, unloading, self.processing.estimates
+        )
         device = DeviceServicer(
             parts.devices,
             parts.statuses,

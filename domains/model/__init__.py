@@ -15,7 +15,8 @@ make), `detect` (kind and family from headers), `folder_evidence` (why a folder 
 `inspect` (all of it for a caller, with findings).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
-`loaded_watch` (their changes for one reader). Opening checked files: `regular_file`, `weight_file`.
+`loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).
+Opening checked files: `regular_file`, `weight_file`.
 
 Loading: `on_device`, in a worker.
 """

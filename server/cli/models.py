@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_inspect, model_load
+from server.cli import loaded, model_estimate, model_inspect, model_load
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -27,6 +27,7 @@ app.command("inspect")(model_inspect.inspect)
 app.command("load")(model_load.load)
 app.command("unload")(model_load.unload)
 app.command("loaded")(loaded.loaded)
+app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
 
 

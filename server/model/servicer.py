@@ -10,11 +10,13 @@ from domains.errors import Violation
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
+from domains.processing.memory.estimates import Estimates
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
+from server.model.estimate import EstimateMethods
 from server.model.inspect import inspect_model
 from server.model.list_page import page_of
 from server.model.listed import ListedModels
@@ -26,14 +28,20 @@ from server.processing.watch import submit_and_follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer(LoadedModelMethods):
+class ModelServicer(LoadedModelMethods, EstimateMethods):
     """Implements ModelService."""
 
     def __init__(
-        self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        unloading: Unloading,
+        estimates: Estimates,
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
         self._listed = ListedModels()
+        EstimateMethods.__init__(self, catalogue, estimates)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context

@@ -2,6 +2,7 @@
 
 from domains.draining import Draining
 from domains.model.catalogue import Catalogue
+from domains.model.footprints import Footprints
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
@@ -17,6 +18,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.waits import Waits
+from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
@@ -40,6 +42,10 @@ class ProcessingParts:
         draining: Draining,
     ) -> None:
         MeasuredFigures(jobs, devices.devices)
+        footprints = Footprints(catalogue, loaded)
+        self.estimates = Estimates(
+            footprints, jobs, loaded, devices.devices, board.lanes, memory.pools, memory.reclaiming
+        )
         self.transfers = TransferRunner(jobs, memory.blobs)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
@@ -50,7 +56,16 @@ class ProcessingParts:
             catalogue=catalogue,
             loaded=loaded,
             blobs=memory.blobs,
-            memory=JobAdmission(memory.admission, memory.reclaiming, catalogue, loaded, jobs.inherited),
+            memory=JobAdmission(
+                memory.admission,
+                memory.reclaiming,
+                catalogue,
+                loaded,
+                jobs.inherited,
+                lambda model, device_id, execution: footprints.need_bytes(
+                    model, devices.devices.get(device_id).device, execution
+                ),
+            ),
             runners=FrontRunners(scan=ScanRunner(catalogue).run, transfer=self.transfers.run, reset=reset.run),
             wishes=self.wishes,
             draining=draining,

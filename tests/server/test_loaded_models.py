@@ -395,3 +395,87 @@ def test_a_load_tells_how_much_of_each_part_has_come(machine: Machine) -> None:
     assert {part: told[-1] for part, told in sizes.items()} == whole
     assert all(told == sorted(told) for told in sizes.values())
     assert len(sizes["unet"]) > 3, "18 MB of files at 20 MB/s, told ten times a second"
+
+
+# What it would cost
+
+
+def estimates(machine: Machine, model_id: str = FIRST, *devices: str, **more: Any) -> dict[str, Any]:
+    """EstimateModel, by device."""
+    work = model_work_pb2.ModelLoad(model_id=model_id, **more)
+    request = model_service_pb2.EstimateModelRequest(model_load=work)
+    request.devices.device_ids.extend(devices)
+    return {one.device_id: one for one in machine.model.EstimateModel(request, timeout=CALL_S).estimates}
+
+
+@pytest.mark.parametrize("precision", ["FLOAT32", "FLOAT16"])
+def test_an_estimate_is_what_the_load_then_takes(machine: Machine, precision: str) -> None:
+    asked = options(precision=precision)
+    forecast = estimates(machine, SECOND, "sim-1", execution=asked)["sim-1"]
+    assert forecast.fits
+    before = machine.used("sim-1")
+    one = machine.loaded(SECOND, "sim-1", execution=asked)
+    taken = machine.used("sim-1") - before
+    assert forecast.weights_bytes == pytest.approx(taken, rel=0.1)
+    parts = {part.component_id: part.device_bytes for part in one.components}
+    assert {part.component_id for part in forecast.components} == set(parts)
+    machine.unload()
+    learned = estimates(machine, SECOND, "sim-1", execution=asked)["sim-1"]
+    assert learned.weights_bytes == taken
+    assert {part.component_id: part.device_bytes for part in learned.components} == parts
+    assert learned.sample_count > forecast.sample_count
+    assert learned.load_time.ToNanoseconds() > 0
+
+
+def test_an_estimate_names_what_would_go_and_the_load_takes_exactly_that(machine: Machine) -> None:
+    first = machine.loaded()
+    forecast = estimates(machine, SECOND)
+    assert set(forecast) == {"sim-0", "sim-1"}
+    assert list(forecast["sim-1"].evictions) == []
+    (gone,) = forecast["sim-0"].evictions
+    assert (gone.loaded_model_id, gone.freed_bytes) == (first.id, first.device_bytes)
+    assert forecast["sim-0"].fits
+    assert list(machine.list()) == [first.id], "an estimate changes nothing"
+    machine.loaded(SECOND)
+    assert list(machine.list()) == ["second@sim-0"]
+
+
+def test_an_estimate_says_what_is_missing_and_the_load_agrees(machine: Machine) -> None:
+    first = machine.loaded(pinned=True)
+    forecast = estimates(machine, SECOND, "sim-0")["sim-0"]
+    assert not forecast.fits
+    assert forecast.shortfall_bytes == forecast.weights_bytes - forecast.available_device_bytes > 0
+    assert [one.reason for one in forecast.findings] == [error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY]
+    last = machine.load(SECOND)
+    assert last.event.failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    machine.update(first.id, pinned=False)
+
+
+def test_what_is_loaded_already_costs_nothing_more(machine: Machine) -> None:
+    one = machine.loaded()
+    forecast = estimates(machine, FIRST, "sim-0")["sim-0"]
+    assert (forecast.weights_bytes, forecast.fits) == (0, True)
+    assert all(list(part.shared_with_loaded_model_ids) == [one.id] for part in forecast.components)
+
+
+def test_a_step_is_forecast_from_those_that_were_measured(machine: Machine) -> None:
+    request = model_service_pb2.EstimateModelRequest(model_load=model_work_pb2.ModelLoad(model_id=FIRST), batch_size=2)
+    request.devices.device_ids.append("sim-1")
+    request.size.width_px = request.size.height_px = 64
+    job = job_event_pb2.JobOptions()
+    job.devices.device_ids.append("sim-1")
+    assert kind(asking.watch(machine.server, asking.submit(machine.server, picture(steps=4), job))[-1]) == "succeeded"
+    both = machine.model.EstimateModel(request, timeout=CALL_S).estimates[0].step_time.ToNanoseconds()
+    request.batch_size = 1
+    single = machine.model.EstimateModel(request, timeout=CALL_S).estimates[0].step_time.ToNanoseconds()
+    assert both == pytest.approx(2 * single, rel=1e-6)
+    assert single > 0
+
+
+def test_an_estimate_refuses_what_is_out_of_range(machine: Machine) -> None:
+    request = model_service_pb2.EstimateModelRequest(model_load=model_work_pb2.ModelLoad(model_id=FIRST), batch_size=65)
+    request.size.width_px = 63
+    refusal = refused(lambda: machine.model.EstimateModel(request))
+    assert set(refusal.fields) == {"batch_size", "size.width_px", "size.height_px"}
+    assert refused(lambda: estimates(machine, "nothing")).reason == "MODEL_NOT_FOUND"
+    assert refused(lambda: estimates(machine, FIRST, "sim-7")).reason == "DEVICE_NOT_FOUND"

@@ -4,6 +4,7 @@ model_use.py       which models jobs need, and which jobs use a loaded one
 job_admission.py   holds the memory that an attempt needs
 blob_admission.py  holds the memory of a blob
 hold_back.py       devices that start nothing while their memory is short
+estimates.py       what a load and its use would cost on each device
 keep_alive.py      unloads models whose keep-alive is over
 care.py            frees memory, for the clean-ups of the pools
 device_pool.py     the memory of devices and host, as their workers measure it

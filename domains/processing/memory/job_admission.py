@@ -9,9 +9,12 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import loaded_id
 from domains.model.loaded_models import LoadedModels
+from domains.model.model import Model
 from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import LoadWork
 from domains.processing.memory.care import pool_of
 from domains.processing.memory.model_use import held_by_devices
 
@@ -40,14 +43,17 @@ class JobAdmission:
         catalogue: Catalogue,
         loaded: LoadedModels,
         inherited: Callable[[Job], bool],
+        need_bytes: Callable[[Model, str, Execution], int],
     ) -> None:
-        """`inherited`: whether an earlier process stored a job."""
+        """`inherited`: whether an earlier process stored a job. `need_bytes`: forecast of the bytes that a load of the model
+        adds on a device (id)."""
         self._admission = admission
         self._reclaiming = reclaiming
         self._catalogue = catalogue
         self._loaded = loaded
         self._loads: dict[str, _Load] = {}
         self._inherited = inherited
+        self._need_bytes = need_bytes
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
@@ -126,10 +132,13 @@ class JobAdmission:
         held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset())
         # An outdated model is unloaded before the load that replaces it.
         outdated = {one.model_id: one.size_bytes for one in loaded if one.device_id == device_id}
+        execution = job.work.execution if isinstance(job.work, LoadWork) else AS_USUAL
         return sorted(
             (
                 loaded_id(model_id, device_id),
-                max(0, self._catalogue.get(model_id).size_bytes - outdated.get(model_id, 0)),
+                max(
+                    0, self._need_bytes(self._catalogue.get(model_id), device_id, execution) - outdated.get(model_id, 0)
+                ),
             )
             for model_id in {asset.model_id for asset in job.work.assets} - held
         )

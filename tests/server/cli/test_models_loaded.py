@@ -41,3 +41,9 @@ def test_loaded_models_are_followed_one_line_each(capsys: pytest.CaptureFixture[
     assert f"{LOADED}  ready" in line
     (text,) = told(capsys, "loaded", "--watch", "--limit", "1", "--json").splitlines()
     assert json.loads(text)["loadedModel"]["state"] == "LOADED_MODEL_STATE_READY"
+
+
+def test_what_a_load_would_cost_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    head, row = told(capsys, "estimate", "emoji", "--precision", "float32").splitlines()[:2]
+    assert head.startswith("device  fits")
+    assert row.startswith("cpu     yes")

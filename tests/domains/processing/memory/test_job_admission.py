@@ -53,6 +53,7 @@ class Desk(Bench):
             Shelf(),  # pyright: ignore[reportArgumentType]  # all that is asked of a catalogue
             self.loaded,
             lambda job: job.id in self.inherited,
+            lambda model, device_id, execution: model.size_bytes,
         )
 
     async def job(self, reserved: int, **fields: int) -> Job:

@@ -1,0 +1,139 @@
+"""Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
+
+from collections import defaultdict, deque
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from domains.device.device import Backend, Device
+from domains.errors import DeviceOpsError
+from domains.model.catalogue import Catalogue
+from domains.model.execution import Execution, leaves_float16, precision_of, usual_precision
+from domains.model.json_file import read_json
+from domains.model.loaded import LoadedModel, outdated
+from domains.model.loaded_models import LoadedModels
+from domains.model.model import Component, Model
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_REMEMBERED = 16
+"""Loads per device, and per model and device."""
+_SINCE_GFX9 = (9, 0)
+"""Capability that torch tells for GPUs of ROCm, whose name is no number."""
+
+
+class PartFootprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What one component takes on a device."""
+
+    component: str
+    precision: str
+    """Precision that it will have there, in torch's words."""
+    bytes: int
+    """Bytes that its load adds. 0: it is there already."""
+    shared_with: tuple[str, ...] = ()
+    """Ids of loaded models that have it already."""
+
+
+class Footprints:
+    """Forecasts. Learns from each load."""
+
+    def __init__(self, catalogue: Catalogue, loaded: LoadedModels) -> None:
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._sizes: dict[tuple[str, str, str], int] = {}
+        """Measured bytes by hash of the model, component and precision."""
+        self._times: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """Seconds of loads by model and device."""
+        self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """Seconds for each byte on the device, by device."""
+        loaded.listeners.append(self._learn)
+
+    def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
+        """What each component with weights takes on a device, in the order of the model."""
+        usual = _usual_precision(device)
+        there = [one for one in self._loaded.list() if one.device_id == device.id and self._is_current(one)]
+        return [
+            self._part(model, component, execution, usual, there)
+            for component in model.components
+            if component.parameter_count
+        ]
+
+    def need_bytes(self, model: Model, device: Device, execution: Execution) -> int:
+        """Bytes that a load of the model adds on a device."""
+        return sum(part.bytes for part in self.parts(model, device, execution))
+
+    def load_s(self, model: Model, device_id: str, size_bytes: int) -> float | None:
+        """Seconds that a load of so many bytes takes. None: nothing was loaded on the device yet."""
+        if times := self._times.get((model.id, device_id)):
+            return median(times)
+        rates = self._rates.get(device_id)
+        return median(rates) * size_bytes if rates else None
+
+    def load_count(self, model: Model, device_id: str) -> int:
+        """Number of measured loads of the model on the device."""
+        return len(self._times.get((model.id, device_id), ()))
+
+    def _part(
+        self, model: Model, component: Component, execution: Execution, usual: str, there: list[LoadedModel]
+    ) -> PartFootprint:
+        upcast = leaves_float16(_config(model, component.id))
+        precision = precision_of(component.id, execution, usual, upcast=upcast)
+        shared = tuple(one.id for one in there if self._has(one, model, component.id, precision))
+        forecast = component.parameter_count * _BYTES.get(precision, 4)
+        size = 0 if shared else self._sizes.get((model.sha256, component.id, precision), forecast)
+        return PartFootprint(component=component.id, precision=precision, bytes=size, shared_with=shared[:16])
+
+    def _has(self, one: LoadedModel, model: Model, component: str, precision: str) -> bool:
+        """Whether a loaded model holds the component of another (or the same) model in this precision."""
+        has = next((part for part in one.components if part.id == component), None)
+        if has is None or has.precision != precision:
+            return False
+        other = self._catalogue.find(one.model_id)
+        return other is not None and (other.id == model.id or _same(model, other, component))
+
+    def _is_current(self, one: LoadedModel) -> bool:
+        model = self._catalogue.find(one.model_id)
+        return model is not None and not outdated(one, model.sha256)
+
+    def _learn(self, one: LoadedModel, there: bool) -> None:
+        if not there or not one.model_sha256:
+            return
+        for part in one.components:
+            self._sizes[one.model_sha256, part.id, part.precision] = part.bytes
+        if one.load_s is not None and one.size_bytes:
+            self._times[one.model_id, one.device_id].append(one.load_s)
+            self._rates[one.device_id].append(one.load_s / one.size_bytes)
+
+
+def _usual_precision(device: Device) -> str:
+    if device.backend not in (Backend.CUDA, Backend.ROCM):
+        return usual_precision(None)
+    major, _, minor = device.compute_capability.partition(".")
+    known = major.isdecimal() and minor.isdecimal()
+    return usual_precision((int(major), int(minor)) if known else _SINCE_GFX9)
+
+
+def _config(model: Model, component: str) -> dict[str, object]:
+    """A component's config.json; empty where it cannot be read, which the load tells."""
+    try:
+        return read_json(Path(model.stamp(f"{component}/config.json").real))
+    except (DeviceOpsError, OSError):
+        return {}
+
+
+def _same(model: Model, other: Model, component: str) -> bool:
+    """Whether two models have the same component: of the same family, with the same weight files and config."""
+    hashes = _hashes(model, component)
+    return (
+        bool(hashes)
+        and model.family == other.family
+        and hashes == _hashes(other, component)
+        and _config(model, component) == _config(other, component)
+    )
+
+
+def _hashes(model: Model, component: str) -> tuple[str, ...]:
+    """Hashes of a component's weight files; empty: one was never hashed."""
+    files = next((part.files for part in model.components if part.id == component), ())
+    found = tuple(model.stamp(name).sha256 for name in sorted(files) if name.endswith(".safetensors"))
+    return found if all(found) else ()

@@ -1,0 +1,192 @@
+"""Forecasts what a load and its use cost on each device that could take it, with what would be evicted for it."""
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+
+from domains.device.device import Device
+from domains.device.devices import Devices
+from domains.memory.pools.pools import Pools
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.model.execution import Execution
+from domains.model.footprints import Footprints, PartFootprint
+from domains.model.loaded_models import LoadedModels
+from domains.model.model import Model
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.state import JobState
+from domains.processing.lanes.lanes import Lanes
+from domains.processing.lanes.placement import Placement
+from domains.processing.memory.care import pool_of
+from domains.progress import Stage
+
+_REMEMBERED = 16
+"""Runs per model, device and size."""
+_ALL = 2**62
+MAX_BATCH = 64
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and number of the pictures that are made at once."""
+
+    width_px: int
+    height_px: int
+    images: int = 1
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all pictures."""
+        return self.width_px * self.height_px * self.images
+
+
+class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run was measured to take."""
+
+    step_s: float
+    activation_bytes: int | None
+    """Bytes on the device beside the loaded models. None: they cannot be measured there."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load and its use cost on one device. None: not known."""
+
+    device: Device
+    parts: tuple[PartFootprint, ...]
+    activation_bytes: int | None
+    free_bytes: int | None
+    """Bytes that are free now."""
+    evictable_bytes: int
+    """Bytes that the end of unused models would free."""
+    evictions: tuple[tuple[str, int], ...]
+    """Loaded models that would go, in this order, with their bytes."""
+    load_s: float | None
+    step_s: float | None
+    sample_count: int
+    unsupported: tuple[str, ...] = ()
+    """Precisions that are asked for, and in which the device does not compute."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weights that the load adds."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def available_bytes(self) -> int | None:
+        """Bytes that it can have, evictions included."""
+        return None if self.free_bytes is None else max(0, self.free_bytes) + self.evictable_bytes
+
+    @property
+    def shortfall_bytes(self) -> int | None:
+        """Bytes that are missing although all evictions were made. 0: it fits."""
+        if self.available_bytes is None:
+            return None
+        return max(0, self.weights_bytes + (self.activation_bytes or 0) - self.available_bytes)
+
+    def max_batch(self, shape: Shape) -> int | None:
+        """How many pictures of the size fit at once."""
+        if not self.activation_bytes or self.available_bytes is None:
+            return None
+        room = self.available_bytes - self.weights_bytes
+        return max(0, min(MAX_BATCH, room * shape.images // self.activation_bytes))
+
+
+class Estimates:
+    """Makes the forecasts. Learns from each job that succeeded."""
+
+    def __init__(
+        self,
+        footprints: Footprints,
+        jobs: Jobs,
+        loaded: LoadedModels,
+        devices: Devices,
+        lanes: Lanes,
+        pools: Pools,
+        reclaiming: Reclaiming,
+    ) -> None:
+        self._footprints = footprints
+        self._loaded = loaded
+        self._devices = devices
+        self._lanes = lanes
+        self._pools = pools
+        self._reclaiming = reclaiming
+        self._runs: defaultdict[tuple[str, str], dict[Shape, deque[RunFigures]]] = defaultdict(dict)
+        """By model and device."""
+        jobs.listeners.append(self._learn)
+
+    async def of(
+        self, model: Model, execution: Execution, device_ids: Sequence[str], shape: Shape, *, allow_cpu: bool = False
+    ) -> list[Estimate]:
+        """One forecast for each device that could take the load, in the order in which the load would try them.
+
+        Raises DEVICE_NOT_FOUND.
+        """
+        named = frozenset(self._devices.get(name).device.id for name in device_ids)
+        placement = Placement(front=None, device_ids=named, allow_cpu=allow_cpu)
+        lanes = [lane for lane in self._lanes.best_first() if lane.worker and self._lanes.fits(lane, placement)]
+        devices = [self._devices.get(lane.device_id).device for lane in lanes if self._lanes.takes_work(lane)]
+        return [await self._on(model, execution, device, shape) for device in devices]
+
+    async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
+        parts = tuple(self._footprints.parts(model, device, execution))
+        weights = sum(part.bytes for part in parts)
+        activation, step_s, runs = self._use(model, device.id, shape)
+        free = await self._free(pool_of(device.id))
+        own = {one.id for one in self._loaded.list() if one.device_id == device.id and one.model_id == model.id}
+        evictable = [one for one in self._victims(device.id, _ALL) if one[0] not in own]
+        missing = 0 if free is None else weights + (activation or 0) - free
+        return Estimate(
+            device=device,
+            parts=parts,
+            activation_bytes=activation,
+            free_bytes=free,
+            evictable_bytes=sum(size for _, size in evictable),
+            evictions=tuple(one for one in self._victims(device.id, missing) if one[0] not in own),
+            load_s=self._footprints.load_s(model, device.id, weights) if weights else 0.0,
+            step_s=step_s,
+            sample_count=self._footprints.load_count(model, device.id) + runs,
+            unsupported=tuple(one for one in execution.named if one not in device.precisions),
+        )
+
+    async def _free(self, pool_id: str) -> int | None:
+        if pool_id not in self._pools.ids():
+            return None
+        await self._pools.measure(pool_id)
+        free = self._pools.room(pool_id).free_bytes
+        return None if free is None else free - self._pools.claims.outstanding_bytes(pool_id)
+
+    def _victims(self, device_id: str, need_bytes: int) -> list[tuple[str, int]]:
+        pool_id = pool_of(device_id)
+        known = need_bytes > 0 and pool_id in self._pools.ids()
+        return self._reclaiming.victims(pool_id, need_bytes, 0.0) if known else []
+
+    def _use(self, model: Model, device_id: str, shape: Shape) -> tuple[int | None, float | None, int]:
+        """Bytes beside the weights, seconds a step, and the number of runs that both rest on."""
+        by_shape = self._runs.get((model.id, device_id))
+        if not by_shape:
+            return None, None, 0
+        # Both grow with the pixels; the nearest size that was measured tells most.
+        nearest = min(by_shape, key=lambda known: abs(known.pixels - shape.pixels))
+        runs, scale = by_shape[nearest], shape.pixels / nearest.pixels
+        sizes = [run.activation_bytes for run in runs if run.activation_bytes is not None]
+        activation = round(max(sizes) * scale) if sizes else None
+        return activation, median(run.step_s for run in runs) * scale, len(runs)
+
+    def _learn(self, job: Job) -> None:
+        if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
+            return
+        receipt, resolved = job.receipt.work, job.work.resolved
+        steps = next((one for one in receipt.timings if one.stage is Stage.DENOISING), None)
+        if steps is None or not receipt.steps_executed:
+            return
+        weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == job.device_id)
+        peak = receipt.peak_device_bytes
+        shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
+        figures = RunFigures(
+            step_s=(steps.device_s or steps.wall_s) / receipt.steps_executed,
+            activation_bytes=None if peak is None else max(0, peak - weights),
+        )
+        by_shape = self._runs[resolved.model_id, job.device_id]
+        by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(figures)

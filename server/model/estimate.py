@@ -1,0 +1,138 @@
+"""ModelService: EstimateModel."""
+
+from typing import Any
+
+import grpc
+
+from deviceops.common.v1 import error_pb2
+from deviceops.model.v1 import model_estimate_pb2, model_service_pb2
+from domains import limits
+from domains.amounts import bytes_told
+from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
+from domains.inference.limits import EDGE_MULTIPLE_PX, EDGE_PX, EDGES
+from domains.inference.resolve import usable
+from domains.model.catalogue import Catalogue
+from domains.model.model import Model
+from domains.processing.memory.estimates import MAX_BATCH, Estimate, Estimates, Shape
+from server import convert
+from server.fitted import fitted
+from server.inference.generation_messages import to_execution
+from server.model.load_messages import from_load
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_EVICTIONS = 256
+
+
+class EstimateMethods:
+    """The method for estimates."""
+
+    def __init__(self, catalogue: Catalogue, estimates: Estimates) -> None:
+        self._models = catalogue
+        self._estimates = estimates
+
+    async def EstimateModel(
+        self, request: model_service_pb2.EstimateModelRequest, context: Context
+    ) -> model_service_pb2.EstimateModelResponse:
+        """Forecast what a load and its use cost."""
+        _check(request)
+        load = from_load(request.model_load)
+        model = self._models.get(load.model_id) if load.model_id else self._models.default()
+        usable(model)
+        convert.check_nodes(request.devices)
+        shape = _shape(request, model)
+        found = await self._estimates.of(
+            model, load.execution, request.devices.device_ids, shape, allow_cpu=request.devices.allow_cpu
+        )
+        return model_service_pb2.EstimateModelResponse(estimates=[to_estimate(one, shape) for one in found])
+
+
+def _check(request: model_service_pb2.EstimateModelRequest) -> None:
+    """Raise INVALID_FIELD for what is out of range, NOT_IMPLEMENTED for what is not served."""
+    unserved = [
+        Violation(field=path, message="this server does not serve it yet; leave it empty")
+        for path, is_set in (
+            ("fallback", request.HasField("fallback")),
+            ("devices.strategy", bool(request.devices.strategy)),
+            ("devices.node_labels", bool(request.devices.node_labels)),
+        )
+        if is_set
+    ]
+    wrong: list[Violation] = []
+    if request.HasField("batch_size") and not 1 <= request.batch_size <= MAX_BATCH:
+        text = f"{request.batch_size} is not within 1..{MAX_BATCH}"
+        wrong.append(Violation(field="batch_size", message=text, allowed=f"1..{MAX_BATCH}"))
+    if request.HasField("size"):
+        edges = ("width_px", request.size.width_px), ("height_px", request.size.height_px)
+        wrong += [
+            Violation(field=f"size.{name}", message=f"{edge} is not one of {EDGES}", allowed=EDGES)
+            for name, edge in edges
+            if not EDGE_PX[0] <= edge <= EDGE_PX[1] or edge % EDGE_MULTIPLE_PX
+        ]
+    if wrong:
+        raise InvalidRequest([*unserved, *wrong])
+    if unserved:
+        raise NotServed(unserved)
+
+
+def _shape(request: model_service_pb2.EstimateModelRequest, model: Model) -> Shape:
+    images = request.batch_size if request.HasField("batch_size") else 1
+    if request.HasField("size"):
+        return Shape(width_px=request.size.width_px, height_px=request.size.height_px, images=images)
+    width, height = model.native_width_px or EDGE_PX[0], model.native_height_px or EDGE_PX[0]
+    return Shape(width_px=width, height_px=height, images=images)
+
+
+def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEstimate:
+    """The message of a forecast."""
+    weights, activation = estimate.weights_bytes, estimate.activation_bytes
+    on_host = estimate.device.id == "cpu"
+    findings = _findings(estimate)
+    shortfall = estimate.shortfall_bytes
+    return model_estimate_pb2.ModelEstimate(
+        device_id=estimate.device.id,
+        fits=not shortfall and not estimate.unsupported,
+        shortfall_bytes=shortfall,
+        weights_bytes=weights,
+        activation_bytes=activation,
+        peak_device_bytes=None if activation is None else weights + activation,
+        available_device_bytes=estimate.available_bytes,
+        host_bytes=weights if on_host else None,
+        max_batch_size=estimate.max_batch(shape),
+        load_time=None if estimate.load_s is None else convert.to_duration(estimate.load_s),
+        step_time=None if estimate.step_s is None else convert.to_duration(estimate.step_s),
+        execution=to_execution({part.component: part.precision for part in estimate.parts}),
+        components=[
+            model_estimate_pb2.ComponentEstimate(
+                component_id=part.component,
+                device_bytes=0 if on_host else part.bytes,
+                host_bytes=part.bytes if on_host else 0,
+                shared_with_loaded_model_ids=part.shared_with,
+            )
+            for part in estimate.parts
+        ],
+        evictions=[
+            model_estimate_pb2.ModelEviction(loaded_model_id=loaded_id, freed_bytes=size)
+            for loaded_id, size in estimate.evictions[:_EVICTIONS]
+        ],
+        sample_count=estimate.sample_count,
+        findings=findings,
+    )
+
+
+def _findings(estimate: Estimate) -> list[error_pb2.Finding]:
+    """What speaks against the load."""
+    device_id, told = estimate.device.id, list[error_pb2.Finding]()
+    if estimate.unsupported:
+        text = f"{device_id} does not compute in {', '.join(estimate.unsupported)}"
+        told.append(_error(ErrorReason.NOT_SUPPORTED_ON_DEVICE, text))
+    if estimate.shortfall_bytes:
+        text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
+        on_host = device_id == "cpu"
+        reason = ErrorReason.HOST_OUT_OF_MEMORY if on_host else ErrorReason.DEVICE_OUT_OF_MEMORY
+        told.append(_error(reason, text))
+    return told
+
+
+def _error(reason: ErrorReason, text: str) -> error_pb2.Finding:
+    finding = error_pb2.Finding(severity=error_pb2.SEVERITY_ERROR, reason=convert.to_reason(reason), message=text)
+    return fitted(finding, limits.FINDING_BYTES)
