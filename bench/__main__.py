@@ -21,6 +21,7 @@ CPU_SET = (
     "encode",
     "blob_read",
     "stdio_calls",
+    "stdio_picture",
     "unary",
     "ttfp",
     "cancel",

@@ -1,4 +1,4 @@
-"""The child of the pipe tests: a script, so that its pipe is real. It serves these methods:
+"""The child of the pipe tests: a script, so that its pipe is real. It serves these methods, in any service:
 
 /echo      sends back each message as it came, raw or not; closes after the half-close
 /burst     sends as many 1 KiB messages as its message says, waiting for credit, then closes
@@ -38,7 +38,7 @@ class Server:
         while True:
             match self.peer.next():
                 case Opened(call_id, method):
-                    self.methods[call_id] = method
+                    self.methods[call_id] = "/" + method.rpartition("/")[2]
                 case Message() as message:
                     self.answer(message)
                 case HalfClosed(call_id) if self.methods[call_id] in ("/echo", "/noise"):

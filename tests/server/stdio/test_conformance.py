@@ -8,11 +8,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from deviceops.device.v1 import device_pb2, device_service_pb2
+from deviceops.device.v1.device_service_pb2_grpc import DeviceServiceStub
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from deviceops.memory.v1 import memory_service_pb2
@@ -26,6 +29,47 @@ from tests.server import asking
 STATUS = processing_service_pb2.GetSystemStatusRequest()
 METHODS = [method for served in SERVICES.values() for method in served.service.methods]
 LIMIT = [("grpc.max_receive_message_length", 16 << 20)]
+
+DEVICE = {"deviceId": "$device"}
+POOL = {"memoryPoolId": "$pool"}
+SMALL = {"prompt": "a red apple", "widthPx": 64, "heightPx": 64, "sampling": {"steps": 1, "seed": 1}}
+REAL: dict[str, Any] = {
+    "DeviceService.GetDevice": DEVICE,
+    "DeviceService.GetDeviceStatus": DEVICE,
+    "DeviceService.QueryDeviceHistory": DEVICE,
+    "DeviceService.RecommendDeviceSettings": DEVICE,
+    "DeviceService.UpdateDevice": {
+        **DEVICE,
+        "settings": {"enabled": True},
+        "updateMask": "enabled",
+        "validateOnly": True,
+    },
+    "DeviceService.WatchDeviceStatus": {"deviceIds": ["$device"], "interval": "0.2s"},
+    "InferenceService.Generate": {"generation": {**SMALL, "widthPx": 63}},
+    "InferenceService.GetInferenceCapabilities": {"deviceIds": ["$device"]},
+    "MemoryService.CreateBlob": {"blobSpec": {"sizeBytes": "4", "mediaType": "image/png"}},
+    "MemoryService.CreateReservation": {**POOL, "sizeBytes": "4096", "timeToLive": "5s"},
+    "MemoryService.GetBlob": {"blobId": "b-none"},
+    "MemoryService.GetMemoryPool": {**POOL, "includeOwners": True},
+    "MemoryService.ListBlobs": {"pageSize": 1},
+    "MemoryService.ListReservations": {"pageSize": 1},
+    "MemoryService.QueryMemoryHistory": POOL,
+    "MemoryService.ReadBlob": {"blobId": "b-none", "offsetBytes": "1"},
+    "MemoryService.ReclaimMemory": {**POOL, "freeBytes": "1", "validateOnly": True},
+    "MemoryService.RenewReservation": {"reservationId": "r-none", "timeToLive": "5s"},
+    "MemoryService.WatchMemoryPools": {"memoryPoolIds": ["$pool"], "interval": "0.2s"},
+    "ModelService.GetModel": {"modelId": "none"},
+    "ModelService.ListModels": {"pageSize": 1},
+    "ModelService.UnloadModel": {"modelId": "none"},
+    "ProcessingService.CancelJob": {"jobId": "j-none", "cause": "a test"},
+    "ProcessingService.DeleteByLabels": {"labels": [{"key": "k", "value": "v"}], "validateOnly": True},
+    "ProcessingService.GetJob": {"jobId": "j-none"},
+    "ProcessingService.ListJobs": {"pageSize": 1},
+    "ProcessingService.SubmitJob": {"spec": {"generation": SMALL}, "validateOnly": True},
+    "ProcessingService.WatchEvents": {"afterSequence": "1"},
+    "ProcessingService.WatchJob": {"jobId": "j-none"},
+}
+"""Requests with content, as protobuf JSON; `$device` and `$pool` stand for ids of the server."""
 
 Channels = dict[str, grpc.aio.Channel]
 Answer = tuple[str, str, bytes, list[str]]
@@ -94,6 +138,41 @@ def test_a_method_answers_the_same_over_each_transport(run: Run, method: Any) ->
         request = GetMessageClass(method.input_type)()
         answers = {name: await asked(channel, method, request) for name, channel in three.items()}
         assert answers["stdio"] == answers["tcp"] == answers["unix"]
+
+    run(test)
+
+
+async def ids(channel: grpc.aio.Channel) -> dict[str, str]:
+    """An id of the server for each placeholder, once the device is available: answers differ while it starts."""
+    devices = await DeviceServiceStub(channel).ListDevices(device_service_pb2.ListDevicesRequest())
+    watch = DeviceServiceStub(channel).WatchDeviceStatus(
+        device_service_pb2.WatchDeviceStatusRequest(device_ids=[devices.devices[0].id])
+    )
+    async for update in watch:
+        if any(status.state == device_pb2.DEVICE_STATE_AVAILABLE for status in update.statuses):
+            break
+    watch.cancel()
+    pools = await MemoryServiceStub(channel).ListMemoryPools(memory_service_pb2.ListMemoryPoolsRequest())
+    return {"$device": devices.devices[0].id, "$pool": pools.memory_pools[0].id}
+
+
+def filled(value: Any, found: dict[str, str]) -> Any:
+    """The value with ids in place of the placeholders."""
+    if isinstance(value, dict):
+        return {key: filled(inner, found) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return [filled(inner, found) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+    return found.get(value, value)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_request_with_content_is_answered_the_same_over_each_transport(run: Run, name: str) -> None:
+    async def test(three: Channels) -> None:
+        (method,) = (method for method in METHODS if method.full_name.endswith(f".{name}"))
+        request = ParseDict(filled(REAL[name], await ids(three["tcp"])), GetMessageClass(method.input_type)())
+        answers = {way: await asked(channel, method, request) for way, channel in three.items()}
+        assert answers["stdio"] == answers["tcp"] == answers["unix"]
+        assert answers["stdio"][0] in ("OK", "NOT_FOUND", "INVALID_ARGUMENT"), answers["stdio"]
 
     run(test)
 
