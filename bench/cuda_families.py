@@ -233,7 +233,7 @@ def ours(model: Model, sizes: Sizes) -> dict[str, Any]:
     """Times and peak of this engine."""
     loop = Loop()
     size: dict[str, Any] = {"width_px": sizes.edge_px, "height_px": sizes.edge_px, "steps": sizes.steps}
-    wanted = request(model, **{**size, "guidance_scale": 5.0, **(sizes.sampler or _flow_sampler(model))})
+    wanted = request(model, None, guidance_scale=5.0, **size, **(sizes.sampler or _flow_sampler(model)))
     loop.loop.submit("warm up", model, wanted)
     loop.ended("warm up")
     before = torch.cuda.memory_allocated()
