@@ -12,7 +12,7 @@ from tests.server import asking
 from tests.server.asking import CALL_S, LONG_STEPS, kind, kinds
 from tests.server.harness import RunningServer, running_server
 
-STEPS = 60
+STEPS = 40
 
 
 def picture(sampler: str = "dpmpp_2m_sde", *, seed: int = 5, steps: int = STEPS) -> generation_pb2.Generation:
@@ -196,7 +196,7 @@ def test_a_load_pauses_and_the_picture_is_made_when_it_is_resumed() -> None:
 
 
 def test_paused_jobs_outlive_the_server_and_end_with_the_same_pictures() -> None:
-    samplers = ("euler_a", "heun", "dpmpp_2m_sde", "unipc")
+    samplers = ("heun", "dpmpp_2m_sde")
     with running_server("--device", "cpu") as server:
         whole = [sha256_of(server, asking.submit(server, picture(sampler))) for sampler in samplers]
         job_ids, kept = [], []
@@ -205,13 +205,13 @@ def test_paused_jobs_outlive_the_server_and_end_with_the_same_pictures() -> None
             kept.append(paused_at_a_step(server, job_ids[-1]).completed)
         server.kill()
         server.start()
-        assert [asking.job_of(server, name).state for name in job_ids] == [job_event_pb2.JOB_STATE_PAUSED] * 4
+        assert [asking.job_of(server, name).state for name in job_ids] == [job_event_pb2.JOB_STATE_PAUSED] * 2
         for job_id in job_ids:
             resume(server, job_id)
         assert [sha256_of(server, job_id) for job_id in job_ids] == whole
         journals = [asking.watch(server, job_id) for job_id in job_ids]
         assert [resumed_from(journal) for journal in journals] == [[step] for step in kept]
-        assert [journal[-1].event.succeeded.receipt.steps_executed for journal in journals] == [STEPS] * 4
+        assert [journal[-1].event.succeeded.receipt.steps_executed for journal in journals] == [STEPS] * 2
 
 
 def resumed_from(journal: list[asking.Update]) -> list[int]:

@@ -23,6 +23,8 @@ ROOM = f"memory_bytes = {80 * MIB}\nruntime_bytes = {16 * MIB}"
 WIDE = f"memory_bytes = {256 * MIB}\nruntime_bytes = {16 * MIB}"
 HEALTHY = sim(0, ROOM), sim(1, WIDE)
 FIRST, SECOND = "emoji-sd", "second"
+SIBLING = "sibling"
+"""Has the VAE and the text encoder of the first."""
 States = loaded_model_pb2.LoadedModelState
 LOADING, READY = loaded_model_pb2.LOADED_MODEL_STATE_LOADING, loaded_model_pb2.LOADED_MODEL_STATE_READY
 UNLOADED, FAILED = loaded_model_pb2.LOADED_MODEL_STATE_UNLOADED, loaded_model_pb2.LOADED_MODEL_STATE_FAILED
@@ -85,6 +87,7 @@ class Machine:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("loaded")
     another(folder / "models" / SECOND)
+    another(folder / "models" / SIBLING, sharing=("vae", "text_encoder"))
     flags = ("--model-root", str(folder / "models"), "--model-poll-s", "0")
     with simulated(folder, *HEALTHY, flags=flags) as (server, script, events):
         list(server.model.ScanModels(model_service_pb2.ScanModelsRequest(), timeout=CALL_S))
@@ -479,3 +482,13 @@ def test_an_estimate_refuses_what_is_out_of_range(machine: Machine) -> None:
     assert set(refusal.fields) == {"batch_size", "size.width_px", "size.height_px"}
     assert refused(lambda: estimates(machine, "nothing")).reason == "MODEL_NOT_FOUND"
     assert refused(lambda: estimates(machine, FIRST, "sim-7")).reason == "DEVICE_NOT_FOUND"
+
+
+def test_a_part_that_another_model_has_already_costs_nothing_more(machine: Machine) -> None:
+    first = machine.loaded(device="sim-1")
+    forecast = estimates(machine, SIBLING, "sim-1")["sim-1"]
+    shared = {one.component_id for one in forecast.components if one.shared_with_loaded_model_ids == [first.id]}
+    assert shared == {"vae", "text_encoder"}
+    before = machine.used("sim-1")
+    machine.loaded(SIBLING, "sim-1")
+    assert forecast.weights_bytes == pytest.approx(machine.used("sim-1") - before, rel=0.1)
