@@ -210,5 +210,26 @@ def _clock(database: sqlite3.Connection, folder: Path) -> None:
     database.execute("UPDATE system_events SET age_from_s = time_s")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_first, _split_jobs, _index_jobs, _power_limits, _system_events, _clock)
+_MODEL_NOTES = """
+ALTER TABLE file_hashes ADD COLUMN data_sha256 TEXT NOT NULL DEFAULT '';
+ALTER TABLE file_hashes ADD COLUMN tensor_sha256 TEXT NOT NULL DEFAULT '';
+ALTER TABLE file_hashes ADD COLUMN short_hash TEXT NOT NULL DEFAULT '';
+CREATE TABLE model_notes (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID
+"""
+
+
+def _model_notes(database: sqlite3.Connection, folder: Path) -> None:
+    """Add the hashes that ignore metadata, empty until a file is read again, and what callers note about models."""
+    run_script(database, _MODEL_NOTES)
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _first,
+    _split_jobs,
+    _index_jobs,
+    _power_limits,
+    _system_events,
+    _clock,
+    _model_notes,
+)
 """The one at index `n` makes version `n + 1`."""

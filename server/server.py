@@ -169,7 +169,12 @@ class Server:
         )
         inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
         model = ModelServicer(
-            self.processing.submissions, self.catalogue, self.loaded, unloading, self.processing.estimates
+            self.processing.submissions,
+            self.catalogue,
+            self.loaded,
+            unloading,
+            self.processing.estimates,
+            self.blobs,
         )
         device = DeviceServicer(
             parts.devices,

@@ -4,8 +4,11 @@ import asyncio
 import difflib
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from domains.errors import ErrorReason, NotFound
 from domains.model.catalogue_store import CatalogueStore
@@ -14,9 +17,12 @@ from domains.model.fingerprint import Fingerprints
 from domains.model.inspect import Inspector
 from domains.model.look import Look
 from domains.model.look_memory import LookMemory
-from domains.model.model import Model
+from domains.model.model import Model, ModelLayout
+from domains.model.notes import ModelNote, ModelNotes, states_of
 from domains.model.roots import Roots
 from domains.model.scan import Found, ScanProblem, ScanReport, compare, missing, not_taken
+from domains.model.validate import Validated, Validator
+from domains.model.validation import Validation, ValidationReport
 from domains.progress import Progressed
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
@@ -27,6 +33,7 @@ class Catalogue:
 
     def __init__(self, connection: sqlite3.Connection, roots: Roots, default_id: str) -> None:
         self._store = CatalogueStore(connection)
+        self.notes = ModelNotes(connection)
         self._roots = roots
         self._default_id = default_id
         # Roots may have changed since a model was stored.
@@ -42,6 +49,7 @@ class Catalogue:
         self.not_taken: tuple[ScanProblem, ...] = ()
         """Problems of folders that the last scans could not read as models. Empty before the first scan too."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
+        self._models = {model.id: self.notes.applied(model) for model in self._models.values()}
 
     def list(self) -> list[Model]:
         """All models, ordered by id."""
@@ -104,8 +112,9 @@ class Catalogue:
             finally:
                 # The caller may be cancelled; then the thread must stop reading.
                 stop.set()
-            self._take(known, found)
+            found = msgspec.structs.replace(found, models=tuple(map(self.notes.applied, found.models)))
             report = compare(known, found)
+            self._take(known, found, report)
             for listener in self.listeners:
                 listener(report)
             return report
@@ -122,15 +131,104 @@ class Catalogue:
             raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=shown)
         return beginning
 
-    def _take(self, known: dict[str, Model], found: Found) -> None:
-        models = known | missing(known, found) | {model.id: model for model in found.models}
+    def _take(self, known: dict[str, Model], found: Found, report: ScanReport) -> None:
+        # Other calls may have changed `_models` during the scan.
+        gone = {name: model for name, model in missing(known, found).items() if self._is_gone(name)}
+        models = self._models | gone | self._aliases(found) | {model.id: model for model in found.models}
         folders = {model.folder for model in models.values()}
         self._fingerprints.forget_all_but(folders)
         self._memory.forget_all_but(folders)
-        scanned = [model for model in models.values() if not model.embedded]
-        self._store.replace(scanned, self._fingerprints.known)
-        self._models = models
+        self._apply(models, [*report.added, *report.changed, *report.missing], {})
         self.not_taken = not_taken(self.not_taken, found)
+
+    def _is_gone(self, model_id: str) -> bool:
+        """Whether a model that the scan did not find is known and not there. One that a caller registered may lie
+        where no scan looks."""
+        model = self._models.get(model_id)
+        return model is not None and not (model.registered and Path(model.folder).exists())
+
+    def _aliases(self, found: Found) -> dict[str, Model]:
+        """Registered models whose folder the scan found under another id, as they are now."""
+        there = {model.folder: model for model in found.models}
+        return {
+            one.id: self.notes.applied(msgspec.structs.replace(there[one.folder], id=one.id, registered=True))
+            for one in self._models.values()
+            if one.registered and one.folder in there
+        }
+
+    def _apply(self, models: Mapping[str, Model], updated: Collection[str], noted: Mapping[str, ModelNote]) -> None:
+        """Store all models, then have requests see them. Raises STORAGE_FULL, and changes nothing then.
+
+        `updated`: ids of the models that have changed. `noted`: new notes by id.
+        """
+        stored = [model for model in models.values() if not model.embedded and not model.blobs]
+        self._store.replace(stored, self._fingerprints.known)
+        notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
+        now = time.time()
+        self.notes.put(
+            {
+                name: msgspec.structs.replace(note, update_time_s=now) if name in updated else note
+                for name, note in notes.items()
+            }
+        )
+        self._models = {name: self.notes.applied(model) if name in notes else model for name, model in models.items()}
+
+    def put(self, model: Model, note: ModelNote | None = None) -> Model:
+        """Add a model, or replace the one with its id. Returns it with its notes. Raises STORAGE_FULL."""
+        noted = {} if note is None else {model.id: note}
+        self._apply(self._models | {model.id: model}, [model.id], noted)
+        return self._models[model.id]
+
+    def annotate(self, model: Model, note: ModelNote) -> Model:
+        """Replace the notes about a model. Returns it with them. Raises STORAGE_FULL."""
+        before = self.notes.of(model.id)
+        plain = before.plain_name if before.display_name else model.display_name
+        note = msgspec.structs.replace(note, update_time_s=time.time(), plain_name=plain)
+        self.notes.put({model.id: note})
+        self._models[model.id] = self.notes.applied(msgspec.structs.replace(model, display_name=plain))
+        return self._models[model.id]
+
+    def drop(self, model_id: str) -> None:
+        """Forget a model and the notes about it. Its files stay. Raises STORAGE_FULL."""
+        self._apply({name: model for name, model in self._models.items() if name != model_id}, [], {})
+        self.notes.drop(model_id)
+
+    async def validate(
+        self, asked: Validation, tell: Callable[[Progressed], None], cancelled: Callable[[], bool]
+    ) -> ValidationReport:
+        """Check a model's files; its state follows what was found. Raises MODEL_NOT_FOUND, HashCancelled.
+
+        `tell` and `cancelled` are called on the validation's own thread. A cancelled validation changes nothing.
+        """
+        model = self.get(asked.model_id)
+        stop = threading.Event()
+        inside = Path.resolve if model.embedded else self._roots.inside
+        check = Validator(model, asked, inside, tell, lambda: stop.is_set() or cancelled())
+        try:
+            done = await asyncio.to_thread(check.run)
+        finally:
+            stop.set()
+        return self._validated(model, done)
+
+    def _validated(self, before: Model, done: Validated) -> ValidationReport:
+        """Apply a validation. The noted hashes stay those of the last scan."""
+        now = self.find(before.id)
+        if now is None or (now.files, now.state) != (before.files, before.state):
+            return done.report  # it was forgotten, or a scan has judged it meanwhile
+        before = now
+        judged = done.report.model
+        if before.sha256 and not judged.sha256:
+            judged = msgspec.structs.replace(before, state=judged.state, problem=judged.problem)
+        note = self.notes.of(before.id)
+        if done.report.valid or done.damage:
+            damaged = states_of(before.files) if done.damage else ()
+            note = msgspec.structs.replace(note, damage=done.damage, damaged=damaged)
+        hashed = () if before.layout is ModelLayout.DIFFUSERS else judged.files
+        note = msgspec.structs.replace(note, validate_time_s=time.time(), hashed=hashed)
+        judged = msgspec.structs.replace(judged, registered=before.registered, blobs=before.blobs)
+        changed = [] if before.same_as(self.notes.noted(judged, note)) else [before.id]
+        self._apply(self._models | {before.id: judged}, changed, {before.id: note})
+        return msgspec.structs.replace(done.report, model=self._models[before.id])
 
 
 def _inside(roots: Roots, model: Model) -> bool:

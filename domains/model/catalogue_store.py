@@ -11,6 +11,7 @@ from domains.model.model import Model
 from domains.storage import storage_errors
 
 _encode = msgspec.msgpack.Encoder().encode
+_HASH_COLUMNS = ", ".join(FileHash.__struct_fields__)
 _decode = msgspec.msgpack.Decoder(Model).decode
 
 
@@ -34,13 +35,13 @@ class CatalogueStore:
 
     def hashes(self) -> Iterator[FileHash]:
         """The computed hashes of files."""
-        for path, state, sha256 in self._db.execute("SELECT path, state, sha256 FROM file_hashes").fetchall():
-            yield FileHash(path=path, state=state, sha256=sha256)
+        for row in self._db.execute(f"SELECT {_HASH_COLUMNS} FROM file_hashes").fetchall():
+            yield FileHash(**dict(zip(FileHash.__struct_fields__, row, strict=True)))
 
     def replace(self, models: Iterable[Model], hashes: Iterable[FileHash]) -> None:
         """Replace all models and hashes, or nothing. Raises STORAGE_FULL."""
         rows = [(model.id, _encode(model)) for model in models]
-        hashed = [(one.path, one.state, one.sha256) for one in hashes]
+        hashed = [msgspec.structs.astuple(one) for one in hashes]
         if self._written == (rows, hashed):
             return
         with storage_errors(self._folder), self._db:
@@ -48,5 +49,6 @@ class CatalogueStore:
             self._db.execute("DELETE FROM models")
             self._db.execute("DELETE FROM file_hashes")
             self._db.executemany("INSERT INTO models VALUES (?, ?)", rows)
-            self._db.executemany("INSERT INTO file_hashes VALUES (?, ?, ?)", hashed)
+            marks = ", ".join("?" * len(FileHash.__struct_fields__))
+            self._db.executemany(f"INSERT INTO file_hashes ({_HASH_COLUMNS}) VALUES ({marks})", hashed)
         self._written = rows, hashed

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from domains.errors import DataLoss, FailedPrecondition
+from domains.errors import DataLoss, DeviceOpsError, FailedPrecondition
 from domains.model.component_folder import ComponentFiles, read_component
 from domains.model.families import FAMILIES
 from domains.model.fingerprint import Stamping, hash_of
@@ -82,6 +82,18 @@ def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) 
     return class_name(index)
 
 
+def component_faults(folder: Path, inside: Inside) -> list[tuple[str, DeviceOpsError, bool]]:
+    """Components of the index that cannot be read: its name, why, and whether families need it. Raises MODEL_CORRUPT."""
+    faults: list[tuple[str, DeviceOpsError, bool]] = []
+    index = read_json(inside(folder / INDEX), f"{folder.name}/{INDEX}")
+    for name in sorted(name for name, entry in index.items() if _is_component(name, entry)):
+        try:
+            read_component(folder, name, inside)
+        except DeviceOpsError as error:
+            faults.append((name, error, name in _NEEDED))
+    return faults
+
+
 def _is_component(name: str, entry: object) -> bool:
     """Whether the pipeline has it: `[library, class]` with neither null. An identifier is no path; `_name` is metadata."""
     return (
@@ -109,7 +121,11 @@ def _whole(
     real = {file: place for part in parts.values() for file, place in part.real.items()}
     weights = {file: place for file, place in real.items() if file.endswith(".safetensors")}
     stamps = fingerprints.stamps(folder, weights, cancelled)
-    others = (FileStamp(path=file, real=str(place)) for file, place in real.items() if file not in weights)
+    others = (
+        FileStamp(path=file, real=str(place), size_bytes=place.stat().st_size)
+        for file, place in real.items()
+        if file not in weights
+    )
     edge = _native_edge_px(told.family, configs)
     return replace(
         blank,

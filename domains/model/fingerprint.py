@@ -8,30 +8,33 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
 
+from domains.errors import DataLoss
+from domains.model.content_hash import HashCancelled as HashCancelled
+from domains.model.content_hash import content_hash, tensor_hash
 from domains.model.model import FileStamp
 from domains.model.regular_file import open_regular, state_of
+from domains.model.safetensors_header import Header, header_of
 
-_CHUNK = 4 * 1024 * 1024
 _CLOCK_GRAIN_S = 2.0
 """The coarsest clock of a file system in use (FAT). A file younger than this may change again without its time changing."""
 
 
-class HashCancelled(Exception):
-    """The hashing was cancelled."""
-
-
 class FileHash(msgspec.Struct, frozen=True, kw_only=True):
-    """A file's hash, and its state when it was hashed."""
+    """A file's hashes (see `domains.model.content_hash`), and its state when it was hashed."""
 
     path: str
     state: str
     """Size, times and inode, as text."""
     sha256: str
+    data_sha256: str = ""
+    tensor_sha256: str = ""
+    short_hash: str = ""
 
 
 class Stamping(Protocol):
@@ -81,33 +84,76 @@ class Fingerprints:
 
     def _known_stamp(self, folder: Path, name: str, real: Path) -> FileStamp:
         with open_regular(real) as file:
-            state = state_of(file)
+            state, size = state_of(file), os.fstat(file.fileno()).st_size
         known = self._known.get(str(folder / name))
-        sha256 = known.sha256 if known and known.state == state else ""
-        return FileStamp(path=name, real=str(real), state=state if sha256 else "", sha256=sha256)
+        if known and known.state == state:
+            return stamped(name, real, known, size)
+        return FileStamp(path=name, real=str(real), size_bytes=size)
+
+    def forget(self, folder: Path, names: Iterable[str]) -> None:
+        """Forget the hashes of files of a folder, so that the next look reads them again."""
+        for name in names:
+            self._known.pop(str(folder / name), None)
 
     def _stamp(self, folder: Path, name: str, real: Path, cancelled: Callable[[], bool]) -> FileStamp:
         key = str(folder / name)
         began = time.time()
         with open_regular(real) as file:
-            state = state_of(file)
+            state, size = state_of(file), os.fstat(file.fileno()).st_size
             known = self._known.get(key)
             if known and known.state == state:
-                return FileStamp(path=name, real=str(real), state=state, sha256=known.sha256)
+                return stamped(name, real, known, size)
             settled = began - os.fstat(file.fileno()).st_mtime > _CLOCK_GRAIN_S
-            sha256 = self._hash(file, cancelled)
+            made = self._hash(file, key, state, cancelled)
             if state_of(file) != state:
                 raise OSError(0, "it changed while it was read; scan again when it is complete", key)
         self._known.pop(key, None)
         if settled:
-            self._known[key] = FileHash(path=key, state=state, sha256=sha256)
-        return FileStamp(path=name, real=str(real), state=state if settled else "", sha256=sha256)
+            self._known[key] = made
+        return stamped(name, real, made if settled else msgspec.structs.replace(made, state=""), size)
 
-    def _hash(self, file: BinaryIO, cancelled: Callable[[], bool]) -> str:
+    def _hash(self, file: BinaryIO, key: str, state: str, cancelled: Callable[[], bool]) -> FileHash:
         def counted(size: int) -> None:
             self.read_bytes += size
 
-        return sha256_of(file, cancelled, counted)
+        return file_hash(file, key, state, cancelled, counted)
+
+
+def file_hash(
+    file: BinaryIO, path: str, state: str, cancelled: Callable[[], bool], read: Callable[[int], None]
+) -> FileHash:
+    """The hashes of an open file. Raises HashCancelled, OSError."""
+    header = header_or_none(file, Path(path))
+    hashes = content_hash(file, header.data_offset if header else None, cancelled, read)
+    return FileHash(
+        path=path,
+        state=state,
+        sha256=hashes.sha256,
+        data_sha256=hashes.data_sha256,
+        tensor_sha256=tensor_hash(header, hashes.data_sha256) if header else "",
+        short_hash=hashes.short_hash,
+    )
+
+
+def header_or_none(file: BinaryIO, path: Path) -> Header | None:
+    """The safetensors header of an open file. None: it has none that can be read."""
+    with suppress(DataLoss):
+        return header_of(file, path)
+    return None
+
+
+def stamped(name: str, real: Path, one: FileHash, size_bytes: int) -> FileStamp:
+    """The stamp of a file with these hashes."""
+    return FileStamp(
+        path=name,
+        real=str(real),
+        state=one.state,
+        sha256=one.sha256,
+        data_sha256=one.data_sha256,
+        tensor_sha256=one.tensor_sha256,
+        short_hash=one.short_hash,
+        size_bytes=size_bytes,
+    )
 
 
 class HeadersOnly:
@@ -131,19 +177,3 @@ def hash_of(stamps: Iterable[FileStamp]) -> str:
             return ""
         whole.update(f"{stamp.path}\0{stamp.sha256}\n".encode())
     return whole.hexdigest()
-
-
-def sha256_of(
-    file: BinaryIO, cancelled: Callable[[], bool] = lambda: False, read: Callable[[int], None] = lambda size: None
-) -> str:
-    """The sha256 of an open file as long as it is now; `read` takes each piece's size. Raises HashCancelled, OSError."""
-    digest = hashlib.sha256()
-    left = os.fstat(file.fileno()).st_size  # a file that grows as fast as it is read would be read for ever
-    file.seek(0)
-    while chunk := file.read(min(left, _CHUNK)):
-        if cancelled():
-            raise HashCancelled
-        digest.update(chunk)
-        left -= len(chunk)
-        read(len(chunk))
-    return digest.hexdigest()

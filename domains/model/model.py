@@ -62,6 +62,24 @@ class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
     young to tell a change by its time."""
     sha256: str = ""
     """SHA-256 of a weight file's content; empty for other files."""
+    data_sha256: str = ""
+    """SHA-256 of what follows the header; empty: not computed, or no header."""
+    tensor_sha256: str = ""
+    """`content_hash.tensor_hash`: the same for the same tensors under other metadata; empty: not computed."""
+    short_hash: str = ""
+    """A1111's older hash, 8 digits; empty: not computed."""
+    size_bytes: int | None = None
+    """Size of the file. None: not noted."""
+
+
+class BlobSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that holds a file of a model."""
+
+    path: str
+    """The path that the file has in the model."""
+    blob_id: str
+    generation: int
+    """Edition of the content at the registration."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +134,16 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The version that its files name."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """The callers' own marks."""
+    update_time_s: float = 0.0
+    """Unix time of the last change of what is known about it; 0: not known."""
+    validate_time_s: float = 0.0
+    """Unix time of the last validation; 0: there was none."""
+    registered: bool = False
+    """A caller registered it under this id; a scan may have found its folder too."""
+    blobs: tuple[BlobSource, ...] = ()
+    """The blobs that hold its files. Empty: they lie on disk."""
 
     @property
     def flow(self) -> bool:
@@ -134,4 +162,5 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def same_as(self, other: "Model") -> bool:
         """Whether both are the same model with the same content; place and time of the files do not count."""
-        return msgspec.structs.replace(self, files=()) == msgspec.structs.replace(other, files=())
+        plain = {"files": (), "update_time_s": 0.0, "validate_time_s": 0.0}
+        return msgspec.structs.replace(self, **plain) == msgspec.structs.replace(other, **plain)

@@ -16,11 +16,21 @@ from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.model.validation import Validation
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    ValidateWork,
+    Work,
+)
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.memory.care import device_of
 from domains.processing.memory.model_use import held_by_devices
@@ -139,6 +149,17 @@ class Submissions:
         """Look for models."""
         self._catalogue.beginnings(roots)
         return self._submit(ScanWork(roots=roots), options, asked, detached)
+
+    def validate(self, given: Validation, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
+        """Check a model's files. Raises INVALID_FIELD for a component that the model has not."""
+        model = self._catalogue.get(given.model_id)
+        known = {component.id for component in model.components}
+        if unknown := [name for name in given.component_ids if name not in known]:
+            text = (
+                f"model {model.id} has no component {unknown[0][:128]!r}; it has {', '.join(sorted(known)) or 'none'}"
+            )
+            raise InvalidRequest([Violation(field="model_validation.component_ids", message=text)])
+        return self._submit(ValidateWork(asked=given), options, asked, detached)
 
     def benchmark(self, work: BenchmarkWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Measure a device."""

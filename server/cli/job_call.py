@@ -15,9 +15,16 @@ from server.cli.printing import notice, print_json, word
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_service_pb2 import BenchmarkDeviceResponse, ResetDeviceResponse
-    from deviceops.model.v1.model_service_pb2 import LoadModelResponse, ScanModelsResponse
+    from deviceops.model.v1.model_service_pb2 import LoadModelResponse, ScanModelsResponse, ValidateModelResponse
 
-Step = TypeVar("Step", "BenchmarkDeviceResponse", "ResetDeviceResponse", "LoadModelResponse", "ScanModelsResponse")
+Step = TypeVar(
+    "Step",
+    "BenchmarkDeviceResponse",
+    "ResetDeviceResponse",
+    "LoadModelResponse",
+    "ScanModelsResponse",
+    "ValidateModelResponse",
+)
 _CANCEL_S = 10.0
 
 

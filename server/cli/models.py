@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_estimate, model_inspect, model_load
+from server.cli import loaded, model_estimate, model_inspect, model_load, model_validate
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -29,6 +29,8 @@ app.command("unload")(model_load.unload)
 app.command("loaded")(loaded.loaded)
 app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
+app.command("validate")(model_validate.validate)
+app.command("hashes")(model_validate.hashes)
 
 
 @app.callback()

@@ -33,6 +33,7 @@ _ORDERS: Mapping[int, Callable[[model_pb2.Model], int | str]] = {
     model_service_pb2.MODEL_ORDER_UNSPECIFIED: lambda model: "",
     model_service_pb2.MODEL_ORDER_DISPLAY_NAME: _named,
     model_service_pb2.MODEL_ORDER_SIZE: lambda model: -model.size_bytes,
+    model_service_pb2.MODEL_ORDER_UPDATE_TIME: lambda model: -model.update_time.ToNanoseconds(),
 }
 
 
@@ -42,7 +43,7 @@ def page_of(
     """The models of one page, and the token of the next. Raises INVALID_FIELD, NOT_IMPLEMENTED."""
     order = _ORDERS.get(request.order)
     if order is None:
-        text = "this server does not know these times yet; order by name or size"
+        text = "this server does not note when models are used yet; order by name, size or update time"
         raise NotServed([Violation(field="order", message=text)])
 
     def key(model: model_pb2.Model) -> Key:
@@ -81,4 +82,4 @@ def _mark(request: model_service_pb2.ListModelsRequest) -> _Mark | None:
 
 
 def _counts(order: int) -> bool:
-    return order == model_service_pb2.MODEL_ORDER_SIZE
+    return order in (model_service_pb2.MODEL_ORDER_SIZE, model_service_pb2.MODEL_ORDER_UPDATE_TIME)

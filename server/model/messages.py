@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from deviceops.common.v1 import error_pb2, image_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, label_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains import limits
 from domains.errors import ErrorReason
@@ -19,6 +19,7 @@ from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
 from server import convert
 from server.inference.generation_messages import to_execution
+from server.model.files import component_sha256, to_files
 from server.model.inspect_messages import EVIDENCE, to_evidence
 from server.model.kinds import KINDS, component_kind
 
@@ -46,7 +47,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         variant=model.variant,
         state=_STATES[model.state],
         problem=_problem(model),
-        components=[_component(component) for component in model.components],
+        components=[_component(model, component) for component in model.components],
         size_bytes=model.size_bytes,
         sha256=model.sha256,
         native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
@@ -57,6 +58,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         default_sigma_schedule=model.default_sigma_schedule,
         embedded=model.embedded,
         source_path="" if model.embedded else model.folder,
+        labels=[label_pb2.Label(key=key, value=value) for key, value in model.labels],
         tasks=FAMILIES[model.family].tasks if model.state is ModelState.AVAILABLE else [],
         compatible_families=model.compatible_families,
         confidence_ratio=model.confidence,
@@ -65,6 +67,10 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         metadata=[error_pb2.Fact(name=name, value=value) for name, value in model.metadata],
         requirements=_requirements(model),
     )
+    if model.update_time_s:
+        message.update_time.CopyFrom(convert.to_time(model.update_time_s))
+    if model.validate_time_s:
+        message.validate_time.CopyFrom(convert.to_time(model.validate_time_s))
     message.etag = _etag(message)
     # After the etag: these fields change without a change of the model, or are sent only on request.
     message.loaded_model_ids.extend(loaded_ids)
@@ -107,11 +113,13 @@ def _problem(model: Model) -> error_pb2.Failure | None:
     return message
 
 
-def _component(component: Component) -> model_pb2.ModelComponent:
+def _component(model: Model, component: Component) -> model_pb2.ModelComponent:
+    stamps = {stamp.path: stamp for stamp in model.files}
     return model_pb2.ModelComponent(
         id=component.id,
         kind=component_kind(component.id, component.kind),
-        files=[model_pb2.ModelFile(path=path) for path in component.files[: limits.COMPONENT_FILES]],
+        files=to_files(model, component, stamps),
+        sha256=component_sha256(component, stamps),
         size_bytes=component.size_bytes,
         parameter_count=component.parameter_count,
         precision=convert.to_precision(_most(component)),

@@ -4,9 +4,10 @@ from typing import Any
 
 import grpc
 
-from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import model_service_pb2, model_work_pb2
 from domains import limits
 from domains.errors import Violation
+from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
@@ -16,19 +17,23 @@ from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
+from server.model.edits import EditMethods
 from server.model.estimate import EstimateMethods
 from server.model.inspect import inspect_model
+from server.model.list_filter import accepts
 from server.model.list_page import page_of
 from server.model.listed import ListedModels
 from server.model.load_messages import from_load
 from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
+from server.model.reconcile import ReconcileMethods
+from server.model.validation import ValidationMethods
 from server.processing.watch import submit_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer(LoadedModelMethods, EstimateMethods):
+class ModelServicer(LoadedModelMethods, EstimateMethods, ValidationMethods, EditMethods, ReconcileMethods):
     """Implements ModelService."""
 
     def __init__(
@@ -38,8 +43,12 @@ class ModelServicer(LoadedModelMethods, EstimateMethods):
         loaded: LoadedModels,
         unloading: Unloading,
         estimates: Estimates,
+        blobs: BlobStore,
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
+        ValidationMethods.__init__(self, submissions)
+        EditMethods.__init__(self, submissions, catalogue, loaded)
+        ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
         self._listed = ListedModels()
         EstimateMethods.__init__(self, catalogue, estimates)
 
@@ -47,8 +56,9 @@ class ModelServicer(LoadedModelMethods, EstimateMethods):
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
         """List the models that pass the filter, without their long lists."""
+        devices = {self._submissions.device_id(name) for name in request.filter.loaded_on_device_ids}
         every = self._listed.of(self._catalogue.list(), self._loaded_ids)
-        chosen = [model for model in every if _accepts(request.filter, model)]
+        chosen = [model for model in every if accepts(request.filter, model, devices)]
         page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(
             models=page,
@@ -113,23 +123,3 @@ def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:
         return []
     text = f"has {len(scan.roots)} folders; at most {limits.ROOTS}"
     return [Violation(field="model_scan.roots", message=text, allowed=f"0..{limits.ROOTS} folders")]
-
-
-def _accepts(wanted: model_service_pb2.ModelFilter, model: model_pb2.Model) -> bool:
-    """Whether a model meets every condition of the filter that is set."""
-    text = wanted.text.casefold()
-    devices = {loaded_id.rpartition("@")[2] for loaded_id in model.loaded_model_ids}
-    return (
-        (not text or text in model.id.casefold() or text in model.display_name.casefold())
-        and (not wanted.kinds or model.kind in wanted.kinds)
-        and (not wanted.families or model.family in wanted.families)
-        and (not wanted.states or model.state in wanted.states)
-        and not wanted.labels
-        and (not wanted.tasks or bool(set(wanted.tasks) & set(model.tasks)))
-        and (not wanted.compatible_family or wanted.compatible_family in model.compatible_families)
-        and (not wanted.HasField("loaded") or wanted.loaded == bool(model.loaded_model_ids))
-        and (not wanted.loaded_on_device_ids or bool(devices & set(wanted.loaded_on_device_ids)))
-        and (not wanted.HasField("min_size_bytes") or model.size_bytes >= wanted.min_size_bytes)
-        and (not wanted.HasField("max_size_bytes") or model.size_bytes <= wanted.max_size_bytes)
-        and (not wanted.sha256 or model.sha256 == wanted.sha256)
-    )

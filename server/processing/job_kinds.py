@@ -15,6 +15,7 @@ from domains.processing.jobs.kinds import (
     ScanWork,
     TransferWork,
     UnreadableWork,
+    ValidateWork,
     Work,
 )
 from domains.progress import Degraded
@@ -26,6 +27,7 @@ from server.inference.generation_messages import to_generation, to_resolved
 from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.load_messages import to_load
 from server.model.messages import to_loaded, to_scan_report
+from server.model.validation_messages import to_validation, to_validation_report
 from server.scrub import scrubbed
 
 _WARNINGS = 100
@@ -38,6 +40,7 @@ KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
     "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
     "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
+    "validate_model": job_pb2.JOB_KIND_MODEL_VALIDATION,
 }
 ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
 """By kind: the arm of `JobSpec.work`."""
@@ -60,6 +63,8 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
             spec.device_reset.CopyFrom(to_reset(work))
         case TransferWork():
             spec.blob_transfer.CopyFrom(to_transfer(work.request))
+        case ValidateWork():
+            spec.model_validation.CopyFrom(to_validation(work.asked))
         case UnreadableWork():
             pass
     return spec
@@ -87,6 +92,8 @@ def put_result(
             message.device_reset_report.CopyFrom(to_reset_report(result))
         case events.TransferResult():
             message.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
+        case events.ValidationResult():
+            message.model_validation_report.CopyFrom(to_validation_report(result.report))
         case None:
             pass
 

@@ -14,6 +14,7 @@ from domains.processing.dispatcher import Dispatcher
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner
+from domains.processing.front.validate import ValidateRunner
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
@@ -66,7 +67,12 @@ class ProcessingParts:
                     model, devices.devices.get(device_id).device, execution
                 ),
             ),
-            runners=FrontRunners(scan=ScanRunner(catalogue).run, transfer=self.transfers.run, reset=reset.run),
+            runners=FrontRunners(
+                scan=ScanRunner(catalogue).run,
+                transfer=self.transfers.run,
+                reset=reset.run,
+                validate=ValidateRunner(catalogue).run,
+            ),
             wishes=self.wishes,
             draining=draining,
             silences=Silences(devices.devices, settings.silence_s),

@@ -26,6 +26,7 @@ from server.inference.generation_messages import from_generation, from_previews
 from server.memory.blob_messages import from_transfer
 from server.model.load_messages import from_load
 from server.model.servicer import from_scan
+from server.model.validation_messages import from_validation
 from server.once import asked_of, keeps_its_answers
 from server.processing.clock_methods import ClockMethods
 from server.processing.job_kinds import KIND_OF
@@ -135,6 +136,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
                 options = convert.from_options(request.options)
                 transfer = from_transfer(spec.blob_transfer, self._submissions.device_id)
                 return self._submissions.transfer(transfer, options, asked)
+            case "model_validation":
+                validation, options = convert.both(
+                    lambda: from_validation(spec.model_validation), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.validate(validation, options, asked)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])

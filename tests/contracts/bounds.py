@@ -135,6 +135,8 @@ TEXT_BY_NAME = {
     r"device_ids?$|job_ids?$|session_id$": 64,
     r"(^|_)ids?$|etag$|_token$": limits.ID_BYTES,
     r"sha256$": 64,
+    r"^short_hash$": 8,
+    r"^format$": 32,
     r"path$|^roots$|^listen_addresses$": 1024,
     r"^known_prompts$": 255,
     r"^categor(y|ies)$": 63,
@@ -154,8 +156,8 @@ WITHOUT = {
     "ListJobsResponse.jobs": {"spec", "result"},
     "SystemEvent.job": {"spec", "result"},
     "ListModelsResponse.models": {"known_prompts", "metadata", "evidence", "files"},
-    "ModelValidationReport.model": {"known_prompts", "metadata", "evidence"},
-    "ModelConversionReport.model": {"known_prompts", "metadata", "evidence"},
+    "ModelValidationReport.model": {"known_prompts", "metadata", "evidence", "files"},
+    "ModelConversionReport.model": {"known_prompts", "metadata", "evidence", "files"},
 }
 """Fields and oneofs that a message in a list leaves out, as the list's comment says."""
 

@@ -110,6 +110,13 @@ def scan(server: RunningServer) -> Any:
     return server.model.ScanModels(model_service_pb2.ScanModelsRequest(), timeout=CALL_S)
 
 
+def validate(server: RunningServer) -> Any:
+    """Reads a file of 4 GiB in silence: progress that nothing has read yet is replaced by the newest."""
+    asking.journal_of(scan(server))
+    work = model_work_pb2.ModelValidation(model_id="big")
+    return server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work), timeout=CALL_S)
+
+
 def benchmark(server: RunningServer) -> Any:
     """Waits for a device that hangs."""
     work = device_work_pb2.DeviceBenchmark(device_id="sim-0")
@@ -142,6 +149,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "model.v1.ModelService.LoadModel": load,
     "model.v1.ModelService.ScanModels": scan,
     "model.v1.ModelService.WatchLoadedModels": watch_loaded,
+    "model.v1.ModelService.ValidateModel": validate,
     "memory.v1.MemoryService.TransferBlob": transfer,
     "device.v1.DeviceService.BenchmarkDevice": benchmark,
     "device.v1.DeviceService.ResetDevice": reset,

@@ -3,8 +3,10 @@
 from typing import get_args
 
 from deviceops.processing.v1 import job_pb2
-from domains.processing.jobs.kinds import LoadWork, ScanWork, UnreadableWork, Work, domain_of
+from domains.model.validation import Depth, Validation
+from domains.processing.jobs.kinds import LoadWork, ScanWork, UnreadableWork, ValidateWork, Work, domain_of
 from domains.reasons import Domain
+from server.model.validation_messages import from_validation
 from server.processing.job_kinds import ARM_OF, KIND_OF, to_spec
 
 
@@ -19,5 +21,7 @@ def test_every_kind_has_a_number_of_its_own_an_arm_and_a_domain() -> None:
 def test_the_spec_of_a_job_says_what_was_asked() -> None:
     load = to_spec(LoadWork(model_id="m", pin=True)).model_load
     assert (load.model_id, load.pinned) == ("m", True)
+    asked = Validation(model_id="m", depth=Depth.VALUES, component_ids=("vae",), expected_sha256="0" * 64)
+    assert from_validation(to_spec(ValidateWork(asked=asked)).model_validation) == asked
     assert list(to_spec(ScanWork(roots=("a", "b"))).model_scan.roots) == ["a", "b"]
     assert to_spec(ScanWork()).WhichOneof("work") == "model_scan"

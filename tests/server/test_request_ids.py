@@ -80,6 +80,15 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
             model_service_pb2.ScanModelsRequest(model_scan=model_work_pb2.ModelScan()),
             options__priority=job_event_pb2.PRIORITY_LOW,
         ),
+        "UpdateModel": Case(
+            model_service_pb2.UpdateModelRequest(model_id="emoji-sd", display_name="Emoji"), display_name="another"
+        ),
+        "ValidateModel": Case(
+            model_service_pb2.ValidateModelRequest(
+                model_validation=model_work_pb2.ModelValidation(model_id="emoji-sd")
+            ),
+            model_validation__depth=model_work_pb2.MODEL_VALIDATION_DEPTH_VALUES,
+        ),
         "LoadModel": Case(
             model_service_pb2.LoadModelRequest(
                 model_load=model_work_pb2.ModelLoad(model_id="emoji-sd"), options=ON_SIM_0
@@ -298,7 +307,7 @@ def test_the_answers_stay_the_same_while_the_server_drains(draining: Calls) -> N
 
 CHANGES = {
     *("DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"),
-    "UpdateLoadedModel",
+    *("UpdateLoadedModel", "UpdateModel"),
 }
 """Calls that start no work and take no memory: they free something, or change a limit, also while jobs end."""
 

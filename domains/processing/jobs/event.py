@@ -13,6 +13,7 @@ from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.transfer_request import TransferReport
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
+from domains.model.validation import ValidationReport
 from domains.processing.jobs.state import JobState
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 
@@ -96,7 +97,15 @@ class TransferResult(msgspec.Struct, frozen=True, kw_only=True, tag="transfer"):
     report: TransferReport
 
 
-JobResult = GenerationResult | LoadResult | ScanResult | BenchmarkResult | ResetResult | TransferResult
+class ValidationResult(msgspec.Struct, frozen=True, kw_only=True, tag="validation"):
+    """What a validation found."""
+
+    report: ValidationReport
+
+
+JobResult = (
+    GenerationResult | LoadResult | ScanResult | BenchmarkResult | ResetResult | TransferResult | ValidationResult
+)
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):

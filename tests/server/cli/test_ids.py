@@ -146,6 +146,19 @@ def test_a_failed_job_is_shown_with_each_violation():
     assert dict(facts(job, []))["failure"].splitlines() == ["the unet is damaged [MODEL_CORRUPT]", "  unet: ends early"]
 
 
+def test_models_are_validated_and_their_hashes_are_told(capsys: pytest.CaptureFixture[str]):
+    said = _said(capsys, "models", "validate", "emoji", "--depth", "values")
+    assert "emoji-sd is whole" in said
+    assert "0 values NaN or infinite" in said
+    assert run(["models", "validate", "emoji-sd", "--sha256", "0" * 64]) == 1
+    wrong = capsys.readouterr().out
+    assert "error: the model's SHA-256 is" in wrong
+    assert "emoji-sd is damaged" in wrong
+    table = _said(capsys, "models", "hashes", "emoji-sd")
+    assert "AutoV3" in table
+    assert "unet/diffusion_pytorch_model.safetensors" in table
+
+
 def test_models_are_loaded_and_unloaded(capsys: pytest.CaptureFixture[str]):
     _said(capsys, "models", "load", "emoji-sd")
     assert "emoji-sd@cpu is loaded" in _said(capsys, "models", "load", "emoji-sd")

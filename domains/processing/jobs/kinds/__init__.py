@@ -7,6 +7,7 @@ benchmark_device.py  measure a device: a device, alone
 scan_models.py       look for models: the front process
 reset_device.py      bring a device back to a clean state: the front process
 transfer_blob.py     copy or move a blob's bytes: the front process
+validate_model.py    check a model's files: the front process
 unreadable.py        what another version of the server stored: never runs
 assets.py            the models that work needs, each with its role
 
@@ -24,17 +25,18 @@ from domains.processing.jobs.kinds.reset_device import ResetWork
 from domains.processing.jobs.kinds.scan_models import ScanWork
 from domains.processing.jobs.kinds.transfer_blob import TransferWork
 from domains.processing.jobs.kinds.unreadable import UnreadableWork
+from domains.processing.jobs.kinds.validate_model import ValidateWork
 from domains.reasons import Domain
 
 DeviceWork = GenerateWork | LoadWork | BenchmarkWork
 """Work that a device worker carries out."""
-FrontWork = ScanWork | ResetWork | TransferWork
+FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork
 """Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
 """Work that a job can have."""
 
 DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork)
-FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork)
+FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork, ValidateWork)
 
 _DOMAIN_OF: dict[str, Domain] = {kind.__struct_config__.tag: kind.domain for kind in get_args(Work)}
 

@@ -28,80 +28,81 @@ namespace DeviceOps.Api.Model.V1 {
             "b2RlbC52MRofZGV2aWNlb3BzL2NvbW1vbi92MS9lcnJvci5wcm90bxofZGV2",
             "aWNlb3BzL2NvbW1vbi92MS9pbWFnZS5wcm90bxofZGV2aWNlb3BzL2NvbW1v",
             "bi92MS9sYWJlbC5wcm90bxolZGV2aWNlb3BzL2NvbW1vbi92MS9tZWFzdXJl",
-            "bWVudC5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byJy",
-            "CglNb2RlbEZpbGUSDAoEcGF0aBgBIAEoCRIPCgdibG9iX2lkGAIgASgJEg4K",
-            "BmZvcm1hdBgDIAEoCRIXCgpzaXplX2J5dGVzGAQgASgDSACIAQESDgoGc2hh",
-            "MjU2GAUgASgJQg0KC19zaXplX2J5dGVzIpECCg5Nb2RlbENvbXBvbmVudBIK",
-            "CgJpZBgBIAEoCRIrCgRraW5kGAIgASgOMh0uZGV2aWNlb3BzLm1vZGVsLnYx",
-            "Lk1vZGVsS2luZBIsCgVmaWxlcxgDIAMoCzIdLmRldmljZW9wcy5tb2RlbC52",
-            "MS5Nb2RlbEZpbGUSEgoKc2l6ZV9ieXRlcxgEIAEoAxIXCg9wYXJhbWV0ZXJf",
-            "Y291bnQYBSABKAMSMQoJcHJlY2lzaW9uGAYgASgOMh4uZGV2aWNlb3BzLmNv",
-            "bW1vbi52MS5QcmVjaXNpb24SEgoKZGVwZW5kc19vbhgHIAMoCRIOCgZzaGEy",
-            "NTYYCCABKAkSFAoMYXJjaGl0ZWN0dXJlGAkgASgJIrACChFEZXRlY3Rpb25F",
-            "dmlkZW5jZRIOCgZmYW1pbHkYASABKAkSKwoEa2luZBgCIAEoDjIdLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbEtpbmQSFAoMY29tcG9uZW50X2lkGAMgASgJ",
-            "Eg4KBnNvdXJjZRgEIAEoCRIWCg5leHBlY3RlZF9jb3VudBgFIAEoBRIVCg1t",
-            "YXRjaGVkX2NvdW50GAYgASgFEhQKDG1hdGNoZWRfa2V5cxgHIAMoCRIUCgxt",
-            "aXNzaW5nX2tleXMYCCADKAkSFwoPdW5leHBlY3RlZF9rZXlzGAkgAygJEhAK",
-            "CGRlY2lzaXZlGAogASgIEh0KEGNvbmZpZGVuY2VfcmF0aW8YCyABKAFIAIgB",
-            "AUITChFfY29uZmlkZW5jZV9yYXRpbyLXAgoRTW9kZWxSZXF1aXJlbWVudHMS",
-            "HQoQbWluX2RldmljZV9ieXRlcxgBIAEoA0gAiAEBEiUKGHJlY29tbWVuZGVk",
-            "X2RldmljZV9ieXRlcxgCIAEoA0gBiAEBEhsKDm1pbl9ob3N0X2J5dGVzGAMg",
-            "ASgDSAKIAQESMgoKcHJlY2lzaW9ucxgEIAMoDjIeLmRldmljZW9wcy5jb21t",
-            "b24udjEuUHJlY2lzaW9uEh4KFm1pbl9jb21wdXRlX2NhcGFiaWxpdHkYBSAB",
-            "KAkSNgoPY29tcGFuaW9uX2tpbmRzGAYgAygOMh0uZGV2aWNlb3BzLm1vZGVs",
-            "LnYxLk1vZGVsS2luZBIOCgZleHRyYXMYByADKAlCEwoRX21pbl9kZXZpY2Vf",
-            "Ynl0ZXNCGwoZX3JlY29tbWVuZGVkX2RldmljZV9ieXRlc0IRCg9fbWluX2hv",
-            "c3RfYnl0ZXMi2wEKCk1vZGVsVXNhZ2USEgoKbG9hZF9jb3VudBgBIAEoAxIR",
-            "Cglqb2JfY291bnQYAiABKAMSMQoNbGFzdF91c2VfdGltZRgDIAEoCzIaLmdv",
-            "b2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASOQoMbG9hZF9sYXRlbmN5GAQgASgL",
-            "MiMuZGV2aWNlb3BzLmNvbW1vbi52MS5MYXRlbmN5U3VtbWFyeRI4Cgtqb2Jf",
-            "bGF0ZW5jeRgFIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuTGF0ZW5jeVN1",
-            "bW1hcnkigwgKBU1vZGVsEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgC",
-            "IAEoCRIrCgRraW5kGAMgASgOMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "S2luZBIOCgZmYW1pbHkYBCABKAkSLQoFc3RhdGUYBSABKA4yHi5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuTW9kZWxTdGF0ZRItCgdwcm9ibGVtGAYgASgLMhwuZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5GYWlsdXJlEjYKCmNvbXBvbmVudHMYByADKAsy",
-            "Ii5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb21wb25lbnQSEgoKc2l6ZV9i",
-            "eXRlcxgIIAEoAxIOCgZzaGEyNTYYCSABKAkSMwoLbmF0aXZlX3NpemUYCiAB",
-            "KAsyHi5kZXZpY2VvcHMuY29tbW9uLnYxLkltYWdlU2l6ZRIXCg9wcmVkaWN0",
-            "aW9uX3R5cGUYCyABKAkSFwoPZGVmYXVsdF9zYW1wbGVyGAwgASgJEhUKDWtu",
-            "b3duX3Byb21wdHMYDSADKAkSEAoIZW1iZWRkZWQYDiABKAgSEwoLc291cmNl",
-            "X3BhdGgYDyABKAkSKgoGbGFiZWxzGBAgAygLMhouZGV2aWNlb3BzLmNvbW1v",
-            "bi52MS5MYWJlbBI3CghldmlkZW5jZRgRIAMoCzIlLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5EZXRlY3Rpb25FdmlkZW5jZRI7CgxyZXF1aXJlbWVudHMYEiABKAsy",
-            "JS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxSZXF1aXJlbWVudHMSGAoQbG9h",
-            "ZGVkX21vZGVsX2lkcxgTIAMoCRIMCgRldGFnGBQgASgJEi8KC3VwZGF0ZV90",
-            "aW1lGBUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgV0YXNr",
-            "cxgWIAMoCRIbChNjb21wYXRpYmxlX2ZhbWlsaWVzGBcgAygJEisKCG1ldGFk",
-            "YXRhGBggAygLMhkuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWN0Eg8KB3ZlcnNp",
-            "b24YGSABKAkSLQoFdXNhZ2UYGiABKAsyHi5kZXZpY2VvcHMubW9kZWwudjEu",
-            "TW9kZWxVc2FnZRIxCg12YWxpZGF0ZV90aW1lGBsgASgLMhouZ29vZ2xlLnBy",
-            "b3RvYnVmLlRpbWVzdGFtcBIeChZkZWZhdWx0X3NpZ21hX3NjaGVkdWxlGBwg",
-            "ASgJEg8KB3ZhcmlhbnQYHSABKAkSHQoQY29uZmlkZW5jZV9yYXRpbxgeIAEo",
-            "AUgAiAEBEhAKCG5vZGVfaWRzGB8gAygJQhMKEV9jb25maWRlbmNlX3JhdGlv",
-            "KtkECglNb2RlbEtpbmQSGgoWTU9ERUxfS0lORF9VTlNQRUNJRklFRBAAEhkK",
-            "FU1PREVMX0tJTkRfQ0hFQ0tQT0lOVBABEhYKEk1PREVMX0tJTkRfUkVGSU5F",
-            "UhACEhcKE01PREVMX0tJTkRfREVOT0lTRVIQAxISCg5NT0RFTF9LSU5EX1ZB",
-            "RRAEEhsKF01PREVMX0tJTkRfVEVYVF9FTkNPREVSEAUSGAoUTU9ERUxfS0lO",
-            "RF9UT0tFTklaRVIQBhIYChRNT0RFTF9LSU5EX1NDSEVEVUxFUhAHEhkKFU1P",
-            "REVMX0tJTkRfQ09OVFJPTE5FVBAIEhMKD01PREVMX0tJTkRfTE9SQRAJEiAK",
-            "HE1PREVMX0tJTkRfVEVYVFVBTF9JTlZFUlNJT04QChIXChNNT0RFTF9LSU5E",
-            "X1VQU0NBTEVSEAsSHAoYTU9ERUxfS0lORF9GQUNFX1JFU1RPUkVSEAwSGAoU",
-            "TU9ERUxfS0lORF9TRUdNRU5URVIQDRIdChlNT0RFTF9LSU5EX1NUWUxFX1RS",
-            "QU5TRkVSEA4SIAocTU9ERUxfS0lORF9TQUZFVFlfQ0xBU1NJRklFUhAPEhwK",
-            "GE1PREVMX0tJTkRfSU1BR0VfRU5DT0RFUhAQEiMKH01PREVMX0tJTkRfSU1B",
-            "R0VfUFJPTVBUX0FEQVBURVIQERIjCh9NT0RFTF9LSU5EX0NPTlRST0xfUFJF",
-            "UFJPQ0VTU09SEBISGgoWTU9ERUxfS0lORF9UMklfQURBUFRFUhATEhcKE01P",
-            "REVMX0tJTkRfREVURUNUT1IQFCqUAQoKTW9kZWxTdGF0ZRIbChdNT0RFTF9T",
-            "VEFURV9VTlNQRUNJRklFRBAAEhkKFU1PREVMX1NUQVRFX0FWQUlMQUJMRRAB",
-            "EhwKGE1PREVMX1NUQVRFX0lOQ09NUEFUSUJMRRACEhcKE01PREVMX1NUQVRF",
-            "X0NPUlJVUFQQAxIXChNNT0RFTF9TVEFURV9NSVNTSU5HEARCGaoCFkRldmlj",
-            "ZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
+            "bWVudC5wcm90bxofZ29vZ2xlL3Byb3RvYnVmL3RpbWVzdGFtcC5wcm90byKy",
+            "AQoJTW9kZWxGaWxlEgwKBHBhdGgYASABKAkSDwoHYmxvYl9pZBgCIAEoCRIO",
+            "CgZmb3JtYXQYAyABKAkSFwoKc2l6ZV9ieXRlcxgEIAEoA0gAiAEBEg4KBnNo",
+            "YTI1NhgFIAEoCRITCgtkYXRhX3NoYTI1NhgGIAEoCRIVCg10ZW5zb3Jfc2hh",
+            "MjU2GAcgASgJEhIKCnNob3J0X2hhc2gYCCABKAlCDQoLX3NpemVfYnl0ZXMi",
+            "kQIKDk1vZGVsQ29tcG9uZW50EgoKAmlkGAEgASgJEisKBGtpbmQYAiABKA4y",
+            "HS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxLaW5kEiwKBWZpbGVzGAMgAygL",
+            "Mh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsRmlsZRISCgpzaXplX2J5dGVz",
+            "GAQgASgDEhcKD3BhcmFtZXRlcl9jb3VudBgFIAEoAxIxCglwcmVjaXNpb24Y",
+            "BiABKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNpc2lvbhISCgpkZXBl",
+            "bmRzX29uGAcgAygJEg4KBnNoYTI1NhgIIAEoCRIUCgxhcmNoaXRlY3R1cmUY",
+            "CSABKAkisAIKEURldGVjdGlvbkV2aWRlbmNlEg4KBmZhbWlseRgBIAEoCRIr",
+            "CgRraW5kGAIgASgOMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsS2luZBIU",
+            "Cgxjb21wb25lbnRfaWQYAyABKAkSDgoGc291cmNlGAQgASgJEhYKDmV4cGVj",
+            "dGVkX2NvdW50GAUgASgFEhUKDW1hdGNoZWRfY291bnQYBiABKAUSFAoMbWF0",
+            "Y2hlZF9rZXlzGAcgAygJEhQKDG1pc3Npbmdfa2V5cxgIIAMoCRIXCg91bmV4",
+            "cGVjdGVkX2tleXMYCSADKAkSEAoIZGVjaXNpdmUYCiABKAgSHQoQY29uZmlk",
+            "ZW5jZV9yYXRpbxgLIAEoAUgAiAEBQhMKEV9jb25maWRlbmNlX3JhdGlvItcC",
+            "ChFNb2RlbFJlcXVpcmVtZW50cxIdChBtaW5fZGV2aWNlX2J5dGVzGAEgASgD",
+            "SACIAQESJQoYcmVjb21tZW5kZWRfZGV2aWNlX2J5dGVzGAIgASgDSAGIAQES",
+            "GwoObWluX2hvc3RfYnl0ZXMYAyABKANIAogBARIyCgpwcmVjaXNpb25zGAQg",
+            "AygOMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24SHgoWbWluX2Nv",
+            "bXB1dGVfY2FwYWJpbGl0eRgFIAEoCRI2Cg9jb21wYW5pb25fa2luZHMYBiAD",
+            "KA4yHS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxLaW5kEg4KBmV4dHJhcxgH",
+            "IAMoCUITChFfbWluX2RldmljZV9ieXRlc0IbChlfcmVjb21tZW5kZWRfZGV2",
+            "aWNlX2J5dGVzQhEKD19taW5faG9zdF9ieXRlcyLbAQoKTW9kZWxVc2FnZRIS",
+            "Cgpsb2FkX2NvdW50GAEgASgDEhEKCWpvYl9jb3VudBgCIAEoAxIxCg1sYXN0",
+            "X3VzZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI5",
+            "Cgxsb2FkX2xhdGVuY3kYBCABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkxh",
+            "dGVuY3lTdW1tYXJ5EjgKC2pvYl9sYXRlbmN5GAUgASgLMiMuZGV2aWNlb3Bz",
+            "LmNvbW1vbi52MS5MYXRlbmN5U3VtbWFyeSKDCAoFTW9kZWwSCgoCaWQYASAB",
+            "KAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEisKBGtpbmQYAyABKA4yHS5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuTW9kZWxLaW5kEg4KBmZhbWlseRgEIAEoCRItCgVz",
+            "dGF0ZRgFIAEoDjIeLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFN0YXRlEi0K",
+            "B3Byb2JsZW0YBiABKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZhaWx1cmUS",
+            "NgoKY29tcG9uZW50cxgHIAMoCzIiLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bENvbXBvbmVudBISCgpzaXplX2J5dGVzGAggASgDEg4KBnNoYTI1NhgJIAEo",
+            "CRIzCgtuYXRpdmVfc2l6ZRgKIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEu",
+            "SW1hZ2VTaXplEhcKD3ByZWRpY3Rpb25fdHlwZRgLIAEoCRIXCg9kZWZhdWx0",
+            "X3NhbXBsZXIYDCABKAkSFQoNa25vd25fcHJvbXB0cxgNIAMoCRIQCghlbWJl",
+            "ZGRlZBgOIAEoCBITCgtzb3VyY2VfcGF0aBgPIAEoCRIqCgZsYWJlbHMYECAD",
+            "KAsyGi5kZXZpY2VvcHMuY29tbW9uLnYxLkxhYmVsEjcKCGV2aWRlbmNlGBEg",
+            "AygLMiUuZGV2aWNlb3BzLm1vZGVsLnYxLkRldGVjdGlvbkV2aWRlbmNlEjsK",
+            "DHJlcXVpcmVtZW50cxgSIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bFJlcXVpcmVtZW50cxIYChBsb2FkZWRfbW9kZWxfaWRzGBMgAygJEgwKBGV0",
+            "YWcYFCABKAkSLwoLdXBkYXRlX3RpbWUYFSABKAsyGi5nb29nbGUucHJvdG9i",
+            "dWYuVGltZXN0YW1wEg0KBXRhc2tzGBYgAygJEhsKE2NvbXBhdGlibGVfZmFt",
+            "aWxpZXMYFyADKAkSKwoIbWV0YWRhdGEYGCADKAsyGS5kZXZpY2VvcHMuY29t",
+            "bW9uLnYxLkZhY3QSDwoHdmVyc2lvbhgZIAEoCRItCgV1c2FnZRgaIAEoCzIe",
+            "LmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFVzYWdlEjEKDXZhbGlkYXRlX3Rp",
+            "bWUYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh4KFmRlZmF1",
+            "bHRfc2lnbWFfc2NoZWR1bGUYHCABKAkSDwoHdmFyaWFudBgdIAEoCRIdChBj",
+            "b25maWRlbmNlX3JhdGlvGB4gASgBSACIAQESEAoIbm9kZV9pZHMYHyADKAlC",
+            "EwoRX2NvbmZpZGVuY2VfcmF0aW8q2QQKCU1vZGVsS2luZBIaChZNT0RFTF9L",
+            "SU5EX1VOU1BFQ0lGSUVEEAASGQoVTU9ERUxfS0lORF9DSEVDS1BPSU5UEAES",
+            "FgoSTU9ERUxfS0lORF9SRUZJTkVSEAISFwoTTU9ERUxfS0lORF9ERU5PSVNF",
+            "UhADEhIKDk1PREVMX0tJTkRfVkFFEAQSGwoXTU9ERUxfS0lORF9URVhUX0VO",
+            "Q09ERVIQBRIYChRNT0RFTF9LSU5EX1RPS0VOSVpFUhAGEhgKFE1PREVMX0tJ",
+            "TkRfU0NIRURVTEVSEAcSGQoVTU9ERUxfS0lORF9DT05UUk9MTkVUEAgSEwoP",
+            "TU9ERUxfS0lORF9MT1JBEAkSIAocTU9ERUxfS0lORF9URVhUVUFMX0lOVkVS",
+            "U0lPThAKEhcKE01PREVMX0tJTkRfVVBTQ0FMRVIQCxIcChhNT0RFTF9LSU5E",
+            "X0ZBQ0VfUkVTVE9SRVIQDBIYChRNT0RFTF9LSU5EX1NFR01FTlRFUhANEh0K",
+            "GU1PREVMX0tJTkRfU1RZTEVfVFJBTlNGRVIQDhIgChxNT0RFTF9LSU5EX1NB",
+            "RkVUWV9DTEFTU0lGSUVSEA8SHAoYTU9ERUxfS0lORF9JTUFHRV9FTkNPREVS",
+            "EBASIwofTU9ERUxfS0lORF9JTUFHRV9QUk9NUFRfQURBUFRFUhAREiMKH01P",
+            "REVMX0tJTkRfQ09OVFJPTF9QUkVQUk9DRVNTT1IQEhIaChZNT0RFTF9LSU5E",
+            "X1QySV9BREFQVEVSEBMSFwoTTU9ERUxfS0lORF9ERVRFQ1RPUhAUKpQBCgpN",
+            "b2RlbFN0YXRlEhsKF01PREVMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVTU9E",
+            "RUxfU1RBVEVfQVZBSUxBQkxFEAESHAoYTU9ERUxfU1RBVEVfSU5DT01QQVRJ",
+            "QkxFEAISFwoTTU9ERUxfU1RBVEVfQ09SUlVQVBADEhcKE01PREVMX1NUQVRF",
+            "X01JU1NJTkcQBEIZqgIWRGV2aWNlT3BzLkFwaS5Nb2RlbC5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Common.V1.MeasurementReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelKind), typeof(global::DeviceOps.Api.Model.V1.ModelState), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelFile), global::DeviceOps.Api.Model.V1.ModelFile.Parser, new[]{ "Path", "BlobId", "Format", "SizeBytes", "Sha256" }, new[]{ "SizeBytes" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelFile), global::DeviceOps.Api.Model.V1.ModelFile.Parser, new[]{ "Path", "BlobId", "Format", "SizeBytes", "Sha256", "DataSha256", "TensorSha256", "ShortHash" }, new[]{ "SizeBytes" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelComponent), global::DeviceOps.Api.Model.V1.ModelComponent.Parser, new[]{ "Id", "Kind", "Files", "SizeBytes", "ParameterCount", "Precision", "DependsOn", "Sha256", "Architecture" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.DetectionEvidence), global::DeviceOps.Api.Model.V1.DetectionEvidence.Parser, new[]{ "Family", "Kind", "ComponentId", "Source", "ExpectedCount", "MatchedCount", "MatchedKeys", "MissingKeys", "UnexpectedKeys", "Decisive", "ConfidenceRatio" }, new[]{ "ConfidenceRatio" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelRequirements), global::DeviceOps.Api.Model.V1.ModelRequirements.Parser, new[]{ "MinDeviceBytes", "RecommendedDeviceBytes", "MinHostBytes", "Precisions", "MinComputeCapability", "CompanionKinds", "Extras" }, new[]{ "MinDeviceBytes", "RecommendedDeviceBytes", "MinHostBytes" }, null, null, null),
@@ -277,6 +278,9 @@ namespace DeviceOps.Api.Model.V1 {
       format_ = other.format_;
       sizeBytes_ = other.sizeBytes_;
       sha256_ = other.sha256_;
+      dataSha256_ = other.dataSha256_;
+      tensorSha256_ = other.tensorSha256_;
+      shortHash_ = other.shortHash_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -365,7 +369,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int Sha256FieldNumber = 5;
     private string sha256_ = "";
     /// <summary>
-    /// SHA-256 of the file, as 64 lower-case hex digits. Empty: not computed.
+    /// SHA-256 of the file, as 64 lower-case hex digits. Its first 10 are what other tools print as AutoV2. Empty: not computed.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -373,6 +377,54 @@ namespace DeviceOps.Api.Model.V1 {
       get { return sha256_; }
       set {
         sha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "data_sha256" field.</summary>
+    public const int DataSha256FieldNumber = 6;
+    private string dataSha256_ = "";
+    /// <summary>
+    /// SHA-256 of what follows a safetensors header. Its first 12 digits are what other tools print as AutoV3, the hash of a LoRA. Empty: not
+    /// computed, or the file has no such header.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string DataSha256 {
+      get { return dataSha256_; }
+      set {
+        dataSha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "tensor_sha256" field.</summary>
+    public const int TensorSha256FieldNumber = 7;
+    private string tensorSha256_ = "";
+    /// <summary>
+    /// SHA-256 over names, types, shapes and bytes of its tensors: the same tensors under other metadata have the same one. Empty: not
+    /// computed, or the file has no such header.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string TensorSha256 {
+      get { return tensorSha256_; }
+      set {
+        tensorSha256_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "short_hash" field.</summary>
+    public const int ShortHashFieldNumber = 8;
+    private string shortHash_ = "";
+    /// <summary>
+    /// The 8 digits that A1111 printed as model hash before it used SHA-256: those of the 64 KiB from 1 MiB on. Several models can have the
+    /// same. Empty: not computed.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string ShortHash {
+      get { return shortHash_; }
+      set {
+        shortHash_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
       }
     }
 
@@ -396,6 +448,9 @@ namespace DeviceOps.Api.Model.V1 {
       if (Format != other.Format) return false;
       if (SizeBytes != other.SizeBytes) return false;
       if (Sha256 != other.Sha256) return false;
+      if (DataSha256 != other.DataSha256) return false;
+      if (TensorSha256 != other.TensorSha256) return false;
+      if (ShortHash != other.ShortHash) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -408,6 +463,9 @@ namespace DeviceOps.Api.Model.V1 {
       if (Format.Length != 0) hash ^= Format.GetHashCode();
       if (HasSizeBytes) hash ^= SizeBytes.GetHashCode();
       if (Sha256.Length != 0) hash ^= Sha256.GetHashCode();
+      if (DataSha256.Length != 0) hash ^= DataSha256.GetHashCode();
+      if (TensorSha256.Length != 0) hash ^= TensorSha256.GetHashCode();
+      if (ShortHash.Length != 0) hash ^= ShortHash.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -446,6 +504,18 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Sha256);
       }
+      if (DataSha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(DataSha256);
+      }
+      if (TensorSha256.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(TensorSha256);
+      }
+      if (ShortHash.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(ShortHash);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -476,6 +546,18 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(42);
         output.WriteString(Sha256);
       }
+      if (DataSha256.Length != 0) {
+        output.WriteRawTag(50);
+        output.WriteString(DataSha256);
+      }
+      if (TensorSha256.Length != 0) {
+        output.WriteRawTag(58);
+        output.WriteString(TensorSha256);
+      }
+      if (ShortHash.Length != 0) {
+        output.WriteRawTag(66);
+        output.WriteString(ShortHash);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -500,6 +582,15 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (Sha256.Length != 0) {
         size += 1 + pb::CodedOutputStream.ComputeStringSize(Sha256);
+      }
+      if (DataSha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(DataSha256);
+      }
+      if (TensorSha256.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(TensorSha256);
+      }
+      if (ShortHash.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(ShortHash);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -527,6 +618,15 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.Sha256.Length != 0) {
         Sha256 = other.Sha256;
+      }
+      if (other.DataSha256.Length != 0) {
+        DataSha256 = other.DataSha256;
+      }
+      if (other.TensorSha256.Length != 0) {
+        TensorSha256 = other.TensorSha256;
+      }
+      if (other.ShortHash.Length != 0) {
+        ShortHash = other.ShortHash;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -567,6 +667,18 @@ namespace DeviceOps.Api.Model.V1 {
             Sha256 = input.ReadString();
             break;
           }
+          case 50: {
+            DataSha256 = input.ReadString();
+            break;
+          }
+          case 58: {
+            TensorSha256 = input.ReadString();
+            break;
+          }
+          case 66: {
+            ShortHash = input.ReadString();
+            break;
+          }
         }
       }
     #endif
@@ -604,6 +716,18 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 42: {
             Sha256 = input.ReadString();
+            break;
+          }
+          case 50: {
+            DataSha256 = input.ReadString();
+            break;
+          }
+          case 58: {
+            TensorSha256 = input.ReadString();
+            break;
+          }
+          case 66: {
+            ShortHash = input.ReadString();
             break;
           }
         }

@@ -9,7 +9,17 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.transfer_request import ExistingBlob, NewBlob, TransferRequest
-from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, ScanWork, TransferWork, Work
+from domains.model.validation import Depth, Validation
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    ValidateWork,
+    Work,
+)
 from domains.processing.jobs.summary import MAX_CHARACTERS, shortened, summary
 from tests.domains.inference.on_device.requests import embedded_model
 
@@ -28,6 +38,7 @@ def picture(prompt: str) -> GenerateWork:
         (ScanWork(roots=("/srv/models", "/data")), "scan /srv/models, /data"),
         (BenchmarkWork(device_id="cpu", suites=(Suite.MEMORY, Suite.COMPUTE)), "benchmark cpu: memory, compute"),
         (ResetWork(device_id="cpu"), "reset cpu"),
+        (ValidateWork(asked=Validation(model_id="m", depth=Depth.VALUES)), "validate m: values"),
         (
             TransferWork(request=TransferRequest(blob_id="b-1", destination=NewBlob(tier=BlobTier.HOST), move=True)),
             "move b-1 to host",

@@ -163,6 +163,9 @@ class ModelFile(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    DATA_SHA256_FIELD_NUMBER: _builtins.int
+    TENSOR_SHA256_FIELD_NUMBER: _builtins.int
+    SHORT_HASH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path relative to the model's folder, with `/` between the parts: `unet/diffusion_pytorch_model.safetensors`."""
     blob_id: _builtins.str
@@ -172,7 +175,19 @@ class ModelFile(_message.Message):
     size_bytes: _builtins.int
     """Size of the file. Absent: it could not be read."""
     sha256: _builtins.str
-    """SHA-256 of the file, as 64 lower-case hex digits. Empty: not computed."""
+    """SHA-256 of the file, as 64 lower-case hex digits. Its first 10 are what other tools print as AutoV2. Empty: not computed."""
+    data_sha256: _builtins.str
+    """SHA-256 of what follows a safetensors header. Its first 12 digits are what other tools print as AutoV3, the hash of a LoRA. Empty: not
+    computed, or the file has no such header.
+    """
+    tensor_sha256: _builtins.str
+    """SHA-256 over names, types, shapes and bytes of its tensors: the same tensors under other metadata have the same one. Empty: not
+    computed, or the file has no such header.
+    """
+    short_hash: _builtins.str
+    """The 8 digits that A1111 printed as model hash before it used SHA-256: those of the 64 KiB from 1 MiB on. Several models can have the
+    same. Empty: not computed.
+    """
     def __init__(
         self,
         *,
@@ -181,10 +196,13 @@ class ModelFile(_message.Message):
         format: _builtins.str = ...,
         size_bytes: _builtins.int | None = ...,
         sha256: _builtins.str = ...,
+        data_sha256: _builtins.str = ...,
+        tensor_sha256: _builtins.str = ...,
+        short_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "blob_id", b"blob_id", "format", b"format", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "blob_id", b"blob_id", "data_sha256", b"data_sha256", "format", b"format", "path", b"path", "sha256", b"sha256", "short_hash", b"short_hash", "size_bytes", b"size_bytes", "tensor_sha256", b"tensor_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015

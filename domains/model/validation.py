@@ -1,0 +1,65 @@
+"""A validation of a model's files: what is asked for, and what was found."""
+
+from enum import IntEnum
+
+import msgspec
+
+from domains.errors import ErrorReason
+from domains.model.model import Model
+from domains.reasons import Severity
+
+MAX_FINDINGS = 200
+"""Most findings of a report: the contract's limit."""
+
+
+class Depth(IntEnum):
+    """How closely a validation looks. Each depth includes those before it."""
+
+    HEADER = 1
+    """Headers, sizes, missing parts."""
+    CHECKSUM = 2
+    """Every byte, against the noted hashes."""
+    VALUES = 3
+    """Every weight, for NaN and infinity."""
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """What to check."""
+
+    model_id: str
+    depth: Depth = Depth.CHECKSUM
+    component_ids: tuple[str, ...] = ()
+    """Empty: all."""
+    expected_sha256: str = ""
+    """The hash that the model must have. Empty: the noted one."""
+
+
+class ModelFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong with a model, or worth knowing."""
+
+    reason: ErrorReason
+    message: str
+    field: str = ""
+    """The tensor, file or component concerned. Empty: the whole model."""
+    severity: Severity = Severity.ERROR
+
+
+class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a validation has found."""
+
+    model: Model
+    """The model as known after it."""
+    depth: Depth
+    """How closely was looked: less than asked for where a finding made more pointless."""
+    findings: tuple[ModelFinding, ...] = ()
+    """The gravest first."""
+    tensor_count: int = 0
+    non_finite_count: int | None = None
+    """None: values were not looked at."""
+    read_bytes: int = 0
+    duration_s: float = 0.0
+
+    @property
+    def valid(self) -> bool:
+        """Whether no finding is an error."""
+        return not any(one.severity is Severity.ERROR for one in self.findings)

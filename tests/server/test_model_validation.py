@@ -1,0 +1,287 @@
+"""ValidateModel finds what is wrong with a model's files, and its hashes are those that other tools print."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
+from domains.model.catalogue import EMBEDDED
+from tests.domains.model.folders import age
+from tests.server import asking
+from tests.server.asking import kind
+from tests.server.harness import RunningServer, running_server
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+HEADER = model_work_pb2.MODEL_VALIDATION_DEPTH_HEADER
+CHECKSUM = model_work_pb2.MODEL_VALIDATION_DEPTH_CHECKSUM
+VALUES = model_work_pb2.MODEL_VALIDATION_DEPTH_VALUES
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[RunningServer]:
+    with running_server("--device", "cpu", "--model-root", str(root), "--model-poll-s", "0") as running:
+        yield running
+
+
+@pytest.fixture
+def folder(server: RunningServer, root: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A model of its own, scanned; its files look an hour old. Gone after the test."""
+    folder = root / f"m-{abs(hash(request.node.name)) % 10**8}"
+    shutil.copytree(EMBEDDED / "emoji-sd", folder)
+    age(folder)
+    scan(server)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def scan(server: RunningServer) -> Any:
+    return asking.journal_of(server.model.ScanModels(model_service_pb2.ScanModelsRequest()))[-1].report
+
+
+def validated(server: RunningServer, model_id: str, **asked: Any) -> list[Any]:
+    work = model_work_pb2.ModelValidation(model_id=model_id, **asked)
+    request = model_service_pb2.ValidateModelRequest(model_validation=work)
+    return asking.journal_of(server.model.ValidateModel(request, timeout=asking.CALL_S))
+
+
+def report_of(server: RunningServer, model_id: str, **asked: Any) -> model_work_pb2.ModelValidationReport:
+    updates = validated(server, model_id, **asked)
+    assert kind(updates[-1]) == "succeeded"
+    return updates[-1].report
+
+
+def model_of(server: RunningServer, model_id: str) -> model_pb2.Model:
+    return server.model.GetModel(model_service_pb2.GetModelRequest(model_id=model_id)).model
+
+
+def header_bytes(data: bytes) -> int:
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+def test_a_whole_model_is_valid_and_every_byte_of_its_weights_is_read(server: RunningServer, folder: Path) -> None:
+    updates = validated(server, folder.name, depth=VALUES)
+    report = updates[-1].report
+    size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    assert (report.valid, report.depth, list(report.findings)) == (True, VALUES, [])
+    assert (report.non_finite_count, report.tensor_count > 100) == (0, True)
+    assert size < report.read_bytes <= 2 * size
+    assert report.model.state == model_pb2.MODEL_STATE_AVAILABLE
+    assert report.model.HasField("validate_time")
+    told = [update.event.progress for update in updates if kind(update) == "progress"]
+    assert {progress.unit for progress in told} == {"bytes"}
+    assert "verifying" in [update.event.stage_started.stage for update in updates]
+    assert asking.job_of(server, updates[0].event.job_id).model_validation_report == report
+
+
+PLACES: dict[str, Callable[[bytes], int]] = {
+    "header": lambda data: data.index(b'"dtype"') - 3,
+    "first tensor": header_bytes,
+    "middle": lambda data: (header_bytes(data) + len(data)) // 2,
+    "last byte": lambda data: len(data) - 1,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("path", [UNET, VAE])
+def test_a_flipped_byte_is_found_in_every_region(server: RunningServer, folder: Path, place: str, path: str) -> None:
+    data = bytearray((folder / path).read_bytes())
+    data[PLACES[place](bytes(data))] ^= 1
+    (folder / path).write_bytes(data)
+    report = report_of(server, folder.name)
+    assert not report.valid
+    assert path in [finding.field for finding in report.findings]
+    assert {finding.reason for finding in report.findings} >= {error_pb2.ERROR_REASON_MODEL_CORRUPT}
+    assert report.model.state == model_pb2.MODEL_STATE_CORRUPT
+    assert model_of(server, folder.name).state == model_pb2.MODEL_STATE_CORRUPT
+    data[PLACES[place](bytes(data))] ^= 1
+    if place != "header":
+        (folder / path).write_bytes(data)
+        assert report_of(server, folder.name).valid
+        assert model_of(server, folder.name).state == model_pb2.MODEL_STATE_AVAILABLE
+
+
+def test_a_header_only_validation_reads_no_weights(server: RunningServer, folder: Path) -> None:
+    report = report_of(server, folder.name, depth=HEADER)
+    assert (report.valid, report.read_bytes, report.depth) == (True, 0, HEADER)
+    assert not report.HasField("non_finite_count")
+    assert report.model.sha256 == model_of(server, "emoji-sd").sha256
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_planted_value_that_is_not_finite_is_named_with_its_tensor(
+    server: RunningServer, folder: Path, value: float
+) -> None:
+    weights = load_file(folder / VAE)
+    name = next(name for name, tensor in weights.items() if tensor.ndim > 1)
+    weights[name].flat[3] = value
+    (folder / VAE).unlink()
+    save_file(weights, folder / VAE)
+    age(folder)
+    scan(server)
+    assert report_of(server, folder.name, depth=CHECKSUM).valid
+    report = report_of(server, folder.name, depth=VALUES)
+    (finding,) = report.findings
+    assert (report.valid, report.non_finite_count, finding.field) == (False, 1, f"{VAE}:{name}")
+    scan(server)
+    assert model_of(server, folder.name).state == model_pb2.MODEL_STATE_CORRUPT, "the file is still the same"
+
+
+def test_a_truncated_file_is_found(server: RunningServer, folder: Path) -> None:
+    os.truncate(folder / UNET, (folder / UNET).stat().st_size // 2)
+    report = report_of(server, folder.name, depth=HEADER)
+    assert not report.valid
+    assert "cut off" in report.findings[0].message
+
+
+def test_a_missing_component_and_a_missing_file_are_found(server: RunningServer, folder: Path) -> None:
+    shutil.rmtree(folder / "vae")
+    (folder / "tokenizer" / "vocab.json").unlink()
+    report = report_of(server, folder.name)
+    missing = {one.field for one in report.findings if one.reason == error_pb2.ERROR_REASON_COMPONENT_MISSING}
+    assert {"vae", VAE, "tokenizer/vocab.json"} <= missing
+    assert report.model.state == model_pb2.MODEL_STATE_INCOMPATIBLE
+
+
+def test_a_hash_that_the_caller_expects_is_compared(server: RunningServer, folder: Path) -> None:
+    assert report_of(server, folder.name, expected_sha256=model_of(server, "emoji-sd").sha256).valid
+    report = report_of(server, folder.name, expected_sha256="0" * 64)
+    assert [finding.field for finding in report.findings] == ["expected_sha256"]
+    assert report.model.state == model_pb2.MODEL_STATE_AVAILABLE
+
+
+def test_only_the_chosen_components_are_looked_at(server: RunningServer, folder: Path) -> None:
+    data = bytearray((folder / VAE).read_bytes())
+    data[-1] ^= 1
+    (folder / VAE).write_bytes(data)
+    assert report_of(server, folder.name, component_ids=["unet"]).valid
+    assert not report_of(server, folder.name, component_ids=["vae"]).valid
+
+
+def test_what_cannot_be_validated_is_refused(server: RunningServer, folder: Path) -> None:
+    cases: list[tuple[dict[str, Any], str, list[str]]] = [
+        ({"model_id": ""}, "INVALID_FIELD", ["model_validation.model_id"]),
+        ({"model_id": "no-such-model"}, "MODEL_NOT_FOUND", []),
+        ({"component_ids": ["hat"]}, "INVALID_FIELD", ["model_validation.component_ids"]),
+        ({"expected_sha256": "12"}, "INVALID_FIELD", ["model_validation.expected_sha256"]),
+        ({"device_id": "cpu"}, "NOT_IMPLEMENTED", ["model_validation.device_id"]),
+        ({"depth": model_work_pb2.MODEL_VALIDATION_DEPTH_EXECUTE}, "NOT_IMPLEMENTED", ["model_validation.depth"]),
+    ]
+    for asked, reason, fields in cases:
+        refusal = asking.refused(lambda asked=asked: validated(server, **{"model_id": folder.name, **asked}))
+        assert (refusal.reason, refusal.fields) == (reason, fields)
+
+
+def test_a_cancelled_validation_changes_nothing(server: RunningServer, folder: Path) -> None:
+    sparse(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    before = model_of(server, folder.name)
+    work = model_work_pb2.ModelValidation(model_id=folder.name)
+    call = server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work))
+    begun = asking.until(call, lambda update: kind(update) == "progress")
+    asking.cancel(server, begun.event.job_id)
+    end = asking.watch(server, begun.event.job_id)[-1]
+    assert end.event.state == job_event_pb2.JOB_STATE_CANCELLED
+    assert model_of(server, folder.name) == before
+
+
+def sparse(path: Path) -> None:
+    """A tensor of 8 GiB that the disk does not really hold: hashing it takes seconds."""
+    size = 8 << 30
+    header = json.dumps({"t": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(path, 8 + len(header) + size)
+
+
+def test_a_file_that_is_written_meanwhile_is_told_and_not_called_damaged(server: RunningServer, folder: Path) -> None:
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    sparse(path)
+    work = model_work_pb2.ModelValidation(model_id=folder.name)
+    call = server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work))
+    asking.until(call, lambda update: kind(update) == "progress")
+    os.utime(path)
+    os.truncate(path, 4096)
+    report = asking.journal_of(call)[-1].report
+    told = {finding.field: finding.reason for finding in report.findings}
+    assert told[UNET] == error_pb2.ERROR_REASON_ILLEGAL_STATE
+    assert not report.valid
+
+
+def test_the_hashes_are_those_that_other_tools_print(server: RunningServer, folder: Path) -> None:
+    data = (folder / UNET).read_bytes()
+    files = {file.path: file for part in model_of(server, folder.name).components for file in part.files}
+    told = files[UNET]
+    assert told.sha256 == hashlib.sha256(data).hexdigest(), "AutoV2 is its first 10 digits"
+    assert told.data_sha256 == hashlib.sha256(data[header_bytes(data) :]).hexdigest(), "AutoV3: the first 12"
+    assert told.short_hash == hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
+    assert (told.size_bytes, told.format) == (len(data), "safetensors")
+    assert files["unet/config.json"].size_bytes == (folder / "unet" / "config.json").stat().st_size
+
+
+def test_the_tensor_hash_ignores_metadata_and_nothing_else(server: RunningServer, folder: Path) -> None:
+    def vae() -> model_pb2.ModelComponent:
+        return next(part for part in model_of(server, folder.name).components if part.id == "vae")
+
+    before, weights = vae(), load_file(folder / VAE)
+    assert before.sha256
+    (folder / VAE).unlink()
+    save_file(weights, folder / VAE, {"note": "another"})
+    scan(server)
+    noted = vae()
+    save_file(weights, folder / VAE, {"note": "a third"})
+    scan(server)
+    assert vae().sha256 == noted.sha256
+    assert {file.path: file.sha256 for file in vae().files}[VAE] != {f.path: f.sha256 for f in noted.files}[VAE]
+    first = sorted(weights)[0]
+    weights[first] = weights[first] + 1
+    save_file(weights, folder / VAE, {"note": "a third"})
+    scan(server)
+    assert vae().sha256 != noted.sha256
+
+
+def test_hashes_are_remembered_over_a_restart(tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED / "emoji-sd", tmp_path / "kept")
+    age(tmp_path / "kept")
+    with running_server("--device", "cpu", "--model-root", str(tmp_path), "--model-poll-s", "0") as server:
+        assert scan(server).read_bytes > 0
+        before = model_of(server, "kept")
+        server.stop()
+        server.start()
+        assert scan(server).read_bytes == 0
+        assert model_of(server, "kept") == before
+
+
+def test_a_single_file_is_hashed_by_its_validation_and_a_flipped_byte_is_then_found(
+    server: RunningServer, root: Path
+) -> None:
+    path = root / "alone.safetensors"
+    shutil.copy(EMBEDDED / "emoji-sd" / VAE, path)
+    os.utime(path, (1e9, 1e9))
+    scan(server)
+    assert model_of(server, "alone").sha256 == ""
+    assert report_of(server, "alone").valid
+    noted = model_of(server, "alone").sha256
+    scan(server)
+    assert model_of(server, "alone").sha256 == noted != ""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    report = report_of(server, "alone")
+    assert [finding.field for finding in report.findings] == ["alone.safetensors"]
+    assert model_of(server, "alone").state == model_pb2.MODEL_STATE_CORRUPT
+    path.unlink()
+    scan(server)
