@@ -93,8 +93,8 @@ def test_a_waiting_job_says_for_what_and_a_failed_one_why(server: RunningServer,
     options.queue_timeout.FromMilliseconds(1500)
     with asking.occupied(server):
         waiting = asking.submit(server, asking.picture(), options)
-        assert f"{waiting}: waits for its turn or memory on cpu" in _said(capsys, "jobs")
-        assert "waits for  its turn or memory on cpu" in _said(capsys, "job", "show", waiting)
+        assert f"{waiting}: waits for its turn: " in _said(capsys, "jobs")
+        assert "waits for  its turn: " in _said(capsys, "job", "show", waiting)
         asking.watch(server, waiting)
         told = _said(capsys, "jobs", "--state", "failed")
         (reason,) = (one for one in told.splitlines() if one.startswith(f"{waiting}: "))

@@ -30,7 +30,9 @@ async def nothing_measured(view: DeviceView) -> DeviceSample:
 
 class Resets:
     def __init__(self, folder: Path) -> None:
-        self.floor = floor = Floor(folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run))
+        self.floor = floor = Floor(
+            folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run, validate=nothing)
+        )
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()
         self.care = DeviceCare(
