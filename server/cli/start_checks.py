@@ -30,7 +30,7 @@ def start_faults(settings: Settings) -> list[str]:
         _apart(settings),
     )
     # Makes the folder only if the server can start otherwise.
-    return [fault for check in checks for fault in check] or list(_made(settings.state))
+    return [fault for check in checks for fault in check] or list(made(settings.state))
 
 
 def _host(host: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _apart(settings: Settings) -> Iterator[str]:
                 yield f"{name}: the root {root} lies inside the state folder {state}; choose another root"
 
 
-def _made(folder: Path) -> Iterator[str]:
+def made(folder: Path) -> Iterator[str]:
     """Make the folder: some file systems refuse what the permissions allow, and only the attempt shows it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
