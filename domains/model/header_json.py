@@ -112,7 +112,16 @@ class _Twice(ValueError):
     """A key occurred twice."""
 
 
+def refuse_half_characters(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ValueError for half a character, which an escape can spell and no message could carry."""
+    for name, value in pairs:
+        for text in (name, *(value if isinstance(value, list) else (value,))):
+            if isinstance(text, str):
+                text.encode()
+
+
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_half_characters(pairs)
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()

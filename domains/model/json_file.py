@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from domains.errors import DataLoss, ErrorReason
+from domains.model.header_json import refuse_half_characters
 from domains.model.regular_file import open_regular
 
 MAX_BYTES = 1024 * 1024
@@ -66,4 +67,5 @@ def class_name(config: Mapping[str, Any]) -> str:
 
 
 def _without_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_half_characters(pairs)
     return {name: value for name, value in pairs if name not in _STARTS_CODE}

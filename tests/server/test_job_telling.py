@@ -89,7 +89,7 @@ def test_the_status_tells_what_is_kept_how_long() -> None:
         assert (kept.jobs.ToMilliseconds(), kept.blobs.ToMilliseconds()) == (90_000, 45_500)
         assert kept.event_count == KEPT
         assert not kept.HasField("previews")
-        assert not kept.HasField("checkpoints")
+        assert kept.checkpoints == kept.jobs
 
 
 def test_the_defaults_are_told_as_they_are(server: RunningServer) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from domains.errors import DataLoss
@@ -76,6 +76,8 @@ def _answer(path: Path) -> Header | str:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text=b'{"": {"": "", "\\ud800": ""}', length=None, room=0)
+@example(text=b'{"a": {"dtype": "\\udfff", "shape": [], "data_offsets": [0, 0]}}', length=None, room=0)
 @given(text=_TEXTS, length=st.one_of(st.none(), st.integers(0, 2**64 - 1)), room=st.sampled_from([0, 6, 36]))
 def test_any_header_has_an_answer_and_both_parsers_agree(
     tmp_path: Path, text: bytes, length: int | None, room: int
