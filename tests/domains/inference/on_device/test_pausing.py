@@ -1,6 +1,7 @@
 """Pausing: at any stage, with the memory given back; what continues makes the same picture, bit for bit."""
 
 import dataclasses
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -38,6 +39,10 @@ def shared(tiny: Model) -> Iterator[Recorder]:
     recorder.loop.close()
 
 
+_NUMBERS = itertools.count(1)
+"""Tests share a loop, so that no two runs of this module have one name."""
+
+
 @dataclasses.dataclass
 class Runs:
     """Runs jobs on a loop, with new ids, and keeps checkpoints in files."""
@@ -55,7 +60,7 @@ class Runs:
     ) -> str:
         """Run a job; pause it at the first report that `at` selects."""
         self.count += 1
-        name = f"{id(self)} {self.count}"
+        name = f"run {next(_NUMBERS)}"
 
         def pause(job_id: str, report: Report) -> None:
             if at is not None and job_id == name and at(report):
