@@ -133,35 +133,20 @@ class Catalogue:
 
     def _take(self, known: dict[str, Model], found: Found, report: ScanReport) -> None:
         # Other calls may have changed `_models` during the scan.
-        gone = {name: model for name, model in missing(known, found).items() if self._is_gone(name)}
-        models = self._models | gone | self._aliases(found) | {model.id: model for model in found.models}
+        gone = {name: model for name, model in missing(known, found).items() if name in self._models}
+        models = self._models | gone | {model.id: model for model in found.models}
         folders = {model.folder for model in models.values()}
         self._fingerprints.forget_all_but(folders)
         self._memory.forget_all_but(folders)
         self._apply(models, [*report.added, *report.changed, *report.missing], {})
         self.not_taken = not_taken(self.not_taken, found)
 
-    def _is_gone(self, model_id: str) -> bool:
-        """Whether a model that the scan did not find is known and not there. One that a caller registered may lie
-        where no scan looks."""
-        model = self._models.get(model_id)
-        return model is not None and not (model.registered and Path(model.folder).exists())
-
-    def _aliases(self, found: Found) -> dict[str, Model]:
-        """Registered models whose folder the scan found under another id, as they are now."""
-        there = {model.folder: model for model in found.models}
-        return {
-            one.id: self.notes.applied(msgspec.structs.replace(there[one.folder], id=one.id, registered=True))
-            for one in self._models.values()
-            if one.registered and one.folder in there
-        }
-
     def _apply(self, models: Mapping[str, Model], updated: Collection[str], noted: Mapping[str, ModelNote]) -> None:
         """Store all models, then have requests see them. Raises STORAGE_FULL, and changes nothing then.
 
         `updated`: ids of the models that have changed. `noted`: new notes by id.
         """
-        stored = [model for model in models.values() if not model.embedded and not model.blobs]
+        stored = [model for model in models.values() if not model.embedded]
         self._store.replace(stored, self._fingerprints.known)
         notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
         now = time.time()
@@ -172,12 +157,6 @@ class Catalogue:
             }
         )
         self._models = {name: self.notes.applied(model) if name in notes else model for name, model in models.items()}
-
-    def put(self, model: Model, note: ModelNote | None = None) -> Model:
-        """Add a model, or replace the one with its id. Returns it with its notes. Raises STORAGE_FULL."""
-        noted = {} if note is None else {model.id: note}
-        self._apply(self._models | {model.id: model}, [model.id], noted)
-        return self._models[model.id]
 
     def annotate(self, model: Model, note: ModelNote) -> Model:
         """Replace the notes about a model. Returns it with them. Raises STORAGE_FULL."""
@@ -225,7 +204,6 @@ class Catalogue:
             note = msgspec.structs.replace(note, damage=done.damage, damaged=damaged)
         hashed = () if before.layout is ModelLayout.DIFFUSERS else judged.files
         note = msgspec.structs.replace(note, validate_time_s=time.time(), hashed=hashed)
-        judged = msgspec.structs.replace(judged, registered=before.registered, blobs=before.blobs)
         changed = [] if before.same_as(self.notes.noted(judged, note)) else [before.id]
         self._apply(self._models | {before.id: judged}, changed, {before.id: note})
         return msgspec.structs.replace(done.report, model=self._models[before.id])

@@ -13,7 +13,7 @@ from domains.model.precision import PRECISION, mix_of
 from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.weight_choice import choose
 
-PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+_PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _WEIGHTLESS = (*("tokenizer", "tokenizer_2", "tokenizer_3"), "scheduler", "feature_extractor", "image_processor")
 
 
@@ -64,9 +64,14 @@ def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> C
     return ComponentFiles(component=component, tensors=tensors, real={f"{name}/{file}": real[file] for file in used})
 
 
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name needs unpickling."""
+    return Path(name).suffix.lower() in _PICKLES
+
+
 def _is_weights(file: str) -> bool:
     suffix = Path(file).suffix
-    return suffix == ".safetensors" or suffix in PICKLES
+    return suffix == ".safetensors" or is_pickle(file)
 
 
 def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple[TensorEntry, ...]:
@@ -81,7 +86,7 @@ def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple
 
 
 def _no_weights(name: str, files: list[str]) -> FailedPrecondition:
-    if any(Path(file).suffix in PICKLES for file in files):
+    if any(map(is_pickle, files)):
         message = f"component {name} has only pickle files, which can run code; convert them to safetensors"
     else:
         message = f"component {name} has no safetensors file with weights"

@@ -63,14 +63,13 @@ class ModelEdits:
         model = self._catalogue.get(model_id)
         self._check_etag(model, etag)
         loads = [one.id for one in self._loaded.list() if one.model_id == model.id]
-        obstacles = {
-            "it is part of the server": model.embedded,
-            f"it is loaded as {', '.join(loads[:8])}; unload it first": bool(loads),
-            f"jobs need it: {', '.join(self._needed_by(model.id)[:8])}; cancel them, or wait": bool(
-                self._needed_by(model.id)
-            ),
-        }
-        for why in (why for why, is_so in obstacles.items() if is_so):
+        jobs = self._needed_by(model.id)
+        why = (
+            (model.embedded and "it is part of the server")
+            or (loads and f"it is loaded as {', '.join(loads[:8])}; unload it first")
+            or (jobs and f"jobs need it: {', '.join(jobs[:8])}; cancel them, or wait")
+        )
+        if why:
             raise FailedPrecondition(f"model {model.id} cannot be forgotten: {why}", model_id=model.id)
         self._catalogue.drop(model.id)
 

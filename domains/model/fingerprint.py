@@ -21,7 +21,7 @@ from domains.model.model import FileStamp
 from domains.model.regular_file import open_regular, state_of
 from domains.model.safetensors_header import Header, header_of
 
-_CLOCK_GRAIN_S = 2.0
+CLOCK_GRAIN_S = 2.0
 """The coarsest clock of a file system in use (FAT). A file younger than this may change again without its time changing."""
 
 
@@ -103,7 +103,7 @@ class Fingerprints:
             known = self._known.get(key)
             if known and known.state == state:
                 return stamped(name, real, known, size)
-            settled = began - os.fstat(file.fileno()).st_mtime > _CLOCK_GRAIN_S
+            settled = began - os.fstat(file.fileno()).st_mtime > CLOCK_GRAIN_S
             made = self._hash(file, key, state, cancelled)
             if state_of(file) != state:
                 raise OSError(0, "it changed while it was read; scan again when it is complete", key)

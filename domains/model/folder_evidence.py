@@ -73,8 +73,7 @@ def _shapes(folder: Folder, family: Family, variant: Variant | None, proven: boo
     """Shapes as published models have them. Smaller models of a family have others: they support, and do not decide."""
     name = family.denoiser.id
     layout = next((layout for layout in family.layouts if layout.name == "diffusers"), None)
-    if layout is None or name not in folder.tensors:
+    if not proven or layout is None or name not in folder.tensors:
         return ()
     also = variant.signs.get("diffusers", ()) if variant else ()
-    found = of_match(match(layout, folder.tensors[name], also), family.denoiser.kind, family.id, name)
-    return (found,) if proven else ()
+    return (of_match(match(layout, folder.tensors[name], also), family.denoiser.kind, family.id, name),)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from domains.errors import ErrorReason, NotFound
-from domains.model.component_folder import PICKLES
+from domains.model.component_folder import is_pickle
 from domains.model.detected_model import blank_model
 from domains.model.diffusers_folder import INDEX, read_folder
 from domains.model.families import FAMILIES
@@ -92,7 +92,7 @@ def _gone(known: Model) -> Model:
 
 
 def _file(real: Path, name: str, model_id: str) -> Model:
-    if real.suffix in PICKLES:
+    if is_pickle(real.name):
         problem = pickle_refusal(real.name)
     elif real.suffix == SUFFIX or not real.suffix:
         return read_file(real, name, model_id)

@@ -39,9 +39,7 @@ class Look:
         self._cancelled = cancelled
         self._judged = judged
         self._embedded = {model.folder for model in known.values() if model.embedded}
-        # A folder that a caller registered under a second id keeps the scan's own.
-        by_scan_last = sorted(known.values(), key=lambda model: not model.registered)
-        self._id_of = {model.folder: model.id for model in by_scan_last}
+        self._id_of = {model.folder: model.id for model in known.values()}
         self._taken = set(known)
         self._problems: list[ScanProblem] = []
 

@@ -4,12 +4,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from domains.model.fingerprint import CLOCK_GRAIN_S
 from domains.model.model import Model, ModelLayout, ModelState
 from domains.model.roots import Roots
 from domains.model.roots_look import FolderLook, look_of
-
-_CLOCK_GRAIN_S = 2.0
-"""The coarsest clock of a file system in use (FAT). A younger change can be followed by one with the same time."""
 
 
 class LookMemory:
@@ -26,7 +24,7 @@ class LookMemory:
         if before and before[0] == look and before[1].id == model_id:
             return before[1]
         model = anew()
-        settled = time.time() - look.changed_s > _CLOCK_GRAIN_S
+        settled = time.time() - look.changed_s > CLOCK_GRAIN_S
         if settled and _lasting(model):
             self._known[str(path)] = look, model
         else:

@@ -72,16 +72,6 @@ class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the file. None: not noted."""
 
 
-class BlobSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A blob that holds a file of a model."""
-
-    path: str
-    """The path that the file has in the model."""
-    blob_id: str
-    generation: int
-    """Edition of the content at the registration."""
-
-
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model that a scan found or that the package embeds."""
 
@@ -140,10 +130,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time of the last change of what is known about it; 0: not known."""
     validate_time_s: float = 0.0
     """Unix time of the last validation; 0: there was none."""
-    registered: bool = False
-    """A caller registered it under this id; a scan may have found its folder too."""
-    blobs: tuple[BlobSource, ...] = ()
-    """The blobs that hold its files. Empty: they lie on disk."""
 
     @property
     def flow(self) -> bool:

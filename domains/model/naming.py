@@ -15,11 +15,6 @@ def display_name(folder: Path) -> str:
     return folder.name
 
 
-def free_id(folder: Path, taken: AbstractSet[str]) -> str:
-    """The display name of a folder as an id; numbered if it is taken."""
-    return free_id_of(display_name(folder), taken)
-
-
 def free_id_of(name: str, taken: AbstractSet[str]) -> str:
     """A display name as an id; numbered if it is taken."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower())[:_MAX_ID].strip("-.") or "model"

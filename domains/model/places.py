@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from domains.model.weights_model import SUFFIX, is_pickle
+from domains.model.component_folder import is_pickle
+from domains.model.weights_model import SUFFIX
 
 _TOGETHER = re.compile(
     r"(?:model|diffusion_pytorch_model|adapter_model|pytorch_lora_weights)(?:\.\w+)?(?:-\d{5}-of-\d{5})?(?:\.\w+)?\.safetensors"

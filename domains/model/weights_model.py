@@ -7,7 +7,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.model.component_folder import PICKLES
 from domains.model.detected_model import Weights, blank_model, model_of
 from domains.model.json_file import read_json
 from domains.model.model import FileStamp, Model, ModelLayout, ModelState
@@ -83,8 +82,3 @@ def pickle_refusal(name: str) -> str:
         f"{name} is a pickle, which can run code when it is opened; this server never opens one: fetch the model as "
         "safetensors, or convert it in a place that you can throw away and scan again"
     )
-
-
-def is_pickle(name: str) -> bool:
-    """Whether a file of this name needs unpickling."""
-    return Path(name).suffix.lower() in PICKLES

@@ -120,10 +120,10 @@ def _default_model(settings: Settings) -> Iterator[str]:
 
 def _ids_in(folders: list[Path]) -> Iterator[str]:
     """Ids of the models in the roots, derived from folder names; a repeated name gets a number."""
-    from domains.model.naming import free_id
+    from domains.model.naming import display_name, free_id_of
     from domains.model.roots import Roots
     from domains.model.walk import model_folders
 
     roots = Roots(folders)
     for folder in model_folders(roots, roots.folders, lambda path, reason, message: None):
-        yield free_id(folder, frozenset())
+        yield free_id_of(display_name(folder), frozenset())

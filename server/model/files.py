@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from deviceops.model.v1 import model_pb2
 from domains import limits
 from domains.model.content_hash import weights_hash
-from domains.model.model import Component, FileStamp, Model
+from domains.model.model import Component, FileStamp
 
 _FORMATS = {
     **{".safetensors": "safetensors", ".json": "json", ".txt": "text", ".gguf": "gguf"},
@@ -14,15 +14,14 @@ _FORMATS = {
 """By the end of the file's name; others are `other`."""
 
 
-def to_files(model: Model, component: Component, stamps: Mapping[str, FileStamp]) -> list[model_pb2.ModelFile]:
+def to_files(component: Component, stamps: Mapping[str, FileStamp]) -> list[model_pb2.ModelFile]:
     """The messages of a component's files."""
-    blobs = {source.path: source.blob_id for source in model.blobs}
-    return [_file(path, stamps.get(path), blobs.get(path, "")) for path in component.files[: limits.COMPONENT_FILES]]
+    return [_file(path, stamps.get(path)) for path in component.files[: limits.COMPONENT_FILES]]
 
 
-def _file(path: str, stamp: FileStamp | None, blob_id: str) -> model_pb2.ModelFile:
+def _file(path: str, stamp: FileStamp | None) -> model_pb2.ModelFile:
     ending = path[path.rfind(".") :] if "." in path else ""
-    message = model_pb2.ModelFile(path=path, blob_id=blob_id, format=_FORMATS.get(ending.lower(), "other"))
+    message = model_pb2.ModelFile(path=path, format=_FORMATS.get(ending.lower(), "other"))
     if stamp is not None:
         message.sha256, message.data_sha256 = stamp.sha256, stamp.data_sha256
         message.tensor_sha256, message.short_hash = stamp.tensor_sha256, stamp.short_hash

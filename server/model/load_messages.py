@@ -23,10 +23,7 @@ _SERVED: Served = {
     "execution.vae_precision": _PRECISIONS,
     "execution.offload": ("OFFLOAD_MODE_NONE",),
     # Their values are checked in `_other_ways`.
-    **{
-        f"execution.{name}": ()
-        for name in ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
-    },
+    **{f"execution.{name}": () for name in _WAYS},
 }
 
 

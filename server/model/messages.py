@@ -118,7 +118,7 @@ def _component(model: Model, component: Component) -> model_pb2.ModelComponent:
     return model_pb2.ModelComponent(
         id=component.id,
         kind=component_kind(component.id, component.kind),
-        files=to_files(model, component, stamps),
+        files=to_files(component, stamps),
         sha256=component_sha256(component, stamps),
         size_bytes=component.size_bytes,
         parameter_count=component.parameter_count,

@@ -5,16 +5,13 @@ from domains.model.families.sign import Layout, must, usual
 from domains.model.kind import ModelKind
 
 
-def _upscaler(architecture: str, *layouts: Layout) -> Network:
-    return Network(kind=ModelKind.UPSCALER, architecture=architecture, layouts=layouts)
-
-
 def _one(kind: ModelKind, architecture: str, *layouts: Layout) -> Network:
     return Network(kind=kind, architecture=architecture, layouts=layouts)
 
 
 UPSCALERS = (
-    _upscaler(
+    _one(
+        ModelKind.UPSCALER,
         "RRDBNet",
         layout(
             must("conv_first.weight", None, None, 3, 3),
@@ -29,7 +26,8 @@ UPSCALERS = (
             name="original",
         ),
     ),
-    _upscaler(
+    _one(
+        ModelKind.UPSCALER,
         "SRVGGNetCompact",
         layout(
             must("body.0.weight", None, 3, 3, 3),
@@ -40,7 +38,8 @@ UPSCALERS = (
             without=("conv_first.", "conv_body.", "body.0.rdb1."),
         ),
     ),
-    _upscaler(
+    _one(
+        ModelKind.UPSCALER,
         "Swin2SRForImageSuperResolution",
         layout(
             must("swin2sr.first_convolution.weight", None, 3, 3, 3),
@@ -48,7 +47,8 @@ UPSCALERS = (
             must("swin2sr.layernorm.weight", None),
         ),
     ),
-    _upscaler(
+    _one(
+        ModelKind.UPSCALER,
         "SwinIR",
         layout(
             must("layers.0.residual_group.blocks.0.attn.relative_position_bias_table", None, None),
