@@ -12,7 +12,7 @@ file of facts a family), `folder_family` (the family of a folder), `kind` (of mo
 
 Checking other files: `weights_model` (a single file, the folder of one component), `detected_model` (the model that they
 make), `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
-`inspect` (all of it for a caller, with findings).
+`inspect` (all of it for a caller), `finding` (what is wrong, or worth knowing).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).

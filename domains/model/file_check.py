@@ -8,12 +8,13 @@ from typing import BinaryIO
 import msgspec
 
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason
+from domains.model.finding import ModelFinding
 from domains.model.fingerprint import FileHash, HashCancelled, file_hash
 from domains.model.model import FileStamp, Model
 from domains.model.non_finite import item_bytes, non_finite
 from domains.model.regular_file import state_of
 from domains.model.safetensors_header import Header, TensorEntry, header_of
-from domains.model.validation import Depth, ModelFinding
+from domains.model.validation import Depth
 from domains.model.weight_file import open_judged
 from domains.reasons import Severity
 

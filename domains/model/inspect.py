@@ -12,6 +12,7 @@ from domains.model.component_folder import is_pickle
 from domains.model.detected_model import blank_model
 from domains.model.diffusers_folder import INDEX, read_folder
 from domains.model.families import FAMILIES
+from domains.model.finding import ModelFinding
 from domains.model.fingerprint import Fingerprints, HeadersOnly
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout, ModelState
@@ -25,21 +26,11 @@ from domains.reasons import Severity
 _MAX_NAMED = 8
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is wrong with the files, or worth knowing."""
-
-    severity: Severity = Severity.INFO
-    field: str = ""
-    """Name of the component or file; empty: the whole."""
-    reason: ErrorReason | None = None
-    message: str
-
-
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What some files are."""
 
     model: Model
-    findings: tuple[Finding, ...]
+    findings: tuple[ModelFinding, ...]
     registered: bool
     """Whether the server knows it."""
 
@@ -112,24 +103,18 @@ def _no_model(real: Path, name: str, model_id: str) -> Model:
     return msgspec.structs.replace(blank, problem=problem, reason=ErrorReason.MODEL_INCOMPATIBLE)
 
 
-def findings_of(model: Model) -> Iterator[Finding]:
+def findings_of(model: Model) -> Iterator[ModelFinding]:
     """What is wrong with a model or worth knowing, the gravest first."""
     if model.problem:
-        yield Finding(severity=_gravity(model), reason=model.reason or _REASONS[model.state], message=model.problem)
+        yield ModelFinding(severity=_gravity(model), reason=model.fault, message=model.problem)
     for text in model.warnings:
-        yield Finding(severity=Severity.WARNING, reason=ErrorReason.MODEL_INCOMPATIBLE, message=text)
+        yield ModelFinding(severity=Severity.WARNING, reason=ErrorReason.MODEL_INCOMPATIBLE, message=text)
     for text in (*model.remarks, *_unsaid(model)):
-        yield Finding(message=text)
+        yield ModelFinding(severity=Severity.INFO, message=text)
     for component in model.components:
         if len(component.mix) > 1:
-            yield Finding(field=component.id, message=f"its weights are stored in {text_of(component.mix)}")
-
-
-_REASONS = {
-    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
-    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
-    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
-}
+            text = f"its weights are stored in {text_of(component.mix)}"
+            yield ModelFinding(severity=Severity.INFO, field=component.id, message=text)
 
 
 def _gravity(model: Model) -> Severity:

@@ -19,6 +19,14 @@ class ModelState(StrEnum):
     MISSING = "missing"
 
 
+REASONS = {
+    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
+    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
+    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
+}
+"""The reason that a state gives for a model that cannot be used."""
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One part of a model: the denoiser, the VAE, a text encoder …"""
 
@@ -130,6 +138,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time of the last change of what is known about it; 0: not known."""
     validate_time_s: float = 0.0
     """Unix time of the last validation; 0: there was none."""
+
+    @property
+    def fault(self) -> ErrorReason | None:
+        """Why it cannot be used. None: it can."""
+        return None if self.state is ModelState.AVAILABLE else self.reason or REASONS[self.state]
 
     @property
     def flow(self) -> bool:

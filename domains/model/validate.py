@@ -9,20 +9,16 @@ import msgspec
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.model.diffusers_folder import INDEX, Inside, component_faults, read_folder
 from domains.model.file_check import FileChecked, check_file
+from domains.model.finding import ModelFinding
 from domains.model.fingerprint import stamped
-from domains.model.model import FileStamp, Model, ModelLayout, ModelState
+from domains.model.model import REASONS, FileStamp, Model, ModelLayout, ModelState
 from domains.model.notes import with_hashes
 from domains.model.regular_file import open_regular, state_of
-from domains.model.validation import MAX_FINDINGS, Depth, ModelFinding, Validation, ValidationReport
+from domains.model.validation import MAX_FINDINGS, Depth, Validation, ValidationReport
 from domains.model.weights_model import read_component_folder, read_file
 from domains.progress import Progressed, Stage, Unit
 from domains.reasons import Severity
 
-_REASONS = {
-    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
-    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
-    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
-}
 _TELL_EVERY_S = 0.1
 """Progress is told at most so often: a fast disk gives 500 pieces a second."""
 _GRAVITY = (Severity.CRITICAL, Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -187,10 +183,10 @@ class Validator:
     def _whole(self, judged: Model, findings: Sequence[ModelFinding]) -> list[ModelFinding]:
         """Findings about the model as a whole."""
         told: list[ModelFinding] = []
-        if judged.state in _REASONS and not any(map(_grave, findings)):
+        if judged.state in REASONS and not any(map(_grave, findings)):
             # A part that this server does not use can be whole all the same.
             severity = Severity.WARNING if _is_part(judged) else Severity.ERROR
-            told.append(ModelFinding(reason=_REASONS[judged.state], message=judged.problem, severity=severity))
+            told.append(ModelFinding(reason=REASONS[judged.state], message=judged.problem, severity=severity))
         expected = self._asked.expected_sha256.lower()
         known = {judged.sha256, *(one.sha256 for one in judged.files[:1] if len(judged.files) == 1)} - {""}
         if expected and expected not in known:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import msgspec
 
-from domains.errors import ErrorReason
+from domains.model.finding import ModelFinding
 from domains.model.model import Model
 from domains.reasons import Severity
 
@@ -32,16 +32,6 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: all."""
     expected_sha256: str = ""
     """The hash that the model must have. Empty: the noted one."""
-
-
-class ModelFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is wrong with a model, or worth knowing."""
-
-    reason: ErrorReason
-    message: str
-    field: str = ""
-    """The tensor, file or component concerned. Empty: the whole model."""
-    severity: Severity = Severity.ERROR
 
 
 class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,19 +4,18 @@ from typing import Any
 
 import grpc
 
-from deviceops.common.v1 import error_pb2
 from deviceops.model.v1 import model_estimate_pb2, model_service_pb2
-from domains import limits
 from domains.amounts import bytes_told
 from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
 from domains.inference.limits import EDGE_MULTIPLE_PX, EDGE_PX, EDGES
 from domains.inference.resolve import usable
 from domains.model.catalogue import Catalogue
+from domains.model.finding import ModelFinding
 from domains.model.model import Model
 from domains.processing.memory.estimates import MAX_BATCH, Estimate, Estimates, Shape
 from server import convert
-from server.fitted import fitted
 from server.inference.generation_messages import to_execution
+from server.model.findings import to_finding
 from server.model.load_messages import from_load
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,7 +85,6 @@ def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEst
     """The message of a forecast."""
     weights, activation = estimate.weights_bytes, estimate.activation_bytes
     on_host = estimate.device.id == "cpu"
-    findings = _findings(estimate)
     shortfall = estimate.shortfall_bytes
     return model_estimate_pb2.ModelEstimate(
         device_id=estimate.device.id,
@@ -115,24 +113,19 @@ def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEst
             for loaded_id, size in estimate.evictions[:_EVICTIONS]
         ],
         sample_count=estimate.sample_count,
-        findings=findings,
+        findings=map(to_finding, _findings(estimate)),
     )
 
 
-def _findings(estimate: Estimate) -> list[error_pb2.Finding]:
+def _findings(estimate: Estimate) -> list[ModelFinding]:
     """What speaks against the load."""
-    device_id, told = estimate.device.id, list[error_pb2.Finding]()
+    device_id, told = estimate.device.id, list[ModelFinding]()
     if estimate.unsupported:
         text = f"{device_id} does not compute in {', '.join(estimate.unsupported)}"
-        told.append(_error(ErrorReason.NOT_SUPPORTED_ON_DEVICE, text))
+        told.append(ModelFinding(reason=ErrorReason.NOT_SUPPORTED_ON_DEVICE, message=text))
     if estimate.shortfall_bytes:
         text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
         on_host = device_id == "cpu"
         reason = ErrorReason.HOST_OUT_OF_MEMORY if on_host else ErrorReason.DEVICE_OUT_OF_MEMORY
-        told.append(_error(reason, text))
+        told.append(ModelFinding(reason=reason, message=text))
     return told
-
-
-def _error(reason: ErrorReason, text: str) -> error_pb2.Finding:
-    finding = error_pb2.Finding(severity=error_pb2.SEVERITY_ERROR, reason=convert.to_reason(reason), message=text)
-    return fitted(finding, limits.FINDING_BYTES)

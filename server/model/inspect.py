@@ -6,7 +6,8 @@ from deviceops.model.v1 import model_service_pb2
 from domains.errors import InvalidRequest, NotServed, Violation
 from domains.model.catalogue import Catalogue
 from domains.model.inspect import Inspection
-from server.model.inspect_messages import to_evidence, to_finding
+from server.model.findings import to_finding
+from server.model.inspect_messages import to_evidence
 from server.model.messages import to_model
 
 

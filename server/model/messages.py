@@ -9,7 +9,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from deviceops.common.v1 import error_pb2, image_pb2, label_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains import limits
-from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
@@ -28,12 +27,6 @@ _STATES = {
     ModelState.INCOMPATIBLE: model_pb2.MODEL_STATE_INCOMPATIBLE,
     ModelState.CORRUPT: model_pb2.MODEL_STATE_CORRUPT,
     ModelState.MISSING: model_pb2.MODEL_STATE_MISSING,
-}
-
-_REASONS = {
-    ModelState.INCOMPATIBLE: ErrorReason.MODEL_INCOMPATIBLE,
-    ModelState.CORRUPT: ErrorReason.MODEL_CORRUPT,
-    ModelState.MISSING: ErrorReason.COMPONENT_MISSING,
 }
 
 
@@ -104,9 +97,9 @@ def _etag(message: model_pb2.Model) -> str:
 
 
 def _problem(model: Model) -> error_pb2.Failure | None:
-    if model.state not in _REASONS:
+    if model.fault is None:
         return None
-    failure = Failure(reason=model.reason or _REASONS[model.state], message=model.problem, facts={"model_id": model.id})
+    failure = Failure(reason=model.fault, message=model.problem, facts={"model_id": model.id})
     message = convert.to_failure(failure, 0.0, Domain.MODEL)
     # The catalogue does not store when a scan found the fault; absent, not 1970.
     message.ClearField("fail_time")

@@ -1,15 +1,12 @@
 """Converts validations and their reports."""
 
-from deviceops.common.v1 import error_pb2
 from deviceops.model.v1 import model_work_pb2
-from domains import limits
 from domains.errors import InvalidRequest, Violation
 from domains.memory.blobs.creation import is_sha256
-from domains.model.validation import Depth, ModelFinding, Validation, ValidationReport
+from domains.model.validation import Depth, Validation, ValidationReport
 from server import convert
-from server.fitted import fitted
+from server.model.findings import to_finding
 from server.model.messages import to_model
-from server.scrub import scrubbed
 from server.unserved import Served, check_served
 
 _DEPTHS = {
@@ -64,17 +61,6 @@ def to_validation_report(report: ValidationReport) -> model_work_pb2.ModelValida
         read_bytes=report.read_bytes,
         duration=convert.to_duration(report.duration_s),
     )
-
-
-def to_finding(finding: ModelFinding) -> error_pb2.Finding:
-    """The message of a finding."""
-    message = error_pb2.Finding(
-        severity=convert.SEVERITIES[finding.severity],
-        reason=convert.to_reason(finding.reason),
-        field=scrubbed(finding.field),
-        message=scrubbed(finding.message),
-    )
-    return fitted(message, limits.FINDING_BYTES)
 
 
 def _depth(depth: Depth) -> model_work_pb2.ModelValidationDepth.ValueType:
