@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.longest_edge import refuse_longer
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import Batch, in_batches, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
-
-_TRAIN_STEPS = 1000
-"""The transformer multiplies the time that it is told by this."""
 
 
 class AuraFlow(LatentCodec):
@@ -40,8 +36,7 @@ class AuraFlow(LatentCodec):
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
         refuse_longer(size_px, isqrt(self._config.pos_embed_max_size) * self._config.patch_size * self.scale_px)
-        states = [positive.states] if negative is None else [negative.states, positive.states]
-        return RowConditions(guidance=guidance, guided=negative is not None, inputs=[torch.cat(states)])
+        return steered(guidance, positive, negative, states_of)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
@@ -49,7 +44,7 @@ class AuraFlow(LatentCodec):
                 keep_on,
                 batch.latents.to(self._dtype),
                 encoder_hidden_states=batch.inputs[0],
-                timestep=batch.timesteps / _TRAIN_STEPS,
+                timestep=batch.times,
                 return_dict=False,
             )[0]
 

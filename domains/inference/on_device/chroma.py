@@ -1,7 +1,7 @@
 """Chroma (Lodestone Rock 2025): FLUX.1 schnell with real guidance, T5 alone, and a mask over the prompt's padding."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,13 +9,10 @@ from torch import Tensor
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.packing import packed, positions, unpacked
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import Batch, in_batches, mask_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
-
-_TRAIN_STEPS = 1000
-"""The transformer multiplies the time that it is told by this."""
 
 
 class Chroma(LatentCodec):
@@ -38,15 +35,7 @@ class Chroma(LatentCodec):
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
-        halves = [positive] if negative is None else [negative, positive]
-        return RowConditions(
-            guidance=guidance,
-            guided=negative is not None,
-            inputs=[
-                torch.cat([half.states for half in halves]),
-                torch.cat([cast(Tensor, half.mask) for half in halves]),
-            ],
-        )
+        return steered(guidance, positive, negative, states_of, mask_of)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
@@ -56,7 +45,7 @@ class Chroma(LatentCodec):
             output = self._transformer(
                 keep_on,
                 hidden_states=tokens,
-                timestep=batch.timesteps / _TRAIN_STEPS,
+                timestep=batch.times,
                 encoder_hidden_states=states,
                 txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
                 img_ids=positions(height, width, self._device),

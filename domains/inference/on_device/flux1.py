@@ -1,7 +1,7 @@
 """FLUX.1 dev and schnell (Black Forest Labs 2024): CLIP (pooled) and T5; a transformer that reads guidance as a number."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,13 +9,10 @@ from torch import Tensor
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.packing import packed, positions, unpacked
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import Batch, RowConditions, in_batches, pooled_of
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
-
-_TRAIN_STEPS = 1000
-"""The transformer multiplies the time that it is told by this."""
 
 
 class Flux1(LatentCodec):
@@ -42,9 +39,7 @@ class Flux1(LatentCodec):
     ) -> Conditions:
         """Schnell reads no guidance; dev is told it, and neither reads a negative prompt."""
         told = torch.full((1,), guidance, dtype=torch.float32, device=self._device)
-        return RowConditions(
-            guidance=guidance, guided=False, inputs=[positive.states, cast(Tensor, positive.pooled), told]
-        )
+        return RowConditions(guidance=guidance, guided=False, inputs=[positive.states, pooled_of(positive), told])
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
@@ -53,7 +48,7 @@ class Flux1(LatentCodec):
             output = self._transformer(
                 keep_on,
                 hidden_states=packed(batch.latents).to(self._dtype),
-                timestep=batch.timesteps / _TRAIN_STEPS,
+                timestep=batch.times,
                 guidance=guidance if self._reads_guidance else None,
                 encoder_hidden_states=states,
                 pooled_projections=pooled,

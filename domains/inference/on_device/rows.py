@@ -7,7 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.family import StepRows
+from domains.inference.on_device.family import EncodedPrompt, StepRows
+
+_TRAIN_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +27,33 @@ class RowConditions:
         return self.inputs
 
 
+def steered(
+    guidance: float, positive: EncodedPrompt, negative: EncodedPrompt | None, *inputs: Callable[[EncodedPrompt], Tensor]
+) -> RowConditions:
+    """Conditions whose inputs are read from the prompts; two rows each, the negative prompt first, if there is one."""
+    halves = [positive] if negative is None else [negative, positive]
+    return RowConditions(
+        guidance=guidance,
+        guided=negative is not None,
+        inputs=[torch.cat([read(half) for half in halves]) for read in inputs],
+    )
+
+
+def states_of(prompt: EncodedPrompt) -> Tensor:
+    """(1, tokens, width)."""
+    return prompt.states
+
+
+def pooled_of(prompt: EncodedPrompt) -> Tensor:
+    """(1, width), of a prompt that has it."""
+    return cast(Tensor, prompt.pooled)
+
+
+def mask_of(prompt: EncodedPrompt) -> Tensor:
+    """(1, tokens), of a prompt that has it."""
+    return cast(Tensor, prompt.mask)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """Rows of all jobs, one behind the other; of a guided job first the unconditional ones."""
@@ -35,6 +64,11 @@ class Batch:
     """(rows,), float32."""
     inputs: Sequence[Tensor]
     """Each (rows, …)."""
+
+    @property
+    def times(self) -> Tensor:
+        """(rows,), 0..1: the timesteps as flow transformers read them, which multiply by 1000 themselves."""
+        return self.timesteps / _TRAIN_STEPS
 
 
 Forward = Callable[[Batch], Tensor]

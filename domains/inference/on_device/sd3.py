@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5 (Esser et al. 2024): two CLIPs and T5, which may be missing; a transformer of joint blocks."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
@@ -10,7 +10,7 @@ from torch import Tensor
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.longest_edge import refuse_longer
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import Batch, in_batches, pooled_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.families import FAMILIES
@@ -55,15 +55,7 @@ class Sd3(LatentCodec):
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
         refuse_longer(size_px, self._config.pos_embed_max_size * self._config.patch_size * self.scale_px)
-        halves = [positive] if negative is None else [negative, positive]
-        return RowConditions(
-            guidance=guidance,
-            guided=negative is not None,
-            inputs=[
-                torch.cat([half.states for half in halves]),
-                torch.cat([cast(Tensor, half.pooled) for half in halves]),
-            ],
-        )
+        return steered(guidance, positive, negative, states_of, pooled_of)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:

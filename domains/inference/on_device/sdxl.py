@@ -9,7 +9,7 @@ from torch import Tensor
 
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import Batch, RowConditions, in_batches, pooled_of
 from domains.inference.on_device.unet import UNet
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
@@ -37,7 +37,7 @@ class Sdxl(LatentCodec):
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
         halves = [positive] if negative is None else [_unconditional(negative), positive]
-        pooled = torch.cat([cast(Tensor, half.pooled) for half in halves])
+        pooled = torch.cat([pooled_of(half) for half in halves])
         keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(
             guidance=guidance,

@@ -17,9 +17,7 @@ class Words:
 
     def ids(self, prompt: str) -> Tensor:
         """(1, room), on the host."""
-        return self.tokenizer(
-            prompt, padding="max_length", max_length=self.room, truncation=True, return_tensors="pt"
-        ).input_ids
+        return self.padded(prompt)[0]
 
     def padded(self, prompt: str) -> tuple[Tensor, Tensor]:
         """The ids, and 1 for each token that is no padding; both (1, room), on the host."""

@@ -15,8 +15,6 @@ from domains.inference.on_device.words import Words
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 
-_TRAIN_STEPS = 1000
-
 
 class ZImage(LatentCodec):
     """See `Family`."""
@@ -60,7 +58,7 @@ class ZImage(LatentCodec):
             # (channels, frames, h, w) each
             pictures = list(batch.latents.to(self._dtype).unsqueeze(2).unbind())
             texts = [row[:length] for row, length in zip(states, cast(list[int], lengths.tolist()), strict=True)]
-            times = (_TRAIN_STEPS - batch.timesteps) / _TRAIN_STEPS
+            times = 1 - batch.times
             found = self._transformer(keep_on, pictures, times, texts, return_dict=False)[0]
             return -torch.stack(found).squeeze(2)
 
