@@ -90,7 +90,12 @@ class Server:
             system_clocks(),
             trusted=settings.trust_clock,
         )
-        self.jobs = Jobs(JobStore(database, settings.state), settings.keep_jobs_s, expiry_now=expiry_now)
+        self.jobs = Jobs(
+            JobStore(database, settings.state),
+            settings.keep_jobs_s,
+            expiry_now=expiry_now,
+            date_doubtful=self.clock.is_date_doubtful,
+        )
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels(settings.keep_models_s)
@@ -113,7 +118,6 @@ class Server:
             expiry_now,
         )
         self.blobs = self.memory.blobs
-        self.jobs.date_doubtful = self.clock.is_date_doubtful
         self.clock.on_step += [self.jobs.move_expiry, self.blobs.move_expiry, self.memory.reservations.clock_stepped]
         self.processing = ProcessingParts(
             settings, self.jobs, self.catalogue, self.loaded, self.devices, self.memory, board, self.draining

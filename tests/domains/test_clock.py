@@ -59,9 +59,14 @@ class Life:
         clocks = Clocks(lambda: machine.wall_s, lambda: machine.steady_s, machine.boot)
         store = ClockStore(self.database, machine.folder)
         self.watch = ClockWatch(self.events, expiry, store, clocks, trusted=trusted)
-        self.jobs = Jobs(JobStore(self.database, machine.folder), KEEP_S, expiry_now=expiry, now=machine.instant)
+        self.jobs = Jobs(
+            JobStore(self.database, machine.folder),
+            KEEP_S,
+            expiry_now=expiry,
+            date_doubtful=self.watch.is_date_doubtful,
+            now=machine.instant,
+        )
         self.blobs = BlobStore(self.database, machine.folder / "blobs", expiry_now=expiry)
-        self.jobs.date_doubtful = self.watch.is_date_doubtful
         self.watch.on_step += [self.jobs.move_expiry, self.blobs.move_expiry]
         self.watch.begin()
         self.jobs.recover()

@@ -52,11 +52,14 @@ class Jobs:
         keep_s: float,
         *,
         expiry_now: Callable[[], float] = time.time,
+        date_doubtful: Callable[[], bool] = lambda: False,
         now: Callable[[], Instant] = Instant.now,
     ) -> None:
-        """`expiry_now`: see `domains.clock.ExpiryClock`."""
+        """`expiry_now`: see `domains.clock.ExpiryClock`. `date_doubtful`: whether the dates of earlier processes say nothing
+        about the time that has passed since."""
         self._store = store
         self._expiry_now = expiry_now
+        self._date_doubtful = date_doubtful
         self._now = now
         self._recorder = JobRecorder(store, keep_s, now)
         self._last_inherited = store.last_number()
@@ -68,8 +71,6 @@ class Jobs:
         """Called after every change of a job's state."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
-        self.date_doubtful: Callable[[], bool] = lambda: False
-        """Whether the dates of earlier processes say nothing about the time that has passed since."""
         self._stepped_s = 0.0
         """Sum of the steps of the wall clock since the last process ended."""
         self.unread = Unread()
@@ -185,7 +186,7 @@ class Jobs:
         live = self._live.get(job.id)
         if live is not None and live.created_s is not None:
             return self._now().monotonic_s - live.created_s
-        return 0.0 if self.date_doubtful() else max(0.0, self._now().unix_s - self._stepped_s - job.create_time_s)
+        return 0.0 if self._date_doubtful() else max(0.0, self._now().unix_s - self._stepped_s - job.create_time_s)
 
     def move_expiry(self, step: ClockStep) -> None:
         """Move expiry times with the wall clock."""
