@@ -6,13 +6,14 @@ during a checkpoint. The log reaches the disk on another thread first, so that a
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from domains.descriptors import sync
 from domains.errors import DeviceOpsError
 from domains.failure import Failure
 from domains.storage import DATABASE, Durability, durability, side_turn, storage_errors, storage_failed
@@ -62,7 +63,7 @@ class Checkpoints:
         before = self.failing
         try:
             with storage_errors(self._folder):
-                await asyncio.to_thread(sync, self._folder / f"{DATABASE}-wal")
+                await asyncio.to_thread(sync_log, self._folder)
                 checkpoint(self._connection)
         except (DeviceOpsError, sqlite3.Error) as error:
             self._failed(error)
@@ -96,14 +97,8 @@ def truncate_log(connection: sqlite3.Connection) -> bool:
         return not busy
 
 
-def sync(path: Path) -> None:
-    """Let the bytes of a file reach the disk; a file that does not exist has none. Not for the database file itself:
-    closing a descriptor of it drops SQLite's locks."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sync_log(folder: Path) -> None:
+    """Let the log reach the disk; one that does not exist has no bytes. Never the database file itself: closing a
+    descriptor of it drops SQLite's locks."""
+    with suppress(FileNotFoundError):
+        sync(folder / f"{DATABASE}-wal")

@@ -46,14 +46,15 @@ class Clocks(NamedTuple):
 
 def system_clocks() -> Clocks:
     """The clocks of this machine."""
-    steady, boot_id = time.monotonic, ""
+    steady, boot = time.monotonic, ""
     if sys.platform == "linux":
         boot_time = time.CLOCK_BOOTTIME
-        steady, boot_id = (lambda: time.clock_gettime(boot_time)), _boot_id()
-    return Clocks(time.time, steady, boot_id)
+        steady, boot = (lambda: time.clock_gettime(boot_time)), boot_id()
+    return Clocks(time.time, steady, boot)
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Changes with each start of the machine. Empty: not known (Linux alone tells it)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

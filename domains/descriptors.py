@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from pathlib import Path
 
 if sys.platform == "win32":
     OPEN_FLAGS = os.O_BINARY | os.O_NOINHERIT
@@ -48,3 +49,12 @@ else:
             os.posix_fallocate(descriptor, 0, size_bytes)
         else:
             os.ftruncate(descriptor, size_bytes)
+
+
+def sync(path: Path, flags: int = os.O_RDWR) -> None:
+    """Let the bytes of a file, or the names of a folder (`os.O_RDONLY`, POSIX alone), reach the disk. Raises OSError."""
+    descriptor = os.open(path, flags | OPEN_FLAGS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from domains.amounts import compared
-from domains.descriptors import OPEN_FLAGS, read_at, take_room, write_at
+from domains.descriptors import OPEN_FLAGS, read_at, sync, take_room, write_at
 from domains.errors import DataLoss, ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob, BlobOrigin
 from domains.storage import Durability, storage_errors
@@ -94,11 +94,7 @@ class BlobFiles:
     def _sync_again(self, path: Path) -> None:
         """Sync a file that is there already: another thread may have written it, and not synced it yet."""
         if self._synced:
-            descriptor = os.open(path, os.O_RDWR | OPEN_FLAGS)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
             self._sync_names(path.parent)
 
     def _make_parent(self, path: Path) -> None:
@@ -113,11 +109,7 @@ class BlobFiles:
     def _sync_names(self, folder: Path) -> None:
         """Let the names of a folder's files reach the disk. Windows has no such call; NTFS journals names by itself."""
         if self._synced and os.name == "posix":
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(folder, os.O_RDONLY)
 
     def size(self, name: str) -> int | None:
         """The size of a file. None: there is no such file."""

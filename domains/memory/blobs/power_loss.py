@@ -5,12 +5,12 @@ last are compared with their hash as well: the system had written all older ones
 """
 
 import hashlib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
+from domains.clock import boot_id
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier
 from domains.memory.blobs.files import BlobFiles, file_name
 
@@ -22,9 +22,15 @@ _BOOT = "boot"
 def damaged(blobs: Iterable[Blob], files: BlobFiles, *, machine_restarted: bool) -> list[Blob]:
     """The READY blobs on disk that have not the bytes that were stored."""
     ready = [blob for blob in blobs if blob.tier is BlobTier.DISK and blob.state is BlobState.READY]
-    written = {blob.id: _written_s(blob, files) for blob in ready}
-    since = max(written.values(), default=0.0) - _LAST_S if machine_restarted else float("inf")
-    return [blob for blob in ready if not _is_whole(blob, files, hashed=written[blob.id] >= since)]
+    last = _written_last(ready, files) if machine_restarted else frozenset[str]()
+    return [blob for blob in ready if not _is_whole(blob, files, hashed=blob.id in last)]
+
+
+def _written_last(blobs: Iterable[Blob], files: BlobFiles) -> frozenset[str]:
+    """Ids of the blobs that were written last."""
+    written = {blob.id: _written_s(blob, files) for blob in blobs}
+    since = max(written.values(), default=0.0) - _LAST_S
+    return frozenset(name for name, written_s in written.items() if written_s >= since)
 
 
 def _is_whole(blob: Blob, files: BlobFiles, *, hashed: bool) -> bool:
@@ -63,6 +69,4 @@ def note_boot(folder: Path) -> None:
 
 def _boot() -> str:
     """Names the machine's present run."""
-    if sys.platform == "linux":
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return str(round(psutil.boot_time() / 60))
+    return boot_id() or str(round(psutil.boot_time() / 60))

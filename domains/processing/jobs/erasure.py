@@ -10,8 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from domains.checkpoints import sync, truncate_log
-from domains.storage import DATABASE
+from domains.checkpoints import sync_log, truncate_log
 
 _log = structlog.get_logger()
 
@@ -43,7 +42,7 @@ class Erasure:
     async def _truncated(self) -> bool:
         try:
             # The log reaches the disk on another thread first, so that the truncation waits for the file alone.
-            await asyncio.to_thread(sync, self._folder / f"{DATABASE}-wal")
+            await asyncio.to_thread(sync_log, self._folder)
             return truncate_log(self._connection)
         except (sqlite3.Error, OSError):
             return False
