@@ -6,7 +6,7 @@ top, and is then dropped or put back in its right place.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
 from domains.errors import ErrorReason, ResourceExhausted
@@ -103,6 +103,10 @@ class JobQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def placements(self) -> Collection[Placement]:
+        """The placements of the queued jobs."""
+        return self._lines.keys()
 
     def find(self, job_id: str) -> Job | None:
         """A queued job by id. None: the job is not queued."""

@@ -68,14 +68,15 @@ class Waits:
         self._find = find
 
     def now(self) -> Callable[[JobRecord], Wait | None]:
-        """A function that tells of many jobs at one moment: it orders the queue once for each placement."""
-        orders: dict[Lane, dict[str, int]] = {}
+        """A function that tells of many jobs at one moment: it orders the queue once for lanes that take the same jobs."""
+        orders: dict[frozenset[Placement], dict[str, int]] = {}
 
         def ahead(lane: Lane, job: Job) -> int:
-            if lane not in orders:
-                waiting = self._queue.waiting(lambda placement: self._lanes.fits(lane, placement))
-                orders[lane] = {each.id: place for place, each in enumerate(waiting)}
-            return orders[lane][job.id]
+            taken = frozenset(one for one in self._queue.placements() if self._lanes.fits(lane, one))
+            if taken not in orders:
+                waiting = self._queue.waiting(taken.__contains__)
+                orders[taken] = {each.id: place for place, each in enumerate(waiting)}
+            return orders[taken][job.id]
 
         return lambda job: self._of(job, ahead)
 
