@@ -46,6 +46,9 @@ class Footprints:
         """Seconds of loads by model and device."""
         self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """Seconds for each byte on the device, by device."""
+        self._configs: dict[tuple[str, str], tuple[Model, dict[str, object]]] = {}
+        """By model and component: the config.json, and the model as it was then known; a scan that finds changes makes
+        another."""
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -76,7 +79,7 @@ class Footprints:
     def _part(
         self, model: Model, component: Component, execution: Execution, usual: str, there: list[LoadedModel]
     ) -> PartFootprint:
-        upcast = leaves_float16(_config(model, component.id))
+        upcast = leaves_float16(self._config(model, component.id))
         precision = precision_of(component.id, execution, usual, upcast=upcast)
         shared = tuple(one.id for one in there if self._has(one, model, component.id, precision))
         forecast = component.parameter_count * _BYTES.get(precision, 4)
@@ -89,7 +92,29 @@ class Footprints:
         if has is None or has.precision != precision:
             return False
         other = self._catalogue.find(one.model_id)
-        return other is not None and (other.id == model.id or _same(model, other, component))
+        return other is not None and (other.id == model.id or self._same(model, other, component))
+
+    def _same(self, model: Model, other: Model, component: str) -> bool:
+        """Whether two models have the same component: of the same family, with the same weight files and config."""
+        hashes = _hashes(model, component)
+        return (
+            bool(hashes)
+            and model.family == other.family
+            and hashes == _hashes(other, component)
+            and self._config(model, component) == self._config(other, component)
+        )
+
+    def _config(self, model: Model, component: str) -> dict[str, object]:
+        """A component's config.json, read once: admission asks on the event loop. Empty where it cannot be read."""
+        known = self._configs.get((model.id, component))
+        if known is not None and known[0] is model:
+            return known[1]
+        try:
+            found = read_json(Path(model.stamp(f"{component}/config.json").real))
+        except (DeviceOpsError, OSError):
+            return {}
+        self._configs[model.id, component] = model, found
+        return found
 
     def _is_current(self, one: LoadedModel) -> bool:
         model = self._catalogue.find(one.model_id)
@@ -111,25 +136,6 @@ def _usual_precision(device: Device) -> str:
     major, _, minor = device.compute_capability.partition(".")
     known = major.isdecimal() and minor.isdecimal()
     return usual_precision((int(major), int(minor)) if known else _SINCE_GFX9)
-
-
-def _config(model: Model, component: str) -> dict[str, object]:
-    """A component's config.json; empty where it cannot be read, which the load tells."""
-    try:
-        return read_json(Path(model.stamp(f"{component}/config.json").real))
-    except (DeviceOpsError, OSError):
-        return {}
-
-
-def _same(model: Model, other: Model, component: str) -> bool:
-    """Whether two models have the same component: of the same family, with the same weight files and config."""
-    hashes = _hashes(model, component)
-    return (
-        bool(hashes)
-        and model.family == other.family
-        and hashes == _hashes(other, component)
-        and _config(model, component) == _config(other, component)
-    )
 
 
 def _hashes(model: Model, component: str) -> tuple[str, ...]:
