@@ -24,9 +24,8 @@ from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import Read, Ready
 from domains.model.weight_file import WeightFile
 
-_THREADS = 4
 AHEAD = 3
-"""Pieces that are read before they are copied."""
+"""Pieces that are read before they are copied, each by a thread."""
 _BUFFERS = 2
 """Pieces on the device whose tensors are not yet in their places."""
 _WAIT_S = 0.02
@@ -185,7 +184,7 @@ def read_to_cuda(
     ring = _Ring()
     maps: dict[WeightFile, FileMap] = {}
     fetched: deque[Future[Tensor]] = deque()
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="load", initializer=copies.begin_thread)
+    threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="load", initializer=copies.begin_thread)
     try:
         for piece in pieces:
             if piece.file not in maps:

@@ -1,4 +1,4 @@
-"""The checkpoints of one job on their way from the worker to the disk."""
+"""Checkpoints of jobs: on their way from the worker to the disk, and their end."""
 
 import time
 
@@ -17,32 +17,19 @@ _MEDIA_TYPE = "application/octet-stream"
 _log = structlog.get_logger()
 
 
-class Checkpoints:
-    """Stores the checkpoints of one job as blobs that the job owns."""
-
-    def __init__(self, job: Job, jobs: Jobs, blobs: BlobStore) -> None:
-        self._job_id = job.id
-        self._jobs = jobs
-        self._blobs = blobs
-
-    async def keep(self, report: CheckpointReady) -> Checkpoint | None:
-        """Store a checkpoint. None: the disk refused it; the job continues from its earlier one or from the start."""
-        try:
-            blob = await self._blobs.keep(report.data, _MEDIA_TYPE, self._job_id)
-        except DeviceOpsError as error:
-            _log.warning("a checkpoint could not be stored", reason=error.reason, problem=error.message)
-            detail = f"the progress at step {report.step} could not be stored: {error.message}"
-            self._jobs.record(
-                self._job_id, Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=detail)
-            )
-            return None
-        return Checkpoint(
-            blob_id=blob.id,
-            sha256=blob.sha256,
-            size_bytes=blob.size_bytes,
-            step=report.step,
-            time_s=time.time(),
-        )
+async def kept(report: CheckpointReady, job_id: str, jobs: Jobs, blobs: BlobStore) -> Checkpoint | None:
+    """Store a checkpoint as a blob that the job owns. None: the disk refused it; the job continues from its earlier one or
+    from the start."""
+    try:
+        blob = await blobs.keep(report.data, _MEDIA_TYPE, job_id)
+    except DeviceOpsError as error:
+        _log.warning("a checkpoint could not be stored", reason=error.reason, problem=error.message)
+        detail = f"the progress at step {report.step} could not be stored: {error.message}"
+        jobs.record(job_id, Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=detail))
+        return None
+    return Checkpoint(
+        blob_id=blob.id, sha256=blob.sha256, size_bytes=blob.size_bytes, step=report.step, time_s=time.time()
+    )
 
 
 class CheckpointCare:

@@ -18,7 +18,7 @@ from domains.inference.outcome import (
 )
 from domains.memory.blobs.store import BlobStore
 from domains.model.loaded_models import LoadedModels
-from domains.processing.attempts.checkpoints import Checkpoints
+from domains.processing.attempts.checkpoints import kept
 from domains.processing.attempts.pictures import Pictures
 from domains.processing.attempts.progress_rate import ProgressRate
 from domains.processing.attempts.residency import Residency
@@ -57,7 +57,7 @@ class Following:
         self._rate = ProgressRate()
         total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
         self._pictures = Pictures(job.id, total, jobs, blobs)
-        self._checkpoints = Checkpoints(job, jobs, blobs)
+        self._blobs = blobs
         self._checkpoint: Checkpoint | None = None
         self._residency = Residency(job.id, work, loaded, job.options.session_id)
         self._benchmark: BenchmarkReport | None = None
@@ -97,7 +97,7 @@ class Following:
             case ModelPlacing():
                 self._residency.placing(report)
             case CheckpointReady():
-                self._checkpoint = await self._checkpoints.keep(report)
+                self._checkpoint = await kept(report, self._job_id, self._jobs, self._blobs)
             case ModelLoaded():
                 self._limits.loaded()
                 self._residency.loaded(report.loaded)
