@@ -69,7 +69,12 @@ class _Check:
         except DataLoss as error:
             findings.append(_finding(self._stamp, error.reason, error.message))
             return FileChecked(findings=tuple(findings), hashes=hashes, size_bytes=size)
-        bad = self._values(header) if depth >= Depth.VALUES else None
+        try:
+            bad = self._values(header) if depth >= Depth.VALUES else None
+        except OSError:
+            if state_of(self._file) == state:
+                raise
+            bad = None  # cut off while it was read: told below
         if state_of(self._file) != state:
             return self._changed(size)
         findings += [self._not_finite(tensor, count) for tensor, count in bad or () if count]

@@ -210,7 +210,8 @@ def sparse(path: Path) -> None:
 def test_a_file_that_is_written_meanwhile_is_told_and_not_called_damaged(server: RunningServer, folder: Path) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     sparse(path)
-    work = model_work_pb2.ModelValidation(model_id=folder.name)
+    # Only this file, so that progress says that it is being read.
+    work = model_work_pb2.ModelValidation(model_id=folder.name, component_ids=["unet"])
     call = server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work))
     asking.until(call, lambda update: kind(update) == "progress")
     os.utime(path)

@@ -1,0 +1,38 @@
+"""The check of a weight file: what is told of a file that changes while it is read."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from domains.errors import ErrorReason
+from domains.model.diffusers_folder import read_folder
+from domains.model.file_check import check_file
+from domains.model.fingerprint import Fingerprints
+from domains.model.roots import Roots
+from domains.model.validation import Depth
+from tests.domains.model.folders import UNET_TENSORS, write_model
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize("pass_no", [1, 2], ids=["while it is hashed", "while its values are read"])
+def test_a_file_that_is_cut_off_meanwhile_is_not_called_damaged(tmp_path: Path, pass_no: int) -> None:
+    folder = write_model(tmp_path / "m")
+    # Larger than a buffer of the reader, so that the second read meets the end.
+    save_file({name: np.ones(65536, "float16") for name in UNET_TENSORS}, folder / UNET)
+    model = read_folder(folder, "m", Roots([tmp_path]).inside, Fingerprints())
+    stamp = next(one for one in model.files if one.path == UNET)
+    file, size_bytes, read = Path(stamp.real), stamp.size_bytes or 0, 0
+
+    def cut(size: int) -> None:
+        nonlocal read
+        before, read = read, read + size
+        if pass_no == 1 or before >= size_bytes:
+            os.truncate(file, 256)
+
+    checked = check_file(model, stamp, Depth.VALUES, lambda: False, cut)
+    assert [one.reason for one in checked.findings] == [ErrorReason.ILLEGAL_STATE]
+    assert not checked.damaged
