@@ -76,7 +76,8 @@ def test_a_file_that_is_open_for_writing_is_read_instead(tiny: Model) -> None:
     with path.open("r+b"):
         loaded = load(tiny, "cpu")
     assert in_place(loaded, path) == 0
-    assert all(torch.equal(value, values(load(tiny, "cpu"))[name]) for name, value in values(loaded).items())
+    mapped = values(load(tiny, "cpu"))
+    assert all(torch.equal(value, mapped[name]) for name, value in values(loaded).items())
 
 
 def test_changing_weights_changes_no_file(tiny: Model) -> None:
