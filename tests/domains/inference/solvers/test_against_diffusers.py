@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch import Tensor
 
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
@@ -17,6 +18,7 @@ from domains.inference.solvers.plan import Plan
 from domains.inference.solvers.table import SOLVERS
 from domains.inference.solvers.walk import Options
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
+from tests.domains.inference.solvers import instead_of_scipy
 from tests.domains.inference.solvers.walking import SD1, denoiser, gap, noises, planned, walked
 
 theirs_of: Any = diffusers.schedulers
@@ -34,7 +36,7 @@ CLASSES: Mapping[str, tuple[Any, Mapping[str, object]]] = {
     "ddim": (theirs_of.DDIMScheduler, {}),
     "ddpm": (theirs_of.DDPMScheduler, {}),
     "pndm": (theirs_of.PNDMScheduler, {"skip_prk_steps": True}),
-    "lms": (theirs_of.LMSDiscreteScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
     "deis": (theirs_of.DEISMultistepScheduler, {}),
     "unipc": (theirs_of.UniPCMultistepScheduler, {}),
     "lcm": (theirs_of.LCMScheduler, {"set_alpha_to_one": True}),
@@ -57,7 +59,8 @@ STEPS = (1, 3, 16)
 
 @pytest.fixture(autouse=True)
 def own_noise(monkeypatch: pytest.MonkeyPatch) -> list[Iterator[Tensor]]:
-    """Diffusers' schedulers draw from the same noise as ours."""
+    """Diffusers' schedulers draw from the same noise as ours, and ask no scipy."""
+    instead_of_scipy.use_in_diffusers(monkeypatch)
     drawn: list[Iterator[Tensor]] = []
 
     def draw(*_: object, **__: object) -> Tensor:
