@@ -216,6 +216,16 @@ def labels_of(messages: Iterable[label_pb2.Label]) -> Labels:
     return tuple((label.key, label.value) for label in messages)
 
 
+def wanted_labels(messages: Iterable[label_pb2.Label]) -> Labels:
+    """The labels of a filter, each once."""
+    return distinct(labels_of(messages))
+
+
+def distinct(values: Iterable[First]) -> tuple[First, ...]:
+    """The values of a filter, each once, in their order: every thing that is listed is compared with all of them."""
+    return tuple(dict.fromkeys(values))
+
+
 def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
     """The violations of a fallback policy: only the default, an absent message, is served."""
     if not message.HasField("fallback"):

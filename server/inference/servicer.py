@@ -78,7 +78,7 @@ class InferenceServicer:
         """Return the capabilities of the probed devices and the available models."""
         models = [self._catalogue.get(request.model_id)] if request.model_id else self._catalogue.list()
         usable = [model for model in models if model.state is ModelState.AVAILABLE]
-        wanted = [self._devices.get(name).device.id for name in request.device_ids]
+        wanted = {self._devices.get(name).device.id for name in request.device_ids}
         probed = [view for view in self._devices.list() if view.device.probe_time_s]
         views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(

@@ -117,15 +117,15 @@ def from_registration(message: memory_service_pb2.RegisterBlobRequest) -> Regist
 def from_filter(message: blob_pb2.BlobFilter, device_id: DeviceId) -> BlobFilter:
     """A filter of blobs."""
     return BlobFilter(
-        tiers=tuple(_value(_TIERS, number, "filter.tiers") for number in message.tiers),
-        states=tuple(_value(_STATES, number, "filter.states") for number in message.states),
-        origins=tuple(_value(_ORIGINS, number, "filter.origins") for number in message.origins),
+        tiers=convert.distinct(_value(_TIERS, number, "filter.tiers") for number in message.tiers),
+        states=convert.distinct(_value(_STATES, number, "filter.states") for number in message.states),
+        origins=convert.distinct(_value(_ORIGINS, number, "filter.origins") for number in message.origins),
         media_type=message.media_type,
         sha256=message.sha256,
         session_id=message.session_id,
         origin_job_id=message.origin_job_id,
         device_id=device_id(message.device_id),
-        labels=convert.labels_of(message.labels),
+        labels=convert.wanted_labels(message.labels),
     )
 
 

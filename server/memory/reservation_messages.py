@@ -55,8 +55,8 @@ def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str,
     every = reservation_pb2.RESERVATION_STATE_UNSPECIFIED in message.states
     names = {reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{s.name}"): s for s in ReservationState}
     return ReservationWanted(
-        states=tuple(ReservationState) if every else tuple(names[state] for state in message.states),
-        pool_ids=pool_ids,
+        states=tuple(ReservationState) if every else convert.distinct(names[state] for state in message.states),
+        pool_ids=convert.distinct(pool_ids),
         session_id=message.session_id,
-        labels=convert.labels_of(message.labels),
+        labels=convert.wanted_labels(message.labels),
     )

@@ -20,7 +20,7 @@ from server.heartbeat import Followed
 from server.model.edits import EditMethods
 from server.model.estimate import EstimateMethods
 from server.model.inspect import inspect_model
-from server.model.list_filter import accepts
+from server.model.list_filter import accepting
 from server.model.list_page import page_of
 from server.model.listed import ListedModels
 from server.model.load_messages import from_load
@@ -58,7 +58,7 @@ class ModelServicer(LoadedModelMethods, EstimateMethods, ValidationMethods, Edit
         """List the models that pass the filter, without their long lists."""
         devices = {self._submissions.device_id(name) for name in request.filter.loaded_on_device_ids}
         every = self._listed.of(self._catalogue.list(), self._loaded_ids)
-        chosen = [model for model in every if accepts(request.filter, model, devices)]
+        chosen = list(filter(accepting(request.filter, devices), every))
         page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(
             models=page,

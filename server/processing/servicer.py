@@ -239,10 +239,10 @@ def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
     """The filter of a list. A value that no job has makes the list empty."""
     after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
     return JobFilter(
-        states=tuple(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
-        kinds=tuple(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
+        states=convert.distinct(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
+        kinds=convert.distinct(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
         session_id=wanted.session_id,
-        labels=convert.labels_of(wanted.labels),
+        labels=convert.wanted_labels(wanted.labels),
         created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,
         created_before_s=convert.from_time(wanted.created_before, "filter.created_before") / _NS if before else None,
         device_id=wanted.device_id,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from domains.labels import Labels, has_all
+from domains.labels import MAX_LABELS, Labels, has_all
 from domains.processing.jobs.job import ListedJob
 from domains.processing.jobs.state import JobState
 
@@ -99,7 +99,13 @@ def _conditions(wanted: JobFilter) -> Iterator[Clause]:
     for name, values in (("state", wanted.states), ("kind", wanted.kinds)):
         if values is not None:
             yield f"{name} IN ({', '.join('?' * len(values))})", values
-    for key, value in wanted.labels:
+    labels = dict.fromkeys(wanted.labels)
+    if len(labels) > 2 * MAX_LABELS:
+        # A job has at most so many labels, and each is wanted at most with its value and with any. SQLite refuses
+        # conditions that are nested too deeply.
+        yield "0", ()
+        return
+    for key, value in labels:
         label = "EXISTS (SELECT 1 FROM job_labels AS one WHERE one.key = ? AND one.number = jobs.number"
         yield (f"{label} AND one.value = ?)", (key, value)) if value else (f"{label})", (key,))
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domains.errors import ErrorReason, ResourceExhausted
+from domains.labels import MAX_LABELS
 from domains.model.scan import ScanReport
 from domains.processing.jobs import filter as job_filter
 from domains.processing.jobs import store as job_store
@@ -119,6 +120,15 @@ def test_a_call_that_has_looked_long_enough_gives_an_empty_page_and_a_place(
     assert (page, place) == ([], newer[2].number)
     page, place = jobs.page(wanted, place, 10)
     assert ([job.id for job in page], place) == ([oldest.id], None)
+
+
+def test_more_labels_than_a_job_can_have_are_found_in_none(jobs: Jobs) -> None:
+    most = tuple((f"key-{number}", "v") for number in range(MAX_LABELS))
+    job = jobs.submit(ScanWork(), JobOptions(labels=most))[0]
+    any_value = tuple((key, "") for key, _ in most)
+    assert pages(jobs, JobFilter(labels=(*most, *any_value, *most)), 10) == [job.id]
+    assert pages(jobs, JobFilter(labels=(*most, *any_value, ("another", ""))), 10) == []
+    assert pages(jobs, JobFilter(labels=tuple((f"key-{number}", "v") for number in range(4096))), 10) == []
 
 
 def test_a_list_leaves_the_big_parts_of_a_row_alone(jobs: Jobs, tmp_path: Path) -> None:
