@@ -1,92 +1,146 @@
 """`python -m tools.mutants domains/memory --count 40 --seed 1`: the share of random faults that the tests notice.
 
-Runs the tests of the mirror folder below `tests/`, without `on_device` and `embedded`, in a copy of the tree.
+Works in a copy of the tree. Takes the tests of the mirror folders below `tests/`, without `on_device` and `embedded`,
+and tries each fault against the tests that call the function which has it.
+
+`--guards` tries every fault of the checks that refuse something, and `--lines FILE:LINE …` every fault of some lines,
+instead of a sample. `--reach FILE` keeps which test calls which function, so that the next run begins at once.
 """
 
 import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import msgspec
+
 from tools.mutants.faults import Fault, faults
+from tools.mutants.reach import Reach, tests_for
+from tools.mutants.trial import outcome, traced
 
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("domains", "server", "generated", "protos", "tests", "tools")
-_SKIPPED = ("on_device", "embedded")
-_NICE = 19
-_LEAST_LIMIT_S = 20.0
+_SKIPPED = ("on_device", "embedded", "_windows")
+"""Folders, and endings of files, whose code runs in a worker, is data, or runs on another system."""
+_NICE = 5
+_LEAST_LIMIT_S = 15.0
+_SLOWER = 5
+"""Times that a test may take longer than in the traced run."""
 
 
-def sample(folder: Path, count: int, seed: int) -> list[tuple[Path, Fault]]:
-    """Random faults of a folder, the same for the same seed and sources; paths relative to the root."""
-    files = sorted(path for path in folder.rglob("*.py") if not set(_SKIPPED) & set(path.parts))
-    every = [(path.relative_to(ROOT), fault) for path in files for fault in faults(path.read_text("utf-8"))]
+class Place(msgspec.Struct, frozen=True):
+    """A fault and its file, relative to the root."""
+
+    path: Path
+    fault: Fault
+
+
+def of_folder(folder: Path) -> list[Place]:
+    """Every fault of a folder."""
+    files = [path for path in sorted(folder.rglob("*.py")) if not set(_SKIPPED) & {*path.parts, path.stem[-8:]}]
+    return [place for path in files for place in _of_file(path)]
+
+
+def sample(every: list[Place], count: int, seed: int) -> list[Place]:
+    """Random faults, the same for the same seed and sources."""
     return random.Random(seed).sample(every, min(count, len(every)))
 
 
-def tests_of(folder: Path) -> Path:
+def of_lines(asked: list[str]) -> list[Place]:
+    """Every fault of some lines, written FILE:LINE or FILE:FIRST-LAST."""
+    found: list[Place] = []
+    for one in asked:
+        path, _, lines = one.partition(":")
+        first, _, last = lines.partition("-")
+        found += [
+            place
+            for place in _of_file((ROOT / path).resolve())
+            if not lines or int(first) <= place.fault.line <= int(last or first)
+        ]
+    return found
+
+
+def tests_of(folder: Path) -> str:
     """The nearest folder of tests/ that mirrors `folder`; relative to the root."""
     mirror = Path("tests") / folder.relative_to(ROOT)
     while not (ROOT / mirror).is_dir():
         mirror = mirror.parent
-    return mirror
-
-
-def passes(tree: Path, tests: Path, limit_s: float | None) -> bool:
-    """Whether the tests pass in a tree. Tests that take longer than the limit have noticed the fault."""
-    left_out = [f"--ignore={tests / name}" for name in _SKIPPED]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *left_out, str(tests)]
-    environment = os.environ | {"PYTHONPATH": f"{tree}{os.pathsep}{tree / 'generated/python'}"}
-    with subprocess.Popen(
-        command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
-        try:
-            return run.wait(limit_s) == 0
-        except subprocess.TimeoutExpired:
-            run.kill()
-            return False
+    return str(mirror)
 
 
 def main() -> int:
-    """Print each fault that no test notices, then the share. Returns 0."""
+    """Print each fault that no test notices, then the share of each folder. Returns 0."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants")
-    parser.add_argument("folder", type=Path, help="a folder of domains/")
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("folders", type=Path, nargs="*", help="folders of domains/")
+    parser.add_argument("--count", type=int, default=40, help="faults for each folder")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lines", nargs="+", default=[], metavar="FILE:LINE", help="every fault of these lines")
+    parser.add_argument("--guards", action="store_true", help="every fault of the checks that refuse something")
+    parser.add_argument("--reach", type=Path, help="a file that keeps which test calls which function")
     given = parser.parse_args()
     os.nice(_NICE)
-    folder: Path = given.folder.resolve()
-    chosen, tests = sample(folder, given.count, given.seed), tests_of(folder)
+    folders: list[Path] = [folder.resolve() for folder in given.folders]
+    groups = {str(folder.relative_to(ROOT)): of_folder(folder) for folder in folders}
+    for name, places in groups.items():
+        guards = [place for place in places if place.fault.guards]
+        groups[name] = guards if given.guards else sample(places, given.count, given.seed)
+    lines = of_lines(given.lines)
+    if lines:
+        groups["lines"] = lines
+    tests = {tests_of(folder) for folder in folders} | {tests_of((ROOT / one.path).parent) for one in lines}
     with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch)
+        tree = Path(scratch).resolve()
         for name in _COPIED:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", tree)
-        begin = time.monotonic()
-        if not passes(tree, tests, None):
-            parser.error(f"{tests} fails without any fault")
-        limit_s = max(_LEAST_LIMIT_S, 4 * (time.monotonic() - begin))
-        lived = [one for one in chosen if _lives(tree, *one, tests, limit_s)]
-    noticed = len(chosen) - len(lived)
-    print(f"{given.folder}: {noticed} of {len(chosen)} noticed ({noticed / len(chosen):.0%}), seed {given.seed}")
+        reach = traced(tree, sorted(tests), _SKIPPED, _known(given.reach))
+        if given.reach:
+            given.reach.write_bytes(msgspec.msgpack.encode(reach))
+        if reach.failed:
+            print(f"left out, since it fails without any fault: {', '.join(reach.failed)}", flush=True)
+        for name, places in groups.items():
+            _try_all(tree, reach, name, places, given.seed)
     return 0
 
 
-def _lives(tree: Path, path: Path, fault: Fault, tests: Path, limit_s: float) -> bool:
-    kept = (tree / path).read_text("utf-8")
-    (tree / path).write_text(fault.source, "utf-8")
+def _known(file: Path | None) -> Reach:
+    return msgspec.msgpack.decode(file.read_bytes(), type=Reach) if file and file.exists() else Reach()
+
+
+def _of_file(path: Path) -> list[Place]:
+    return [Place(path.relative_to(ROOT), fault) for fault in faults(path.read_text("utf-8"))]
+
+
+def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int) -> None:
+    told = [_try(tree, reach, place) for place in places]
+    noticed = len(told) - told.count("passed")
+    slow = f", {told.count('too slow')} of them by time" if "too slow" in told else ""
+    share = noticed / max(len(told), 1)
+    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {seed}", flush=True)
+
+
+def _try(tree: Path, reach: Reach, place: Place) -> str:
+    tests = [test for test in tests_for(reach, tree, str(place.path), place.fault.line) if test not in reach.failed]
+    limit_s = max(_LEAST_LIMIT_S, _SLOWER * sum(reach.tests[test].seconds for test in tests))
+    told = _with_fault(tree, place, tests, limit_s) if tests else "passed"
+    if told == "passed":
+        print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  ({len(tests)} tests)", flush=True)
+    return told
+
+
+def _with_fault(tree: Path, place: Place, tests: list[str], limit_s: float) -> str:
+    """The outcome of the tests while a file has a fault. The file keeps its time, so that its bytecode stays valid."""
+    file = tree / place.path
+    kept, times = file.read_bytes(), file.stat()
+    file.write_text(place.fault.source, "utf-8")
     try:
-        lives = passes(tree, tests, limit_s)
+        return outcome(tree, tests, limit_s)
     finally:
-        (tree / path).write_text(kept, "utf-8")
-    if lives:
-        print(f"lived  {path}:{fault.line}  {fault.told}", flush=True)
-    return lives
+        file.write_bytes(kept)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 if __name__ == "__main__":

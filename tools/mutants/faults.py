@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -28,6 +29,9 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr,
 }
 
+_REFUSAL = re.compile(r"\bViolation\(|\bwrong\b|check_|_check\w*\(|\brefus")
+"""What a statement names that notes a violation, or calls a check that raises."""
+
 
 class Fault(msgspec.Struct, frozen=True):
     """A file with one fault."""
@@ -37,12 +41,15 @@ class Fault(msgspec.Struct, frozen=True):
     """The statement or expression before and after, in one line."""
     source: str
     """The whole file."""
+    guards: bool = False
+    """Whether the fault is in a check that refuses something: its condition, its call, or what it raises."""
 
 
 def faults(source: str) -> list[Fault]:
     """Every fault of a file, in the order of its nodes."""
     tree = ast.parse(source)
     found: list[Fault] = []
+    guarding = _guarding(tree)
     for parent in _within(tree):
         for field, old in ast.iter_fields(parent):
             for index, node in enumerate(old if isinstance(old, list) else [old]):
@@ -51,9 +58,30 @@ def faults(source: str) -> list[Fault]:
                         _put(parent, field, index, new)
                         told = f"{_told(node)}  →  {_told(new)}"
                         line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-                        found.append(Fault(line, told, ast.unparse(tree)))
+                        found.append(Fault(line, told, ast.unparse(tree), id(node) in guarding))
                         _put(parent, field, index, node)
     return found
+
+
+def _guarding(tree: ast.AST) -> set[int]:
+    """The nodes of all refusals: what raises or notes a violation, and the conditions on which it does."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if _refuses(node):
+            found.add(id(node))
+        elif isinstance(node, ast.If) and any(_refuses(each) for each in node.body):
+            found |= {id(node), *(id(each) for each in ast.walk(node.test))}
+    return found
+
+
+def _refuses(node: ast.AST) -> bool:
+    match node:
+        case ast.Raise():
+            return True
+        case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Return():
+            return _REFUSAL.search(ast.unparse(node)) is not None
+        case _:
+            return False
 
 
 def _within(tree: ast.AST) -> Iterator[ast.AST]:

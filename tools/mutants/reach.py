@@ -1,0 +1,134 @@
+"""Which tests call which functions: one run of the tests with a tracer, so that a fault is tried against few tests."""
+
+import ast
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from types import CodeType, FrameType
+
+import msgspec
+import pytest
+
+FunctionAt = tuple[str, str]
+"""A function: its file, relative to the tree, and its qualified name."""
+
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+class Reached(msgspec.Struct):
+    """What one test did in the traced run."""
+
+    seconds: float
+    functions: set[FunctionAt]
+
+
+class Reach(msgspec.Struct):
+    """What each test did, by its node id."""
+
+    tests: dict[str, Reached] = {}
+    failed: list[str] = []
+    files: dict[str, str] = {}
+    """The hash of each file of tests that was run."""
+    imported: set[FunctionAt] = set()
+    """Functions that were called while the tests were imported."""
+
+
+class ReachPlugin:
+    """A plugin of pytest that fills a `Reach`."""
+
+    def __init__(self, tree: Path) -> None:
+        self.reach = Reach()
+        self._prefix = f"{tree}/"
+        self._known: dict[CodeType, FunctionAt | None] = {}
+        self._now: set[FunctionAt] = set()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Trace one test with its fixtures."""
+        self._now = set()
+        begin = time.monotonic()
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.reach.tests[item.nodeid] = Reached(time.monotonic() - begin, self._now)
+
+    def pytest_sessionstart(self) -> None:
+        """Trace the imports of the tests."""
+        sys.settrace(self._trace)
+
+    def pytest_collection_finish(self) -> None:
+        """End what `pytest_sessionstart` began."""
+        sys.settrace(None)
+        self.reach.imported = self._now
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember what fails without any fault."""
+        if report.failed:
+            self.reach.failed.append(report.nodeid)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> None:
+        """Called for each call of a function. Returns no tracer of lines, which would be slow."""
+        code = frame.f_code
+        if code not in self._known:
+            inside = code.co_filename.startswith(f"{self._prefix}domains/")
+            self._known[code] = (code.co_filename[len(self._prefix) :], code.co_qualname) if inside else None
+        if called := self._known[code]:
+            self._now.add(called)
+
+
+def tests_for(reach: Reach, tree: Path, path: str, line: int) -> list[str]:
+    """The tests that a fault in a line is tried against; those that call the fewest functions come first.
+
+    A line of a function: the tests that call it. A line outside of functions, or of one that only an import calls: the
+    tests that call any function of the file, or else of the files that import it, and so on.
+    """
+    function = _function_at((tree / path).read_text("utf-8"), line) or ""
+    chosen = [test for test, reached in reach.tests.items() if (path, function) in reached.functions]
+    if not function or (path, function) in reach.imported:
+        files, chosen = {path}, _touching(reach, {path})
+        while not chosen and (more := {one for file in files for one in _importers(tree, file)} - files):
+            files |= more
+            chosen = _touching(reach, files)
+    return sorted(chosen, key=lambda test: len(reach.tests[test].functions))
+
+
+def _touching(reach: Reach, files: set[str]) -> list[str]:
+    return [
+        test
+        for test, reached in reach.tests.items()
+        if test.split("::")[0] in files or any(file in files for file, _ in reached.functions)
+    ]
+
+
+def _function_at(source: str, line: int) -> str | None:
+    """The qualified name of the innermost function that has a line."""
+    return _inside(ast.parse(source), "", line)
+
+
+def _inside(scope: ast.AST, prefix: str, line: int) -> str | None:
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.stmt | ast.match_case | ast.ExceptHandler) and not isinstance(node, _SCOPES):
+            if found := _inside(node, prefix, line):
+                return found
+        elif isinstance(node, _SCOPES) and node.lineno <= line <= (node.end_lineno or 0):
+            name = f"{prefix}{node.name}"
+            if isinstance(node, ast.ClassDef):
+                return _inside(node, f"{name}.", line)
+            return _inside(node, f"{name}.<locals>.", line) or name
+    return None
+
+
+def _importers(tree: Path, path: str) -> Iterable[str]:
+    """The files of domains/ and tests/domains/ that import a file by its name."""
+    module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    package, _, name = module.rpartition(".")
+    for folder in ("domains", "tests/domains"):
+        for other in (tree / folder).rglob("*.py"):
+            text = other.read_text("utf-8")
+            if f"from {module} import" in text or (f"from {package} import" in text and name in text):
+                yield str(other.relative_to(tree))
