@@ -1,0 +1,221 @@
+"""What a load is forecast to take: from headers, from what is there already, and from loads that were measured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from domains.device.device import Backend, Device, DeviceKind
+from domains.model.execution import AS_USUAL, Execution, precision_of, usual_precision
+from domains.model.footprints import Footprints
+from domains.model.loaded import LoadedComponent
+from domains.model.loaded_models import LoadedModels
+from domains.model.model import Model
+from tests.domains.model import folders
+from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model
+from tests.domains.model.known import Known, known_in, loaded_as
+
+NUMBERS = 6
+"""Parameters of each tensor that `write_model` writes."""
+UNET = NUMBERS * len(UNET_TENSORS)
+
+
+def device(backend: Backend = Backend.CPU, capability: str = "", name: str = "gpu") -> Device:
+    return Device(
+        id=name,
+        aliases=(),
+        display_name="",
+        kind=DeviceKind.CPU,
+        backend=backend,
+        backend_index=0,
+        vendor="",
+        total_memory_bytes=None,
+        precision_support=(),
+        compute_capability=capability,
+    )
+
+
+CPU = device()
+GPU = device(Backend.CUDA, "9.0")
+
+
+class Forecast:
+    """Models `one` and `two` with forecasts."""
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self.loaded = LoadedModels()
+        self.footprints = Footprints(known.catalogue, self.loaded)
+        write_model(known.root / "one")
+        write_model(known.root / "two")
+        age(known.root)
+        known.scan()
+
+    @property
+    def one(self) -> Model:
+        return self.known.model("one")
+
+    def sizes(self, on: Device = CPU, execution: Execution = AS_USUAL, model: Model | None = None) -> dict[str, int]:
+        return {part.component: part.bytes for part in self.footprints.parts(model or self.one, on, execution)}
+
+    def shared(self, model: Model, on: Device = CPU, execution: Execution = AS_USUAL) -> dict[str, tuple[str, ...]]:
+        parts = self.footprints.parts(model, on, execution)
+        return {part.component: part.shared_with for part in parts if part.shared_with}
+
+    def load(self, model: Model, precision: str = "float32", **facts: object) -> None:
+        parts = tuple(LoadedComponent(id=part.id, bytes=100, precision=precision) for part in model.components)
+        self.loaded.put(loaded_as(model, **{"components": parts, **facts}))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def forecast(tmp_path: Path) -> Iterator[Forecast]:
+    with known_in(tmp_path) as known:
+        yield Forecast(known)
+
+
+def test_headers_and_precision_give_the_bytes_of_each_part_with_weights(forecast: Forecast) -> None:
+    assert forecast.sizes() == {"unet": 4 * UNET, "vae": 4 * NUMBERS, "text_encoder": 4 * NUMBERS}
+    assert forecast.sizes(GPU) == {"unet": 2 * UNET, "vae": 2 * NUMBERS, "text_encoder": 2 * NUMBERS}
+    assert forecast.footprints.need_bytes(forecast.one, CPU, AS_USUAL) == 4 * (UNET + 2 * NUMBERS)
+    half = Execution(precision="float16")
+    assert sum(forecast.sizes(execution=half).values()) == 2 * (UNET + 2 * NUMBERS)
+
+
+def test_a_vae_that_leaves_float16_is_forecast_in_float32(forecast: Forecast) -> None:
+    write_json(forecast.known.root / "one" / "vae" / "config.json", {**VAE, "force_upcast": True})
+    forecast.known.scan()
+    half = Execution(precision="float16")
+    assert forecast.sizes(execution=half)["vae"] == 4 * NUMBERS
+    assert forecast.sizes(execution=half)["unet"] == 2 * UNET
+    assert forecast.sizes(GPU)["vae"] == 2 * NUMBERS, "bfloat16 has its range"
+    assert forecast.sizes(execution=Execution(precision="float16", vae_precision="float16"))["vae"] == 2 * NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("backend", "capability", "size"),
+    [
+        (Backend.CUDA, "7.5", 2),
+        (Backend.CUDA, "8.0", 2),
+        (Backend.ROCM, "gfx942", 2),
+        (Backend.CPU, "9.0", 4),
+        (Backend.DIRECTML, "", 4),
+    ],
+)
+def test_the_usual_precision_is_that_of_the_device(
+    forecast: Forecast, backend: Backend, capability: str, size: int
+) -> None:
+    parts = forecast.footprints.parts(forecast.one, device(backend, capability), AS_USUAL)
+    assert {part.bytes for part in parts if part.component == "unet"} == {size * UNET}
+    expected = {"7.5": "float16", "9.0": "float32", "": "float32"}.get(capability, "bfloat16")
+    assert {part.precision for part in parts} == {expected}
+
+
+def test_what_a_load_measured_is_the_next_forecast(forecast: Forecast) -> None:
+    forecast.load(forecast.one)
+    forecast.loaded.remove("one@gpu")
+    assert set(forecast.sizes().values()) == {100}
+    assert forecast.sizes(GPU)["unet"] == 2 * UNET, "another precision was not measured"
+    assert set(forecast.sizes(model=forecast.known.model("two")).values()) == {100}, "its content is the same"
+
+
+def test_a_part_that_is_there_takes_nothing(forecast: Forecast) -> None:
+    two = forecast.known.model("two")
+    forecast.load(two)
+    assert set(forecast.sizes().values()) == {0}
+    assert forecast.shared(forecast.one) == dict.fromkeys(("unet", "vae", "text_encoder"), ("two@gpu",))
+    assert forecast.shared(forecast.one, GPU) == {}, "it is there in another precision"
+    assert forecast.shared(forecast.one, device(name="another")) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unet/config.json": {**folders.UNET, "sample_size": 32}},
+        {"unet": 2.0},
+    ],
+    ids=["config", "weights"],
+)
+def test_only_an_equal_part_is_shared(forecast: Forecast, change: dict[str, object]) -> None:
+    folder = forecast.known.root / "two"
+    for name, value in change.items():
+        if isinstance(value, float):
+            other = write_model(forecast.known.state / "other", value)
+            path = "unet/diffusion_pytorch_model.safetensors"
+            (folder / path).write_bytes((other / path).read_bytes())
+        else:
+            write_json(folder / name, value)
+    age(folder)
+    forecast.known.scan()
+    forecast.load(forecast.known.model("two"))
+    assert set(forecast.shared(forecast.one)) == {"vae", "text_encoder"}
+
+
+def test_a_model_whose_files_were_never_hashed_shares_only_with_itself(forecast: Forecast) -> None:
+    unhashed = msgspec.structs.replace(
+        forecast.one, id="new", files=tuple(msgspec.structs.replace(f, sha256="") for f in forecast.one.files)
+    )
+    forecast.load(forecast.one)
+    assert forecast.shared(unhashed) == {}
+    assert forecast.shared(msgspec.structs.replace(unhashed, id="one")) != {}
+
+
+def test_a_loaded_model_of_other_weights_or_of_no_known_model_shares_nothing(forecast: Forecast) -> None:
+    forecast.load(forecast.one, model_sha256="older")
+    assert forecast.shared(forecast.one) == {}
+    forecast.loaded.remove("one@gpu")
+    forecast.load(msgspec.structs.replace(forecast.one, id="gone"))
+    assert forecast.shared(forecast.one) == {}
+
+
+def test_the_time_of_a_load_is_the_median_of_those_measured_else_the_devices_rate(forecast: Forecast) -> None:
+    two = forecast.known.model("two")
+    assert forecast.footprints.load_s(forecast.one, "gpu", 800) is None
+    for seconds in (1.0, 9.0, 2.0):
+        forecast.load(forecast.one, load_s=seconds)
+        forecast.loaded.remove("one@gpu")
+    forecast.load(forecast.one, load_s=None)
+    size = 100 * len(forecast.one.components)
+    assert forecast.footprints.load_s(forecast.one, "gpu", 1) == 2.0
+    assert forecast.footprints.load_s(two, "gpu", 2 * size) == pytest.approx(4.0)
+    assert forecast.footprints.load_s(two, "another", size) is None
+    assert forecast.footprints.load_count(forecast.one, "gpu") == 3
+    assert forecast.footprints.load_count(two, "gpu") == 0
+
+
+def test_a_load_that_told_no_hash_or_no_size_teaches_nothing_wrong(forecast: Forecast) -> None:
+    forecast.load(forecast.one, model_sha256="", load_s=1.0)
+    assert forecast.footprints.load_count(forecast.one, "gpu") == 0
+    forecast.loaded.remove("one@gpu")
+    forecast.load(forecast.one, components=(), load_s=1.0)
+    assert forecast.footprints.load_count(forecast.one, "gpu") == 0
+
+
+@pytest.mark.parametrize(
+    ("component", "execution", "upcast", "precision"),
+    [
+        ("unet", AS_USUAL, False, "float16"),
+        ("vae", AS_USUAL, True, "float32"),
+        ("text_encoder", AS_USUAL, True, "float32"),
+        ("vae", Execution(precision="bfloat16"), True, "bfloat16"),
+        ("vae", Execution(precision="bfloat16"), False, "bfloat16"),
+        ("vae", Execution(vae_precision="float16"), True, "float16"),
+        ("text_encoder_2", Execution(precision="float16", text_encoder_precision="float32"), False, "float32"),
+        ("text_encoder", Execution(precision="bfloat16"), False, "bfloat16"),
+        ("unet", Execution(text_encoder_precision="float32"), False, "float16"),
+    ],
+)
+def test_the_precision_of_a_part(component: str, execution: Execution, upcast: bool, precision: str) -> None:
+    assert precision_of(component, execution, "float16", upcast=upcast) == precision
+
+
+def test_an_execution_names_each_precision_once() -> None:
+    asked = Execution(precision="float16", text_encoder_precision="float32", vae_precision="float16")
+    assert asked.named == ("float16", "float32")
+    assert AS_USUAL.named == ()
+    assert [usual_precision(each) for each in (None, (7, 5), (8, 0), (9, 0))] == [
+        "float32",
+        "float16",
+        "bfloat16",
+        "bfloat16",
+    ]
