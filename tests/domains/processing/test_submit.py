@@ -1,0 +1,342 @@
+"""What keeps a job from starting is found before the job is stored."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from domains.device.benchmark import Suite
+from domains.device.device import PrecisionSupport
+from domains.device.devices import Devices
+from domains.device.record import DeviceReach
+from domains.device.settings import DeviceSettings
+from domains.draining import Draining
+from domains.errors import (
+    AlreadyExists,
+    DeviceOpsError,
+    ErrorReason,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    NotSupported,
+    PermissionDenied,
+    ResourceExhausted,
+)
+from domains.events import EventLog
+from domains.inference.check import checked
+from domains.inference.generation import Generation
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.blobs.store import BlobStore
+from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
+from domains.memory.pools.reservation import ReservationAsk
+from domains.model.catalogue import Catalogue
+from domains.model.execution import Execution
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
+from domains.model.roots import Roots
+from domains.model.validation import Validation
+from domains.processing.devices.step_limit import StepLimit
+from domains.processing.devices.step_times import StepTimes
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, TransferWork, ValidateWork
+from domains.processing.jobs.state import JobState
+from domains.processing.jobs.store import JobStore
+from domains.processing.lanes.board import Board
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.submit import Submissions
+from domains.requests import Asked
+from domains.storage import open_database
+from tests.domains.device.test_devices import a_device
+from tests.domains.memory.blobs import uploaded
+from tests.domains.memory.scripted_pool import Bench, ScriptedPool
+from tests.domains.model.known import loaded_as
+
+GPU, OTHER, DEMO = "gpu-1a2b3c4d", "gpu-other", "emoji-sd"
+PLAIN = JobOptions()
+
+
+class Desk:
+    """Submissions with two devices: `GPU` has a pool and computes in float16 too. Nothing starts the jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = open_database(folder)
+        self.devices = Devices(EventLog(self.database, folder))
+        self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
+        self.catalogue = Catalogue(self.database, Roots([]), DEMO)
+        self.blobs = BlobStore(self.database, folder)
+        self.draining = Draining()
+        self.board = Board(JobQueue(100), self.devices)
+        self.loaded = LoadedModels()
+        self.memory_bench = Bench()
+        self.memory_bench.pools.add(ScriptedPool(pool_id=GPU))
+        self.submissions = Submissions(
+            self.jobs,
+            self.board.queue,
+            self.catalogue,
+            self.loaded,
+            self.devices,
+            self.blobs,
+            self.memory_bench.reservations,
+            self.draining,
+            StepLimit(StepTimes(self.jobs, self.board.lanes), self.devices, 1e9),
+        )
+        self.describe(GPU, ("cuda:0",), "float32", "float16")
+        self.describe(OTHER, ("cuda:1",), "float32")
+
+    def describe(self, device_id: str, aliases: tuple[str, ...], *precisions: str) -> None:
+        tried = tuple(PrecisionSupport(precision=one, supported=True) for one in precisions)
+        device = a_device(device_id, aliases=aliases, precision_support=tried)
+        self.devices.described(aliases[0], device, DeviceReach(capacity=2), ready=True)
+
+    def generate(self, options: JobOptions = PLAIN, asked: Asked | None = None, **given: object) -> Job:
+        generation = Generation(**{"prompt": "an owl", **given})  # pyright: ignore[reportArgumentType]
+        return self.submissions.generate(checked(generation), options, asked or Asked())
+
+    def load(self, device_id: str = GPU) -> LoadedModel:
+        return self.loaded.put(loaded_as(self.catalogue.default(), device_id))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.database.close()
+
+
+async def test_a_generation_is_stored_with_the_default_model_or_the_one_it_names(desk: Desk) -> None:
+    for named in ("", DEMO):
+        job = desk.generate(model_id=named)
+        assert isinstance(job.work, GenerateWork)
+        assert (job.work.resolved.model_id, job.detached) == (DEMO, True)
+        assert desk.jobs.get(job.id).options == PLAIN
+
+
+async def test_an_unknown_model_is_told_after_the_faults_of_the_request_itself(desk: Desk) -> None:
+    with pytest.raises(NotFound) as missing:
+        desk.generate(model_id="absent")
+    assert missing.value.reason is ErrorReason.MODEL_NOT_FOUND
+    with pytest.raises(InvalidRequest):
+        desk.generate(model_id="absent", image_count=-1)
+    with pytest.raises(NotFound) as unloaded:
+        desk.generate(loaded_model_id="absent@gpu")
+    assert unloaded.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
+    assert desk.jobs.unfinished() == []
+
+
+async def test_a_loaded_model_decides_model_and_device(desk: Desk) -> None:
+    one = desk.load()
+    for options in (PLAIN, JobOptions(device_ids=("cuda:0",)), JobOptions(device_ids=(OTHER, GPU))):
+        job = desk.generate(options, loaded_model_id=one.id)
+        assert job.options.device_ids == (GPU,)
+    desk.generate(loaded_model_id=one.id, model_id=DEMO)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "device_ids", "fields"),
+    [
+        ("another", (), ["generation.model_id"]),
+        ("", ("cuda:1",), ["generation.loaded_model_id"]),
+        ("another", (OTHER,), ["generation.model_id", "generation.loaded_model_id"]),
+    ],
+)
+async def test_a_loaded_model_that_the_request_contradicts_is_refused(
+    desk: Desk, model_id: str, device_ids: tuple[str, ...], fields: list[str]
+) -> None:
+    one = desk.load()
+    with pytest.raises(InvalidRequest, match=f"on device {GPU}") as caught:
+        desk.generate(JobOptions(device_ids=device_ids), loaded_model_id=one.id, model_id=model_id)
+    assert [each.field for each in caught.value.violations] == fields
+    assert caught.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
+
+
+async def test_a_model_that_must_be_loaded_is_asked_for_on_any_one_device(desk: Desk) -> None:
+    given = checked(Generation(prompt="an owl"))
+    with pytest.raises(FailedPrecondition, match="call LoadModel first") as caught:
+        desk.submissions.generate(given, PLAIN, must_be_loaded=True)
+    assert caught.value.reason is ErrorReason.MODEL_NOT_LOADED
+    desk.loaded.put(msgspec.structs.replace(desk.load(OTHER), model_sha256="older"))
+    with pytest.raises(FailedPrecondition):
+        desk.submissions.generate(given, PLAIN, must_be_loaded=True)
+    desk.load(GPU)
+    assert desk.submissions.generate(given, PLAIN, must_be_loaded=True).state is JobState.QUEUED
+
+
+async def test_a_request_that_is_only_checked_is_not_stored(desk: Desk) -> None:
+    given = checked(Generation(prompt="an owl"))
+    draft = desk.submissions.generate(given, PLAIN, validate_only=True, detached=False)
+    assert (draft.state, draft.detached) == (JobState.QUEUED, False)
+    assert desk.jobs.find(draft.id) is None
+    with pytest.raises(NotFound):
+        desk.submissions.generate(given, JobOptions(device_ids=("no-such",)), validate_only=True)
+
+
+async def test_a_step_that_takes_too_long_is_refused(desk: Desk) -> None:
+    class Strict:
+        def check(self, resolved: object, options: object) -> None:
+            raise InvalidRequest([])
+
+    desk.submissions._step_limit = Strict()  # pyright: ignore  # the limit has tests of its own
+    with pytest.raises(InvalidRequest):
+        desk.generate()
+
+
+async def test_a_load_names_the_default_model_and_keeps_what_it_asks(desk: Desk) -> None:
+    job = desk.submissions.load(LoadWork(model_id="", pin=True), PLAIN)
+    assert job.work == LoadWork(model_id=DEMO, pin=True)
+    assert job.options.device_ids == ()
+    with pytest.raises(NotFound):
+        desk.submissions.load(LoadWork(model_id="absent"), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "devices"),
+    [
+        ((), "float32", ()),
+        ((), "float16", (GPU,)),
+        (("cuda:0",), "float16", ("cuda:0",)),
+        (("cuda:0", "cuda:1"), "float16", (GPU,)),
+    ],
+)
+async def test_a_load_is_restricted_to_the_devices_that_compute_in_its_precisions(
+    desk: Desk, named: tuple[str, ...], asked: str, devices: tuple[str, ...]
+) -> None:
+    work = LoadWork(model_id=DEMO, execution=Execution(precision=asked, vae_precision="float32"))
+    assert desk.submissions.load(work, JobOptions(device_ids=named)).options.device_ids == devices
+
+
+async def test_a_precision_in_which_no_device_computes_is_refused_with_what_each_has(desk: Desk) -> None:
+    work = LoadWork(model_id=DEMO, execution=Execution(precision="bfloat16"))
+    with pytest.raises(NotSupported, match=f"{GPU}: float32, float16; {OTHER}: float32") as caught:
+        desk.submissions.load(work, PLAIN)
+    assert caught.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
+    work = LoadWork(model_id=DEMO, execution=Execution(precision="float16"))
+    with pytest.raises(NotSupported):
+        desk.submissions.load(work, JobOptions(device_ids=("cuda:1",)))
+    desk.describe("gpu-new", ("cuda:2",))
+    assert desk.submissions.load(work, PLAIN).options.device_ids == (GPU, "gpu-new"), "it has tried none yet"
+
+
+async def test_a_scan_stays_inside_the_roots(desk: Desk, tmp_path: Path) -> None:
+    with pytest.raises(PermissionDenied):
+        desk.submissions.scan((str(tmp_path),), PLAIN)
+    assert desk.submissions.scan((), PLAIN).state is JobState.QUEUED
+
+
+async def test_a_validation_names_components_that_the_model_has(desk: Desk) -> None:
+    given = Validation(model_id=DEMO, component_ids=("unet", "vae"))
+    assert desk.submissions.validate(given, PLAIN).work == ValidateWork(asked=given)
+    with pytest.raises(InvalidRequest, match="no component 'hat'; it has scheduler, text_encoder") as caught:
+        desk.submissions.validate(Validation(model_id=DEMO, component_ids=("unet", "hat")), PLAIN)
+    assert [each.field for each in caught.value.violations] == ["model_validation.component_ids"]
+    with pytest.raises(NotFound):
+        desk.submissions.validate(Validation(model_id="absent"), PLAIN)
+
+
+def benchmark(desk: Desk, device_id: str, options: JobOptions = PLAIN) -> Job:
+    return desk.submissions.benchmark(BenchmarkWork(device_id=device_id, suites=tuple(Suite)[:1]), options)
+
+
+def reset(desk: Desk, device_id: str, options: JobOptions = PLAIN) -> Job:
+    return desk.submissions.reset(ResetWork(device_id=device_id), options)
+
+
+@pytest.mark.parametrize("submit", [benchmark, reset])
+async def test_work_on_a_device_names_it_once_and_by_any_name(desk: Desk, submit: Callable[..., Job]) -> None:
+    job = submit(desk, "cuda:0")
+    assert isinstance(job.work, BenchmarkWork | ResetWork)
+    assert job.work.device_id == GPU
+    with pytest.raises(InvalidRequest, match="the work names its device"):
+        submit(desk, "cuda:1", JobOptions(device_ids=(OTHER,)))
+    with pytest.raises(NotFound) as absent:
+        submit(desk, "cuda:9")
+    assert absent.value.reason is ErrorReason.DEVICE_NOT_FOUND
+    desk.devices.lost(OTHER, "unplugged")
+    with pytest.raises(DeviceOpsError) as lost:
+        submit(desk, "cuda:1")
+    assert lost.value.reason is ErrorReason.DEVICE_LOST
+
+
+async def test_a_disabled_device_is_not_measured_but_may_be_reset(desk: Desk) -> None:
+    desk.devices.set_settings(GPU, DeviceSettings(enabled=False))
+    with pytest.raises(FailedPrecondition) as caught:
+        benchmark(desk, GPU)
+    assert caught.value.reason is ErrorReason.DEVICE_DISABLED
+    assert reset(desk, GPU).state is JobState.QUEUED
+
+
+async def test_a_device_is_reset_once_at_a_time(desk: Desk) -> None:
+    first = reset(desk, "cuda:0")
+    benchmark(desk, OTHER)
+    with pytest.raises(FailedPrecondition, match=first.id):
+        reset(desk, GPU)
+    assert reset(desk, OTHER).state is JobState.QUEUED
+    desk.jobs.cancel(first.id)
+    assert reset(desk, GPU).state is JobState.QUEUED
+
+
+async def test_a_transfer_is_checked_and_takes_the_jobs_reservation(desk: Desk) -> None:
+    blob = await uploaded(desk.blobs, b"0123")
+    asked = TransferRequest(blob_id=blob.id, destination=NewBlob(tier=BlobTier.HOST))
+    job = desk.submissions.transfer(asked, JobOptions(reservation_id="r-1"))
+    assert job.work == TransferWork(request=msgspec.structs.replace(asked, reservation_id="r-1"))
+    with pytest.raises(InvalidRequest):
+        desk.submissions.transfer(msgspec.structs.replace(asked, offset_bytes=5), PLAIN)
+    with pytest.raises(InvalidRequest, match="names its device"):
+        desk.submissions.transfer(asked, JobOptions(device_ids=(GPU,)))
+
+
+async def test_a_job_runs_where_its_reservation_is(desk: Desk) -> None:
+    kept = (await desk.memory_bench.queue.create(ReservationAsk(pool_id=GPU, size_bytes=1))).reservation
+    for named in ((), ("cuda:0", OTHER)):
+        options = JobOptions(reservation_id=kept.id, device_ids=named)
+        assert desk.generate(options).options.device_ids == (GPU,)
+    with pytest.raises(InvalidRequest, match="not to run there") as caught:
+        desk.generate(JobOptions(reservation_id=kept.id, device_ids=(OTHER,)))
+    assert [each.field for each in caught.value.violations] == ["options.reservation_id"]
+    with pytest.raises(DeviceOpsError) as gone:
+        desk.generate(JobOptions(reservation_id="r-none"))
+    assert gone.value.reason is ErrorReason.RESERVATION_NOT_FOUND
+
+
+async def test_a_repeated_request_gets_its_job_whatever_has_changed(desk: Desk) -> None:
+    asked = Asked(scope="jobs", request_id="mine", digest="1")
+    assert desk.submissions.again(asked) is None
+    job = desk.generate(PLAIN, asked)
+    desk.draining.begin()
+    known = desk.submissions.again(asked)
+    assert known is not None
+    assert known.id == job.id
+    with pytest.raises(AlreadyExists):
+        desk.submissions.again(msgspec.structs.replace(asked, digest="2"))
+
+
+@pytest.mark.parametrize(("detached", "goes_on"), [(True, True), (False, False)])
+async def test_a_detached_repetition_keeps_the_job_going_when_its_followers_leave(
+    desk: Desk, detached: bool, goes_on: bool
+) -> None:
+    asked = Asked(scope="jobs", request_id="mine", digest="1")
+    job = desk.generate(PLAIN, asked)
+    desk.submissions.callers.join(job.id, detached=False)
+    desk.submissions.again(asked, detached=detached)
+    assert desk.submissions.callers.leave(job.id) is not goes_on
+
+
+async def test_a_draining_server_takes_no_new_work(desk: Desk) -> None:
+    desk.draining.begin()
+    for refused in (lambda: desk.submissions.again(Asked()), desk.generate):
+        with pytest.raises(DeviceOpsError) as caught:
+            refused()
+        assert caught.value.reason is ErrorReason.DRAINING
+
+
+async def test_a_device_that_is_not_there_or_a_full_queue_refuses_every_kind(desk: Desk) -> None:
+    with pytest.raises(NotFound):
+        desk.generate(JobOptions(device_ids=("no-such",)))
+    desk.board.queue.capacity = 0
+    with pytest.raises(ResourceExhausted, match="about 5 s") as caught:
+        desk.generate()
+    assert caught.value.reason is ErrorReason.QUEUE_FULL
+    with pytest.raises(ResourceExhausted):
+        desk.submissions.scan((), PLAIN)
