@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from tools.mutants.faults import Fault, faults
-from tools.mutants.reach import Reach, tests_for
-from tools.mutants.trial import outcome, traced
+from tools.mutants.reach import Reach, function_at, tests_for
+from tools.mutants.trial import Trial, outcomes, traced
 
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("domains", "server", "generated", "protos", "tests", "tools")
@@ -115,32 +115,25 @@ def _of_file(path: Path) -> list[Place]:
 
 
 def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int) -> None:
-    told = [_try(tree, reach, place) for place in places]
+    trials = [_trial(tree, reach, place) for place in places]
+    told: list[str] = []
+    for place, trial, outcome in zip(places, trials, outcomes(tree, trials), strict=True):
+        told.append(outcome)
+        if outcome == "passed":
+            print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  ({len(trial.tests)} tests)", flush=True)
     noticed = len(told) - told.count("passed")
     slow = f", {told.count('too slow')} of them by time" if "too slow" in told else ""
     share = noticed / max(len(told), 1)
     print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {seed}", flush=True)
 
 
-def _try(tree: Path, reach: Reach, place: Place) -> str:
-    tests = [test for test in tests_for(reach, tree, str(place.path), place.fault.line) if test not in reach.failed]
+def _trial(tree: Path, reach: Reach, place: Place) -> Trial:
+    path, line = str(place.path), place.fault.line
+    function = function_at((tree / path).read_text("utf-8"), line)
+    tests = tuple(test for test in tests_for(reach, tree, path, function) if test not in reach.failed)
     limit_s = max(_LEAST_LIMIT_S, _SLOWER * sum(reach.tests[test].seconds for test in tests))
-    told = _with_fault(tree, place, tests, limit_s) if tests else "passed"
-    if told == "passed":
-        print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  ({len(tests)} tests)", flush=True)
-    return told
-
-
-def _with_fault(tree: Path, place: Place, tests: list[str], limit_s: float) -> str:
-    """The outcome of the tests while a file has a fault. The file keeps its time, so that its bytecode stays valid."""
-    file = tree / place.path
-    kept, times = file.read_bytes(), file.stat()
-    file.write_text(place.fault.source, "utf-8")
-    try:
-        return outcome(tree, tests, limit_s)
-    finally:
-        file.write_bytes(kept)
-        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    quick = function if (path, function) not in reach.imported else ""
+    return Trial(path, place.fault.source, quick, tests, limit_s)
 
 
 if __name__ == "__main__":

@@ -81,13 +81,12 @@ class ReachPlugin:
             self._now.add(called)
 
 
-def tests_for(reach: Reach, tree: Path, path: str, line: int) -> list[str]:
-    """The tests that a fault in a line is tried against; those that call the fewest functions come first.
+def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
+    """The tests that a fault in a function is tried against; those that call the fewest functions come first.
 
-    A line of a function: the tests that call it. A line outside of functions, or of one that only an import calls: the
-    tests that call any function of the file, or else of the files that import it, and so on.
+    A function: the tests that call it. None (empty), or one that an import calls: the tests that call any function of the
+    file, or else of the files that import it, and so on.
     """
-    function = _function_at((tree / path).read_text("utf-8"), line) or ""
     chosen = [test for test, reached in reach.tests.items() if (path, function) in reached.functions]
     if not function or (path, function) in reach.imported:
         files, chosen = {path}, _touching(reach, {path})
@@ -105,9 +104,9 @@ def _touching(reach: Reach, files: set[str]) -> list[str]:
     ]
 
 
-def _function_at(source: str, line: int) -> str | None:
-    """The qualified name of the innermost function that has a line."""
-    return _inside(ast.parse(source), "", line)
+def function_at(source: str, line: int) -> str:
+    """The qualified name of the innermost function that has a line. Empty: none has it."""
+    return _inside(ast.parse(source), "", line) or ""
 
 
 def _inside(scope: ast.AST, prefix: str, line: int) -> str | None:

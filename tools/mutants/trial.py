@@ -1,12 +1,20 @@
-"""Runs pytest in forked processes: the libraries are imported once, `domains` and the tests afresh in each."""
+"""Runs tests against faults in forked processes.
 
+The first process imports the libraries. A second one imports `domains` and the tests too and collects the tests; for a
+fault in a function it forks, gives the function the faulty code, and runs the tests at once. A fault elsewhere is tried in
+a fork of the first process, which imports the faulty file.
+"""
+
+import gc
 import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import hypothesis.stateful
 import msgspec
@@ -17,18 +25,21 @@ from tools.mutants.reach import Reach, ReachPlugin
 
 PRELOADED = (hypothesis.stateful, numpy)
 """What nearly every test imports."""
-_LOOK_S = 0.02
+_LOOK_S = 0.01
+_PLAIN = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--basetemp=scratch")
+_BY_STATUS = {0: "passed", 1: "failed", 3: "elsewhere"}
 
 
-class _OnlyThese:
-    """A plugin of pytest that keeps some tests and puts them in order."""
+class Trial(msgspec.Struct, frozen=True):
+    """A faulty file and the tests that shall notice it."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
-        self._order = {test: place for place, test in enumerate(tests)}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep the chosen tests, in their order."""
-        items[:] = sorted((one for one in items if one.nodeid in self._order), key=lambda one: self._order[one.nodeid])
+    path: str
+    """Relative to the tree."""
+    source: str
+    function: str
+    """Qualified name of the function that has the fault. Empty: it is outside of functions."""
+    tests: tuple[str, ...]
+    limit_s: float
 
 
 def traced(tree: Path, folders: Sequence[str], left_out: Sequence[str], known: Reach) -> Reach:
@@ -47,32 +58,126 @@ def traced(tree: Path, folders: Sequence[str], left_out: Sequence[str], known: R
 
     def run() -> int:
         plugin = ReachPlugin(tree)
-        pytest.main(["-q", "-p", "no:cacheprovider", *anew], [plugin])
+        pytest.main([*_PLAIN, *anew], [plugin])
         answer.write_bytes(msgspec.msgpack.encode(plugin.reach))
         return 0
 
     if anew:
-        _wait(_forked(tree, run), None)
+        _wait(_forked(tree, run, clean=True), None)
     found = msgspec.msgpack.decode(answer.read_bytes(), type=Reach) if anew else Reach()
     kept = {test: reached for test, reached in known.tests.items() if test.split("::")[0] in files.keys() - set(anew)}
     failed = [test for test in known.failed if test in kept]
     return Reach(kept | found.tests, failed + found.failed, files, known.imported | found.imported)
 
 
-def outcome(tree: Path, tests: Sequence[str], limit_s: float) -> str:
-    """Run some tests until the first one fails: "passed", "failed" or "too slow"."""
-    files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+def outcomes(tree: Path, trials: Sequence[Trial]) -> Iterator[str]:
+    """For each trial in order: "passed", "failed" or "too slow"."""
+    results = tree / "results"
+    quick = [trial for trial in trials if trial.function and trial.tests]
+    files = sorted({test.split("::")[0] for trial in quick for test in trial.tests})
+    if quick:
+        sys.stdout.flush()
+        _wait(_forked(tree, lambda: pytest.main([*_PLAIN, *files], [_InPlace(quick, results)]), clean=True), None)
+    told = iter(results.read_text("utf-8").splitlines() if quick else ())
+    for trial in trials:
+        if not trial.tests:
+            yield "passed"
+        elif trial not in quick or (found := next(told)) == "elsewhere":
+            yield _afresh(tree, trial)
+        else:
+            yield found
 
-    def run() -> int:
-        sys.dont_write_bytecode = True
-        return pytest.main(["-q", "-x", "-p", "no:cacheprovider", *files], [_OnlyThese(tests)])
 
-    status = _wait(_forked(tree, run), limit_s)
+class _InPlace:
+    """A plugin of pytest that tries faults of functions instead of running all tests."""
+
+    def __init__(self, trials: Sequence[Trial], results: Path) -> None:
+        self._trials = trials
+        self._results = results
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try each fault in a process of its own."""
+        items = {item.nodeid: item for item in session.items}
+        tree = Path.cwd()
+        with self._results.open("w", encoding="utf-8") as results:
+            for trial in self._trials:
+                chosen = [items[test] for test in trial.tests if test in items]
+                status = _wait(_forked(tree, partial(self._try, session, chosen, trial)), trial.limit_s)
+                results.write(("too slow" if status is None else _BY_STATUS.get(status, "failed")) + "\n")
+        return True
+
+    @staticmethod
+    def _try(session: pytest.Session, items: Sequence[pytest.Item], trial: Trial) -> int:
+        if not _put_code(trial):
+            return 3
+        for item, later in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=later)
+            if session.testsfailed:
+                return 1
+        return 0
+
+
+def _put_code(trial: Trial) -> bool:
+    """Give a function its faulty code. False: that is impossible; the file must be imported."""
+    whole = compile(trial.source, str(Path.cwd() / trial.path), "exec", dont_inherit=True)
+    outer = trial.function.split(".<locals>")[0]
+    code = next((one for one in _codes(whole) if one.co_qualname == outer), None)
+    mine = [
+        one
+        for one in gc.get_objects()
+        if type(one) is FunctionType
+        and one.__code__.co_qualname == outer
+        and one.__code__.co_filename.endswith(trial.path)
+    ]
+    if code is None or not mine:
+        return False
+    for one in mine:
+        if one.__code__.co_freevars != code.co_freevars or _signature(one.__code__) != _signature(code):
+            return False
+        one.__code__ = code
+    return True
+
+
+def _signature(code: CodeType) -> tuple[object, ...]:
+    return code.co_argcount, code.co_kwonlyargcount, code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield one
+            yield from _codes(one)
+
+
+class _OnlyThese:
+    """A plugin of pytest that keeps some tests and puts them in order."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self._order = {test: place for place, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep the chosen tests, in their order."""
+        items[:] = sorted((one for one in items if one.nodeid in self._order), key=lambda one: self._order[one.nodeid])
+
+
+def _afresh(tree: Path, trial: Trial) -> str:
+    """The outcome of the tests with a faulty file. The file keeps its time, so that its bytecode stays valid."""
+    files = list(dict.fromkeys(test.split("::")[0] for test in trial.tests))
+    file = tree / trial.path
+    kept, times = file.read_bytes(), file.stat()
+    file.write_text(trial.source, "utf-8")
+    try:
+        status = _wait(
+            _forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], [_OnlyThese(trial.tests)])), trial.limit_s
+        )
+    finally:
+        file.write_bytes(kept)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     return "too slow" if status is None else "passed" if status == 0 else "failed"
 
 
-def _forked(tree: Path, run: Callable[[], int]) -> int:
-    """Start `run` in a process of its own group, in the tree, without output; returns its id."""
+def _forked(tree: Path, run: Callable[[], int], *, clean: bool = False) -> int:
+    """Start `run` in a process of its own group, in the tree, without output; returns its id. `clean`: no file is faulty."""
     if child := os.fork():
         return child
     status = 70
@@ -84,7 +189,8 @@ def _forked(tree: Path, run: Callable[[], int]) -> int:
         os.chdir(tree)
         libraries = [path for path in sys.path if "/lib/python" in path]
         sys.path[:] = [str(tree), str(tree / "generated/python"), *libraries]
-        status = run()
+        sys.dont_write_bytecode = not clean
+        status = int(run())
     finally:
         os._exit(status)
 

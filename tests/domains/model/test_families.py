@@ -5,7 +5,7 @@ import pytest
 from domains.model.families import FAMILIES
 from domains.model.families.proof import proofs
 from domains.model.families.sign import Tensors, match
-from tests.domains.model import published
+from tests.domains.model import facts, published
 
 _PREFIX = "model.diffusion_model."
 
@@ -105,3 +105,8 @@ def test_a_negative_prompt_is_read_where_guidance_is_on_and_is_not_an_input(
     family: str, guidance: float, reads: bool
 ) -> None:
     assert FAMILIES[family].reads_negative(guidance) is reads
+
+
+def test_the_facts_are_those_that_were_reviewed() -> None:
+    """No other test knows what was published: a wrong size or prefix would only spoil pictures."""
+    assert facts.facts() == facts.FILE.read_text("utf-8"), "meant? then run python -m tests.domains.model.facts"
