@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.longest_edge import refuse_longer
-from domains.inference.on_device.rows import Batch, in_batches, states_of, steered
+from domains.inference.on_device.rows import states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
@@ -48,4 +49,4 @@ class AuraFlow(LatentCodec):
                 return_dict=False,
             )[0]
 
-        return in_batches(group, forward)
+        return self._batches(group, forward)

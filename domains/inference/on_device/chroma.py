@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.packing import packed, positions, unpacked
-from domains.inference.on_device.rows import Batch, in_batches, mask_of, states_of, steered
+from domains.inference.on_device.rows import mask_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
@@ -54,4 +55,4 @@ class Chroma(LatentCodec):
             )[0]
             return unpacked(output, height, width)
 
-        return in_batches(group, forward)
+        return self._batches(group, forward)

@@ -1,6 +1,6 @@
 """The interface of a model family. One instance serves one model on one device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,11 @@ SizePx = tuple[int, int]
 class Conditions(Protocol):
     """Inputs that steer the denoiser, made once a job by its family and opaque to all other code."""
 
+    @property
+    def alike(self) -> Hashable:
+        """What must be equal, beside model and latents' shape, for jobs to share a forward."""
+        ...
+
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that this job alone holds."""
         ...
@@ -88,6 +93,10 @@ class Family(Protocol):
 
         Enqueues only: nothing here waits for the device. Raises what `keep_on` raises.
         """
+        ...
+
+    def shared_bytes(self) -> int:
+        """Bytes that are held for groups of jobs, beside each job's own tensors."""
         ...
 
     def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batches
 from domains.inference.on_device.family import KeepOn, as_pixels, regardless
 from domains.inference.on_device.latent_colours import LatentColours
 from domains.inference.on_device.vae_decoder import VaeDecoder
@@ -13,13 +14,14 @@ from domains.model.on_device import OnDeviceModel
 
 
 class LatentCodec:
-    """The half of `Family` that needs diffusers' AutoencoderKL alone. Families inherit it."""
+    """The half of `Family` that needs diffusers' AutoencoderKL alone, and the forwards of groups. Families inherit it."""
 
     def __init__(self, loaded: OnDeviceModel) -> None:
         self._vae: Any = loaded.modules["vae"]
         self._decoder = VaeDecoder(self._vae)
         self._device = loaded.device
         self._colours = LatentColours(self._encoded, self._decoded, loaded.device)
+        self._batches = Batches()
 
     @property
     def scale_px(self) -> int:
@@ -29,6 +31,10 @@ class LatentCodec:
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
         """See `Family`."""
         return self._vae.config.latent_channels, height_px // self.scale_px, width_px // self.scale_px
+
+    def shared_bytes(self) -> int:
+        """See `Family`."""
+        return self._batches.held_bytes()
 
     def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """See `Family`."""

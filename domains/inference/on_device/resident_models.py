@@ -35,6 +35,10 @@ class ResidentModels:
         seen: set[nn.Module] = set()
         return {model_id: one.size_beside(seen) for model_id, one in self._models.items()}
 
+    def shared_bytes(self) -> int:
+        """Bytes that families hold for jobs that share forwards."""
+        return sum(one.there[1].shared_bytes() for one in self._models.values() if one.there is not None)
+
     def loaded(self, model_id: str) -> OnDeviceModel:
         """A model that is completely loaded. Raises MODEL_NOT_LOADED."""
         one = self._models.get(model_id)

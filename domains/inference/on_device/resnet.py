@@ -8,6 +8,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import conv
 
 
@@ -24,10 +25,13 @@ class Resnet:
         return self._module.time_emb_proj
 
     def __call__(self, x: Tensor, shift: Tensor | None = None, keep_on: KeepOn = regardless) -> Tensor:
-        """x: (rows, channels, h, w); shift: (rows or 1, channels out, 1, 1). Raises what `keep_on` raises."""
+        """x: (rows or pictures, channels, h, w); shift: (rows or 1, channels out, 1, 1). Raises what `keep_on` raises."""
         module = self._module
         hidden = conv(module.conv1, F.silu(module.norm1(x), inplace=True), keep_on)
         if shift is not None:
+            if shift.shape[0] > hidden.shape[0]:
+                # Here the rows of a picture become different.
+                hidden, x = in_rows(hidden, shift.shape[0]), in_rows(x, shift.shape[0])
             hidden += shift
         hidden = conv(module.conv2, F.silu(module.norm2(hidden), inplace=True), keep_on)
         hidden += x if module.conv_shortcut is None else conv(module.conv_shortcut, x, keep_on)

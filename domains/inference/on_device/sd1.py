@@ -4,7 +4,6 @@ Version 2 has another encoder and linear layers where the first has 1×1 convolu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -12,36 +11,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.on_device.transformer import KeysValues
-from domains.inference.on_device.unet import TextKeys, UNet
+from domains.inference.on_device.rows import RowConditions
+from domains.inference.on_device.unet import UNet, flat
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sd1Conditions:
-    """The text, as each cross-attention layer reads it."""
-
-    guidance: float
-    keys: TextKeys
-    """Keys of one row; of two, unconditional first, with guidance."""
-    guided: bool
-
-    def tensors(self) -> Sequence[Tensor]:
-        """See `Conditions`."""
-        return [tensor for layer in self.keys for pair in layer for tensor in pair]
-
-    def rows(self, images: int) -> TextKeys:
-        """Each row once an image: (u, c) → (u, u, c, c)."""
-        if images == 1:
-            return self.keys
-        return [[_repeated(pair, images) for pair in layer] for layer in self.keys]
-
-
-def _repeated(pair: KeysValues, images: int) -> KeysValues:
-    return pair[0].repeat_interleave(images, 0), pair[1].repeat_interleave(images, 0)
 
 
 class Sd1(LatentCodec):
@@ -60,16 +36,13 @@ class Sd1(LatentCodec):
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
-        states = positive.states if negative is None else torch.cat([negative.states, positive.states])
-        return Sd1Conditions(guidance=guidance, keys=self._unet.text_keys(states), guided=negative is not None)
+        halves = [positive] if negative is None else [negative, positive]
+        keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
+        return RowConditions(guidance=guidance, guided=negative is not None, inputs=flat(keys))
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
-        return [self._denoise(rows, cast(Sd1Conditions, rows.conditions), keep_on) for rows in group]
+        def forward(batch: Batch) -> Tensor:
+            latents = batch.pictures.to(self._unet.dtype, memory_format=torch.channels_last)
+            return self._unet(latents, batch.picture_times, self._unet.text_keys_of(batch.inputs), keep_on)
 
-    def _denoise(self, rows: StepRows, text: Sd1Conditions, keep_on: KeepOn) -> Tensor:
-        latents = rows.latents.to(self._unet.dtype, memory_format=torch.channels_last)
-        output = self._unet(latents, rows.timestep, text.rows(rows.latents.shape[0]), keep_on).float()
-        if not text.guided:
-            return output
-        without, with_text = output.chunk(2)
-        return without + text.guidance * (with_text - without)
+        return self._batches(group, forward)

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.longest_edge import refuse_longer
-from domains.inference.on_device.rows import Batch, in_batches, pooled_of, states_of, steered
+from domains.inference.on_device.rows import pooled_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.families import FAMILIES
@@ -69,4 +70,4 @@ class Sd3(LatentCodec):
                 return_dict=False,
             )[0]
 
-        return in_batches(group, forward)
+        return self._batches(group, forward)

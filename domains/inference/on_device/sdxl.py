@@ -7,10 +7,11 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches, pooled_of
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.rows import RowConditions, pooled_of
+from domains.inference.on_device.unet import UNet, flat
 from domains.inference.on_device.words import Words
 from domains.model.on_device import OnDeviceModel
 
@@ -42,19 +43,16 @@ class Sdxl(LatentCodec):
         return RowConditions(
             guidance=guidance,
             guided=negative is not None,
-            inputs=[
-                self._unet.added(pooled, _sizes(size_px)),
-                *(one for layer in keys for pair in layer for one in pair),
-            ],
+            inputs=[self._unet.added(pooled, _sizes(size_px)), *flat(keys)],
         )
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             added, *keys = batch.inputs
-            latents = batch.latents.to(self._unet.dtype, memory_format=torch.channels_last)
-            return self._unet(latents, batch.timesteps, self._unet.text_keys_of(keys), keep_on, added=added)
+            latents = batch.pictures.to(self._unet.dtype, memory_format=torch.channels_last)
+            return self._unet(latents, batch.picture_times, self._unet.text_keys_of(keys), keep_on, added=added)
 
-        return in_batches(group, forward)
+        return self._batches(group, forward)
 
 
 def _unconditional(prompt: EncodedPrompt) -> EncodedPrompt:

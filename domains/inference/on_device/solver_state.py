@@ -54,7 +54,9 @@ class SolverState:
 
 
 def _mixed(mix: Mix, latents: Tensor, output: Tensor) -> Tensor:
-    return _total(iter([(mix.latents, latents), (mix.output, output)]))
+    mixed = _total(iter([(mix.latents, latents), (mix.output, output)]))
+    # A part of the outputs of many jobs would keep all of them.
+    return mixed.clone() if mixed is output and output.untyped_storage().nbytes() > output.nbytes else mixed
 
 
 def _summed(weights: Sum, latents: Tensor, anchor: Tensor | None, kept: list[Tensor], noise: Tensor | None) -> Tensor:

@@ -113,6 +113,10 @@ class StepLoop:
         """Bytes of the cached prompt encodings."""
         return self._prompts.held_bytes()
 
+    def shared_bytes(self) -> int:
+        """Bytes that are held for jobs that share forwards, beside their own."""
+        return self._models.shared_bytes()
+
     def submit(
         self,
         job_id: str,

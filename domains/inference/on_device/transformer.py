@@ -3,7 +3,7 @@
 The text does not change between steps, so its keys and values in each cross-attention layer do not either. Pictures
 stay channels-last throughout: then tokens are a view of them, and a 1×1 convolution is a linear layer.
 
-With guidance both halves of the rows are equal until the text first enters. So rows come in once, and are doubled there.
+With guidance both rows of a picture are equal until the text first enters. So pictures come in once, and become rows there.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import attention, linear
 
 KeysValues = tuple[Tensor, Tensor]
@@ -40,14 +41,15 @@ class Transformer:
         return [block.text_keys(states) for block in self._blocks]
 
     def __call__(self, x: Tensor, text: Sequence[KeysValues], keep_on: KeepOn = regardless) -> Tensor:
-        """x: (rows, channels, h, w), channels last; its rows, or as many as the text has. Raises what `keep_on` raises."""
+        """x: (pictures, or rows of the text, channels, h, w), channels last. Returns the text's rows. Raises what `keep_on`
+        raises."""
         height, width = x.shape[-2:]
         tokens = self._module.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         tokens = _linear(self._module.proj_in, tokens, keep_on)
         for block, keys in zip(self._blocks, text, strict=True):
             tokens = block(tokens, keys, keep_on)
         hidden = _linear(self._module.proj_out, tokens, keep_on).unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        return hidden.add_(doubled(x, hidden.shape[0]))
+        return hidden.add_(in_rows(x, hidden.shape[0]))
 
 
 class _Block:
@@ -70,18 +72,10 @@ class _Block:
         tokens = _attended(layer, query, key, value, keep_on).add_(tokens)
         layer = block.attn2
         keys, values = text
-        query = doubled(_heads(layer, _linear(layer.to_q, block.norm2(tokens), keep_on)), keys.shape[0])
-        tokens = _attended(layer, query, keys, values, keep_on).add_(doubled(tokens, keys.shape[0]))
+        query = in_rows(_heads(layer, _linear(layer.to_q, block.norm2(tokens), keep_on)), keys.shape[0])
+        tokens = _attended(layer, query, keys, values, keep_on).add_(in_rows(tokens, keys.shape[0]))
         hidden, gate = _linear(block.ff.net[0].proj, block.norm3(tokens), keep_on).chunk(2, dim=-1)
         return _linear(block.ff.net[2], F.gelu(gate).mul_(hidden), keep_on).add_(tokens)
-
-
-def doubled(x: Tensor, rows: int) -> Tensor:
-    """x with `rows` rows: itself, or repeated as a whole (rows a, b → a, b, a, b)."""
-    if x.shape[0] == rows:
-        return x
-    # `repeat` changes the memory layout; `cat` along the first dimension keeps it.
-    return torch.cat([x] * (rows // x.shape[0]))
 
 
 def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor, keep_on: KeepOn) -> Tensor:

@@ -1,7 +1,7 @@
 """Computes a diffusers UNet with its modules and weights, in our order of operations.
 
 It saves, compared with the module's own `forward`: text keys are computed once a job, time shifts in one product a
-step, the first layers once for both halves of guidance, and no layout ever changes. Results differ by rounding only.
+step, the first layers once for both rows of a guided picture, and no layout ever changes. Results differ by rounding only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,9 @@ from torch import Tensor
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
+from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import conv, downsampled, upsampled
-from domains.inference.on_device.transformer import KeysValues, Transformer, doubled, joined
+from domains.inference.on_device.transformer import KeysValues, Transformer, joined
 
 TextKeys = Sequence[Sequence[KeysValues]]
 """For each transformer, in the order of the walk."""
@@ -46,6 +47,7 @@ class UNet:
         Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit.
         """
         _refuse_others(unet, "text_time" if pooled_and_sizes else None)
+        self._pooled_and_sizes = pooled_and_sizes
         self._unet: Any = unet  # diffusers types its parts as possibly absent
         self.dtype: torch.dtype = self._unet.dtype
         """Precision of the computation. Diffusers looks through all parameters for it, each time."""
@@ -87,11 +89,13 @@ class UNet:
         *,
         added: Tensor | None = None,
     ) -> Tensor:
-        """latents: (rows, channels, h, w), channels last; timestep: 0-dim or (rows,); added: as `added` makes it.
+        """latents: (pictures, channels, h, w), channels last; timestep: 0-dim, (1,) or (pictures,); added: (rows, width), as
+        `added` makes it.
 
-        Returns (rows of the text, channels, h, w).
+        Returns (rows of the text, channels, h, w), in the order of `rows`.
         """
-        shifts, keys = iter(self._shifts(timestep, added)), iter(text)
+        rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
+        shifts, keys = iter(self._shifts(timestep, added, rows)), iter(text)
         hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
         for level in self._down:
@@ -111,7 +115,7 @@ class UNet:
         keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
-            hidden = resnet(hidden, next(shifts), keep_on)
+            hidden = resnet(hidden, self._fitting(next(shifts), hidden), keep_on)
             if level.transformers:
                 hidden = level.transformers[index](hidden, next(keys), keep_on)
             skips.append(hidden)
@@ -122,7 +126,7 @@ class UNet:
 
     def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any], keep_on: KeepOn) -> Tensor:
         first, *others = self._middle.resnets
-        hidden = first(hidden, next(shifts), keep_on)
+        hidden = first(hidden, self._fitting(next(shifts), hidden), keep_on)
         for transformer, resnet in zip(self._middle.transformers, others, strict=True):
             hidden = resnet(transformer(hidden, next(keys), keep_on), next(shifts), keep_on)
         return hidden
@@ -137,7 +141,7 @@ class UNet:
         keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
-            skip = doubled(skips.pop(), hidden.shape[0])
+            skip = in_rows(skips.pop(), hidden.shape[0])
             hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts), keep_on)
             if level.transformers:
                 hidden = level.transformers[index](hidden, next(keys), keep_on)
@@ -147,13 +151,28 @@ class UNet:
         height, width = skips[-1].shape[-2:]
         return upsampled(level.resize, hidden, keep_on, (height, width))
 
-    def _shifts(self, timestep: Tensor, added: Tensor | None) -> Sequence[Tensor]:
+    def _shifts(self, timestep: Tensor, added: Tensor | None, rows: int) -> Sequence[Tensor]:
         """Each resnet's (1 or rows, channels, 1, 1) shift."""
         embedding = self._unet.time_embedding(self._unet.time_proj(timestep.reshape(-1)).to(self.dtype))
         if added is not None:
-            embedding = embedding + added
+            embedding = _in_rows_unless_one(embedding, rows) + added
         projected = F.linear(F.silu(embedding), self._time_weight, self._time_bias)
-        return [shift[:, :, None, None] for shift in projected.split(self._time_widths, dim=1)]
+        shifts = _in_rows_unless_one(projected, rows).split(self._time_widths, dim=1)
+        return [shift[:, :, None, None] for shift in shifts]
+
+    def _fitting(self, shift: Tensor, hidden: Tensor) -> Tensor:
+        """The shifts of the rows that `hidden` has. Where nothing but the time shifts, a picture's rows have the same."""
+        return shift if self._pooled_and_sizes or shift.shape[0] == 1 else shift[-hidden.shape[0] :]
+
+
+def flat(keys: TextKeys) -> list[Tensor]:
+    """The tensors of text keys, one behind the other."""
+    return [one for layer in keys for pair in layer for one in pair]
+
+
+def _in_rows_unless_one(x: Tensor, rows: int) -> Tensor:
+    """One row is broadcast."""
+    return x if x.shape[0] == 1 else in_rows(x, rows)
 
 
 def _level(block: Any, resize: str) -> _Level:

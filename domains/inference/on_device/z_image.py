@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
+from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.on_device.rows import Batch, RowConditions, in_batches
+from domains.inference.on_device.rows import RowConditions
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.model.families import FAMILIES
@@ -62,4 +63,4 @@ class ZImage(LatentCodec):
             found = self._transformer(keep_on, pictures, times, texts, return_dict=False)[0]
             return -torch.stack(found).squeeze(2)
 
-        return in_batches(group, forward)
+        return self._batches(group, forward)

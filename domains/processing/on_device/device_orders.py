@@ -124,5 +124,6 @@ class DeviceOrders:
             MemoryOwner(kind=OwnerKind.JOB, id=job_id, live_bytes=size)
             for job_id, size in self._steps.job_bytes().items()
         ]
-        cache = MemoryOwner(kind=OwnerKind.CACHE, id="prompts", live_bytes=self._steps.prompt_bytes())
-        return [*models, *jobs, cache, *self._blobs.owners()]
+        kept = {"prompts": self._steps.prompt_bytes(), "batches": self._steps.shared_bytes()}
+        caches = [MemoryOwner(kind=OwnerKind.CACHE, id=name, live_bytes=size) for name, size in kept.items()]
+        return [*models, *jobs, *caches, *self._blobs.owners()]

@@ -1,0 +1,166 @@
+"""One forward for the rows of many jobs: each row with its own timestep and inputs, guided and unguided ones mixed."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import cast
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from domains.inference.on_device.family import StepRows
+from domains.inference.on_device.rows import RowConditions, in_rows
+
+_TRAIN_STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """The inputs of one forward. The order of rows is that of `rows`."""
+
+    pictures: Tensor
+    """(pictures, channels, h, w), float32: the latents."""
+    picture_times: Tensor
+    """(pictures,), or (1,) if it is the same for all; float32: the timesteps."""
+    inputs: Sequence[Tensor]
+    """Each (rows, …)."""
+
+    @property
+    def _rows(self) -> int:
+        return self.inputs[0].shape[0]
+
+    @property
+    def latents(self) -> Tensor:
+        """(rows, channels, h, w), float32."""
+        return in_rows(self.pictures, self._rows)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(rows,), float32."""
+        times = self.picture_times
+        return times.expand(self._rows) if len(times) == 1 else in_rows(times, self._rows)
+
+    @property
+    def times(self) -> Tensor:
+        """(rows,), 0..1: the timesteps as flow transformers read them, which multiply by 1000 themselves."""
+        return self.timesteps / _TRAIN_STEPS
+
+
+Forward = Callable[[Batch], Tensor]
+"""The model's output for each row, shaped like its latents."""
+
+
+class Batches:
+    """Computes forwards. Keeps what a group of jobs reads in every step for as long as the group stays the same."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, _Group] = {}
+        """By what is alike in a group."""
+
+    def __call__(self, jobs: Sequence[StepRows], forward: Forward) -> list[Tensor]:
+        """The output of each job, guidance applied, float32: one forward for all jobs whose tensors have the same shapes."""
+        found: list[Tensor | None] = [None] * len(jobs)
+        for alike, places in _alike(jobs).items():
+            members = [jobs[place] for place in places]
+            for place, output in zip(places, self._group(alike, members).outputs(members, forward), strict=True):
+                found[place] = output
+        return cast(list[Tensor], found)
+
+    def held_bytes(self) -> int:
+        """Bytes of what is kept for groups."""
+        return sum(group.held_bytes for group in self._groups.values())
+
+    def _group(self, alike: Hashable, jobs: Sequence[StepRows]) -> "_Group":
+        known = self._groups.get(alike)
+        if known is None or not known.is_of(jobs):
+            # Dropped first, so that the memory is never held twice.
+            self._groups.pop(alike, None)
+            known = self._groups[alike] = _Group(jobs, lambda: self._groups.pop(alike, None))
+        return known
+
+
+class _Group:
+    """Jobs whose rows are computed together, guided ones first, with their inputs one behind the other.
+
+    Its tensors stay where they are, so that a captured forward can be replayed on them.
+    """
+
+    def __init__(self, jobs: Sequence[StepRows], drop: Callable[[], object]) -> None:
+        """`drop` is called when the conditions of one of the jobs are gone, because the job has ended."""
+        conditions = [_conditions(job) for job in jobs]
+        self._members = [(ref(one, lambda _: drop()), _images(job)) for one, job in zip(conditions, jobs, strict=True)]
+        self._images = [_images(job) for job in jobs]
+        self._guided = sum(images for one, images in zip(conditions, self._images, strict=True) if one.guided)
+        scales = [one.guidance for one, images in zip(conditions, self._images, strict=True) for _ in range(images)]
+        device = jobs[0].latents.device
+        self._inputs = [_stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
+        self._scales = torch.tensor(scales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
+        self._alone = len(jobs) == 1
+        shape = (0,) if self._alone else (sum(self._images), *jobs[0].latents.shape[1:])
+        self._pictures = jobs[0].latents.new_empty(shape)
+        self._times = jobs[0].timestep.new_empty(shape[:1])
+        own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]
+        self.held_bytes = sum(tensor.nbytes for tensor in (*own, self._scales, self._pictures, self._times))
+
+    def is_of(self, jobs: Sequence[StepRows]) -> bool:
+        """Whether these are the jobs, in this order."""
+        members = [(one(), images) for one, images in self._members]
+        return members == [(job.conditions, _images(job)) for job in jobs]
+
+    def outputs(self, jobs: Sequence[StepRows], forward: Forward) -> Sequence[Tensor]:
+        """Each job's output."""
+        rows = forward(Batch(pictures=self._joined(jobs), picture_times=self._timed(jobs), inputs=self._inputs)).float()
+        return self._steered(rows).split(self._images)
+
+    def _joined(self, jobs: Sequence[StepRows]) -> Tensor:
+        if self._alone:
+            return jobs[0].latents
+        return torch.cat([job.latents for job in jobs], out=self._pictures)
+
+    def _timed(self, jobs: Sequence[StepRows]) -> Tensor:
+        if self._alone:
+            return jobs[0].timestep.reshape(1)
+        return torch.cat([job.timestep.expand(_images(job)) for job in jobs], out=self._times)
+
+    def _steered(self, rows: Tensor) -> Tensor:
+        """(pictures, channels, h, w)."""
+        if not self._guided:
+            return rows
+        without, with_text, *others = rows.split(self._sections())
+        steered = without + self._scales * (with_text - without)
+        return torch.cat([steered, *others]) if others else steered
+
+    def _sections(self) -> list[int]:
+        unguided = sum(self._images) - self._guided
+        return [self._guided, self._guided, *([unguided] if unguided else [])]
+
+
+def _alike(jobs: Sequence[StepRows]) -> dict[Hashable, list[int]]:
+    """Places of jobs by what must be alike in a forward; guided jobs first."""
+    places: dict[Hashable, list[int]] = {}
+    for place, job in sorted(enumerate(jobs), key=lambda one: not _conditions(one[1]).guided):
+        places.setdefault((job.latents.shape[1:], job.conditions.alike), []).append(place)
+    return places
+
+
+def _stacked(jobs: Sequence[RowConditions], images: Sequence[int], place: int) -> Tensor:
+    """One input of all jobs, each row once a picture."""
+    inputs = [job.inputs[place] for job in jobs]
+    if len(jobs) == 1:
+        return inputs[0] if images[0] == 1 else inputs[0].repeat_interleave(images[0], 0)
+    unconditional = [
+        one[:1].expand(count, *one.shape[1:])
+        for job, one, count in zip(jobs, inputs, images, strict=True)
+        if job.guided
+    ]
+    return torch.cat(
+        [*unconditional, *(one[-1:].expand(count, *one.shape[1:]) for one, count in zip(inputs, images, strict=True))]
+    )
+
+
+def _conditions(job: StepRows) -> RowConditions:
+    return cast(RowConditions, job.conditions)
+
+
+def _images(job: StepRows) -> int:
+    return job.latents.shape[0]
