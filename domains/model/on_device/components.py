@@ -130,6 +130,7 @@ def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Mo
     """
     config = read_config(model, component, "config.json")
     try:
+        _refuse_more_layers(config, tensors)
         with torch.device("meta"), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):
             module = builder(config)
     except Exception as error:  # what a library raises for a config that it cannot use is not specified
@@ -138,6 +139,14 @@ def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Mo
         facts = {"component": component, "file": "config.json"}
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts) from error
     return module.eval().requires_grad_(False)
+
+
+def _refuse_more_layers(config: Mapping[str, Any], tensors: int) -> None:
+    """Raise _TooManyModules for more layers than tensors. Diffusers makes a list of their number before it builds one."""
+    for name, value in config.items():
+        counts = cast(Sequence[object], value) if isinstance(value, list) else [value]
+        if "layers" in name and any(isinstance(count, int) and count > tensors for count in counts):
+            raise _TooManyModules
 
 
 @contextmanager

@@ -188,6 +188,7 @@ BUILD_NOTHING: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"down_block_types": ["Nothing"]}),
     ("unet", {"block_out_channels": [10**12, 10**12, 10**12]}),
     ("unet", {"layers_per_block": 10**9}),
+    ("unet", {"transformer_layers_per_block": [1, 10**9, 1]}),
     ("unet", {"attention_head_dim": 0}),
     ("text_encoder", {"num_hidden_layers": 10**9}),
     ("text_encoder", {"hidden_act": "nothing"}),
