@@ -17,7 +17,7 @@ from server.worker.link import WorkerLink
 from server.worker.listener import WorkerListener
 
 _SHORT_LIFE_S = 30.0
-"""A worker that lived shorter is restarted after a pause, which doubles each time."""
+"""A worker that lived shorter and finished no job is restarted after a pause, which doubles each time."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 READY_LIMIT_S = 120.0
@@ -107,17 +107,17 @@ class WorkerKeeper:
                 await self._wanted.wait()
                 begin_s = time.monotonic()
                 self._meant_to_end = ""
-                await self._live()
-                young = time.monotonic() - begin_s < _SHORT_LIFE_S and not self._meant_to_end
-                pause_s = min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S) if young and self.restarts else 0.0
+                proven = await self._live() or time.monotonic() - begin_s >= _SHORT_LIFE_S
+                at_once = proven or self._meant_to_end or not self.restarts
+                pause_s = 0.0 if at_once else min(max(pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 self.restarts += 1
                 again = self._wanted.is_set() and not self.refused
                 self._set(KeeperState.RESTARTING if again else KeeperState.STOPPED)
         finally:
             self._set(KeeperState.STOPPED)
 
-    async def _live(self) -> None:
-        """Run one worker process from its start to its end."""
+    async def _live(self) -> bool:
+        """Run one worker process from its start to its end. Returns whether it finished a job."""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         try:
             life = await self._launcher.launch(self.name, self.end, self._fault_struck)
@@ -125,7 +125,7 @@ class WorkerKeeper:
             # The system has no memory or no descriptors now; after the pause it may.
             message = f"the worker process of {self.name} could not be started: {error}"
             self._unready(InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name))
-            return
+            return False
         pid = life.pid
         self._life, self.pid, self.start_time_s = life, pid, time.time()
         unready: DeviceOpsError | None = None
@@ -148,6 +148,7 @@ class WorkerKeeper:
         if unready is not None:
             self._unready(unready)
         _log.warning("worker ended", device=self.name, pid=pid, problem=self.last_problem)
+        return life.link.has_finished_work
 
     def _fault_struck(self, fault_index: int) -> None:
         self._listener.fault_struck(self.name, fault_index)

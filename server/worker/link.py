@@ -8,7 +8,7 @@ from domains.device.device import Device
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import InternalError
 from domains.inference.generation import Previews
-from domains.inference.outcome import CheckpointReady, ImageReady, RunFailed
+from domains.inference.outcome import CheckpointReady, ImageReady, RunFailed, RunFinished
 from domains.processing.workers.ask import error_of
 from domains.processing.workers.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
 from domains.stop import Stop
@@ -24,6 +24,8 @@ class WorkerLink:
 
     def __init__(self, channel: FrameChannel, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
         """`end` kills the process, for a reason; `on_fault` gets each scripted fault's index before it takes effect."""
+        self.has_finished_work = False
+        """Whether a job's run has come to its end in this worker process."""
         self._channel = channel
         self._end = end
         self._on_fault = on_fault
@@ -91,6 +93,7 @@ class WorkerLink:
                         pieces.add(payload.data)
                         continue
                     report = wire.decode_report(payload.data)
+                    self.has_finished_work |= isinstance(report, RunFinished)
                     if isinstance(report, FaultStruck):
                         self._on_fault(report.fault_index)
                     else:

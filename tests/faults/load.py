@@ -18,8 +18,8 @@ from tests.server import asking
 from tests.server.asking import CALL_S, picture
 from tests.server.harness import RunningServer
 
-DEVICES = 6
-UNFINISHED = 10
+DEVICES = 10
+UNFINISHED = 16
 """Jobs that run or wait at a time."""
 _RUNNING = job_event_pb2.JOB_STATE_RUNNING
 ENDED = frozenset(job_event_pb2.JobState.Value(f"JOB_STATE_{name.upper()}") for name in asking.ENDINGS)
@@ -65,11 +65,18 @@ class Load:
         assert not self._loader.is_alive()
         self._call.cancel()
 
+    def until_running(self, within_s: float) -> bool:
+        """Wait until a job runs; whether one does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._running), max(0.0, within_s))
+
     def moment(self, until_s: float) -> list[str]:
         """Waits for a running job, then a random part of the time that jobs take; the device on which it still runs, then
         the others that compute. Empty if it runs no more."""
+        if not self.until_running(until_s - time.monotonic()):
+            return []
         with self._changed:
-            if not self._changed.wait_for(lambda: bool(self._running), max(0.0, until_s - time.monotonic())):
+            if not self._running:
                 return []
             job_id = self._chance.choice(sorted(self._running))
             attempt = self._running[job_id]

@@ -22,7 +22,7 @@ from tests.server.harness import RunningServer, running_server
 
 KILLS = int(os.environ.get("DEVICEOPS_KILLS", "100"))
 KILLS_S = float(os.environ.get("DEVICEOPS_KILLS_S", "56"))
-"""When the last kill is over, counted from the load's start; what is left of a minute is for the jobs to end."""
+"""When the last kill is over, counted from the first job that runs; what is left of a minute is for the jobs to end."""
 SEED = int(os.environ.get("DEVICEOPS_KILLS_SEED", "0")) or random.SystemRandom().getrandbits(32)
 BETWEEN_SERVERS = (30, 45)
 """Kills of workers between two of the server: its next workers need some seconds."""
@@ -41,8 +41,10 @@ def server() -> Iterator[RunningServer]:
 def test_every_job_ends_once_whatever_dies_and_when(
     server: RunningServer, record_property: Callable[[str, object], None]
 ) -> None:
-    begin, chance = time.monotonic(), random.Random(SEED)
+    chance = random.Random(SEED)
     with Load(server, chance) as load:
+        load.until_running(asking.CALL_S)
+        begin = time.monotonic()
         workers, servers = kills_of(server, load, chance, begin + KILLS_S)
     counts = f"seed {SEED}: {workers} workers and {servers} servers killed within {time.monotonic() - begin:.0f} s"
     print(counts)

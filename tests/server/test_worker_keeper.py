@@ -5,8 +5,10 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 
 from deviceops.common.v1 import domain_pb2, error_pb2
 from deviceops.processing.v1 import system_status_pb2
@@ -22,11 +24,13 @@ from domains.storage import open_database
 from server.processing.status import SystemView
 from server.settings import Settings
 from server.stdio.child import ChildProcess
+from server.worker import keeper as worker_keeper
 from server.worker.command import WorkerStart
 from server.worker.keeper import KeeperState, WorkerKeeper
 from server.worker.launcher import environment
 from server.worker.life import ProcessLife
 from server.worker.link import WorkerLink
+from tests.domains.processing.scripted_worker import a_device
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(1000)")
 DIES = (sys.executable, "-c", "raise SystemExit(3)")
@@ -162,4 +166,72 @@ async def test_a_device_that_vanishes_while_its_process_is_being_started_has_non
             await listener.changed.wait()
             listener.changed.clear()
         assert keeper.pid is None
+    assert listener.problems.empty()
+
+
+class _Link:
+    """The end of a worker that becomes ready and has finished a job, or has not."""
+
+    device = a_device()
+
+    def __init__(self, *, has_finished_work: bool) -> None:
+        self.has_finished_work = has_finished_work
+
+    async def describe(self) -> None:
+        pass
+
+
+class _Life:
+    """A worker that dies as soon as it is served."""
+
+    pid = 0
+
+    def __init__(self, *, has_finished_work: bool) -> None:
+        self.link = _Link(has_finished_work=has_finished_work)
+
+    async def ended(self) -> str:
+        return "it died"
+
+    async def exit_detail(self) -> str:
+        return "exit status -9"
+
+    async def close(self) -> None:
+        pass
+
+
+class _Serving(Listener):
+    """Takes workers that become ready."""
+
+    async def arrived(self, name: str, lane: Lane) -> None:
+        pass
+
+    def left(self, lane: Lane, problem: DeviceOpsError | None) -> None:
+        assert problem is not None
+        self.problems.put_nowait(problem)
+
+
+@pytest.mark.parametrize(("finished", "starts"), [([True] * 5, 5), ([True, True, False, True], 3), ([False] * 3, 2)])
+async def test_a_worker_that_had_finished_a_job_is_started_again_without_a_pause(
+    finished: list[bool], starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start after a death has no pause either; the third life of the second list ends the starts at once."""
+    monkeypatch.setattr(worker_keeper, "_FIRST_PAUSE_S", 1e6)
+    monkeypatch.setattr(worker_keeper, "_LONGEST_PAUSE_S", 1e6)
+    lives = iter(finished)
+
+    class Lives:
+        async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> Any:
+            if (finished := next(lives, None)) is None:
+                await asyncio.Event().wait()
+            return _Life(has_finished_work=bool(finished))
+
+    listener = _Serving()
+    keeper = WorkerKeeper("sim-0", "", listener, lambda device_id: 1, Lives())
+    keeping = asyncio.create_task(keeper.keep())
+    for _ in range(starts):
+        await listener.problems.get()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
     assert listener.problems.empty()
