@@ -41,6 +41,8 @@ CAPABLE_MODELS: Final = 200
 """Most models that GetInferenceCapabilities lists."""
 COMPONENT_FILES: Final = 64
 """Most files that one component of a model lists."""
+HINTS: Final = 32
+"""Most models that one call of PrefetchModels names."""
 RECLAIM_STEPS: Final = 256
 """Most steps that the report of a clean-up lists."""
 ROOTS: Final = 32

@@ -21,6 +21,7 @@ from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
 from domains.model.catalogue import Catalogue
+from domains.model.host_models import HostModels, quarter_of_host
 from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.model.roots_watch import RootsWatch
@@ -99,17 +100,20 @@ class Server:
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels(settings.keep_models_s)
+        tier_bytes = settings.host_tier_bytes
+        self.host_models = HostModels(self.loaded, quarter_of_host if tier_bytes is None else lambda: tier_bytes)
         self.draining = Draining()
         hardware = Hardware(settings)
         devices = Devices(self.events, expected=list(hardware.names))
         board = Board(JobQueue(settings.queue_capacity), devices)
         self.devices = DeviceParts(settings, hardware, devices, self.loaded, board, Background())
-        unloading = Unloading(self.loaded, self.devices.fleet.worker_of)
+        unloading = Unloading(self.loaded, self.devices.fleet.worker_of, self.host_models.drop)
         self.memory = MemoryParts(
             settings,
             database,
             self.jobs,
             self.loaded,
+            self.host_models,
             lambda job: needed_bytes(job, self.catalogue),
             self.devices,
             unloading,
@@ -120,7 +124,15 @@ class Server:
         self.blobs = self.memory.blobs
         self.clock.on_step += [self.jobs.move_expiry, self.blobs.move_expiry, self.memory.reservations.clock_stepped]
         self.processing = ProcessingParts(
-            settings, self.jobs, self.catalogue, self.loaded, self.devices, self.memory, board, self.draining
+            settings,
+            self.jobs,
+            self.catalogue,
+            self.loaded,
+            self.host_models,
+            self.devices,
+            self.memory,
+            board,
+            self.draining,
         )
         self.announcer = Announcer(
             self.events,
@@ -179,6 +191,8 @@ class Server:
             unloading,
             self.processing.estimates,
             self.blobs,
+            self.processing.host_loads,
+            self.processing.prefetching,
         )
         device = DeviceServicer(
             parts.devices,
@@ -262,6 +276,7 @@ class Server:
         self._background.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
         self._background.spawn(self.jobs.keep_ends_stored(_ENDS_S))
         self._background.spawn(self._keep_alive.keep_up())
+        self._background.spawn(self.processing.prefetching.keep_up())
         if self.settings.model_roots and self.settings.model_poll_s:
             self._background.spawn(RootsWatch(self.catalogue, self.roots).keep_up(self.settings.model_poll_s))
         for work in (*self.devices.begin(), *self.memory.begin()):
@@ -291,6 +306,7 @@ class Server:
         await self._background.close()
         await self.processing.dispatcher.idle()
         self.jobs.store_ends()
+        self.host_models.close()
         self.events.close()
 
 

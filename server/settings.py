@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     keep_models_s: Annotated[float, Field(ge=0, le=LONGEST_STAY_S)] = 0
     """How long a loaded model stays without being used, if its load does not say it; then it is unloaded. 0: as long as no
     other work needs the room."""
+    host_tier_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Most bytes of model files that the RAM tier keeps (LoadModel with `tier` HOST, PrefetchModels). None: a quarter of the
+    machine's memory, or of the container's."""
     jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
     """Jobs that share a device, step by step."""
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000

@@ -16,6 +16,7 @@ make), `detect` (kind and family from headers), `folder_evidence` (why a folder 
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).
+The RAM tier: `host_models` (all models in it), `held_file` with `page_cache` (one file that stays in RAM).
 Opening checked files: `regular_file`, `weight_file`.
 
 Loading: `on_device`, in a worker.

@@ -123,7 +123,7 @@ class Footprints:
     def _learn(self, one: LoadedModel, there: bool) -> None:
         if not there or not one.model_sha256:
             return
-        for part in one.components:
+        for part in one.components if one.device_id else ():
             self._sizes[one.model_sha256, part.id, part.precision] = part.bytes
         if one.load_s is not None and one.size_bytes:
             self._times[one.model_id, one.device_id].append(one.load_s)

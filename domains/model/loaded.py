@@ -7,6 +7,7 @@ import msgspec
 
 from domains.failure import Failure
 
+_HOST_TIER = "host"
 LONGEST_STAY_S = 30 * 24 * 3600.0
 """Longest keep-alive."""
 
@@ -39,9 +40,10 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model on a device."""
 
     id: str
-    """`<model>@<device>`: a device holds a model once."""
+    """`<model>@<device>`: a device holds a model once; `<model>@host` in the RAM tier."""
     model_id: str
     device_id: str
+    """Empty: it is in host memory for no device in particular (the RAM tier)."""
     components: tuple[LoadedComponent, ...]
     """The denoiser first."""
     load_time_s: float
@@ -61,6 +63,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The session that loaded it. Empty: none."""
     failure: Failure | None = None
     """Why it FAILED."""
+    locked: bool = False
+    """In the RAM tier: whether the system keeps its pages in RAM. False: it may drop them and read them again."""
 
     @property
     def size_bytes(self) -> int:
@@ -105,8 +109,8 @@ class LoadedChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def loaded_id(model_id: str, device_id: str) -> str:
-    """The id of a model on a device."""
-    return f"{model_id}@{device_id}"
+    """The id of a model on a device. An empty device: in the RAM tier."""
+    return f"{model_id}@{device_id or _HOST_TIER}"
 
 
 def outdated(loaded: LoadedModel, sha256: str) -> bool:

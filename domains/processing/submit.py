@@ -10,6 +10,7 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
+from domains.memory.pools.pool import HOST
 from domains.memory.pools.reservations import Reservations
 from domains.model.catalogue import Catalogue
 from domains.model.execution import Execution
@@ -24,6 +25,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
     GenerateWork,
+    HostLoadWork,
     LoadWork,
     ResetWork,
     ScanWork,
@@ -80,7 +82,7 @@ class Submissions:
         """Make pictures."""
         generation = given.asked
         try:
-            loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
+            loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
             model = self._model_of(generation, loaded)
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
@@ -93,6 +95,14 @@ class Submissions:
         if must_be_loaded:
             self._check_loaded(work)
         return self._submit(work, options, asked, detached, validate_only)
+
+    def _on_a_device(self, loaded_id: str) -> LoadedModel:
+        """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
+        loaded = self._loaded.get(loaded_id)
+        if loaded.device_id:
+            return loaded
+        message = f"{loaded.id} is in host memory, where nothing computes; name the model as model_id instead"
+        raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, loaded_model_id=loaded.id)
 
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
@@ -120,12 +130,28 @@ class Submissions:
             raise InvalidRequest(told, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
-    def load(self, work: LoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
-        """Bring a model onto a device. A work without a model means the default model."""
+    def load(
+        self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
+    ) -> Job:
+        """Bring a model onto a device, or into the RAM tier. A work without a model means the default model."""
         model = self._catalogue.get(work.model_id) if work.model_id else self._catalogue.default()
         usable(model)
-        options = self._where_computed(work.execution, options)
+        if isinstance(work, LoadWork):
+            options = self._where_computed(work.execution, options)
+        else:
+            self._check_to_host(options)
         return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
+
+    def _check_to_host(self, options: JobOptions) -> None:
+        """Raise INVALID_FIELD for a load into the RAM tier that names a device, or pays with another pool."""
+        wrong: list[Violation] = []
+        if options.device_ids:
+            wrong.append(Violation(field="options.devices", message="must be empty: the RAM tier is of no device"))
+        if options.reservation_id and (pool_id := self._reservations.find_held(options.reservation_id).pool_id) != HOST:
+            text = f"reservation {options.reservation_id} is of pool {pool_id}, and the RAM tier lies in pool {HOST}"
+            wrong.append(Violation(field="options.reservation_id", message=text))
+        if wrong:
+            raise InvalidRequest(wrong)
 
     def _where_computed(self, execution: Execution, options: JobOptions) -> JobOptions:
         """The job's options, restricted to the devices that compute in all precisions that it names.

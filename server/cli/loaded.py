@@ -120,9 +120,9 @@ def _state(one: LoadedModel) -> str:
 
 
 def _size(one: LoadedModel) -> str:
-    """Its bytes in the device's memory; of a CPU, in the host's."""
-    size = measured(one, "device_bytes")
-    return bytes_text(None if size is None and not one.HasField("host_bytes") else int(size or one.host_bytes))
+    """Its bytes in the device's memory; of a CPU or in the RAM tier, in the host's."""
+    size, elsewhere = measured(one, "device_bytes"), one.host_bytes or one.mapped_bytes
+    return bytes_text(None if size is None and not one.HasField("host_bytes") else int(size or elsewhere))
 
 
 def stay_text(one: LoadedModel, now_s: float) -> str:

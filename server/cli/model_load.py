@@ -15,6 +15,7 @@ from server.cli.printing import emit, measured_bytes, notice, print_json
 Precision = Literal["float32", "float16", "bfloat16"]
 
 if TYPE_CHECKING:
+    from deviceops.model.v1.loaded_model_pb2 import LoadedModel
     from deviceops.model.v1.model_service_pb2 import LoadModelRequest, UnloadModelRequest, UnloadModelResponse
     from deviceops.model.v1.model_work_pb2 import ModelLoad
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 def load(
     model: Annotated[str, typer.Argument(help="The model's id, or its beginning.")],
     device: Annotated[str, typer.Option(help="On this device. [default: the server chooses]")] = "",
+    host: Annotated[
+        bool, typer.Option("--host", help="Into host memory only, from which each device then loads faster.")
+    ] = False,
     pin: Annotated[bool, typer.Option("--pin", help="Keep it when others need room.")] = False,
     precision: Annotated[Precision | None, typer.Option(help="Of the denoiser. [default: the device's best]")] = None,
     text_precision: Annotated[
@@ -35,14 +39,27 @@ def load(
     json: JsonOption = False,
 ) -> None:
     """Bring a model into a device's memory before a job needs it. Ctrl-C cancels. With --json: one event a line."""
+    from deviceops.model.v1 import loaded_model_pb2
+
     with connect(address) as connection:
         request = _load_request(connection, model, device, pin, keep_s)
         put_precisions(request.model_load, precision, text_precision, vae_precision)
+        if host:
+            request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)
         loaded = last_of(connection, call, f"load {request.model_load.model_id}", json=json).loaded_model
     if not json:
         there = " already" if loaded.reused else ""
-        emit(f"{loaded.id} is loaded{there}; device memory {measured_bytes(loaded, 'device_bytes')}")
+        emit(f"{loaded.id} is loaded{there}; {_where(loaded)}")
+
+
+def _where(loaded: LoadedModel) -> str:
+    """Where its bytes are."""
+    if loaded.device_id:
+        return f"device memory {measured_bytes(loaded, 'device_bytes')}"
+    if loaded.HasField("mapped_bytes"):
+        return f"{measured_bytes(loaded, 'mapped_bytes')} in the file cache, which the system may drop"
+    return f"host memory {measured_bytes(loaded, 'host_bytes')}"
 
 
 def put_precisions(work: ModelLoad, denoiser: str | None, text: str | None, vae: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_estimate, model_inspect, model_load, model_validate
+from server.cli import loaded, model_estimate, model_inspect, model_load, model_prefetch, model_validate
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -26,6 +26,7 @@ app = typer.Typer(help="List the models that the server knows, load them or unlo
 app.command("inspect")(model_inspect.inspect)
 app.command("load")(model_load.load)
 app.command("unload")(model_load.unload)
+app.command("prefetch")(model_prefetch.prefetch)
 app.command("loaded")(loaded.loaded)
 app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
@@ -65,7 +66,8 @@ def _outdated(connection: Connection) -> list[LoadedModel]:
 
 
 def _outdated_text(one: LoadedModel) -> str:
-    load = f"deviceops models load {one.model_id} --device {one.device_id}"
+    where = f"--device {one.device_id}" if one.device_id else "--host"
+    load = f"deviceops models load {one.model_id} {where}"
     return f"outdated: the model's files have changed since; `{load}`, or its next job, replaces it"
 
 

@@ -55,6 +55,10 @@ def serve(
     sim_script: Annotated[
         Path | None, typer.Option(help="TOML file of what the simulated devices are and do. [default: healthy ones]")
     ] = None,
+    host_tier_bytes: Annotated[
+        int | None,
+        typer.Option(help="Bytes of model files to keep in host memory at most. [default: a quarter of the memory]"),
+    ] = None,
     keep_models_s: Annotated[
         float | None,
         typer.Option(

@@ -104,7 +104,7 @@ class InferenceServicer:
 
     def _shown_first(self, usable: list[Model]) -> list[Model]:
         """The first `CAPABLE_MODELS` models: the default model, then the loaded ones, then the others."""
-        default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list()}
+        default, loaded = self._catalogue.default().id, {one.model_id for one in self._loaded.list() if one.device_id}
         ranked = sorted(usable, key=lambda model: (model.id != default, model.id not in loaded))
         return ranked[:CAPABLE_MODELS]
 
@@ -114,7 +114,9 @@ class InferenceServicer:
             model_id=model.id,
             display_name=model.display_name,
             family=model.family,
-            ready_device_ids=[one.device_id for one in self._loaded.list() if one.model_id == model.id],
+            ready_device_ids=[
+                one.device_id for one in self._loaded.list() if one.model_id == model.id and one.device_id
+            ],
             is_default=model.id == self._catalogue.default().id,
             native_size=image_pb2.ImageSize(width_px=model.native_width_px, height_px=model.native_height_px)
             if model.native_width_px

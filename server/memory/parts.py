@@ -21,6 +21,7 @@ from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation_queue import ReservationQueue
 from domains.memory.pools.reservations import Reservations
+from domains.model.host_models import HostModels
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
@@ -49,6 +50,7 @@ class MemoryParts:
         database: sqlite3.Connection,
         jobs: Jobs,
         loaded: LoadedModels,
+        host_models: HostModels,
         model_bytes: Callable[[Job], int],
         parts: DeviceParts,
         unloading: Unloading,
@@ -81,7 +83,8 @@ class MemoryParts:
             expiry_now=expiry_now,
         )
         self._workers = WorkerMemory(loaded, worker_of, parts.simulation.measured)
-        self._host = HostOwners(self._workers, self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST))
+        host_blobs = self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST)
+        self._host = HostOwners(self._workers, lambda: [*host_blobs(), *host_models.owners()])
         self.hold_back = HoldBack(self.pools, board.room.tell_soon)
         care = MemoryCare(
             jobs,
@@ -102,7 +105,7 @@ class MemoryParts:
             HostPool(
                 parts.fleet.pids,
                 self._host.owners,
-                pinned_bytes=lambda: sum(owner.live_bytes for owner in pinned()),
+                pinned_bytes=lambda: sum(owner.live_bytes for owner in pinned()) + host_models.locked_bytes,
                 aliases=("cpu", "cpu:0"),
             )
         )

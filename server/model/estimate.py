@@ -1,5 +1,6 @@
 """ModelService: EstimateModel."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -12,7 +13,9 @@ from domains.inference.resolve import usable
 from domains.model.catalogue import Catalogue
 from domains.model.finding import ModelFinding
 from domains.model.model import Model
+from domains.processing.jobs.kinds import HostLoadWork
 from domains.processing.memory.estimates import MAX_BATCH, Estimate, Estimates, Shape
+from domains.processing.memory.host_loads import HostLoads
 from server import convert
 from server.inference.generation_messages import to_execution
 from server.model.findings import to_finding
@@ -25,9 +28,10 @@ _EVICTIONS = 256
 class EstimateMethods:
     """The method for estimates."""
 
-    def __init__(self, catalogue: Catalogue, estimates: Estimates) -> None:
+    def __init__(self, catalogue: Catalogue, estimates: Estimates, host_loads: HostLoads) -> None:
         self._models = catalogue
         self._estimates = estimates
+        self._host_loads = host_loads
 
     async def EstimateModel(
         self, request: model_service_pb2.EstimateModelRequest, context: Context
@@ -38,11 +42,41 @@ class EstimateMethods:
         model = self._models.get(load.model_id) if load.model_id else self._models.default()
         usable(model)
         convert.check_nodes(request.devices)
+        if isinstance(load, HostLoadWork):
+            return model_service_pb2.EstimateModelResponse(estimates=[await self._to_host(model, request)])
         shape = _shape(request, model)
         found = await self._estimates.of(
             model, load.execution, request.devices.device_ids, shape, allow_cpu=request.devices.allow_cpu
         )
         return model_service_pb2.EstimateModelResponse(estimates=[to_estimate(one, shape) for one in found])
+
+    async def _to_host(
+        self, model: Model, request: model_service_pb2.EstimateModelRequest
+    ) -> model_estimate_pb2.ModelEstimate:
+        """The forecast of a load into the RAM tier. Raises INVALID_FIELD if it names a device."""
+        if request.devices.device_ids:
+            text = "must be empty: the RAM tier is of no device"
+            raise InvalidRequest([Violation(field="devices", message=text)])
+        found = await self._host_loads.forecast(model)
+        load_s, count = self._estimates.load_s(model, "", found.size_bytes)
+        refusal = self._host_loads.no_room(model, found.size_bytes).message
+        short = ModelFinding(reason=ErrorReason.BUDGET_EXCEEDED, message=refusal)
+        return model_estimate_pb2.ModelEstimate(
+            fits=not found.shortfall_bytes,
+            shortfall_bytes=found.shortfall_bytes,
+            host_bytes=found.size_bytes,
+            load_time=None if load_s is None else convert.to_duration(load_s),
+            evictions=_evictions(found.evictions),
+            sample_count=count,
+            findings=[to_finding(short)] if found.shortfall_bytes else [],
+        )
+
+
+def _evictions(evictions: Sequence[tuple[str, int]]) -> list[model_estimate_pb2.ModelEviction]:
+    return [
+        model_estimate_pb2.ModelEviction(loaded_model_id=loaded_id, freed_bytes=size)
+        for loaded_id, size in evictions[:_EVICTIONS]
+    ]
 
 
 def _check(request: model_service_pb2.EstimateModelRequest) -> None:
@@ -108,10 +142,7 @@ def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEst
             )
             for part in estimate.parts
         ],
-        evictions=[
-            model_estimate_pb2.ModelEviction(loaded_model_id=loaded_id, freed_bytes=size)
-            for loaded_id, size in estimate.evictions[:_EVICTIONS]
-        ],
+        evictions=_evictions(estimate.evictions),
         sample_count=estimate.sample_count,
         findings=map(to_finding, _findings(estimate)),
     )

@@ -1,11 +1,13 @@
 """Converts what a load, and a change of a loaded model, ask for."""
 
+from collections.abc import Mapping
+
 from deviceops.common.v1 import image_pb2
-from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
-from domains.processing.jobs.kinds import LoadWork
+from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
 from server.inference.generation_messages import to_execution
 from server.unserved import Served, check_served
@@ -13,9 +15,13 @@ from server.unserved import Served, check_served
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
 _WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
 """Options that the engine has one way of."""
+_TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
+    LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,
+    HostLoadWork: loaded_model_pb2.MODEL_TIER_HOST,
+}
 _SERVED: Served = {
     "model_id": (),
-    "tier": ("MODEL_TIER_DEVICE",),
+    "tier": ("MODEL_TIER_DEVICE", "MODEL_TIER_HOST"),
     "pinned": (),
     "keep_alive": (),
     "execution.precision": _PRECISIONS,
@@ -27,11 +33,17 @@ _SERVED: Served = {
 }
 
 
-def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadWork:
+def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadWork | HostLoadWork:
     """The work of a load. Raises all violations, those of fields that are not served included."""
+    to_host = load.tier == loaded_model_pb2.MODEL_TIER_HOST
     wrong = keep_alive_violations(load, f"{path}.keep_alive")
+    if to_host and load.execution.ListFields():
+        text = "must be empty: the RAM tier keeps the files as they are, and each device then computes in its own way"
+        wrong.append(Violation(field=f"{path}.execution", message=text))
     unserved = _other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    if to_host:
+        return HostLoadWork(model_id=load.model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
     return LoadWork(
         model_id=load.model_id,
         pin=load.pinned,
@@ -69,13 +81,14 @@ def _told(way: bool | str) -> str:
     return str(way).lower()
 
 
-def to_load(work: LoadWork) -> model_work_pb2.ModelLoad:
+def to_load(work: LoadWork | HostLoadWork) -> model_work_pb2.ModelLoad:
     """The message of a load, as it was asked for."""
     return model_work_pb2.ModelLoad(
         model_id=work.model_id,
         pinned=work.pin,
         keep_alive=None if work.keep_alive_s is None else convert.to_duration(work.keep_alive_s),
-        execution=_to_execution(work.execution),
+        execution=_to_execution(work.execution) if isinstance(work, LoadWork) else None,
+        tier=_TIERS[type(work)],
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import error_pb2, image_pb2, label_pb2
@@ -129,20 +130,21 @@ def to_loaded(
     loaded: LoadedModel, job_ids: Sequence[str] = (), *, outdated: bool = False, reused: bool = False
 ) -> loaded_model_pb2.LoadedModel:
     """The message of a model on a device, or on its way there."""
-    on_host = loaded.device_id == "cpu"
+    sizes = _bytes(loaded, loaded.size_bytes)
     message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
         model_sha256=loaded.model_sha256,
         device_id=loaded.device_id,
         state=to_loaded_state(loaded),
-        components=[_loaded_component(loaded, component, on_host) for component in loaded.components],
+        components=[_loaded_component(loaded, component) for component in loaded.components],
         execution=to_execution({component.id: component.precision for component in loaded.components}),
-        tier=loaded_model_pb2.MODEL_TIER_DEVICE,
+        tier=loaded_model_pb2.MODEL_TIER_DEVICE if loaded.device_id else loaded_model_pb2.MODEL_TIER_HOST,
         pinned=loaded.pinned,
         keep_alive=convert.to_duration(loaded.keep_alive_s),
-        device_bytes=None if on_host else loaded.size_bytes,
-        host_bytes=loaded.size_bytes if on_host else 0,
+        device_bytes=sizes.device,
+        host_bytes=sizes.host,
+        mapped_bytes=sizes.mapped,
         load_time=_time(loaded.load_time_s),
         last_use_time=_time(loaded.last_use_time_s),
         expire_time=_time(loaded.expire_s) if loaded.state is LoadedState.READY else None,
@@ -154,8 +156,8 @@ def to_loaded(
         reused=reused,
         failure=convert.to_failure(loaded.failure, time.time(), Domain.MODEL) if loaded.failure else None,
     )
-    if loaded.state is LoadedState.LOADING:
-        # How it computes is told by what is loaded.
+    if loaded.state is LoadedState.LOADING or not loaded.device_id:
+        # How it computes is told by what is loaded; in the RAM tier nothing computes.
         message.ClearField("execution")
     return message
 
@@ -169,17 +171,34 @@ def _time(unix_s: float | None) -> Timestamp | None:
     return convert.to_time(unix_s) if unix_s else None
 
 
-def _loaded_component(
-    loaded: LoadedModel, component: LoadedComponent, on_host: bool
-) -> loaded_model_pb2.LoadedComponent:
-    residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST if on_host else loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE
+class _Bytes(msgspec.Struct, frozen=True):
+    """Where bytes of a loaded model are. None: it cannot be measured."""
+
+    residency: loaded_model_pb2.ComponentResidency.ValueType
+    device: int | None
+    host: int
+    mapped: int | None = None
+
+
+def _bytes(loaded: LoadedModel, size: int) -> _Bytes:
+    """Where so many bytes of a loaded model are."""
+    if not loaded.device_id and not loaded.locked:
+        return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
+    if loaded.device_id in ("", "cpu"):
+        return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_HOST, None if loaded.device_id else 0, size)
+    return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE, size, 0)
+
+
+def _loaded_component(loaded: LoadedModel, component: LoadedComponent) -> loaded_model_pb2.LoadedComponent:
+    sizes = _bytes(loaded, component.bytes)
     return loaded_model_pb2.LoadedComponent(
         component_id=component.id,
         kind=component_kind(component.id),
-        residency=residency,
+        residency=sizes.residency,
         precision=convert.to_precision(component.precision),
-        device_bytes=None if on_host else component.bytes,
-        host_bytes=component.bytes if on_host else 0,
+        device_bytes=sizes.device,
+        host_bytes=sizes.host,
+        mapped_bytes=sizes.mapped,
         source_model_id=loaded.model_id,
     )
 

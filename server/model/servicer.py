@@ -12,6 +12,8 @@ from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.memory.estimates import Estimates
+from domains.processing.memory.host_loads import HostLoads
+from domains.processing.memory.prefetch import Prefetching
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
@@ -26,6 +28,7 @@ from server.model.listed import ListedModels
 from server.model.load_messages import from_load
 from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
+from server.model.prefetch import PrefetchMethods
 from server.model.reconcile import ReconcileMethods
 from server.model.validation import ValidationMethods
 from server.processing.watch import submit_and_follow
@@ -33,7 +36,9 @@ from server.processing.watch import submit_and_follow
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ModelServicer(LoadedModelMethods, EstimateMethods, ValidationMethods, EditMethods, ReconcileMethods):
+class ModelServicer(
+    LoadedModelMethods, EstimateMethods, ValidationMethods, EditMethods, ReconcileMethods, PrefetchMethods
+):
     """Implements ModelService."""
 
     def __init__(
@@ -44,13 +49,16 @@ class ModelServicer(LoadedModelMethods, EstimateMethods, ValidationMethods, Edit
         unloading: Unloading,
         estimates: Estimates,
         blobs: BlobStore,
+        host_loads: HostLoads,
+        prefetching: Prefetching,
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
         ValidationMethods.__init__(self, submissions)
         EditMethods.__init__(self, submissions, catalogue, loaded)
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
         self._listed = ListedModels()
-        EstimateMethods.__init__(self, catalogue, estimates)
+        EstimateMethods.__init__(self, catalogue, estimates, host_loads)
+        PrefetchMethods.__init__(self, submissions, prefetching)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context

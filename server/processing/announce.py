@@ -22,7 +22,7 @@ from domains.model.scan import ScanReport
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import JobState
-from domains.processing.memory.care import pool_of
+from domains.processing.memory.care import pool_of_model
 
 _SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
 _AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
@@ -113,7 +113,7 @@ class Announcer:
 
     def _model(self, one: LoadedModel, there: bool) -> None:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"
-        cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of(one.device_id))
+        cause = 0 if there else self._devices.events.fault(one.device_id) or self._upkeep(pool_of_model(one))
         self._events.tell(EventDomain.MODEL, kind, one.id, cause=cause, snapshot=one if there else None)
 
     def _scanned(self, report: ScanReport) -> None:

@@ -10,6 +10,7 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
     GenerateWork,
+    HostLoadWork,
     LoadWork,
     ResetWork,
     ScanWork,
@@ -36,6 +37,7 @@ _WARNINGS = 100
 KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "generate": job_pb2.JOB_KIND_GENERATION,
     "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
+    "load_to_host": job_pb2.JOB_KIND_MODEL_LOAD,
     "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
     "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
     "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
@@ -52,7 +54,7 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
     match work:
         case GenerateWork():
             spec.generation.CopyFrom(to_generation(work.asked))
-        case LoadWork():
+        case LoadWork() | HostLoadWork():
             spec.model_load.CopyFrom(to_load(work))
         case ScanWork():
             spec.model_scan.SetInParent()

@@ -3,6 +3,7 @@
 from domains.draining import Draining
 from domains.model.catalogue import Catalogue
 from domains.model.footprints import Footprints
+from domains.model.host_models import HostModels
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
@@ -11,6 +12,7 @@ from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.dispatcher import Dispatcher
+from domains.processing.front.load_to_host import HostLoadRunner
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner
@@ -20,7 +22,9 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.waits import Waits
 from domains.processing.memory.estimates import Estimates
+from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
+from domains.processing.memory.prefetch import Prefetching
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
@@ -37,6 +41,7 @@ class ProcessingParts:
         jobs: Jobs,
         catalogue: Catalogue,
         loaded: LoadedModels,
+        host_models: HostModels,
         devices: DeviceParts,
         memory: MemoryParts,
         board: Board,
@@ -48,6 +53,8 @@ class ProcessingParts:
             footprints, jobs, loaded, devices.devices, board.lanes, memory.pools, memory.reclaiming
         )
         self.transfers = TransferRunner(jobs, memory.blobs)
+        self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
+        self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.wishes = PreviewWishes()
@@ -72,6 +79,7 @@ class ProcessingParts:
                 transfer=self.transfers.run,
                 reset=reset.run,
                 validate=ValidateRunner(catalogue).run,
+                load_to_host=HostLoadRunner(catalogue, self.host_loads).run,
             ),
             wishes=self.wishes,
             draining=draining,

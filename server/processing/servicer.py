@@ -231,7 +231,6 @@ def _within_spec(violation: Violation) -> Violation:
 
 
 _STATES = {to_state(state): state for state in JobState}
-_KINDS = {number: kind for kind, number in KIND_OF.items()}
 _NS = 1e9
 
 
@@ -240,7 +239,7 @@ def _filter(wanted: processing_service_pb2.JobFilter) -> JobFilter:
     after, before = wanted.HasField("created_after"), wanted.HasField("created_before")
     return JobFilter(
         states=convert.distinct(_STATES[one] for one in wanted.states if one in _STATES) if wanted.states else None,
-        kinds=convert.distinct(_KINDS[one] for one in wanted.kinds if one in _KINDS) if wanted.kinds else None,
+        kinds=tuple(kind for kind, number in KIND_OF.items() if number in wanted.kinds) if wanted.kinds else None,
         session_id=wanted.session_id,
         labels=convert.wanted_labels(wanted.labels),
         created_from_s=convert.from_time(wanted.created_after, "filter.created_after") / _NS if after else None,

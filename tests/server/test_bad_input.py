@@ -13,7 +13,7 @@ from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
 from deviceops.device.v1 import device_service_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, passes_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
-from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from tests.server import asking
 from tests.server.asking import Refusal
@@ -378,11 +378,10 @@ def test_a_model_load_asks_only_for_what_is_served(server: RunningServer) -> Non
     load = model_work_pb2.ModelLoad(
         model_id="emoji-sd",
         warm_up=True,
-        tier=loaded_model_pb2.MODEL_TIER_HOST,
         execution=execution_pb2.ExecutionOptions(quantization="nf4"),
         components=[execution_pb2.ComponentSource(component_id="vae", model_id="other")],
     )
-    unserved = {"warm_up", "tier", "execution.quantization", "components[0].component_id", "components[0].model_id"}
+    unserved = {"warm_up", "execution.quantization", "components[0].component_id", "components[0].model_id"}
     refusal = asking.refused(lambda: server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load)))
     assert set(refusal.fields) == {f"model_load.{name}" for name in unserved}
     submission = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(model_load=load))

@@ -492,3 +492,77 @@ def test_a_part_that_another_model_has_already_costs_nothing_more(machine: Machi
     before = machine.used("sim-1")
     machine.loaded(SIBLING, "sim-1")
     assert forecast.weights_bytes == pytest.approx(machine.used("sim-1") - before, rel=0.1)
+
+
+# The RAM tier
+
+
+def prefetched(machine: Machine, *hints: model_service_pb2.PrefetchHint) -> model_service_pb2.PrefetchModelsResponse:
+    return machine.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(hints=hints), timeout=CALL_S)
+
+
+def hint(model_id: str, *devices: str) -> model_service_pb2.PrefetchHint:
+    one = model_service_pb2.PrefetchHint(model_id=model_id)
+    one.devices.device_ids.extend(devices)
+    return one
+
+
+def to_host(machine: Machine, model_id: str, **more: Any) -> Any:
+    work = model_work_pb2.ModelLoad(model_id=model_id, tier=loaded_model_pb2.MODEL_TIER_HOST, **more)
+    call = machine.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=work), timeout=CALL_S)
+    return asking.journal_of(call)[-1]
+
+
+def test_a_hint_brings_a_model_into_memory_where_the_lists_tell_it(machine: Machine) -> None:
+    call = machine.watch()
+    in_sync(call)
+    assert list(prefetched(machine, hint(SECOND, "sim-0")).accepted_model_ids) == [SECOND]
+    found = next_of(call, lambda message: message.loaded_model.state == READY).loaded_model
+    call.cancel()
+    assert (found.id, found.device_id, found.tier) == ("second@host", "", loaded_model_pb2.MODEL_TIER_HOST)
+    assert found.host_bytes + found.mapped_bytes == sum(
+        part.host_bytes + part.mapped_bytes for part in found.components
+    )
+    assert machine.list()[found.id].etag == found.etag
+    request = memory_service_pb2.GetMemoryPoolRequest(memory_pool_id="host", include_owners=True)
+    pool = machine.server.memory.GetMemoryPool(request, timeout=CALL_S).memory_pool
+    assert pool.pinned_bytes >= found.host_bytes
+    # It is loaded on no device, so it is not ready there.
+    assert machine.loaded(SECOND, "sim-1").reused is False
+    assert list(prefetched(machine, hint(SECOND)).ready_model_ids) == [SECOND]
+    assert list(prefetched(machine, hint(SECOND, "sim-0")).accepted_model_ids) == [SECOND]
+    prefetched(machine)
+
+
+def test_a_model_is_loaded_into_host_memory_once_and_unloaded_like_others(machine: Machine) -> None:
+    first = to_host(machine, FIRST, pinned=True)
+    assert kind(first) == "succeeded", first
+    assert first.loaded_model.pinned
+    assert to_host(machine, FIRST).loaded_model.reused
+    estimate = model_service_pb2.EstimateModelRequest(
+        model_load=model_work_pb2.ModelLoad(model_id=SECOND, tier=loaded_model_pb2.MODEL_TIER_HOST)
+    )
+    (told,) = machine.model.EstimateModel(estimate, timeout=CALL_S).estimates
+    assert told.fits
+    assert (told.device_id, told.weights_bytes) == ("", 0)
+    second = to_host(machine, SECOND).loaded_model
+    assert second.host_bytes + second.mapped_bytes == told.host_bytes
+    gone = machine.unload()
+    assert {"emoji-sd@host", "second@host"} <= set(gone.loaded_model_ids)
+    assert gone.freed_host_bytes == first.loaded_model.host_bytes + second.host_bytes
+    assert machine.list() == {}
+
+
+def test_what_makes_no_sense_in_host_memory_is_refused_by_name(machine: Machine) -> None:
+    work = model_work_pb2.ModelLoad(model_id=FIRST, tier=loaded_model_pb2.MODEL_TIER_HOST)
+    request = model_service_pb2.LoadModelRequest(model_load=work)
+    request.options.devices.device_ids.append("sim-0")
+    told = refused(lambda: asking.journal_of(machine.model.LoadModel(request, timeout=CALL_S)))
+    assert told.reason == "INVALID_FIELD"
+    bfloat16 = execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_BFLOAT16)
+    told = refused(lambda: to_host(machine, FIRST, execution=bfloat16))
+    assert told.reason == "INVALID_FIELD"
+    late = model_service_pb2.PrefetchHint(model_id=FIRST, need_in=Duration(seconds=25 * 3600))
+    for hints in ([hint("")], [hint(FIRST)] * 33, [late]):
+        told = refused(lambda hints=hints: prefetched(machine, *hints))
+        assert told.reason == "INVALID_FIELD"

@@ -95,6 +95,10 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
             ),
             model_load__pinned=True,
         ),
+        "PrefetchModels": Case(
+            model_service_pb2.PrefetchModelsRequest(hints=[model_service_pb2.PrefetchHint(model_id="emoji-sd")]),
+            session_id="another",
+        ),
         "UpdateLoadedModel": Case(
             model_service_pb2.UpdateLoadedModelRequest(loaded_model_id="emoji-sd@sim-0", pinned=False), pinned=True
         ),

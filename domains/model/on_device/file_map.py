@@ -5,20 +5,19 @@ pages. So a file that is cut off, or a disk that fails, is a refusal here and ne
 with `preadv`, whose error is typed, and checks at the end that the file has not changed.
 """
 
-import ctypes
 import mmap
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from domains.model.page_cache import resident_pages
 
 PIECE = 128 * 1024 * 1024
 """Bytes of a piece. The driver needs 3 ms to pin it, the bus 2.4 ms to copy it; smaller pieces wait more for its locks."""
@@ -121,21 +120,8 @@ class FileMap:
 
 def resident(address: int, size: int) -> bool:
     """Whether all pages of mapped memory are in the page cache. False where the system cannot tell."""
-    if (mincore := _mincore()) is None:
-        return False
-    size += address % mmap.PAGESIZE
-    address -= address % mmap.PAGESIZE
-    pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
-    told = mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
-    return told and bool((np.frombuffer(pages.raw, dtype=np.uint8) & 1).all())
-
-
-@cache
-def _mincore() -> Callable[..., int] | None:
-    try:
-        return ctypes.CDLL(None).mincore
-    except (AttributeError, TypeError):
-        return None
+    there, pages = resident_pages(address, size) or (0, 1)
+    return there == pages
 
 
 def _cached(descriptor: int, begin: int, end: int) -> bool:

@@ -2,6 +2,8 @@
 
 model_use.py       which models jobs need, and which jobs use a loaded one
 job_admission.py   holds the memory that an attempt needs
+host_loads.py      brings models into the RAM tier
+prefetch.py        reads models ahead, as callers hint
 blob_admission.py  holds the memory of a blob
 hold_back.py       devices that start nothing while their memory is short
 estimates.py       what a load and its use would cost on each device

@@ -11,6 +11,7 @@ from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.pool import DISK, HOST
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaim import IdleModel, RunningJob
+from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
@@ -28,6 +29,11 @@ Interrupt = Callable[[str, ErrorReason, str], Awaitable[None]]
 def pool_of(device_id: str) -> str:
     """The pool of a device: its own, or `host` for the CPU."""
     return HOST if device_id == "cpu" else device_id
+
+
+def pool_of_model(loaded: LoadedModel) -> str:
+    """The pool in which a loaded model lies; `host` for one in the RAM tier."""
+    return pool_of(loaded.device_id) or HOST
 
 
 def device_of(pool_id: str) -> str | None:
@@ -95,7 +101,7 @@ class MemoryCare:
                 in_use=bool(users_of(one, jobs)),
             )
             for one in self._loaded.list()
-            if pool_of(one.device_id) == pool_id
+            if pool_of_model(one) == pool_id and (one.device_id or one.locked)
         ]
 
     async def collect(self, pool_id: str, blob_id: str) -> None:

@@ -115,16 +115,17 @@ class DevicePool:
 
 
 class HostOwners:
-    """The owners of host memory: models and jobs of the CPU worker as last measured, and blobs."""
+    """The owners of host memory: models and jobs of the CPU worker as last measured, blobs, and the RAM tier."""
 
-    def __init__(self, memory: WorkerMemory, blobs: Callable[[], Sequence[MemoryOwner]]) -> None:
+    def __init__(self, memory: WorkerMemory, others: Callable[[], Sequence[MemoryOwner]]) -> None:
+        """`others`: the owners besides the worker."""
         self._memory = memory
-        self._blobs = blobs
+        self._others = others
 
     def owners(self) -> list[MemoryOwner]:
         """The owners as last measured."""
         measure = self._memory.last("cpu")
-        return [*(measure.owners if measure else ()), *self._blobs()]
+        return [*(measure.owners if measure else ()), *self._others()]
 
     async def keep_asking(self, every_s: float) -> None:
         """Measure the CPU worker periodically: it answers only between two steps, too late for a call."""

@@ -150,6 +150,11 @@ class Estimates:
             unsupported=tuple(one for one in execution.named if one not in device.precisions),
         )
 
+    def load_s(self, model: Model, device_id: str, size_bytes: int) -> tuple[float | None, int]:
+        """Seconds that a load of so many bytes takes, and the number of loads of the model that were measured there."""
+        count = self._footprints.load_count(model, device_id)
+        return self._footprints.load_s(model, device_id, size_bytes) if size_bytes else 0.0, count
+
     async def _free(self, pool_id: str) -> int | None:
         if pool_id not in self._pools.ids():
             return None

@@ -19,6 +19,19 @@ from domains.processing.memory.care import pool_of
 from domains.processing.memory.model_use import held_by_devices
 
 
+async def claim_with_room(
+    admission: Admission, reclaiming: Reclaiming, pool_id: str, need: int, reservation_id: str, consumer: str
+) -> Claim:
+    """Claim memory for work that cannot run otherwise; unused models go if there is no room. Raises as `Admission.admit`."""
+    try:
+        return await admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
+    except ResourceExhausted as refusal:
+        needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
+        if not await reclaiming.make_room(pool_id, needed - available):
+            raise
+        return await admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
+
+
 class _Load:
     """A model that jobs are about to load on a device."""
 
@@ -117,13 +130,7 @@ class JobAdmission:
                     load.claim.close()
 
     async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
-        try:
-            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
-        except ResourceExhausted as refusal:
-            needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
-            if not await self._reclaiming.make_room(pool_id, needed - available):
-                raise
-            return await self._admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
+        return await claim_with_room(self._admission, self._reclaiming, pool_id, need, reservation_id, consumer)
 
     def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and

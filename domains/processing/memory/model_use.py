@@ -34,6 +34,8 @@ def held_by_devices(loaded: Iterable[LoadedModel], catalogue: Catalogue) -> Mapp
     """By device: ids of the models that it holds with the weights that their last scan saw. Others must be loaded again."""
     held: defaultdict[str, set[str]] = defaultdict(set)
     for one in loaded:
+        if not one.device_id:
+            continue  # in the RAM tier: no device holds it
         model = catalogue.find(one.model_id)
         if model is None or not outdated(one, model.sha256):
             held[one.device_id].add(one.model_id)

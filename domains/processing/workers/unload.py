@@ -1,4 +1,4 @@
-"""Unloads models from devices."""
+"""Unloads models from devices and from the RAM tier."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -27,8 +27,12 @@ class Unloading:
     A worker finishes each unload that it has begun, so an unload continues after its caller disconnects.
     """
 
-    def __init__(self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None]) -> None:
+    def __init__(
+        self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None], from_host: Callable[[str], int]
+    ) -> None:
+        """`from_host`: lets a model of the RAM tier (id) go; returns the bytes that were held."""
         self._loaded = loaded
+        self._from_host = from_host
         self._worker_of = worker_of
         self._asked: dict[str, asyncio.Task[int | None]] = {}
         """Running unloads by loaded model; callers that want the same one share it."""
@@ -39,7 +43,7 @@ class Unloading:
         on_device: list[int | None] = []
         for one in targets:
             freed = await asyncio.shield(self._asked.get(one.id) or self._begin(one))
-            (on_host if one.device_id == "cpu" else on_device).append(freed)
+            (on_host if one.device_id in ("", "cpu") else on_device).append(freed)
         return Unloaded(
             loaded_ids=tuple(one.id for one in targets),
             freed_host_bytes=_total(on_host),
@@ -58,6 +62,8 @@ class Unloading:
             task.exception()
 
     async def _unload(self, one: LoadedModel) -> int | None:
+        if not one.device_id:
+            return self._from_host(one.id)
         worker = self._worker_of(one.device_id)
         if worker is None:
             raise Unavailable(

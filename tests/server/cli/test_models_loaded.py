@@ -43,6 +43,14 @@ def test_loaded_models_are_followed_one_line_each(capsys: pytest.CaptureFixture[
     assert json.loads(text)["loadedModel"]["state"] == "LOADED_MODEL_STATE_READY"
 
 
+def test_models_are_brought_into_host_memory_and_hints_are_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "emoji-sd@host is loaded" in told(capsys, "load", "emoji", "--host")
+    assert "emoji-sd@host" in told(capsys, "loaded")
+    told(capsys, "unload", "--all")
+    assert "read ahead: emoji-sd" in told(capsys, "prefetch", "emoji", "--device", "cpu", "--in", "5")
+    assert json.loads(told(capsys, "prefetch", "--json")) == {}
+
+
 def test_what_a_load_would_cost_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     head, row = told(capsys, "estimate", "emoji", "--precision", "float32").splitlines()[:2]
     assert head.startswith("device  fits")

@@ -3,6 +3,7 @@
 entry.py             what an entry has; the type checker holds that each has all of it
 generate.py          make pictures: a device
 load_model.py        bring a model onto a device: a device
+load_to_host.py      bring a model into the RAM tier: the front process
 benchmark_device.py  measure a device: a device, alone
 scan_models.py       look for models: the front process
 reset_device.py      bring a device back to a clean state: the front process
@@ -21,6 +22,7 @@ from domains.processing.jobs.kinds.benchmark_device import BenchmarkWork
 from domains.processing.jobs.kinds.entry import DeviceKind, FrontKind
 from domains.processing.jobs.kinds.generate import GenerateWork
 from domains.processing.jobs.kinds.load_model import LoadWork
+from domains.processing.jobs.kinds.load_to_host import HostLoadWork
 from domains.processing.jobs.kinds.reset_device import ResetWork
 from domains.processing.jobs.kinds.scan_models import ScanWork
 from domains.processing.jobs.kinds.transfer_blob import TransferWork
@@ -30,13 +32,13 @@ from domains.reasons import Domain
 
 DeviceWork = GenerateWork | LoadWork | BenchmarkWork
 """Work that a device worker carries out."""
-FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork
+FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork | HostLoadWork
 """Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
 """Work that a job can have."""
 
 DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork)
-FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork, ValidateWork)
+FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork, ValidateWork, HostLoadWork)
 
 _DOMAIN_OF: dict[str, Domain] = {kind.__struct_config__.tag: kind.domain for kind in get_args(Work)}
 

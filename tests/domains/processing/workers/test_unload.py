@@ -33,7 +33,7 @@ async def test_a_caller_that_leaves_does_not_keep_the_books_from_hearing() -> No
     )
     gone = asyncio.Event()
     loaded.listeners.append(lambda model, there: None if there else gone.set())
-    unloading = Unloading(loaded, lambda device_id: worker)  # pyright: ignore[reportArgumentType]  # only orders
+    unloading = Unloading(loaded, lambda device_id: worker, lambda name: 0)  # pyright: ignore[reportArgumentType]  # only orders
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await unloading.unload([one])
