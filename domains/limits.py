@@ -47,27 +47,6 @@ RECLAIM_STEPS: Final = 256
 """Most steps that the report of a clean-up lists."""
 ROOTS: Final = 32
 """Most folders that are searched for models."""
-VERDICT_BYTES: Final = 8 * 1024
-"""Most bytes of a safety verdict with all its scores."""
-VERDICTS: Final = 8
-"""Most policies that check one picture."""
-PICTURE_BYTES: Final = 32 * 1024
-"""Most bytes of what an answer says about one picture of many, verdicts and step reports included."""
-STEP_BYTES: Final = 12 * 1024
-"""Most bytes of one step of a workflow run; its own job says more."""
-OUTPUTS_BYTES: Final = 1024 * 1024
-"""Most bytes of all outputs of a workflow run together."""
-CAPABILITY_BYTES: Final = 5 * 1024
-"""Most bytes of what one device can do for one family and task, so that 16 devices, 7 families and 5 tasks fit into one
-answer (`tests/server/test_capabilities.py`)."""
-CAPABLE_MODELS: Final = 200
-"""Most models that GetInferenceCapabilities lists."""
-COMPONENT_FILES: Final = 64
-"""Most files that one component of a model lists."""
-RECLAIM_STEPS: Final = 256
-"""Most steps that the report of a clean-up lists."""
-ROOTS: Final = 32
-"""Most folders to look for models in."""
 NAMED_IDS: Final = 1000
 """Most ids in one list of an answer without pages."""
 POOL_OWNERS: Final = 100

@@ -40,7 +40,7 @@ class Cared(Floor):
             self.jobs,
             self.devices,
             self.loaded,
-            Unloading(self.loaded, self.workers.get),
+            Unloading(self.loaded, self.workers.get, lambda loaded_id: 0),
             self.workers.get,
             self.bench.pools,
             blobs,
