@@ -11,13 +11,14 @@ file of facts a family), `folder_family` (the family of a folder), `kind` (of mo
 `sampler_names` (options of a scheduler), `fingerprint` (hashes).
 
 Checking other files: `weights_model` (a single file, the folder of one component), `detected_model` (the model that they
-make), `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
+make), `single_file` with `shipped_files` and `tensor_settings` (configs and tokenizers of a checkpoint in one file),
+`detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
 `inspect` (all of it for a caller), `finding` (what is wrong, or worth knowing).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).
 The RAM tier: `host_models` (all models in it), `held_file` with `page_cache` (one file that stays in RAM).
-Opening checked files: `regular_file`, `weight_file`.
+Opening checked files: `regular_file`, `weight_file`, `component_config`.
 
 Loading: `on_device`, in a worker.
 """

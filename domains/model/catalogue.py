@@ -21,6 +21,7 @@ from domains.model.model import Model, ModelLayout
 from domains.model.notes import ModelNote, ModelNotes, states_of
 from domains.model.roots import Roots
 from domains.model.scan import Found, ScanProblem, ScanReport, compare, missing, not_taken
+from domains.model.shipped_files import is_shipped
 from domains.model.validate import Validated, Validator
 from domains.model.validation import Validation, ValidationReport
 from domains.progress import Progressed
@@ -210,8 +211,9 @@ class Catalogue:
 
 
 def _inside(roots: Roots, model: Model) -> bool:
-    """Whether the model's folder and all its files lie in the roots."""
-    return all(roots.holds(Path(place)) for place in (model.folder, *(file.real for file in model.files)))
+    """Whether the model's folder and all its files lie in the roots, or are the package's own."""
+    places = (Path(place) for place in (model.folder, *(file.real for file in model.files)))
+    return all(is_shipped(place) or roots.holds(place) for place in places)
 
 
 def embedded_models(fingerprints: Fingerprints) -> list[Model]:

@@ -9,6 +9,7 @@ from domains.errors import ErrorReason
 from domains.model.detect.detect import detect
 from domains.model.detect.evidence import Detection, Part, Subject
 from domains.model.families import FAMILIES
+from domains.model.folder_family import not_computed
 from domains.model.kind import ModelKind
 from domains.model.model import Component, FileStamp, Model, ModelLayout, ModelState
 from domains.model.precision import mix_of
@@ -99,16 +100,16 @@ def problem_of(found: Detection, layout: ModelLayout) -> tuple[ErrorReason | Non
         lacks = ", ".join(found.missing)
         text = f"it lacks {lacks}, which a whole {FAMILIES[found.family].display_name} model has; add the missing parts"
         return ErrorReason.COMPONENT_MISSING, text
-    return ErrorReason.MODEL_INCOMPATIBLE, _not_used(found, layout)
+    problem = _not_used(found, layout)
+    return ErrorReason.MODEL_INCOMPATIBLE if problem else None, problem
 
 
 def _not_used(found: Detection, layout: ModelLayout) -> str:
+    """Why the engine cannot use what is whole. Empty: it can."""
     what = str(found.kind).replace("_", " ")
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
-        family = FAMILIES[found.family].display_name
-        return (
-            f"it is a {what} of {family} as a single file; this server loads folders in the diffusers layout only yet"
-        )
+        family = FAMILIES[found.family]
+        return not_computed(family, family.variant(found.variant))
     if layout is ModelLayout.COMPONENT and found.kind in (ModelKind.DENOISER, ModelKind.VAE, ModelKind.TEXT_ENCODER):
         return f"it is a {what} alone; this server loads it only as part of a folder in the diffusers layout yet"
     return f"it is of the kind {what}, which this server does not use yet"

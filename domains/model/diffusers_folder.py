@@ -138,7 +138,7 @@ def _whole(
         problem=told.problem,
         native_width_px=edge,
         native_height_px=edge,
-        prediction_type=_prediction_type(told.family, scheduler),
+        prediction_type=prediction_type_of(told.family, scheduler),
         default_sampler=of_class(class_name(scheduler)),
         default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
         train_steps=train_steps_of(scheduler) if told.family and scheduler else 0,
@@ -159,11 +159,11 @@ def _family(pipeline: str, parts: Mapping[str, ComponentFiles], configs: Mapping
     folder = Folder(components=set(parts), pipeline=pipeline, configs=configs, tensors=tensors)
     told = tell(folder)
     told = replace(told, evidence=evidence_of(folder, told.weighed))
-    problem = _scheduler_problem(told.family, configs.get("scheduler", {})) if told.family else ""
+    problem = scheduler_problem(told.family, configs.get("scheduler", {})) if told.family else ""
     return Told(problem=problem, evidence=told.evidence) if problem else told
 
 
-def _scheduler_problem(family: str, scheduler: Mapping[str, Any]) -> str:
+def scheduler_problem(family: str, scheduler: Mapping[str, Any]) -> str:
     """Why no sampler can follow the scheduler. Empty: one can."""
     if fault := fault_in(scheduler):
         return fault.message
@@ -173,7 +173,7 @@ def _scheduler_problem(family: str, scheduler: Mapping[str, Any]) -> str:
     return ""
 
 
-def _prediction_type(family: str, scheduler: Mapping[str, Any]) -> str:
+def prediction_type_of(family: str, scheduler: Mapping[str, Any]) -> str:
     """What the denoiser predicts: what its family always does, else what the scheduler says. Empty: not known."""
     if not family:
         return ""

@@ -63,7 +63,7 @@ def tell(folder: Folder) -> Told:
         return Told(
             family=family.id,
             variant=variant.name if variant else "",
-            problem=_not_computed(family, variant),
+            problem=not_computed(family, variant),
             weighed=(_weighed(family, variant, proven=True),),
         )
     nearest = _plainest(folder, [every[at] for at in ranked if len(misses[at]) == len(misses[ranked[0]])])
@@ -82,7 +82,8 @@ def _plainest(folder: Folder, tied: Sequence[tuple[Family, Variant | None]]) -> 
     return min(tied, key=lambda one: (one[0].denoiser.id not in folder.components, one[1] is not None))
 
 
-def _not_computed(family: Family, variant: Variant | None) -> str:
+def not_computed(family: Family, variant: Variant | None) -> str:
+    """Why the engine does not compute it. Empty: it does."""
     if family.computed and (variant is None or variant.computed):
         return ""
     what = family.display_name + (f", {variant.name}" if variant else "")

@@ -1,7 +1,6 @@
 """Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
 
 from collections import defaultdict, deque
-from pathlib import Path
 from statistics import median
 
 import msgspec
@@ -9,8 +8,8 @@ import msgspec
 from domains.device.device import Backend, Device
 from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
+from domains.model.component_config import read_config
 from domains.model.execution import Execution, leaves_float16, precision_of, usual_precision
-from domains.model.json_file import read_json
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
@@ -110,7 +109,7 @@ class Footprints:
         if known is not None and known[0] is model:
             return known[1]
         try:
-            found = read_json(Path(model.stamp(f"{component}/config.json").real))
+            found = read_config(model, component, "config.json")
         except (DeviceOpsError, OSError):
             return {}
         self._configs[model.id, component] = model, found

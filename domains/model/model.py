@@ -27,6 +27,17 @@ REASONS = {
 """The reason that a state gives for a model that cannot be used."""
 
 
+class ModelLayout(StrEnum):
+    """How a model's files lie on disk."""
+
+    DIFFUSERS = "diffusers"
+    """A folder with an index, and a folder for each component."""
+    COMPONENT = "component"
+    """A folder with the weights of one component and its config."""
+    FILE = "safetensors"
+    """One file."""
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One part of a model: the denoiser, the VAE, a text encoder …"""
 
@@ -45,17 +56,10 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     """UNKNOWN: its id says it."""
     architecture: str = ""
     """Class of diffusers or transformers, or the network's usual name; empty: not known."""
-
-
-class ModelLayout(StrEnum):
-    """How a model's files lie on disk."""
-
-    DIFFUSERS = "diffusers"
-    """A folder with an index, and a folder for each component."""
-    COMPONENT = "component"
-    """A folder with the weights of one component and its config."""
-    FILE = "safetensors"
-    """One file."""
+    layout: ModelLayout = ModelLayout.DIFFUSERS
+    """FILE: its tensors lie in one file with others, under the names of a single file."""
+    settings: str = ""
+    """Values of its config that count instead of those in the file, as a JSON object: its tensors tell them. Empty: none."""
 
 
 class FileStamp(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from domains.model.places import Form
 from domains.model.roots import Roots
+from domains.model.single_file import beside
 from domains.model.walk import places
 
 
@@ -72,6 +73,9 @@ def _files(folder: Path, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
         status = folder.stat()
         yield _seen(str(folder), status)
         if not stat.S_ISDIR(status.st_mode):
+            # The folder of what a single file lacks.
+            if (more := beside(folder)).is_dir():
+                yield from _files(more, roots, depth)
             return
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -47,6 +47,7 @@ class WeightFile:
     def __init__(self, model: Model, path: str) -> None:
         """Raises as `open_judged`; MODEL_CORRUPT for a damaged header."""
         self.component, _, self.name = path.rpartition("/")
+        self._path = path
         self._file = open_judged(model, path)
         self._lock = threading.Lock()
         """Held where reading moves the file's position."""
@@ -95,7 +96,11 @@ class WeightFile:
 
         Links and copies change a file's times and inode, so then the content decides. Raises ILLEGAL_STATE, MODEL_CORRUPT.
         """
-        if not self._stamp.sha256 or self._stamp.state == self._state:
+        if self._stamp.state == self._state:
+            return
+        if not self._stamp.sha256:
+            if self._stamp.state:
+                raise self._changed()
             return
         digest, left = hashlib.sha256(), self.size_bytes
         self._file.seek(0)
@@ -148,11 +153,11 @@ class WeightFile:
             raise self._broken(f"cannot be read: {error.strerror}") from error
 
     def _changed(self) -> FailedPrecondition:
-        message = f"{self.component}/{self.name} has other content than its scan saw; scan again, then load the model"
+        message = f"{self._path} has other content than its scan saw; scan again, then load the model"
         return FailedPrecondition(message, component=self.component, file=self.name)
 
     def _broken(self, what: str) -> DataLoss:
-        message = f"{self.component}/{self.name} {what}; replace it"
+        message = f"{self._path} {what}; replace it"
         return DataLoss(message, ErrorReason.MODEL_CORRUPT, component=self.component, file=self.name)
 
 

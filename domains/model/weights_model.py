@@ -9,10 +9,12 @@ from msgspec.structs import replace
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.detected_model import Weights, blank_model, model_of
 from domains.model.json_file import read_json
+from domains.model.kind import ModelKind
 from domains.model.model import FileStamp, Model, ModelLayout, ModelState
 from domains.model.naming import display_name
 from domains.model.regular_file import open_regular, state_of
 from domains.model.safetensors_header import Header, header_of, read_header
+from domains.model.single_file import completed
 from domains.model.weight_choice import choose
 
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -26,7 +28,13 @@ def read_file(real: Path, name: str, model_id: str) -> Model:
         header, stamp = _header(real)
     except DataLoss as error:
         return _damaged(blank, error)
-    return model_of(blank, Weights(tensors=header.tensors, metadata=header.metadata, files=(stamp,)))
+    model = model_of(blank, Weights(tensors=header.tensors, metadata=header.metadata, files=(stamp,)))
+    if model.kind is not ModelKind.CHECKPOINT or model.state is not ModelState.AVAILABLE:
+        return model
+    try:
+        return completed(model, {tensor.name: tensor.shape for tensor in header.tensors})
+    except OSError as error:
+        return replace(blank, problem=f"{error.filename or real.name} cannot be read: {error.strerror}")
 
 
 def _header(real: Path) -> tuple[Header, FileStamp]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from deviceops.model.v1 import model_pb2
 from domains import limits
 from domains.model.content_hash import weights_hash
-from domains.model.model import Component, FileStamp
+from domains.model.model import Component, FileStamp, ModelLayout
 
 _FORMATS = {
     **{".safetensors": "safetensors", ".json": "json", ".txt": "text", ".gguf": "gguf"},
@@ -31,6 +31,8 @@ def _file(path: str, stamp: FileStamp | None) -> model_pb2.ModelFile:
 
 
 def component_sha256(component: Component, stamps: Mapping[str, FileStamp]) -> str:
-    """The hash over a component's weights. Empty: it has none, or a file was not hashed."""
+    """The hash over a component's weights. Empty: it has none, or it was not computed."""
+    if component.layout is ModelLayout.FILE:
+        return ""  # the file has other components too
     weights = [path for path in sorted(component.files) if path.endswith(".safetensors")]
     return weights_hash(stamps[path].tensor_sha256 if path in stamps else "" for path in weights)

@@ -64,12 +64,12 @@ def test_a_checkpoint_in_one_file_is_told_with_its_components_and_evidence(serve
     answer = inspect(server, root / "checkpoints" / "sd15.safetensors")
     model = answer.model
     assert (model.kind, model.family, model.id) == (model_pb2.MODEL_KIND_CHECKPOINT, "sd1", "sd15")
-    assert {one.id: one.parameter_count for one in model.components} == {
+    assert {one.id: one.parameter_count for one in model.components if one.parameter_count} == {
         "unet": 859_520_964,
         "vae": 83_653_863,
         "text_encoder": 123_060_557,
     }
-    assert all(one.precision == image_pb2.PRECISION_FLOAT16 for one in model.components)
+    assert all(one.precision == image_pb2.PRECISION_FLOAT16 for one in model.components if one.parameter_count)
     assert model.confidence_ratio == 1.0
     assert answer.evidence[0].decisive
     assert "input_blocks.0.0.weight" in answer.evidence[0].matched_keys
@@ -187,7 +187,8 @@ def test_a_scan_takes_files_and_components_and_refuses_pickles(server: RunningSe
     told = {Path(one.path).name: one.failure for one in report.failures}
     assert set(told) == {"old.ckpt", "broken.safetensors"}
     assert "convert it" in told["old.ckpt"].message
-    assert known["sd15"].problem.message
+    assert known["sd15"].state == model_pb2.MODEL_STATE_AVAILABLE
+    assert known["mute"].problem.message
     assert known["sd15"].source_path == str(root / "checkpoints" / "sd15.safetensors")
     again = scanned(server)[-1].report
     assert not [*again.added_model_ids, *again.changed_model_ids, *again.missing_model_ids]

@@ -27,9 +27,8 @@ from transformers import (
 )
 
 from domains.errors import ErrorReason, FailedPrecondition
-from domains.model.json_file import read_object
+from domains.model.component_config import read_config
 from domains.model.model import Model
-from domains.model.weight_file import open_judged
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -165,10 +164,3 @@ def _at_most(modules: int) -> Generator[None]:
         yield
     finally:
         handle.remove()
-
-
-def read_config(model: Model, component: str, name: str) -> dict[str, Any]:
-    """A component's JSON file. Raises COMPONENT_MISSING or MODEL_CORRUPT, naming it."""
-    path = f"{component}/{name}"
-    with open_judged(model, path) as file:
-        return read_object(file, path, component=component, file=name)

@@ -30,6 +30,24 @@ _DERIVED: Mapping[str, Callable[[Any, str], Tensor]] = {
 """By the buffer's name: its value, made on the host."""
 
 
+_PROJECTION = "text_projection.weight"
+
+
+def derives(name: str) -> bool:
+    """Whether a single file may lack this parameter: the projection of SD3's CLIP-L is the identity there (as in diffusers'
+    `create_diffusers_clip_model_from_ldm`)."""
+    return name == _PROJECTION
+
+
+def derived_parameters(module: nn.Module) -> Mapping[str, Tensor]:
+    """The values of the parameters that no file gave, by name."""
+    own: Any = getattr(module, "text_projection", None)
+    if own is None or not own.weight.is_meta:
+        return {}
+    like = next((one for one in module.parameters() if not one.is_meta), own.weight)
+    return {_PROJECTION: torch.eye(*own.weight.shape, dtype=like.dtype)}
+
+
 def derived_buffers(module: nn.Module, owners: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
     """The values of all buffers that are still on `meta`; `owners`: the modules by path.
 

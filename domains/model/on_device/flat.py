@@ -30,6 +30,8 @@ class Slot:
     dtype: torch.dtype
     """Dtype on the device."""
     shape: torch.Size
+    pieces: Sequence[Tensor] = ()
+    """Views on `meta` of the stored elements that make the tensor, one below the other. Empty: it is stored as it is."""
 
     @property
     def stored_bytes(self) -> int:
@@ -48,7 +50,7 @@ class Slot:
         Convolutions lie channels last, which they compute fastest in.
         """
         reordered = len(self.shape) == 4 and self.shape[1] > 1 and self.shape[2] * self.shape[3] > 1
-        return self.stored is self.dtype and not reordered
+        return self.stored is self.dtype and not reordered and not self.pieces
 
 
 class Flat:
@@ -92,7 +94,7 @@ class Flat:
             self._convert(slot, stored)
 
     def _convert(self, slot: Slot, stored: Tensor) -> None:
-        staged = stored.view(slot.stored).view(slot.shape)
+        staged = _arranged(slot, stored.view(slot.stored)).view(slot.shape)
         if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
@@ -117,6 +119,15 @@ class Flat:
 
     def _value(self, slot: Slot) -> Tensor:
         return as_tensor(slot, self._memory(slot))
+
+
+def _arranged(slot: Slot, elements: Tensor) -> Tensor:
+    """The slot's elements in the order that its module has."""
+    if not slot.pieces:
+        return elements
+    first = elements.storage_offset()
+    views = [elements.as_strided(one.shape, one.stride(), first + one.storage_offset()) for one in slot.pieces]
+    return torch.cat(views) if len(views) > 1 else views[0].contiguous()
 
 
 def _most(slots: Sequence[Slot]) -> int:

@@ -15,17 +15,19 @@ from torch import nn
 
 from domains.device.on_device.torch_errors import translate
 from domains.errors import ErrorReason, FailedPrecondition, NotSupported
+from domains.model.component_config import read_config
 from domains.model.execution import AS_USUAL, PRECISIONS, Execution, leaves_float16, precision_of, usual_precision
 from domains.model.families import FAMILIES, Part
 from domains.model.kind import ModelKind
-from domains.model.model import Model
-from domains.model.on_device.components import BUILDERS, Builder, build, read_config
+from domains.model.model import Model, ModelLayout
+from domains.model.on_device.components import BUILDERS, Builder, build
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key
+from domains.model.on_device.single_file import finder
 from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
-from domains.model.on_device.weights import fill, plan
+from domains.model.on_device.weights import Find, fill, plan
 from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
@@ -178,12 +180,13 @@ def _skeleton(
     """Open and check the files of the components that are not there, and build their modules."""
     words = {part: tokenizer(model, tokenizer_of(part)) for part in _text_encoders(model, builders)}
     with ExitStack() as closing:
-        files = {
-            part: [closing.enter_context(WeightFile(model, path)) for path in _weights(model, part)]
-            for part in builders
-            if part not in there
+        paths = {part: _weights(model, part) for part in builders if part not in there}
+        # A single file holds several components.
+        opened = {
+            path: closing.enter_context(WeightFile(model, path)) for path in dict.fromkeys(chain(*paths.values()))
         }
-        everything = list(chain.from_iterable(files.values()))
+        files = {part: [opened[path] for path in some] for part, some in paths.items()}
+        everything = list(opened.values())
         total = sum(file.size_bytes for file in everything)
         for file in everything:
             for _ in file.checked():
@@ -195,9 +198,18 @@ def _skeleton(
         for part, encoder in _text_encoders(model, builders).items():
             fit(words[part], tokenizer_of(part), (modules | dict(there))[part], encoder.tokens)
         check_widths(model.family, modules | dict(there))
-        slots = {part: plan(module, part, files[part], dtypes[part]) for part, module in modules.items()}
+        slots = {
+            part: plan(module, part, files[part], dtypes[part], _find(model, part, module))
+            for part, module in modules.items()
+        }
         closing.pop_all()
         return Skeleton(words=words, modules=modules, slots=slots, files=everything)
+
+
+def _find(model: Model, part: str, module: nn.Module) -> Find | None:
+    """How the component's tensors are found in its file. None: by their names."""
+    component = next(one for one in model.components if one.id == part)
+    return finder(model.family, part, module) if component.layout is ModelLayout.FILE else None
 
 
 def _files(skeleton: Skeleton, part: str) -> set[WeightFile]:

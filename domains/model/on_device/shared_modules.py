@@ -7,8 +7,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from domains.model.model import Model
-from domains.model.on_device.components import read_config
+from domains.model.component_config import read_config
+from domains.model.model import FileStamp, Model
 
 
 class SharedModules:
@@ -32,14 +32,20 @@ def _filled(module: nn.Module) -> bool:
     return not any(parameter.is_meta for parameter in module.parameters())
 
 
+def _content(stamp: FileStamp) -> str:
+    return stamp.sha256 or (stamp.state and f"{stamp.real}|{stamp.state}")
+
+
 def content_key(
     model: Model, component: str, weights: list[str], place: torch.device, dtype: torch.dtype
 ) -> Hashable | None:
-    """Equal for two components that are the same module with the same tensors; None: a file was never hashed.
+    """Equal for two components that are the same module with the same tensors; None: nothing
+    tells the content of a file.
 
-    The hash is that of the weight files, so the same tensors under other metadata count as others.
+    The hash is that of the weight files, so the same tensors under other metadata count as others. A file that was not
+    hashed counts as the same as long as its place, size, times and inode are.
     """
-    hashes = tuple(model.stamp(path).sha256 for path in weights)
+    hashes = tuple(_content(model.stamp(path)) for path in weights)
     if not hashes or not all(hashes):
         return None
     config = json.dumps(read_config(model, component, "config.json"), sort_keys=True)

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.model.component_config import read_config
 from domains.model.families import FAMILIES
 from domains.model.model import Model
-from domains.model.on_device.components import read_config
 from domains.model.weight_file import open_judged
 
 _CONFIG = "tokenizer_config.json"

@@ -1,13 +1,14 @@
 """Fills an empty module from safetensors files."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
-from domains.model.on_device.derived import derived_buffers
+from domains.model.on_device.derived import derived_buffers, derived_parameters, derives
 from domains.model.on_device.flat import Flat, Slot, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
@@ -30,21 +31,41 @@ DTYPES: Mapping[str, torch.dtype] = {
 """Stored dtype → torch's; only those that the installed torch has."""
 _HOST = torch.device("cpu")
 
-Source = tuple[WeightFile, TensorEntry]
+
+class Source(NamedTuple):
+    """The stored bytes of a tensor."""
+
+    file: WeightFile
+    entry: TensorEntry
+    pieces: Sequence[torch.Tensor] = ()
+    """See `Slot.pieces`."""
 
 
-def plan(module: nn.Module, component: str, files: Sequence[WeightFile], dtype: torch.dtype) -> list[Slot]:
+Sources = Mapping[str, Source]
+"""By name in the module."""
+Find = Callable[[Sequence[WeightFile], Mapping[str, torch.Tensor]], Sources]
+"""Takes the files and the tensors that the module wants."""
+
+
+def plan(
+    module: nn.Module, component: str, files: Sequence[WeightFile], dtype: torch.dtype, find: Find | None = None
+) -> list[Slot]:
     """Where every parameter and buffer of a `meta` module gets its values from; floats become `dtype`.
 
-    Tensors that the module does not know are ignored. Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
+    `find`: for files that name their tensors otherwise than the module. Tensors that the module does not know are ignored.
+    Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
     or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be converted).
     """
     if not files:
         message = f"the model has no safetensors file for {component}; restore it and scan again"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
-    sources = _sources(files, wanted)
-    return [_slot(component, name, sources, like, dtype) for name, like in wanted.items()]
+    sources = (find or named_sources)(files, wanted)
+    return [
+        _slot(component, name, sources, like, dtype)
+        for name, like in wanted.items()
+        if name in sources or find is None or not derives(name)
+    ]
 
 
 def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: HostTier) -> Generator[Read]:
@@ -74,14 +95,22 @@ def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: Ho
         give()
 
 
-def _sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Mapping[str, Source]:
-    """Wanted name → the file that has it, and its entry."""
+def named_sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Sources:
+    """The sources of the wanted tensors in files with the module's names, or older ones for the same."""
     found: dict[str, Source] = {}
     for file in files:
-        for stored, entry in file.tensors.items():
-            for name in _names(stored):
-                if name in wanted:
-                    found.setdefault(name, (file, entry))
+        stored = {name: Source(file, entry) for name, entry in file.tensors.items()}
+        found = {**matched(stored, wanted), **found}
+    return found
+
+
+def matched(stored: Mapping[str, Source], wanted: Mapping[str, torch.Tensor]) -> dict[str, Source]:
+    """The sources by the names that the module has for them."""
+    found: dict[str, Source] = {}
+    for stored_name, source in stored.items():
+        for name in _names(stored_name):
+            if name in wanted:
+                found.setdefault(name, source)
     return found
 
 
@@ -99,12 +128,12 @@ def _names(stored: str) -> Iterator[str]:
         yield f"{parent}.{_OLD_ATTENTION[old]}.{last}"
 
 
-def _slot(component: str, name: str, sources: Mapping[str, Source], like: torch.Tensor, dtype: torch.dtype) -> Slot:
+def _slot(component: str, name: str, sources: Sources, like: torch.Tensor, dtype: torch.dtype) -> Slot:
     """Where a tensor of the module comes from, checked: its dtype must be convertible, its shape the module's."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, tensor=name)
-    file, entry = sources[name]
+    file, entry, pieces = sources[name]
     stored = DTYPES.get(entry.dtype)
     if stored is None or stored.is_floating_point != like.is_floating_point():
         able = ", ".join(
@@ -115,7 +144,7 @@ def _slot(component: str, name: str, sources: Mapping[str, Source], like: torch.
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
     _check_shape(component, entry, like.shape)
     target = dtype if stored.is_floating_point else stored
-    return Slot(name, file, entry, stored, target, like.shape)
+    return Slot(name, file, entry, stored, target, like.shape, pieces)
 
 
 def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
@@ -133,7 +162,7 @@ def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: to
     owners = dict(module.named_modules())
     for name, value in values.items():
         _assign(owners, name, value)
-    for name, value in derived_buffers(module, owners).items():
+    for name, value in {**derived_buffers(module, owners), **derived_parameters(module)}.items():
         _assign(owners, name, value.to(place))
 
 

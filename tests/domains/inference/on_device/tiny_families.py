@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,14 @@ _WORDS = 2014
 
 def write_tiny_family(name: str, folder: Path) -> Model:
     """The tiny model of this name."""
+    return write_parts(*TINY[name], folder, WITHOUT.get(name, ()))
+
+
+def write_parts(pipeline: str, makers: "Parts", folder: Path, without: Sequence[str] = ()) -> Model:
+    """A model of these components."""
     torch.manual_seed(0)
-    pipeline, makers = TINY[name]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.36.0"}
-    index |= {part: [None, None] for part in WITHOUT.get(name, ())}
+    index |= {part: [None, None] for part in without}
     for part, (class_name, make) in makers.items():
         (folder / part).mkdir(parents=True)
         made = make(folder / part)
@@ -60,15 +64,18 @@ def _clip_config(width: int, projection: int) -> Any:
     )
 
 
-def _clip(width: int) -> Make:
+def clip(width: int) -> Make:
+    """A CLIP without a projection."""
     return lambda folder: transformers.CLIPTextModel(_clip_config(width, width))
 
 
-def _clip_projected(width: int) -> Make:
-    return lambda folder: transformers.CLIPTextModelWithProjection(_clip_config(width, width))
+def clip_projected(width: int, projection: int = 0) -> Make:
+    """A CLIP with a projection, as wide as itself unless another width is given."""
+    return lambda folder: transformers.CLIPTextModelWithProjection(_clip_config(width, projection or width))
 
 
-def _unet(**changes: Any) -> Make:
+def unet(**changes: Any) -> Make:
+    """A U-Net of two levels."""
     shape: dict[str, Any] = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -83,7 +90,7 @@ def _unet(**changes: Any) -> Make:
     )
 
 
-def _vae(channels: int, **changes: Any) -> Make:
+def vae(channels: int, **changes: Any) -> Make:
     """A latent pixel is 4×4 pixels, where published models have 8×8: tests need few."""
     shape: dict[str, Any] = {
         "block_out_channels": (16, 16, 16),
@@ -99,7 +106,7 @@ def _scheduler(kind: Any, **options: Any) -> Make:
     return lambda folder: kind(**options)
 
 
-def _trained(prediction_type: str) -> Make:
+def trained(prediction_type: str) -> Make:
     return _scheduler(
         _theirs.EulerDiscreteScheduler,
         prediction_type=prediction_type,
@@ -119,13 +126,14 @@ def t5_tokenizer(folder: Path) -> Any:
     return transformers.T5Tokenizer(vocab=[(word, -float(place)) for place, word in enumerate(words)], extra_ids=4)
 
 
-def _t5(width: int) -> Make:
+def t5(width: int, inner: int = 0) -> Make:
+    """T5's encoder."""
     return lambda folder: transformers.T5EncoderModel(
         transformers.T5Config(
             vocab_size=64,
             d_model=width,
             d_kv=8,
-            d_ff=2 * width,
+            d_ff=inner or 2 * width,
             num_layers=2,
             num_heads=2,
             feed_forward_proj="gated-gelu",
@@ -133,38 +141,40 @@ def _t5(width: int) -> Make:
     )
 
 
-_T5_WORDS = ("T5Tokenizer", t5_tokenizer)
+T5_WORDS = ("T5Tokenizer", t5_tokenizer)
 
 
-def _flow(**options: Any) -> Make:
+def flow(**options: Any) -> Make:
     return _scheduler(_theirs.FlowMatchEulerDiscreteScheduler, **options)
 
 
-def _sd3(folder: Path) -> Any:
-    return _theirs.SD3Transformer2DModel(
+def sd3(text: int, pooled: int) -> Make:
+    """A transformer of SD3 for text encoders of these widths."""
+    return lambda folder: _theirs.SD3Transformer2DModel(
         sample_size=16,
         in_channels=16,
         num_layers=3,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=32,
+        joint_attention_dim=text,
         caption_projection_dim=32,
-        pooled_projection_dim=24,
+        pooled_projection_dim=pooled,
         pos_embed_max_size=48,
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
     )
 
 
-def _flux(*, guidance: bool) -> Make:
+def flux(*, guidance: bool, text: int = 32, pooled: int = 16) -> Make:
+    """A transformer of FLUX.1 for text encoders of these widths."""
     return lambda folder: _theirs.FluxTransformer2DModel(
         in_channels=64,
         num_layers=1,
         num_single_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=16,
+        joint_attention_dim=text,
+        pooled_projection_dim=pooled,
         guidance_embeds=guidance,
         axes_dims_rope=(4, 4, 8),
     )
@@ -236,59 +246,59 @@ def _z_image(folder: Path) -> Any:
     )
 
 
-_FLOW_VAE = (
+FLOW_VAE = (
     "AutoencoderKL",
-    _vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
+    vae(16, scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
 )
 
-_CLIP_WORDS = ("CLIPTokenizer", _clip_tokenizer)
+CLIP_WORDS = ("CLIPTokenizer", _clip_tokenizer)
 
-_Parts = Mapping[str, tuple[str, Make]]
+Parts = Mapping[str, tuple[str, Make]]
 
-_SD3: _Parts = {
-    "text_encoder": ("CLIPTextModelWithProjection", _clip_projected(8)),
-    "text_encoder_2": ("CLIPTextModelWithProjection", _clip_projected(16)),
-    "tokenizer": _CLIP_WORDS,
-    "tokenizer_2": _CLIP_WORDS,
-    "transformer": ("SD3Transformer2DModel", _sd3),
-    "vae": _FLOW_VAE,
-    "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0)),
+_SD3: Parts = {
+    "text_encoder": ("CLIPTextModelWithProjection", clip_projected(8)),
+    "text_encoder_2": ("CLIPTextModelWithProjection", clip_projected(16)),
+    "tokenizer": CLIP_WORDS,
+    "tokenizer_2": CLIP_WORDS,
+    "transformer": ("SD3Transformer2DModel", sd3(32, 24)),
+    "vae": FLOW_VAE,
+    "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=3.0)),
 }
 
-_FLUX1: _Parts = {
-    "text_encoder": ("CLIPTextModel", _clip(16)),
-    "text_encoder_2": ("T5EncoderModel", _t5(32)),
-    "tokenizer": _CLIP_WORDS,
-    "tokenizer_2": _T5_WORDS,
-    "transformer": ("FluxTransformer2DModel", _flux(guidance=True)),
-    "vae": _FLOW_VAE,
-    "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0, use_dynamic_shifting=True)),
+_FLUX1: Parts = {
+    "text_encoder": ("CLIPTextModel", clip(16)),
+    "text_encoder_2": ("T5EncoderModel", t5(32)),
+    "tokenizer": CLIP_WORDS,
+    "tokenizer_2": T5_WORDS,
+    "transformer": ("FluxTransformer2DModel", flux(guidance=True)),
+    "vae": FLOW_VAE,
+    "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=3.0, use_dynamic_shifting=True)),
 }
 
 WITHOUT: Mapping[str, tuple[str, ...]] = {"sd3-without-t5": ("text_encoder_3", "tokenizer_3")}
 """Components that a model leaves out, by name."""
 
-TINY: Mapping[str, tuple[str, _Parts]] = {
+TINY: Mapping[str, tuple[str, Parts]] = {
     "sd2": (
         "StableDiffusionPipeline",
         {
-            "text_encoder": ("CLIPTextModel", _clip(32)),
-            "tokenizer": _CLIP_WORDS,
-            "unet": ("UNet2DConditionModel", _unet(cross_attention_dim=32, attention_head_dim=(2, 4))),
-            "vae": ("AutoencoderKL", _vae(4)),
-            "scheduler": ("EulerDiscreteScheduler", _trained("v_prediction")),
+            "text_encoder": ("CLIPTextModel", clip(32)),
+            "tokenizer": CLIP_WORDS,
+            "unet": ("UNet2DConditionModel", unet(cross_attention_dim=32, attention_head_dim=(2, 4))),
+            "vae": ("AutoencoderKL", vae(4)),
+            "scheduler": ("EulerDiscreteScheduler", trained("v_prediction")),
         },
     ),
     "sdxl": (
         "StableDiffusionXLPipeline",
         {
-            "text_encoder": ("CLIPTextModel", _clip(16)),
-            "text_encoder_2": ("CLIPTextModelWithProjection", _clip_projected(32)),
-            "tokenizer": _CLIP_WORDS,
-            "tokenizer_2": _CLIP_WORDS,
+            "text_encoder": ("CLIPTextModel", clip(16)),
+            "text_encoder_2": ("CLIPTextModelWithProjection", clip_projected(32)),
+            "tokenizer": CLIP_WORDS,
+            "tokenizer_2": CLIP_WORDS,
             "unet": (
                 "UNet2DConditionModel",
-                _unet(
+                unet(
                     cross_attention_dim=48,
                     attention_head_dim=(2, 4),
                     transformer_layers_per_block=(1, 2),
@@ -298,13 +308,13 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
                     projection_class_embeddings_input_dim=32 + 6 * 464,
                 ),
             ),
-            "vae": ("AutoencoderKL", _vae(4)),
-            "scheduler": ("EulerDiscreteScheduler", _trained("epsilon")),
+            "vae": ("AutoencoderKL", vae(4)),
+            "scheduler": ("EulerDiscreteScheduler", trained("epsilon")),
         },
     ),
     "sd3": (
         "StableDiffusion3Pipeline",
-        {**_SD3, "text_encoder_3": ("T5EncoderModel", _t5(32)), "tokenizer_3": _T5_WORDS},
+        {**_SD3, "text_encoder_3": ("T5EncoderModel", t5(32)), "tokenizer_3": T5_WORDS},
     ),
     "sd3-without-t5": ("StableDiffusion3Pipeline", _SD3),
     "flux1": ("FluxPipeline", _FLUX1),
@@ -312,28 +322,28 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
         "FluxPipeline",
         {
             **_FLUX1,
-            "transformer": ("FluxTransformer2DModel", _flux(guidance=False)),
-            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0)),
+            "transformer": ("FluxTransformer2DModel", flux(guidance=False)),
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=1.0)),
         },
     ),
     "chroma": (
         "ChromaPipeline",
         {
-            "text_encoder": ("T5EncoderModel", _t5(32)),
-            "tokenizer": _T5_WORDS,
+            "text_encoder": ("T5EncoderModel", t5(32)),
+            "tokenizer": T5_WORDS,
             "transformer": ("ChromaTransformer2DModel", _chroma),
-            "vae": _FLOW_VAE,
-            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.0, use_dynamic_shifting=True)),
+            "vae": FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=1.0, use_dynamic_shifting=True)),
         },
     ),
     "auraflow": (
         "AuraFlowPipeline",
         {
             "text_encoder": ("UMT5EncoderModel", _umt5(32)),
-            "tokenizer": _T5_WORDS,
+            "tokenizer": T5_WORDS,
             "transformer": ("AuraFlowTransformer2DModel", _auraflow),
-            "vae": ("AutoencoderKL", _vae(4)),
-            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=1.73)),
+            "vae": ("AutoencoderKL", vae(4)),
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=1.73)),
         },
     ),
     "z_image": (
@@ -342,8 +352,8 @@ TINY: Mapping[str, tuple[str, _Parts]] = {
             "text_encoder": ("Qwen3Model", _qwen3(32)),
             "tokenizer": ("Qwen2Tokenizer", _qwen_tokenizer),
             "transformer": ("ZImageTransformer2DModel", _z_image),
-            "vae": _FLOW_VAE,
-            "scheduler": ("FlowMatchEulerDiscreteScheduler", _flow(shift=3.0)),
+            "vae": FLOW_VAE,
+            "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=3.0)),
         },
     ),
 }
