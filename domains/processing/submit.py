@@ -6,7 +6,8 @@ from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
 from domains.inference.check import Checked
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, InitImage
+from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
@@ -17,10 +18,11 @@ from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.model.validation import Validation
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
-from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.jobs import Jobs, new_job_id
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
     GenerateWork,
@@ -54,6 +56,7 @@ class Submissions:
         reservations: Reservations,
         draining: Draining,
         step_limit: StepLimit,
+        pictures: InputPictures,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -66,8 +69,9 @@ class Submissions:
         self._reservations = reservations
         self.draining = draining
         self._step_limit = step_limit
+        self._pictures = pictures
 
-    def generate(
+    async def generate(
         self,
         given: Checked,
         options: JobOptions,
@@ -77,7 +81,7 @@ class Submissions:
         must_be_loaded: bool = False,
         validate_only: bool = False,
     ) -> Job:
-        """Make pictures."""
+        """Make pictures. The picture that the request starts from is decoded first."""
         generation = given.asked
         try:
             loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
@@ -85,14 +89,40 @@ class Submissions:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        resolved = resolve(given, model)
+        if (wrong := given.wrong.error()) is not None:
+            raise wrong
+        init = generation.init_image
+        picture = None if init is None else await self._pictures.look(init)
+        resolved = resolve(given, model, picture)
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        work = GenerateWork(asked=generation, resolved=resolved)
+        work = GenerateWork(asked=_without_bytes(generation, picture), resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
-        return self._submit(work, options, asked, detached, validate_only)
+        if init is None or picture is None or validate_only:
+            return self._submit(work, options, asked, detached, validate_only)
+        return await self._submit_with(init, picture, work, options, asked, detached)
+
+    async def _submit_with(
+        self,
+        init: InitImage,
+        picture: InputPicture,
+        work: GenerateWork,
+        options: JobOptions,
+        asked: Asked,
+        detached: bool,
+    ) -> Job:
+        """Submit work whose picture the job owns before it is stored: a crash leaves no job without its picture."""
+        job_id = new_job_id()
+        job: Job | None = None
+        try:
+            await self._pictures.own(init, picture, job_id)
+            job = self._submit(work, options, asked, detached, job_id=job_id)
+            return job
+        finally:
+            if job is None or job.id != job_id:
+                self._pictures.disown(job_id)
 
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
@@ -209,7 +239,13 @@ class Submissions:
         return job
 
     def _submit(
-        self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
+        self,
+        work: Work,
+        options: JobOptions,
+        asked: Asked,
+        detached: bool,
+        validate_only: bool = False,
+        job_id: str = "",
     ) -> Job:
         # A request that is only checked was not looked up before.
         self.draining.check()
@@ -220,7 +256,7 @@ class Submissions:
             options = self._where_reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
-        job, _ = self.jobs.submit(work, options, asked, detached=detached)
+        job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id)
         return job
 
     def _where_reserved(self, options: JobOptions) -> JobOptions:
@@ -232,6 +268,14 @@ class Submissions:
             text = f"reservation {options.reservation_id} is of pool {pool_id}, and this job is not to run there"
             raise InvalidRequest([Violation(field="options.reservation_id", message=text)])
         return msgspec.structs.replace(options, device_ids=(device_id,))
+
+
+def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:
+    """The request as it is stored: its picture is named by a blob."""
+    if asked.init_image is None or picture is None:
+        return asked
+    init = msgspec.structs.replace(asked.init_image, data=b"", blob_id=picture.blob_id)
+    return msgspec.structs.replace(asked, init_image=init)
 
 
 def _names_its_device(options: JobOptions) -> None:
