@@ -96,6 +96,7 @@ class InferenceServicer:
             models=[self._model(model, request.include_known_prompts) for model in self._shown_first(usable)],
             limits=_limits(),
             output_media_types=limits.MEDIA_TYPES,
+            input_media_types=limits.MEDIA_TYPES,
             contract_version=CONTRACT_VERSION,
         )
         answer.etag = hashlib.sha256(answer.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -153,7 +153,6 @@ UNSERVED = {
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
     "textual_inversions[0]": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
     "mask": G(mask=conditioning_pb2.InpaintMask()),
-    "mask": G(mask=conditioning_pb2.InpaintMask()),
     "outpaint": G(outpaint=conditioning_pb2.Outpaint()),
     "refiner": G(refiner=passes_pb2.RefinerPass()),
     "hires_pass": G(hires_pass=passes_pb2.HiresPass()),

@@ -126,7 +126,7 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert told.limits.max_image_count == limits.IMAGES[1]
     assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
     assert (told.limits.max_controls, told.limits.max_loras) == (0, 0)
-    assert list(told.output_media_types) == list(limits.MEDIA_TYPES)
+    assert list(told.output_media_types) == list(told.input_media_types) == list(limits.MEDIA_TYPES)
 
 
 def test_four_kinds_of_devices_7_families_and_5_tasks_are_told_in_one_answer(told: Answer) -> None:
