@@ -6,7 +6,7 @@ from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
 from domains.inference.check import Checked
-from domains.inference.generation import Generation, InitImage
+from domains.inference.generation import Generation
 from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
@@ -71,7 +71,7 @@ class Submissions:
         self._step_limit = step_limit
         self._pictures = pictures
 
-    async def generate(
+    async def submit_generation(
         self,
         given: Checked,
         options: JobOptions,
@@ -81,7 +81,43 @@ class Submissions:
         must_be_loaded: bool = False,
         validate_only: bool = False,
     ) -> Job:
-        """Make pictures. The picture that the request starts from is decoded first."""
+        """`generate`, after the picture that the request starts from was decoded. The job owns the picture before it is
+        stored, so that a crash leaves no job without its picture."""
+        init, job_id = given.asked.init_image, new_job_id()
+        # Faults of the request itself go first.
+        picture = None if init is None or given.wrong.error() else await self._pictures.look(init)
+        job: Job | None = None
+        try:
+            if init is not None and picture is not None and not validate_only:
+                await self._pictures.own(init, picture, job_id)
+            job = self.generate(
+                given,
+                options,
+                asked,
+                detached=detached,
+                must_be_loaded=must_be_loaded,
+                validate_only=validate_only,
+                picture=picture,
+                job_id=job_id,
+            )
+            return job
+        finally:
+            if picture is not None and (job is None or job.id != job_id):
+                self._pictures.disown(job_id)
+
+    def generate(
+        self,
+        given: Checked,
+        options: JobOptions,
+        asked: Asked = NEW,
+        *,
+        detached: bool = True,
+        must_be_loaded: bool = False,
+        validate_only: bool = False,
+        picture: InputPicture | None = None,
+        job_id: str = "",
+    ) -> Job:
+        """Make pictures. `picture`: the one that the request starts from, decoded. `job_id`: an id of `new_job_id`."""
         generation = given.asked
         try:
             loaded = self._loaded.get(generation.loaded_model_id) if generation.loaded_model_id else None
@@ -89,10 +125,6 @@ class Submissions:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        if (wrong := given.wrong.error()) is not None:
-            raise wrong
-        init = generation.init_image
-        picture = None if init is None else await self._pictures.look(init)
         resolved = resolve(given, model, picture)
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
@@ -100,29 +132,7 @@ class Submissions:
         work = GenerateWork(asked=_without_bytes(generation, picture), resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
-        if init is None or picture is None or validate_only:
-            return self._submit(work, options, asked, detached, validate_only)
-        return await self._submit_with(init, picture, work, options, asked, detached)
-
-    async def _submit_with(
-        self,
-        init: InitImage,
-        picture: InputPicture,
-        work: GenerateWork,
-        options: JobOptions,
-        asked: Asked,
-        detached: bool,
-    ) -> Job:
-        """Submit work whose picture the job owns before it is stored: a crash leaves no job without its picture."""
-        job_id = new_job_id()
-        job: Job | None = None
-        try:
-            await self._pictures.own(init, picture, job_id)
-            job = self._submit(work, options, asked, detached, job_id=job_id)
-            return job
-        finally:
-            if job is None or job.id != job_id:
-                self._pictures.disown(job_id)
+        return self._submit(work, options, asked, detached, validate_only, job_id)
 
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""

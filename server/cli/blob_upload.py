@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
@@ -53,7 +54,9 @@ def put(
     return print_json(answer) if json else emit(answer.blob.id)
 
 
-def upload(connection: Connection, file: Path, stream: IO[bytes], spec: BlobSpec | None = None) -> UploadBlobResponse:
+def upload(
+    connection: Connection, file: Path, stream: BufferedReader, spec: BlobSpec | None = None
+) -> UploadBlobResponse:
     """Upload an open file. `spec`: what the blob shall be; None: a blob on disk."""
     from deviceops.memory.v1 import blob_pb2
 

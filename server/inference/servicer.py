@@ -66,7 +66,7 @@ class InferenceServicer:
                 lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
             )
             loaded = request.generation.require_loaded_model
-            return await self._submissions.generate(
+            return await self._submissions.submit_generation(
                 generation, options, asked, detached=request.detached, must_be_loaded=loaded
             )
 

@@ -106,7 +106,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
                     lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
                 )
                 loaded = spec.generation.require_loaded_model
-                return await self._submissions.generate(
+                return await self._submissions.submit_generation(
                     generation, options, asked, must_be_loaded=loaded, validate_only=request.validate_only
                 )
             case _ if request.validate_only:
