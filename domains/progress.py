@@ -14,6 +14,7 @@ class Stage(StrEnum):
     QUEUED = "queued"
     LOADING = "loading"
     CONDITIONING = "conditioning"
+    ENCODING_INPUT = "encoding_input"
     DENOISING = "denoising"
     DECODING = "decoding"
     ENCODING = "encoding"

@@ -7,7 +7,9 @@ heartbeats here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from inspect import isawaitable
 from typing import Any
 
 import grpc
@@ -71,10 +73,25 @@ def _kept_alive(
 
     def stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any]:
         told = behaviour(request, context)
+        if isawaitable(told):
+            told = _later(told, empty)
         messages, beat = (told.messages, told.beat) if isinstance(told, Followed) else (told, empty)
         return with_heartbeats(messages, beat, heartbeat_s, streams)
 
     return stream
+
+
+def _later(coming: Awaitable[Followed[Any]], empty: Callable[[], Any]) -> Followed[Any]:
+    """The stream that is being made. Its heartbeats are empty until it is there."""
+    there: list[Followed[Any]] = []
+
+    async def messages() -> AsyncGenerator[Any]:
+        there.append(await coming)
+        async with aclosing(there[0].messages) as told:
+            async for message in told:
+                yield message
+
+    return Followed(messages(), lambda: there[0].beat() if there else empty())
 
 
 def _until_cut(behaviour: Callable[..., Any], streams: Streams) -> Callable[..., Any]:

@@ -305,6 +305,7 @@ class Server:
         await self.devices.close()
         await self._background.close()
         await self.processing.dispatcher.idle()
+        await self.processing.pictures.close()
         self.jobs.store_ends()
         self.host_models.close()
         self.events.close()

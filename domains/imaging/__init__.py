@@ -5,6 +5,7 @@ Pixels are uint8 arrays: (height, width) is grey, (height, width, 3) RGB, (heigh
 
 from domains.imaging.decode import decode
 from domains.imaging.encode import encode
+from domains.imaging.fit import Fit, fitted
 from domains.imaging.header import ImageHeader, probe
 from domains.imaging.manifest import read_manifest
 from domains.imaging.media_types import MEDIA_TYPES, MediaType
@@ -14,11 +15,13 @@ __all__ = [
     "MEDIA_TYPES",
     "Carrier",
     "DigitalSource",
+    "Fit",
     "ImageHeader",
     "Mark",
     "MediaType",
     "decode",
     "encode",
+    "fitted",
     "probe",
     "read_manifest",
     "read_marks",

@@ -28,6 +28,8 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
     yield "Seed", str(request.seeds[index])
     yield "Size", f"{request.width_px}x{request.height_px}"
     yield "Model", request.model_id
+    if request.init_image is not None:
+        yield "Denoising strength", f"{request.init_image.strength:g}"
     if request.eta:
         yield "Eta DDIM", f"{request.eta:g}"
     yield "Version", f"DeviceOps {importlib.metadata.version('deviceops')}"

@@ -42,7 +42,7 @@ def checked(asked: Generation) -> Checked:
 
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
-    alone = (*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_output(asked))
+    alone = (*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_init_image(asked), *_output(asked))
     return Wrong(alone, tuple(_together(asked)))
 
 
@@ -113,6 +113,20 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     yield from _within("sampling.seeds", len(sampling.seeds))
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
+
+
+def _init_image(asked: Generation) -> Iterator[Violation]:
+    init = asked.init_image
+    if init is None:
+        return
+    if not (init.blob_id or init.data):
+        message = "must be set: give the file in `data`, or a blob that holds it in `blob_id`"
+        yield Violation(field="generation.init_image.image", message=message)
+    yield from _within("init_image.strength", init.strength)
+    if init.fit is not None and init.fit not in limits.FITS:
+        able = ", ".join(FIELDS["init_image.fit"].allowed)
+        message = "the result has exactly the size that is asked for, which a contained picture may not have"
+        yield Violation(field="generation.init_image.fit", message=f"{message}; known: {able}", allowed=able)
 
 
 def _together(asked: Generation) -> Iterator[Violation]:

@@ -4,6 +4,7 @@ A field that is not here is refused by its path. Paths are the contract's, witho
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -44,6 +45,10 @@ def _sampling(path: str, **what: Any) -> Field:
     return Field(path=f"sampling.{path}", group="sampling", **what)
 
 
+def _init_image(path: str, **what: Any) -> Field:
+    return Field(path=f"init_image.{path}", group="input", **what)
+
+
 def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
@@ -76,6 +81,10 @@ FIELDS: Mapping[str, Field] = {
         _sampling("seed", bounds=limits.SEED),
         _sampling("seeds", bounds=(0, limits.IMAGES[1])),
         _sampling("eta", bounds=limits.ETA, default="0"),
+        _init_image("image.data"),
+        _init_image("image.blob_id"),
+        _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
+        _init_image("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),
@@ -101,9 +110,17 @@ FIELDS: Mapping[str, Field] = {
 """By path, in the order in which a form shows them."""
 
 
-def fields_of(family: Family) -> tuple[Field, ...]:
-    """The fields with the family's own default guidance and multiple of edges."""
-    return tuple(_of(family, field) for field in FIELDS.values())
+class Task(StrEnum):
+    """What a generation starts from, by the contract's names."""
+
+    TEXT_TO_IMAGE = "text_to_image"
+    IMAGE_TO_IMAGE = "image_to_image"
+
+
+def fields_of(family: Family, task: Task) -> tuple[Field, ...]:
+    """The fields of a task with the family's own default guidance and multiple of edges."""
+    from_picture = task is Task.IMAGE_TO_IMAGE
+    return tuple(_of(family, field) for field in FIELDS.values() if from_picture or field.group != "input")
 
 
 def _of(family: Family, field: Field) -> Field:

@@ -4,11 +4,14 @@ Two types, not one full of `None`: `Generation` holds the request, absent where 
 server; `ResolvedGeneration` has every choice made: the worker runs it, the manifest and the result contain it.
 """
 
+import math
 from enum import StrEnum
 
 import msgspec
 
 from domains.inference import limits
+
+_ROUNDING = 1e-6
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +70,44 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Mark the file as made by AI."""
 
 
+class ImageFit(StrEnum):
+    """How a picture of another size is brought to a size."""
+
+    STRETCH = "stretch"
+    """Out of shape if need be."""
+    COVER = "cover"
+    """As small as covers the size, cut at the middle."""
+    CONTAIN = "contain"
+    """As large as fits inside. Not for input pictures."""
+    PAD = "pad"
+    """As large as fits inside, the rest filled with the colours of the edge."""
+
+
+class InitImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture to start from, as requested."""
+
+    blob_id: str = ""
+    """The blob with the encoded file."""
+    data: bytes = b""
+    """The encoded file, until it is stored as a blob. Stored requests name the blob."""
+    strength: float | None = None
+    """Share of the steps that are computed, 0..1. Absent: 0.75."""
+    fit: ImageFit | None = None
+    """Absent: the picture must have the requested size."""
+
+
+class ResolvedInitImage(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture to start from, with every choice made."""
+
+    blob_id: str
+    sha256: str
+    """Hash of the encoded file: a replay detects another one."""
+    strength: float
+    fit: ImageFit
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """A text-to-image request; `resolve` checks it against a model."""
+    """A request for pictures, from text alone or from a picture too; `resolve` checks it against a model."""
 
     prompt: str
     negative_prompt: str = ""
@@ -84,6 +123,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     output: EncodeOptions = EncodeOptions()
     previews: Previews = Previews()
+    init_image: InitImage | None = None
+    """Absent: start from noise."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,3 +149,13 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per picture."""
     output: EncodeOptions
     previews: Previews
+    init_image: ResolvedInitImage | None = None
+    """None: the pictures start from noise."""
+
+    @property
+    def computed_steps(self) -> int:
+        """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture, else all."""
+        if self.init_image is None:
+            return self.steps
+        # A product such as 30 × 0.1 is a little above the whole number that is meant.
+        return math.ceil(self.steps * self.init_image.strength - _ROUNDING)

@@ -14,6 +14,14 @@ IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
 SEED: Final = (0, 2**63 - 1)
 ETA: Final = (0.0, 1.0)
+STRENGTH: Final = (0.0, 1.0)
+DEFAULT_STRENGTH: Final = 0.75
+FITS: Final = ("stretch", "cover", "pad")
+"""Ways in which a picture to start from is brought to another size."""
+INPUT_AREA_PX2: Final = 8192 * 8192
+"""Most pixels of a picture that a request hands in."""
+INPUT_BYTES: Final = 64 * 1024 * 1024
+"""Largest file of such a picture."""
 QUALITY: Final = (1, 100)
 PREVIEW_EVERY: Final = (0, 1000)
 PREVIEW_EDGE_PX: Final = (16, 512)

@@ -8,13 +8,17 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.check import Checked, checked, for_model, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
+from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 
 
-def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
-    """The request with every choice made. Raises all faults of the request at once, or the model's unfitness for it."""
+def resolve(given: Checked | Generation, model: Model, picture: InputPicture | None = None) -> ResolvedGeneration:
+    """The request with every choice made. Raises all faults of the request at once, or the model's unfitness for it.
+
+    `picture`: what `init_image` of the request names, decoded.
+    """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
         raise error
@@ -24,7 +28,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
     if unfit := [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
-    width_px, height_px = _size(asked, model)
+    width_px, height_px = _size(asked, model, picture)
     return ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
@@ -41,6 +45,7 @@ def resolve(given: Checked | Generation, model: Model) -> ResolvedGeneration:
         seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
         output=_output(asked.output),
         previews=asked.previews,
+        init_image=None if picture is None else resolved_picture(asked, picture),
     )
 
 
@@ -68,11 +73,14 @@ def _output(asked: EncodeOptions) -> EncodeOptions:
     return asked
 
 
-def _size(asked: Generation, model: Model) -> tuple[int, int]:
-    """The requested size, or the model's native one, whose value can be missing or impossible."""
+def _size(asked: Generation, model: Model, picture: InputPicture | None) -> tuple[int, int]:
+    """The requested size, the size of the picture to start from, or the model's native one, whose value can be missing or
+    impossible."""
     if asked.width_px and asked.height_px:
         _aligned(asked, model)
         return asked.width_px, asked.height_px
+    if picture is not None:
+        return size_of(picture, model)
     size = model.native_width_px, model.native_height_px
     (low, high), multiple = limits.EDGE_PX, limits.EDGE_MULTIPLE_PX
     if all(low <= edge <= high and edge % multiple == 0 for edge in size):

@@ -7,6 +7,7 @@ from domains.draining import Draining
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import Generation
+from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
@@ -18,10 +19,11 @@ from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.model.validation import Validation
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
-from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.jobs import Jobs, new_job_id
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
     GenerateWork,
@@ -56,6 +58,7 @@ class Submissions:
         reservations: Reservations,
         draining: Draining,
         step_limit: StepLimit,
+        pictures: InputPictures,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -68,6 +71,41 @@ class Submissions:
         self._reservations = reservations
         self.draining = draining
         self._step_limit = step_limit
+        self._pictures = pictures
+
+    async def submit_generation(
+        self,
+        given: Checked,
+        options: JobOptions,
+        asked: Asked = NEW,
+        *,
+        detached: bool = True,
+        must_be_loaded: bool = False,
+        validate_only: bool = False,
+    ) -> Job:
+        """`generate`, after the picture that the request starts from was decoded. The job owns the picture before it is
+        stored, so that a crash leaves no job without its picture."""
+        init, job_id = given.asked.init_image, new_job_id()
+        # Faults of the request itself go first.
+        picture = None if init is None or given.wrong.error() else await self._pictures.look(init)
+        job: Job | None = None
+        try:
+            if init is not None and picture is not None and not validate_only:
+                await self._pictures.own(init, picture, job_id)
+            job = self.generate(
+                given,
+                options,
+                asked,
+                detached=detached,
+                must_be_loaded=must_be_loaded,
+                validate_only=validate_only,
+                picture=picture,
+                job_id=job_id,
+            )
+            return job
+        finally:
+            if picture is not None and (job is None or job.id != job_id):
+                self._pictures.disown(job_id)
 
     def generate(
         self,
@@ -78,8 +116,10 @@ class Submissions:
         detached: bool = True,
         must_be_loaded: bool = False,
         validate_only: bool = False,
+        picture: InputPicture | None = None,
+        job_id: str = "",
     ) -> Job:
-        """Make pictures."""
+        """Make pictures. `picture`: the one that the request starts from, decoded. `job_id`: an id of `new_job_id`."""
         generation = given.asked
         try:
             loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
@@ -87,14 +127,14 @@ class Submissions:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        resolved = resolve(given, model)
+        resolved = resolve(given, model, picture)
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        work = GenerateWork(asked=generation, resolved=resolved)
+        work = GenerateWork(asked=_without_bytes(generation, picture), resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
-        return self._submit(work, options, asked, detached, validate_only)
+        return self._submit(work, options, asked, detached, validate_only, job_id)
 
     def _on_a_device(self, loaded_id: str) -> LoadedModel:
         """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
@@ -235,7 +275,13 @@ class Submissions:
         return job
 
     def _submit(
-        self, work: Work, options: JobOptions, asked: Asked, detached: bool, validate_only: bool = False
+        self,
+        work: Work,
+        options: JobOptions,
+        asked: Asked,
+        detached: bool,
+        validate_only: bool = False,
+        job_id: str = "",
     ) -> Job:
         # A request that is only checked was not looked up before.
         self.draining.check()
@@ -246,7 +292,7 @@ class Submissions:
             options = self._where_reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
-        job, _ = self.jobs.submit(work, options, asked, detached=detached)
+        job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id)
         return job
 
     def _where_reserved(self, options: JobOptions) -> JobOptions:
@@ -258,6 +304,14 @@ class Submissions:
             text = f"reservation {options.reservation_id} is of pool {pool_id}, and this job is not to run there"
             raise InvalidRequest([Violation(field="options.reservation_id", message=text)])
         return msgspec.structs.replace(options, device_ids=(device_id,))
+
+
+def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:
+    """The request as it is stored: its picture is named by a blob."""
+    if asked.init_image is None or picture is None:
+        return asked
+    init = msgspec.structs.replace(asked.init_image, data=b"", blob_id=picture.blob_id)
+    return msgspec.structs.replace(asked, init_image=init)
 
 
 def _names_its_device(options: JobOptions) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from server.cli import ids
-from server.cli.connection import AddressOption, JsonOption, connect
+from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import USAGE, CliError
 from server.cli.printing import emit, print_json
 
 if TYPE_CHECKING:
     from deviceops.memory.v1.blob_pb2 import BlobSpec
-    from deviceops.memory.v1.memory_service_pb2 import UploadBlobRequest
+    from deviceops.memory.v1.memory_service_pb2 import UploadBlobRequest, UploadBlobResponse
 
 _CHUNK_BYTES = 1 << 20
 
@@ -47,13 +48,24 @@ def put(
     try:
         with file.open("rb") as stream, connect(address) as connection:
             spec.device_id = device and ids.device(connection, device)
-            spec.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            spec.size_bytes = stream.tell()
-            stream.seek(0)
-            answer = connection.memory.UploadBlob(_parts(spec, stream))
+            answer = upload(connection, file, stream, spec)
     except OSError as error:
         raise CliError(f"cannot read {file}: {error.strerror}", USAGE) from error
     return print_json(answer) if json else emit(answer.blob.id)
+
+
+def upload(
+    connection: Connection, file: Path, stream: BufferedReader, spec: BlobSpec | None = None
+) -> UploadBlobResponse:
+    """Upload an open file. `spec`: what the blob shall be; None: a blob on disk."""
+    from deviceops.memory.v1 import blob_pb2
+
+    spec = blob_pb2.BlobSpec(media_type=media_type_of(file)) if spec is None else spec
+    stream.seek(0)
+    spec.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    spec.size_bytes = stream.tell()
+    stream.seek(0)
+    return connection.memory.UploadBlob(_parts(spec, stream))
 
 
 def media_type_of(file: Path) -> str:

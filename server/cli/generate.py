@@ -34,6 +34,16 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="How many pictures; the files are numbered.")] = 1,
     width: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to start from. [default size of the result: the picture's]")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of --image is made anew, 0..1. [default: 0.75]")
+    ] = None,
+    fit: Annotated[
+        Literal["stretch", "cover", "pad"] | None,
+        typer.Option(help="How --image gets to --width and --height, if it has another size."),
+    ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
@@ -75,6 +85,8 @@ def generate(
     must_be_text(PROMPT=prompt, **{"--negative": negative})
     if detach and (previews is not None or preview_every is not None):
         raise CliError("--detach waits for no previews; `deviceops watch ID --previews DIR` shows them", USAGE)
+    if image is None and (strength is not None or fit is not None):
+        raise CliError("--strength and --fit are about a picture to start from; give one with --image FILE", USAGE)
     media_type = media_type_of(format_name, out)
     files = targets(prompt, out, count, media_type, force)
     folder = _preview_folder(previews, preview_every, files[0], force)
@@ -90,6 +102,9 @@ def generate(
         count=count,
         width=width,
         height=height,
+        image=image,
+        strength=strength,
+        fit=fit or "",
         media_type=media_type,
         quality=quality,
         manifest=manifest,

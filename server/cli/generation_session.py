@@ -16,6 +16,7 @@ from server.cli.bars import Bars
 from server.cli.connection import Connection, connect
 from server.cli.generation_run import Ending, GenerationRun, check_ended_well, proof, run_all
 from server.cli.hints import hint, known_prompts
+from server.cli.input_image import input_image
 from server.cli.pictures import save_pictures
 from server.cli.previews import PreviewFolder
 from server.cli.printing import KeptOutput, OutputLost, duration_s, emit, json_text, notice, print_json, seconds_text
@@ -90,11 +91,12 @@ def _request_id() -> str:
 
 
 def _resolved(wish: Wish, connection: Connection) -> Wish:
-    """The wish with prefixes of ids replaced by whole ids."""
+    """The wish with prefixes of ids replaced by whole ids, and with its picture as the server gets it."""
     return replace(
         wish,
         device=wish.device and ids.device(connection, wish.device),
         model=wish.model and ids.model(connection, wish.model),
+        image_input=wish.image and input_image(connection, wish.image),
     )
 
 

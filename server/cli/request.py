@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
+    from deviceops.inference.v1.conditioning_pb2 import InitImage
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
@@ -40,6 +44,13 @@ class Wish:
     """Whether to mark the file as made by AI."""
     preview_every: int = 0
     """Steps between two previews; 0: none."""
+    image: Path | None = None
+    """A picture to start from."""
+    image_input: ImageInput | None = None
+    """The same, as the server gets it."""
+    strength: float | None = None
+    fit: str = ""
+    """stretch, cover or pad; empty: the picture has the size that is asked for."""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -107,8 +118,19 @@ def _generation(wish: Wish) -> Generation:
             manifest=image_pb2.ManifestDetail.Value(f"MANIFEST_DETAIL_{wish.manifest.upper()}"),
             provenance=wish.provenance,
         ),
+        init_image=_init_image(wish),
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
+
+
+def _init_image(wish: Wish) -> InitImage | None:
+    from deviceops.common.v1 import image_pb2
+    from deviceops.inference.v1 import conditioning_pb2
+
+    if wish.image_input is None:
+        return None
+    fit = image_pb2.ImageFit.Value(f"IMAGE_FIT_{wish.fit.upper() or 'UNSPECIFIED'}")
+    return conditioning_pb2.InitImage(image=wish.image_input, strength=wish.strength, fit=fit)
 
 
 def _sampling(wish: Wish) -> Sampling:

@@ -6,11 +6,20 @@ lists those that it does): a request is carried out as it was asked, or not at a
 
 import importlib.metadata
 
-from deviceops.inference.v1 import generation_pb2, resolved_generation_pb2, sampling_pb2
+from deviceops.common.v1 import image_pb2
+from deviceops.inference.v1 import conditioning_pb2, generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
 from domains.inference.check import Checked, checked, preview_violations
-from domains.inference.fields import FIELDS
-from domains.inference.generation import Generation, Previews, ResolvedGeneration, Sampling
+from domains.inference.fields import FIELDS, Task
+from domains.inference.generation import (
+    Generation,
+    ImageFit,
+    InitImage,
+    Previews,
+    ResolvedGeneration,
+    ResolvedInitImage,
+    Sampling,
+)
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
@@ -18,10 +27,15 @@ from server import convert
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.unserved import check_served
 
-TASK = "text_to_image"
-"""The only task that is served."""
-
-_SERVED = {path: field.allowed for path, field in FIELDS.items()}
+_SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()}
+"""A fit that no input picture takes is refused by the check, with the contract's reason."""
+_FITS = {
+    image_pb2.IMAGE_FIT_STRETCH: ImageFit.STRETCH,
+    image_pb2.IMAGE_FIT_COVER: ImageFit.COVER,
+    image_pb2.IMAGE_FIT_CONTAIN: ImageFit.CONTAIN,
+    image_pb2.IMAGE_FIT_PAD: ImageFit.PAD,
+}
+_FIT_NUMBERS = {fit: number for number, fit in _FITS.items()}
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
@@ -52,7 +66,25 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
+        init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
     )
+
+
+def _from_init_image(message: conditioning_pb2.InitImage) -> InitImage:
+    return InitImage(
+        blob_id=message.image.blob_id,
+        data=message.image.data,
+        strength=message.strength if message.HasField("strength") else None,
+        fit=_FITS.get(message.fit),
+    )
+
+
+def _to_init_image(asked: InitImage | ResolvedInitImage | None) -> conditioning_pb2.InitImage | None:
+    if asked is None:
+        return None
+    fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else _FIT_NUMBERS[asked.fit]
+    source = image_pb2.ImageInput(blob_id=asked.blob_id)
+    return conditioning_pb2.InitImage(image=source, strength=asked.strength, fit=fit)
 
 
 def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
@@ -87,6 +119,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
+        init_image=_to_init_image(asked.init_image),
     )
 
 
@@ -116,6 +149,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         determinism=generation_pb2.DETERMINISM_EXACT,
         prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
         long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
+        init_image=_to_init_image(resolved.init_image),
     )
 
 
@@ -127,7 +161,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
     )
     return resolved_generation_pb2.ResolvedGeneration(
         generation=to_filled(resolved),
-        task=TASK,
+        task=Task.TEXT_TO_IMAGE if resolved.init_image is None else Task.IMAGE_TO_IMAGE,
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,

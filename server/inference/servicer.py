@@ -11,7 +11,7 @@ from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_s
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
-from domains.inference.fields import Field, fields_of
+from domains.inference.fields import Field, Task, fields_of
 from domains.inference.resolve import default_guidance, recommended_steps
 from domains.inference.samplers import (
     SAMPLERS,
@@ -33,8 +33,8 @@ from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
-from server.inference.generation_messages import TASK, from_generation
-from server.processing.watch import submit_and_follow
+from server.inference.generation_messages import from_generation
+from server.processing.watch import submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,21 +56,21 @@ class InferenceServicer:
         self._loaded = loaded
         self._devices = devices
 
-    def Generate(  # yields the bytes of its responses, see `register`
+    async def Generate(  # yields the bytes of its responses, see `register`
         self, request: inference_service_pb2.GenerateRequest, context: Context
     ) -> Followed[bytes]:
         """Submit a generation and follow its job."""
 
-        def submit(asked: Asked) -> Job:
+        async def submit(asked: Asked) -> Job:
             generation, options = convert.both(
                 lambda: from_generation(request.generation), lambda: convert.from_options(request.options)
             )
             loaded = request.generation.require_loaded_model
-            return self._submissions.generate(
+            return await self._submissions.submit_generation(
                 generation, options, asked, detached=request.detached, must_be_loaded=loaded
             )
 
-        return submit_and_follow(self._submissions, request, context, submit)
+        return await submit_later_and_follow(self._submissions, request, context, submit)
 
     async def GetInferenceCapabilities(
         self, request: inference_service_pb2.GetInferenceCapabilitiesRequest, context: Context
@@ -83,9 +83,10 @@ class InferenceServicer:
         views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
             capabilities=[
-                _capability(device_ids, family, precisions)
+                _capability(device_ids, family, precisions, task)
                 for precisions, device_ids in _alike(views).items()
                 for family in sorted({model.family for model in usable})
+                for task in Task
             ],
             samplers=[to_sampler(sampler) for sampler in SAMPLERS.values()],
             sigma_schedules=[
@@ -95,6 +96,7 @@ class InferenceServicer:
             models=[self._model(model, request.include_known_prompts) for model in self._shown_first(usable)],
             limits=_limits(),
             output_media_types=limits.MEDIA_TYPES,
+            input_media_types=limits.MEDIA_TYPES,
             contract_version=CONTRACT_VERSION,
         )
         answer.etag = hashlib.sha256(answer.SerializeToString(deterministic=True)).hexdigest()[:16]
@@ -140,13 +142,15 @@ def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
     return found
 
 
-def _capability(device_ids: list[str], family: str, precisions: tuple[str, ...]) -> capability_pb2.GenerationCapability:
+def _capability(
+    device_ids: list[str], family: str, precisions: tuple[str, ...], task: Task
+) -> capability_pb2.GenerationCapability:
     return capability_pb2.GenerationCapability(
         device_ids=device_ids,
         family=family,
-        task=TASK,
+        task=task,
         precisions=[convert.PRECISIONS[word] for word in precisions],
-        fields=[to_field(field) for field in fields_of(FAMILIES[family])],
+        fields=[to_field(field) for field in fields_of(FAMILIES[family], task)],
         samplers=walkers_of(flow=FAMILIES[family].flow),
         sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
         control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],

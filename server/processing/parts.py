@@ -8,6 +8,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
@@ -57,6 +58,7 @@ class ProcessingParts:
         self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
+        self.pictures = InputPictures(jobs, memory.blobs)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
             jobs=jobs,
@@ -64,6 +66,7 @@ class ProcessingParts:
             catalogue=catalogue,
             loaded=loaded,
             blobs=memory.blobs,
+            pictures=self.pictures,
             memory=JobAdmission(
                 memory.admission,
                 memory.reclaiming,
@@ -100,4 +103,5 @@ class ProcessingParts:
             memory.reservations,
             draining,
             step_limit,
+            self.pictures,
         )

@@ -74,31 +74,31 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
         """Store a job, or with `validate_only` check it."""
         asked = asked_of(request)
         if request.validate_only:
-            return processing_service_pb2.SubmitJobResponse(findings=self._findings(request))
-        job = self._submissions.again(asked) or self._submit(request, asked)
+            return processing_service_pb2.SubmitJobResponse(findings=await self._findings(request))
+        job = self._submissions.again(asked) or await self._submit(request, asked)
         return processing_service_pb2.SubmitJobResponse(job=self._message(job))
 
-    def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
+    async def _findings(self, request: processing_service_pb2.SubmitJobRequest) -> list[error_pb2.Finding]:
         """The findings that would get the job refused."""
         try:
-            self._submit(request, NEW)
+            await self._submit(request, NEW)
         except DeviceOpsError as error:
             return convert.to_findings(error)
         return []
 
-    def _submit(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+    async def _submit(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
         if request.continue_job_id:
             message = "jobs cannot be continued from a checkpoint yet; leave it empty"
             raise NotServed([Violation(field="continue_job_id", message=message)])
         try:
-            return self._take(request, asked)
+            return await self._take(request, asked)
         except InvalidRequest as error:
             # In SubmitJob the work is one level deeper than in the requests of calls that submit and follow.
             raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
         except NotServed as error:
             raise NotServed(map(_within_spec, error.violations), **error.facts) from None
 
-    def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+    async def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
         spec = request.spec
         match spec.WhichOneof("work"):
             case "generation":
@@ -106,7 +106,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
                     lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
                 )
                 loaded = spec.generation.require_loaded_model
-                return self._submissions.generate(
+                return await self._submissions.submit_generation(
                     generation, options, asked, must_be_loaded=loaded, validate_only=request.validate_only
                 )
             case _ if request.validate_only:

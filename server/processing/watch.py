@@ -1,7 +1,7 @@
 """Follows a job, for WatchJob and for every call that submits a job and follows it."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -116,7 +116,25 @@ def submit_and_follow(
     shutdown ends calls too; it cancels no job, and the job continues after the restart.
     """
     asked, detached = asked_of(request), bool(request.detached)
-    job_id = (submissions.again(asked, detached=detached) or submit(asked)).id
+    job = submissions.again(asked, detached=detached) or submit(asked)
+    return _followed(submissions, job.id, context, detached=detached)
+
+
+async def submit_later_and_follow(
+    submissions: Submissions,
+    request: Any,
+    context: grpc.aio.ServicerContext[Any, Any],
+    submit: Callable[[Asked], Awaitable[Job]],
+) -> Followed[bytes]:
+    """`submit_and_follow` for work whose inputs are looked at before it is stored."""
+    asked, detached = asked_of(request), bool(request.detached)
+    job = submissions.again(asked, detached=detached) or await submit(asked)
+    return _followed(submissions, job.id, context, detached=detached)
+
+
+def _followed(
+    submissions: Submissions, job_id: str, context: grpc.aio.ServicerContext[Any, Any], *, detached: bool
+) -> Followed[bytes]:
     jobs, callers = submissions.jobs, submissions.callers
     callers.join(job_id, detached=detached)
 

@@ -152,7 +152,6 @@ UNSERVED = {
     "loras[0]": G(loras=[conditioning_pb2.LoraInput()]),
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
     "textual_inversions[0]": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
-    "init_image": G(init_image=conditioning_pb2.InitImage()),
     "mask": G(mask=conditioning_pb2.InpaintMask()),
     "outpaint": G(outpaint=conditioning_pb2.Outpaint()),
     "refiner": G(refiner=passes_pb2.RefinerPass()),

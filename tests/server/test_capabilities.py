@@ -72,7 +72,7 @@ def fields(capability: capability_pb2.GenerationCapability) -> dict[str, field_c
 
 
 def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -> None:
-    (capability,) = told.capabilities
+    capability, _ = told.capabilities
     assert (list(capability.device_ids), capability.family) == (["cpu"], "sd1")
     assert capability.task == "text_to_image"
     assert (list(capability.samplers), list(capability.sigma_schedules)) == (list(SAMPLERS), list(SIGMA_SCHEDULES))
@@ -86,9 +86,10 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
-    (capability,) = told.capabilities
+    without, capability = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
     assert [field.field for field in capability.fields] == list(FIELDS)
+    assert [field.field for field in without.fields] == [path for path in FIELDS if not path.startswith("init_image.")]
     assert {field.group for field in capability.fields} <= groups
     units = {field.field: field.unit for field in capability.fields if field.unit}
     assert {path: unit for path, unit in units.items() if unit != "px"} == {
@@ -103,8 +104,16 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
     }
 
 
+def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
+    assert [one.task for one in told.capabilities] == ["text_to_image", "image_to_image"]
+    known = fields(told.capabilities[1])
+    strength, fit = known["init_image.strength"], known["init_image.fit"]
+    assert (strength.minimum, strength.maximum, strength.default_value) == (0.0, 1.0, "0.75")
+    assert list(fit.allowed_values) == ["IMAGE_FIT_STRETCH", "IMAGE_FIT_COVER", "IMAGE_FIT_PAD"]
+
+
 def test_ways_to_make_control_maps_say_why_there_are_none(told: Answer) -> None:
-    (capability,) = told.capabilities
+    capability, _ = told.capabilities
     kinds = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
     assert [one.id for one in capability.control_preprocessors] == [kind.name for kind in kinds]
     assert not any(one.available for one in capability.control_preprocessors)
@@ -117,12 +126,12 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert told.limits.max_image_count == limits.IMAGES[1]
     assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
     assert (told.limits.max_controls, told.limits.max_loras) == (0, 0)
-    assert list(told.output_media_types) == list(limits.MEDIA_TYPES)
+    assert list(told.output_media_types) == list(told.input_media_types) == list(limits.MEDIA_TYPES)
 
 
 def test_four_kinds_of_devices_7_families_and_5_tasks_are_told_in_one_answer(told: Answer) -> None:
     """No client has to narrow its first call. Entries grow with each field that is served."""
-    (capability,), (model,) = told.capabilities, told.models
+    (*_, capability), (model,) = told.capabilities, told.models
     assert capability.ByteSize() <= sizes.CAPABILITY_BYTES
     large = Answer(capabilities=[capability] * (4 * 7 * 5), models=[model] * sizes.CAPABLE_MODELS)
     large.MergeFrom(Answer(samplers=told.samplers, sigma_schedules=told.sigma_schedules, limits=told.limits))

@@ -3,23 +3,28 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from deviceops.common.v1 import error_pb2
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
+from domains.imaging import encode
 from domains.inference.fields import FIELDS, Field
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
 
 LEAVES = list(leaf_paths())
+PNG = encode(np.zeros((64, 72, 3), np.uint8), "image/png")
 NEEDS: dict[str, dict[str, object]] = {
     "width_px": {"height_px": 64},
     "height_px": {"width_px": 64},
     "output.quality": {"output.media_type": "image/jpeg"},
     "sampling.eta": {"sampling.sampler": "ddim"},
     "sampling.sigma_schedule": {"sampling.sampler": "euler"},
+    "init_image.strength": {"init_image.image.data": PNG},
+    "init_image.fit": {"init_image.image.data": PNG},
 }
 """What a field cannot be set without."""
 SOME: dict[str, object] = {
@@ -29,6 +34,7 @@ SOME: dict[str, object] = {
     "height_px": 72,
     "previews.max_edge_px": 20,
     "output.bit_depth": 8,
+    "init_image.image.data": PNG,
 }
 """Values of fields that do not take any."""
 
@@ -38,8 +44,8 @@ def listed(server: RunningServer) -> set[str]:
     # A device is listed once its worker has tried it; the job leaves its model loaded.
     asking.watch(server, asking.submit(server))
     request = inference_service_pb2.GetInferenceCapabilitiesRequest()
-    (capability,) = server.inference.GetInferenceCapabilities(request).capabilities
-    return {field.field for field in capability.fields}
+    told = server.inference.GetInferenceCapabilities(request).capabilities
+    return {field.field for capability in told for field in capability.fields}
 
 
 def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
@@ -48,6 +54,12 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
         put(generation, needed, what)
     put(generation, path, value)
     return generation
+
+
+def blob_of(server: RunningServer) -> str:
+    """A blob with a picture."""
+    job = asking.watch(server, asking.submit(server))[-1]
+    return job.generation_result.images[0].file.blob_id
 
 
 def findings(server: RunningServer, generation: generation_pb2.Generation) -> list[error_pb2.Finding]:
@@ -72,8 +84,9 @@ def test_every_field_that_is_not_listed_is_refused_by_its_path(server: RunningSe
 
 
 def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: RunningServer, listed: set[str]) -> None:
+    some = {**SOME, "init_image.image.blob_id": blob_of(server)}
     for path in listed:
-        for value in FIELDS[path].allowed or [SOME.get(path)]:
+        for value in FIELDS[path].allowed or [some.get(path)]:
             assert refused_paths(server, with_needs(path, value)) == [], (path, value)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import ResolvedGeneration, ResolvedInitImage
 from domains.inference.on_device.trajectory import Trajectory
 
 _VERSION = 1
@@ -34,6 +34,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     sigma_schedule: str
     steps: int
     eta: float | None
+    init_image: ResolvedInitImage | None = None
     place: int
     """Number of lines of the walk that are done."""
 

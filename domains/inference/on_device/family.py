@@ -43,6 +43,14 @@ class EncodedPrompt:
         return sum(tensor.nbytes for tensor in (self.states, self.pooled, self.mask) if tensor is not None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureLatents:
+    """What a VAE's encoder makes of a picture: a normal distribution of scaled latents, (1, channels, h/8, w/8), float32."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
 SizePx = tuple[int, int]
 """(width, height) of the pictures."""
 
@@ -103,6 +111,10 @@ class Family(Protocol):
         """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8. Raises what `keep_on` raises."""
         ...
 
+    def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
+        """Pixels (h, w, 3), uint8 → latents. Raises what `keep_on` raises."""
+        ...
+
     def prepare_previews(self) -> None:
         """Do the work that the first preview of this model would otherwise have to do."""
         ...
@@ -110,6 +122,11 @@ class Family(Protocol):
     def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
         """A cheap, rough picture of clean latents (images, channels, h/8, w/8): (images, *size, 3), uint8."""
         ...
+
+
+def from_pixels(pixels: Tensor) -> Tensor:
+    """(h, w, 3) uint8 → (1, 3, h, w) in −1..1, float32."""
+    return pixels.permute(2, 0, 1).unsqueeze(0).float().div(127.5).sub(1)
 
 
 def as_pixels(pictures: Tensor) -> Tensor:

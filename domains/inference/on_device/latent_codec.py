@@ -1,15 +1,17 @@
 """From pictures to latents and back: the part of a family that its VAE decides."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from domains.inference.on_device.batches import Batches
-from domains.inference.on_device.family import KeepOn, as_pixels, regardless
+from domains.inference.on_device.family import KeepOn, PictureLatents, as_pixels, from_pixels, regardless
 from domains.inference.on_device.latent_colours import LatentColours
 from domains.inference.on_device.vae_decoder import VaeDecoder
+from domains.inference.on_device.vae_encoder import VaeEncoder
 from domains.model.on_device import OnDeviceModel
 
 
@@ -39,6 +41,21 @@ class LatentCodec:
     def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """See `Family`."""
         return as_pixels(self._decoded(latents, keep_on))[0]
+
+    def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
+        """See `Family`."""
+        picture = from_pixels(pixels).to(self._vae.dtype, memory_format=torch.channels_last)
+        mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
+        shift, deviation = self._statistics(torch.float32)
+        scale = self._vae.config.scaling_factor / deviation
+        # The bounds of diffusers' DiagonalGaussianDistribution.
+        spread = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
+        return PictureLatents(mean=(mean - shift) * scale, deviation=spread * scale)
+
+    @cached_property
+    def _encoder(self) -> VaeEncoder:
+        """Built when a picture comes: a model whose encoder is of another kind still makes pictures from text."""
+        return VaeEncoder(self._vae)
 
     def prepare_previews(self) -> None:
         """See `Family`."""

@@ -77,5 +77,11 @@ def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8]) -
         lossless=output.lossless,
         manifest=manifest.to_json(manifest.manifest_of(resolved, index)) if told else None,
         parameters=parameters_of(resolved, index) if output.a1111_parameters else None,
-        source=DigitalSource.TRAINED_ALGORITHMIC_MEDIA if output.provenance else None,
+        source=_source(resolved) if output.provenance else None,
     )
+
+
+def _source(resolved: ResolvedGeneration) -> DigitalSource:
+    if resolved.init_image is None:
+        return DigitalSource.TRAINED_ALGORITHMIC_MEDIA
+    return DigitalSource.COMPOSITE_WITH_TRAINED_ALGORITHMIC_MEDIA

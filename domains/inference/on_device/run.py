@@ -1,4 +1,5 @@
-"""One generation as a small state machine: loading → conditioning → denoising × n → decoding × pictures → encoding.
+"""One generation as a small state machine: loading → conditioning → encoding its input picture, if it has one →
+denoising × n → decoding × pictures → encoding.
 
 `advance` enqueues one unit of work; `poll` reports what has ended and enters the next stage. Neither waits.
 """
@@ -16,10 +17,11 @@ from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.family import KeepOn
+from domains.inference.on_device.family import Conditions, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.in_flight import InFlight
+from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.preview_writer import PreviewWriter
@@ -49,8 +51,10 @@ class Run(LoadRun):
         tell: Callable[[Report], None],
         made: int = 0,
         kept: KeptFile | None = None,
+        picture: KeptFile | None = None,
     ) -> None:
-        """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from."""
+        """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
+        pixels to start from, RGB in the size of the pictures."""
         super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
         self.trajectory: Trajectory | None = None
@@ -60,6 +64,9 @@ class Run(LoadRun):
         self._previews = PreviewWriter(resolved, files)
         self._pictures = Pictures(resolved, files, made)
         self._kept = kept
+        self._picture = picture
+        self._conditions: Conditions | None = None
+        """Known before the trajectory begins."""
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -76,6 +83,8 @@ class Run(LoadRun):
         match self.stage:
             case Stage.QUEUED | Stage.LOADING:
                 return super().ready
+            case Stage.CONDITIONING | Stage.ENCODING_INPUT:
+                return self.trajectory is None
             case Stage.DENOISING:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
@@ -95,31 +104,87 @@ class Run(LoadRun):
         """Whether every picture was reported."""
         return self._pictures.all_told
 
-    def condition(self) -> None:
-        """Encode the prompts and draw the noise."""
+    def prepare(self, keep_on: KeepOn) -> None:
+        """Do the next unit before the first step: encode the prompts, or the picture to start from. Raises what `keep_on`
+        raises."""
+        if not self.resolved.computed_steps:
+            self._give_back()
+        elif self._conditions is None:
+            self._condition()
+        else:
+            self._encode_picture(self._conditions, keep_on)
+
+    def _condition(self) -> None:
+        """Encode the prompts; without a picture to encode, draw the noise too."""
         self._enter(Stage.CONDITIONING)
         found = condition(self.loaded, self.family, self.resolved, self._prompts)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
-            self.meter.degradations.append(degraded)
-            self._tell(degraded)
+            self._degrade(degraded)
         if self._previews.asked:
             self.family.prepare_previews()
-        config = self.loaded.scheduler_config
-        self.trajectory = begin(self.family, self.resolved, config, found.conditions, self.loaded.device)
-        if self._kept is not None:
-            self._continue_from(self._kept, self.trajectory)
-        self._enter(Stage.DENOISING)
-        self._progress(Stage.DENOISING, self.trajectory.index, self.trajectory.steps, Unit.STEPS)
+        self._conditions = found.conditions
+        trajectory = self._begun(found.conditions)
+        if self._continued(trajectory) or self.resolved.init_image is None:
+            self._denoise(trajectory)
 
-    def _continue_from(self, kept: KeptFile, trajectory: Trajectory) -> None:
-        """Continue from the kept progress; a run whose progress is unusable begins at the start, and reports that."""
+    def _encode_picture(self, conditions: Conditions, keep_on: KeepOn) -> None:
+        """Enqueue the encoding of the picture to start from, and begin there."""
+        if self.stage is not Stage.ENCODING_INPUT:
+            self._enter(Stage.ENCODING_INPUT)
+        self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
+        began = self._hardware.mark()
+        picture = self.family.encode_picture(self._pixels().to(self.device), keep_on)
+        trajectory = self._begun(conditions, picture)
+        finite = to_host(torch.isfinite(trajectory.latents).all())
+        fence = self._hardware.fence(began)
+
+        def deliver() -> None:
+            self.meter.device_was_busy(Stage.ENCODING_INPUT, fence.device_s())
+            if not finite.item():
+                raise _not_encoded(self.resolved)
+
+        self._in_flight.add(fence, deliver)
+        self._progress(Stage.ENCODING_INPUT, 1, 1, Unit.IMAGES)
+        self._denoise(trajectory)
+
+    def _begun(self, conditions: Conditions, picture: PictureLatents | None = None) -> Trajectory:
+        return begin(self.family, self.resolved, self.loaded.scheduler_config, conditions, self.loaded.device, picture)
+
+    def _denoise(self, trajectory: Trajectory) -> None:
+        self.trajectory = trajectory
+        self._enter(Stage.DENOISING)
+        self._progress(Stage.DENOISING, trajectory.index, trajectory.steps, Unit.STEPS)
+
+    def _give_back(self) -> None:
+        """Make the picture to start from the result: no step is to be computed."""
+        self._enter(Stage.ENCODING)
+        pixels = self._pixels().numpy()
+        while (index := self._pictures.next_to_decode) is not None:
+            self._pictures.enqueued(index)
+            self._pictures.write(index, pixels)
+
+    def _pixels(self) -> Tensor:
+        if self._picture is None:
+            raise RuntimeError(f"job {self.id} has no picture to start from")
+        return read_pixels(self._picture, self.resolved)
+
+    def _continued(self, trajectory: Trajectory) -> bool:
+        """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and
+        reports that."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return False
         try:
             unpack(Path(kept.path), kept.sha256, self.resolved, trajectory)
         except (DataLoss, FailedPrecondition) as error:
-            told = Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message)
-            self.meter.degradations.append(told)
-            self._tell(told)
+            self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
+            return False
+        return True
+
+    def _degrade(self, degraded: Degraded) -> None:
+        self.meter.degradations.append(degraded)
+        self._tell(degraded)
 
     @property
     def pausable(self) -> bool:
@@ -197,7 +262,7 @@ class Run(LoadRun):
         self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
-        self.trajectory = None
+        self.trajectory = self._conditions = None
         super().release()
 
     def tensors(self) -> list[Tensor]:
@@ -213,7 +278,7 @@ class Run(LoadRun):
         if self.stage is Stage.DENOISING and self.walking.done:
             self._enter(Stage.DECODING)
         elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
-            self.trajectory = None
+            self.trajectory = self._conditions = None
             self._enter(Stage.ENCODING)
 
     def _preview(self, step: int, x0: Tensor | None) -> Tensor | None:
@@ -236,4 +301,13 @@ def _not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
         " load the model in a wider precision, or lower the guidance"
     )
     facts = {"step": step, "sampler": resolved.sampler, "guidance_scale": resolved.guidance_scale}
+    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)
+
+
+def _not_encoded(resolved: ResolvedGeneration) -> InternalError:
+    message = (
+        f"the VAE of model {resolved.model_id} makes latents that are not finite of the picture to start from;"
+        " load the model in a wider precision"
+    )
+    facts = {"stage": str(Stage.ENCODING_INPUT), "model_id": resolved.model_id}
     return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)

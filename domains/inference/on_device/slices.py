@@ -63,9 +63,9 @@ def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
 
 
 def downsampled(module: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
-    """A diffusers `Downsample2D`."""
-    if module.use_conv and module.padding == 1 and module.norm is None:
-        return conv(module.conv, x, keep_on)
+    """A diffusers `Downsample2D`. That of a VAE adds a line and a column at the end."""
+    if module.use_conv and module.norm is None:
+        return conv(module.conv, x if module.padding else F.pad(x, (0, 1, 0, 1)), keep_on)
     keep_on()
     return module(x)
 

@@ -126,9 +126,10 @@ class StepLoop:
         *,
         made: int = 0,
         kept: KeptFile | None = None,
+        picture: KeptFile | None = None,
     ) -> None:
-        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made` and
-        `kept`: see `Run`.
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`
+        and `picture`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -145,6 +146,7 @@ class StepLoop:
             self._teller(job_id),
             made,
             kept,
+            picture,
         )
         job.show(resolved.previews if previews is None else previews)
         self._add(job)
@@ -217,7 +219,7 @@ class StepLoop:
         if job.denoising:
             self._step((job,))
         elif job.trajectory is None:
-            job.condition()
+            job.prepare(self._keep_on((job,), pauses=True))
             self._hold_prompts()
         else:
             job.decode(self._keep_on((job,), pauses=True))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.on_device.family import Conditions, Family, KeepOn, StepRows, regardless
+from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, regardless
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.solvers.flow_sigmas import Flow
@@ -17,7 +17,10 @@ from domains.model.families import FAMILIES
 class Trajectory:
     """Latents, the lines that they follow, and their noise."""
 
-    def __init__(self, family: Family, conditions: Conditions, plan: Plan, noise: Noise) -> None:
+    def __init__(
+        self, family: Family, conditions: Conditions, plan: Plan, noise: Noise, picture: PictureLatents | None = None
+    ) -> None:
+        """`picture`: where the walk begins; None: at pure noise."""
         self.family = family
         self.conditions = conditions
         self.steps = plan.steps
@@ -27,7 +30,7 @@ class Trajectory:
         self.place = 0
         """Number of lines done."""
         self._noise = noise
-        self._state = SolverState(noise.draw() * plan.initial_scale)
+        self._state = SolverState(_initial(plan, noise, picture))
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
         self._timesteps = timesteps.to(self.latents.device)
 
@@ -85,8 +88,9 @@ def begin(
     config: Mapping[str, object],
     conditions: Conditions,
     device: torch.device,
+    picture: PictureLatents | None = None,
 ) -> Trajectory:
-    """A trajectory at its initial noise. `config` is the model's scheduler config."""
+    """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
     facts = FAMILIES[resolved.family]
     planned = plan(
@@ -96,8 +100,18 @@ def begin(
         steps=resolved.steps,
         eta=resolved.eta,
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
+        computed=resolved.computed_steps,
     )
-    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device))
+    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture)
+
+
+def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor:
+    """The first latents. Of a picture: drawn from what the encoder made of it, then noised; in this order, as diffusers
+    draws from a generator."""
+    if picture is None or plan.begin is None:
+        return noise.draw() * plan.initial_scale
+    clean = picture.mean + picture.deviation * noise.draw()
+    return plan.begin.alpha * clean + plan.begin.sigma * noise.draw()
 
 
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:

@@ -29,7 +29,7 @@ def deis(walk: Walk) -> Iterator[Line]:
 
 def _order(walk: Walk, index: int) -> int:
     left = len(walk.steps) - index
-    short = walk.options.lower_order_final and len(walk.steps) < _SHORT
+    short = walk.options.lower_order_final and walk.planned < _SHORT
     return min(walk.options.order, index + 1, left if short and left < 3 else walk.options.order)
 
 

@@ -43,7 +43,7 @@ def _line(step: Step, clean: Mix, following: Sum) -> Line:
 def _order(walk: Walk, index: int, most: int) -> int:
     """Of one step: as many as there are estimates, fewer at the end of a short walk, one toward a level without noise."""
     left = len(walk.steps) - index
-    short = walk.options.lower_order_final and len(walk.steps) < _SHORT
+    short = walk.options.lower_order_final and walk.planned < _SHORT
     if left == 1 and (short or walk.options.euler_at_final or not walk.steps[-1].end.sigma):
         return 1
     return min(most, index + 1, 2 if left == 2 and short else most)

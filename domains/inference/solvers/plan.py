@@ -10,6 +10,7 @@ from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, Inva
 from domains.inference.samplers import SAMPLERS, most_trained_steps, schedules_for, steps_refusal, walkers_of
 from domains.inference.solvers.flow_sigmas import Flow, flow_sigmas
 from domains.inference.solvers.flow_walk import flow_walk
+from domains.inference.solvers.level import Level
 from domains.inference.solvers.line import Line
 from domains.inference.solvers.table import SOLVERS, Solver
 from domains.inference.solvers.trained_walk import trained_walk
@@ -31,6 +32,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     initial_scale: float
     """Standard deviation of the initial noise."""
+    begin: Level | None = None
+    """The noise level at which a walk from a picture begins. None: no step is computed."""
 
     @property
     def steps(self) -> int:
@@ -46,9 +49,11 @@ def plan(
     steps: int,
     eta: float | None,
     flow: Flow | None = None,
+    computed: int | None = None,
 ) -> Plan:
     """Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
-    config with an impossible value. `flow` counts for flow models alone."""
+    config with an impossible value. `flow` counts for flow models alone. `computed`: how many of the steps, the last
+    ones, are computed; None: all."""
     _refuse_unknown(sampler, sigma_schedule, flow=is_flow(config))
     if fault := fault_in(config):
         raise _incompatible(fault.message, field=fault.field)
@@ -60,7 +65,10 @@ def plan(
             walk = flow_walk(sigmas.tolist(), options, train_steps_of(config))
         else:
             walk = _walk(solver, sampler, config, sigma_schedule, steps, options)
-        return Plan(lines=tuple(solver.lines(walk)), initial_scale=walk.initial_scale)
+        walk = walk.after(len(walk.steps) - (len(walk.steps) if computed is None else computed))
+        if not walk.steps:
+            return Plan(lines=(), initial_scale=walk.initial_scale)
+        return Plan(lines=tuple(solver.lines(walk)), initial_scale=walk.initial_scale, begin=walk.steps[0].begin)
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         raise _incompatible(f"{FILE} describes no noise that {sampler} can walk: {error}", sampler=sampler) from error
 

@@ -16,7 +16,7 @@ def unipc(walk: Walk) -> Iterator[Line]:
     for index, step in enumerate(walk.steps):
         clean = clean_of(step.begin, walk.prediction)
         corrected = Sum(latents=1.0)
-        if index and index - 1 not in walk.options.uncorrected:
+        if index and walk.skipped + index - 1 not in walk.options.uncorrected:
             corrected = _corrected(walk, index, last_order)
         last_order = _order(walk, index)
         yield Line(

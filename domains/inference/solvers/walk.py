@@ -49,6 +49,17 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     at_timestep: Callable[[int], Level]
     """The level of a trained timestep."""
     options: Options = Options()
+    skipped: int = 0
+    """Number of steps that were left out before the first, since the walk begins at a picture."""
+
+    @property
+    def planned(self) -> int:
+        """Number of steps, those left out included: solvers tell short walks by it, as diffusers' do."""
+        return self.skipped + len(self.steps)
+
+    def after(self, skipped: int) -> "Walk":
+        """The walk without its first steps. Solvers begin anew: nothing is remembered of what was left out."""
+        return msgspec.structs.replace(self, steps=self.steps[skipped:], skipped=skipped)
 
     @property
     def flow(self) -> bool:

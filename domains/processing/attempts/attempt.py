@@ -22,6 +22,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.ending import end_of
@@ -29,7 +30,7 @@ from domains.processing.jobs.event import GenerationResult, Started
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import DeviceWork, UnreadableWork
+from domains.processing.jobs.kinds import DeviceWork, GenerateWork, UnreadableWork
 from domains.processing.jobs.kinds.entry import Supplies
 from domains.processing.jobs.outcome import Broken, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
@@ -58,6 +59,7 @@ class AttemptTools:
     catalogue: Catalogue
     loaded: LoadedModels
     blobs: BlobStore
+    pictures: InputPictures
     memory: MemoryForJobs
     runners: FrontRunners
     wishes: PreviewWishes
@@ -145,7 +147,16 @@ class Attempt:
         tools = self._tools
         following = Following(self.job, work, tools.jobs, tools.loaded, tools.blobs, limits)
         self._following = following
-        await following.follow(worker, work.order(self.job.id, self._supplies()), tools.stall_limit_s, tools.silences)
+        async with AsyncExitStack() as held:
+            supplies = self._supplies()
+            if isinstance(work, GenerateWork):
+                pixels = tools.pictures.pixels(self.job, work.resolved)
+                picture = await unless_set(self._stopping, held.enter_async_context(pixels))
+                if self._stopping.is_set():
+                    return Halted()
+                supplies = msgspec.structs.replace(supplies, picture=picture)
+            order = work.order(self.job.id, supplies)
+            await following.follow(worker, order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         return following.outcome

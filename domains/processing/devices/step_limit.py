@@ -28,7 +28,7 @@ class StepLimit:
         if not known or len(known) < len(estimates):
             return
         device_id, fastest = min(known.items(), key=lambda item: item[1].seconds)
-        whole_s = fastest.seconds * resolved.steps
+        whole_s = fastest.seconds * resolved.computed_steps
         consent = options.run_timeout_s is not None and options.run_timeout_s >= whole_s
         if fastest.seconds > self._limit_s and not consent:
             raise self._refusal(resolved, device_id, fastest, whole_s)

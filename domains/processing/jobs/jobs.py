@@ -43,6 +43,11 @@ _PAUSE_WAIT_S = 60.0
 _log = structlog.get_logger()
 
 
+def new_job_id() -> str:
+    """A new id of a job."""
+    return f"job-{uuid.uuid4().hex[:16]}"
+
+
 class Jobs:
     """The jobs of one state folder. One event loop; no thread may touch it."""
 
@@ -93,22 +98,32 @@ class Jobs:
                 self._changed(job)
         return [live.job for live in self._live.values()]
 
-    def submit(self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> tuple[Job, bool]:
-        """Store a job, or return the one of the same request. The second value says whether the job is new."""
+    def submit(
+        self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, job_id: str = ""
+    ) -> tuple[Job, bool]:
+        """Store a job, or return the one of the same request. The second value says whether the job is new. `job_id`: see
+        `draft`."""
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
-        job = self.draft(work, options, asked, detached=detached, now_s=self._now().unix_s)
+        job = self.draft(work, options, asked, detached=detached, now_s=self._now().unix_s, job_id=job_id)
         live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
         self._changed(live.job)
         return live.job, True
 
     @staticmethod
     def draft(
-        work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, now_s: float | None = None
+        work: Work,
+        options: JobOptions,
+        asked: Asked = NEW,
+        *,
+        detached: bool = True,
+        now_s: float | None = None,
+        job_id: str = "",
     ) -> Job:
-        """The job that `submit` would store. `now_s`: time of its creation; None: now."""
+        """The job that `submit` would store. `now_s`: time of its creation; None: now. `job_id`: an id of `new_job_id`;
+        empty: a new one."""
         return Job(
-            id=f"job-{uuid.uuid4().hex[:16]}",
+            id=job_id or new_job_id(),
             request_id=asked.request_id,
             request_digest=asked.digest,
             work=work,

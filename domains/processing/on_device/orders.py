@@ -137,6 +137,7 @@ class OrderLoop:
                         order.previews,
                         made=order.made,
                         kept=order.kept,
+                        picture=order.picture,
                     )
                     self._runs(call, order)
                 case LoadOrder():

@@ -46,6 +46,8 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """Number of pictures, from the first, that earlier attempts reported: they are not made again."""
     kept: KeptFile | None = None
     """The progress to continue from. None: begin at the start."""
+    picture: KeptFile | None = None
+    """Pixels of the picture to start from, RGB in the size of the pictures. None: start from noise."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):

@@ -23,6 +23,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.dispatcher import Dispatcher
 from domains.processing.jobs.event import JobEvent
 from domains.processing.jobs.job import Job, JobOptions
@@ -150,6 +151,7 @@ class DispatchBench:
             catalogue=self.catalogue,
             loaded=LoadedModels(),
             blobs=self.blobs,
+            pictures=InputPictures(self.jobs, self.blobs),
             memory=self.memory,
             runners=NO_RUNNERS,
             wishes=self.wishes,

@@ -22,6 +22,7 @@ async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
         catalogue=_NONE,
         loaded=_NONE,
         blobs=_NONE,
+        pictures=_NONE,
         memory=Memory(),
         runners=FrontRunners(scan=_NONE, reset=_NONE, transfer=cast(Any, transfer), validate=_NONE, load_to_host=_NONE),
         wishes=PreviewWishes(),

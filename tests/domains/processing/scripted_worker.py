@@ -16,6 +16,7 @@ from domains.inference.generation import Previews
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.jobs.store import JobStore
@@ -110,6 +111,7 @@ class Floor:
             catalogue=nothing,
             loaded=self.loaded,
             blobs=nothing,
+            pictures=InputPictures(self.jobs, nothing),
             memory=Memory(),
             runners=runners,
             wishes=PreviewWishes(),

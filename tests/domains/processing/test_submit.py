@@ -36,6 +36,7 @@ from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.model.validation import Validation
+from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job, JobOptions
@@ -81,6 +82,7 @@ class Desk:
             self.memory_bench.reservations,
             self.draining,
             StepLimit(StepTimes(self.jobs, self.board.lanes), self.devices, 1e9),
+            InputPictures(self.jobs, self.blobs),
         )
         self.describe(GPU, ("cuda:0",), "float32", "float16")
         self.describe(OTHER, ("cuda:1",), "float32")

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import json_format
 from PIL import Image
 
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
-from domains.imaging import MEDIA_TYPES, probe, read_manifest, read_marks
+from domains.imaging import MEDIA_TYPES, encode, probe, read_manifest, read_marks
 from server.cli.app import run
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
@@ -40,6 +41,29 @@ def test_generate_writes_a_picture_with_its_manifest(tmp_path: Path, capsys: pyt
     assert read_marks(file.read_bytes())
     assert all(Image.open(preview).size for preview in (tmp_path / "p").iterdir())
     assert sorted(tmp_path.iterdir()) == [file, tmp_path / "p"]
+
+
+def test_generate_starts_from_a_picture_file_of_any_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    small.write_bytes(encode(np.full((64, 72, 3), 99, np.uint8), "image/png"))
+    large.write_bytes(encode(np.random.default_rng(1).integers(0, 256, (320, 320, 3), np.uint8), "image/png"))
+    assert small.stat().st_size < 256 * 1024 < large.stat().st_size
+    for picture, flags in ((small, []), (large, ["--fit", "cover", "--width", "72", "--height", "64"])):
+        out = tmp_path / f"out-{picture.name}"
+        command = ["generate", "an apple", "--image", str(picture), "--strength", "0", "--out", str(out), *flags]
+        assert run([*command, "--no-inline"]) == 0
+        with Image.open(out) as made:
+            assert made.size == (72, 64)
+    with Image.open(tmp_path / "out-small.png") as made:
+        assert (np.asarray(made) == 99).all()
+
+
+def test_flags_about_a_picture_without_one_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["generate", "x", "--out", str(tmp_path / "x.png"), "--strength", "0.5"]) == 2
+    assert "--image" in capsys.readouterr().err
+    missing = str(tmp_path / "none.png")
+    assert run(["generate", "x", "--out", str(tmp_path / "x.png"), "--image", missing]) == 2
+    assert "none.png" in capsys.readouterr().err
 
 
 def test_a_seed_keeps_all_its_63_bits_on_its_way_into_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

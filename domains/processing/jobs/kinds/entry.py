@@ -79,6 +79,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """Number of pictures that earlier attempts stored."""
     kept: KeptFile | None = None
     """The job's checkpoint. None: the work begins at the start."""
+    picture: KeptFile | None = None
+    """Pixels of the picture to start from. None: the work starts from noise."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

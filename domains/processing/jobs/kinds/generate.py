@@ -39,6 +39,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             # At least one picture is made again, so that the result names the components that computed it.
             made=min(supplies.made, len(self.resolved.seeds) - 1),
             kept=supplies.kept,
+            picture=supplies.picture,
         )
 
     def result(self, reported: Reported) -> GenerationResult:

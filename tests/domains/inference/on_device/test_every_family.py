@@ -19,6 +19,7 @@ from domains.inference.resolve import default_guidance
 from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
+from tests.domains.inference.on_device.from_picture import from_picture, gradient, latents_from, their_latents_from
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
@@ -96,6 +97,33 @@ CASES: dict[str, dict[str, Any]] = {
 def test_the_latents_are_those_of_diffusers(family: Loaded, case: str) -> None:
     wanted = asked(family, **CASES[case])
     assert gap(final_latents(family.ours, wanted), their_latents(family, wanted)) < TOLERANCE
+
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "half": {"steps": 4, "init_image": from_picture(0.5)},
+    "two_pictures_all_steps": {"steps": 2, "seeds": (3, 9), "init_image": from_picture(1.0)},
+}
+
+
+@pytest.mark.parametrize("case", list(PICTURES))
+def test_the_latents_from_a_picture_are_those_of_diffusers(family: Loaded, case: str) -> None:
+    wanted = asked(family, **PICTURES[case])
+    picture = gradient(wanted.width_px, wanted.height_px)
+    theirs = their_latents_from(family.theirs, wanted, picture)
+    if theirs is None:
+        assert wanted.family == "auraflow", "diffusers has a pipeline for every other family"
+        pytest.skip("diffusers makes no pictures from pictures with this family")
+    assert gap(latents_from(family.ours, wanted, picture), theirs) < TOLERANCE
+
+
+def test_a_picture_counts_the_more_the_less_strength_there_is(family: Loaded) -> None:
+    picture = gradient(48, 32)
+    encoded = family_of(family.ours).encode_picture(picture).mean
+    weak, strong = (
+        latents_from(family.ours, asked(family, steps=10, init_image=from_picture(strength)), picture)
+        for strength in (0.1, 0.8)
+    )
+    assert (weak - encoded).abs().mean() < (strong - encoded).abs().mean()
 
 
 def begun(family: Loaded, wanted: ResolvedGeneration) -> Trajectory:

@@ -1,0 +1,42 @@
+"""Brings a picture to a size."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Fit = Literal["stretch", "cover", "pad"]
+
+
+def fitted(pixels: NDArray[np.uint8], width: int, height: int, fit: Fit) -> NDArray[np.uint8]:
+    """The pixels at exactly this size; unchanged if they have it. Resampled by Lanczos with three lobes.
+
+    `stretch` out of shape if need be; `cover` as small as covers the size, cut at the middle; `pad` as large as fits
+    inside, the rest filled with the colours of the edge.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    match fit:
+        case "stretch":
+            return _resized(pixels, width, height)
+        case "cover":
+            size = _scaled(pixels, max(width / pixels.shape[1], height / pixels.shape[0]))
+            inner = _resized(pixels, max(size[0], width), max(size[1], height))
+            left, top = (inner.shape[1] - width) // 2, (inner.shape[0] - height) // 2
+            return np.ascontiguousarray(inner[top : top + height, left : left + width])
+        case "pad":
+            size = _scaled(pixels, min(width / pixels.shape[1], height / pixels.shape[0]))
+            inner = _resized(pixels, min(size[0], width), min(size[1], height))
+            left, top = (width - inner.shape[1]) // 2, (height - inner.shape[0]) // 2
+            right, bottom = width - inner.shape[1] - left, height - inner.shape[0] - top
+            return np.pad(inner, ((top, bottom), (left, right), (0, 0)), mode="edge")
+
+
+def _scaled(pixels: NDArray[np.uint8], scale: float) -> tuple[int, int]:
+    """(width, height), at least one pixel."""
+    return max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+
+
+def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))

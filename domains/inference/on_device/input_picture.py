@@ -1,0 +1,29 @@
+"""Reads the pixels of a picture that a generation starts from."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from domains.errors import DataLoss, ErrorReason
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.kept_file import KeptFile
+
+
+def read_pixels(file: KeptFile, resolved: ResolvedGeneration) -> Tensor:
+    """(height, width, 3), uint8, on the CPU. Raises BLOB_CORRUPT for a file that is gone, changed, or of another size."""
+    try:
+        data = Path(file.path).read_bytes()
+    except OSError as error:
+        raise _corrupt(f"cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise _corrupt("have changed since they were written")
+    shape = (resolved.height_px, resolved.width_px, 3)
+    if len(data) != shape[0] * shape[1] * shape[2]:
+        raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} RGB")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(shape)
+
+
+def _corrupt(problem: str) -> DataLoss:
+    return DataLoss(f"the pixels of the picture to start from {problem}; send the job again", ErrorReason.BLOB_CORRUPT)

@@ -1,0 +1,117 @@
+"""Pictures that generations start from: their files belong to the jobs, and a process of its own decodes them."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from domains.errors import InvalidRequest, Violation
+from domains.inference import limits
+from domains.inference.generation import ImageFit, InitImage, ResolvedGeneration
+from domains.inference.input_picture import FIELD, InputPicture
+from domains.inference.kept_file import KeptFile
+from domains.memory.blobs.blob import blob_id
+from domains.memory.blobs.store import BlobStore
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork
+
+if TYPE_CHECKING:
+    from domains.imaging.decoder_process import PictureDecoder
+
+_PIXELS = "application/octet-stream"
+
+
+class InputPictures:
+    """Decodes input pictures, and keeps their files as long as their jobs need them."""
+
+    def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._decoder: PictureDecoder | None = None
+        jobs.listeners.append(self._changed)
+
+    async def look(self, init: InitImage) -> InputPicture:
+        """Decode the picture of a request. Raises BAD_IMAGE naming its field, or why its blob cannot be read."""
+        data = init.data or await self._read(init.blob_id)
+        decoder = await self._started()
+        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        return InputPicture(
+            blob_id=blob_id(sha256) if init.data else init.blob_id,
+            sha256=sha256,
+            width_px=pixels.shape[1],
+            height_px=pixels.shape[0],
+        )
+
+    async def own(self, init: InitImage, picture: InputPicture, job_id: str) -> None:
+        """Keep the file for a job that is about to be stored: a file of the request itself until the job is deleted, a blob
+        until the job ends. Raises if the blob is gone meanwhile."""
+        if init.data:
+            from domains.imaging import probe
+
+            await self._blobs.keep(init.data, probe(init.data).media_type, job_id)
+        else:
+            self._blobs.hold(picture.blob_id, job_id)
+
+    def disown(self, job_id: str) -> None:
+        """Let go of the files of a job that was not stored."""
+        self._blobs.release(job_id)
+
+    @asynccontextmanager
+    async def pixels(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[KeptFile | None]:
+        """The file with the pixels that the worker starts from, until exit. None: it starts from noise."""
+        init = resolved.init_image
+        if init is None:
+            yield None
+            return
+        data = await self._read(init.blob_id, job.id)
+        fitted = await self._fitted(data, resolved, init.fit)
+        blob = await self._blobs.keep(fitted, _PIXELS, job.id)
+        try:
+            yield KeptFile(path=str(self._blobs.files.path(blob.sha256)), sha256=blob.sha256)
+        finally:
+            self._blobs.let_go_made(blob.id, job.id)
+
+    async def close(self) -> None:
+        """End the decoder's process."""
+        if self._decoder is not None:
+            await self._decoder.close()
+
+    async def _fitted(self, data: bytes, resolved: ResolvedGeneration, fit: ImageFit) -> bytes:
+        decoder = await self._started()
+        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
+
+        def fitted() -> bytes:
+            from domains.imaging import Fit, fitted
+
+            # The check of the request has refused every other value.
+            return fitted(pixels, resolved.width_px, resolved.height_px, cast(Fit, fit.value)).tobytes()
+
+        return await asyncio.to_thread(fitted)
+
+    async def _started(self) -> "PictureDecoder":
+        """The decoder. Its libraries are loaded with the first picture: they would add a third to the server's start."""
+        if self._decoder is None:
+            made = await asyncio.to_thread(_new_decoder)
+            self._decoder = self._decoder or made
+        return self._decoder
+
+    async def _read(self, name: str, owner_id: str = "") -> bytes:
+        async with self._blobs.reading(name, owner_id) as reader:
+            size = reader.blob.size_bytes
+            if size > limits.INPUT_BYTES:
+                text = f"blob {name} has {size} bytes; a picture has at most {limits.INPUT_BYTES}"
+                raise InvalidRequest([Violation(field=f"{FIELD}.blob_id", message=text)])
+            return await reader.read(0, size, bytes)
+
+    def _changed(self, job: Job) -> None:
+        work = job.work
+        if job.state.ended and isinstance(work, GenerateWork) and work.resolved.init_image is not None:
+            self._blobs.let_go(work.resolved.init_image.blob_id, job.id)
+
+
+def _new_decoder() -> "PictureDecoder":
+    from domains.imaging.decoder_process import PictureDecoder
+
+    return PictureDecoder()

@@ -1,0 +1,76 @@
+"""Pictures made from a picture: by diffusers' own pipeline, and by our engine's parts."""
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from domains.inference.generation import ImageFit, ResolvedGeneration, ResolvedInitImage
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.packing import unpacked
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.model.families import FAMILIES
+from domains.model.on_device import OnDeviceModel
+
+PACKED = ("flux1", "chroma")
+"""Families whose pipelines give latents as tokens."""
+
+
+def from_picture(strength: float) -> ResolvedInitImage:
+    """A picture to start from; its bytes are handed over beside the request."""
+    return ResolvedInitImage(blob_id="b-1", sha256="0" * 64, strength=strength, fit=ImageFit.COVER)
+
+
+def gradient(width: int, height: int) -> Tensor:
+    """A picture without symmetries, (height, width, 3) uint8."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([rows * 5 % 256, columns * 4 % 256, (rows * columns) % 256], dim=-1).to(torch.uint8)
+
+
+def begun_from(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor) -> Trajectory:
+    """Our trajectory at its beginning."""
+    family = family_of(loaded)
+    conditions = condition(loaded, family, wanted, PromptCache()).conditions
+    start = family.encode_picture(picture)
+    return begin(family, wanted, loaded.scheduler_config, conditions, loaded.device, start)
+
+
+def latents_from(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor) -> Tensor:
+    """Our final latents."""
+    with torch.inference_mode():
+        trajectory = begun_from(loaded, wanted, picture)
+        while not trajectory.done:
+            walk_together([trajectory])
+        return trajectory.latents
+
+
+def their_latents_from(theirs: Any, wanted: ResolvedGeneration, picture: Tensor) -> Tensor | None:
+    """Those of diffusers' pipeline, with one generator a picture. None: it has no pipeline for the family."""
+    name = type(theirs).__name__.replace("Pipeline", "Img2ImgPipeline")
+    if not hasattr(diffusers, name):
+        return None
+    pipeline = getattr(diffusers, name)(**theirs.components)
+    pipeline.set_progress_bar_config(disable=True)
+    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
+    pictures = len(wanted.seeds)
+    sized = {} if name.startswith("StableDiffusion") and "3" not in name else {"height": wanted.height_px}
+    found = pipeline(
+        prompt=[wanted.prompt] * pictures,
+        image=[Image.fromarray(np.asarray(picture))] * pictures,
+        strength=wanted.init_image.strength if wanted.init_image else 1.0,
+        **({"negative_prompt": [negative] * pictures} if negative else {}),
+        **(sized | {"width": wanted.width_px} if sized else {}),
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
+        output_type="latent",
+    ).images
+    if wanted.family not in PACKED:
+        return found
+    edge = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    return unpacked(found, wanted.height_px // edge, wanted.width_px // edge)
