@@ -64,7 +64,6 @@ FIELDS: Mapping[str, Field] = {
         Field(path="model_id", group="execution"),
         Field(path="loaded_model_id", group="execution"),
         Field(path="require_loaded_model", group="execution", default="false"),
-        # Pictures are exact with and without it.
         Field(
             path="determinism",
             group="execution",

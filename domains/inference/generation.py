@@ -42,6 +42,15 @@ class Previews(msgspec.Struct, frozen=True, kw_only=True):
     """Longer edge of a preview, 16..512."""
 
 
+class Determinism(StrEnum):
+    """How exactly the same request gives the same picture."""
+
+    FAST = "fast"
+    """The same noise and steps. Jobs share forwards, whose rounding differs with the jobs beside it."""
+    EXACT = "exact"
+    """Bit for bit the same, whatever else runs: the job has forwards of its own."""
+
+
 class ManifestDetail(StrEnum):
     """Amount of detail in a picture's file about its making."""
 
@@ -123,6 +132,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     output: EncodeOptions = EncodeOptions()
     previews: Previews = Previews()
+    determinism: Determinism = Determinism.FAST
     init_image: InitImage | None = None
     """Absent: start from noise."""
 
@@ -149,6 +159,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per picture."""
     output: EncodeOptions
     previews: Previews
+    determinism: Determinism = Determinism.FAST
     init_image: ResolvedInitImage | None = None
     """None: the pictures start from noise."""
 

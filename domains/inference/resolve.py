@@ -46,6 +46,7 @@ def resolve(given: Checked | Generation, model: Model, picture: InputPicture | N
         output=_output(asked.output),
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
+        determinism=asked.determinism,
     )
 
 

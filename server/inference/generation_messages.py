@@ -12,6 +12,7 @@ from deviceops.model.v1 import execution_pb2
 from domains.inference.check import Checked, checked, preview_violations
 from domains.inference.fields import FIELDS, Task
 from domains.inference.generation import (
+    Determinism,
     Generation,
     ImageFit,
     InitImage,
@@ -36,6 +37,12 @@ _FITS = {
     image_pb2.IMAGE_FIT_PAD: ImageFit.PAD,
 }
 _FIT_NUMBERS = {fit: number for number, fit in _FITS.items()}
+_DETERMINISM = {
+    generation_pb2.DETERMINISM_FAST: Determinism.FAST,
+    generation_pb2.DETERMINISM_EXACT: Determinism.EXACT,
+}
+"""An unspecified one is FAST; `check_served` refuses the unknown."""
+_MESSAGE_OF = {one: message for message, one in _DETERMINISM.items()}
 
 
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
@@ -67,6 +74,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
+        determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
     )
 
 
@@ -120,6 +128,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
         init_image=_to_init_image(asked.init_image),
+        determinism=_MESSAGE_OF[asked.determinism],
     )
 
 
@@ -146,7 +155,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
-        determinism=generation_pb2.DETERMINISM_EXACT,
+        determinism=_MESSAGE_OF[resolved.determinism],
         prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
         long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
         init_image=_to_init_image(resolved.init_image),

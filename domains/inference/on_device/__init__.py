@@ -6,13 +6,17 @@ For the worker process:
     loop.submit(job_id, model, resolved)              # AlreadyExists if the id runs; returns at once
     loop.load(job_id, model)                          # the same for a run that only loads its model
     loop.stop(job_id, stop)                           # False if it is not running (any more)
-    while loop.tick(): …                              # one unit of work for one job; True while work remains
+    while loop.tick(): …                              # one unit of work; True while work remains
     loop.unload(model_id)                             # bytes given back; ILLEGAL_STATE while a job uses it
     loop.close()                                      # each job still running ends as RunStopped
 
 Everything is called from one thread, the one that ticks; `report` is called in it too, during `tick` and `close`.
-A tick is one tensor of a load, one denoising step, one decoded picture, or a wait: of at most 20 ms
+A tick is one tensor of a load, one denoising step of one or many jobs, one decoded picture, or a wait: of at most 20 ms
 if only encoders are at work, else until the device has finished one more unit.
+
+Jobs of one model and shape share their steps, whatever their samplers, steps, guidance and prompts: `groups.py` says which
+and in what order, `pace.py` how many rows at once, by measuring. Jobs join and leave between steps. A job that asks for
+exact pictures has forwards of its own.
 
 Loading is the first stage of each run whose model is not on the device; jobs of one model share its load, which is
 cancelled when the last of them leaves. `load_run.py` has that stage, `resident_models.py` the models.

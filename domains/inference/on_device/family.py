@@ -63,6 +63,11 @@ class Conditions(Protocol):
         """What must be equal, beside model and latents' shape, for jobs to share a forward."""
         ...
 
+    @property
+    def rows(self) -> int:
+        """Rows of a picture in a forward."""
+        ...
+
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that this job alone holds."""
         ...

@@ -29,6 +29,11 @@ class RowConditions:
         """See `Conditions`."""
         return tuple(tensor.shape[1:] for tensor in self.inputs)
 
+    @property
+    def rows(self) -> int:
+        """See `Conditions`."""
+        return 2 if self.guided else 1
+
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
         return self.inputs

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InternalError
-from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.generation import Determinism, Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import Conditions, KeepOn, PictureLatents
-from domains.inference.on_device.fence import to_host
-from domains.inference.on_device.hardware import Hardware, Mark
+from domains.inference.on_device.fence import Fence, to_host
+from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
@@ -76,6 +76,11 @@ class Run(LoadRun):
     def denoising(self) -> bool:
         """Whether the next unit is a denoising step, which can be shared with other jobs."""
         return self.stage is Stage.DENOISING
+
+    @property
+    def exact(self) -> bool:
+        """Whether the pictures must not depend on other jobs, not even by their rounding."""
+        return self.resolved.determinism is Determinism.EXACT
 
     @property
     def ready(self) -> bool:
@@ -199,18 +204,23 @@ class Run(LoadRun):
         self._in_flight.settle()
         return CheckpointReady(step=self.trajectory.index, data=packed(self.trajectory, self.resolved))
 
-    def stepped(self, began: Mark) -> None:
-        """Note that a step of the trajectory, or the first half of one, was enqueued from `began` on."""
+    def stepped(self, share: float, passed: Callable[[], None]) -> Callable[[Fence], None]:
+        """Enqueue what follows a step of the trajectory, or the first half of one. Returns what to call with the fence of
+        all that was enqueued.
+
+        `share`: the job's part of the device's time. `passed` is called when the device has finished.
+        """
         trajectory = self.walking
         step, steps, whole = trajectory.index, trajectory.steps, trajectory.between_steps
         finite = to_host(torch.isfinite(trajectory.latents).all())
         preview = self._preview(step, trajectory.x0) if whole and step < steps else None
-        fence = self._hardware.fence(began)
 
-        def deliver() -> None:
-            if not finite.item():
+        def deliver(device_s: float | None) -> None:
+            sound = finite.item()
+            passed()
+            if not sound:
                 raise _not_finite(step if whole else step + 1, self.resolved)
-            self.meter.device_was_busy(Stage.DENOISING, fence.device_s())
+            self.meter.device_was_busy(Stage.DENOISING, None if device_s is None else device_s * share)
             if not whole:
                 return
             self.meter.steps_executed += 1
@@ -218,7 +228,7 @@ class Run(LoadRun):
             if preview is not None:
                 self._previews.write(step, preview)
 
-        self._in_flight.add(fence, deliver)
+        return lambda fence: self._in_flight.add(fence, lambda: deliver(fence.device_s()))
 
     def decode(self, keep_on: KeepOn) -> None:
         """Enqueue the next picture's decoding. Raises what `keep_on` raises."""

@@ -1,6 +1,5 @@
 """Advances a set of generations on one device, one unit of work at a time, in turns."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -13,12 +12,14 @@ from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
+from domains.inference.on_device.groups import Group, Turns
 from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.load_run import LoadRun
+from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.run import Run
-from domains.inference.on_device.trajectory import walk_together
+from domains.inference.on_device.shared_step import SharedSteps
 from domains.inference.outcome import ModelUnloaded, Report
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
@@ -57,7 +58,9 @@ class StepLoop:
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
         self._models = ResidentModels(self.device, self.hardware)
-        self._turns: deque[LoadRun] = deque()
+        pace = Pace()
+        self._turns = Turns(pace)
+        self._steps = SharedSteps(self.hardware, pace, self._answering, self._keep_on)
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
@@ -167,8 +170,8 @@ class StepLoop:
         """End cancelled jobs, do one unit of work, report what is finished. True while jobs remain."""
         with torch.inference_mode():
             self._stop_asked()
-            if (job := self._next()) is not None:
-                self._advance(job)
+            if group := self._turns.take():
+                self._advance(group)
             else:
                 self._wait()
             for job in list(self._turns):
@@ -189,20 +192,16 @@ class StepLoop:
             self.unload(model_id)
         self.forget_host_copies()
 
-    def _next(self) -> LoadRun | None:
-        """The job whose turn it is; None: no unit can be enqueued."""
-        for _ in range(len(self._turns)):
-            self._turns.rotate(-1)
-            if self._turns[-1].ready:
-                return self._turns[-1]
-        return None
-
-    def _advance(self, job: LoadRun) -> None:
-        with self._answering(job):
-            if not job.has_model:
-                self._bring_model(job)
-            if isinstance(job, Run) and job.has_model:
-                self._compute(job)
+    def _advance(self, group: Group) -> None:
+        if denoising := [job for job in group if isinstance(job, Run) and job.denoising]:
+            self._steps.do(denoising)
+            return
+        for job in group:
+            with self._answering(job):
+                if not job.has_model:
+                    self._bring_model(job)
+                if isinstance(job, Run) and job.has_model:
+                    self._compute(job)
 
     def _bring_model(self, job: LoadRun) -> None:
         """Load a piece of the job's model; a model that is there with other weights is unloaded first."""
@@ -215,26 +214,16 @@ class StepLoop:
         job.bring_model(alone=len(self._turns) == 1)
 
     def _compute(self, job: Run) -> None:
-        """Enqueue the next unit of a generation. Always of one: a forward shared by jobs rounds differently."""
-        if job.denoising:
-            self._step((job,))
-        elif job.trajectory is None:
+        """Enqueue the next unit of a generation that is not a denoising step."""
+        if job.trajectory is None:
             job.prepare(self._keep_on((job,), pauses=True))
             self._hold_prompts()
         else:
             job.decode(self._keep_on((job,), pauses=True))
+        if job.denoising:
+            self._turns.seat(job)
 
-    def _step(self, group: tuple[Run, ...]) -> None:
-        hardware = self.hardware
-        began = hardware.mark()
-        for job in group:
-            hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
-        walk_together([job.walking for job in group], self._keep_on(group))
-        for job in group:
-            hardware.after_step(job.id, job.walking.index, job.walking.latents)
-            job.stepped(began)
-
-    def _keep_on(self, group: tuple[Run, ...], *, pauses: bool = False) -> KeepOn:
+    def _keep_on(self, group: Sequence[Run], *, pauses: bool = False) -> KeepOn:
         """A check that abandons a unit, which may take seconds on a CPU, when all of its jobs are to stop. `pauses`: a
         pause abandons it too; otherwise a pause takes effect at the unit's end, so that no step is computed twice."""
         if self.device.type != "cpu":
@@ -243,12 +232,15 @@ class StepLoop:
         def keep_on() -> None:
             for job in group:
                 job.show_life()
-            stops = [self._stop_of(job.id) for job in group]
-            if None not in stops and (pauses or all(stop and stop.kind is not StopKind.PAUSE for stop in stops)):
-                for job, stop in zip(group, stops, strict=True):
-                    assert stop is not None
-                    job.ask_to_stop(stop)
-                raise Abandoned
+            stops: list[Stop] = []
+            for job in group:
+                stop = self._stop_of(job.id)
+                if stop is None or (stop.kind is StopKind.PAUSE and not pauses):
+                    return
+                stops.append(stop)
+            for job, stop in zip(group, stops, strict=True):
+                job.ask_to_stop(stop)
+            raise Abandoned
 
         return keep_on
 
@@ -265,13 +257,13 @@ class StepLoop:
 
     @contextmanager
     def _answering(self, *jobs: LoadRun) -> Generator[None]:
-        """Turns an error into the end of the jobs, here only."""
+        """Turns an error into the end of those of the jobs that still run, here only."""
         try:
             yield
         except Abandoned:
             return  # Cancelled jobs end in the next tick.
         except Exception as error:
-            for job in jobs:
+            for job in [job for job in jobs if job in self._turns]:
                 with bound_contextvars(job_id=job.id):
                     told = translate(error, self.device, str(job.stage))
                 self._end(job, lambda job, told=told: failed(job, told))

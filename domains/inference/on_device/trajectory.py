@@ -1,6 +1,6 @@
 """A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,7 +54,17 @@ class Trajectory:
         """Whether the latents are at the end of a step, not at a place within."""
         return self.place == 0 or self._lines[self.place - 1].ends_step
 
-    def rows(self) -> StepRows:
+    @property
+    def rows(self) -> int:
+        """Number of rows in a forward."""
+        return len(self.latents) * self.conditions.rows
+
+    @property
+    def alike(self) -> Hashable:
+        """What trajectories of one model must have in common to share a forward."""
+        return self.latents.shape[1:], self.conditions.alike
+
+    def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
         return StepRows(latents=self.latents, timestep=self._timesteps[self.place], conditions=self.conditions)
 
@@ -114,11 +124,13 @@ def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor
     return plan.begin.alpha * clean + plan.begin.sigma * noise.draw()
 
 
-def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
-    """Do one line of each, in as few forwards as their family allows. All have the same model and are not done.
+def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Sequence[Tensor]:
+    """The denoiser's output for the next line of each, in as few forwards as their family allows. All have the same model
+    and are not done. Changes nothing. Raises what `keep_on` raises."""
+    return group[0].family.denoise([trajectory.inputs() for trajectory in group], keep_on)
 
-    Raises what `keep_on` raises; the step is not walked then.
-    """
-    outputs = group[0].family.denoise([trajectory.rows() for trajectory in group], keep_on)
-    for trajectory, output in zip(group, outputs, strict=True):
+
+def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
+    """Do one line of each; see `outputs_of`."""
+    for trajectory, output in zip(group, outputs_of(group, keep_on), strict=True):
         trajectory.apply(output)

@@ -105,11 +105,14 @@ namespace DeviceOps.Api.Inference.V1 {
     /// </summary>
     [pbr::OriginalName("DETERMINISM_UNSPECIFIED")] Unspecified = 0,
     /// <summary>
-    /// The same noise and the same steps on every run; rounding may differ with the batch and the device, which the eye does not see.
+    /// The same noise and the same steps on every run; rounding may differ with the jobs that are computed together and with the device. The
+    /// latents differ by at most 0.001 of their largest value in float32 from those of the job alone on the same device, which the eye does
+    /// not see; a half precision rounds as much more coarsely as it is.
     /// </summary>
     [pbr::OriginalName("DETERMINISM_FAST")] Fast = 1,
     /// <summary>
-    /// Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower.
+    /// Bit for bit the same on the same device, model file and library versions, whatever else runs, and also after a pause: the job shares no
+    /// forward with others. May be slower.
     /// </summary>
     [pbr::OriginalName("DETERMINISM_EXACT")] Exact = 2,
   }

@@ -34,9 +34,14 @@ class _DeterminismEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Determini
     DETERMINISM_UNSPECIFIED: _Determinism.ValueType  # 0
     """Not said: FAST."""
     DETERMINISM_FAST: _Determinism.ValueType  # 1
-    """The same noise and the same steps on every run; rounding may differ with the batch and the device, which the eye does not see."""
+    """The same noise and the same steps on every run; rounding may differ with the jobs that are computed together and with the device. The
+    latents differ by at most 0.001 of their largest value in float32 from those of the job alone on the same device, which the eye does
+    not see; a half precision rounds as much more coarsely as it is.
+    """
     DETERMINISM_EXACT: _Determinism.ValueType  # 2
-    """Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower."""
+    """Bit for bit the same on the same device, model file and library versions, whatever else runs, and also after a pause: the job shares no
+    forward with others. May be slower.
+    """
 
 class Determinism(_Determinism, metaclass=_DeterminismEnumTypeWrapper):
     """How exactly the same request has to give the same picture."""
@@ -44,9 +49,14 @@ class Determinism(_Determinism, metaclass=_DeterminismEnumTypeWrapper):
 DETERMINISM_UNSPECIFIED: Determinism.ValueType  # 0
 """Not said: FAST."""
 DETERMINISM_FAST: Determinism.ValueType  # 1
-"""The same noise and the same steps on every run; rounding may differ with the batch and the device, which the eye does not see."""
+"""The same noise and the same steps on every run; rounding may differ with the jobs that are computed together and with the device. The
+latents differ by at most 0.001 of their largest value in float32 from those of the job alone on the same device, which the eye does
+not see; a half precision rounds as much more coarsely as it is.
+"""
 DETERMINISM_EXACT: Determinism.ValueType  # 2
-"""Bit for bit the same on the same device, model file and library versions, whatever else runs. May be slower."""
+"""Bit for bit the same on the same device, model file and library versions, whatever else runs, and also after a pause: the job shares no
+forward with others. May be slower.
+"""
 Global___Determinism: _TypeAlias = Determinism  # noqa: Y015
 
 class _PromptSyntax:

@@ -1,0 +1,127 @@
+"""One denoising step of a group of jobs: one forward, then each job's own. An error of one job ends that job alone."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import structlog
+from torch import Tensor
+
+from domains.inference.on_device.family import Abandoned, KeepOn
+from domains.inference.on_device.fence import Fence
+from domains.inference.on_device.hardware import Hardware, Mark
+from domains.inference.on_device.pace import Pace
+from domains.inference.on_device.run import Run
+from domains.inference.on_device.trajectory import outputs_of
+
+_log = structlog.get_logger()
+
+
+class Answering(Protocol):
+    """Turns an error into the end of the jobs."""
+
+    def __call__(self, *jobs: Run) -> AbstractContextManager[None]:
+        """A context for what is done for the jobs."""
+        ...
+
+
+class SharedSteps:
+    """Does the steps of one device."""
+
+    def __init__(
+        self, hardware: Hardware, pace: Pace, answering: Answering, keep_on: Callable[[Sequence[Run]], KeepOn]
+    ) -> None:
+        """`keep_on`: abandons a forward when none of its jobs needs it."""
+        self._hardware = hardware
+        self._pace = pace
+        self._answering = answering
+        self._keep_on = keep_on
+
+    def do(self, group: Sequence[Run]) -> None:
+        """Enqueue the next step of each job."""
+        if jobs := [job for job in group if self._may_begin(job)]:
+            with self._answering(*jobs):
+                self._walk(jobs)
+
+    def _may_begin(self, job: Run) -> bool:
+        with self._answering(job):
+            self._hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
+            return True
+        return False
+
+    def _walk(self, jobs: Sequence[Run]) -> bool:
+        """Whether every job has done its step."""
+        if len(jobs) > 1:
+            return self._walk_together(jobs)
+        with self._answering(jobs[0]):
+            timer = _Timer(jobs, self._hardware, self._pace)
+            self._finish(jobs, self._outputs(jobs), timer)
+            return True
+        return False
+
+    def _walk_together(self, jobs: Sequence[Run]) -> bool:
+        timer = _Timer(jobs, self._hardware, self._pace)
+        try:
+            outputs = self._outputs(jobs)
+        except Abandoned:
+            return False
+        except Exception:
+            # The error is of one job, or of the size: alone, each shows which.
+            _log.warning("a shared step failed", jobs=[job.id for job in jobs], rows=timer.rows, exc_info=True)
+            outputs = None
+        if outputs is not None:
+            self._finish(jobs, outputs, timer)
+            return True
+        alone = [self._walk([job]) for job in jobs]
+        if all(alone):
+            timer.did_not_fit()
+        return False
+
+    def _outputs(self, jobs: Sequence[Run]) -> Sequence[Tensor]:
+        return outputs_of([job.walking for job in jobs], self._keep_on(jobs))
+
+    def _finish(self, jobs: Sequence[Run], outputs: Sequence[Tensor], timer: "_Timer") -> None:
+        """Follow the outputs, and enqueue what else belongs to the step. One fence ends it for all jobs."""
+        added: list[Callable[[Fence], None]] = []
+        for job, output in zip(jobs, outputs, strict=True):
+            with self._answering(job):
+                walking = job.walking
+                walking.apply(output)
+                self._hardware.after_step(job.id, walking.index, walking.latents)
+                added.append(job.stepped(walking.rows / timer.rows, timer.passed))
+        fence = timer.fence()
+        for add in added:
+            add(fence)
+
+
+class _Timer:
+    """Measures a forward, on the device where it can tell."""
+
+    def __init__(self, jobs: Sequence[Run], hardware: Hardware, pace: Pace) -> None:
+        first = jobs[0]
+        self._kind = first.family, first.walking.alike
+        self.rows = sum(job.walking.rows for job in jobs)
+        """Of all jobs."""
+        self._hardware = hardware
+        self._pace = pace
+        self._began: Mark = hardware.mark()
+        self._began_s = time.perf_counter()
+        self._fence: Fence | None = None
+
+    def fence(self) -> Fence:
+        """A fence for all that was enqueued since the beginning."""
+        self._fence = self._hardware.fence(self._began)
+        return self._fence
+
+    def passed(self) -> None:
+        """Note that the device has finished. Only the first call counts."""
+        fence, self._fence = self._fence, None
+        if fence is not None:
+            device_s = fence.device_s()
+            took_s = time.perf_counter() - self._began_s if device_s is None else device_s
+            self._pace.took(*self._kind, self.rows, took_s)
+
+    def did_not_fit(self) -> None:
+        """Note that the jobs could do alone what they could not do together."""
+        self._pace.did_not_fit(*self._kind, self.rows)
