@@ -12,6 +12,7 @@ import msgspec
 
 from domains.errors import ErrorReason, NotFound
 from domains.model.catalogue_store import CatalogueStore
+from domains.model.composition import follows
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.inspect import Inspector
@@ -50,7 +51,7 @@ class Catalogue:
         self.not_taken: tuple[ScanProblem, ...] = ()
         """Problems of folders that the last scans could not read as models. Empty before the first scan too."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
-        self._models = {model.id: self.notes.applied(model) for model in self._models.values()}
+        self._models = _following({model.id: self.notes.applied(model) for model in self._models.values()})
 
     def list(self) -> list[Model]:
         """All models, ordered by id."""
@@ -147,6 +148,7 @@ class Catalogue:
 
         `updated`: ids of the models that have changed. `noted`: new notes by id.
         """
+        models = _following(models)
         stored = [model for model in models.values() if not model.embedded]
         self._store.replace(stored, self._fingerprints.known)
         notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
@@ -158,6 +160,11 @@ class Catalogue:
             }
         )
         self._models = {name: self.notes.applied(model) if name in notes else model for name, model in models.items()}
+
+    def register(self, model: Model, note: ModelNote) -> Model:
+        """Make a model known, with the notes about it. Returns it with them. Raises STORAGE_FULL."""
+        self._apply(self._models | {model.id: model}, [model.id], {model.id: note})
+        return self._models[model.id]
 
     def annotate(self, model: Model, note: ModelNote) -> Model:
         """Replace the notes about a model. Returns it with them. Raises STORAGE_FULL."""
@@ -212,8 +219,17 @@ class Catalogue:
 
 def _inside(roots: Roots, model: Model) -> bool:
     """Whether the model's folder and all its files lie in the roots, or are the package's own."""
+    if model.layout is ModelLayout.PARTS:
+        return True  # its files are those of other models
     places = (Path(place) for place in (model.folder, *(file.real for file in model.files)))
     return all(is_shipped(place) or roots.holds(place) for place in places)
+
+
+def _following(models: Mapping[str, Model]) -> dict[str, Model]:
+    """The models, with those of parts as their sources are now."""
+    return {
+        name: follows(model, models) if model.layout is ModelLayout.PARTS else model for name, model in models.items()
+    }
 
 
 def embedded_models(fingerprints: Fingerprints) -> list[Model]:

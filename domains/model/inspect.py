@@ -54,7 +54,9 @@ class Inspector:
         return await asyncio.to_thread(self._inspect, real, Path(path).name, known)
 
     async def model(self, known: Model) -> Inspection:
-        """What the files of a known model are now."""
+        """What the files of a known model are now; those of a model of parts are told by its sources."""
+        if known.layout is ModelLayout.PARTS:
+            return Inspection(model=known, findings=tuple(findings_of(known)), registered=True)
         return await asyncio.to_thread(self._inspect, Path(known.folder), Path(known.folder).name, known)
 
     def _inspect(self, real: Path, name: str, known: Model | None) -> Inspection:

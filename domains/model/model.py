@@ -36,6 +36,8 @@ class ModelLayout(StrEnum):
     """A folder with the weights of one component and its config."""
     FILE = "safetensors"
     """One file."""
+    PARTS = "parts"
+    """Components of other models; it has no folder."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +138,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """The version that its files name."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
+    base_id: str = ""
+    """Model whose family and components it has; empty: it is none of components of others."""
+    taken: tuple[tuple[str, str], ...] = ()
+    """Components that come from other models than its base, with the model's id."""
     labels: tuple[tuple[str, str], ...] = ()
     """The callers' own marks."""
     update_time_s: float = 0.0

@@ -55,7 +55,7 @@ def _print(answer: InspectModelResponse) -> None:
     if answer.findings:
         emit()
     for finding in answer.findings:
-        emit(f"{_severity(finding.severity)}: {f'{finding.field}: ' if finding.field else ''}{finding.message}")
+        emit(f"{severity(finding.severity)}: {f'{finding.field}: ' if finding.field else ''}{finding.message}")
 
 
 def _facts(answer: InspectModelResponse) -> list[tuple[str, str]]:
@@ -110,7 +110,8 @@ def _kind(kind: ModelKind.ValueType) -> str:
     return word(model_pb2.ModelKind.Name(kind), "MODEL_KIND_") if kind else "not known"
 
 
-def _severity(severity: Severity.ValueType) -> str:
+def severity(severity: Severity.ValueType) -> str:
+    """The word for a severity."""
     from deviceops.common.v1 import error_pb2
 
     return word(error_pb2.Severity.Name(severity), "SEVERITY_")

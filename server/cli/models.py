@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli import loaded, model_estimate, model_inspect, model_load, model_prefetch, model_validate
+from server.cli import (
+    loaded,
+    model_estimate,
+    model_inspect,
+    model_load,
+    model_prefetch,
+    model_register,
+    model_validate,
+)
 from server.cli.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.failure import one_line
 from server.cli.groups import lists_only
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List the models that the server knows, load them or unload them.", invoke_without_command=True)
 app.command("inspect")(model_inspect.inspect)
+app.command("register")(model_register.register)
+app.command("forget")(model_register.forget)
 app.command("load")(model_load.load)
 app.command("unload")(model_load.unload)
 app.command("prefetch")(model_prefetch.prefetch)

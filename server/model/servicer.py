@@ -30,6 +30,7 @@ from server.model.loaded_methods import LoadedModelMethods
 from server.model.messages import to_model, to_scan_failures
 from server.model.prefetch import PrefetchMethods
 from server.model.reconcile import ReconcileMethods
+from server.model.registering import RegisterMethods
 from server.model.validation import ValidationMethods
 from server.processing.watch import submit_and_follow
 
@@ -37,7 +38,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelServicer(
-    LoadedModelMethods, EstimateMethods, ValidationMethods, EditMethods, ReconcileMethods, PrefetchMethods
+    LoadedModelMethods,
+    EstimateMethods,
+    ValidationMethods,
+    EditMethods,
+    ReconcileMethods,
+    PrefetchMethods,
+    RegisterMethods,
 ):
     """Implements ModelService."""
 
@@ -59,6 +66,7 @@ class ModelServicer(
         self._listed = ListedModels()
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
         PrefetchMethods.__init__(self, submissions, prefetching)
+        RegisterMethods.__init__(self, catalogue)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
+from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
 from domains.model.families import COMPUTED, FAMILIES
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
@@ -73,6 +74,30 @@ def test_a_single_file_makes_the_picture_of_its_folder(server: RunningServer) ->
         pictures.append(np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")).astype(int))
     # Mapped weights lie at other places in the two files, which changes the last bit of sums.
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_a_model_of_parts_makes_the_picture_of_its_parts(server: RunningServer) -> None:
+    vae = execution_pb2.ComponentSource(component_id="vae", model_id=SINGLE)
+    source = model_service_pb2.ModelPartsSource(base_model_id="sdxl", components=[vae])
+    request = model_service_pb2.RegisterModelRequest(model_id="mix", parts_source=source)
+    made = server.model.RegisterModel(request, timeout=asking.CALL_S)
+    assert (made.model.id, made.model.state) == ("mix", model_pb2.MODEL_STATE_AVAILABLE)
+    assert made.model.id in models(server)
+    pictures: list[Any] = []
+    for name in ("mix", "sdxl"):
+        updates = asking.watch(server, asking.submit(server, asked(name)))
+        blob = asking.blob(server, updates[-1].generation_result.images[0].file.blob_id)
+        pictures.append(np.asarray(Image.open(io.BytesIO(blob)).convert("RGB")).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_parts_that_do_not_fit_are_refused_with_the_field(server: RunningServer) -> None:
+    vae = execution_pb2.ComponentSource(component_id="vae", model_id="flux1")
+    source = model_service_pb2.ModelPartsSource(base_model_id="sdxl", components=[vae])
+    request = model_service_pb2.RegisterModelRequest(model_id="wrong", parts_source=source)
+    refusal = asking.refused(lambda: server.model.RegisterModel(request, timeout=asking.CALL_S))
+    assert (refusal.reason, "latent_channels=16" in refusal.message) == ("MODEL_INCOMPATIBLE", True)
+    assert "wrong" not in models(server)
 
 
 def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:

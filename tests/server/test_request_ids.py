@@ -80,6 +80,12 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
             model_service_pb2.ScanModelsRequest(model_scan=model_work_pb2.ModelScan()),
             options__priority=job_event_pb2.PRIORITY_LOW,
         ),
+        "RegisterModel": Case(
+            model_service_pb2.RegisterModelRequest(
+                model_id="mix", parts_source=model_service_pb2.ModelPartsSource(base_model_id="emoji-sd")
+            ),
+            display_name="another",
+        ),
         "UpdateModel": Case(
             model_service_pb2.UpdateModelRequest(model_id="emoji-sd", display_name="Emoji"), display_name="another"
         ),
@@ -311,7 +317,7 @@ def test_the_answers_stay_the_same_while_the_server_drains(draining: Calls) -> N
 
 CHANGES = {
     *("DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"),
-    *("UpdateLoadedModel", "UpdateModel"),
+    *("UpdateLoadedModel", "UpdateModel", "RegisterModel"),
 }
 """Calls that start no work and take no memory: they free something, or change a limit, also while jobs end."""
 

@@ -1,104 +1,12 @@
-"""Whether the parts of a model fit each other, by their configs: what one gives, the next must take."""
+"""Whether the built parts of a model fit each other, by their configs."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
 from torch import nn
 
-from domains.errors import ErrorReason, FailedPrecondition
-
-Configs = Mapping[str, Any]
-"""Configs by component id; only of those that the model has."""
-
-
-class _Fit(NamedTuple):
-    """A width that two configs must agree on. A reader returns None where the model does not say it."""
-
-    part: str
-    field: str
-    has: Callable[[Configs], int | None]
-    other: str
-    wanting: str
-    wants: Callable[[Configs], int | None]
-
-
-def _of(part: str, field: str) -> Callable[[Configs], int | None]:
-    return lambda configs: getattr(configs[part], field, None) if part in configs else None
-
-
-def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
-    return lambda configs: sum(getattr(configs[part], field) for part in parts)
-
-
-def _both(denoiser: str) -> _Fit:
-    """The VAE's latents are what the denoiser reads."""
-    vae = _of("vae", "latent_channels")
-    return _Fit("vae", "latent_channels", vae, denoiser, "in_channels", _of(denoiser, "in_channels"))
-
-
-def _read(part: str, field: str, has: Callable[[Configs], int | None], denoiser: str, wanting: str) -> _Fit:
-    return _Fit(part, field, has, denoiser, wanting, _of(denoiser, wanting))
-
-
-_TEXT, _TEXT_2, _TEXT_3 = "text_encoder", "text_encoder_2", "text_encoder_3"
-_UNET = (_read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "unet", "cross_attention_dim"), _both("unet"))
-
-
-def _sizes(configs: Configs) -> int | None:
-    """Pooled text and six numbers (Podell et al. 2023)."""
-    unet = configs["unet"]
-    return configs[_TEXT_2].projection_dim + 6 * unet.addition_time_embed_dim
-
-
-def _packed(configs: Configs) -> int | None:
-    """2×2 latent pixels are one token."""
-    return 4 * configs["vae"].latent_channels
-
-
-_FITS: Mapping[str, tuple[_Fit, ...]] = {
-    "sd1": _UNET,
-    "sd2": _UNET,
-    "sdxl": (
-        _read(_TEXT_2, "hidden_size", _sum("hidden_size", _TEXT, _TEXT_2), "unet", "cross_attention_dim"),
-        _read(_TEXT_2, "projection_dim", _sizes, "unet", "projection_class_embeddings_input_dim"),
-        _both("unet"),
-    ),
-    "sd3": (
-        _read(
-            _TEXT_2, "projection_dim", _sum("projection_dim", _TEXT, _TEXT_2), "transformer", "pooled_projection_dim"
-        ),
-        _read(_TEXT_3, "d_model", _of(_TEXT_3, "d_model"), "transformer", "joint_attention_dim"),
-        _both("transformer"),
-    ),
-    "flux1": (
-        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "pooled_projection_dim"),
-        _read(_TEXT_2, "d_model", _of(_TEXT_2, "d_model"), "transformer", "joint_attention_dim"),
-        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
-    ),
-    "chroma": (
-        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
-        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
-    ),
-    "auraflow": (
-        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
-        _both("transformer"),
-    ),
-    "z_image": (
-        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "cap_feat_dim"),
-        _both("transformer"),
-    ),
-}
-"""By family. One that is not here checks nothing."""
+from domains.model.part_fit import check_fit
 
 
 def check_widths(family: str, modules: Mapping[str, nn.Module]) -> None:
     """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
-    configs: Configs = {name: module.config for name, module in modules.items()}
-    for fit in _FITS.get(family, ()):
-        has, wants = fit.has(configs), fit.wants(configs)
-        if isinstance(wants, int) and has is not None and has != wants:
-            message = (
-                f"{fit.part}/config.json has {fit.field}={has}, and {fit.other}/config.json {fit.wanting}={wants}:"
-                " they do not fit"
-            )
-            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=fit.part, field=fit.field)
+    check_fit(family, {name: module.config for name, module in modules.items()})

@@ -55,3 +55,17 @@ def test_what_a_load_would_cost_is_a_table(capsys: pytest.CaptureFixture[str]) -
     head, row = told(capsys, "estimate", "emoji", "--precision", "float32").splitlines()[:2]
     assert head.startswith("device  fits")
     assert row.startswith("cpu     yes")
+
+
+def test_a_model_of_parts_is_registered_and_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert "would be registered as mix" in told(
+            capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix", "--check"
+        )
+        assert "is registered as mix" in told(capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix")
+        assert "was known already" in told(capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix")
+        assert re.search("^mix +sd1", told(capsys), re.MULTILINE)
+        assert "vae" in told(capsys, "inspect", "mix")
+    finally:
+        assert "mix is forgotten" in told(capsys, "forget", "mix")
+    assert run(["models", "register", "emoji-sd", "--part", "vae"]) == 2

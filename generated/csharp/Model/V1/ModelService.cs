@@ -57,177 +57,181 @@ namespace DeviceOps.Api.Model.V1 {
             "ZGVsUGF0aFNvdXJjZRIMCgRwYXRoGAEgASgJIi4KDU1vZGVsQmxvYkZpbGUS",
             "DAoEcGF0aBgBIAEoCRIPCgdibG9iX2lkGAIgASgJIkMKD01vZGVsQmxvYlNv",
             "dXJjZRIwCgVmaWxlcxgBIAMoCzIhLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bEJsb2JGaWxlIuQCChRSZWdpc3Rlck1vZGVsUmVxdWVzdBIQCghtb2RlbF9p",
-            "ZBgBIAEoCRIUCgxkaXNwbGF5X25hbWUYAiABKAkSOgoLcGF0aF9zb3VyY2UY",
-            "AyABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxQYXRoU291cmNlSAAS",
-            "OgoLYmxvYl9zb3VyY2UYBCABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9k",
-            "ZWxCbG9iU291cmNlSAASKwoEa2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Nb2RlbEtpbmQSDgoGZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMo",
-            "CzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJ",
-            "EhUKDXZhbGlkYXRlX29ubHkYCSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUII",
-            "CgZzb3VyY2UiiAEKFVJlZ2lzdGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgB",
-            "IAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgC",
-            "IAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5",
-            "X2tub3duGAMgASgIIr8BChJVcGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxf",
-            "aWQYASABKAkSGQoMZGlzcGxheV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xh",
-            "YmVscxgDIAMoCzIaLmRldmljZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVt",
-            "b3ZlX2xhYmVsX2tleXMYBCADKAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0",
-            "X2lkGAYgASgJQg8KDV9kaXNwbGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNw",
-            "b25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
-            "bCI0ChJGb3JnZXRNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoE",
-            "ZXRhZxgCIAEoCSIwChNGb3JnZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2Vk",
-            "X2Jsb2JfaWRzGAEgAygJIp4BChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2Rl",
-            "bF9zY2FuGAEgASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIw",
-            "CgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRp",
-            "b25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEK",
-            "ElNjYW5Nb2RlbHNSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9w",
-            "cy5jb21tb24udjEuSm9iRXZlbnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLk1vZGVsU2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoT",
-            "SW5zcGVjdE1vZGVsUmVxdWVzdBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3Bh",
-            "dGhfc291cmNlGAIgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0",
-            "aFNvdXJjZUgAEjoKC2Jsb2Jfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLk1vZGVsQmxvYlNvdXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3Bl",
-            "Y3RNb2RlbFJlc3BvbnNlEigKBW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLk1vZGVsEjcKCGV2aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1v",
-            "ZGVsLnYxLkRldGVjdGlvbkV2aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwu",
-            "ZGV2aWNlb3BzLmNvbW1vbi52MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCAB",
-            "KAgirQEKFFZhbGlkYXRlTW9kZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRp",
-            "b24YASABKAsyIy5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9u",
-            "EjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9w",
-            "dGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKM",
-            "AQoVVmFsaWRhdGVNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2",
-            "aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoG",
-            "b3V0cHV0IowCChRFc3RpbWF0ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2Fk",
-            "GAEgASgLMh0uZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZp",
-            "Y2VzGAIgASgLMiMuZGV2aWNlb3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3Rv",
-            "chI1CghmYWxsYmFjaxgDIAEoCzIjLmRldmljZW9wcy5jb21tb24udjEuRmFs",
-            "bGJhY2tQb2xpY3kSLAoEc2l6ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24u",
-            "djEuSW1hZ2VTaXplEhcKCmJhdGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0",
-            "Y2hfc2l6ZSJNChVFc3RpbWF0ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVz",
-            "GAEgAygLMiEuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEK",
-            "EExvYWRNb2RlbFJlcXVlc3QSMQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5Nb2RlbExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRl",
-            "dmljZW9wcy5jb21tb24udjEuSm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEo",
-            "CBISCgpyZXF1ZXN0X2lkGAQgASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIs",
-            "CgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQS",
-            "NwoMbG9hZGVkX21vZGVsGAYgASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxv",
-            "YWRlZE1vZGVsSABCCAoGb3V0cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIK",
-            "ElVubG9hZE1vZGVsUmVxdWVzdBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlI",
-            "ABISCghtb2RlbF9pZBgCIAEoCUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMK",
-            "A2FsbBgEIAEoCzIkLmRldmljZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1v",
-            "ZGVsSAASMAoNZHJhaW5fdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1",
-            "Zi5EdXJhdGlvbhINCgVmb3JjZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByAB",
-            "KAgSEgoKcmVxdWVzdF9pZBgIIAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1v",
-            "ZGVsUmVzcG9uc2USGAoQbG9hZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVl",
-            "ZF9kZXZpY2VfYnl0ZXMYAiABKANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVz",
-            "GAMgASgDSAGIAQESFQoNZW5kZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNl",
-            "ZF9ibG9iX2lkcxgFIAMoCRIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5w",
-            "cm90b2J1Zi5EdXJhdGlvbkIVChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9m",
-            "cmVlZF9ob3N0X2J5dGVzIqQBChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZp",
-            "Y2VfaWRzGAEgAygJEhEKCW1vZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyAD",
-            "KA4yJC5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZw",
-            "aW5uZWQYBCABKAhIAIgBARISCgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5u",
-            "ZWQiUAoXTGlzdExvYWRlZE1vZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgL",
-            "MiUuZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExp",
-            "c3RMb2FkZWRNb2RlbHNSZXNwb25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygL",
-            "Mh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRl",
-            "ZE1vZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0",
-            "TG9hZGVkTW9kZWxSZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5k",
-            "ZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRN",
-            "b2RlbHNSZXF1ZXN0EjUKBmZpbHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2Rl",
-            "bC52MS5Mb2FkZWRNb2RlbEZpbHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNS",
-            "ZXNwb25zZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuTG9hZGVkTW9kZWwSDwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90",
-            "aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVz",
-            "ZV9qb2JfaWQYBCABKAkipAEKGFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIX",
-            "Cg9sb2FkZWRfbW9kZWxfaWQYASABKAkSEwoGcGlubmVkGAIgASgISACIAQES",
-            "LQoKa2VlcF9hbGl2ZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlv",
-            "bhIMCgRldGFnGAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5l",
-            "ZCJSChlVcGRhdGVMb2FkZWRNb2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2Rl",
-            "bBgBIAEoCzIfLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpS",
-            "ZWNvbmNpbGVNb2RlbENhY2hlUmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9n",
-            "ZW5lcmF0aW9uGAIgASgDEg4KBnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxl",
-            "TW9kZWxDYWNoZVJlc3BvbnNlEjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZp",
-            "Y2VvcHMubW9kZWwudjEuTW9kZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRz",
-            "X2luX3VzZRgCIAMoCRIaChJwcmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQ",
-            "Y29uc2lzdGVudF9yYXRpbxgEIAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRp",
-            "b24YBSABKANCEwoRX2NvbnNpc3RlbnRfcmF0aW8iuwEKDFByZWZldGNoSGlu",
-            "dBIQCghtb2RlbF9pZBgBIAEoCRIqCgduZWVkX2luGAIgASgLMhkuZ29vZ2xl",
-            "LnByb3RvYnVmLkR1cmF0aW9uEjQKB2RldmljZXMYAyABKAsyIy5kZXZpY2Vv",
-            "cHMuY29tbW9uLnYxLkRldmljZVNlbGVjdG9yEjcKCmNvbXBvbmVudHMYBCAD",
-            "KAsyIy5kZXZpY2VvcHMubW9kZWwudjEuQ29tcG9uZW50U291cmNlInAKFVBy",
-            "ZWZldGNoTW9kZWxzUmVxdWVzdBIvCgVoaW50cxgBIAMoCzIgLmRldmljZW9w",
-            "cy5tb2RlbC52MS5QcmVmZXRjaEhpbnQSEgoKc2Vzc2lvbl9pZBgCIAEoCRIS",
-            "CgpyZXF1ZXN0X2lkGAMgASgJIn0KFlByZWZldGNoTW9kZWxzUmVzcG9uc2US",
-            "GgoSYWNjZXB0ZWRfbW9kZWxfaWRzGAEgAygJEhcKD3JlYWR5X21vZGVsX2lk",
-            "cxgCIAMoCRIuCghmaW5kaW5ncxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24u",
-            "djEuRmluZGluZyKsAQoTQ29udmVydE1vZGVsUmVxdWVzdBI9ChBtb2RlbF9j",
-            "b252ZXJzaW9uGAEgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29u",
-            "dmVyc2lvbhIwCgdvcHRpb25zGAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52",
-            "MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQY",
-            "BCABKAkiiwEKFENvbnZlcnRNb2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgL",
-            "Mh0uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCSAB",
-            "KAsyKS5kZXZpY2VvcHMubW9kZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0",
-            "SABCCAoGb3V0cHV0IqwBChVCZW5jaG1hcmtNb2RlbFJlcXVlc3QSOwoPbW9k",
-            "ZWxfYmVuY2htYXJrGAEgASgLMiIuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
-            "QmVuY2htYXJrEjAKB29wdGlvbnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9p",
-            "ZBgEIAEoCSKMAQoWQmVuY2htYXJrTW9kZWxSZXNwb25zZRIsCgVldmVudBgB",
-            "IAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSOgoGcmVwb3J0",
-            "GAogASgLMiguZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVw",
-            "b3J0SABCCAoGb3V0cHV0KpkBCgpNb2RlbE9yZGVyEhsKF01PREVMX09SREVS",
-            "X1VOU1BFQ0lGSUVEEAASHAoYTU9ERUxfT1JERVJfRElTUExBWV9OQU1FEAES",
-            "FAoQTU9ERUxfT1JERVJfU0laRRACEhsKF01PREVMX09SREVSX1VQREFURV9U",
-            "SU1FEAMSHQoZTU9ERUxfT1JERVJfTEFTVF9VU0VfVElNRRAEMpUQCgxNb2Rl",
-            "bFNlcnZpY2USYQoKTGlzdE1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5M",
-            "aXN0TW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9k",
-            "ZWxzUmVzcG9uc2UiBMjzGAESWwoIR2V0TW9kZWwSIy5kZXZpY2VvcHMubW9k",
-            "ZWwudjEuR2V0TW9kZWxSZXF1ZXN0GiQuZGV2aWNlb3BzLm1vZGVsLnYxLkdl",
-            "dE1vZGVsUmVzcG9uc2UiBMjzGAESagoNUmVnaXN0ZXJNb2RlbBIoLmRldmlj",
-            "ZW9wcy5tb2RlbC52MS5SZWdpc3Rlck1vZGVsUmVxdWVzdBopLmRldmljZW9w",
-            "cy5tb2RlbC52MS5SZWdpc3Rlck1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLVXBk",
-            "YXRlTW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXF1",
-            "ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLlVwZGF0ZU1vZGVsUmVzcG9uc2Ui",
-            "BMjzGAMSZAoLRm9yZ2V0TW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuRm9y",
-            "Z2V0TW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLkZvcmdldE1v",
-            "ZGVsUmVzcG9uc2UiBMjzGAMSYwoKU2Nhbk1vZGVscxIlLmRldmljZW9wcy5t",
-            "b2RlbC52MS5TY2FuTW9kZWxzUmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52",
-            "MS5TY2FuTW9kZWxzUmVzcG9uc2UiBMjzGAMwARJnCgxJbnNwZWN0TW9kZWwS",
-            "Jy5kZXZpY2VvcHMubW9kZWwudjEuSW5zcGVjdE1vZGVsUmVxdWVzdBooLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5JbnNwZWN0TW9kZWxSZXNwb25zZSIEyPMYARJs",
-            "Cg1WYWxpZGF0ZU1vZGVsEiguZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRl",
-            "TW9kZWxSZXF1ZXN0GikuZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9k",
-            "ZWxSZXNwb25zZSIEyPMYAzABEmoKDUVzdGltYXRlTW9kZWwSKC5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuRXN0aW1hdGVNb2RlbFJlcXVlc3QaKS5kZXZpY2VvcHMu",
-            "bW9kZWwudjEuRXN0aW1hdGVNb2RlbFJlc3BvbnNlIgTI8xgBEmAKCUxvYWRN",
-            "b2RlbBIkLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkTW9kZWxSZXF1ZXN0GiUu",
-            "ZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDMAES",
-            "ZAoLVW5sb2FkTW9kZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9k",
-            "ZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1vZGVsLnYxLlVubG9hZE1vZGVsUmVz",
-            "cG9uc2UiBMjzGAMScwoQTGlzdExvYWRlZE1vZGVscxIrLmRldmljZW9wcy5t",
-            "b2RlbC52MS5MaXN0TG9hZGVkTW9kZWxzUmVxdWVzdBosLmRldmljZW9wcy5t",
-            "b2RlbC52MS5MaXN0TG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAESbQoOR2V0",
-            "TG9hZGVkTW9kZWwSKS5kZXZpY2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9k",
-            "ZWxSZXF1ZXN0GiouZGV2aWNlb3BzLm1vZGVsLnYxLkdldExvYWRlZE1vZGVs",
-            "UmVzcG9uc2UiBMjzGAESeAoRV2F0Y2hMb2FkZWRNb2RlbHMSLC5kZXZpY2Vv",
-            "cHMubW9kZWwudjEuV2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0Gi0uZGV2aWNl",
-            "b3BzLm1vZGVsLnYxLldhdGNoTG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAEw",
-            "ARJ2ChFVcGRhdGVMb2FkZWRNb2RlbBIsLmRldmljZW9wcy5tb2RlbC52MS5V",
-            "cGRhdGVMb2FkZWRNb2RlbFJlcXVlc3QaLS5kZXZpY2VvcHMubW9kZWwudjEu",
-            "VXBkYXRlTG9hZGVkTW9kZWxSZXNwb25zZSIEyPMYAxJ8ChNSZWNvbmNpbGVN",
-            "b2RlbENhY2hlEi4uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVs",
-            "Q2FjaGVSZXF1ZXN0Gi8uZGV2aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1v",
-            "ZGVsQ2FjaGVSZXNwb25zZSIEyPMYAxJtCg5QcmVmZXRjaE1vZGVscxIpLmRl",
-            "dmljZW9wcy5tb2RlbC52MS5QcmVmZXRjaE1vZGVsc1JlcXVlc3QaKi5kZXZp",
-            "Y2VvcHMubW9kZWwudjEuUHJlZmV0Y2hNb2RlbHNSZXNwb25zZSIEyPMYAhJp",
-            "CgxDb252ZXJ0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1v",
-            "ZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxS",
-            "ZXNwb25zZSIEyPMYAzABEm8KDkJlbmNobWFya01vZGVsEikuZGV2aWNlb3Bz",
-            "Lm1vZGVsLnYxLkJlbmNobWFya01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5t",
-            "b2RlbC52MS5CZW5jaG1hcmtNb2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRl",
-            "dmljZU9wcy5BcGkuTW9kZWwuVjFiBnByb3RvMw=="));
+            "bEJsb2JGaWxlImIKEE1vZGVsUGFydHNTb3VyY2USFQoNYmFzZV9tb2RlbF9p",
+            "ZBgBIAEoCRI3Cgpjb21wb25lbnRzGAIgAygLMiMuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkNvbXBvbmVudFNvdXJjZSKiAwoUUmVnaXN0ZXJNb2RlbFJlcXVlc3QS",
+            "EAoIbW9kZWxfaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEjoKC3Bh",
+            "dGhfc291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0",
+            "aFNvdXJjZUgAEjoKC2Jsb2Jfc291cmNlGAQgASgLMiMuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLk1vZGVsQmxvYlNvdXJjZUgAEjwKDHBhcnRzX3NvdXJjZRgLIAEo",
+            "CzIkLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbFBhcnRzU291cmNlSAASKwoE",
+            "a2luZBgFIAEoDjIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbEtpbmQSDgoG",
+            "ZmFtaWx5GAYgASgJEioKBmxhYmVscxgHIAMoCzIaLmRldmljZW9wcy5jb21t",
+            "b24udjEuTGFiZWwSDgoGc2hhMjU2GAggASgJEhUKDXZhbGlkYXRlX29ubHkY",
+            "CSABKAgSEgoKcmVxdWVzdF9pZBgKIAEoCUIICgZzb3VyY2UiiAEKFVJlZ2lz",
+            "dGVyTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEoCzIZLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Nb2RlbBIuCghmaW5kaW5ncxgCIAMoCzIcLmRldmljZW9wcy5j",
+            "b21tb24udjEuRmluZGluZxIVCg1hbHJlYWR5X2tub3duGAMgASgIIr8BChJV",
+            "cGRhdGVNb2RlbFJlcXVlc3QSEAoIbW9kZWxfaWQYASABKAkSGQoMZGlzcGxh",
+            "eV9uYW1lGAIgASgJSACIAQESLgoKc2V0X2xhYmVscxgDIAMoCzIaLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuTGFiZWwSGQoRcmVtb3ZlX2xhYmVsX2tleXMYBCAD",
+            "KAkSDAoEZXRhZxgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJQg8KDV9kaXNw",
+            "bGF5X25hbWUiPwoTVXBkYXRlTW9kZWxSZXNwb25zZRIoCgVtb2RlbBgBIAEo",
+            "CzIZLmRldmljZW9wcy5tb2RlbC52MS5Nb2RlbCI0ChJGb3JnZXRNb2RlbFJl",
+            "cXVlc3QSEAoIbW9kZWxfaWQYASABKAkSDAoEZXRhZxgCIAEoCSIwChNGb3Jn",
+            "ZXRNb2RlbFJlc3BvbnNlEhkKEXJlbGVhc2VkX2Jsb2JfaWRzGAEgAygJIp4B",
+            "ChFTY2FuTW9kZWxzUmVxdWVzdBIxCgptb2RlbF9zY2FuGAEgASgLMh0uZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLk1vZGVsU2NhbhIwCgdvcHRpb25zGAIgASgLMh8u",
+            "ZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRldGFjaGVkGAMg",
+            "ASgIEhIKCnJlcXVlc3RfaWQYBCABKAkigwEKElNjYW5Nb2RlbHNSZXNwb25z",
+            "ZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5jb21tb24udjEuSm9iRXZl",
+            "bnQSNQoGcmVwb3J0GAcgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVs",
+            "U2NhblJlcG9ydEgAQggKBm91dHB1dCKsAQoTSW5zcGVjdE1vZGVsUmVxdWVz",
+            "dBISCghtb2RlbF9pZBgBIAEoCUgAEjoKC3BhdGhfc291cmNlGAIgASgLMiMu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsUGF0aFNvdXJjZUgAEjoKC2Jsb2Jf",
+            "c291cmNlGAMgASgLMiMuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmxvYlNv",
+            "dXJjZUgAQgkKB3N1YmplY3QivQEKFEluc3BlY3RNb2RlbFJlc3BvbnNlEigK",
+            "BW1vZGVsGAEgASgLMhkuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsEjcKCGV2",
+            "aWRlbmNlGAIgAygLMiUuZGV2aWNlb3BzLm1vZGVsLnYxLkRldGVjdGlvbkV2",
+            "aWRlbmNlEi4KCGZpbmRpbmdzGAMgAygLMhwuZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5GaW5kaW5nEhIKCnJlZ2lzdGVyZWQYBCABKAgirQEKFFZhbGlkYXRlTW9k",
+            "ZWxSZXF1ZXN0Ej0KEG1vZGVsX3ZhbGlkYXRpb24YASABKAsyIy5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuTW9kZWxWYWxpZGF0aW9uEjAKB29wdGlvbnMYAiABKAsy",
+            "Hy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoIZGV0YWNoZWQY",
+            "AyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoVVmFsaWRhdGVNb2RlbFJl",
+            "c3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1vbi52MS5K",
+            "b2JFdmVudBI7CgZyZXBvcnQYCCABKAsyKS5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TW9kZWxWYWxpZGF0aW9uUmVwb3J0SABCCAoGb3V0cHV0IowCChRFc3RpbWF0",
+            "ZU1vZGVsUmVxdWVzdBIxCgptb2RlbF9sb2FkGAEgASgLMh0uZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLk1vZGVsTG9hZBI0CgdkZXZpY2VzGAIgASgLMiMuZGV2aWNl",
+            "b3BzLmNvbW1vbi52MS5EZXZpY2VTZWxlY3RvchI1CghmYWxsYmFjaxgDIAEo",
+            "CzIjLmRldmljZW9wcy5jb21tb24udjEuRmFsbGJhY2tQb2xpY3kSLAoEc2l6",
+            "ZRgEIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXplEhcKCmJh",
+            "dGNoX3NpemUYBSABKAVIAIgBAUINCgtfYmF0Y2hfc2l6ZSJNChVFc3RpbWF0",
+            "ZU1vZGVsUmVzcG9uc2USNAoJZXN0aW1hdGVzGAEgAygLMiEuZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLk1vZGVsRXN0aW1hdGUinQEKEExvYWRNb2RlbFJlcXVlc3QS",
+            "MQoKbW9kZWxfbG9hZBgBIAEoCzIdLmRldmljZW9wcy5tb2RlbC52MS5Nb2Rl",
+            "bExvYWQSMAoHb3B0aW9ucxgCIAEoCzIfLmRldmljZW9wcy5jb21tb24udjEu",
+            "Sm9iT3B0aW9ucxIQCghkZXRhY2hlZBgDIAEoCBISCgpyZXF1ZXN0X2lkGAQg",
+            "ASgJIoQBChFMb2FkTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRl",
+            "dmljZW9wcy5jb21tb24udjEuSm9iRXZlbnQSNwoMbG9hZGVkX21vZGVsGAYg",
+            "ASgLMh8uZGV2aWNlb3BzLm1vZGVsLnYxLkxvYWRlZE1vZGVsSABCCAoGb3V0",
+            "cHV0IhIKEEV2ZXJ5TG9hZGVkTW9kZWwiggIKElVubG9hZE1vZGVsUmVxdWVz",
+            "dBIZCg9sb2FkZWRfbW9kZWxfaWQYASABKAlIABISCghtb2RlbF9pZBgCIAEo",
+            "CUgAEhMKCWRldmljZV9pZBgDIAEoCUgAEjMKA2FsbBgEIAEoCzIkLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5FdmVyeUxvYWRlZE1vZGVsSAASMAoNZHJhaW5fdGlt",
+            "ZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVmb3Jj",
+            "ZRgGIAEoCBIUCgxrZWVwX29uX2hvc3QYByABKAgSEgoKcmVxdWVzdF9pZBgI",
+            "IAEoCUIICgZ0YXJnZXQi+gEKE1VubG9hZE1vZGVsUmVzcG9uc2USGAoQbG9h",
+            "ZGVkX21vZGVsX2lkcxgBIAMoCRIfChJmcmVlZF9kZXZpY2VfYnl0ZXMYAiAB",
+            "KANIAIgBARIdChBmcmVlZF9ob3N0X2J5dGVzGAMgASgDSAGIAQESFQoNZW5k",
+            "ZWRfam9iX2lkcxgEIAMoCRIZChFyZWxlYXNlZF9ibG9iX2lkcxgFIAMoCRIr",
+            "CghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIV",
+            "ChNfZnJlZWRfZGV2aWNlX2J5dGVzQhMKEV9mcmVlZF9ob3N0X2J5dGVzIqQB",
+            "ChFMb2FkZWRNb2RlbEZpbHRlchISCgpkZXZpY2VfaWRzGAEgAygJEhEKCW1v",
+            "ZGVsX2lkcxgCIAMoCRI0CgZzdGF0ZXMYAyADKA4yJC5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuTG9hZGVkTW9kZWxTdGF0ZRITCgZwaW5uZWQYBCABKAhIAIgBARIS",
+            "CgpzZXNzaW9uX2lkGAUgASgJQgkKB19waW5uZWQiUAoXTGlzdExvYWRlZE1v",
+            "ZGVsc1JlcXVlc3QSNQoGZmlsdGVyGAEgASgLMiUuZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkxvYWRlZE1vZGVsRmlsdGVyIlIKGExpc3RMb2FkZWRNb2RlbHNSZXNw",
+            "b25zZRI2Cg1sb2FkZWRfbW9kZWxzGAEgAygLMh8uZGV2aWNlb3BzLm1vZGVs",
+            "LnYxLkxvYWRlZE1vZGVsIjAKFUdldExvYWRlZE1vZGVsUmVxdWVzdBIXCg9s",
+            "b2FkZWRfbW9kZWxfaWQYASABKAkiTwoWR2V0TG9hZGVkTW9kZWxSZXNwb25z",
+            "ZRI1Cgxsb2FkZWRfbW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEu",
+            "TG9hZGVkTW9kZWwiUQoYV2F0Y2hMb2FkZWRNb2RlbHNSZXF1ZXN0EjUKBmZp",
+            "bHRlchgBIAEoCzIlLmRldmljZW9wcy5tb2RlbC52MS5Mb2FkZWRNb2RlbEZp",
+            "bHRlciKpAQoZV2F0Y2hMb2FkZWRNb2RlbHNSZXNwb25zZRI1Cgxsb2FkZWRf",
+            "bW9kZWwYASABKAsyHy5kZXZpY2VvcHMubW9kZWwudjEuTG9hZGVkTW9kZWwS",
+            "DwoHaW5fc3luYxgCIAEoCBIuCgpldmVudF90aW1lGAMgASgLMhouZ29vZ2xl",
+            "LnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjYXVzZV9qb2JfaWQYBCABKAkipAEK",
+            "GFVwZGF0ZUxvYWRlZE1vZGVsUmVxdWVzdBIXCg9sb2FkZWRfbW9kZWxfaWQY",
+            "ASABKAkSEwoGcGlubmVkGAIgASgISACIAQESLQoKa2VlcF9hbGl2ZRgDIAEo",
+            "CzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRldGFnGAQgASgJEhIK",
+            "CnJlcXVlc3RfaWQYBSABKAlCCQoHX3Bpbm5lZCJSChlVcGRhdGVMb2FkZWRN",
+            "b2RlbFJlc3BvbnNlEjUKDGxvYWRlZF9tb2RlbBgBIAEoCzIfLmRldmljZW9w",
+            "cy5tb2RlbC52MS5Mb2FkZWRNb2RlbCJ8ChpSZWNvbmNpbGVNb2RlbENhY2hl",
+            "UmVxdWVzdBI0CgdlbnRyaWVzGAEgAygLMiMuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "Lk1vZGVsQ2FjaGVFbnRyeRIYChBjYWNoZV9nZW5lcmF0aW9uGAIgASgDEg4K",
+            "BnJlcGFpchgDIAEoCCLcAQobUmVjb25jaWxlTW9kZWxDYWNoZVJlc3BvbnNl",
+            "EjoKCm1pc21hdGNoZXMYASADKAsyJi5kZXZpY2VvcHMubW9kZWwudjEuTW9k",
+            "ZWxDYWNoZU1pc21hdGNoEhcKD2Jsb2JfaWRzX2luX3VzZRgCIAMoCRIaChJw",
+            "cmVmZXRjaF9tb2RlbF9pZHMYAyADKAkSHQoQY29uc2lzdGVudF9yYXRpbxgE",
+            "IAEoAUgAiAEBEhgKEGNhY2hlX2dlbmVyYXRpb24YBSABKANCEwoRX2NvbnNp",
+            "c3RlbnRfcmF0aW8iuwEKDFByZWZldGNoSGludBIQCghtb2RlbF9pZBgBIAEo",
+            "CRIqCgduZWVkX2luGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9u",
+            "EjQKB2RldmljZXMYAyABKAsyIy5kZXZpY2VvcHMuY29tbW9uLnYxLkRldmlj",
+            "ZVNlbGVjdG9yEjcKCmNvbXBvbmVudHMYBCADKAsyIy5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuQ29tcG9uZW50U291cmNlInAKFVByZWZldGNoTW9kZWxzUmVxdWVz",
+            "dBIvCgVoaW50cxgBIAMoCzIgLmRldmljZW9wcy5tb2RlbC52MS5QcmVmZXRj",
+            "aEhpbnQSEgoKc2Vzc2lvbl9pZBgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJ",
+            "In0KFlByZWZldGNoTW9kZWxzUmVzcG9uc2USGgoSYWNjZXB0ZWRfbW9kZWxf",
+            "aWRzGAEgAygJEhcKD3JlYWR5X21vZGVsX2lkcxgCIAMoCRIuCghmaW5kaW5n",
+            "cxgDIAMoCzIcLmRldmljZW9wcy5jb21tb24udjEuRmluZGluZyKsAQoTQ29u",
+            "dmVydE1vZGVsUmVxdWVzdBI9ChBtb2RlbF9jb252ZXJzaW9uGAEgASgLMiMu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQ29udmVyc2lvbhIwCgdvcHRpb25z",
+            "GAIgASgLMh8uZGV2aWNlb3BzLmNvbW1vbi52MS5Kb2JPcHRpb25zEhAKCGRl",
+            "dGFjaGVkGAMgASgIEhIKCnJlcXVlc3RfaWQYBCABKAkiiwEKFENvbnZlcnRN",
+            "b2RlbFJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5Kb2JFdmVudBI7CgZyZXBvcnQYCSABKAsyKS5kZXZpY2VvcHMubW9k",
+            "ZWwudjEuTW9kZWxDb252ZXJzaW9uUmVwb3J0SABCCAoGb3V0cHV0IqwBChVC",
+            "ZW5jaG1hcmtNb2RlbFJlcXVlc3QSOwoPbW9kZWxfYmVuY2htYXJrGAEgASgL",
+            "MiIuZGV2aWNlb3BzLm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrEjAKB29wdGlv",
+            "bnMYAiABKAsyHy5kZXZpY2VvcHMuY29tbW9uLnYxLkpvYk9wdGlvbnMSEAoI",
+            "ZGV0YWNoZWQYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSKMAQoWQmVuY2ht",
+            "YXJrTW9kZWxSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLmRldmljZW9wcy5j",
+            "b21tb24udjEuSm9iRXZlbnQSOgoGcmVwb3J0GAogASgLMiguZGV2aWNlb3Bz",
+            "Lm1vZGVsLnYxLk1vZGVsQmVuY2htYXJrUmVwb3J0SABCCAoGb3V0cHV0KpkB",
+            "CgpNb2RlbE9yZGVyEhsKF01PREVMX09SREVSX1VOU1BFQ0lGSUVEEAASHAoY",
+            "TU9ERUxfT1JERVJfRElTUExBWV9OQU1FEAESFAoQTU9ERUxfT1JERVJfU0la",
+            "RRACEhsKF01PREVMX09SREVSX1VQREFURV9USU1FEAMSHQoZTU9ERUxfT1JE",
+            "RVJfTEFTVF9VU0VfVElNRRAEMpUQCgxNb2RlbFNlcnZpY2USYQoKTGlzdE1v",
+            "ZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVxdWVzdBom",
+            "LmRldmljZW9wcy5tb2RlbC52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBMjzGAES",
+            "WwoIR2V0TW9kZWwSIy5kZXZpY2VvcHMubW9kZWwudjEuR2V0TW9kZWxSZXF1",
+            "ZXN0GiQuZGV2aWNlb3BzLm1vZGVsLnYxLkdldE1vZGVsUmVzcG9uc2UiBMjz",
+            "GAESagoNUmVnaXN0ZXJNb2RlbBIoLmRldmljZW9wcy5tb2RlbC52MS5SZWdp",
+            "c3Rlck1vZGVsUmVxdWVzdBopLmRldmljZW9wcy5tb2RlbC52MS5SZWdpc3Rl",
+            "ck1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLVXBkYXRlTW9kZWwSJi5kZXZpY2Vv",
+            "cHMubW9kZWwudjEuVXBkYXRlTW9kZWxSZXF1ZXN0GicuZGV2aWNlb3BzLm1v",
+            "ZGVsLnYxLlVwZGF0ZU1vZGVsUmVzcG9uc2UiBMjzGAMSZAoLRm9yZ2V0TW9k",
+            "ZWwSJi5kZXZpY2VvcHMubW9kZWwudjEuRm9yZ2V0TW9kZWxSZXF1ZXN0Gicu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLkZvcmdldE1vZGVsUmVzcG9uc2UiBMjzGAMS",
+            "YwoKU2Nhbk1vZGVscxIlLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxz",
+            "UmVxdWVzdBomLmRldmljZW9wcy5tb2RlbC52MS5TY2FuTW9kZWxzUmVzcG9u",
+            "c2UiBMjzGAMwARJnCgxJbnNwZWN0TW9kZWwSJy5kZXZpY2VvcHMubW9kZWwu",
+            "djEuSW5zcGVjdE1vZGVsUmVxdWVzdBooLmRldmljZW9wcy5tb2RlbC52MS5J",
+            "bnNwZWN0TW9kZWxSZXNwb25zZSIEyPMYARJsCg1WYWxpZGF0ZU1vZGVsEigu",
+            "ZGV2aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXF1ZXN0GikuZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLlZhbGlkYXRlTW9kZWxSZXNwb25zZSIEyPMYAzAB",
+            "EmoKDUVzdGltYXRlTW9kZWwSKC5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1h",
+            "dGVNb2RlbFJlcXVlc3QaKS5kZXZpY2VvcHMubW9kZWwudjEuRXN0aW1hdGVN",
+            "b2RlbFJlc3BvbnNlIgTI8xgBEmAKCUxvYWRNb2RlbBIkLmRldmljZW9wcy5t",
+            "b2RlbC52MS5Mb2FkTW9kZWxSZXF1ZXN0GiUuZGV2aWNlb3BzLm1vZGVsLnYx",
+            "LkxvYWRNb2RlbFJlc3BvbnNlIgTI8xgDMAESZAoLVW5sb2FkTW9kZWwSJi5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuVW5sb2FkTW9kZWxSZXF1ZXN0GicuZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLlVubG9hZE1vZGVsUmVzcG9uc2UiBMjzGAMScwoQTGlz",
+            "dExvYWRlZE1vZGVscxIrLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVk",
+            "TW9kZWxzUmVxdWVzdBosLmRldmljZW9wcy5tb2RlbC52MS5MaXN0TG9hZGVk",
+            "TW9kZWxzUmVzcG9uc2UiBMjzGAESbQoOR2V0TG9hZGVkTW9kZWwSKS5kZXZp",
+            "Y2VvcHMubW9kZWwudjEuR2V0TG9hZGVkTW9kZWxSZXF1ZXN0GiouZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLkdldExvYWRlZE1vZGVsUmVzcG9uc2UiBMjzGAESeAoR",
+            "V2F0Y2hMb2FkZWRNb2RlbHMSLC5kZXZpY2VvcHMubW9kZWwudjEuV2F0Y2hM",
+            "b2FkZWRNb2RlbHNSZXF1ZXN0Gi0uZGV2aWNlb3BzLm1vZGVsLnYxLldhdGNo",
+            "TG9hZGVkTW9kZWxzUmVzcG9uc2UiBMjzGAEwARJ2ChFVcGRhdGVMb2FkZWRN",
+            "b2RlbBIsLmRldmljZW9wcy5tb2RlbC52MS5VcGRhdGVMb2FkZWRNb2RlbFJl",
+            "cXVlc3QaLS5kZXZpY2VvcHMubW9kZWwudjEuVXBkYXRlTG9hZGVkTW9kZWxS",
+            "ZXNwb25zZSIEyPMYAxJ8ChNSZWNvbmNpbGVNb2RlbENhY2hlEi4uZGV2aWNl",
+            "b3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXF1ZXN0Gi8uZGV2",
+            "aWNlb3BzLm1vZGVsLnYxLlJlY29uY2lsZU1vZGVsQ2FjaGVSZXNwb25zZSIE",
+            "yPMYAxJtCg5QcmVmZXRjaE1vZGVscxIpLmRldmljZW9wcy5tb2RlbC52MS5Q",
+            "cmVmZXRjaE1vZGVsc1JlcXVlc3QaKi5kZXZpY2VvcHMubW9kZWwudjEuUHJl",
+            "ZmV0Y2hNb2RlbHNSZXNwb25zZSIEyPMYAhJpCgxDb252ZXJ0TW9kZWwSJy5k",
+            "ZXZpY2VvcHMubW9kZWwudjEuQ29udmVydE1vZGVsUmVxdWVzdBooLmRldmlj",
+            "ZW9wcy5tb2RlbC52MS5Db252ZXJ0TW9kZWxSZXNwb25zZSIEyPMYAzABEm8K",
+            "DkJlbmNobWFya01vZGVsEikuZGV2aWNlb3BzLm1vZGVsLnYxLkJlbmNobWFy",
+            "a01vZGVsUmVxdWVzdBoqLmRldmljZW9wcy5tb2RlbC52MS5CZW5jaG1hcmtN",
+            "b2RlbFJlc3BvbnNlIgTI8xgDMAFCGaoCFkRldmljZU9wcy5BcGkuTW9kZWwu",
+            "VjFiBnByb3RvMw=="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.AccessReflection.Descriptor, global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Common.V1.LabelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ExecutionReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelCacheReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelEstimateReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.DurationReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.ModelOrder), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -239,7 +243,8 @@ namespace DeviceOps.Api.Model.V1 {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelPathSource), global::DeviceOps.Api.Model.V1.ModelPathSource.Parser, new[]{ "Path" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBlobFile), global::DeviceOps.Api.Model.V1.ModelBlobFile.Parser, new[]{ "Path", "BlobId" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelBlobSource), global::DeviceOps.Api.Model.V1.ModelBlobSource.Parser, new[]{ "Files" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelRequest), global::DeviceOps.Api.Model.V1.RegisterModelRequest.Parser, new[]{ "ModelId", "DisplayName", "PathSource", "BlobSource", "Kind", "Family", "Labels", "Sha256", "ValidateOnly", "RequestId" }, new[]{ "Source" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ModelPartsSource), global::DeviceOps.Api.Model.V1.ModelPartsSource.Parser, new[]{ "BaseModelId", "Components" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelRequest), global::DeviceOps.Api.Model.V1.RegisterModelRequest.Parser, new[]{ "ModelId", "DisplayName", "PathSource", "BlobSource", "PartsSource", "Kind", "Family", "Labels", "Sha256", "ValidateOnly", "RequestId" }, new[]{ "Source" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.RegisterModelResponse), global::DeviceOps.Api.Model.V1.RegisterModelResponse.Parser, new[]{ "Model", "Findings", "AlreadyKnown" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelRequest), global::DeviceOps.Api.Model.V1.UpdateModelRequest.Parser, new[]{ "ModelId", "DisplayName", "SetLabels", "RemoveLabelKeys", "Etag", "RequestId" }, new[]{ "DisplayName" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.UpdateModelResponse), global::DeviceOps.Api.Model.V1.UpdateModelResponse.Parser, new[]{ "Model" }, null, null, null, null),
@@ -2634,6 +2639,241 @@ namespace DeviceOps.Api.Model.V1 {
   }
 
   /// <summary>
+  /// Components of models that are known, read in place: the base of one, the VAE of another. The new model follows its sources: it is
+  /// MISSING while one of them is, and other where one is other.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class ModelPartsSource : pb::IMessage<ModelPartsSource>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<ModelPartsSource> _parser = new pb::MessageParser<ModelPartsSource>(() => new ModelPartsSource());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<ModelPartsSource> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[8]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ModelPartsSource() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ModelPartsSource(ModelPartsSource other) : this() {
+      baseModelId_ = other.baseModelId_;
+      components_ = other.components_.Clone();
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public ModelPartsSource Clone() {
+      return new ModelPartsSource(this);
+    }
+
+    /// <summary>Field number for the "base_model_id" field.</summary>
+    public const int BaseModelIdFieldNumber = 1;
+    private string baseModelId_ = "";
+    /// <summary>
+    /// The model that gives the family, and every component that is not named below. Must not be empty.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public string BaseModelId {
+      get { return baseModelId_; }
+      set {
+        baseModelId_ = pb::ProtoPreconditions.CheckNotNull(value, "value");
+      }
+    }
+
+    /// <summary>Field number for the "components" field.</summary>
+    public const int ComponentsFieldNumber = 2;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Model.V1.ComponentSource> _repeated_components_codec
+        = pb::FieldCodec.ForMessage(18, global::DeviceOps.Api.Model.V1.ComponentSource.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> components_ = new pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource>();
+    /// <summary>
+    /// The components that come from other models, at most 16, each with its `model_id`. A text encoder brings its tokenizer along, if its
+    /// model has one and no other is named.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Model.V1.ComponentSource> Components {
+      get { return components_; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as ModelPartsSource);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(ModelPartsSource other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (BaseModelId != other.BaseModelId) return false;
+      if(!components_.Equals(other.components_)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (BaseModelId.Length != 0) hash ^= BaseModelId.GetHashCode();
+      hash ^= components_.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (BaseModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BaseModelId);
+      }
+      components_.WriteTo(output, _repeated_components_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (BaseModelId.Length != 0) {
+        output.WriteRawTag(10);
+        output.WriteString(BaseModelId);
+      }
+      components_.WriteTo(ref output, _repeated_components_codec);
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (BaseModelId.Length != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeStringSize(BaseModelId);
+      }
+      size += components_.CalculateSize(_repeated_components_codec);
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(ModelPartsSource other) {
+      if (other == null) {
+        return;
+      }
+      if (other.BaseModelId.Length != 0) {
+        BaseModelId = other.BaseModelId;
+      }
+      components_.Add(other.components_);
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 10: {
+            BaseModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            components_.AddEntriesFrom(input, _repeated_components_codec);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 10: {
+            BaseModelId = input.ReadString();
+            break;
+          }
+          case 18: {
+            components_.AddEntriesFrom(ref input, _repeated_components_codec);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// Asks to make a model known.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -2651,7 +2891,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[8]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[9]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2685,6 +2925,9 @@ namespace DeviceOps.Api.Model.V1 {
           break;
         case SourceOneofCase.BlobSource:
           BlobSource = other.BlobSource.Clone();
+          break;
+        case SourceOneofCase.PartsSource:
+          PartsSource = other.PartsSource.Clone();
           break;
       }
 
@@ -2754,6 +2997,21 @@ namespace DeviceOps.Api.Model.V1 {
       set {
         source_ = value;
         sourceCase_ = value == null ? SourceOneofCase.None : SourceOneofCase.BlobSource;
+      }
+    }
+
+    /// <summary>Field number for the "parts_source" field.</summary>
+    public const int PartsSourceFieldNumber = 11;
+    /// <summary>
+    /// In models that are known.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Model.V1.ModelPartsSource PartsSource {
+      get { return sourceCase_ == SourceOneofCase.PartsSource ? (global::DeviceOps.Api.Model.V1.ModelPartsSource) source_ : null; }
+      set {
+        source_ = value;
+        sourceCase_ = value == null ? SourceOneofCase.None : SourceOneofCase.PartsSource;
       }
     }
 
@@ -2854,6 +3112,7 @@ namespace DeviceOps.Api.Model.V1 {
       None = 0,
       PathSource = 3,
       BlobSource = 4,
+      PartsSource = 11,
     }
     private SourceOneofCase sourceCase_ = SourceOneofCase.None;
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -2888,6 +3147,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (DisplayName != other.DisplayName) return false;
       if (!object.Equals(PathSource, other.PathSource)) return false;
       if (!object.Equals(BlobSource, other.BlobSource)) return false;
+      if (!object.Equals(PartsSource, other.PartsSource)) return false;
       if (Kind != other.Kind) return false;
       if (Family != other.Family) return false;
       if(!labels_.Equals(other.labels_)) return false;
@@ -2906,6 +3166,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (DisplayName.Length != 0) hash ^= DisplayName.GetHashCode();
       if (sourceCase_ == SourceOneofCase.PathSource) hash ^= PathSource.GetHashCode();
       if (sourceCase_ == SourceOneofCase.BlobSource) hash ^= BlobSource.GetHashCode();
+      if (sourceCase_ == SourceOneofCase.PartsSource) hash ^= PartsSource.GetHashCode();
       if (Kind != global::DeviceOps.Api.Model.V1.ModelKind.Unspecified) hash ^= Kind.GetHashCode();
       if (Family.Length != 0) hash ^= Family.GetHashCode();
       hash ^= labels_.GetHashCode();
@@ -2968,6 +3229,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(82);
         output.WriteString(RequestId);
       }
+      if (sourceCase_ == SourceOneofCase.PartsSource) {
+        output.WriteRawTag(90);
+        output.WriteMessage(PartsSource);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -3015,6 +3280,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(82);
         output.WriteString(RequestId);
       }
+      if (sourceCase_ == SourceOneofCase.PartsSource) {
+        output.WriteRawTag(90);
+        output.WriteMessage(PartsSource);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -3036,6 +3305,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (sourceCase_ == SourceOneofCase.BlobSource) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(BlobSource);
+      }
+      if (sourceCase_ == SourceOneofCase.PartsSource) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(PartsSource);
       }
       if (Kind != global::DeviceOps.Api.Model.V1.ModelKind.Unspecified) {
         size += 1 + pb::CodedOutputStream.ComputeEnumSize((int) Kind);
@@ -3099,6 +3371,12 @@ namespace DeviceOps.Api.Model.V1 {
             BlobSource = new global::DeviceOps.Api.Model.V1.ModelBlobSource();
           }
           BlobSource.MergeFrom(other.BlobSource);
+          break;
+        case SourceOneofCase.PartsSource:
+          if (PartsSource == null) {
+            PartsSource = new global::DeviceOps.Api.Model.V1.ModelPartsSource();
+          }
+          PartsSource.MergeFrom(other.PartsSource);
           break;
       }
 
@@ -3171,6 +3449,15 @@ namespace DeviceOps.Api.Model.V1 {
             RequestId = input.ReadString();
             break;
           }
+          case 90: {
+            global::DeviceOps.Api.Model.V1.ModelPartsSource subBuilder = new global::DeviceOps.Api.Model.V1.ModelPartsSource();
+            if (sourceCase_ == SourceOneofCase.PartsSource) {
+              subBuilder.MergeFrom(PartsSource);
+            }
+            input.ReadMessage(subBuilder);
+            PartsSource = subBuilder;
+            break;
+          }
         }
       }
     #endif
@@ -3240,6 +3527,15 @@ namespace DeviceOps.Api.Model.V1 {
             RequestId = input.ReadString();
             break;
           }
+          case 90: {
+            global::DeviceOps.Api.Model.V1.ModelPartsSource subBuilder = new global::DeviceOps.Api.Model.V1.ModelPartsSource();
+            if (sourceCase_ == SourceOneofCase.PartsSource) {
+              subBuilder.MergeFrom(PartsSource);
+            }
+            input.ReadMessage(subBuilder);
+            PartsSource = subBuilder;
+            break;
+          }
         }
       }
     }
@@ -3265,7 +3561,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[9]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[10]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3547,7 +3843,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[10]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[11]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -3944,7 +4240,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[11]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[12]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4157,7 +4453,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[12]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[13]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4401,7 +4697,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[13]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[14]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4594,7 +4890,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[14]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[15]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -4937,7 +5233,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[15]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[16]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5233,7 +5529,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[16]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[17]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5593,7 +5889,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[17]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[18]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -5904,7 +6200,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[18]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[19]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6247,7 +6543,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[19]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[20]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6544,7 +6840,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[20]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[21]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -6960,7 +7256,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[21]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[22]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7153,7 +7449,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[22]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[23]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7496,7 +7792,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[23]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[24]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7792,7 +8088,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[24]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[25]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -7956,7 +8252,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[25]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[26]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8546,7 +8842,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[26]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[27]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -8958,7 +9254,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[27]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[28]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9307,7 +9603,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[28]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[29]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9520,7 +9816,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[29]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[30]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9713,7 +10009,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[30]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[31]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -9917,7 +10213,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[31]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[32]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10130,7 +10426,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[32]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[33]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10343,7 +10639,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[33]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[34]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -10686,7 +10982,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[34]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[35]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11076,7 +11372,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[35]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[36]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11289,7 +11585,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[36]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[37]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11563,7 +11859,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[37]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[38]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -11910,7 +12206,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[38]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[39]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12241,7 +12537,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[39]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[40]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12515,7 +12811,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[40]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[41]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -12766,7 +13062,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[41]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[42]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13109,7 +13405,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[42]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[43]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13405,7 +13701,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[43]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[44]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -13748,7 +14044,7 @@ namespace DeviceOps.Api.Model.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[44]; }
+      get { return global::DeviceOps.Api.Model.V1.ModelServiceReflection.Descriptor.MessageTypes[45]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

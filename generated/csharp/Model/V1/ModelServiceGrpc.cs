@@ -342,7 +342,8 @@ namespace DeviceOps.Api.Model.V1 {
       }
 
       /// <summary>
-      /// Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+      /// Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+      /// only, and copies nothing.
       ///
       /// The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
       /// the model is forgotten.
@@ -355,7 +356,10 @@ namespace DeviceOps.Api.Model.V1 {
       /// - ID_TAKEN: the id names a model with other content; choose another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      ///   fit each other; the facts name the component and the field.
+      /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+      /// - COMPONENT_MISSING: a model does not have the component that is named.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -909,7 +913,8 @@ namespace DeviceOps.Api.Model.V1 {
         return CallInvoker.AsyncUnaryCall(__Method_GetModel, null, options, request);
       }
       /// <summary>
-      /// Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+      /// Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+      /// only, and copies nothing.
       ///
       /// The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
       /// the model is forgotten.
@@ -922,7 +927,10 @@ namespace DeviceOps.Api.Model.V1 {
       /// - ID_TAKEN: the id names a model with other content; choose another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      ///   fit each other; the facts name the component and the field.
+      /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+      /// - COMPONENT_MISSING: a model does not have the component that is named.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -936,7 +944,8 @@ namespace DeviceOps.Api.Model.V1 {
         return RegisterModel(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+      /// Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+      /// only, and copies nothing.
       ///
       /// The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
       /// the model is forgotten.
@@ -949,7 +958,10 @@ namespace DeviceOps.Api.Model.V1 {
       /// - ID_TAKEN: the id names a model with other content; choose another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      ///   fit each other; the facts name the component and the field.
+      /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+      /// - COMPONENT_MISSING: a model does not have the component that is named.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -961,7 +973,8 @@ namespace DeviceOps.Api.Model.V1 {
         return CallInvoker.BlockingUnaryCall(__Method_RegisterModel, null, options, request);
       }
       /// <summary>
-      /// Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+      /// Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+      /// only, and copies nothing.
       ///
       /// The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
       /// the model is forgotten.
@@ -974,7 +987,10 @@ namespace DeviceOps.Api.Model.V1 {
       /// - ID_TAKEN: the id names a model with other content; choose another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      ///   fit each other; the facts name the component and the field.
+      /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+      /// - COMPONENT_MISSING: a model does not have the component that is named.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -988,7 +1004,8 @@ namespace DeviceOps.Api.Model.V1 {
         return RegisterModelAsync(request, new grpc::CallOptions(headers, deadline, cancellationToken));
       }
       /// <summary>
-      /// Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+      /// Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+      /// only, and copies nothing.
       ///
       /// The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
       /// the model is forgotten.
@@ -1001,7 +1018,10 @@ namespace DeviceOps.Api.Model.V1 {
       /// - ID_TAKEN: the id names a model with other content; choose another.
       /// - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
       /// - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+      /// - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      ///   fit each other; the facts name the component and the field.
+      /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+      /// - COMPONENT_MISSING: a model does not have the component that is named.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>

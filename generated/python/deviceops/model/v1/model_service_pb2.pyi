@@ -345,6 +345,38 @@ class ModelBlobSource(_message.Message):
 Global___ModelBlobSource: _TypeAlias = ModelBlobSource  # noqa: Y015
 
 @_typing.final
+class ModelPartsSource(_message.Message):
+    """Components of models that are known, read in place: the base of one, the VAE of another. The new model follows its sources: it is
+    MISSING while one of them is, and other where one is other.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_ID_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    base_model_id: _builtins.str
+    """The model that gives the family, and every component that is not named below. Must not be empty."""
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.ComponentSource]:
+        """The components that come from other models, at most 16, each with its `model_id`. A text encoder brings its tokenizer along, if its
+        model has one and no other is named.
+        """
+
+    def __init__(
+        self,
+        *,
+        base_model_id: _builtins.str = ...,
+        components: _abc.Iterable[_execution_pb2.ComponentSource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model_id", b"base_model_id", "components", b"components"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPartsSource: _TypeAlias = ModelPartsSource  # noqa: Y015
+
+@_typing.final
 class RegisterModelRequest(_message.Message):
     """Asks to make a model known."""
 
@@ -354,6 +386,7 @@ class RegisterModelRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PATH_SOURCE_FIELD_NUMBER: _builtins.int
     BLOB_SOURCE_FIELD_NUMBER: _builtins.int
+    PARTS_SOURCE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
@@ -387,6 +420,10 @@ class RegisterModelRequest(_message.Message):
         """In blobs."""
 
     @_builtins.property
+    def parts_source(self) -> Global___ModelPartsSource:
+        """In models that are known."""
+
+    @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_label_pb2.Label]:
         """The caller's own marks. At most 32."""
 
@@ -397,6 +434,7 @@ class RegisterModelRequest(_message.Message):
         display_name: _builtins.str = ...,
         path_source: Global___ModelPathSource | None = ...,
         blob_source: Global___ModelBlobSource | None = ...,
+        parts_source: Global___ModelPartsSource | None = ...,
         kind: _model_pb2.ModelKind.ValueType = ...,
         family: _builtins.str = ...,
         labels: _abc.Iterable[_label_pb2.Label] | None = ...,
@@ -404,11 +442,11 @@ class RegisterModelRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "path_source", b"path_source", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "parts_source", b"parts_source", "path_source", b"path_source", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "display_name", b"display_name", "family", b"family", "kind", b"kind", "labels", b"labels", "model_id", b"model_id", "path_source", b"path_source", "request_id", b"request_id", "sha256", b"sha256", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_source", b"blob_source", "display_name", b"display_name", "family", b"family", "kind", b"kind", "labels", b"labels", "model_id", b"model_id", "parts_source", b"parts_source", "path_source", b"path_source", "request_id", b"request_id", "sha256", b"sha256", "source", b"source", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path_source", "blob_source"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path_source", "blob_source", "parts_source"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 

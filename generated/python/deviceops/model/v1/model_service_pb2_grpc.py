@@ -200,7 +200,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterModel(self, request, context):
-        """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+        """Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+        only, and copies nothing.
 
         The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
         the model is forgotten.
@@ -213,7 +214,10 @@ class ModelServiceServicer:
         - ID_TAKEN: the id names a model with other content; choose another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-        - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+        - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+        fit each other; the facts name the component and the field.
+        - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+        - COMPONENT_MISSING: a model does not have the component that is named.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

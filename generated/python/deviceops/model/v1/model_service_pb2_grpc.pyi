@@ -71,7 +71,8 @@ class ModelServiceStub:
     - MODEL_NOT_FOUND: ListModels tells which there are.
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]
-    """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+    """Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+    only, and copies nothing.
 
     The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
     the model is forgotten.
@@ -84,7 +85,10 @@ class ModelServiceStub:
     - ID_TAKEN: the id names a model with other content; choose another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-    - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+    - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      fit each other; the facts name the component and the field.
+    - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+    - COMPONENT_MISSING: a model does not have the component that is named.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
     """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]
@@ -353,7 +357,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - MODEL_NOT_FOUND: ListModels tells which there are.
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
-    """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+    """Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+    only, and copies nothing.
 
     The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
     the model is forgotten.
@@ -366,7 +371,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - ID_TAKEN: the id names a model with other content; choose another.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-    - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+    - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+      fit each other; the facts name the component and the field.
+    - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+    - COMPONENT_MISSING: a model does not have the component that is named.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
     """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
@@ -650,7 +658,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.RegisterModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.RegisterModelResponse, _abc.Awaitable[_model_service_pb2.RegisterModelResponse]]:
-        """Makes a model known, from files or from blobs that the caller has registered. Reads headers only, and copies nothing.
+        """Makes a model known, from files, from blobs that the caller has registered, or from components of models that are known. Reads headers
+        only, and copies nothing.
 
         The same `request_id`, or the same content under the same id, gives the same answer and changes nothing. Blobs count as needed until
         the model is forgotten.
@@ -663,7 +672,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - ID_TAKEN: the id names a model with other content; choose another.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - MODEL_CORRUPT: a header cannot be read; the facts name file and defect. Replace the file.
-        - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for.
+        - MODEL_INCOMPATIBLE: nothing in it is of a kind that the server knows; InspectModel tells what was looked for. Or components do not
+          fit each other; the facts name the component and the field.
+        - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
+        - COMPONENT_MISSING: a model does not have the component that is named.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
         """
 

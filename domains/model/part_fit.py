@@ -1,0 +1,107 @@
+"""Whether the parts of a model fit each other, by their configs: what one gives, the next must take."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from domains.errors import ErrorReason, FailedPrecondition
+
+Configs = Mapping[str, Any]
+"""Objects with the values of each config.json as attributes, by component id; only of the components that the model has."""
+
+
+class _Fit(NamedTuple):
+    """A width that two configs must agree on. A reader returns None where the model does not say it."""
+
+    part: str
+    field: str
+    has: Callable[[Configs], int | None]
+    other: str
+    wanting: str
+    wants: Callable[[Configs], int | None]
+
+
+def _of(part: str, field: str) -> Callable[[Configs], int | None]:
+    return lambda configs: getattr(configs[part], field, None) if part in configs else None
+
+
+def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
+    def total(configs: Configs) -> int | None:
+        widths = [getattr(configs.get(part), field, None) for part in parts]
+        return sum(width for width in widths if width is not None) if None not in widths else None
+
+    return total
+
+
+def _both(denoiser: str) -> _Fit:
+    """The VAE's latents are what the denoiser reads."""
+    vae = _of("vae", "latent_channels")
+    return _Fit("vae", "latent_channels", vae, denoiser, "in_channels", _of(denoiser, "in_channels"))
+
+
+def _read(part: str, field: str, has: Callable[[Configs], int | None], denoiser: str, wanting: str) -> _Fit:
+    return _Fit(part, field, has, denoiser, wanting, _of(denoiser, wanting))
+
+
+_TEXT, _TEXT_2, _TEXT_3 = "text_encoder", "text_encoder_2", "text_encoder_3"
+_UNET = (_read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "unet", "cross_attention_dim"), _both("unet"))
+
+
+def _sizes(configs: Configs) -> int | None:
+    """Pooled text and six numbers (Podell et al. 2023)."""
+    pooled = getattr(configs.get(_TEXT_2), "projection_dim", None)
+    each = getattr(configs.get("unet"), "addition_time_embed_dim", None)
+    return None if pooled is None or each is None else pooled + 6 * each
+
+
+def _packed(configs: Configs) -> int | None:
+    """2×2 latent pixels are one token."""
+    channels = getattr(configs.get("vae"), "latent_channels", None)
+    return None if channels is None else 4 * channels
+
+
+_FITS: Mapping[str, tuple[_Fit, ...]] = {
+    "sd1": _UNET,
+    "sd2": _UNET,
+    "sdxl": (
+        _read(_TEXT_2, "hidden_size", _sum("hidden_size", _TEXT, _TEXT_2), "unet", "cross_attention_dim"),
+        _read(_TEXT_2, "projection_dim", _sizes, "unet", "projection_class_embeddings_input_dim"),
+        _both("unet"),
+    ),
+    "sd3": (
+        _read(
+            _TEXT_2, "projection_dim", _sum("projection_dim", _TEXT, _TEXT_2), "transformer", "pooled_projection_dim"
+        ),
+        _read(_TEXT_3, "d_model", _of(_TEXT_3, "d_model"), "transformer", "joint_attention_dim"),
+        _both("transformer"),
+    ),
+    "flux1": (
+        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "pooled_projection_dim"),
+        _read(_TEXT_2, "d_model", _of(_TEXT_2, "d_model"), "transformer", "joint_attention_dim"),
+        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
+    ),
+    "chroma": (
+        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
+        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
+    ),
+    "auraflow": (
+        _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),
+        _both("transformer"),
+    ),
+    "z_image": (
+        _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "cap_feat_dim"),
+        _both("transformer"),
+    ),
+}
+"""By family. One that is not here checks nothing."""
+
+
+def check_fit(family: str, configs: Configs) -> None:
+    """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
+    for fit in _FITS.get(family, ()):
+        has, wants = fit.has(configs), fit.wants(configs)
+        if isinstance(wants, int) and has is not None and has != wants:
+            message = (
+                f"{fit.part}/config.json has {fit.field}={has}, and {fit.other}/config.json {fit.wanting}={wants}:"
+                " they do not fit"
+            )
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, component=fit.part, field=fit.field)

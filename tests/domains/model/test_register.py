@@ -1,0 +1,162 @@
+"""Models that a caller registers: components of several models, and files that no scan has found yet."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, InvalidRequest, NotFound
+from domains.model.catalogue import EMBEDDED, Catalogue
+from domains.model.composition import Recipe
+from domains.model.model import ModelLayout, ModelState
+from domains.model.register import Registered, Registration, Registrations
+from domains.model.roots import Roots
+from domains.storage import open_database
+from tests.domains.model.headers import write_published
+from tests.server.model_folders import another
+
+DEMO = "emoji-sd"
+
+
+class Place:
+    """A catalogue over a root with two models and a VAE alone; it can be opened again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "root"
+        self.root.mkdir()
+        for name in ("a", "b"):
+            another(self.root / name)
+        self.database: sqlite3.Connection | None = None
+        self.catalogue = self.reopen()
+        self.scan()
+
+    def reopen(self) -> Catalogue:
+        if self.database:
+            self.database.close()
+        (self.folder / "state").mkdir(exist_ok=True)
+        self.database = open_database(self.folder / "state")
+        self.catalogue = Catalogue(self.database, Roots([self.root]), DEMO)
+        return self.catalogue
+
+    def scan(self) -> None:
+        asyncio.run(self.catalogue.rescan(lambda progress: None, lambda: False))
+
+    def register(self, model_id: str = "", *, base: str = "a", check: bool = False, **taken: str) -> Registered:
+        recipe = Recipe(base_id=base, taken=tuple(taken.items()))
+        asked = Registration(model_id=model_id, recipe=recipe, validate_only=check)
+        return asyncio.run(Registrations(self.catalogue).register(asked))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    assert made.database
+    made.database.close()
+
+
+def configure(place: Place, model: str, component: str, **values: object) -> None:
+    """Change values of a component's config and scan."""
+    path = place.root / model / component / "config.json"
+    changed = json.loads(path.read_text()) | values
+    path.unlink()
+    path.write_text(json.dumps(changed))
+    place.scan()
+
+
+def test_a_model_of_parts_has_the_files_of_its_sources(place: Place) -> None:
+    made = place.register("mix", vae="b", text_encoder=DEMO).model
+    assert (made.state, made.family, made.layout) == (ModelState.AVAILABLE, "sd1", ModelLayout.PARTS)
+    where = {stamp.path: Path(stamp.real) for stamp in made.files}
+    assert where["unet/diffusion_pytorch_model.safetensors"].is_relative_to(place.root / "a")
+    assert where["vae/diffusion_pytorch_model.safetensors"].is_relative_to(place.root / "b")
+    assert where["text_encoder/model.safetensors"].is_relative_to(EMBEDDED)
+    # A text encoder brings its words along.
+    assert where["tokenizer/vocab.json"].is_relative_to(EMBEDDED)
+    assert made.sha256
+    assert made.sha256 not in {place.catalogue.get(name).sha256 for name in ("a", "b", DEMO)}
+    assert [model.id for model in place.catalogue.list()] == ["a", "b", DEMO, "mix"]
+
+
+def test_a_model_of_parts_survives_a_restart_and_a_scan(place: Place) -> None:
+    made = place.register("mix", vae="b", text_encoder=DEMO).model
+    assert place.reopen().get("mix").same_as(made)
+    place.scan()
+    assert place.catalogue.get("mix").same_as(made)
+    place.catalogue.drop("mix")
+    assert place.reopen().find("mix") is None
+
+
+def test_registering_the_same_again_changes_nothing(place: Place) -> None:
+    first = place.register(vae="b")
+    again = place.register(vae="b")
+    assert (first.already_known, again.already_known, again.model) == (False, True, first.model)
+    with pytest.raises(AlreadyExists):
+        place.register("b", vae=DEMO)
+
+
+def test_a_check_registers_nothing(place: Place) -> None:
+    assert place.register("mix", check=True, vae="b").model.id == "mix"
+    assert place.catalogue.find("mix") is None
+
+
+def test_parts_that_do_not_fit_are_refused_before_anything_moves(place: Place) -> None:
+    configure(place, "b", "vae", latent_channels=16)
+    with pytest.raises(DeviceOpsError, match=r"latent_channels=16.*in_channels=4") as refused:
+        place.register(vae="b")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    configure(place, "b", "text_encoder", hidden_size=200)
+    with pytest.raises(DeviceOpsError, match="hidden_size=200") as refused:
+        place.register(text_encoder="b")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert [model.id for model in place.catalogue.list()] == ["a", "b", DEMO]
+
+
+def test_each_wrong_part_has_its_reason(place: Place) -> None:
+    with pytest.raises(NotFound):
+        place.register(vae="nobody")
+    with pytest.raises(InvalidRequest, match="text_encoder_2"):
+        place.register(text_encoder_2="b")
+    write_published(place.root / "canny.safetensors", "sd1_controlnet")
+    place.scan()
+    with pytest.raises(DeviceOpsError, match="has no component vae") as refused:
+        place.register(vae="canny")
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+
+
+def test_a_model_of_parts_follows_its_sources(place: Place) -> None:
+    place.register("mix", vae="b")
+    shutil.move(place.root / "b", place.folder / "away")
+    place.scan()
+    gone = place.catalogue.get("mix")
+    assert (gone.state, gone.reason) == (ModelState.MISSING, ErrorReason.COMPONENT_MISSING)
+    shutil.move(place.folder / "away", place.root / "b")
+    place.scan()
+    assert place.catalogue.get("mix").state is ModelState.AVAILABLE
+
+
+def test_a_file_is_known_under_the_id_that_it_was_given(place: Place) -> None:
+    path = write_published(place.root / "x.safetensors", "sd1_single")
+    asked = Registration(model_id="mine", path=str(path), labels=(("team", "art"),))
+    made = asyncio.run(Registrations(place.catalogue).register(asked))
+    assert (made.model.id, made.model.state, made.model.labels) == ("mine", ModelState.AVAILABLE, (("team", "art"),))
+    place.scan()
+    assert {model.id for model in place.catalogue.list()} == {"a", "b", DEMO, "mine"}
+    again = asyncio.run(Registrations(place.catalogue).register(asked))
+    assert again.already_known
+
+
+def test_a_single_file_gives_its_parts_too(place: Place) -> None:
+    write_published(place.root / "kl.safetensors", "sd_ldm_vae")
+    write_published(place.root / "one.safetensors", "sd1_single")
+    place.scan()
+    made = place.register("mix", base="one", vae="kl").model
+    where = {stamp.path: Path(stamp.real).name for stamp in made.files}
+    assert (where["one.safetensors"], where["kl.safetensors"]) == ("one.safetensors", "kl.safetensors")
+    vae = next(component for component in made.components if component.id == "vae")
+    assert vae.layout is ModelLayout.FILE
+    assert "vae/config.json" in vae.files
