@@ -182,8 +182,11 @@ class Server:
             Watching(self.processing.wishes, _default_previews(settings)),
             self.processing.waits,
             self.clock,
+            self.processing.overview,
         )
-        inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
+        inference = InferenceServicer(
+            self.processing.submissions, self.catalogue, self.loaded, parts.devices, self.processing.plans
+        )
         model = ModelServicer(
             self.processing.submissions,
             self.catalogue,
