@@ -122,6 +122,7 @@ def _put_code(trial: Trial) -> bool:
     whole = compile(trial.source, str(Path.cwd() / trial.path), "exec", dont_inherit=True)
     outer = trial.function.split(".<locals>")[0]
     code = next((one for one in _codes(whole) if one.co_qualname == outer), None)
+    gc.unfreeze()  # what a library has frozen is not listed
     mine = [
         one
         for one in gc.get_objects()
