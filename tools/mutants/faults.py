@@ -125,7 +125,7 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(not value)
         case ast.Constant(value=int(value) | float(value)):
             yield ast.Constant(value + 1)
-        case ast.If() | ast.IfExp() | ast.While():
+        case ast.If() | ast.IfExp() | ast.While() if not _turns_itself(node.test):
             turned = copy.copy(node)
             turned.test = ast.UnaryOp(ast.Not(), node.test)
             yield turned
@@ -135,6 +135,17 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Return(ast.Constant(None))
         case _:
             return
+
+
+def _turns_itself(test: ast.expr) -> bool:
+    """Whether a fault of the condition alone turns it, so that the statement needs none."""
+    match test:
+        case ast.Compare(ops=[ast.Is() | ast.IsNot() | ast.In() | ast.NotIn() | ast.Eq() | ast.NotEq()]):
+            return True
+        case ast.UnaryOp(op=ast.Not()):
+            return True
+        case _:
+            return False
 
 
 def _told(node: ast.AST) -> str:

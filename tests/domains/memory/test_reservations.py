@@ -528,7 +528,7 @@ def test_impossible_requests_are_refused_all_at_once(fields: dict[str, Any], nam
     ],
 )
 def test_what_is_just_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
-    ReservationAsk(**{"pool_id": "sim-0", "size_bytes": 10, **fields})
+    assert msgspec.structs.replace(ask(10), **fields)
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_what_is_just_within_the_limits_is_taken(fields: dict[str, Any]) -> None
 )
 def test_what_is_just_beyond_the_limits_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        assert msgspec.structs.replace(ask(10), **fields)
+        msgspec.structs.replace(ask(10), **fields)
 
 
 async def test_a_list_has_what_fits_every_field_of_the_filter() -> None:

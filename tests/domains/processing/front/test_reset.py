@@ -11,15 +11,18 @@ from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import ErrorReason, NotSupported
+from domains.model.loaded import LoadedModel
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.devices.care import DeviceCare
 from domains.processing.front import reset
 from domains.processing.front.reset import ResetRunner
+from domains.processing.jobs.event import ResetResult
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import ResetWork
 from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
-from domains.processing.workers.worker import Checked, EmptyOrder
+from domains.processing.workers.worker import Checked, Emptied, EmptyOrder
+from domains.progress import Stage, StageStarted
 from tests.domains.processing.dispatch_bench import nothing
 from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
 
@@ -133,3 +136,46 @@ async def test_a_server_that_goes_leaves_a_reset_to_the_next_start(resets: Reset
     floor.dispatcher.leave_front_work()
     await floor.dispatcher.idle()
     assert floor.jobs.get(job_id).state is JobState.RUNNING
+
+
+async def test_emptying_a_worker_unloads_what_it_held_and_leaves_its_process(resets: Resets) -> None:
+    floor = resets.floor
+    worker, other = floor.arrive(), floor.arrive("sim-1")
+    for device_id in ("sim-0", "sim-1"):
+        floor.loaded.put(
+            LoadedModel(
+                id=f"m@{device_id}",
+                model_id="m",
+                device_id=device_id,
+                components=(),
+                load_time_s=0.0,
+                last_use_time_s=0.0,
+            )
+        )
+    worker.say(Emptied(freed_bytes=7))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    job = await resets.ended(resets.submit(process=False))
+    assert isinstance(job.result, ResetResult)
+    report = job.result.report
+    assert (report.process, report.device_id, report.freed_bytes) == (False, "sim-0", 7)
+    assert (report.ended_loaded_model_ids, report.interrupted_job_ids) == (("m@sim-0",), ())
+    assert [one.id for one in floor.loaded.list()] == ["m@sim-1"]
+    assert (worker.ended, other.orders) == ([], [])
+    order = worker.orders[0]
+    assert isinstance(order, EmptyOrder)
+    assert order.models
+    assert job.result.view.state is DeviceState.AVAILABLE
+    stages = [
+        entry.value for entry in floor.jobs.live(job.id).journal.after(0) if isinstance(entry.value, StageStarted)
+    ]
+    assert [each.stage for each in stages] == [Stage.DRAINING, Stage.RESETTING]
+
+
+async def test_a_device_that_is_still_not_well_fails_its_reset(resets: Resets) -> None:
+    worker = resets.floor.arrive()
+    worker.say(Emptied(freed_bytes=None))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.UNHEALTHY, message="wrong sums")))
+    failure = (await resets.ended(resets.submit(process=False))).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DRIVER_ERROR
+    assert "still not well: compute: wrong sums" in failure.message
