@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from domains.device.benchmark import Suite
 from domains.device.device import DeviceState
 from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
@@ -18,7 +19,7 @@ from domains.processing.front import reset
 from domains.processing.front.reset import ResetRunner
 from domains.processing.jobs.event import ResetResult
 from domains.processing.jobs.job import Job, JobOptions
-from domains.processing.jobs.kinds import ResetWork
+from domains.processing.jobs.kinds import BenchmarkWork, ResetWork
 from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
 from domains.processing.workers.worker import Checked, Emptied, EmptyOrder
@@ -179,3 +180,46 @@ async def test_a_device_that_is_still_not_well_fails_its_reset(resets: Resets) -
     assert failure is not None
     assert failure.reason is ErrorReason.DRIVER_ERROR
     assert "still not well: compute: wrong sums" in failure.message
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_running_jobs_are_interrupted_only_by_force(resets: Resets, force: bool) -> None:
+    floor = resets.floor
+    worker = floor.arrive()
+    work = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:1])
+    running = floor.jobs.submit(work, JobOptions())[0].id
+    while floor.jobs.get(running).state is not JobState.RUNNING:
+        await floor.jobs.live(running).journal.more(floor.jobs.live(running).journal.last_sequence, 5.0)
+    asked = ResetWork(device_id="sim-0", process=False, drain_timeout_s=0.0, force=force)
+    job_id = floor.jobs.submit(asked, JobOptions())[0].id
+    if force:
+        await floor.jobs.live(running).journal.more(floor.jobs.live(running).journal.last_sequence, 5.0)
+        assert worker.ended == ["the device is reset"]
+        floor.jobs.cancel(job_id)
+        return
+    live = floor.jobs.live(job_id)
+    while not live.journal.closed:
+        await live.journal.more(live.journal.last_sequence, 60.0)
+    failure = floor.jobs.get(job_id).failure
+    assert failure is not None
+    assert (failure.reason, failure.facts["jobs"]) == (ErrorReason.ILLEGAL_STATE, running)
+    assert worker.ended == []
+    assert floor.jobs.get(running).state is JobState.RUNNING
+
+
+async def test_a_device_that_vanishes_or_does_not_come_back_fails_its_reset(
+    resets: Resets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = resets.floor
+    floor.devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    job_id = resets.submit(process=True)
+    await resets.restarted.wait()
+    floor.devices.lost("sim-0", "unplugged")
+    failure = (await resets.ended(job_id)).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DEVICE_LOST
+    floor.devices.returned("sim-0")
+    monkeypatch.setattr(reset, "_READY_S", 0.01)
+    late = (await resets.ended(resets.submit(process=True))).failure
+    assert late is not None
+    assert (late.reason, "did not come back within" in late.message) == (ErrorReason.DRIVER_ERROR, True)

@@ -1,11 +1,13 @@
 """Which queued jobs wait for which devices."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from domains.device.settings import DeviceSettings
+from domains.errors import ErrorReason, Unavailable
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import LoadWork
 from domains.processing.lanes.lane import Lane
@@ -108,3 +110,20 @@ async def test_the_cpu_takes_what_names_or_allows_it_or_has_no_other_device(floo
     assert takes() == {"named", "allowed"}
     floor.devices.lost("sim-1", "unplugged")
     assert takes() == {"any", "named", "allowed"}
+
+
+async def test_a_turn_on_a_lane_whose_worker_ended_is_refused(floor: Waiting) -> None:
+    lane = floor.board.lanes.of("sim-0")
+    assert lane is not None
+
+    async def take() -> None:
+        async with floor.board.lanes.turn(lane, alone=True):
+            raise AssertionError("it was let in")
+
+    async with floor.board.lanes.turn(lane, alone=True):
+        waiting = asyncio.create_task(take())
+        await asyncio.sleep(0)
+        floor.board.lanes.remove(lane)
+        with pytest.raises(Unavailable) as caught:
+            await waiting
+    assert caught.value.reason is ErrorReason.WORKER_RESTARTING
