@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from domains.model.catalogue import Catalogue
 from domains.model.roots import Roots
 from domains.model.validation import Validation
-from domains.processing.attempts.front_task import FrontRunners, FrontTask
+from domains.processing.attempts.front_task import FrontTask
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.validate import ValidateRunner
 from domains.processing.jobs.event import ScanResult, ValidationResult
@@ -18,7 +19,7 @@ from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
 from domains.progress import Progressed, Stage, StageStarted
 from tests.domains.model.folders import age, write_model
-from tests.domains.processing.dispatch_bench import nothing
+from tests.domains.processing.dispatch_bench import NO_RUNNERS
 from tests.domains.processing.scripted_worker import Floor
 
 
@@ -33,9 +34,7 @@ class Front(Floor):
         self.told: list[StageStarted | Progressed] = []
         self.cancels = False
         """Whether each job is cancelled as it begins."""
-        super().__init__(
-            folder, FrontRunners(scan=self._scan, reset=nothing, transfer=nothing, validate=self._validate)
-        )
+        super().__init__(folder, msgspec.structs.replace(NO_RUNNERS, scan=self._scan, validate=self._validate))
         self.catalogue = Catalogue(self.database, Roots([self.root]), "emoji-sd")
 
     async def _scan(self, work: ScanWork, task: FrontTask) -> Done | Halted:

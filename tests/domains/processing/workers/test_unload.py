@@ -53,6 +53,6 @@ async def test_a_model_of_a_worker_that_is_being_restarted_cannot_be_unloaded_no
         LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=0.0, last_use_time_s=0.0)
     )
     with pytest.raises(Unavailable) as caught:
-        await Unloading(loaded, lambda device_id: None).unload([one])
+        await Unloading(loaded, lambda device_id: None, lambda name: 0).unload([one])
     assert caught.value.reason is ErrorReason.WORKER_RESTARTING
     assert loaded.list() == [one]
