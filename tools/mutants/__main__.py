@@ -27,6 +27,8 @@ _SKIPPED = ("on_device", "embedded", "_windows")
 """Folders, and endings of files, whose code runs in a worker, is data, or runs on another system."""
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
+_MOST = 50
+"""Tests that a fault is tried against; those that call the fewest functions come first."""
 _SLOWER = 5
 """Times that a test may take longer than in the traced run."""
 
@@ -130,7 +132,7 @@ def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int
 def _trial(tree: Path, reach: Reach, place: Place) -> Trial:
     path, line = str(place.path), place.fault.line
     function = function_at((tree / path).read_text("utf-8"), line)
-    tests = tuple(test for test in tests_for(reach, tree, path, function) if test not in reach.failed)
+    tests = tuple(test for test in tests_for(reach, tree, path, function) if test not in reach.failed)[:_MOST]
     limit_s = max(_LEAST_LIMIT_S, _SLOWER * sum(reach.tests[test].seconds for test in tests))
     quick = function if (path, function) not in reach.imported else ""
     return Trial(path, place.fault.source, quick, tests, limit_s)

@@ -29,7 +29,7 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr,
 }
 
-_REFUSAL = re.compile(r"\bViolation\(|\bwrong\b|check_|_check\w*\(|\brefus")
+_REFUSAL = re.compile(r"\bViolation\(|\bwrong\b|\b_?check_\w+\(|\.check\(|\.there\(|\busable\(|\brefus")
 """What a statement names that notes a violation, or calls a check that raises."""
 
 
@@ -71,6 +71,10 @@ def _guarding(tree: ast.AST) -> set[int]:
             found.add(id(node))
         elif isinstance(node, ast.If) and any(_refuses(each) for each in node.body):
             found |= {id(node), *(id(each) for each in ast.walk(node.test))}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and isinstance(node.body[-1], ast.Raise):
+            # What comes before lets some callers through.
+            lets_in = (each.test for each in node.body if isinstance(each, ast.If))
+            found |= {id(each) for test in lets_in for each in ast.walk(test)}
     return found
 
 
@@ -125,7 +129,7 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(not value)
         case ast.Constant(value=int(value) | float(value)):
             yield ast.Constant(value + 1)
-        case ast.If() | ast.IfExp() | ast.While():
+        case ast.If() | ast.IfExp() | ast.While() if not _turns_itself(node.test):
             turned = copy.copy(node)
             turned.test = ast.UnaryOp(ast.Not(), node.test)
             yield turned
@@ -135,6 +139,17 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Return(ast.Constant(None))
         case _:
             return
+
+
+def _turns_itself(test: ast.expr) -> bool:
+    """Whether a fault of the condition alone turns it, so that the statement needs none."""
+    match test:
+        case ast.Compare(ops=[ast.Is() | ast.IsNot() | ast.In() | ast.NotIn() | ast.Eq() | ast.NotEq()]):
+            return True
+        case ast.UnaryOp(op=ast.Not()):
+            return True
+        case _:
+            return False
 
 
 def _told(node: ast.AST) -> str:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -98,18 +99,24 @@ class _InPlace:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Try each fault in a process of its own."""
         items = {item.nodeid: item for item in session.items}
-        tree = Path.cwd()
-        with self._results.open("w", encoding="utf-8") as results:
+        tree, functions = Path.cwd(), _functions(Path.cwd())
+        with self._results.open("w", encoding="utf-8", buffering=1) as results:
             for trial in self._trials:
                 chosen = [items[test] for test in trial.tests if test in items]
-                status = _wait(_forked(tree, partial(self._try, session, chosen, trial)), trial.limit_s)
+                outer = trial.function.split(".<locals>")[0]
+                places = functions.get((trial.path, outer), [])
+                code = _fitting(trial, outer, places)
+                run = partial(self._try, session, chosen, places, code) if code else lambda: 3
+                status = _wait(_forked(tree, run), trial.limit_s)
                 results.write(("too slow" if status is None else _BY_STATUS.get(status, "failed")) + "\n")
         return True
 
     @staticmethod
-    def _try(session: pytest.Session, items: Sequence[pytest.Item], trial: Trial) -> int:
-        if not _put_code(trial):
-            return 3
+    def _try(
+        session: pytest.Session, items: Sequence[pytest.Item], places: Sequence[FunctionType], code: CodeType
+    ) -> int:
+        for one in places:
+            one.__code__ = code
         for item, later in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=later)
             if session.testsfailed:
@@ -117,25 +124,28 @@ class _InPlace:
         return 0
 
 
-def _put_code(trial: Trial) -> bool:
-    """Give a function its faulty code. False: that is impossible; the file must be imported."""
+def _functions(tree: Path) -> dict[tuple[str, str], list[FunctionType]]:
+    """The functions of `domains`, by file and qualified name."""
+    gc.unfreeze()  # what a library has frozen is not listed
+    found: dict[tuple[str, str], list[FunctionType]] = defaultdict(list)
+    for one in gc.get_objects():
+        if type(one) is FunctionType and one.__code__.co_filename.startswith(f"{tree}/domains/"):
+            path = one.__code__.co_filename.removeprefix(f"{tree}/")
+            found[path, one.__code__.co_qualname].append(one)
+    gc.freeze()
+    return found
+
+
+def _fitting(trial: Trial, outer: str, places: Sequence[FunctionType]) -> CodeType | None:
+    """The faulty code of a function. None: the function cannot take it; the file must be imported."""
     whole = compile(trial.source, str(Path.cwd() / trial.path), "exec", dont_inherit=True)
-    outer = trial.function.split(".<locals>")[0]
     code = next((one for one in _codes(whole) if one.co_qualname == outer), None)
-    mine = [
-        one
-        for one in gc.get_objects()
-        if type(one) is FunctionType
-        and one.__code__.co_qualname == outer
-        and one.__code__.co_filename.endswith(trial.path)
-    ]
-    if code is None or not mine:
-        return False
-    for one in mine:
-        if one.__code__.co_freevars != code.co_freevars or _signature(one.__code__) != _signature(code):
-            return False
-        one.__code__ = code
-    return True
+    if code is None or not places:
+        return None
+    fits = all(
+        one.__code__.co_freevars == code.co_freevars and _signature(one.__code__) == _signature(code) for one in places
+    )
+    return code if fits else None
 
 
 def _signature(code: CodeType) -> tuple[object, ...]:

@@ -27,8 +27,7 @@ async def claim_with_room(
         return await admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
     except ResourceExhausted as refusal:
         needed, available = (int(refusal.facts.get(fact, 0)) for fact in ("needed_bytes", "available_bytes"))
-        if not await reclaiming.make_room(pool_id, needed - available):
-            raise
+        await reclaiming.make_room(pool_id, needed - available)
         return await admission.admit(pool_id, need, reservation_id, consumer, keep_all=True)
 
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.advice import advice
+from domains.memory.pools.advice import advice as advice_on
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.history import Allocation, PoolHistory
-from domains.memory.pools.leaks import LeakWatch
+from domains.memory.pools.leaks import LeakSuspect, LeakWatch
 from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure
 from domains.rings import MAX_SAMPLES
@@ -209,3 +210,26 @@ def test_failed_allocations_and_leaks_are_worth_a_word() -> None:
     told = advice(view(pressure=1), history.query(BEGIN, BEGIN), suspects)
     assert any("m-1" in each.reason for each in told)
     assert any(each.reason.startswith("3 allocations") for each in told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (OwnerKind.LOADED_MODEL, "Unload it with UnloadModel and load it again."),
+        (OwnerKind.JOB, "Look at job it; CancelJob ends it."),
+        (OwnerKind.BLOB, "Delete it with DeleteBlob if it is not needed."),
+        (OwnerKind.CACHE, "Empty the caches with ReclaimMemory, level CACHES."),
+        (OwnerKind.UNATTRIBUTED, "Restart the worker with ResetDevice when its jobs are done."),
+    ],
+)
+def test_each_owner_that_grows_has_its_advice(kind: OwnerKind, advice: str) -> None:
+    suspect = LeakSuspect(
+        owner=MemoryOwner(kind=kind, id="it", live_bytes=7, reclaimable=kind is OwnerKind.CACHE),
+        growth_bytes_per_s=2.0 * MIB,
+        growing_s=60.4,
+        windows=4,
+    )
+    (told,) = advice_on(view(pressure=1), PoolHistory().query(None, BEGIN), [suspect])
+    assert told.action == advice
+    assert told.reason == f"{kind.value} it grew by 2.0 MiB/s for 60 s while its work did not"
+    assert told.expected_freed_bytes == (7 if kind is OwnerKind.CACHE else None)

@@ -6,16 +6,28 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domains.clock import ClockStep
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.reclaiming import Reclaiming
-from domains.memory.pools.reservation import Priority, Reservation, ReservationAsk, ReservationState, ReservationWanted
+from domains.memory.pools.reservation import (
+    MAX_BYTES,
+    MAX_LIVE_S,
+    MAX_PURPOSE,
+    MAX_WAIT_S,
+    Priority,
+    Reservation,
+    ReservationAsk,
+    ReservationState,
+    ReservationWanted,
+)
 from domains.memory.pools.reservation_queue import Granted, ReservationQueue
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
@@ -502,3 +514,72 @@ def test_impossible_requests_are_refused_all_at_once(fields: dict[str, Any], nam
     with pytest.raises(InvalidRequest) as caught:
         ReservationAsk(pool_id="sim-0", size_bytes=fields.pop("size_bytes", 1), **fields)
     assert {violation.field for violation in caught.value.violations} == named
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size_bytes": 1},
+        {"size_bytes": MAX_BYTES},
+        {"live_s": 1.0},
+        {"live_s": MAX_LIVE_S},
+        {"wait_s": MAX_WAIT_S},
+        {"purpose": "x" * MAX_PURPOSE},
+    ],
+)
+def test_what_is_just_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
+    assert msgspec.structs.replace(ask(10), **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size_bytes": 0},
+        {"size_bytes": MAX_BYTES + 1},
+        {"live_s": 0.99},
+        {"live_s": MAX_LIVE_S + 0.1},
+        {"wait_s": -0.1},
+        {"wait_s": MAX_WAIT_S + 0.1},
+        {"purpose": "x" * (MAX_PURPOSE + 1)},
+        {"labels": (("", "x"),)},
+    ],
+)
+def test_what_is_just_beyond_the_limits_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        msgspec.structs.replace(ask(10), **fields)
+
+
+async def test_a_list_has_what_fits_every_field_of_the_filter() -> None:
+    bench = Bench()
+    labels = (("a", "1"),)
+    one = await held(bench, 1, session_id="s", labels=labels)
+    two = await held(bench, 1)
+    for wanted, found in (
+        (ReservationWanted(), {one.id, two.id}),
+        (ReservationWanted(session_id="s"), {one.id}),
+        (ReservationWanted(session_id="t"), set[str]()),
+        (ReservationWanted(labels=labels), {one.id}),
+        (ReservationWanted(pool_ids=("sim-0",)), {one.id, two.id}),
+        (ReservationWanted(pool_ids=("host",)), set[str]()),
+        (ReservationWanted(states=(ReservationState.EXPIRED,)), set[str]()),
+    ):
+        assert {each.id for each in bench.reservations.list(wanted)} == found
+
+
+async def test_a_critical_request_ends_low_ones_that_just_suffice() -> None:
+    bench = Bench(100)
+    low = await held(bench, 60, Priority.LOW)
+    await held(bench, 40)
+    await held(bench, 60, Priority.CRITICAL)
+    assert bench.reservations.get(low.id).state is ReservationState.PREEMPTED
+
+
+async def test_a_step_of_the_clock_moves_the_dates_and_no_timer() -> None:
+    bench = Bench()
+    kept = await held(bench, 1, live_s=60)
+    bench.reservations.clock_stepped(ClockStep(delta_s=1000.0, from_s=0.0))
+    assert bench.reservations.get(kept.id).expire_time_s == pytest.approx(kept.expire_time_s + 1000.0)
+    bench.clock.turn(59)
+    assert bench.reservations.get(kept.id).state is ReservationState.HELD
+    bench.clock.turn(2)
+    assert bench.reservations.get(kept.id).state is ReservationState.EXPIRED

@@ -149,3 +149,27 @@ def test_a_pipe_in_its_place_does_not_hold_up_a_load(model: Model) -> None:
     with pytest.raises(DataLoss, match="no regular file") as caught:
         open_judged(model, UNET)
     assert caught.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+def test_a_disk_that_fails_is_told_with_the_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    class Broken:
+        def seek(self, at: int) -> None:
+            pass
+
+        def read(self, size: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    os.utime(place(model), (1, 1))
+    with WeightFile(model, UNET) as file:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "preadv", broken)
+            with pytest.raises(DataLoss, match="cannot be read: Input/output error"):
+                file.read_at(0, memoryview(bytearray(1)))
+        whole = file._file  # pyright: ignore[reportPrivateUsage]  # no disk here fails at will
+        file._file = Broken()  # pyright: ignore
+        with pytest.raises(DataLoss, match="cannot be read: Input/output error"):
+            checked(file)
+        file._file = whole  # pyright: ignore

@@ -34,6 +34,7 @@ from domains.model.catalogue import Catalogue
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
+from domains.model.model import ModelState
 from domains.model.roots import Roots
 from domains.model.validation import Validation
 from domains.processing.attempts.input_pictures import InputPictures
@@ -342,3 +343,11 @@ async def test_a_device_that_is_not_there_or_a_full_queue_refuses_every_kind(des
     assert caught.value.reason is ErrorReason.QUEUE_FULL
     with pytest.raises(ResourceExhausted):
         desk.submissions.scan((), PLAIN)
+
+
+async def test_a_model_that_cannot_be_used_is_not_loaded(desk: Desk) -> None:
+    broken = msgspec.structs.replace(desk.catalogue.default(), state=ModelState.CORRUPT, problem="damaged")
+    desk.catalogue._models[DEMO] = broken  # pyright: ignore[reportPrivateUsage]  # as a scan would find it
+    with pytest.raises(DeviceOpsError) as caught:
+        desk.submissions.load(LoadWork(model_id=DEMO), PLAIN)
+    assert caught.value.reason is ErrorReason.MODEL_CORRUPT

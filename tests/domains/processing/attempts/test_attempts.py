@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from domains.device.benchmark import Suite
 from domains.errors import ErrorReason
 from domains.inference.outcome import ImageReady, RunFinished
 from domains.memory.blobs.blob import Blob
 from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
-from domains.processing.jobs.job import Job
+from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import BenchmarkWork
 from domains.processing.jobs.state import JobState
-from domains.processing.workers.worker import Report
+from domains.processing.workers.worker import Emptied, Report
 from domains.progress import Receipt, Stage, StageStarted
 from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, DispatchBench
+from tests.domains.processing.scripted_worker import Floor
 
 FINISHED = RunFinished(receipt=Receipt())
 
@@ -323,3 +326,18 @@ async def test_a_worker_that_does_not_stop_a_cancelled_job_is_ended(bench: Dispa
     assert end.latency_s >= STOP_LIMIT_S
     # Its neighbour is not suspected for it.
     assert not bench.job(neighbour).suspect
+
+
+async def test_a_worker_that_ends_an_order_without_a_report_or_with_a_strange_one_fails_the_job(tmp_path: Path) -> None:
+    floor = Floor(tmp_path)
+    worker = floor.arrive()
+    for reports, told in (((), "without its last report"), ((Emptied(freed_bytes=1),), "answered a job with Emptied")):
+        worker.say(*reports)
+        job_id = floor.jobs.submit(BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:1]), JobOptions())[0].id
+        live = floor.jobs.live(job_id)
+        while not live.job.state.ended:
+            await live.journal.more(live.journal.last_sequence, 5.0)
+        await floor.dispatcher.idle()
+        assert live.job.failure is not None
+        assert (live.job.failure.reason, told in live.job.failure.message) == (ErrorReason.INVARIANT_BROKEN, True)
+    floor.database.close()

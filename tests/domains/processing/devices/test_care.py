@@ -186,3 +186,11 @@ async def test_a_driver_error_ends_the_worker_whatever_the_order_was(cared: Care
     with pytest.raises(InternalError):
         await ask(worker, EmptyOrder(order_id="empty"), Emptied)
     assert worker.ended == ["its driver failed: sticky"]
+
+
+async def test_a_device_that_is_being_reset_is_not_checked(cared: Cared) -> None:
+    cared.floor.arrive()
+    cared.floor.devices.resetting("sim-0", True)
+    with pytest.raises(Unavailable) as caught:
+        await cared.care.check("sim-0", QUICK, SHORT_S)
+    assert caught.value.reason is ErrorReason.DEVICE_RECOVERING

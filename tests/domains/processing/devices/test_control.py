@@ -10,7 +10,7 @@ from domains.device.device import Device
 from domains.device.record import DeviceReach
 from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS, PowerRange
-from domains.errors import ErrorReason, InternalError
+from domains.errors import Aborted, ErrorReason, InternalError
 from domains.processing.devices.control import DeviceControl
 from tests.domains.processing.scripted_worker import Floor, a_device
 
@@ -107,3 +107,39 @@ async def test_a_limit_that_a_returned_device_refuses_is_not_reported(controlled
     devices.returned("sim-0")
     await controlled.settled()
     assert devices.get("sim-0").settings.power_limit_watts is None
+
+
+async def test_settings_that_changed_since_they_were_read_are_refused_and_nothing_changes(
+    controlled: Controlled,
+) -> None:
+    controlled.appear("sim-0")
+    before = controlled.floor.devices.get("sim-0")
+    wanted = DeviceSettings(power_limit_watts=200.0)
+
+    async def update(etag: str) -> None:
+        mask = ["power_limit_watts"]
+        await controlled.control.update("sim-0", wanted, mask, etag=etag, validate_only=False, cause="")
+
+    with pytest.raises(Aborted) as caught:
+        await update("another")
+    assert caught.value.reason is ErrorReason.ETAG_MISMATCH
+    assert controlled.floor.devices.get("sim-0") == before
+    await update(before.etag)
+    with pytest.raises(Aborted):
+        await update(before.etag)
+    assert controlled.floor.devices.get("sim-0").settings.power_limit_watts == 200.0
+
+
+async def test_a_lost_device_takes_no_settings(controlled: Controlled) -> None:
+    controlled.appear("sim-0")
+    controlled.floor.devices.lost("sim-0", "unplugged")
+    with pytest.raises(Aborted) as caught:
+        await controlled.control.update(
+            "sim-0",
+            DeviceSettings(power_limit_watts=200.0),
+            ["power_limit_watts"],
+            etag="",
+            validate_only=False,
+            cause="",
+        )
+    assert caught.value.reason is ErrorReason.DEVICE_LOST

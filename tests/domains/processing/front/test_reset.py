@@ -6,20 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from domains.device.benchmark import Suite
 from domains.device.device import DeviceState
 from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
 from domains.errors import ErrorReason, NotSupported
+from domains.model.loaded import LoadedModel
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.devices.care import DeviceCare
 from domains.processing.front import reset
 from domains.processing.front.reset import ResetRunner
+from domains.processing.jobs.event import ResetResult
 from domains.processing.jobs.job import Job, JobOptions
-from domains.processing.jobs.kinds import ResetWork
+from domains.processing.jobs.kinds import BenchmarkWork, ResetWork
 from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
-from domains.processing.workers.worker import Checked, EmptyOrder
+from domains.processing.workers.worker import Checked, Emptied, EmptyOrder
+from domains.progress import Stage, StageStarted
 from tests.domains.processing.dispatch_bench import nothing
 from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
 
@@ -133,3 +137,89 @@ async def test_a_server_that_goes_leaves_a_reset_to_the_next_start(resets: Reset
     floor.dispatcher.leave_front_work()
     await floor.dispatcher.idle()
     assert floor.jobs.get(job_id).state is JobState.RUNNING
+
+
+async def test_emptying_a_worker_unloads_what_it_held_and_leaves_its_process(resets: Resets) -> None:
+    floor = resets.floor
+    worker, other = floor.arrive(), floor.arrive("sim-1")
+    for device_id in ("sim-0", "sim-1"):
+        floor.loaded.put(
+            LoadedModel(
+                id=f"m@{device_id}",
+                model_id="m",
+                device_id=device_id,
+                components=(),
+                load_time_s=0.0,
+                last_use_time_s=0.0,
+            )
+        )
+    worker.say(Emptied(freed_bytes=7))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    job = await resets.ended(resets.submit(process=False))
+    assert isinstance(job.result, ResetResult)
+    report = job.result.report
+    assert (report.process, report.device_id, report.freed_bytes) == (False, "sim-0", 7)
+    assert (report.ended_loaded_model_ids, report.interrupted_job_ids) == (("m@sim-0",), ())
+    assert [one.id for one in floor.loaded.list()] == ["m@sim-1"]
+    assert (worker.ended, other.orders) == ([], [])
+    order = worker.orders[0]
+    assert isinstance(order, EmptyOrder)
+    assert order.models
+    assert job.result.view.state is DeviceState.AVAILABLE
+    stages = [
+        entry.value for entry in floor.jobs.live(job.id).journal.after(0) if isinstance(entry.value, StageStarted)
+    ]
+    assert [each.stage for each in stages] == [Stage.DRAINING, Stage.RESETTING]
+
+
+async def test_a_device_that_is_still_not_well_fails_its_reset(resets: Resets) -> None:
+    worker = resets.floor.arrive()
+    worker.say(Emptied(freed_bytes=None))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.UNHEALTHY, message="wrong sums")))
+    failure = (await resets.ended(resets.submit(process=False))).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DRIVER_ERROR
+    assert "still not well: compute: wrong sums" in failure.message
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_running_jobs_are_interrupted_only_by_force(resets: Resets, force: bool) -> None:
+    floor = resets.floor
+    worker = floor.arrive()
+    work = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:1])
+    running = floor.jobs.submit(work, JobOptions())[0].id
+    while floor.jobs.get(running).state is not JobState.RUNNING:
+        await floor.jobs.live(running).journal.more(floor.jobs.live(running).journal.last_sequence, 5.0)
+    asked = ResetWork(device_id="sim-0", process=False, drain_timeout_s=0.0, force=force)
+    job_id = floor.jobs.submit(asked, JobOptions())[0].id
+    if force:
+        await floor.jobs.live(running).journal.more(floor.jobs.live(running).journal.last_sequence, 5.0)
+        assert worker.ended == ["the device is reset"]
+        floor.jobs.cancel(job_id)
+        return
+    live = floor.jobs.live(job_id)
+    while not live.journal.closed:
+        await live.journal.more(live.journal.last_sequence, 60.0)
+    failure = floor.jobs.get(job_id).failure
+    assert failure is not None
+    assert (failure.reason, failure.facts["jobs"]) == (ErrorReason.ILLEGAL_STATE, running)
+    assert worker.ended == []
+    assert floor.jobs.get(running).state is JobState.RUNNING
+
+
+async def test_a_device_that_vanishes_or_does_not_come_back_fails_its_reset(
+    resets: Resets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = resets.floor
+    floor.devices.described("sim-0", a_device(), DeviceReach(), ready=False)
+    job_id = resets.submit(process=True)
+    await resets.restarted.wait()
+    floor.devices.lost("sim-0", "unplugged")
+    failure = (await resets.ended(job_id)).failure
+    assert failure is not None
+    assert failure.reason is ErrorReason.DEVICE_LOST
+    floor.devices.returned("sim-0")
+    monkeypatch.setattr(reset, "_READY_S", 0.01)
+    late = (await resets.ended(resets.submit(process=True))).failure
+    assert late is not None
+    assert (late.reason, "did not come back within" in late.message) == (ErrorReason.DRIVER_ERROR, True)

@@ -109,3 +109,28 @@ def test_the_stronger_of_two_requests_counts_and_of_equal_ones_the_first(one: St
     assert stronger(None, one) is one
     expected = one if STOPS.index(one) >= STOPS.index(other) else other
     assert stronger(one, other) is expected
+
+
+@pytest.mark.parametrize(
+    ("meant", "lost", "alone", "counted"),
+    [
+        (False, False, True, True),
+        (False, False, False, False),
+        (True, False, True, False),
+        (False, True, True, False),
+        (True, False, False, False),
+    ],
+)
+def test_only_an_unexpected_death_of_a_job_that_ran_alone_counts(
+    meant: bool, lost: bool, alone: bool, counted: bool
+) -> None:
+    death = msgspec.structs.replace(DEATH, meant=meant, lost=lost, alone=alone)
+    end = end_of(running(), None, death, NOW)
+    assert isinstance(end, Interrupted)
+    assert end.alone is counted
+    assert end.crashed is not (meant or lost)
+    assert end.reason is (ErrorReason.DEVICE_LOST if lost else ErrorReason.WORKER_RESTARTING)
+    last = end_of(running(crashes=2), None, death, NOW)
+    assert isinstance(last, Failed) is counted
+    third = end_of(running(crashes=3), None, death, NOW)
+    assert isinstance(third, Failed) is not (meant or lost)

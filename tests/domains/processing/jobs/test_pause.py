@@ -262,3 +262,21 @@ async def test_ends_are_stored_again_and_again_until_cancelled(bench: Bench) -> 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_job_that_ended_says_how_whatever_is_asked_of_it(bench: Bench) -> None:
+    job_id = bench.submit(JobState.RUNNING)
+    end(bench, job_id)
+    for ask in (bench.jobs.cancel, bench.jobs.pause):
+        with pytest.raises(FailedPrecondition, match=r"has already ended \(succeeded\)"):
+            ask(job_id)
+    with pytest.raises(FailedPrecondition, match=r"has already ended \(succeeded\)"):
+        await bench.jobs.resume(job_id)
+
+
+def test_a_job_that_is_being_cancelled_is_not_paused(bench: Bench) -> None:
+    job_id = bench.submit(JobState.RUNNING)
+    bench.jobs.cancel(job_id)
+    with pytest.raises(FailedPrecondition, match="is cancelling and cannot be paused"):
+        bench.jobs.pause(job_id)
+    assert bench.jobs.live(job_id).stop is not None

@@ -27,3 +27,11 @@ def test_every_other_move_is_allowed() -> None:
     for present, following in NEXT.items():
         for wanted in following:
             check_move("j", present, wanted)
+
+
+@pytest.mark.parametrize("present", list(JobState))
+def test_no_other_move_is(present: JobState) -> None:
+    for wanted in JobState:
+        if wanted not in NEXT[present]:
+            with pytest.raises(FailedPrecondition):
+                check_move("j", present, wanted)

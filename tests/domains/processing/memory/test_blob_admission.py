@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason
-from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.host_pool import HostPool
+from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reservations import Reservations
 from domains.processing.memory.blob_admission import PoolBlobAdmission
 from tests.domains.memory.blobs import MIB, opened
+from tests.domains.memory.scripted_pool import Bench, ScriptedPool
 
 
 class SlowToForget(ThreadPoolExecutor):
@@ -47,3 +49,31 @@ async def test_two_unwritten_blobs_do_not_get_the_same_host_memory(tmp_path: Pat
         assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
         store.delete(first.id)
         await store.requests.create(BlobSpec(size_bytes=room * 8 // 10, tier=BlobTier.HOST))
+
+
+async def test_a_blob_on_a_device_is_admitted_where_the_device_takes_it_and_no_session_is(tmp_path: Path) -> None:
+    bench, asked = Bench(100), list[str]()
+
+    def check(device_id: str) -> None:
+        asked.append(device_id)
+        raise Unavailable("it is being restarted", ErrorReason.DEVICE_RECOVERING)
+
+    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, check)
+    with pytest.raises(DeviceOpsError) as session:
+        admission.check_session("s")
+    assert session.value.reason is ErrorReason.SESSION_NOT_FOUND
+    blob = Blob(id="b", sha256="", size_bytes=1, media_type="", create_time_s=0.0, device_id="sim-0")
+    with pytest.raises(Unavailable):
+        async with admission.admit(blob, BlobSpec(size_bytes=1)):
+            raise AssertionError("it was let in")
+    assert asked == ["sim-0"]
+
+
+async def test_a_blob_on_the_host_asks_no_device(tmp_path: Path) -> None:
+    bench, asked = Bench(100), list[str]()
+    bench.pools.add(ScriptedPool(100, "host", PoolKind.HOST))
+    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, asked.append)
+    blob = Blob(id="b", sha256="", size_bytes=1, media_type="", create_time_s=0.0, tier=BlobTier.HOST)
+    async with admission.admit(blob, BlobSpec(size_bytes=1)):
+        assert bench.pools.claims.outstanding_bytes("host") == 1
+    assert asked == []

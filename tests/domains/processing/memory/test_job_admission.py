@@ -144,3 +144,17 @@ async def test_a_job_asks_for_what_replacing_an_outdated_model_takes_beyond_it(s
     desk.loaded.put(msgspec.structs.replace(there, model_sha256=sha256))
     async with desk.door.claimed(Jobs.draft(LoadWork(model_id="m"), JobOptions()), "sim-0"):
         assert desk.promised == more
+
+
+async def test_no_more_is_evicted_than_a_job_without_a_reservation_lacks() -> None:
+    desk = Desk()
+    desk.reclaimer.load("old", 35, idle_s=3000)
+    desk.reclaimer.load("older", 40, idle_s=4000)
+    await desk.pools.measure("sim-0")
+    async with desk.door.claimed(Jobs.draft(LoadWork(model_id="m"), JobOptions()), "sim-0"):
+        assert set(desk.source.models) == {"old"}
+    desk.reclaimer.load("pinned", 90, pinned=True)
+    with pytest.raises(DeviceOpsError) as caught:
+        async with desk.door.claimed(Jobs.draft(LoadWork(model_id="n"), JobOptions()), "sim-0"):
+            raise AssertionError("it was let in")
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY

@@ -49,3 +49,11 @@ async def test_an_answer_that_took_too_long_for_its_caller_is_no_stall() -> None
         async with asyncio.timeout(LIMIT_S / 2), stall_limit(worker, LIMIT_S):
             await asyncio.Event().wait()
     assert worker.ended == []
+
+
+async def test_work_that_raises_a_timeout_of_its_own_is_no_stall() -> None:
+    worker = ScriptedWorker(a_device())
+    with pytest.raises(TimeoutError, match="its own"):
+        async with stall_limit(worker, 60.0):
+            raise TimeoutError("its own")
+    assert worker.ended == []

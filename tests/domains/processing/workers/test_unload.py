@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from domains.errors import ErrorReason, Unavailable
 from domains.inference.outcome import ModelUnloaded
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
@@ -44,3 +45,14 @@ async def test_a_caller_that_leaves_does_not_keep_the_books_from_hearing() -> No
         await gone.wait()
     assert (await second).freed_device_bytes == 7
     assert (worker.asked, loaded.list()) == (["m"], [])
+
+
+async def test_a_model_of_a_worker_that_is_being_restarted_cannot_be_unloaded_now() -> None:
+    loaded = LoadedModels()
+    one = loaded.put(
+        LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=0.0, last_use_time_s=0.0)
+    )
+    with pytest.raises(Unavailable) as caught:
+        await Unloading(loaded, lambda device_id: None, lambda name: 0).unload([one])
+    assert caught.value.reason is ErrorReason.WORKER_RESTARTING
+    assert loaded.list() == [one]

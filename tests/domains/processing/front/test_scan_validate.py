@@ -1,0 +1,115 @@
+"""Work of the front process reports how far it is, and stops when its job is to stop."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from domains.model.catalogue import Catalogue
+from domains.model.roots import Roots
+from domains.model.validation import Validation
+from domains.processing.attempts.front_task import FrontTask
+from domains.processing.front.scan import ScanRunner
+from domains.processing.front.validate import ValidateRunner
+from domains.processing.jobs.event import ScanResult, ValidationResult
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.kinds import ScanWork, ValidateWork, Work
+from domains.processing.jobs.outcome import Done, Halted
+from domains.processing.jobs.state import JobState
+from domains.progress import Progressed, Stage, StageStarted
+from tests.domains.model.folders import age, write_model
+from tests.domains.processing.dispatch_bench import NO_RUNNERS
+from tests.domains.processing.scripted_worker import Floor
+
+
+class Front(Floor):
+    """A server's front process with one root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
+        for name in ("one", "two"):
+            write_model(self.root / name)
+        age(self.root)
+        self.told: list[StageStarted | Progressed] = []
+        self.cancels = False
+        """Whether each job is cancelled as it begins."""
+        super().__init__(folder, msgspec.structs.replace(NO_RUNNERS, scan=self._scan, validate=self._validate))
+        self.catalogue = Catalogue(self.database, Roots([self.root]), "emoji-sd")
+
+    async def _scan(self, work: ScanWork, task: FrontTask) -> Done | Halted:
+        return await ScanRunner(self.catalogue).run(work, self._heard(task))
+
+    async def _validate(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
+        return await ValidateRunner(self.catalogue).run(work, self._heard(task))
+
+    def _heard(self, task: FrontTask) -> FrontTask:
+        """The task, whose reports the test hears."""
+        tell = task.tell
+
+        def heard(report: StageStarted | Progressed) -> None:
+            self.told.append(report)
+            tell(report)
+            if self.cancels and isinstance(report, StageStarted):
+                self.jobs.cancel(task.job.id)
+
+        task.tell = heard
+        return task
+
+    async def done(self, work: Work) -> Job:
+        """The job at its end."""
+        self.told.clear()
+        live = self.jobs.live(self.jobs.submit(work, JobOptions())[0].id)
+        while not live.job.state.ended:
+            await live.journal.more(live.journal.last_sequence, 5.0)
+        await self.dispatcher.idle()
+        return live.job
+
+    def counts(self) -> list[tuple[float, float | None]]:
+        return [(each.completed, each.total) for each in self.told if isinstance(each, Progressed)]
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> Any:
+    front = Front(tmp_path)
+    yield front
+    front.database.close()
+
+
+async def test_a_scan_reports_its_stage_its_progress_and_what_it_found(front: Front) -> None:
+    job = await front.done(ScanWork())
+    assert isinstance(job.result, ScanResult)
+    assert job.result.report.added == ("one", "two")
+    assert front.told[0] == StageStarted(stage=Stage.SCANNING)
+    assert front.counts() == [(0, 2), (1, 2), (2, 2)]
+    assert job.receipt is not None
+    assert [each.stage for each in job.receipt.work.timings] == [Stage.SCANNING]
+    assert 0 < job.receipt.work.timings[0].wall_s < 60
+
+
+async def test_a_scan_looks_only_where_it_is_told(front: Front) -> None:
+    job = await front.done(ScanWork(roots=(str(front.root / "one"),)))
+    assert isinstance(job.result, ScanResult)
+    assert job.result.report.added == ("one",)
+
+
+async def test_a_validation_reports_its_stage_its_progress_and_its_findings(front: Front) -> None:
+    await front.done(ScanWork())
+    job = await front.done(ValidateWork(asked=Validation(model_id="one")))
+    assert isinstance(job.result, ValidationResult)
+    assert job.result.report.valid
+    size = job.result.report.read_bytes
+    assert front.told[0] == StageStarted(stage=Stage.VERIFYING)
+    assert front.counts()[-1] == (size, size)
+    assert job.receipt is not None
+    assert [each.stage for each in job.receipt.work.timings] == [Stage.VERIFYING]
+
+
+async def test_work_that_is_cancelled_as_it_begins_ends_cancelled_and_changes_nothing(front: Front) -> None:
+    await front.done(ScanWork())
+    before = front.catalogue.list()
+    write_model(front.root / "three")
+    front.cancels = True
+    for work in (ScanWork(), ValidateWork(asked=Validation(model_id="one"))):
+        assert (await front.done(work)).state is JobState.CANCELLED
+        assert front.catalogue.list() == before

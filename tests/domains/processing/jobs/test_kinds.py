@@ -1,0 +1,63 @@
+"""What the kinds of work order of a worker, and what becomes of its report."""
+
+from typing import Any, cast
+
+import pytest
+
+from domains.device.benchmark import Suite
+from domains.errors import InternalError
+from domains.model.execution import Execution
+from domains.model.loaded import LoadedModel, Stay
+from domains.processing.jobs.event import LoadResult
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ResetWork, ScanWork
+from domains.processing.jobs.kinds.entry import Reported
+from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
+from domains.reasons import Domain
+
+LOADED = LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=1.0, last_use_time_s=1.0)
+BENCHMARK = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:2], max_duration_s=7.0)
+
+
+class Supplies:
+    def model(self, model_id: str) -> str:
+        return f"files of {model_id}"
+
+
+def test_a_load_orders_its_model_in_its_precision_and_tells_where_it_is() -> None:
+    work = LoadWork(model_id="m", execution=Execution(precision="float16"))
+    order = work.order("o-1", cast(Any, Supplies()))
+    assert isinstance(order, LoadOrder)
+    assert (order.order_id, cast(Any, order.model), order.execution) == ("o-1", "files of m", work.execution)
+    assert work.result(Reported(loaded=LOADED, reused=True)) == LoadResult(loaded=LOADED, reused=True)
+    with pytest.raises(InternalError, match="without telling what it loaded"):
+        work.result(Reported())
+
+
+def test_a_load_asks_for_a_stay_only_where_its_request_does() -> None:
+    assert LoadWork(model_id="m").stay == Stay()
+    assert LoadWork(model_id="m", pin=True, keep_alive_s=5.0).stay == Stay(pinned=True, keep_alive_s=5.0)
+
+
+def test_a_benchmark_names_its_device_and_needs_its_report() -> None:
+    assert BENCHMARK.device_ids == ("sim-0",)
+    order = BENCHMARK.order("o-1", cast(Any, Supplies()))
+    assert isinstance(order, BenchmarkOrder)
+    assert order.order_id == "o-1"
+    with pytest.raises(InternalError, match="ended a benchmark without its report"):
+        BENCHMARK.result(Reported())
+
+
+def test_work_that_needs_no_model_has_no_assets() -> None:
+    assert (BENCHMARK.assets, ScanWork().assets) == ((), ())
+    assert LoadWork(model_id="m").device_ids == ()
+
+
+def test_each_kind_has_its_domain_and_an_etag_that_follows_its_state() -> None:
+    load, scan, reset = (
+        Jobs.draft(work, JobOptions()) for work in (LoadWork(model_id="m"), ScanWork(), ResetWork(device_id="sim-0"))
+    )
+    assert [job.domain for job in (load, scan, reset)] == [Domain.MODEL, Domain.MODEL, Domain.DEVICE]
+    other = Jobs.draft(LoadWork(model_id="n"), JobOptions())
+    assert load.etag == other.etag != Jobs.draft(LoadWork(model_id="m"), JobOptions(priority=3)).etag

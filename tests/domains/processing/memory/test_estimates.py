@@ -1,0 +1,213 @@
+"""What a load and its use are forecast to cost on each device, and what was measured to say so."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from domains.device.device import PrecisionSupport
+from domains.device.record import DeviceReach
+from domains.device.settings import DeviceSettings
+from domains.errors import NotFound
+from domains.inference.generation import Generation
+from domains.inference.resolve import resolve
+from domains.memory.pools.reclaiming import Reclaiming
+from domains.model.catalogue import Catalogue
+from domains.model.execution import AS_USUAL, Execution
+from domains.model.footprints import Footprints
+from domains.model.loaded import LoadedComponent
+from domains.model.roots import Roots
+from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.memory.estimates import MAX_BATCH, Estimate, Estimates, Shape
+from domains.progress import Receipt, Stage, StageTiming
+from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
+from tests.domains.model.known import loaded_as
+from tests.domains.processing.scripted_worker import Floor, a_device
+
+SQUARE = Shape(width_px=64, height_px=64)
+
+
+class Forecasts(Floor):
+    """A device with a pool of 100 MB, and one without a pool."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.catalogue = Catalogue(self.database, Roots([]), "emoji-sd")
+        self.bench = Bench(100_000_000)
+        self.reclaimer = ScriptedReclaimer(self.bench.source)
+        for name in ("sim-0", "sim-1"):
+            self.arrive(name)
+        self.estimates = Estimates(
+            Footprints(self.catalogue, self.loaded),
+            self.jobs,
+            self.loaded,
+            self.devices,
+            self.board.lanes,
+            self.bench.pools,
+            Reclaiming(self.bench.pools, self.reclaimer),
+        )
+
+    async def of(self, *names: str, shape: Shape = SQUARE, execution: Execution = AS_USUAL) -> list[Estimate]:
+        return await self.estimates.of(self.catalogue.default(), execution, names, shape)
+
+    async def one(self, shape: Shape = SQUARE) -> Estimate:
+        (found,) = await self.of("sim-0", shape=shape)
+        return found
+
+    def learn(
+        self, step_s: float = 2.0, peak: int | None = 5000, edge: int = 64, *, steps: int = 10, device_s: bool = False
+    ) -> None:
+        """A generation ends that took so long."""
+        asked = Generation(prompt="an owl", width_px=edge, height_px=edge)
+        resolved = resolve(asked, self.catalogue.default())
+        options = JobOptions(device_ids=("none",))
+        job_id = self.jobs.submit(GenerateWork(asked=asked, resolved=resolved), options)[0].id
+        self.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
+        whole = step_s * max(1, steps)
+        timing = StageTiming(
+            stage=Stage.DENOISING, wall_s=whole * (3 if device_s else 1), device_s=whole if device_s else None
+        )
+        work = Receipt(timings=(timing,) if steps >= 0 else (), peak_device_bytes=peak, steps_executed=max(0, steps))
+        result = GenerationResult(images=(), resolved=resolved)
+        receipt = JobReceipt(work=work, queue_s=0.0, run_s=0.0, attempts=1)
+        self.jobs.record(job_id, Succeeded(result=result, receipt=receipt))
+
+
+@pytest.fixture
+async def forecasts(tmp_path: Path) -> Any:
+    forecasts = Forecasts(tmp_path)
+    yield forecasts
+    forecasts.database.close()
+
+
+async def test_each_device_that_could_take_the_load_has_a_forecast(forecasts: Forecasts) -> None:
+    assert [each.device.id for each in await forecasts.of()] == ["sim-0", "sim-1"]
+    assert [each.device.id for each in await forecasts.of("sim-1")] == ["sim-1"]
+    with pytest.raises(NotFound):
+        await forecasts.of("absent")
+    forecasts.devices.set_settings("sim-0", DeviceSettings(enabled=False))
+    assert [each.device.id for each in await forecasts.of()] == ["sim-1"]
+
+
+async def test_what_a_load_adds_is_free_or_freed_or_missing(forecasts: Forecasts) -> None:
+    need = (await forecasts.one()).weights_bytes
+    assert need == sum(part.bytes for part in (await forecasts.one()).parts) > 0
+    whole = await forecasts.one()
+    assert (whole.free_bytes, whole.evictable_bytes, whole.evictions) == (100_000_000, 0, ())
+    assert (whole.available_bytes, whole.shortfall_bytes) == (100_000_000, 0)
+    forecasts.bench.source.others = 100_000_000 - need - 10
+    forecasts.reclaimer.load("old", 10, 4000)
+    forecasts.reclaimer.load("older", 10, 9000)
+    tight = await forecasts.one()
+    assert (tight.free_bytes, tight.evictable_bytes, tight.evictions) == (need - 10, 20, (("older", 10),))
+    assert (tight.available_bytes, tight.shortfall_bytes) == (need + 10, 0)
+    forecasts.bench.source.others += 15
+    full = await forecasts.one()
+    assert (full.shortfall_bytes, {name for name, _ in full.evictions}) == (5, {"old", "older"})
+
+
+async def test_bytes_that_are_claimed_are_not_free(forecasts: Forecasts) -> None:
+    claim = forecasts.bench.pools.claims.keep("sim-0", 1000)
+    assert (await forecasts.one()).free_bytes == 100_000_000 - 1000
+    claim.close()
+
+
+async def test_the_model_itself_is_not_evicted_for_its_own_load(forecasts: Forecasts) -> None:
+    one = forecasts.loaded.put(loaded_as(forecasts.catalogue.default(), "sim-0"))
+    forecasts.bench.source.others = 100_000_000
+    forecasts.reclaimer.load(one.id, 50, 4000)
+    forecasts.reclaimer.load("other", 10, 4000)
+    forecasts.bench.source.others -= 60
+    found = await forecasts.one()
+    assert (found.evictable_bytes, found.evictions) == (10, (("other", 10),))
+
+
+async def test_a_device_whose_memory_cannot_be_measured_promises_nothing(forecasts: Forecasts) -> None:
+    (found,) = await forecasts.of("sim-1")
+    assert (found.free_bytes, found.available_bytes, found.shortfall_bytes) == (None, None, None)
+    assert (found.evictions, found.evictable_bytes, found.max_batch(SQUARE)) == ((), 0, None)
+    forecasts.bench.source.total = None
+    assert (await forecasts.one()).free_bytes is None
+
+
+async def test_nothing_is_told_of_a_use_that_was_never_measured(forecasts: Forecasts) -> None:
+    found = await forecasts.one()
+    assert (found.step_s, found.activation_bytes, found.load_s, found.sample_count) == (None, None, None, 0)
+    assert found.max_batch(SQUARE) is None
+
+
+async def test_a_measured_run_tells_its_size_and_larger_ones_in_proportion(forecasts: Forecasts) -> None:
+    for step_s, peak in ((2.0, 5000), (9.0, 4000), (3.0, None)):
+        forecasts.learn(step_s, peak)
+    same, double = await forecasts.one(), await forecasts.one(Shape(width_px=128, height_px=64))
+    assert (same.step_s, same.activation_bytes, same.sample_count) == (3.0, 5000, 3)
+    assert (double.step_s, double.activation_bytes) == (6.0, 10_000)
+    batch = await forecasts.one(Shape(width_px=64, height_px=64, images=3))
+    assert (batch.step_s, batch.activation_bytes) == (9.0, 15_000)
+    (other,) = await forecasts.of("sim-1")
+    assert other.step_s is None
+
+
+async def test_the_nearest_measured_size_tells_most(forecasts: Forecasts) -> None:
+    forecasts.learn(1.0, 1000, 64)
+    forecasts.learn(100.0, 64_000, 256)
+    assert (await forecasts.one(Shape(width_px=72, height_px=64))).step_s == pytest.approx(1.125)
+    assert (await forecasts.one(Shape(width_px=256, height_px=192))).step_s == pytest.approx(75.0)
+
+
+async def test_device_time_counts_where_it_was_measured_and_loaded_weights_are_no_activation(
+    forecasts: Forecasts,
+) -> None:
+    one = loaded_as(forecasts.catalogue.default(), "sim-0")
+    part = LoadedComponent(id="unet", bytes=3000, precision="float32")
+    forecasts.loaded.put(msgspec.structs.replace(one, components=(part,)))
+    forecasts.loaded.put(msgspec.structs.replace(one, id="m@sim-1", device_id="sim-1", components=(part,)))
+    forecasts.learn(2.0, 5000, device_s=True)
+    found = await forecasts.one()
+    assert (found.step_s, found.activation_bytes) == (2.0, 2000)
+    forecasts.learn(2.0, 1000)
+    assert (await forecasts.one()).activation_bytes == 2000
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+async def test_a_run_without_steps_teaches_nothing(forecasts: Forecasts, steps: int) -> None:
+    forecasts.learn(steps=steps)
+    assert (await forecasts.one()).sample_count == 0
+
+
+async def test_as_many_pictures_fit_at_once_as_the_rest_has_room_for(forecasts: Forecasts) -> None:
+    forecasts.learn(1.0, 1_000_000)
+    found = await forecasts.one()
+    room = 100_000_000 - found.weights_bytes
+    assert found.max_batch(SQUARE) == min(MAX_BATCH, room // 1_000_000) > 1
+    assert msgspec.structs.replace(found, activation_bytes=room).max_batch(SQUARE) == 1
+    assert msgspec.structs.replace(found, activation_bytes=room + 1).max_batch(SQUARE) == 0
+    assert msgspec.structs.replace(found, free_bytes=-5).max_batch(SQUARE) == 0
+    assert msgspec.structs.replace(found, free_bytes=-5).available_bytes == 0
+    assert msgspec.structs.replace(found, activation_bytes=1).max_batch(SQUARE) == MAX_BATCH
+
+
+async def test_a_precision_in_which_the_device_does_not_compute_is_named(forecasts: Forecasts) -> None:
+    tried = (
+        PrecisionSupport(precision="float32", supported=True),
+        PrecisionSupport(precision="float16", supported=False),
+    )
+    device = msgspec.structs.replace(a_device(), precision_support=tried)
+    forecasts.devices.described("sim-0", device, DeviceReach(capacity=2), ready=True)
+    asked = Execution(precision="float32", vae_precision="float16")
+    (found,) = await forecasts.of("sim-0", execution=asked)
+    assert found.unsupported == ("float16",)
+
+
+async def test_a_model_that_is_there_loads_in_no_time(forecasts: Forecasts) -> None:
+    model = forecasts.catalogue.default()
+    parts = (await forecasts.one()).parts
+    held = tuple(LoadedComponent(id=part.component, bytes=part.bytes, precision=part.precision) for part in parts)
+    forecasts.loaded.put(msgspec.structs.replace(loaded_as(model, "sim-0"), components=held, load_s=4.0))
+    found = await forecasts.one()
+    assert (found.weights_bytes, found.load_s, found.sample_count) == (0, 0.0, 1)
+    forecasts.loaded.remove(f"{model.id}@sim-0")
+    assert (await forecasts.one()).load_s == 4.0
