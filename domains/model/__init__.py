@@ -13,7 +13,8 @@ file of facts a family), `folder_family` (the family of a folder), `kind` (of mo
 Checking other files: `weights_model` (a single file, the folder of one component), `detected_model` (the model that they
 make), `single_file` with `shipped_files` and `tensor_settings` (configs and tokenizers of a checkpoint in one file),
 `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
-`inspect` (all of it for a caller), `finding` (what is wrong, or worth knowing).
+`convert_pickle` (pickles, in a process of its own), `inspect` (all of it for a caller), `finding` (what is wrong, or worth
+knowing). Made of others: `register` with `composition` and `part_fit` (whether their widths fit).
 
 Values: `model` (on disk), `loaded` (on a device). `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).

@@ -88,5 +88,5 @@ def pickle_refusal(name: str) -> str:
     """The refusal of a file that only unpickling could read, with the remedy."""
     return (
         f"{name} is a pickle, which can run code when it is opened; this server never opens one: fetch the model as "
-        "safetensors, or convert it in a place that you can throw away and scan again"
+        f"safetensors, or convert it with `deviceops models convert {name}` and scan again"
     )

@@ -8,6 +8,7 @@ import typer
 
 from server.cli import (
     loaded,
+    model_convert,
     model_estimate,
     model_inspect,
     model_load,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List the models that the server knows, load them or unload them.", invoke_without_command=True)
 app.command("inspect")(model_inspect.inspect)
+app.command("convert")(model_convert.convert)
 app.command("register")(model_register.register)
 app.command("forget")(model_register.forget)
 app.command("load")(model_load.load)

@@ -69,3 +69,8 @@ def test_a_model_of_parts_is_registered_and_forgotten(capsys: pytest.CaptureFixt
     finally:
         assert "mix is forgotten" in told(capsys, "forget", "mix")
     assert run(["models", "register", "emoji-sd", "--part", "vae"]) == 2
+
+
+def test_a_conversion_refuses_what_is_no_pickle(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "convert", "model.safetensors"]) == 2
+    assert "no .ckpt" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""Pickles become safetensors in a process that is thrown away, and never run their code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
+from domains.model.convert_pickle import SCRIPT, convert_pickle
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_tensors_of_a_checkpoint_are_written_as_they_are(tmp_path: Path) -> None:
+    weight = torch.randn(4, 3)
+    tensors = {"a.weight": weight, "a.view": weight[:2], "b": torch.arange(3), "half": torch.ones(2).half()}
+    torch.save({"state_dict": {**tensors, "step": 7}, "global_step": 3}, tmp_path / "old.ckpt")
+    done = convert_pickle(tmp_path / "old.ckpt")
+    assert (done.path.name, done.tensors, done.left_out) == ("old.safetensors", 4, 1)
+    found = load_file(done.path)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in tensors.items())
+    assert left(tmp_path) == ["old.ckpt", "old.safetensors"]
+
+
+def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(2)}, "more": Evil(tmp_path / "made")}, tmp_path / "evil.ckpt")
+    with pytest.raises(FailedPrecondition, match="could run code") as refused:
+        convert_pickle(tmp_path / "evil.ckpt")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert left(tmp_path) == ["evil.ckpt"]
+    # The pickle is a real one: opened without care it runs.
+    torch.load(tmp_path / "evil.ckpt", weights_only=False)
+    assert (tmp_path / "made").is_dir()
+
+
+def test_a_damaged_pickle_is_told_as_damaged(tmp_path: Path) -> None:
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(DataLoss) as refused:
+        convert_pickle(tmp_path / "cut.pt")
+    assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+    assert left(tmp_path) == ["cut.pt"]
+
+
+def test_a_cancelled_conversion_leaves_nothing(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "a.bin")
+
+    def cancel(written: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_pickle(tmp_path / "a.bin", tell=cancel)
+    assert left(tmp_path) == ["a.bin"]
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"x")
+    (tmp_path / "a.safetensors").write_text("mine")
+    with pytest.raises(AlreadyExists):
+        convert_pickle(tmp_path / "a.pth")
+    assert (tmp_path / "a.safetensors").read_text() == "mine"
+
+
+def test_each_wrong_file_has_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        convert_pickle(tmp_path / "no.ckpt")
+    with pytest.raises(InvalidRequest, match=r"no \.ckpt"):
+        convert_pickle(tmp_path / "a.safetensors")
+    with pytest.raises(InvalidRequest, match="does not end"):
+        convert_pickle(tmp_path / "a.ckpt", tmp_path / "a.txt")
+
+
+def test_the_process_has_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "told.py"
+    script.write_text("import json, os, sys; print(json.dumps({'error': 'empty', 'message': str(dict(os.environ))}))")
+    monkeypatch.setattr("domains.model.convert_pickle.SCRIPT", script)
+    monkeypatch.setenv("SECRET", "token")
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    with pytest.raises(FailedPrecondition) as refused:
+        convert_pickle(tmp_path / "a.ckpt")
+    assert "SECRET" not in refused.value.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process may do is limited by calls of Linux")
+def test_the_process_has_limits_and_no_network() -> None:
+    code = (
+        "import resource, runpy, socket, sys\n"
+        "place = socket.create_server(('127.0.0.1', 0)).getsockname()\n"
+        "script = runpy.run_path(sys.argv[1])\n"
+        "script['_limit'](1000)\n"
+        "script['_no_network']()\n"
+        "print(*(resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))[1] for name in ('AS', 'CPU', 'FSIZE')))\n"
+        "sys.addaudithook(script['_refuse'])\n"
+        "try:\n    socket.create_connection(place, 1)\n"
+        "except PermissionError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-I", "-c", code, str(SCRIPT)]
+    limits, refusal = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
+    assert all(0 < int(limit) < 2**40 for limit in limits.split())
+    assert "not allowed while a pickle is read" in refusal
