@@ -8,10 +8,12 @@ import typer
 
 from server.cli import (
     loaded,
+    model_benchmark,
     model_estimate,
     model_inspect,
     model_load,
     model_prefetch,
+    model_reconcile,
     model_register,
     model_validate,
 )
@@ -41,6 +43,8 @@ app.command("loaded")(loaded.loaded)
 app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
 app.command("validate")(model_validate.validate)
+app.command("benchmark")(model_benchmark.benchmark)
+app.command("reconcile")(model_reconcile.reconcile)
 app.command("hashes")(model_validate.hashes)
 
 
