@@ -1,18 +1,22 @@
 """Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
+from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.check import Checked
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.pool import HOST
 from domains.memory.pools.reservations import Reservations
+from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
@@ -29,6 +33,7 @@ from domains.processing.jobs.kinds import (
     GenerateWork,
     HostLoadWork,
     LoadWork,
+    ModelBenchmarkWork,
     ResetWork,
     ScanWork,
     TransferWork,
@@ -237,6 +242,32 @@ class Submissions:
             raise FailedPrecondition(message, ErrorReason.DEVICE_DISABLED, device_id=view.device.id)
         work = msgspec.structs.replace(work, device_id=view.device.id)
         return self._submit(work, options, asked, detached)
+
+    def benchmark_model(
+        self, asked: ModelBenchmark, options: JobOptions, asked_by: Asked = NEW, *, detached: bool = True
+    ) -> Job:
+        """Measure a model. Raises ILLEGAL_STATE if it is loaded on the only devices named, and loading is to be measured."""
+        model = self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
+        asked = msgspec.structs.replace(asked, model_id=model.id)
+        cases = tuple(benchmark_cases(asked, model))
+        options = self._where_computed(asked.execution, options)
+        self._check_steps(cases, options)
+        loaded = {one.device_id for one in self._loaded.list() if one.model_id == model.id}
+        named = {self.device_id(name) for name in options.device_ids}
+        if asked.load_runs and named and named <= loaded:
+            message = (
+                f"model {model.id} is loaded on {', '.join(sorted(named))}, and loading is to be measured; unload it"
+            )
+            raise FailedPrecondition(message, model_id=model.id)
+        return self._submit(ModelBenchmarkWork(asked=asked, cases=cases), options, asked_by, detached)
+
+    def _check_steps(self, cases: Iterable[ResolvedGeneration], options: JobOptions) -> None:
+        """Raise INVALID_FIELD for a case of a benchmark whose steps would block the device for too long."""
+        for case in cases:
+            try:
+                self._step_limit.check(case, options)
+            except InvalidRequest as error:
+                raise InvalidRequest(map(in_benchmark, error.violations), error.reason, **error.facts) from None
 
     def reset(self, work: ResetWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Bring a device back to a clean state. Raises ILLEGAL_STATE while another reset of it is queued or runs."""

@@ -15,11 +15,17 @@ from server.cli.printing import notice, print_json, word
 
 if TYPE_CHECKING:
     from deviceops.device.v1.device_service_pb2 import BenchmarkDeviceResponse, ResetDeviceResponse
-    from deviceops.model.v1.model_service_pb2 import LoadModelResponse, ScanModelsResponse, ValidateModelResponse
+    from deviceops.model.v1.model_service_pb2 import (
+        BenchmarkModelResponse,
+        LoadModelResponse,
+        ScanModelsResponse,
+        ValidateModelResponse,
+    )
 
 Step = TypeVar(
     "Step",
     "BenchmarkDeviceResponse",
+    "BenchmarkModelResponse",
     "ResetDeviceResponse",
     "LoadModelResponse",
     "ScanModelsResponse",

@@ -17,7 +17,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
     from deviceops.model.v1.model_service_pb2 import LoadModelRequest, UnloadModelRequest, UnloadModelResponse
-    from deviceops.model.v1.model_work_pb2 import ModelLoad
+    from deviceops.model.v1.model_work_pb2 import ModelBenchmark, ModelLoad
 
 
 def load(
@@ -62,8 +62,8 @@ def _where(loaded: LoadedModel) -> str:
     return f"host memory {measured_bytes(loaded, 'host_bytes')}"
 
 
-def put_precisions(work: ModelLoad, denoiser: str | None, text: str | None, vae: str | None) -> None:
-    """Set the precisions of a load that are named."""
+def put_precisions(work: ModelLoad | ModelBenchmark, denoiser: str | None, text: str | None, vae: str | None) -> None:
+    """Set the precisions of a load or a benchmark that are named."""
     from deviceops.common.v1 import image_pb2
 
     pairs = ("precision", denoiser), ("text_encoder_precision", text), ("vae_precision", vae)

@@ -8,11 +8,13 @@ import typer
 
 from server.cli import (
     loaded,
+    model_benchmark,
     model_convert,
     model_estimate,
     model_inspect,
     model_load,
     model_prefetch,
+    model_reconcile,
     model_register,
     model_validate,
 )
@@ -43,6 +45,8 @@ app.command("loaded")(loaded.loaded)
 app.command("estimate")(model_estimate.estimate)
 app.command("keep")(loaded.keep)
 app.command("validate")(model_validate.validate)
+app.command("benchmark")(model_benchmark.benchmark)
+app.command("reconcile")(model_reconcile.reconcile)
 app.command("hashes")(model_validate.hashes)
 
 

@@ -13,6 +13,7 @@ from domains.device.record import DeviceView
 from domains.device.settings import DeviceGoal, DeviceSettings
 from domains.failure import Failure
 from domains.measurement import Measurement
+from domains.model.benchmark import ModelBenchmarkReport
 from domains.processing.jobs.event import ResetResult
 from domains.reasons import Domain
 from server import convert
@@ -197,17 +198,22 @@ def _verdict(name: str) -> device_health_pb2.DeviceHealthVerdict.ValueType:
     return device_health_pb2.DeviceHealthVerdict.Value(f"DEVICE_HEALTH_VERDICT_{name}")
 
 
+def to_environment(report: BenchmarkReport | ModelBenchmarkReport) -> measurement_pb2.MeasurementEnvironment:
+    """The message of where a report was measured."""
+    return measurement_pb2.MeasurementEnvironment(
+        device_name=report.device_name,
+        driver_version=report.driver_version,
+        libraries=report.libraries,
+        platform=platform.platform(),
+        server_version=SERVER_VERSION,
+    )
+
+
 def to_benchmark_report(report: BenchmarkReport) -> device_work_pb2.DeviceBenchmarkReport:
     """The message of a benchmark report."""
     return device_work_pb2.DeviceBenchmarkReport(
         device_id=report.device_id,
-        environment=measurement_pb2.MeasurementEnvironment(
-            device_name=report.device_name,
-            driver_version=report.driver_version,
-            libraries=report.libraries,
-            platform=platform.platform(),
-            server_version=SERVER_VERSION,
-        ),
+        environment=to_environment(report),
         results=[
             device_work_pb2.DeviceBenchmarkResult(
                 suite=device_work_pb2.DeviceBenchmarkSuite.Value(f"DEVICE_BENCHMARK_SUITE_{result.suite.name}"),

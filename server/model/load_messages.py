@@ -48,11 +48,22 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
         model_id=load.model_id,
         pin=load.pinned,
         keep_alive_s=_keep_alive(load),
-        execution=_execution(load.execution),
+        execution=from_execution(load.execution),
     )
 
 
-def _execution(asked: execution_pb2.ExecutionOptions) -> Execution:
+_SERVED_EXECUTION: Served = {
+    name.removeprefix("execution."): values for name, values in _SERVED.items() if name.startswith("execution.")
+}
+
+
+def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
+    """Raise NOT_IMPLEMENTED for ways of computing that are not served."""
+    check_served(asked, path, _SERVED_EXECUTION, None, _other_ways(asked, path))
+
+
+def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
+    """The precisions that a request names."""
     return Execution(
         precision=_precision(asked.precision),
         text_encoder_precision=_precision(asked.text_encoder_precision),
@@ -87,12 +98,12 @@ def to_load(work: LoadWork | HostLoadWork) -> model_work_pb2.ModelLoad:
         model_id=work.model_id,
         pinned=work.pin,
         keep_alive=None if work.keep_alive_s is None else convert.to_duration(work.keep_alive_s),
-        execution=_to_execution(work.execution) if isinstance(work, LoadWork) else None,
+        execution=to_asked_execution(work.execution) if isinstance(work, LoadWork) else None,
         tier=_TIERS[type(work)],
     )
 
 
-def _to_execution(asked: Execution) -> execution_pb2.ExecutionOptions | None:
+def to_asked_execution(asked: Execution) -> execution_pb2.ExecutionOptions | None:
     """The message of what was asked for. None: nothing."""
     if asked == AS_USUAL:
         return None

@@ -19,6 +19,7 @@ from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
+from server.model.benchmark import BenchmarkMethods
 from server.model.edits import EditMethods
 from server.model.estimate import EstimateMethods
 from server.model.inspect import inspect_model
@@ -45,6 +46,7 @@ class ModelServicer(
     ReconcileMethods,
     PrefetchMethods,
     RegisterMethods,
+    BenchmarkMethods,
 ):
     """Implements ModelService."""
 
@@ -65,6 +67,7 @@ class ModelServicer(
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
         self._listed = ListedModels()
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
+        BenchmarkMethods.__init__(self, submissions)
         PrefetchMethods.__init__(self, submissions, prefetching)
         RegisterMethods.__init__(self, catalogue)
 

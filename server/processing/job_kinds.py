@@ -12,6 +12,7 @@ from domains.processing.jobs.kinds import (
     GenerateWork,
     HostLoadWork,
     LoadWork,
+    ModelBenchmarkWork,
     ResetWork,
     ScanWork,
     TransferWork,
@@ -26,6 +27,7 @@ from server.device.work import to_benchmark, to_reset
 from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
 from server.memory.blob_messages import to_transfer, to_transfer_report
+from server.model.benchmark_messages import to_model_benchmark, to_model_benchmark_report
 from server.model.load_messages import to_load
 from server.model.messages import to_loaded, to_scan_report
 from server.model.validation_messages import to_validation, to_validation_report
@@ -40,6 +42,7 @@ KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "load_to_host": job_pb2.JOB_KIND_MODEL_LOAD,
     "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
     "benchmark_device": job_pb2.JOB_KIND_DEVICE_BENCHMARK,
+    "benchmark_model": job_pb2.JOB_KIND_MODEL_BENCHMARK,
     "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
     "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
     "validate_model": job_pb2.JOB_KIND_MODEL_VALIDATION,
@@ -61,6 +64,8 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
             spec.model_scan.roots.extend(work.roots)
         case BenchmarkWork():
             spec.device_benchmark.CopyFrom(to_benchmark(work))
+        case ModelBenchmarkWork():
+            spec.model_benchmark.CopyFrom(to_model_benchmark(work.asked))
         case ResetWork():
             spec.device_reset.CopyFrom(to_reset(work))
         case TransferWork():
@@ -90,6 +95,8 @@ def put_result(
             message.model_scan_report.CopyFrom(to_scan_report(result.report))
         case events.BenchmarkResult():
             message.device_benchmark_report.CopyFrom(to_benchmark_report(result.report))
+        case events.ModelBenchmarkResult():
+            message.model_benchmark_report.CopyFrom(to_model_benchmark_report(result.report))
         case events.ResetResult():
             message.device_reset_report.CopyFrom(to_reset_report(result))
         case events.TransferResult():

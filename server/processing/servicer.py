@@ -25,6 +25,7 @@ from server.device.work import from_benchmark, from_reset
 from server.heartbeat import Followed
 from server.inference.generation_messages import from_generation, from_previews
 from server.memory.blob_messages import from_transfer
+from server.model.benchmark_messages import from_model_benchmark
 from server.model.load_messages import from_load
 from server.model.servicer import from_scan
 from server.model.validation_messages import from_validation
@@ -131,6 +132,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
                     lambda: from_benchmark(spec.device_benchmark), lambda: convert.from_options(request.options)
                 )
                 return self._submissions.benchmark(work, options, asked)
+            case "model_benchmark":
+                measured, options = convert.both(
+                    lambda: from_model_benchmark(spec.model_benchmark), lambda: convert.from_options(request.options)
+                )
+                return self._submissions.benchmark_model(measured, options, asked)
             case "device_reset":
                 reset, options = convert.both(
                     lambda: from_reset(spec.device_reset), lambda: convert.from_options(request.options)

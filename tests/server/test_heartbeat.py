@@ -125,6 +125,14 @@ def benchmark(server: RunningServer) -> Any:
     )
 
 
+def model_benchmark(server: RunningServer) -> Any:
+    """Waits for a device that hangs."""
+    work = model_work_pb2.ModelBenchmark(model_id="emoji-sd")
+    request = model_service_pb2.BenchmarkModelRequest(model_benchmark=work)
+    request.options.devices.device_ids.append("sim-0")
+    return server.model.BenchmarkModel(request, timeout=CALL_S)
+
+
 def reset(server: RunningServer) -> Any:
     """Waits for the job that hangs."""
     work = device_work_pb2.DeviceReset(device_id="sim-0", drain_timeout=long_interval())
@@ -150,6 +158,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "model.v1.ModelService.ScanModels": scan,
     "model.v1.ModelService.WatchLoadedModels": watch_loaded,
     "model.v1.ModelService.ValidateModel": validate,
+    "model.v1.ModelService.BenchmarkModel": model_benchmark,
     "memory.v1.MemoryService.TransferBlob": transfer,
     "device.v1.DeviceService.BenchmarkDevice": benchmark,
     "device.v1.DeviceService.ResetDevice": reset,

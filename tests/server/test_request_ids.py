@@ -116,6 +116,12 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str) -> dict[
         "UpdateLoadedModel": Case(
             model_service_pb2.UpdateLoadedModelRequest(loaded_model_id="emoji-sd@sim-0", pinned=False), pinned=True
         ),
+        "BenchmarkModel": Case(
+            model_service_pb2.BenchmarkModelRequest(
+                model_benchmark=model_work_pb2.ModelBenchmark(model_id="emoji-sd", steps=1, runs=1, warmup_runs=0)
+            ),
+            model_benchmark__runs=2,
+        ),
         "BenchmarkDevice": Case(
             device_service_pb2.BenchmarkDeviceRequest(
                 device_benchmark=device_work_pb2.DeviceBenchmark(

@@ -17,6 +17,7 @@ from domains.inference.outcome import (
     RunStopped,
 )
 from domains.memory.blobs.store import BlobStore
+from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.checkpoints import kept
 from domains.processing.attempts.pictures import Pictures
@@ -33,6 +34,7 @@ from domains.processing.workers.silence import Silences
 from domains.processing.workers.stall_limit import stall_limit
 from domains.processing.workers.worker import (
     Benchmarked,
+    ModelBenchmarked,
     Order,
     Report,
     Worker,
@@ -61,6 +63,7 @@ class Following:
         self._checkpoint: Checkpoint | None = None
         self._residency = Residency(job.id, work, loaded, job.options.session_id)
         self._benchmark: BenchmarkReport | None = None
+        self._model_benchmark: ModelBenchmarkReport | None = None
         self._libraries: tuple[str, ...] = ()
         self._device_id = ""
 
@@ -105,6 +108,8 @@ class Following:
                 self._residency.unloaded(report.model_id)
             case Benchmarked():
                 self._benchmark = report.report
+            case ModelBenchmarked():
+                self._model_benchmark = report.report
             case RunFinished() | RunFailed() | RunStopped():
                 await self._pictures.stored()
                 self.outcome = self._last(report)
@@ -134,6 +139,7 @@ class Following:
             loaded=self._residency.model,
             reused=self._residency.reused,
             benchmark=self._benchmark,
+            model_benchmark=self._model_benchmark,
             libraries=self._libraries,
         )
 

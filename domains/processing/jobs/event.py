@@ -11,6 +11,7 @@ from domains.failure import Failure
 from domains.inference.generation import ResolvedGeneration
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.transfer_request import TransferReport
+from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
 from domains.model.validation import ValidationReport
@@ -72,6 +73,12 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark"
     report: BenchmarkReport
 
 
+class ModelBenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, tag="model_benchmark"):
+    """What a benchmark of a model measured."""
+
+    report: ModelBenchmarkReport
+
+
 class ResetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a reset did."""
 
@@ -104,7 +111,14 @@ class ValidationResult(msgspec.Struct, frozen=True, kw_only=True, tag="validatio
 
 
 JobResult = (
-    GenerationResult | LoadResult | ScanResult | BenchmarkResult | ResetResult | TransferResult | ValidationResult
+    GenerationResult
+    | LoadResult
+    | ScanResult
+    | BenchmarkResult
+    | ModelBenchmarkResult
+    | ResetResult
+    | TransferResult
+    | ValidationResult
 )
 
 

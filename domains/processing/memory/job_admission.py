@@ -14,9 +14,20 @@ from domains.model.loaded import loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.kinds import LoadWork
+from domains.processing.jobs.kinds import LoadWork, ModelBenchmarkWork
 from domains.processing.memory.care import pool_of
 from domains.processing.memory.model_use import held_by_devices
+
+
+def _execution_of(job: Job) -> Execution:
+    """How a model that the job loads will compute."""
+    match job.work:
+        case LoadWork():
+            return job.work.execution
+        case ModelBenchmarkWork():
+            return job.work.asked.execution
+        case _:
+            return AS_USUAL
 
 
 async def claim_with_room(
@@ -138,7 +149,7 @@ class JobAdmission:
         held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset())
         # An outdated model is unloaded before the load that replaces it.
         outdated = {one.model_id: one.size_bytes for one in loaded if one.device_id == device_id}
-        execution = job.work.execution if isinstance(job.work, LoadWork) else AS_USUAL
+        execution = _execution_of(job)
         return sorted(
             (
                 loaded_id(model_id, device_id),

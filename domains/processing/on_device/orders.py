@@ -17,6 +17,7 @@ from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
 from domains.processing.on_device.device_orders import DeviceOrders
 from domains.processing.on_device.inbox import Inbox
+from domains.processing.on_device.model_benchmark import ModelBench
 from domains.processing.on_device.refusal import failed, renamed
 from domains.processing.on_device.served_device import ServedDevice
 from domains.processing.workers.worker import (
@@ -24,6 +25,7 @@ from domains.processing.workers.worker import (
     FaultStruck,
     GenerateOrder,
     LoadOrder,
+    ModelBenchmarkOrder,
     Order,
     Report,
     UnloadOrder,
@@ -64,6 +66,8 @@ class OrderLoop:
         self._call_of: dict[str, int] = {}
         """By job that the step loop runs."""
         self._job_of: dict[int, str] = {}
+        self._benches: dict[int, ModelBench] = {}
+        """By call: the benchmarks of models that run."""
         self._poisoned = False
         """The driver has failed, so later results of this process may be wrong: it ends."""
 
@@ -79,8 +83,20 @@ class OrderLoop:
                 if not self._poisoned:
                     self._take(command)
                 command = self._inbox.take(0)
-            busy = not self._poisoned and self._steps.tick()
+            busy = not self._poisoned and self._advance()
         self._wait_for_end()
+
+    def _advance(self) -> bool:
+        """Do one unit of work. True while work remains."""
+        busy = self._steps.tick()
+        for call, bench in list(self._benches.items()):
+            last = bench.advance()
+            if bench.part_id:
+                self._call_of[bench.part_id] = call
+            if last is not None:
+                del self._benches[call]
+                self._end(call, last)
+        return busy or bool(self._benches)
 
     def _wait_for_end(self) -> None:
         """Let the server read the failure and end this process; end it here if the server does not."""
@@ -121,6 +137,8 @@ class OrderLoop:
                 self._steps.show(self._job_of[command.call], command.previews)
             case StopCall() if command.call in self._job_of:
                 self._steps.stop(self._job_of[command.call], command.stop)
+            case StopCall() if command.call in self._benches:
+                self._benches[command.call].stop(command.stop)
             case _:
                 # The call has ended meanwhile.
                 pass
@@ -143,6 +161,9 @@ class OrderLoop:
                 case LoadOrder():
                     self._steps.load(order.order_id, self._here(order.model), order.execution)
                     self._runs(call, order)
+                case ModelBenchmarkOrder():
+                    tell = self._benchmark_teller(call)
+                    self._benches[call] = ModelBench(order, self._here(order.model), self._steps, self._served, tell)
                 case UnloadOrder():
                     freed = self._steps.unload(order.model_id)
                     self._channel.send(call, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
@@ -169,6 +190,9 @@ class OrderLoop:
         """The model with its place on this machine. An order names it by its id and its hash too."""
         return msgspec.structs.replace(model, folder=str(self._folder_of(model)))
 
+    def _benchmark_teller(self, call: int) -> Callable[[Report], None]:
+        return lambda report: self._pass_on(call, report)
+
     def _runs(self, call: int, order: GenerateOrder | LoadOrder) -> None:
         """Note that the step loop runs an order."""
         self._call_of[order.order_id] = call
@@ -186,10 +210,20 @@ class OrderLoop:
     def _report(self, job_id: str, report: Report) -> None:
         """Pass on a report of the step loop."""
         call = self._call_of[job_id]
+        if (bench := self._benches.get(call)) is not None:
+            if isinstance(report, RunFinished | RunFailed | RunStopped):
+                del self._call_of[job_id]
+            bench.take(report)
+            return
         match report:
             case RunFinished() | RunFailed() | RunStopped():
                 del self._call_of[job_id], self._job_of[call]
                 self._end(call, report)
+            case _:
+                self._pass_on(call, report)
+
+    def _pass_on(self, call: int, report: Report) -> None:
+        match report:
             case Progressed() | PreviewReady() | ModelPlacing():
                 # A newer one replaces it, so it never waits for a slow server.
                 self._channel.try_send(call, report)

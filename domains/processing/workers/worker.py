@@ -23,6 +23,7 @@ from domains.inference.outcome import (
 )
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
+from domains.model.benchmark import ModelBenchmark, ModelBenchmarkReport
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 from domains.progress import Degraded, PreviewReady, Progressed, StageStarted
@@ -84,6 +85,15 @@ class BenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark")
     order_id: str
     suites: tuple[Suite, ...]
     max_duration_s: float
+
+
+class ModelBenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchmark_model"):
+    """Measure a model on the device."""
+
+    order_id: str
+    model: Model
+    asked: ModelBenchmark
+    cases: tuple[ResolvedGeneration, ...]
 
 
 class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
@@ -161,6 +171,7 @@ Order = (
     | UnloadOrder
     | CheckOrder
     | BenchmarkOrder
+    | ModelBenchmarkOrder
     | EmptyOrder
     | MeasureOrder
     | ProbeOrder
@@ -178,6 +189,12 @@ class Benchmarked(msgspec.Struct, frozen=True, kw_only=True, tag="benchmarked"):
     """The device was measured."""
 
     report: BenchmarkReport
+
+
+class ModelBenchmarked(msgspec.Struct, frozen=True, kw_only=True, tag="model_benchmarked"):
+    """A model was measured."""
+
+    report: ModelBenchmarkReport
 
 
 class Emptied(msgspec.Struct, frozen=True, kw_only=True, tag="emptied"):
@@ -220,6 +237,7 @@ Report = (
     StageStarted
     | Checked
     | Benchmarked
+    | ModelBenchmarked
     | Emptied
     | Measured
     | Described

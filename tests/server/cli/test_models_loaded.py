@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,42 @@ def test_models_are_brought_into_host_memory_and_hints_are_taken_back(capsys: py
     told(capsys, "unload", "--all")
     assert "read ahead: emoji-sd" in told(capsys, "prefetch", "emoji", "--device", "cpu", "--in", "5")
     assert json.loads(told(capsys, "prefetch", "--json")) == {}
+
+
+def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "unload", "--all")
+    flags = ("--size", "64x64", "--batch", "1", "--batch", "2", "--steps", "2", "--runs", "1", "--loads", "1")
+    text = told(capsys, "benchmark", "emoji", *flags)
+    assert "emoji-sd on cpu" in text
+    assert "1 loads" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("64×64")]
+    assert [(row[1], row[2]) for row in rows] == [("1", "2"), ("2", "2")]
+    assert json.loads(told(capsys, "loaded", "--json")) == {}
+    lines = [
+        json.loads(line) for line in told(capsys, "benchmark", "emoji", *flags[:4], *flags[6:], "--json").splitlines()
+    ]
+    (case,) = lines[-1]["report"]["cases"]
+    assert case["imagesPerSecond"] > 0
+    assert (case["runLatency"]["sampleCount"], case["stepLatency"]["sampleCount"]) == ("1", "2")
+    assert run(["models", "benchmark", "emoji", "--size", "64"]) == 2
+
+
+def test_a_cache_is_compared_and_disagreement_is_the_exit_status(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache.json"
+    cache.write_text('{"entries": [{"modelId": "gone", "blobId": "b", "generation": 1}]}')
+    capsys.readouterr()
+    assert run(["models", "reconcile", str(cache)]) == 1
+    assert "unknown_model" in capsys.readouterr().out.replace(" ", "_")
+    assert run(["models", "reconcile", str(cache), "--json"]) == 1
+    kinds = {one["kind"] for one in json.loads(capsys.readouterr().out)["mismatches"]}
+    assert "MODEL_CACHE_MISMATCH_KIND_UNKNOWN_MODEL" in kinds
+    cache.write_text('{"entries": []}')
+    assert run(["models", "reconcile", str(cache)]) == 0
+    assert capsys.readouterr().err.startswith("All agrees.")
+    cache.write_text("[")
+    assert run(["models", "reconcile", str(cache)]) == 2
 
 
 def test_what_a_load_would_cost_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

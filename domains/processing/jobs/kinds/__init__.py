@@ -5,6 +5,7 @@ generate.py          make pictures: a device
 load_model.py        bring a model onto a device: a device
 load_to_host.py      bring a model into the RAM tier: the front process
 benchmark_device.py  measure a device: a device, alone
+benchmark_model.py   measure a model on a device: a device, alone
 scan_models.py       look for models: the front process
 reset_device.py      bring a device back to a clean state: the front process
 transfer_blob.py     copy or move a blob's bytes: the front process
@@ -19,6 +20,7 @@ contract, one entry a kind.
 from typing import get_args
 
 from domains.processing.jobs.kinds.benchmark_device import BenchmarkWork
+from domains.processing.jobs.kinds.benchmark_model import ModelBenchmarkWork
 from domains.processing.jobs.kinds.entry import DeviceKind, FrontKind
 from domains.processing.jobs.kinds.generate import GenerateWork
 from domains.processing.jobs.kinds.load_model import LoadWork
@@ -30,14 +32,14 @@ from domains.processing.jobs.kinds.unreadable import UnreadableWork
 from domains.processing.jobs.kinds.validate_model import ValidateWork
 from domains.reasons import Domain
 
-DeviceWork = GenerateWork | LoadWork | BenchmarkWork
+DeviceWork = GenerateWork | LoadWork | BenchmarkWork | ModelBenchmarkWork
 """Work that a device worker carries out."""
 FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork | HostLoadWork
 """Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
 """Work that a job can have."""
 
-DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork)
+DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork, ModelBenchmarkWork)
 FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork, ValidateWork, HostLoadWork)
 
 _DOMAIN_OF: dict[str, Domain] = {kind.__struct_config__.tag: kind.domain for kind in get_args(Work)}

@@ -8,6 +8,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport
 from domains.inference.generation import Previews
 from domains.inference.kept_file import KeptFile
+from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
 from domains.processing.jobs.event import GeneratedImage, JobResult
@@ -93,6 +94,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool = False
     """Whether that was loaded before the work asked for it."""
     benchmark: BenchmarkReport | None = None
+    model_benchmark: ModelBenchmarkReport | None = None
     libraries: tuple[str, ...] = ()
     """Versions of the computing libraries: `torch 2.14.1`."""
 
