@@ -27,7 +27,7 @@ _SKIPPED = ("on_device", "embedded", "_windows")
 """Folders, and endings of files, whose code runs in a worker, is data, or runs on another system."""
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
-_MOST = 50
+_MOST = 150
 """Tests that a fault is tried against; those that call the fewest functions come first."""
 _SLOWER = 5
 """Times that a test may take longer than in the traced run."""

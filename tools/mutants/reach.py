@@ -88,12 +88,19 @@ def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
     file, or else of the files that import it, and so on.
     """
     chosen = [test for test, reached in reach.tests.items() if (path, function) in reached.functions]
+    called, direct = set(chosen), set[str]()
     if not function or (path, function) in reach.imported:
-        files, chosen = {path}, _touching(reach, {path})
+        direct = _test_importers(tree, path)
+        files, chosen = {path}, _touching(reach, {path, *direct})
+        chosen = [*{*chosen, *called}]
         while not chosen and (more := {one for file in files for one in _importers(tree, file)} - files):
             files |= more
             chosen = _touching(reach, files)
-    return sorted(chosen, key=lambda test: len(reach.tests[test].functions))
+
+    def rank(test: str) -> tuple[bool, bool, int]:
+        return test not in called, test.split("::")[0] not in direct, len(reach.tests[test].functions)
+
+    return sorted(chosen, key=rank)
 
 
 def _touching(reach: Reach, files: set[str]) -> list[str]:
@@ -120,6 +127,16 @@ def _inside(scope: ast.AST, prefix: str, line: int) -> str | None:
                 return _inside(node, f"{name}.", line)
             return _inside(node, f"{name}.<locals>.", line) or name
     return None
+
+
+def _test_importers(tree: Path, path: str) -> set[str]:
+    """The files of tests that import a file, themselves or through their helpers."""
+    found: set[str] = set()
+    more = {path}
+    while more:
+        more = {one for file in more for one in _importers(tree, file) if one.startswith("tests/")} - found
+        found |= more
+    return found
 
 
 def _importers(tree: Path, path: str) -> Iterable[str]:

@@ -91,8 +91,8 @@ def time_to_critical(samples: Sequence[tuple[float, float]], budget: MemoryBudge
 
 def _slope(samples: Sequence[tuple[float, float]]) -> float:
     mean_time = math.fsum(time for time, _ in samples) / len(samples)
-    mean_ratio = math.fsum(ratio for _, ratio in samples) / len(samples)
     spread = math.fsum((time - mean_time) ** 2 for time, _ in samples)
     if spread == 0:
         return 0.0
-    return math.fsum((time - mean_time) * (ratio - mean_ratio) for time, ratio in samples) / spread
+    # The mean ratio is not subtracted: its products sum to 0.
+    return math.fsum((time - mean_time) * ratio for time, ratio in samples) / spread

@@ -389,3 +389,37 @@ async def test_a_reservation_pays_only_in_its_own_pool_and_nothing_is_admitted_f
     bench.source.others = 150
     (await admission.admit("sim-0", 0, "", "job-2")).close()
     (await admission.admit("sim-0", 10, kept.id, "job-3")).close()
+
+
+async def test_shared_memory_is_read_at_its_offset_and_closed_with_its_blob() -> None:
+    view = View()
+    held = mapped_tier.MappedBytes(mapped_tier.BlobRoots([]))
+    for offset in (0, 3):
+        blob = Blob(
+            id="it",
+            sha256="",
+            size_bytes=2,
+            media_type="",
+            create_time_s=0.0,
+            tier=BlobTier.MAPPED,
+            backing=SharedMemorySegment(name="deviceops-x", offset_bytes=offset),
+        )
+        held.note("it", view)
+        assert held.stamp("it") is None
+        shared = await held.open(blob)
+        assert await shared.read(1, 2, bytes) == b"01234567"[offset + 1 : offset + 3]
+        shared.close()
+        held.check(blob)
+    assert view.closed == 0
+    held.free(blob)
+    assert view.closed == 1
+
+
+async def test_a_file_that_shrank_below_the_end_of_its_range_is_lost(blobs: BlobStore, path: Path) -> None:
+    backing = MappedFile(path=str(path), offset_bytes=4)
+    await blobs.requests.register(Registration(backing=backing, blob_id="it", size_bytes=3))
+    os.truncate(path, 7)
+    assert await content(blobs, "it") == b"456"
+    os.truncate(path, 6)
+    with pytest.raises(FailedPrecondition, match="has only 6 bytes now"):
+        await content(blobs, "it")

@@ -231,3 +231,25 @@ def test_what_costs_least_to_bring_back_goes_first_and_no_more_than_needed(
     models: list[IdleModel], need: int, go: list[str]
 ) -> None:
     assert [model.id for model in cheapest(models, need)] == go
+
+
+@pytest.mark.parametrize(
+    ("budget", "left"),
+    [
+        ({"limit_bytes": 500}, 330),
+        ({"limit_bytes": 560}, 430),
+        ({"headroom_bytes": 450}, 430),
+        ({"limit_bytes": 800}, 580),
+    ],
+)
+async def test_an_automatic_clean_up_goes_below_the_threshold_of_pool_or_limit(
+    budget: dict[str, int], left: int
+) -> None:
+    bench = ReclaimBench(**budget)
+    bench.source.jobs.clear()
+    bench.source.jobs["job-1"] = 130
+    await bench.pools.measure("sim-0")
+    for _ in range(200):
+        await asyncio.sleep(0)
+    held = bench.source.live + bench.source.cached
+    assert held == left

@@ -282,3 +282,16 @@ async def test_two_scans_take_turns(place: Place) -> None:
         look(place.progress.append, lambda: False), look(place.progress.append, lambda: False)
     )
     assert (first.added, second.added, second.unchanged) == (("one",), (), 1)
+
+
+def test_each_scan_is_told_with_what_stayed_as_it_was(place: Place) -> None:
+    told: list[ScanReport] = []
+    place.catalogue.listeners.append(told.append)
+    for name in "abc":
+        write_model(place.root / name)
+    age(place.root)
+    first = place.scan()
+    write_model(place.root / "a", value=2.0)
+    second = place.scan()
+    assert told == [first, second]
+    assert (second.changed, second.unchanged) == (("a",), 2)
