@@ -28,6 +28,7 @@ CPU_SET = (
     "serve_overhead",
     "engine_step",
     "load_cpu",
+    "lora",
     "cached_reads",
     "loop_lag",
     "watch_cost",

@@ -1,13 +1,14 @@
 """Finds every fault in a generation at once, each with its field and the allowed values."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.fields import FIELDS
-from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
+from domains.inference.generation import EncodeOptions, Generation, Lora, ManifestDetail, Previews, Sampling
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
 from domains.model.model import Model
 
@@ -42,7 +43,8 @@ def checked(asked: Generation) -> Checked:
 
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
-    alone = (*_prompt(asked), *_size(asked), *_sampling(asked.sampling), *_init_image(asked), *_output(asked))
+    parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), _loras(asked.loras))
+    alone = (*chain.from_iterable(parts), *_output(asked))
     return Wrong(alone, tuple(_together(asked)))
 
 
@@ -127,6 +129,23 @@ def _init_image(asked: Generation) -> Iterator[Violation]:
         able = ", ".join(FIELDS["init_image.fit"].allowed)
         message = "the result has exactly the size that is asked for, which a contained picture may not have"
         yield Violation(field="generation.init_image.fit", message=f"{message}; known: {able}", allowed=able)
+
+
+def _loras(loras: Sequence[Lora]) -> Iterator[Violation]:
+    if len(loras) > limits.LORAS:
+        message = f"has {len(loras)} LoRAs; at most {limits.LORAS} are applied together"
+        yield Violation(field="generation.loras", message=message, allowed=f"0..{limits.LORAS} entries")
+    for place, lora in enumerate(loras):
+        path = f"generation.loras[{place}]"
+        if not lora.model_id:
+            yield Violation(field=f"{path}.model_id", message="must not be empty; name the LoRA")
+        yield from _within("loras.weight", lora.weight, f"{path}.weight")
+        names = [one.component_id for one in lora.components]
+        for index, one in enumerate(lora.components):
+            here = f"{path}.component_weights[{index}]"
+            if not one.component_id or one.component_id in names[:index]:
+                yield Violation(field=f"{here}.component_id", message="must name a component, and each one once")
+            yield from _within("loras.component_weights.weight", one.weight, f"{here}.weight")
 
 
 def _together(asked: Generation) -> Iterator[Violation]:

@@ -49,6 +49,10 @@ def _init_image(path: str, **what: Any) -> Field:
     return Field(path=f"init_image.{path}", group="input", **what)
 
 
+def _lora(path: str, **what: Any) -> Field:
+    return Field(path=f"loras.{path}", group="adapters", **what)
+
+
 def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
@@ -84,6 +88,10 @@ FIELDS: Mapping[str, Field] = {
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
         _init_image("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        _lora("model_id"),
+        _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),
+        _lora("component_weights.component_id"),
+        _lora("component_weights.weight", bounds=limits.ADAPTER_WEIGHT),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),

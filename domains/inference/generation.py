@@ -115,6 +115,40 @@ class ResolvedInitImage(msgspec.Struct, frozen=True, kw_only=True):
     fit: ImageFit
 
 
+class LoraComponent(msgspec.Struct, frozen=True, kw_only=True):
+    """The weight of a LoRA in one component."""
+
+    component_id: str
+    """`unet`, `transformer`, `text_encoder` …"""
+    weight: float | None = None
+    """Absent: as the LoRA's own."""
+
+
+class Lora(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA to apply for one job, as requested."""
+
+    model_id: str
+    weight: float | None = None
+    """-10..10; 0: no effect. Absent: 1."""
+    components: tuple[LoraComponent, ...] = ()
+    """Weights that count in one component instead of `weight`."""
+
+
+class ResolvedLora(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA with every choice made."""
+
+    model_id: str
+    model_sha256: str
+    """SHA-256 of its file: a replay detects another one with the same id."""
+    weight: float
+    components: tuple[LoraComponent, ...] = ()
+
+    def weight_of(self, component: str) -> float:
+        """The weight that counts in a component."""
+        own = next((one.weight for one in self.components if one.component_id == component), None)
+        return self.weight if own is None else own
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """A request for pictures, from text alone or from a picture too; `resolve` checks it against a model."""
 
@@ -135,6 +169,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     determinism: Determinism = Determinism.FAST
     init_image: InitImage | None = None
     """Absent: start from noise."""
+    loras: tuple[Lora, ...] = ()
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +197,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     determinism: Determinism = Determinism.FAST
     init_image: ResolvedInitImage | None = None
     """None: the pictures start from noise."""
+    loras: tuple[ResolvedLora, ...] = ()
+    """Applied together; their order does not matter."""
 
     @property
     def computed_steps(self) -> int:

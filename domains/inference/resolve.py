@@ -1,23 +1,29 @@
 """Makes every choice that a generation left open."""
 
 import secrets
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.adapters import resolved_loras
 from domains.inference.check import Checked, checked, for_model, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
 
 
-def resolve(given: Checked | Generation, model: Model, picture: InputPicture | None = None) -> ResolvedGeneration:
-    """The request with every choice made. Raises all faults of the request at once, or the model's unfitness for it.
+def resolve(
+    given: Checked | Generation, model: Model, picture: InputPicture | None = None, loras: Sequence[Model] = ()
+) -> ResolvedGeneration:
+    """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
-    `picture`: what `init_image` of the request names, decoded.
+    `picture`: what `init_image` of the request names, decoded. `loras`: those that it names, in its order, with their
+    hashes.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -47,6 +53,7 @@ def resolve(given: Checked | Generation, model: Model, picture: InputPicture | N
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
         determinism=asked.determinism,
+        loras=resolved_loras(asked, model, loras),
     )
 
 
@@ -132,7 +139,16 @@ def seeds(first: int | None, count: int) -> tuple[int, ...]:
 
 
 def usable(model: Model) -> None:
-    """Raise if the model cannot run, with the problem that its last scan found."""
+    """Raise if the model cannot run, with the problem that its last scan found, or as a kind that does not run alone."""
+    whole(model)
+    if model.kind is not ModelKind.CHECKPOINT:
+        what = str(model.kind).replace("_", " ")
+        message = f"model {model.id} is a {what}, which makes no pictures by itself; name a checkpoint"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model.id, kind=what)
+
+
+def whole(model: Model) -> None:
+    """Raise if the model's files cannot be used, with the problem that its last scan found."""
     facts = {"model_id": model.id}
     match model.state:
         case ModelState.AVAILABLE:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import ErrorReason, NotFound
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, NotFound
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.composition import follows
 from domains.model.diffusers_folder import read_folder
@@ -70,6 +70,22 @@ class Catalogue:
     def find(self, model_id: str) -> Model | None:
         """The model with this id. None: there is none."""
         return self._models.get(model_id)
+
+    def hashed(self, model: Model) -> Model:
+        """The model of a single file with the file's hash, which is computed unless it is known. Takes a second a gigabyte.
+
+        Raises COMPONENT_MISSING, MODEL_CORRUPT.
+        """
+        real = Path(model.folder)
+        try:
+            stamps = self._fingerprints.stamps(real.parent, {real.name: real})
+        except FileNotFoundError:
+            message = f"the file of model {model.id} is gone; put it back and scan again"
+            raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, model_id=model.id) from None
+        except OSError as error:
+            message = f"the file of model {model.id} cannot be read: {error.strerror}; restore it and scan again"
+            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, model_id=model.id) from error
+        return msgspec.structs.replace(model, files=stamps)
 
     def default(self) -> Model:
         """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one does not exist."""

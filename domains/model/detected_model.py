@@ -106,6 +106,8 @@ def problem_of(found: Detection, layout: ModelLayout) -> tuple[ErrorReason | Non
 
 def _not_used(found: Detection, layout: ModelLayout) -> str:
     """Why the engine cannot use what is whole. Empty: it can."""
+    if found.kind is ModelKind.LORA and layout is ModelLayout.FILE:
+        return ""
     what = str(found.kind).replace("_", " ")
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]

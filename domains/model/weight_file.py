@@ -58,6 +58,7 @@ class WeightFile:
         except BaseException:
             self._file.close()
             raise
+        self.metadata = header.metadata
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self._data_offset = header.data_offset
         self._stamp = model.stamp(path)

@@ -19,6 +19,7 @@ from domains.memory.pools.reservations import Reservations
 from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
 from domains.model.execution import Execution
+from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -132,7 +133,7 @@ class Submissions:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        resolved = resolve(given, model, picture)
+        resolved = resolve(given, model, picture, self._loras_of(given))
         if loaded is not None:
             options = self._where_loaded(generation, loaded, options)
         self._step_limit.check(resolved, options)
@@ -151,7 +152,7 @@ class Submissions:
 
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
-        needed = {asset.model_id for asset in work.assets}
+        needed = {asset.model_id for asset in work.assets if asset.loaded}
         if not any(needed <= held for held in held_by_devices(self._loaded.list(), self._catalogue).values()):
             names = ", ".join(sorted(needed))
             message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
@@ -161,6 +162,13 @@ class Submissions:
         if loaded is not None:
             return self._catalogue.get(loaded.model_id)
         return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
+
+    def _loras_of(self, given: Checked) -> list[Model]:
+        """The LoRAs that a generation names, with their hashes. Raises MODEL_NOT_FOUND; faults of the request go first."""
+        if (wrong := given.wrong.error()) is not None:
+            raise wrong
+        loras = [self._catalogue.get(lora.model_id) for lora in given.asked.loras]
+        return [self._catalogue.hashed(lora) if lora.kind is ModelKind.LORA else lora for lora in loras]
 
     def _where_loaded(self, generation: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
         """The job's options, restricted to the device of the loaded model that the job names."""

@@ -16,9 +16,12 @@ from domains.inference.generation import (
     Generation,
     ImageFit,
     InitImage,
+    Lora,
+    LoraComponent,
     Previews,
     ResolvedGeneration,
     ResolvedInitImage,
+    ResolvedLora,
     Sampling,
 )
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
@@ -75,6 +78,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
+        loras=tuple(map(_from_lora, message.loras)),
     )
 
 
@@ -93,6 +97,25 @@ def _to_init_image(asked: InitImage | ResolvedInitImage | None) -> conditioning_
     fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else _FIT_NUMBERS[asked.fit]
     source = image_pb2.ImageInput(blob_id=asked.blob_id)
     return conditioning_pb2.InitImage(image=source, strength=asked.strength, fit=fit)
+
+
+def _from_lora(message: conditioning_pb2.LoraInput) -> Lora:
+    return Lora(
+        model_id=message.model_id,
+        weight=message.weight if message.HasField("weight") else None,
+        components=tuple(
+            LoraComponent(component_id=one.component_id, weight=one.weight if one.HasField("weight") else None)
+            for one in message.component_weights
+        ),
+    )
+
+
+def _to_lora(lora: Lora | ResolvedLora) -> conditioning_pb2.LoraInput:
+    weights = [
+        conditioning_pb2.LoraComponentWeight(component_id=one.component_id, weight=one.weight)
+        for one in lora.components
+    ]
+    return conditioning_pb2.LoraInput(model_id=lora.model_id, weight=lora.weight, component_weights=weights)
 
 
 def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
@@ -129,6 +152,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         previews=_previews(asked.previews),
         init_image=_to_init_image(asked.init_image),
         determinism=_MESSAGE_OF[asked.determinism],
+        loras=map(_to_lora, asked.loras),
     )
 
 
@@ -156,6 +180,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
+        loras=map(_to_lora, resolved.loras),
         prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
         long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
         init_image=_to_init_image(resolved.init_image),
@@ -174,10 +199,14 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
-        used_models=[base],
+        used_models=[base, *map(_used_lora, resolved.loras)],
         server_version=importlib.metadata.version("deviceops"),
         libraries=result.libraries,
     )
+
+
+def _used_lora(lora: ResolvedLora) -> resolved_generation_pb2.UsedModel:
+    return resolved_generation_pb2.UsedModel(role="lora", model_id=lora.model_id, sha256=lora.model_sha256)
 
 
 def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:

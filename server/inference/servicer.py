@@ -26,6 +26,7 @@ from domains.inference.samplers import (
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
 from domains.model.families import COMPUTED, FAMILIES
+from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.job import Job
@@ -81,7 +82,8 @@ class InferenceServicer(PlanMethods):
     ) -> inference_service_pb2.GetInferenceCapabilitiesResponse:
         """Return the capabilities of the probed devices and the available models."""
         models = [self._catalogue.get(request.model_id)] if request.model_id else self._catalogue.list()
-        usable = [model for model in models if model.state is ModelState.AVAILABLE]
+        able = [model for model in models if model.state is ModelState.AVAILABLE]
+        usable = [model for model in able if model.kind is ModelKind.CHECKPOINT]
         wanted = {self._devices.get(name).device.id for name in request.device_ids}
         probed = [view for view in self._devices.list() if view.device.probe_time_s]
         views = [view for view in probed if not wanted or view.device.id in wanted]
@@ -210,7 +212,7 @@ def _limits() -> capability_pb2.GenerationLimits:
         max_image_count=limits.IMAGES[1],
         max_prompt_bytes=limits.PROMPT_BYTES,
         max_controls=0,
-        max_loras=0,
+        max_loras=limits.LORAS,
         max_inline_bytes=INLINE_BYTES,
         max_request_inline_bytes=REQUEST_INLINE_BYTES,
     )

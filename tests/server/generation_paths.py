@@ -44,7 +44,9 @@ def put(message: Message, path: str, value: object = None) -> None:
         else:
             setattr(message, name, chosen)
         return
-    inner = getattr(message, name).add() if field.is_repeated else getattr(message, name)
+    inner = getattr(message, name)
+    if field.is_repeated:
+        inner = inner[0] if len(inner) else inner.add()
     if rest:
         put(inner, rest, value)
     else:

@@ -82,7 +82,7 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert (width.minimum, width.maximum, width.multiple_of) == (*limits.EDGE_PX, limits.EDGE_MULTIPLE_PX)
     assert list(known["sampling.sampler"].allowed_values) == list(SAMPLERS)
     assert known["output.media_type"].default_value == "image/png"
-    assert not [path for path in known if path.startswith("loras")]
+    assert not [path for path in known if path.startswith("controls")]
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
@@ -125,7 +125,7 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert (told.limits.min_edge_px, told.limits.max_edge_px) == limits.EDGE_PX
     assert told.limits.max_image_count == limits.IMAGES[1]
     assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
-    assert (told.limits.max_controls, told.limits.max_loras) == (0, 0)
+    assert (told.limits.max_controls, told.limits.max_loras) == (0, limits.LORAS)
     assert list(told.output_media_types) == list(told.input_media_types) == list(limits.MEDIA_TYPES)
 
 

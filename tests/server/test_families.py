@@ -1,5 +1,6 @@
 """Each computed family from a folder to a picture, through the server."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
+from deviceops.common.v1 import error_pb2
+from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
 from domains.model.families import COMPUTED, FAMILIES
+from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
+from tests.domains.model.detect.adapters import adapter, kohya
+from tests.domains.model.headers import write_header
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 from tests.server.test_models import models, scanned
@@ -26,12 +32,25 @@ SINGLE = "one-file"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of each family."""
+    """A tiny model of each family, LoRAs of one, and the header of one for a published model."""
     root = tmp_path_factory.mktemp("families")
     for name in TINY:
         write_tiny_family(name, root / name)
     file = write_single(root / f"{SINGLE}.safetensors", contents("sdxl", root / "sdxl"))
     give_configs(file, root / "sdxl")
+    unet: Any = their_pipeline(root / "sd2").unet
+    torch.manual_seed(3)
+    save_file(
+        {
+            f"unet.{name}.lora_{end}.weight": matrix
+            for name, layer in layers(unet, ("to_q", "to_v", "ff.net.2")).items()
+            for end, matrix in zip("AB", matrices(layer, 4), strict=True)
+        },
+        root / "styled.safetensors",
+    )
+    misfit = {f"lora_unet_nowhere_to_q.lora_{end}.weight": torch.ones(2, 2) for end in ("down", "up")}
+    save_file(misfit, root / "misfit.safetensors")
+    write_header(root / "published.safetensors", adapter("sdxl_unet", kohya, keep="attn2.to_k"))
     return root
 
 
@@ -61,9 +80,12 @@ def test_a_family_makes_the_picture_that_diffusers_makes(server: RunningServer, 
     updates = asking.watch(server, asking.submit(server, asked(name)))
     assert "preview" in asking.kinds(updates)
     result = updates[-1].generation_result
-    ours = np.asarray(Image.open(io.BytesIO(asking.blob(server, result.images[0].file.blob_id))).convert("RGB"))
     theirs = their_picture(root / name, result.resolved.generation)
-    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+    assert np.abs(pixels(server, result).astype(int) - theirs.astype(int)).max() <= 1
+
+
+def pixels(server: RunningServer, result: Any) -> Any:
+    return np.asarray(Image.open(io.BytesIO(asking.blob(server, result.images[0].file.blob_id))).convert("RGB"))
 
 
 def test_a_single_file_makes_the_picture_of_its_folder(server: RunningServer) -> None:
@@ -103,6 +125,9 @@ def test_parts_that_do_not_fit_are_refused_with_the_field(server: RunningServer)
 def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:
     family = family_of_name(folder.name)
     pipe = their_pipeline(folder)
+    for lora in resolved.loras:
+        pipe.load_lora_weights(folder.parent, weight_name=f"{lora.model_id}.safetensors", adapter_name=lora.model_id)
+        pipe.set_adapters([lora.model_id], [lora.weight])
     picture = pipe(
         prompt=resolved.prompt,
         **({"negative_prompt": resolved.negative_prompt} if FAMILIES[family].guidance_off is not None else {}),
@@ -145,3 +170,56 @@ def test_a_distilled_model_takes_few_steps_by_itself(server: RunningServer) -> N
     request = inference_service_pb2.GetInferenceCapabilitiesRequest(model_id="flux1-schnell")
     (model,) = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S).models
     assert (model.default_steps, model.default_guidance_scale, model.default_sampler) == (4, 0.0, "euler")
+
+
+def with_lora(name: str, model: str = "sd2", weight: float | None = None) -> generation_pb2.Generation:
+    generation = asked(model)
+    generation.loras.append(conditioning_pb2.LoraInput(model_id=name, weight=weight))
+    return generation
+
+
+def test_a_lora_changes_the_picture_as_in_diffusers_and_the_result_names_it(server: RunningServer, root: Path) -> None:
+    result = asking.watch(server, asking.submit(server, with_lora("styled", weight=0.8)))[-1].generation_result
+    resolved = result.resolved
+    theirs = their_picture(root / "sd2", resolved.generation)
+    assert np.abs(pixels(server, result).astype(int) - theirs.astype(int)).max() <= 1
+    content = hashlib.sha256((root / "styled.safetensors").read_bytes()).hexdigest()
+    assert [(one.role, one.model_id, one.sha256) for one in resolved.used_models[1:]] == [("lora", "styled", content)]
+    plain = asking.watch(server, asking.submit(server, asked("sd2")))[-1].generation_result
+    again = asking.watch(server, asking.submit(server, resolved.generation))[-1].generation_result
+    files = [one.images[0].file.blob_id for one in (plain, again)]
+    assert np.abs(pixels(server, plain).astype(int) - theirs.astype(int)).max() > 1
+    assert asking.blob(server, files[1]) == asking.blob(server, result.images[0].file.blob_id)
+    assert content.encode() in asking.blob(server, files[1])
+
+
+REFUSED = {
+    "of_another_base": (lambda: with_lora("published"), ("published", "sd2", "sdxl")),
+    "no_lora": (lambda: with_lora("sdxl"), ("sdxl", "checkpoint")),
+    "as_the_model": (lambda: asked("styled"), ("styled", "lora")),
+}
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_a_lora_that_cannot_be_applied_is_refused_before_there_is_a_job(server: RunningServer, case: str) -> None:
+    generation, words = REFUSED[case]
+    refusal = asking.refused(lambda: asking.submit(server, generation()))
+    assert refusal.reason == "MODEL_INCOMPATIBLE"
+    assert all(word in refusal.message for word in words)
+
+
+def test_a_lora_whose_tensors_match_nothing_ends_the_job_before_its_first_step(server: RunningServer) -> None:
+    job_id = asking.submit(server, with_lora("misfit"))
+    assert asking.kind(asking.watch(server, job_id)[-1]) == "failed"
+    job = asking.job_of(server, job_id)
+    assert job.failure.reason == error_pb2.ERROR_REASON_MODEL_INCOMPATIBLE
+    assert "lora_unet_nowhere_to_q" in job.failure.message
+    assert not job.receipt.steps_executed
+
+
+def test_an_unknown_component_of_a_lora_is_named_with_those_that_there_are(server: RunningServer) -> None:
+    generation = with_lora("styled")
+    generation.loras[0].component_weights.add(component_id="transformer", weight=1)
+    (violation,) = asking.refused(lambda: asking.submit(server, generation)).bad_request.field_violations
+    assert violation.field == "spec.generation.loras[0].component_weights[0].component_id"
+    assert "unet" in violation.description

@@ -8,6 +8,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
+from domains.inference.on_device.adapters import Share, beside
 from domains.inference.on_device.family import StepRows
 from domains.inference.on_device.rows import RowConditions, in_rows
 
@@ -96,6 +97,7 @@ class _Group:
         self._inputs = [_stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
         self._scales = torch.tensor(scales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
         self._alone = len(jobs) == 1
+        self._shares = _shares(jobs, self._guided)
         shape = (0,) if self._alone else (sum(self._images), *jobs[0].latents.shape[1:])
         self._pictures = jobs[0].latents.new_empty(shape)
         self._times = jobs[0].timestep.new_empty(shape[:1])
@@ -109,7 +111,9 @@ class _Group:
 
     def outputs(self, jobs: Sequence[StepRows], forward: Forward) -> Sequence[Tensor]:
         """Each job's output."""
-        rows = forward(Batch(pictures=self._joined(jobs), picture_times=self._timed(jobs), inputs=self._inputs)).float()
+        batch = Batch(pictures=self._joined(jobs), picture_times=self._timed(jobs), inputs=self._inputs)
+        with beside(self._shares):
+            rows = forward(batch).float()
         return self._steered(rows).split(self._images)
 
     def _joined(self, jobs: Sequence[StepRows]) -> Tensor:
@@ -139,8 +143,23 @@ def _alike(jobs: Sequence[StepRows]) -> dict[Hashable, list[int]]:
     """Places of jobs by what must be alike in a forward; guided jobs first."""
     places: dict[Hashable, list[int]] = {}
     for place, job in sorted(enumerate(jobs), key=lambda one: not _conditions(one[1]).guided):
-        places.setdefault((job.latents.shape[1:], job.conditions.alike), []).append(place)
+        alike = job.latents.shape[1:], job.conditions.alike, job.adapters.alike
+        places.setdefault(alike, []).append(place)
     return places
+
+
+def _shares(jobs: Sequence[StepRows], guided: int) -> Sequence[Share]:
+    """The adapters of each job with its rows. `guided`: number of guided pictures."""
+    if len(jobs) == 1 or not any(job.adapters.layers for job in jobs):
+        return [Share(jobs[0].adapters)]
+    pictures, shares, begin = sum(map(_images, jobs)), list[Share](), 0
+    for job in jobs:
+        end = begin + _images(job)
+        own = [slice(begin, end)] if _conditions(job).guided else []
+        rows = {pictures: [slice(begin, end)], guided + pictures: [*own, slice(guided + begin, guided + end)]}
+        shares.append(Share(job.adapters, rows))
+        begin = end
+    return shares
 
 
 def _stacked(jobs: Sequence[RowConditions], images: Sequence[int], place: int) -> Tensor:

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.inference.generation import ResolvedGeneration, ResolvedInitImage
+from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora
 from domains.inference.on_device.trajectory import Trajectory
 
 _VERSION = 1
@@ -35,6 +35,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     eta: float | None
     init_image: ResolvedInitImage | None = None
+    loras: tuple[ResolvedLora, ...] = ()
     place: int
     """Number of lines of the walk that are done."""
 

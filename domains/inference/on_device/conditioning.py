@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
 from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.model.families import FAMILIES
@@ -20,14 +21,27 @@ class Conditioned:
     degradations: tuple[Degraded, ...]
 
 
-def condition(loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache) -> Conditioned:
+def condition(
+    loaded: OnDeviceModel,
+    family: Family,
+    resolved: ResolvedGeneration,
+    prompts: PromptCache,
+    adapters: Adapters = NO_ADAPTERS,
+) -> Conditioned:
     """Encode the prompt, and the negative prompt where the family reads it at this guidance."""
+    with beside([Share(adapters)]):
+        return _condition(loaded, family, resolved, prompts, adapters.of_texts)
+
+
+def _condition(
+    loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache, of_texts: str
+) -> Conditioned:
     guided = FAMILIES[loaded.family].reads_negative(resolved.guidance_scale)
     texts = {"prompt": resolved.prompt} | ({"negative_prompt": resolved.negative_prompt} if guided else {})
     encoded: dict[str, EncodedPrompt] = {}
     hits = 0
     for field, text in texts.items():
-        encoded[field], hit = prompts.get((loaded.model.id, text), lambda text=text: family.encode(text))
+        encoded[field], hit = prompts.get((loaded.model.id, of_texts, text), lambda text=text: family.encode(text))
         hits += hit
     conditions = family.conditions(
         encoded["prompt"],

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
+
 
 class Abandoned(Exception):
     """The forward was abandoned, because its result is no longer needed."""
@@ -82,6 +84,7 @@ class StepRows:
     timestep: Tensor
     """0-dim, on the device."""
     conditions: Conditions
+    adapters: Adapters = NO_ADAPTERS
 
 
 class Family(Protocol):

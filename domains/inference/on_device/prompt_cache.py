@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from domains.inference.on_device.family import EncodedPrompt
 
-Key = tuple[str, str]
-"""(model id, prompt)."""
+Key = tuple[str, str, str]
+"""(model id, what changes its text encoders, prompt)."""
 
 
 _MOST_BYTES = 64 * 1024 * 1024

@@ -4,7 +4,7 @@ denoising × n → decoding × pictures → encoding.
 `advance` enqueues one unit of work; `poll` reports what has ended and enters the next stage. Neither waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InternalError
 from domains.inference.generation import Determinism, Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.family import Conditions, KeepOn, PictureLatents
@@ -52,13 +53,20 @@ class Run(LoadRun):
         made: int = 0,
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
+        *,
+        pool: AdapterPool,
+        loras: Sequence[Model] = (),
     ) -> None:
         """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
-        pixels to start from, RGB in the size of the pictures."""
+        pixels to start from, RGB in the size of the pictures. `loras`: the catalogue's entries of the LoRAs that the
+        generation names, in its order."""
         super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
+        self._pool = pool
+        self._loras = loras
+        self._adapters = NO_ADAPTERS
         self._hardware = hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(resolved, files)
@@ -122,7 +130,8 @@ class Run(LoadRun):
     def _condition(self) -> None:
         """Encode the prompts; without a picture to encode, draw the noise too."""
         self._enter(Stage.CONDITIONING)
-        found = condition(self.loaded, self.family, self.resolved, self._prompts)
+        self._adapters = self._pool.adapters(self.resolved.loras, self._loras, self.loaded)
+        found = condition(self.loaded, self.family, self.resolved, self._prompts, self._adapters)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -154,7 +163,8 @@ class Run(LoadRun):
         self._denoise(trajectory)
 
     def _begun(self, conditions: Conditions, picture: PictureLatents | None = None) -> Trajectory:
-        return begin(self.family, self.resolved, self.loaded.scheduler_config, conditions, self.loaded.device, picture)
+        config, device = self.loaded.scheduler_config, self.loaded.device
+        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters)
 
     def _denoise(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
@@ -272,23 +282,28 @@ class Run(LoadRun):
         self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
-        self.trajectory = self._conditions = None
+        self._drop()
         super().release()
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
-        return [] if self.trajectory is None else self.trajectory.tensors()
+        return [*self._adapters.tensors()] if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
         """Bytes of these tensors. Views share a storage: each storage counts once."""
         storages = (tensor.untyped_storage() for tensor in self.tensors())
         return super().held_bytes() + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
+    def _drop(self) -> None:
+        """Let go of what the device computed the latents with."""
+        self.trajectory = self._conditions = None
+        self._adapters = NO_ADAPTERS
+
     def _move_on(self) -> None:
         if self.stage is Stage.DENOISING and self.walking.done:
             self._enter(Stage.DECODING)
         elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
-            self.trajectory = self._conditions = None
+            self._drop()
             self._enter(Stage.ENCODING)
 
     def _preview(self, step: int, x0: Tensor | None) -> Tensor | None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
+from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.family import KeepOn, regardless
 
 SLICED_FROM_FLOP = 2**38
@@ -59,7 +60,7 @@ def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
         part = F.pad(x[:, :, max(top, 0) : bottom], (0, 0, max(-top, 0), max(bottom - height, 0)))
         return F.conv2d(part, layer.weight, layer.bias, layer.stride, (0, layer.padding[1]), groups=layer.groups)
 
-    return _joined(2, lines, size, band, keep_on)
+    return add_beside(layer, x, _joined(2, lines, size, band, keep_on))
 
 
 def downsampled(module: Any, x: Tensor, keep_on: KeepOn) -> Tensor:

@@ -10,6 +10,7 @@ from structlog.contextvars import bound_contextvars
 from domains.errors import AlreadyExists, FailedPrecondition
 from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.adapters import AdapterPool
 from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
@@ -57,6 +58,7 @@ class StepLoop:
         self._device_id = device_id
         self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._prompts = PromptCache()
+        self._adapters = AdapterPool()
         self._models = ResidentModels(self.device, self.hardware)
         pace = Pace()
         self._turns = Turns(pace)
@@ -96,7 +98,8 @@ class StepLoop:
         self._hold_prompts()
 
     def forget_host_copies(self) -> None:
-        """Drop what is kept in host memory of models that have left the device."""
+        """Drop what is kept in host memory: models that have left the device, and adapters."""
+        self._adapters.clear()
         if self._models.tier is not None:
             self._models.tier.clear()
 
@@ -130,9 +133,10 @@ class StepLoop:
         made: int = 0,
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
+        loras: Sequence[Model] = (),
     ) -> None:
-        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`
-        and `picture`: see `Run`.
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`,
+        `picture` and `loras`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -150,6 +154,8 @@ class StepLoop:
             made,
             kept,
             picture,
+            pool=self._adapters,
+            loras=loras,
         )
         job.show(resolved.previews if previews is None else previews)
         self._add(job)

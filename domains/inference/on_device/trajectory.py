@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, regardless
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
@@ -18,11 +19,18 @@ class Trajectory:
     """Latents, the lines that they follow, and their noise."""
 
     def __init__(
-        self, family: Family, conditions: Conditions, plan: Plan, noise: Noise, picture: PictureLatents | None = None
+        self,
+        family: Family,
+        conditions: Conditions,
+        plan: Plan,
+        noise: Noise,
+        picture: PictureLatents | None = None,
+        adapters: Adapters = NO_ADAPTERS,
     ) -> None:
         """`picture`: where the walk begins; None: at pure noise."""
         self.family = family
         self.conditions = conditions
+        self._adapters = adapters
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -62,11 +70,16 @@ class Trajectory:
     @property
     def alike(self) -> Hashable:
         """What trajectories of one model must have in common to share a forward."""
-        return self.latents.shape[1:], self.conditions.alike
+        return self.latents.shape[1:], self.conditions.alike, self._adapters.alike
 
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
-        return StepRows(latents=self.latents, timestep=self._timesteps[self.place], conditions=self.conditions)
+        return StepRows(
+            latents=self.latents,
+            timestep=self._timesteps[self.place],
+            conditions=self.conditions,
+            adapters=self._adapters,
+        )
 
     def apply(self, output: Tensor) -> None:
         """Follow one line with the denoiser's output."""
@@ -89,7 +102,7 @@ class Trajectory:
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
-        return [*self._state.tensors(), *self.conditions.tensors()]
+        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors()]
 
 
 def begin(
@@ -99,6 +112,7 @@ def begin(
     conditions: Conditions,
     device: torch.device,
     picture: PictureLatents | None = None,
+    adapters: Adapters = NO_ADAPTERS,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -112,7 +126,7 @@ def begin(
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
     )
-    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture)
+    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture, adapters)
 
 
 def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor:

@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import attention, linear
@@ -58,7 +59,8 @@ class _Block:
     def __init__(self, block: Any) -> None:
         _refuse_others(block)
         self._block = block
-        self._self_weight = joined([layer.weight for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)])
+        self._self_layers = (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
+        self._self_weight = joined([layer.weight for layer in self._self_layers])
 
     def text_keys(self, states: Tensor) -> KeysValues:
         layer = self._block.attn2
@@ -66,7 +68,9 @@ class _Block:
 
     def __call__(self, tokens: Tensor, text: KeysValues, keep_on: KeepOn) -> Tensor:
         block = self._block
-        query, key, value = linear(block.norm1(tokens), self._self_weight, None, keep_on).chunk(3, dim=-1)
+        x = block.norm1(tokens)
+        states = linear(x, self._self_weight, None, keep_on).chunk(3, dim=-1)
+        query, key, value = (add_beside(one, x, part) for one, part in zip(self._self_layers, states, strict=True))
         layer = block.attn1
         query, key, value = (_heads(layer, states) for states in (query, key, value))
         tokens = _attended(layer, query, key, value, keep_on).add_(tokens)
@@ -91,7 +95,8 @@ def _heads(layer: Any, states: Tensor) -> Tensor:
 def _linear(layer: Any, tokens: Tensor, keep_on: KeepOn) -> Tensor:
     """A linear layer, or the 1×1 convolution that SD 1.x has in its place."""
     weight, bias = layer.weight, layer.bias
-    return linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias, keep_on)
+    output = linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias, keep_on)
+    return add_beside(layer, tokens, output)
 
 
 def joined(parameters: Sequence[Tensor]) -> Tensor:

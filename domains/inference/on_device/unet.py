@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
 from domains.inference.on_device.rows import in_rows
@@ -56,7 +57,7 @@ class UNet:
         self._up = [_level(block, "upsamplers") for block in self._unet.up_blocks]
         levels = [*self._down, self._middle, *self._up]
         self._transformers = [transformer for level in levels for transformer in level.transformers]
-        projections = [resnet.time_projection for level in levels for resnet in level.resnets]
+        self._projections = projections = [resnet.time_projection for level in levels for resnet in level.resnets]
         self._time_weight = joined([projection.weight for projection in projections])
         self._time_bias = joined([projection.bias for projection in projections])
         self._time_widths = [projection.weight.shape[0] for projection in projections]
@@ -156,7 +157,10 @@ class UNet:
         embedding = self._unet.time_embedding(self._unet.time_proj(timestep.reshape(-1)).to(self.dtype))
         if added is not None:
             embedding = _in_rows_unless_one(embedding, rows) + added
-        projected = F.linear(F.silu(embedding), self._time_weight, self._time_bias)
+        embedding = F.silu(embedding)
+        projected = F.linear(embedding, self._time_weight, self._time_bias)
+        for projection, part in zip(self._projections, projected.split(self._time_widths, dim=1), strict=True):
+            add_beside(projection, embedding, part)
         shifts = _in_rows_unless_one(projected, rows).split(self._time_widths, dim=1)
         return [shift[:, :, None, None] for shift in shifts]
 

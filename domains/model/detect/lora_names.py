@@ -11,7 +11,7 @@ import msgspec
 
 from domains.model.families.sign import Shape, Tensors
 
-_SUFFIX = re.compile(
+SUFFIX = re.compile(
     r"[._](?P<what>lora_down|lora_up|lora_mid|lora_A|lora_B|lora\.down|lora\.up|lora_linear_layer\.down|"
     r"lora_linear_layer\.up|lora1\.down|lora1\.up|lora2\.down|lora2\.up|dora_scale|lora_magnitude_vector|"
     r"hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|diff|diff_b|alpha|w_norm|b_norm)(?:\.default)?(?:\.weight)?$"
@@ -69,7 +69,7 @@ def read(tensors: Tensors) -> Adapter | None:
     parts: dict[str, dict[str, Shape]] = {}
     matched, unexpected = list[str](), list[str]()
     for name, shape in tensors.items():
-        found = _SUFFIX.search(name)
+        found = SUFFIX.search(name)
         if found:
             parts.setdefault(name[: found.start()], {})[found["what"]] = shape
             matched.append(name)

@@ -173,6 +173,7 @@ class Attempt:
 
         return Supplies(
             model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)),
+            adapter=lambda model_id: _for_worker(self._tools.catalogue.hashed(self._tools.catalogue.get(model_id))),
             previews=previews,
             made=len(self.job.result.images) if isinstance(self.job.result, GenerationResult) else 0,
             kept=self._kept(),

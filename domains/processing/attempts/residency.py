@@ -22,7 +22,7 @@ class Residency:
         self._job_id = job_id
         self._models = models
         self._session_id = session_id
-        self._model_ids = [asset.model_id for asset in work.assets]
+        self._model_ids = [asset.model_id for asset in work.assets if asset.loaded]
         self._stay = work.stay
         self._loads_only = isinstance(work, LoadWork)
         self._began = False

@@ -81,7 +81,7 @@ class JobAdmission:
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
         """Hold a claim, until the attempt ends, on the known need of the job: the weights that it still has to load,
-        and all memory reserved for it.
+        those that it has for itself, and all memory reserved for it.
 
         The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's out-of-memory
         reason, BUDGET_EXCEEDED, or the fault of the reservation.
@@ -92,8 +92,9 @@ class JobAdmission:
             loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
             if await self._claim_loads(loads, device_id, reservation_id, job, held):
                 reservation_id = ""
-            if reservation_id:
-                held.enter_context(await self._claim(pool_of(device_id), 0, reservation_id, job.id))
+            own = self._own_bytes(job, device_id)
+            if reservation_id or own:
+                held.enter_context(await self._claim(pool_of(device_id), own, reservation_id, job.id))
             yield
 
     async def _claim_loads(
@@ -142,6 +143,11 @@ class JobAdmission:
     async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
         return await claim_with_room(self._admission, self._reclaiming, pool_id, need, reservation_id, consumer)
 
+    def _own_bytes(self, job: Job, device_id: str) -> int:
+        """Bytes of the models that the device holds for this job alone."""
+        own = [self._catalogue.get(asset.model_id) for asset in job.work.assets if not asset.loaded]
+        return sum(self._need_bytes(model, device_id, AS_USUAL) for model in own)
+
     def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
         the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
@@ -157,5 +163,5 @@ class JobAdmission:
                     0, self._need_bytes(self._catalogue.get(model_id), device_id, execution) - outdated.get(model_id, 0)
                 ),
             )
-            for model_id in {asset.model_id for asset in job.work.assets} - held
+            for model_id in {asset.model_id for asset in job.work.assets if asset.loaded} - held
         )

@@ -16,7 +16,7 @@ def needed_bytes(job: Job, catalogue: Catalogue) -> int:
 
 def loaded_ids(job: Job, device_id: str) -> list[str]:
     """Ids that the job's models have on the device."""
-    return [loaded_id(asset.model_id, device_id) for asset in job.work.assets]
+    return [loaded_id(asset.model_id, device_id) for asset in job.work.assets if asset.loaded]
 
 
 def users_of(loaded: LoadedModel, jobs: Iterable[Job]) -> list[Job]:

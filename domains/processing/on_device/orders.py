@@ -156,6 +156,7 @@ class OrderLoop:
                         made=order.made,
                         kept=order.kept,
                         picture=order.picture,
+                        loras=[self._here(lora) for lora in order.loras],
                     )
                     self._runs(call, order)
                 case LoadOrder():

@@ -22,3 +22,8 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
 
     role: AssetRole
     model_id: str
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the device loads it for all jobs, and not for one alone."""
+        return self.role is not AssetRole.LORA

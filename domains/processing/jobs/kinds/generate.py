@@ -26,8 +26,12 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The base model."""
-        return (Asset(role=AssetRole.BASE, model_id=self.resolved.model_id),)
+        """The base model, then the LoRAs."""
+        loras = dict.fromkeys(lora.model_id for lora in self.resolved.loras)
+        return (
+            Asset(role=AssetRole.BASE, model_id=self.resolved.model_id),
+            *(Asset(role=AssetRole.LORA, model_id=model_id) for model_id in loras),
+        )
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """The order with the previews that the job's watchers want."""
@@ -40,6 +44,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             made=min(supplies.made, len(self.resolved.seeds) - 1),
             kept=supplies.kept,
             picture=supplies.picture,
+            loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
         )
 
     def result(self, reported: Reported) -> GenerationResult:

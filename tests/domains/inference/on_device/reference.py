@@ -7,6 +7,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -61,12 +62,12 @@ def reference_latents(pipe: Any, asked: ResolvedGeneration) -> Tensor:
         pipe.scheduler = own
 
 
-def final_latents(loaded: OnDeviceModel, asked: ResolvedGeneration) -> Tensor:
+def final_latents(loaded: OnDeviceModel, asked: ResolvedGeneration, adapters: Adapters = NO_ADAPTERS) -> Tensor:
     """Our engine's final latents."""
     family = family_of(loaded)
     with torch.inference_mode():
-        conditions = condition(loaded, family, asked, PromptCache()).conditions
-        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device)
+        conditions = condition(loaded, family, asked, PromptCache(), adapters).conditions
+        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device, adapters=adapters)
         while not trajectory.done:
             walk_together([trajectory])
         return trajectory.latents.cpu()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from domains.errors import InvalidRequest
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import FAMILIES as ENGINE
 from domains.inference.on_device.families import family_of
@@ -126,10 +127,10 @@ def test_a_picture_counts_the_more_the_less_strength_there_is(family: Loaded) ->
     assert (weak - encoded).abs().mean() < (strong - encoded).abs().mean()
 
 
-def begun(family: Loaded, wanted: ResolvedGeneration) -> Trajectory:
+def begun(family: Loaded, wanted: ResolvedGeneration, adapters: Adapters = NO_ADAPTERS) -> Trajectory:
     view = family_of(family.ours)
-    conditions = condition(family.ours, view, wanted, PromptCache()).conditions
-    return begin(view, wanted, family.ours.scheduler_config, conditions, family.ours.device)
+    conditions = condition(family.ours, view, wanted, PromptCache(), adapters).conditions
+    return begin(view, wanted, family.ours.scheduler_config, conditions, family.ours.device, adapters=adapters)
 
 
 def test_jobs_of_any_guidance_size_and_step_share_forwards(family: Loaded) -> None:

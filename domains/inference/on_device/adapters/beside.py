@@ -1,0 +1,124 @@
+"""Adds what a job's adapters contribute to the outputs of the layers, beside the layers' own weights.
+
+A forward runs within `beside`. Layers that are called as modules have a hook for it; code that reads a layer's weight and
+computes by itself calls `add_beside` with the layer's input and output. Rows of several jobs can share a forward.
+"""
+
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+from torch import Tensor, nn
+
+from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delta:
+    """What one job adds to the output of one layer."""
+
+    low_rank: LowRank | None
+    others: Sequence[Factors] = ()
+    magnitudes: Sequence[Magnitudes] = ()
+
+    def of(self, layer: nn.Module, x: Tensor, base: Tensor) -> Tensor:
+        """The contribution for the layer's input and its own output."""
+        parts = [part.product(layer, x) for part in (self.low_rank, *self.others) if part is not None]
+        parts += [part.product(layer, x, base) for part in self.magnitudes]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole + part
+        return whole
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What it holds on the device."""
+        held = (self.low_rank, *self.others, *self.magnitudes)
+        return [tensor for part in held if part is not None for tensor in part.tensors()]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adapters:
+    """All adapters of one job, fitted to its model."""
+
+    layers: Mapping[nn.Module, Delta] = field(default_factory=dict[nn.Module, Delta])
+    of_texts: str = ""
+    """Names what changes the text encoders: equal for jobs whose prompts are encoded alike. Empty: nothing does."""
+
+    by_rows: bool = False
+    """Whether they can count in some rows of a forward alone."""
+
+    @property
+    def alike(self) -> Hashable:
+        """Equal for jobs that can share a forward."""
+        return None if self.by_rows or not self.layers else id(self)
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What they hold on the device."""
+        return [tensor for delta in self.layers.values() for tensor in delta.tensors()]
+
+
+NO_ADAPTERS = Adapters()
+
+
+Rows = Mapping[int, Sequence[slice]] | None
+"""A job's rows in tensors with so many rows, since some hold a row for each picture alone. None: all rows."""
+
+
+class Share(NamedTuple):
+    """The adapters of some rows of a forward."""
+
+    adapters: Adapters
+    rows: Rows = None
+
+
+class _Present:
+    """The shares of the forward that runs now. Forwards run on one thread."""
+
+    def __init__(self) -> None:
+        self.of: Mapping[nn.Module, Sequence[tuple[Delta, Rows]]] = {}
+
+
+_present = _Present()
+_hooked: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def beside(shares: Sequence[Share]) -> Generator[None]:
+    """Have these adapters count in what is computed inside."""
+    before, _present.of = _present.of, _by_layer(shares)
+    try:
+        yield
+    finally:
+        _present.of = before
+
+
+def _by_layer(shares: Sequence[Share]) -> Mapping[nn.Module, Sequence[tuple[Delta, Rows]]]:
+    found: dict[nn.Module, list[tuple[Delta, Rows]]] = {}
+    for adapters, rows in shares:
+        for layer, delta in adapters.layers.items():
+            found.setdefault(layer, []).append((delta, rows))
+    return found
+
+
+def add_beside(layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+    """Add what the present adapters contribute to a layer's own output, in place. Returns it."""
+    for delta, rows in _present.of.get(layer, ()):
+        for own in (slice(None),) if rows is None else rows[x.shape[0]]:
+            part = output[own]
+            part += delta.of(layer, x[own], part)
+    return output
+
+
+def hook(layers: Sequence[nn.Module]) -> None:
+    """Have calls of these modules count the present adapters. Once a module: without adapters the hook does nothing."""
+    for layer in layers:
+        if layer not in _hooked:
+            _hooked.add(layer)
+            layer.register_forward_hook(_after)
+
+
+def _after(layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+    """A forward hook of torch's."""
+    return add_beside(layer, arguments[0], output)
