@@ -4,8 +4,10 @@ Rows stand in one order: the unconditional row of each guided picture, then one 
 So what both rows of a picture have in common is computed once, and `in_rows` repeats it.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -24,10 +26,10 @@ class RowConditions:
     inputs: Sequence[Tensor]
     """Each (1 or 2, …), in the order in which the family's forward takes them."""
 
-    @property
+    @cached_property
     def alike(self) -> Hashable:
-        """See `Conditions`."""
-        return tuple(tensor.shape[1:] for tensor in self.inputs)
+        """See `Conditions`. An interned text: it is compared at every step, and stands for up to 300 shapes."""
+        return sys.intern(repr([tuple(tensor.shape[1:]) for tensor in self.inputs]))
 
     @property
     def rows(self) -> int:

@@ -3,13 +3,14 @@
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
 
 from domains.device.health import HealthDepth, Verdict
 from domains.device.on_device.health_check import run_checks
@@ -28,8 +29,12 @@ from domains.device.simulated.faults import (
 from domains.device.simulated.script import SimDevice
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.on_device import StepLoop
+from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.hardware import Mark
+from domains.inference.on_device.pace import MOST_ROWS, Pace
+from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.simulated import SimulatedHardware
-from domains.inference.on_device.simulated.device_clock import DeviceClock
+from domains.inference.on_device.simulated.device_clock import DeviceClock, TimedFence
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.model.execution import Execution
@@ -445,3 +450,64 @@ def test_the_front_is_told_before_the_process_dies_or_hangs(fault: Fault, tmp_pa
     _, status = os.waitpid(child, 0)
     os.close(reader)
     assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def all_together(pace: Pace, model: object, shape: object) -> int:
+    """As many rows as a forward may have."""
+    return MOST_ROWS
+
+
+def test_the_devices_time_is_divided_among_the_jobs_of_a_shared_step(
+    simulate: Simulate, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "most_rows", all_together)
+    sim = simulate()
+    sim.run(tiny, "before", steps=1)
+    took: list[TimedFence] = []
+    fence = sim.hardware.fence
+
+    def kept(began: Mark) -> TimedFence:
+        took.append(fence(began))
+        return took[-1]
+
+    monkeypatch.setattr(sim.hardware, "fence", kept)
+    for name, guidance in (("guided", 5.0), ("plain", 1.0)):
+        sim.loop.submit(name, tiny, request(tiny, steps=4, guidance_scale=guidance))
+    while sim.loop.tick():
+        pass
+    ends = {name: report for name, report in sim.reports if isinstance(report, RunFinished)}
+    seconds = {
+        name: {one.stage: one.device_s or 0.0 for one in ends[name].receipt.timings} for name in ("guided", "plain")
+    }
+    steps, decodings = 4, 2
+    assert len(took) == steps + decodings
+    assert sum(sum(one.values()) for one in seconds.values()) == pytest.approx(sum(one.device_s() for one in took))
+    # A guided job has twice the rows.
+    assert seconds["guided"][Stage.DENOISING] == pytest.approx(2 * seconds["plain"][Stage.DENOISING])
+
+
+def test_a_job_that_comes_to_a_device_with_two_steps_in_its_queue_joins_them(
+    simulate: Simulate, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "most_rows", all_together)
+    groups: list[int] = []
+    denoise = Sd1.denoise
+
+    def counted(family: Sd1, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
+        groups.append(len(group))
+        return denoise(family, group, keep_on)
+
+    monkeypatch.setattr(Sd1, "denoise", counted)
+    # So slow that the queue is always full.
+    sim = simulate(speed=0.2)
+    for name in ("a", "b"):
+        sim.loop.submit(name, tiny, request(tiny, steps=8))
+    while len(groups) < 3:
+        sim.loop.tick()
+    sim.loop.submit("late", tiny, request(tiny, steps=4))
+    while sim.loop.tick():
+        pass
+    assert all(size > 1 for size in groups)
+    first = groups.index(3)
+    assert first <= 5
+    assert groups[first : first + 4] == [3] * 4
