@@ -183,7 +183,9 @@ class Server:
             self.processing.waits,
             self.clock,
         )
-        inference = InferenceServicer(self.processing.submissions, self.catalogue, self.loaded, parts.devices)
+        inference = InferenceServicer(
+            self.processing.submissions, self.catalogue, self.loaded, parts.devices, self.processing.plans
+        )
         model = ModelServicer(
             self.processing.submissions,
             self.catalogue,

@@ -29,11 +29,13 @@ from domains.model.families import COMPUTED, FAMILIES
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.job import Job
+from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
 from server.inference.generation_messages import from_generation
+from server.inference.plan import PlanMethods
 from server.processing.watch import submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +43,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 CONTRACT_VERSION = "1.0.0"
 
 
-class InferenceServicer:
+class InferenceServicer(PlanMethods):
     """Implements InferenceService."""
 
     def __init__(
@@ -50,7 +52,9 @@ class InferenceServicer:
         catalogue: Catalogue,
         loaded: LoadedModels,
         devices: Devices,
+        plans: GenerationPlans,
     ) -> None:
+        PlanMethods.__init__(self, submissions, plans)
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded

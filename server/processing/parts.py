@@ -23,9 +23,11 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.waits import Waits
 from domains.processing.memory.estimates import Estimates
+from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.memory.prefetch import Prefetching
+from domains.processing.memory.run_times import RunTimes
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
@@ -92,7 +94,16 @@ class ProcessingParts:
         )
         self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
         self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
-        step_limit = StepLimit(StepTimes(jobs, board.lanes), devices.devices, settings.max_step_s)
+        step_times = StepTimes(jobs, board.lanes)
+        step_limit = StepLimit(step_times, devices.devices, settings.max_step_s)
+        self.plans = GenerationPlans(
+            self.estimates,
+            RunTimes(jobs, board.lanes, step_times),
+            catalogue,
+            loaded,
+            board.lanes,
+            board.queue,
+        )
         self.submissions = Submissions(
             jobs,
             board.queue,

@@ -7,6 +7,8 @@ prefetch.py        reads models ahead, as callers hint
 blob_admission.py  holds the memory of a blob
 hold_back.py       devices that start nothing while their memory is short
 estimates.py       what a load and its use would cost on each device
+run_times.py       how long a generation runs, from those that were measured
+generation_plan.py what a generation would cost, and where
 keep_alive.py      unloads models whose keep-alive is over
 care.py            frees memory, for the clean-ups of the pools
 device_pool.py     the memory of devices and host, as their workers measure it

@@ -1,0 +1,74 @@
+"""Forecasts what a generation costs: where it would run, its memory, its time, and what would be unloaded for it."""
+
+import msgspec
+
+from domains.inference.generation import ResolvedGeneration
+from domains.model.catalogue import Catalogue
+from domains.model.execution import AS_USUAL
+from domains.model.loaded_models import LoadedModels
+from domains.processing.jobs.job import JobOptions
+from domains.processing.lanes.lanes import Lanes
+from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.estimates import Estimate, Estimates, Shape
+from domains.processing.memory.run_times import RunForecast, RunTimes
+
+
+class GenerationForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """The cost of a generation on one device."""
+
+    estimate: Estimate
+    """Of the load of the model and of its use."""
+    run: RunForecast
+    peak_bytes: int | None
+    """Highest allocation on the device, weights of all models included. None: not measured yet, or not measurable."""
+    starts_at_once: bool
+    """Whether the device has room for it now and nothing waits before it."""
+
+
+class GenerationPlans:
+    """Makes the forecasts, with the code that admits jobs and estimates models."""
+
+    def __init__(
+        self,
+        estimates: Estimates,
+        runs: RunTimes,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        lanes: Lanes,
+        queue: JobQueue,
+    ) -> None:
+        self._estimates = estimates
+        self._runs = runs
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._lanes = lanes
+        self._queue = queue
+
+    async def of(self, resolved: ResolvedGeneration, options: JobOptions) -> GenerationForecast | None:
+        """The forecast for the device that the dispatcher would try first, of those whose memory suffices. None: no device
+        that may run the job takes work."""
+        shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
+        model = self._catalogue.get(resolved.model_id)
+        found = await self._estimates.of(model, AS_USUAL, options.device_ids, shape, allow_cpu=options.allow_cpu)
+        if not found:
+            return None
+        best = next((one for one in found if not one.shortfall_bytes), found[0])
+        return GenerationForecast(
+            estimate=best,
+            run=self._runs.forecast(best.device.id, resolved),
+            peak_bytes=self._peak(best),
+            starts_at_once=self._free(best.device.id),
+        )
+
+    def _peak(self, estimate: Estimate) -> int | None:
+        if estimate.activation_bytes is None:
+            return None
+        there = sum(one.size_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
+        gone = sum(size for _, size in estimate.evictions)
+        return there - gone + estimate.weights_bytes + estimate.activation_bytes
+
+    def _free(self, device_id: str) -> bool:
+        lane = self._lanes.of(device_id)
+        if lane is None or not lane.room:
+            return False
+        return not self._queue.count(lambda placement: self._lanes.fits(lane, placement))

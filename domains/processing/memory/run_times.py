@@ -1,0 +1,88 @@
+"""Forecasts how long a generation runs once its model is loaded, from generations that were measured.
+
+The denoising is the measured step times the number of computed steps. Everything else (prompts, the picture to start from,
+decoding, the file) grows with the pixels of the pictures.
+"""
+
+from collections import defaultdict, deque
+from statistics import median
+
+import msgspec
+
+from domains.inference.generation import ResolvedGeneration
+from domains.processing.devices.step_times import StepTimes
+from domains.processing.jobs.job import Job
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.state import JobState
+from domains.processing.lanes.lanes import Lanes
+from domains.progress import Stage
+
+_REMEMBERED = 20
+"""Runs per model and device: the range of 20 runs tells 19 of 20."""
+_FEWEST = 3
+"""Fewer runs give no range."""
+_NOT_RUN = (Stage.LOADING, Stage.DENOISING)
+
+
+class RunForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds that a generation runs, without the load of its model. None: not known."""
+
+    run_s: float | None
+    low_s: float | None
+    high_s: float | None
+    sample_count: int
+    """Number of measured runs that the forecast rests on."""
+
+
+NOTHING_MEASURED = RunForecast(run_s=None, low_s=None, high_s=None, sample_count=0)
+
+
+class RunTimes:
+    """Listens to the ends of generations. Kept in memory: after a restart nothing is measured."""
+
+    def __init__(self, jobs: Jobs, lanes: Lanes, steps: StepTimes) -> None:
+        self._lanes = lanes
+        self._steps = steps
+        self._rest: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """By device and model: seconds a pixel outside of the steps."""
+        self._ratios: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """By device and model: measured time by forecast time."""
+        jobs.listeners.append(self._note)
+
+    def forecast(self, device_id: str, resolved: ResolvedGeneration) -> RunForecast:
+        """The time of a generation that has the device to itself."""
+        key = device_id, resolved.model_id
+        step, rest = self._steps.estimate(device_id, resolved), self._rest.get(key)
+        if step is None or not rest:
+            return NOTHING_MEASURED
+        run_s = step.seconds * resolved.computed_steps + median(rest) * _pixels(resolved)
+        if step.at_least:
+            return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))
+        ratios = self._ratios.get(key, ())
+        known = len(ratios) >= _FEWEST
+        return RunForecast(
+            run_s=run_s,
+            low_s=run_s * min(1.0, *ratios) if known else None,
+            high_s=run_s * max(1.0, *ratios) if known else None,
+            sample_count=len(rest),
+        )
+
+    def _note(self, job: Job) -> None:
+        if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
+            return
+        lane = self._lanes.with_job(job.id)
+        if job.attempt != 1 or lane is None or job.id in lane.shared:
+            # Its stages waited for other jobs.
+            return
+        resolved, timings = job.work.resolved, job.receipt.work.timings
+        key = job.device_id, resolved.model_id
+        before = self.forecast(job.device_id, resolved).run_s
+        self._rest[key].append(sum(one.wall_s for one in timings if one.stage not in _NOT_RUN) / _pixels(resolved))
+        if before:
+            ran_s = sum(one.wall_s for one in timings if one.stage is not Stage.LOADING)
+            self._ratios[key].append(ran_s / before)
+
+
+def _pixels(resolved: ResolvedGeneration) -> int:
+    return resolved.width_px * resolved.height_px * len(resolved.seeds)

@@ -1,0 +1,138 @@
+"""InferenceService: PlanGeneration."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from deviceops.common.v1 import error_pb2
+from deviceops.inference.v1 import generation_plan_pb2, inference_service_pb2
+from domains.amounts import bytes_told
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.check import Checked
+from domains.processing.jobs.event import GenerationResult
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.memory.generation_plan import GenerationForecast, GenerationPlans
+from domains.processing.submit import Submissions
+from server import convert
+from server.inference.generation_messages import from_generation, to_resolved
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_EVICTIONS = 256
+
+
+class PlanMethods:
+    """The method for plans."""
+
+    def __init__(self, submissions: Submissions, plans: GenerationPlans) -> None:
+        self._planned = submissions
+        self._plans = plans
+
+    async def PlanGeneration(
+        self, request: inference_service_pb2.PlanGenerationRequest, context: Context
+    ) -> inference_service_pb2.PlanGenerationResponse:
+        """Say what Generate would do with the request, and do nothing."""
+        errors: list[DeviceOpsError] = []
+        generation, options = _read(request, errors)
+        work = None if generation is None else await self._work(request, generation, options or JobOptions(), errors)
+        if errors or work is None or options is None:
+            findings = [finding for error in errors for finding in convert.to_findings(error)]
+            return inference_service_pb2.PlanGenerationResponse(findings=findings)
+        forecast = await self._plans.of(work.resolved, options)
+        device = None if forecast is None else forecast.estimate.device
+        precisions = (
+            () if forecast is None else tuple((one.component, one.precision) for one in forecast.estimate.parts)
+        )
+        result = GenerationResult(
+            images=(), resolved=work.resolved, precisions=precisions, libraries=device.libraries if device else ()
+        )
+        return inference_service_pb2.PlanGenerationResponse(
+            resolved=to_resolved(result, device.id if device else ""),
+            findings=_worth_knowing(forecast),
+            estimate=None if forecast is None else to_estimate(work, forecast),
+        )
+
+    async def _work(
+        self,
+        request: inference_service_pb2.PlanGenerationRequest,
+        generation: Checked,
+        options: JobOptions,
+        errors: list[DeviceOpsError],
+    ) -> GenerateWork | None:
+        """The work that the request would submit. Adds why there is none."""
+        loaded = request.generation.require_loaded_model
+        try:
+            job = await self._planned.submit_generation(generation, options, must_be_loaded=loaded, validate_only=True)
+        except DeviceOpsError as error:
+            errors.append(error)
+            return None
+        return job.work if isinstance(job.work, GenerateWork) else None
+
+
+def _read(
+    request: inference_service_pb2.PlanGenerationRequest, errors: list[DeviceOpsError]
+) -> tuple[Checked | None, JobOptions | None]:
+    """Both parts of a request. A part that is wrong is None, and adds why."""
+    generation: Checked | None = None
+    options: JobOptions | None = None
+    try:
+        generation = from_generation(request.generation)
+    except DeviceOpsError as error:
+        errors.append(error)
+    try:
+        options = convert.from_options(request.options)
+    except DeviceOpsError as error:
+        errors.append(error)
+    return generation, options
+
+
+def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_plan_pb2.GenerationEstimate:
+    """The message of a forecast."""
+    estimate, run = forecast.estimate, forecast.run
+    load = generation_plan_pb2.GenerationLoad(
+        model_id=work.resolved.model_id, device_bytes=estimate.weights_bytes, load_time=_time(estimate.load_s)
+    )
+    return generation_plan_pb2.GenerationEstimate(
+        device_id=estimate.device.id,
+        peak_device_bytes=forecast.peak_bytes,
+        available_device_bytes=estimate.available_bytes,
+        queue_time=_time(0.0 if forecast.starts_at_once else None),
+        load_time=_time(estimate.load_s),
+        run_time=_time(run.run_s),
+        run_time_low=_time(run.low_s),
+        run_time_high=_time(run.high_s),
+        # Pictures of a job share each forward; jobs do not.
+        batch_size=len(work.resolved.seeds),
+        sample_count=run.sample_count,
+        loads=[load] if estimate.weights_bytes else [],
+        evictions=[
+            generation_plan_pb2.GenerationEviction(loaded_model_id=name, freed_bytes=size)
+            for name, size in estimate.evictions[:_EVICTIONS]
+        ],
+    )
+
+
+def _time(seconds: float | None) -> Any:
+    return None if seconds is None else convert.to_duration(seconds)
+
+
+def _worth_knowing(forecast: GenerationForecast | None) -> Iterator[error_pb2.Finding]:
+    """What does not stop the request."""
+    warning, info = error_pb2.SEVERITY_WARNING, error_pb2.SEVERITY_INFO
+    if forecast is None:
+        text = "no device that may run it takes work now; it would wait"
+        yield error_pb2.Finding(severity=warning, message=text)
+        return
+    estimate, device_id = forecast.estimate, forecast.estimate.device.id
+    if estimate.shortfall_bytes:
+        reason = ErrorReason.HOST_OUT_OF_MEMORY if device_id == "cpu" else ErrorReason.DEVICE_OUT_OF_MEMORY
+        text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
+        yield error_pb2.Finding(severity=warning, reason=convert.to_reason(reason), message=text)
+    if forecast.peak_bytes is None:
+        text = f"the peak of memory cannot be predicted yet: no generation of this model was measured on {device_id}"
+        yield error_pb2.Finding(severity=info, message=text)
+    if forecast.run.run_s is None:
+        at_least = " of this size" if forecast.run.low_s is not None else ""
+        text = f"the time cannot be predicted yet: no generation{at_least} of this model was measured on {device_id}"
+        yield error_pb2.Finding(severity=info, message=text)

@@ -1,0 +1,95 @@
+"""The time of a generation is forecast from runs that were measured, and from nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domains.inference.generation import Generation, ImageFit, ResolvedGeneration, ResolvedInitImage, Sampling
+from domains.inference.outcome import RunFinished
+from domains.inference.resolve import resolve
+from domains.processing.devices.step_times import StepTimes
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.state import JobState
+from domains.processing.memory.run_times import RunForecast, RunTimes
+from domains.progress import Receipt, Stage, StageTiming
+from tests.domains.processing.dispatch_bench import DispatchBench
+
+DEVICE_ID = "gpu-1a2b3c4d"
+
+
+class Measuring(DispatchBench):
+    """A device whose times the test says."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.runs = RunTimes(self.jobs, self.board.lanes, StepTimes(self.jobs, self.board.lanes))
+
+    def resolved(self, edge_px: int = 512, steps: int = 10, strength: float | None = None) -> ResolvedGeneration:
+        asked = Generation(prompt="an owl", width_px=edge_px, height_px=edge_px, sampling=Sampling(steps=steps))
+        plain = resolve(asked, self.catalogue.default())
+        if strength is None:
+            return plain
+        start = ResolvedInitImage(blob_id="b-1", sha256="0" * 64, strength=strength, fit=ImageFit.COVER)
+        return type(plain)(**{name: getattr(plain, name) for name in plain.__struct_fields__} | {"init_image": start})
+
+    async def measure(self, step_s: float, rest_s: float, edge_px: int = 512, steps: int = 10) -> None:
+        resolved = self.resolved(edge_px, steps)
+        work = GenerateWork(asked=Generation(prompt="an owl"), resolved=resolved)
+        job_id = self.jobs.submit(work, JobOptions())[0].id
+        await self.at_work(job_id)
+        timings = (
+            StageTiming(stage=Stage.LOADING, wall_s=100.0),
+            StageTiming(stage=Stage.DENOISING, wall_s=step_s * steps),
+            StageTiming(stage=Stage.DECODING, wall_s=rest_s),
+        )
+        self.worker.answers[job_id].put_nowait(RunFinished(receipt=Receipt(timings=timings, steps_executed=steps)))
+        await self.until(job_id, JobState.SUCCEEDED)
+        await self.dispatcher.idle()
+
+    def forecast(self, resolved: ResolvedGeneration) -> RunForecast:
+        return self.runs.forecast(DEVICE_ID, resolved)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Measuring]:
+    bench = Measuring(tmp_path)
+    yield bench
+    bench.database.close()
+
+
+async def test_nothing_measured_means_no_forecast(bench: Measuring) -> None:
+    told = bench.forecast(bench.resolved())
+    assert (told.run_s, told.low_s, told.high_s, told.sample_count) == (None, None, None, 0)
+
+
+async def test_steps_count_by_their_number_and_the_rest_by_the_pixels(bench: Measuring) -> None:
+    await bench.measure(1.0, 4.0)
+    await bench.measure(4.0, 16.0, edge_px=1024)
+    assert bench.forecast(bench.resolved(steps=30)).run_s == pytest.approx(30 + 4)
+    assert bench.forecast(bench.resolved(edge_px=1024, steps=2)).run_s == pytest.approx(8 + 16)
+    assert bench.forecast(bench.resolved()).sample_count == 2
+
+
+async def test_from_a_picture_only_the_computed_steps_count(bench: Measuring) -> None:
+    await bench.measure(1.0, 4.0)
+    assert bench.forecast(bench.resolved(steps=10, strength=0.25)).run_s == pytest.approx(3 + 4)
+
+
+async def test_a_size_beyond_all_measured_ones_has_only_a_lower_bound(bench: Measuring) -> None:
+    await bench.measure(1.0, 4.0)
+    told = bench.forecast(bench.resolved(edge_px=1024))
+    assert (told.run_s, told.low_s) == (None, pytest.approx(40 + 16))
+
+
+async def test_the_range_is_that_of_the_runs_that_were_forecast(bench: Measuring) -> None:
+    for rest_s in (4.0, 4.0, 9.0):
+        assert bench.forecast(bench.resolved()).high_s is None
+        await bench.measure(1.0, rest_s)
+    await bench.measure(1.0, 2.0)
+    told = bench.forecast(bench.resolved())
+    assert told.run_s == pytest.approx(10 + 4)
+    assert (told.low_s, told.high_s) == (pytest.approx(12), pytest.approx(19))
+    assert told.low_s is not None
+    assert abs(told.run_s - 14) < 0.25 * 14
