@@ -182,6 +182,7 @@ class Server:
             Watching(self.processing.wishes, _default_previews(settings)),
             self.processing.waits,
             self.clock,
+            self.processing.overview,
         )
         inference = InferenceServicer(
             self.processing.submissions, self.catalogue, self.loaded, parts.devices, self.processing.plans

@@ -52,6 +52,7 @@ class Dispatcher:
         room.listeners.append(self.pump)
         tools.wishes.listeners.append(self._show)
         tools.jobs.listeners.append(self._changed)
+        tools.jobs.on_options.append(self._options_changed)
 
     def leave_front_work(self) -> None:
         """Cancel the front's own work at a shutdown; the next start runs it again from its journal."""
@@ -85,6 +86,14 @@ class Dispatcher:
                 self._clear_deadline(job.id)
             case _:
                 pass
+
+    def _options_changed(self, job: Job) -> None:
+        """Queue a waiting job by its new priority, and hold the new time limits."""
+        if job.state in (JobState.QUEUED, JobState.INTERRUPTED):
+            self._clear_deadline(job.id)
+            self._changed(job)
+        elif (lane := self._lanes.with_job(job.id)) is not None:
+            lane.running[job.id].allow(job.options)
 
     def _set_deadline(self, job: Job) -> None:
         limit = job.options.queue_timeout_s

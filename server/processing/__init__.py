@@ -6,6 +6,7 @@ watch.py                             `submit_and_follow`, and following a job
 job_messages.py                      jobs and their events as messages
 job_kinds.py                         how each kind of work looks in the contract: one entry each
 label_deletion.py                    DeleteByLabels
+queue.py                             GetQueue
 clock_methods.py                     ConfirmClock
 announce.py                          writes the log of changes
 system_events.py, event_messages.py  WatchEvents

@@ -21,6 +21,7 @@ from domains.processing.front.validate import ValidateRunner
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
+from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.generation_plan import GenerationPlans
@@ -92,6 +93,7 @@ class ProcessingParts:
             stall_limit_s=settings.stall_timeout_s,
             stop_limit_s=settings.stop_timeout_s,
         )
+        self.overview = QueueOverview(board, jobs, devices.devices, memory.hold_back, draining)
         self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
         self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
         step_times = StepTimes(jobs, board.lanes)

@@ -16,6 +16,7 @@ from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.label_deletion import LabelDeletion
 from domains.processing.jobs.state import JobState
+from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
@@ -32,13 +33,14 @@ from server.processing.clock_methods import ClockMethods
 from server.processing.job_kinds import KIND_OF
 from server.processing.job_messages import JobView, to_job, to_listed, to_state
 from server.processing.label_deletion import LabelDeletionMethods
+from server.processing.queue import QueueMethods
 from server.processing.system_events import SystemEventMethods
 from server.processing.watch import Watching, follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods):
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods, QueueMethods):
     """Implements ProcessingService."""
 
     def __init__(
@@ -52,10 +54,12 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
         watching: Watching,
         waits: Waits,
         clock: ClockWatch,
+        overview: QueueOverview,
     ) -> None:
         SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         ClockMethods.__init__(self, clock, status)
+        QueueMethods.__init__(self, overview)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs
@@ -199,6 +203,14 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods)
         convert.refuse(convert.cause_violations(request.cause))
         job = await self._jobs.resume(request.job_id, request.cause)
         return processing_service_pb2.ResumeJobResponse(job=self._message(job))
+
+    async def UpdateJob(
+        self, request: processing_service_pb2.UpdateJobRequest, context: Context
+    ) -> processing_service_pb2.UpdateJobResponse:
+        """Change options of a job."""
+        options, mask = convert.from_options(request.options), list(request.update_mask.paths)
+        job = self._jobs.update(request.job_id, options, mask, request.etag)
+        return processing_service_pb2.UpdateJobResponse(job=self._message(job))
 
     async def DeleteJob(
         self, request: processing_service_pb2.DeleteJobRequest, context: Context

@@ -60,7 +60,7 @@ def deletion() -> Case:
     return case
 
 
-def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
+def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str) -> dict[str, Case]:
     """Every method that takes a request_id, in an order in which they do each other no harm."""
     generation = picture(steps=2)
     weights = folder / "weights.bin"
@@ -74,6 +74,14 @@ def cases(folder: Path, blob_id: str, reservation_id: str) -> dict[str, Case]:
         "Generate": Case(
             inference_service_pb2.GenerateRequest(generation=generation, options=ON_SIM_0),
             options__priority=job_event_pb2.PRIORITY_HIGH,
+        ),
+        "UpdateJob": Case(
+            processing_service_pb2.UpdateJobRequest(
+                job_id=job_id,
+                options=job_event_pb2.JobOptions(keep_for=Duration(seconds=3600)),
+                update_mask=FieldMask(paths=["keep_for"]),
+            ),
+            options__keep_for__seconds=7200,
         ),
         "DeleteByLabels": deletion(),
         "ScanModels": Case(
@@ -196,7 +204,9 @@ class Calls:
         blob = self._uploaded(b"abc")
         reserve = memory_service_pb2.CreateReservationRequest(memory_pool_id="sim-0", size_bytes=MIB)
         reservation = server.memory.CreateReservation(reserve, timeout=CALL_S).reservation
-        self.cases = cases(folder, blob, reservation.id)
+        job_id = asking.submit(server, picture(steps=1), ON_SIM_0)
+        asking.watch(server, job_id)
+        self.cases = cases(folder, blob, reservation.id, job_id)
         self.answers = {name: self.ask(name, case.request) for name, case in self.cases.items()}
 
     def _uploaded(self, data: bytes) -> str:

@@ -28,7 +28,7 @@ from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import GenerationResult, Started
 from domains.processing.jobs.instant import Instant
-from domains.processing.jobs.job import Job
+from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork, UnreadableWork
 from domains.processing.jobs.kinds.entry import Supplies
@@ -82,6 +82,7 @@ class Attempt:
         self._stopping = asyncio.Event()
         self._obeying: asyncio.TimerHandle | None = None
         self._following: Following | None = None
+        self._limits: TimeLimits | None = None
         self.claims_memory = False
         """Whether it waits for memory; no worker has its order yet."""
 
@@ -94,6 +95,11 @@ class Attempt:
             if stop.final and self._obeying is None:
                 limit_s = self._tools.stop_limit_s
                 self._obeying = asyncio.get_running_loop().call_later(limit_s, self._disobeyed)
+
+    def allow(self, options: JobOptions) -> None:
+        """Hold the time limits of other options from now on."""
+        if self._limits is not None:
+            self._limits.change(options)
 
     async def run(self) -> None:
         """Run the attempt to its end and record that end in the job's journal, whatever error occurs."""
@@ -121,7 +127,7 @@ class Attempt:
         self._log_end(time.monotonic() - begin_s)
 
     async def _work(self) -> Outcome:
-        limits = TimeLimits(self.job.options, self.stop, self.job.ran_s)
+        limits = self._limits = TimeLimits(self.job.options, self.stop, self.job.ran_s)
         try:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)

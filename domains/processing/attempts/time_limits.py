@@ -18,7 +18,17 @@ class TimeLimits:
         self._options = options
         self._on_over = on_over
         self._loading: asyncio.TimerHandle | None = None
+        self._ran_s = ran_s
+        self._began_s = time.monotonic()
         self._running = self._timer(options.run_timeout_s, _ran_too_long, ran_s)
+
+    def change(self, options: JobOptions) -> None:
+        """Hold the run limit of other options; the time until now counts."""
+        if self._running is not None:
+            self._running.cancel()
+        self._options = options
+        used_s = self._ran_s + time.monotonic() - self._began_s
+        self._running = self._timer(options.run_timeout_s, _ran_too_long, used_s)
 
     def loading(self) -> None:
         """Start the load limit."""

@@ -15,6 +15,7 @@ outcome.py         the outcome of an attempt's work
 ending.py          which event ends an attempt: a function of the job, the request to stop and the outcome
 crash.py           that function for the death of a worker
 callers.py         counts the calls that follow a job
+options_update.py  which options of a job can be changed, and when
 preview_wishes.py  the previews that its watchers want
 expiry.py          deletes jobs and blobs after their retention
 label_deletion.py  deletes jobs and blobs by labels

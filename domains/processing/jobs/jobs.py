@@ -25,6 +25,7 @@ from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions, ListedJob
 from domains.processing.jobs.kinds import Work
 from domains.processing.jobs.live_job import LiveJob
+from domains.processing.jobs.options_update import updated
 from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.rows import UnreadableRow, as_listed
@@ -74,6 +75,8 @@ class Jobs:
         """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
         """Called after every change of a job's state."""
+        self.on_options: list[Callable[[Job], None]] = []
+        """Called after a change of a job's options."""
         self.requests: Requests[Job] = Requests(self._recall)
         """Requests that created a job."""
         self._stepped_s = 0.0
@@ -288,6 +291,16 @@ class Jobs:
             return job
         check_move(job_id, job.state, JobState.QUEUED)
         return self.record(job_id, Resumed(from_step=job.checkpoint.step if job.checkpoint else 0, cause=cause))
+
+    def update(self, job_id: str, options: JobOptions, mask: Sequence[str], etag: str = "") -> Job:
+        """Change the options that the mask names; the same call again changes nothing. Raises as `updated`."""
+        live = self.live(job_id)
+        now = updated(live.job, options, mask, etag)
+        if now != live.job.options:
+            self._recorder.change_options(live, now)
+            for listener in self.on_options:
+                listener(live.job)
+        return live.job
 
     def waited_too_long(self, job_id: str, limit_s: float) -> Job:
         """End a job that no device has started within its queue time limit."""

@@ -24,7 +24,7 @@ from domains.processing.jobs.event import (
     Succeeded,
 )
 from domains.processing.jobs.instant import Instant
-from domains.processing.jobs.job import Job
+from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.live_job import LiveJob, after, stored
 from domains.processing.jobs.rows import StoredJob, UnreadableRow
 from domains.processing.jobs.state import JobState, check_move
@@ -112,6 +112,16 @@ class JobRecorder:
             job, entry = self._store_or_fail(job, entry)
         live.job = job
         live.journal.publish(entry, slot=slot)
+
+    def change_options(self, live: LiveJob, options: JobOptions) -> None:
+        """Store other options of a job."""
+        job = msgspec.structs.replace(live.job, options=options)
+        if job.id in self._owed:
+            # Its end is stored with them as soon as the disk has room.
+            self._owed[job.id] = job, self._owed[job.id][1]
+        else:
+            self._store.change_options(stored(job), self._expiry(job))
+        live.job = job
 
     def _store_or_fail(self, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
         """Make an event durable. An end that cannot be stored (a full disk) is published anyway, as a failure."""

@@ -79,6 +79,13 @@ class JobStore:
             db.execute(_UPDATE, (*changing_of(job), expire_time_s, job.id))
             self._insert_event(db, job.id, entry)
 
+    def change_options(self, job: Job, expire_time_s: float | None) -> None:
+        """Store a job with other options."""
+        with self._transaction() as db:
+            db.execute(_UPDATE, (*changing_of(job), expire_time_s, job.id))
+            db.execute("DELETE FROM job_labels WHERE number = ?", (job.number,))
+            db.executemany(_LABEL, [(job.number, *label) for label in job.options.labels])
+
     def replace(self, job: Job, events: Sequence[Entry[JobEvent]], expire_time_s: float | None) -> None:
         """Replace a job that cannot be read, and its journal."""
         with self._transaction() as db:

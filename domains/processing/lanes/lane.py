@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from domains.processing.jobs.job import Job
+from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.lanes.placement import Placement
 from domains.processing.workers.worker import Worker
 from domains.stop import Stop
@@ -26,6 +26,10 @@ class Running(Protocol):
 
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point."""
+        ...
+
+    def allow(self, options: JobOptions) -> None:
+        """Hold the time limits of other options from now on."""
         ...
 
 

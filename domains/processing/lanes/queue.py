@@ -39,9 +39,13 @@ class _Line:
 
     def first(self) -> Job:
         """The next job; the line must not be empty."""
-        while (job := self.jobs.get(self._heap[0][2])) is None:
+        while True:
+            told = self._heap[0]
+            job = self.jobs.get(told[2])
+            # The priority of a job can change while it waits; `add` has put in another entry then.
+            if job is not None and _entry(job) == told:
+                return job
             heappop(self._heap)
-        return job
 
 
 class _Lines:

@@ -180,3 +180,15 @@ def test_a_lane_is_asked_once_for_all_jobs_of_one_placement() -> None:
     found = queue.next(fits)
     assert found is not None
     assert asked == [placement_of(found)]
+
+
+def test_a_waiting_job_that_gets_another_priority_takes_its_place() -> None:
+    queue = filled(job("first", age=9), job("second", age=5), job("third"))
+    queue.add(job("third", priority=3))
+    queue.add(job("first", age=9, priority=1))
+    assert len(queue) == 3
+    assert taken(queue) == ["third", "second", "first"]
+    # And down again, past the entry of the higher priority.
+    queue = filled(job("first", age=9), job("up", priority=3))
+    queue.add(job("up"))
+    assert taken(queue) == ["first", "up"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from domains.inference.generation import Generation, ImageFit, ResolvedGeneration, ResolvedInitImage, Sampling
@@ -32,7 +33,7 @@ class Measuring(DispatchBench):
         if strength is None:
             return plain
         start = ResolvedInitImage(blob_id="b-1", sha256="0" * 64, strength=strength, fit=ImageFit.COVER)
-        return type(plain)(**{name: getattr(plain, name) for name in plain.__struct_fields__} | {"init_image": start})
+        return msgspec.structs.replace(plain, init_image=start)
 
     async def measure(self, step_s: float, rest_s: float, edge_px: int = 512, steps: int = 10) -> None:
         resolved = self.resolved(edge_px, steps)
@@ -91,5 +92,3 @@ async def test_the_range_is_that_of_the_runs_that_were_forecast(bench: Measuring
     told = bench.forecast(bench.resolved())
     assert told.run_s == pytest.approx(10 + 4)
     assert (told.low_s, told.high_s) == (pytest.approx(12), pytest.approx(19))
-    assert told.low_s is not None
-    assert abs(told.run_s - 14) < 0.25 * 14

@@ -1,0 +1,82 @@
+"""The queue at one moment: what is in the way of each device, and rates and shares of the last ten minutes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domains.device.settings import DeviceSettings
+from domains.errors import ErrorReason
+from domains.processing.jobs.state import JobState
+from domains.processing.lanes.overview import WINDOW_S, LaneView, QueueOverview
+from tests.domains.processing.dispatch_bench import DispatchBench
+
+DEVICE_ID = "gpu-1a2b3c4d"
+
+
+class Seen(DispatchBench):
+    """A device for two jobs, and its queue."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.is_full = False
+        self.now_s = 0.0
+        self.overview = QueueOverview(
+            self.board, self.jobs, self.devices, self._held_back, self.draining, lambda: self.now_s
+        )
+
+    def _held_back(self, device_id: str, *, occupied: bool) -> bool:
+        return self.is_full
+
+    def seen(self) -> LaneView:
+        return next(one for one in self.overview.now().lanes if one.device_id == DEVICE_ID)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Seen]:
+    bench = Seen(tmp_path)
+    yield bench
+    bench.database.close()
+
+
+async def test_a_free_device_tells_its_slots_and_nothing_in_the_way(bench: Seen) -> None:
+    lane = bench.seen()
+    assert (lane.free_slots, lane.running, lane.depths, lane.blocked_by) == (2, (), (), None)
+
+
+async def test_what_waits_is_told_by_priority_the_most_urgent_first(bench: Seen) -> None:
+    running = [bench.submit(), bench.submit()]
+    await bench.at_work(*running)
+    for priority in (1, 3, 3):
+        bench.submit(priority=priority)
+    lane = bench.seen()
+    assert set(lane.running) == set(running)
+    assert [(one.priority, one.queued, one.estimated_wait_s) for one in lane.depths] == [(3, 2, None), (1, 1, None)]
+    assert lane.blocked_by is None
+
+
+async def test_the_obstacle_is_told_where_something_waits(bench: Seen) -> None:
+    bench.is_full = True
+    assert bench.seen().blocked_by is None, "nothing waits"
+    bench.submit()
+    assert (bench.seen().blocked_by, bench.seen().free_slots) == (ErrorReason.DEVICE_OUT_OF_MEMORY, 0)
+    bench.is_full = False
+    bench.devices.set_settings(DEVICE_ID, DeviceSettings(enabled=False))
+    assert bench.seen().blocked_by is ErrorReason.DEVICE_DISABLED
+    bench.draining.begin()
+    assert bench.seen().blocked_by is ErrorReason.DRAINING
+
+
+async def test_rates_come_after_ten_minutes_and_forget_what_is_older(bench: Seen) -> None:
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    assert bench.overview.now().arrivals_per_s is None
+    bench.now_s = WINDOW_S
+    bench.jobs.cancel(bench.submit())
+    told = bench.overview.now()
+    assert (told.arrivals_per_s, told.completions_per_s) == (2 / WINDOW_S, 1 / WINDOW_S)
+    assert [(one.session_id, one.queued, one.running) for one in told.shares] == [("", 0, 1)]
+    bench.now_s = 3 * WINDOW_S
+    told = bench.overview.now()
+    assert (told.arrivals_per_s, told.completions_per_s) == (0, 0)
+    assert bench.job(job_id).state is JobState.RUNNING
