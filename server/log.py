@@ -148,7 +148,7 @@ def _flush() -> None:
 def _never_raising(base: type[Any]) -> type[Any]:
     """A bound logger whose calls never raise. If an event cannot be rendered, only its name is logged."""
 
-    def _proxy_to_logger(self: Any, method: str, event: str | None = None, *args: Any, **facts: Any) -> Any:
+    def _proxy_to_logger(self: Any, method: str, event: str | None = None, /, *args: Any, **facts: Any) -> Any:
         try:
             return base._proxy_to_logger(self, method, event, *args, **facts)
         except Exception as error:

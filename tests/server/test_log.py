@@ -41,6 +41,7 @@ with log.writing(FORM, "info"):
     except ValueError:
         _log.exception("it failed")
     _log.info("odd value", value=Odd())
+    _log.error("odd names", method="/a/B", level="l", name="n", logger="x")
     _log.info("an object", value=object(), more=[object()])
     logging.getLogger("asyncio").warning("from logging %s", "EVIL")
     warnings.warn("from warnings")
@@ -65,8 +66,18 @@ def test_every_line_of_the_json_log_is_json_whoever_writes_it() -> None:
     assert last == "for people"
     events = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
     told = [str(event["event"]) for event in events]
-    for text in ("it failed", "odd value", "from logging", "from print", "from C", "from a child", "no end of line"):
+    for text in (
+        "it failed",
+        "odd value",
+        "odd names",
+        "from logging",
+        "from print",
+        "from C",
+        "from a child",
+        "no end of line",
+    ):
         assert any(text in one for one in told), text
+    assert not any("log_fault" in event for event in events if event["event"] == "odd names")
     assert any("from warnings" in one for one in told)
     assert all(line.isascii() for line in lines)
     assert "a prompt" not in "".join(lines)
