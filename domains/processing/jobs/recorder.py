@@ -135,6 +135,9 @@ class JobRecorder:
             entry = Entry(entry.sequence, entry.time_s, failed)
             job = after(job, failed, entry, JobState.FAILED)
             self._owed[job.id] = job, entry
+        else:
+            # The disk has room again: a server that dies now shall not run the jobs again whose ends were told.
+            self.store_ends()
         return job, entry
 
     def _expiry(self, job: Job) -> float | None:

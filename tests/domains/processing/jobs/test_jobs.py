@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -307,6 +308,18 @@ def test_an_end_that_found_no_room_is_stored_when_there_is_some(
     assert again.get(job.id) == jobs.get(job.id)
     assert facts(again.live(job.id).journal.after(0)) == facts(jobs.live(job.id).journal.after(0))
     connection.close()
+
+
+def test_an_end_that_found_no_room_is_stored_with_the_next_event_that_finds_some(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = started(jobs), started(jobs)
+    with monkeypatch.context() as disk:
+        disk.setattr(JobStore, "record", no_room)
+        jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=RECEIPT))
+    jobs.cancel(other.id)
+    with closing(open_database(tmp_path)) as connection:
+        assert Jobs(JobStore(connection, tmp_path), keep_s=3600).get(job.id).state is JobState.FAILED
 
 
 async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
