@@ -245,8 +245,8 @@ def _worker(keeper: WorkerKeeper) -> pb.WorkerStatus:
 
 
 def _resident(pid: int | None) -> int | None:
-    """Bytes of a process's resident set; None if the process has ended."""
+    """Bytes of a process's resident set; None: the process has ended, or the system cannot tell."""
     try:
         return psutil.Process(pid).memory_info().rss if pid else None
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import psutil
@@ -47,7 +47,7 @@ class HostPool:
         """Measure now. Pages that several of the processes share count for each of them."""
         pids = {os.getpid(), *self._worker_pids()}
         # Off the event loop: the query of each process takes a fraction of a millisecond.
-        machine, held = await asyncio.to_thread(lambda: (host_memory(), sum(map(_resident, pids))))
+        machine, held = await asyncio.to_thread(lambda: (host_memory(), _held(pids)))
         return MemoryMeasure(
             time_s=time.time(),
             total_bytes=machine.total_bytes,
@@ -55,8 +55,16 @@ class HostPool:
             held_bytes=held,
             live_bytes=held,
             pinned_bytes=self._pinned_bytes(),
-            owners=attributed(self._owners(), held),
+            owners=tuple(self._owners()) if held is None else attributed(self._owners(), held),
         )
+
+
+def _held(pids: Iterable[int]) -> int | None:
+    """The resident sets of processes together. None: the system cannot tell, for instance without a free descriptor."""
+    try:
+        return sum(map(_resident, pids))
+    except OSError:
+        return None
 
 
 def _resident(pid: int) -> int:
