@@ -142,6 +142,8 @@ def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sql
             connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[lasting]}")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA wal_autocheckpoint=0")
+            # Journals of statements hold what they change, prompts too; they would be files in the system's folder.
+            connection.execute("PRAGMA temp_store=MEMORY")
             # Deleted rows become zeros: https://sqlite.org/pragma.html#pragma_secure_delete
             connection.execute("PRAGMA secure_delete=ON")
             _migrate(connection, folder)

@@ -4,8 +4,6 @@
 lists those that it does): a request is carried out as it was asked, or not at all.
 """
 
-import importlib.metadata
-
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
@@ -27,6 +25,7 @@ from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.unserved import check_served
+from server.version import SERVER_VERSION
 
 _SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()}
 """A fit that no input picture takes is refused by the check, with the contract's reason."""
@@ -175,7 +174,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
         used_models=[base],
-        server_version=importlib.metadata.version("deviceops"),
+        server_version=SERVER_VERSION,
         libraries=result.libraries,
     )
 

@@ -1,6 +1,5 @@
 """Computes GetSystemStatus from real state: readiness of each domain, workers, versions, start-up timing."""
 
-import importlib.metadata
 import platform
 import sqlite3
 import time
@@ -25,7 +24,7 @@ from server.inference.servicer import CONTRACT_VERSION
 from server.memory.blob_pieces import CHUNK_BYTES
 from server.scrub import scrubbed
 from server.settings import Settings, is_loopback
-from server.version import SERVER_VERSION
+from server.version import LIBRARIES, SERVER_VERSION
 from server.worker.keeper import KeeperState, WorkerKeeper
 
 DEPENDS: dict[int, list[domain_pb2.Domain.ValueType]] = {
@@ -135,7 +134,7 @@ class SystemView:
             workers=[_worker(keeper) for keeper in self._keepers],
             server_version=SERVER_VERSION,
             contract_version=CONTRACT_VERSION,
-            libraries=[f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "protobuf", "msgspec")],
+            libraries=LIBRARIES,
             platform=platform.platform(),
             listen_addresses=self.addresses,
             limits=pb.SystemLimits(

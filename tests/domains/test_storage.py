@@ -4,6 +4,7 @@ import asyncio
 import errno
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,10 @@ def test_the_durability_asked_for_is_the_one_that_sqlite_reports(lasting: storag
 )
 def test_versions_of_sqlite_with_the_wal_reset_bug_are_known(version: tuple[int, ...], bug: bool) -> None:
     assert has_wal_reset_bug(version) is bug
+
+
+def test_no_journal_of_a_statement_is_a_file(tmp_path: Path) -> None:
+    """SQLite would make one in /var/tmp, with the prompts that the statement changes (https://sqlite.org/tempfiles.html)."""
+    with closing(storage.open_database(tmp_path)) as connection:
+        (store,) = connection.execute("PRAGMA temp_store").fetchone()
+    assert store == 2
