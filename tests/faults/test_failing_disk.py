@@ -1,4 +1,5 @@
-"""The disk under the state folder returns errors that are not "full": each call hears it, and the server goes on."""
+"""The disk under the state folder returns errors that are not "full", or the system has no descriptor left: each call hears
+it, and the server goes on."""
 
 import resource
 import sys
@@ -7,7 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from deviceops.processing.v1 import system_status_pb2
+from deviceops.memory.v1 import blob_pb2, memory_service_pb2
+from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from tests.faults.processes import eventually
 from tests.server import asking
 from tests.server.asking import kind, picture
@@ -16,7 +18,7 @@ from tests.server.harness import RunningServer, running_server
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with running_server("--device", "sim") as running:
         yield running
@@ -32,6 +34,39 @@ def failing_writes(server: RunningServer) -> Generator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextmanager
+def no_descriptor(server: RunningServer) -> Generator[None]:
+    """Each open of a file fails with EMFILE."""
+    pid = server.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def upload(server: RunningServer) -> str:
+    """A small blob on the disk."""
+    spec = blob_pb2.BlobSpec(size_bytes=4, tier=blob_pb2.BLOB_TIER_DISK)
+    chunk = memory_service_pb2.UploadBlobRequest(chunk=blob_pb2.BlobChunk(data=b"abcd"))
+    requests = [memory_service_pb2.UploadBlobRequest(blob_spec=spec), chunk]
+    return server.memory.UploadBlob(iter(requests), timeout=asking.CALL_S).blob.id
+
+
+def test_without_a_free_descriptor_reads_are_answered_and_writes_are_refused(server: RunningServer) -> None:
+    asking.watch(server, asking.submit(server))
+    with no_descriptor(server):
+        status = server.status()
+        assert status.server_version
+        assert not status.workers[0].HasField("resident_bytes"), "it cannot be measured"
+        assert asking.refused(lambda: upload(server)).reason == "STORAGE_FAILED"
+        server.processing.ListJobs(processing_service_pb2.ListJobsRequest(), timeout=asking.CALL_S)
+    assert server.status().workers[0].resident_bytes > 0
+    assert upload(server)
+    assert kind(asking.watch(server, asking.submit(server, picture(seed=3)))[-1]) == "succeeded"
 
 
 def processing(server: RunningServer) -> system_status_pb2.DomainReadiness:
