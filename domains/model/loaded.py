@@ -54,7 +54,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Hash over its weights at the load (see `domains.model.fingerprint`). Empty: its worker did not report one."""
     pinned: bool = False
     keep_alive_s: float = 0.0
-    """How long it stays without being used, whoever needs the room. 0: as long as no other work needs the room."""
+    """How long it stays without being used, even if other work needs the room. 0: until other work needs the room."""
     kept_since_s: float = 0.0
     """Unix time at which the keep-alive was set last; it counts from there, or from the last use."""
     load_s: float | None = None

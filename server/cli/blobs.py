@@ -74,7 +74,7 @@ def get(
 def rm(
     blob: BlobArgument,
     only_if_unused: Annotated[
-        bool, typer.Option("--only-if-unused", help="Refuse while somebody reads or needs it.")
+        bool, typer.Option("--only-if-unused", help="Refuse while a caller reads it or a job needs it.")
     ] = False,
     address: AddressOption = None,
     json: JsonOption = False,

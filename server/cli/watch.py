@@ -34,7 +34,7 @@ def watch(
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Go on after the event with this sequence.")] = 0,
     previews: Annotated[
-        Path | None, typer.Option(help="Folder for previews, also of a job that somebody else submitted.")
+        Path | None, typer.Option(help="Folder for previews, also of a job that another caller submitted.")
     ] = None,
     preview_every: Annotated[int, typer.Option(min=1, max=1000, help="Steps between two previews.")] = 1,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = RECONNECT_S,

@@ -1,7 +1,7 @@
 """The pages of a weight file as the weights themselves: no copy, on the CPU of Linux.
 
 A mapped file that is cut off kills its reader with SIGBUS, and one that is written to changes the weights. So a file is
-mapped under a read lease (fcntl F_SETLEASE) only: the system then lets nobody open the file for writing, or truncate it,
+mapped under a read lease (fcntl F_SETLEASE) only: the system then lets no process open the file for writing, or cut it off,
 before this process has agreed. It is told by SIGIO, reads the file into private memory, puts that in the place of the map,
 and agrees; tensors keep their addresses and values. Without a lease (foreign files, a writer that is there already, network
 disks, other systems) the weights are read into memory of their own.
