@@ -138,6 +138,9 @@ class Scenario:
         except grpc.RpcError as error:
             answer, refusal = None, asking.Refusal(error)
             self.answers.append(f"{name}: {refusal.reason or refusal.code.name}")
+            if name == "watch" and refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                # A nursery that is traced imports torch for minutes. The stream has told that it lives.
+                return None
             if refusal.info.domain != "deviceops" or refusal.reason == "INVARIANT_BROKEN":
                 self.faults.append(f"{name}: {refusal.code.name} {refusal.reason} {refusal.message}")
         if name != "watch" and (took := time.monotonic() - begin) > ANSWER_S + 1:
