@@ -198,11 +198,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
-<<<<<<< HEAD
         used_models=[base, *map(_used_lora, resolved.loras)],
-=======
-        used_models=[base],
->>>>>>> 5e95fdb
         server_version=SERVER_VERSION,
         libraries=result.libraries,
     )
