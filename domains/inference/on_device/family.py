@@ -119,6 +119,14 @@ class Family(Protocol):
         """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8. Raises what `keep_on` raises."""
         ...
 
+    def decode_checked(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+        """`decode`, and whether every value was finite before it became a pixel: 0-dim, on the device."""
+        ...
+
+    def decode_in_float32(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        """`decode_checked` in float32. None: the VAE computes in float32 already."""
+        ...
+
     def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
         """Pixels (h, w, 3), uint8 → latents. Raises what `keep_on` raises."""
         ...

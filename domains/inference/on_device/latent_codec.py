@@ -1,5 +1,6 @@
 """From pictures to latents and back: the part of a family that its VAE decides."""
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,20 @@ class LatentCodec:
         """See `Family`."""
         return as_pixels(self._decoded(latents, keep_on))[0]
 
+    def decode_checked(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+        """See `Family`."""
+        picture = self._decoded(latents, keep_on)
+        return as_pixels(picture)[0], torch.isfinite(picture).all()
+
+    def decode_in_float32(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        """See `Family`."""
+        if self._vae.dtype is torch.float32:
+            return None
+        # A copy: the model itself keeps its precision. It is freed with the picture.
+        decoder = VaeDecoder(copy.deepcopy(self._vae).float())
+        picture = decoder(self._unscaled(latents).float().to(memory_format=torch.channels_last))
+        return as_pixels(picture)[0], torch.isfinite(picture).all()
+
     def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
         """See `Family`."""
         picture = from_pixels(pixels).to(self._vae.dtype, memory_format=torch.channels_last)
@@ -68,9 +83,12 @@ class LatentCodec:
 
     def _decoded(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
-        mean, deviation = self._statistics(latents.dtype)
-        unscaled = latents * deviation / self._vae.config.scaling_factor + mean
+        unscaled = self._unscaled(latents)
         return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last), keep_on)
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        mean, deviation = self._statistics(latents.dtype)
+        return latents * deviation / self._vae.config.scaling_factor + mean
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Pictures in −1..1 → scaled latents, without the encoder's own noise."""

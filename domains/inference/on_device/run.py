@@ -247,16 +247,29 @@ class Run(LoadRun):
             return
         self._note(Stage.DECODING, index, len(self.resolved.seeds), Unit.IMAGES)
         began = self._hardware.mark()
-        pixels = to_host(self.family.decode(self.walking.latents[index : index + 1], keep_on))
+        latents = self.walking.latents[index : index + 1]
+        decoded, whole = self.family.decode_checked(latents, keep_on)
+        pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
 
         def deliver() -> None:
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
+            shown = pixels if finite.item() else self._decoded_again(index, latents)
             self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
-            self._pictures.write(index, pixels.numpy())
+            self._pictures.write(index, shown.numpy())
 
         self._in_flight.add(fence, deliver)
+
+    def _decoded_again(self, index: int, latents: Tensor) -> Tensor:
+        """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
+        NUMERIC_FAILURE: such a value would be a black place in the picture."""
+        again = self.family.decode_in_float32(latents)
+        if again is None or not again[1].item():
+            raise _not_decoded(index, self.resolved)
+        detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"
+        self._degrade(Degraded(kind="decode_in_float32", reason=str(ErrorReason.NUMERIC_FAILURE), detail=detail))
+        return again[0].cpu()
 
     def poll(self) -> None:
         """Report what has ended; enter the next stage when this one has ended."""
@@ -335,4 +348,13 @@ def _not_encoded(resolved: ResolvedGeneration) -> InternalError:
         " load the model in a wider precision"
     )
     facts = {"stage": str(Stage.ENCODING_INPUT), "model_id": resolved.model_id}
+    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)
+
+
+def _not_decoded(index: int, resolved: ResolvedGeneration) -> InternalError:
+    message = (
+        f"the VAE of model {resolved.model_id} makes pixels that are no numbers of picture {index}, in float32 too;"
+        " lower the guidance, or validate the model's files"
+    )
+    facts = {"stage": str(Stage.DECODING), "model_id": resolved.model_id, "image_index": index}
     return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)

@@ -1,14 +1,22 @@
 """What a job says when something breaks under it, and that the next job does not notice."""
 
+import io
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 import torch
+from PIL import Image
+from torch import Tensor
 
 from domains.inference.generation import EncodeOptions
+from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.vae_decoder import VaeDecoder
 from domains.inference.outcome import RunFailed, RunFinished
 from domains.model.model import Model
+from domains.progress import Degraded
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
 
@@ -98,3 +106,62 @@ def test_ticks_leave_grad_mode_as_it_was(loop: Recorder, tiny: Model) -> None:
     loop.run()
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
+
+
+def not_finite_unless_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VAE whose values overflow in a narrow precision: one of them, as a tile would."""
+    decode = VaeDecoder.__call__
+
+    def call(self: VaeDecoder, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        found = decode(self, latents, keep_on)
+        if found.dtype is not torch.float32:
+            found[0, 0, 0, 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(VaeDecoder, "__call__", call)
+
+
+def test_a_decode_that_overflows_is_repeated_in_float32_and_told(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(tiny)
+    wide: dict[str, Any] = {"steps": 2, "seeds": (1, 2)}
+    recorder.loop.submit("float32", recorder.loaded.model, request(tiny, **wide))
+    recorder.run()
+    expected = [pixels(file) for file in recorder.files("float32")]
+    recorder.loaded.modules["vae"].to(torch.bfloat16)
+    not_finite_unless_float32(monkeypatch)
+    recorder.loop.submit("a", recorder.loaded.model, request(tiny, **wide))
+    recorder.run()
+    end = recorder.last("a")
+    assert isinstance(end, RunFinished)
+    told = [(one.kind, one.reason) for one in end.receipt.degradations]
+    assert told == [("decode_in_float32", "NUMERIC_FAILURE")] * 2
+    assert len(recorder.of("a", Degraded)) == 2
+    for file, plain in zip(recorder.files("a"), expected, strict=True):
+        # The weights were rounded to bfloat16 before.
+        assert np.abs(pixels(file).astype(int) - plain).mean() < 4
+    recorder.loop.close()
+
+
+def pixels(file: bytes) -> Any:
+    with Image.open(io.BytesIO(file)) as opened:
+        return np.asarray(opened)
+
+
+def test_pixels_that_are_no_numbers_in_float32_fail_the_job_and_are_no_black_picture(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(tiny)
+    decode = VaeDecoder.__call__
+
+    def call(self: VaeDecoder, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        found = decode(self, latents, keep_on)
+        found[0, 1, 3, 2] = float("inf")
+        return found
+
+    monkeypatch.setattr(VaeDecoder, "__call__", call)
+    recorder.loop.submit("a", recorder.loaded.model, request(tiny, steps=2))
+    recorder.run()
+    end = failure(recorder, "a")
+    assert (end.reason, end.facts["stage"], end.facts["image_index"]) == ("NUMERIC_FAILURE", "decoding", "0")
+    assert not recorder.files("a")
+    recorder.loop.close()
