@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import grpc
+import numpy as np
 import pytest
 
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.processing.v1 import system_status_pb2
+from domains.imaging import encode
 from tests.faults.processes import eventually, gone, kill
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
@@ -50,8 +52,12 @@ def test_the_job_runs_again_and_its_watchers_miss_nothing(server: RunningServer)
     assert gone(pid)
 
 
-def test_the_second_run_makes_the_same_picture(server: RunningServer) -> None:
+@pytest.mark.parametrize("start", ["noise", "picture"])
+def test_the_second_run_makes_the_same_picture(server: RunningServer, start: str) -> None:
     asked = picture(steps=40, seed=11)
+    if start == "picture":
+        asked.init_image.image.data = encode(np.full((64, 64, 3), (200, 40, 90), np.uint8), "image/png")
+        asked.init_image.strength = 0.9
     job_id = asking.submit(server, asked)
     asking.wait_for_step(server, job_id)
     kill(server.worker_pid)
