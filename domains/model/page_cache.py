@@ -25,10 +25,10 @@ def resident_pages(address: int, size: int) -> tuple[int, int] | None:
     if libc.mincore(address, size, told) != 0:
         return None
     # The lowest bit of each byte says it; the others mean nothing.
-    return sum(map(told.raw[:count].count, _ODD)), count
+    return len(told.raw[:count].translate(None, _EVEN)), count
 
 
-_ODD = [bytes([number]) for number in range(1, 256, 2)]
+_EVEN = bytes(range(0, 256, 2))
 
 
 class LockedMap:
