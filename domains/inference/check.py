@@ -140,11 +140,12 @@ def _loras(loras: Sequence[Lora]) -> Iterator[Violation]:
         if not lora.model_id:
             yield Violation(field=f"{path}.model_id", message="must not be empty; name the LoRA")
         yield from _within("loras.weight", lora.weight, f"{path}.weight")
-        names = [one.component_id for one in lora.components]
+        named = {""}
         for index, one in enumerate(lora.components):
             here = f"{path}.component_weights[{index}]"
-            if not one.component_id or one.component_id in names[:index]:
+            if one.component_id in named:
                 yield Violation(field=f"{here}.component_id", message="must name a component, and each one once")
+            named.add(one.component_id)
             yield from _within("loras.component_weights.weight", one.weight, f"{here}.weight")
 
 

@@ -38,6 +38,13 @@ def picture(*, steps: int = 2, seed: int = 1, count: int = 1, previews: int = 0)
     )
 
 
+def exact_picture(*, steps: int = 2, seed: int = 1) -> generation_pb2.Generation:
+    """A picture whose bytes do not depend on the jobs that run beside it."""
+    generation = picture(steps=steps, seed=seed)
+    generation.determinism = generation_pb2.DETERMINISM_EXACT
+    return generation
+
+
 def submit(
     server: RunningServer,
     generation: generation_pb2.Generation | None = None,

@@ -149,7 +149,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 UNSERVED = {
     "controls[0]": G(controls=[conditioning_pb2.ControlInput()]),
-    "loras[0]": G(loras=[conditioning_pb2.LoraInput()]),
+    "loras[0].start_ratio": G(loras=[conditioning_pb2.LoraInput(model_id="x", start_ratio=0.5)]),
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
     "textual_inversions[0]": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
     "mask": G(mask=conditioning_pb2.InpaintMask()),
@@ -204,10 +204,10 @@ def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
     generation = G(sampling=S(steps=0), clip_skip=2)
-    generation.loras.add()
+    generation.controls.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
-    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.loras[0]"}
+    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.controls[0]"}
 
 
 def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:

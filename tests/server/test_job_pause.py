@@ -22,6 +22,7 @@ def picture(sampler: str = "dpmpp_2m_sde", *, seed: int = 5, steps: int = STEPS)
         width_px=64,
         height_px=64,
         sampling=sampling_pb2.Sampling(steps=steps, seed=seed, sampler=sampler),
+        determinism=generation_pb2.DETERMINISM_EXACT,
     )
 
 

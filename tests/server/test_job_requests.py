@@ -199,7 +199,7 @@ def test_an_ended_job_goes_with_its_picture(server: RunningServer) -> None:
 
 
 def test_a_picture_that_another_job_made_too_stays(server: RunningServer) -> None:
-    first, second = (asking.submit(server, picture(seed=4002)) for _ in range(2))
+    first, second = (asking.submit(server, asking.exact_picture(seed=4002)) for _ in range(2))
     images = [asking.watch(server, job_id)[-1].generation_result.images[0] for job_id in (first, second)]
     assert images[0].file.blob_id == images[1].file.blob_id
     before = asking.blob(server, images[0].file.blob_id)

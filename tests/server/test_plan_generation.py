@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
@@ -77,8 +78,9 @@ def test_a_model_that_is_not_loaded_is_told_with_its_bytes(server: RunningServer
 def test_what_cannot_be_predicted_is_told(server: RunningServer) -> None:
     asking.watch(server, asking.submit(server))
     huge = picture()
-    huge.width_px = huge.height_px = 1024
-    told = plan(server, huge)
+    # Larger than what any other test has measured here; the time limit consents to its long steps.
+    huge.width_px = huge.height_px = 4096
+    told = plan(server, huge, job_event_pb2.JobOptions(run_timeout=duration_pb2.Duration(seconds=86_400)))
     assert not told.estimate.HasField("run_time")
     assert any("cannot be predicted yet" in one.message for one in told.findings)
     assert {one.severity for one in told.findings} == {error_pb2.SEVERITY_INFO}

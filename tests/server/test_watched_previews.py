@@ -65,7 +65,7 @@ def test_the_picture_is_the_same_watched_or_not(server: RunningServer) -> None:
     def made(job_id: str) -> list[str]:
         return [image.file.sha256 for image in asking.job_of(server, job_id).generation_result.images]
 
-    asked = picture(steps=12, seed=77)
+    asked = asking.exact_picture(steps=12, seed=77)
     alone = asking.submit(server, asked)
     asking.watch(server, alone)
     with asking.occupied(server) as (blocker, _):

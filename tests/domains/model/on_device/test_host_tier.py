@@ -1,5 +1,6 @@
 """A model that comes back from the host tier: nothing is built again, and its weights are those of its files."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_a_file_that_changed_meanwhile_is_opened_again_and_refused(aged: Model, 
 
 
 def test_a_cancelled_return_keeps_no_files_open(aged: Model, tier: HostTier) -> None:
+    gc.collect()  # files of other tests
     before = psutil.Process().num_fds()
     left(tier, end_of(loading(aged, "cpu", tier=tier)))
     steps = loading(aged, "cpu", tier=tier)
@@ -86,6 +88,7 @@ def test_a_cancelled_return_keeps_no_files_open(aged: Model, tier: HostTier) -> 
 
 
 def test_a_tier_that_is_cleared_closes_its_files(aged: Model, tier: HostTier) -> None:
+    gc.collect()  # files of other tests
     before = psutil.Process().num_fds()
     left(tier, end_of(loading(aged, "cpu", tier=tier)))
     assert psutil.Process().num_fds() > before
