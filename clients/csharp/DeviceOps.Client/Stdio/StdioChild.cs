@@ -11,6 +11,7 @@ internal sealed class StdioChild
     private readonly Process process;
     private readonly Stream output;
     private readonly TaskCompletionSource<bool> exited = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource<FramePipe> made = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private StdioChild(Process process)
     {
@@ -24,6 +25,7 @@ internal sealed class StdioChild
         Id = process.Id;
         output = process.StandardOutput.BaseStream;
         Pipe = new FramePipe(new FrameWriter(process.StandardInput.BaseStream, WriteFailed));
+        made.SetResult(Pipe);
         new Thread(Read) { IsBackground = true, Name = "deviceops-frame-reader" }.Start();
     }
 
@@ -130,7 +132,8 @@ internal sealed class StdioChild
     /// <summary>The child closed its stdin. What it wrote before tells more: the reader comes to it first, where it can.</summary>
     private void WriteFailed(Exception error)
     {
-        Pipe.Ended.Wait(ReasonTimeout);
-        Pipe.WriteFailed(error);
+        var pipe = made.Task.Result; // the hello can fail before the constructor has the pipe
+        pipe.Ended.Wait(ReasonTimeout);
+        pipe.WriteFailed(error);
     }
 }
