@@ -82,7 +82,7 @@ def test_what_cannot_be_predicted_is_told() -> None:
         told = plan(fresh, huge)
     assert not told.estimate.HasField("run_time")
     said = [one for one in told.findings if "cannot be predicted yet" in one.message]
-    assert [one.severity for one in said] == [error_pb2.SEVERITY_INFO]
+    assert {one.severity for one in said} == {error_pb2.SEVERITY_INFO}
 
 
 def test_everything_that_is_wrong_is_told_at_once(server: RunningServer) -> None:
