@@ -31,10 +31,10 @@ _NESTED = ("state_dict", "params_ema", "params", "model")
 
 def _limit(size: int) -> None:
     """Bound memory, CPU time and the size of files that this process can write."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return
+    import resource
+
     for kind, most in (
         (resource.RLIMIT_AS, 16 * _GIB + 3 * size),
         (resource.RLIMIT_CPU, 120 + size // _BYTES_PER_CPU_S),
