@@ -97,7 +97,7 @@ class HostModels:
     def find(self, model: Model) -> LoadedModel | None:
         """The model in the tier, with the weights that its last scan saw. None: it is not there."""
         name = loaded_id(model.id, "")
-        there = next((one for one in self._loaded.list() if one.id == name), None)
+        there = self._loaded.get(name) if name in self._held else None
         return None if there is None or outdated(there, model.sha256) else there
 
     async def read(self, model: Model, tell: Callable[[int, int], None], keep_on: KeepOn) -> Brought | None:

@@ -1,12 +1,13 @@
 """Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from domains.device.devices import Devices
 from domains.draining import Draining
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, NotSupported, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
 from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.check import Checked
 from domains.inference.generation import Generation, ResolvedGeneration
@@ -14,11 +15,9 @@ from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve, usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
-from domains.memory.pools.pool import HOST
 from domains.memory.pools.reservations import Reservations
 from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
-from domains.model.execution import Execution
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
@@ -42,8 +41,8 @@ from domains.processing.jobs.kinds import (
     Work,
 )
 from domains.processing.lanes.queue import JobQueue
-from domains.processing.memory.care import device_of
 from domains.processing.memory.model_use import held_by_devices
+from domains.processing.places import Places
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
@@ -72,9 +71,9 @@ class Submissions:
         self._catalogue = catalogue
         self._loaded = loaded
         self._devices = devices
+        self._places = Places(devices, reservations)
         self.callers = Callers()
         """Calls that follow a job."""
-        self._reservations = reservations
         self.draining = draining
         self._step_limit = step_limit
         self._pictures = pictures
@@ -94,6 +93,7 @@ class Submissions:
         init, job_id = given.asked.init_image, new_job_id()
         # Faults of the request itself go first.
         picture = None if init is None or given.wrong.error() else await self._pictures.look(init)
+        loras = [] if given.wrong.error() else [await self._hashed(lora.model_id) for lora in given.asked.loras]
         job: Job | None = None
         try:
             if init is not None and picture is not None and not validate_only:
@@ -106,6 +106,7 @@ class Submissions:
                 must_be_loaded=must_be_loaded,
                 validate_only=validate_only,
                 picture=picture,
+                loras=loras,
                 job_id=job_id,
             )
             return job
@@ -123,9 +124,11 @@ class Submissions:
         must_be_loaded: bool = False,
         validate_only: bool = False,
         picture: InputPicture | None = None,
+        loras: Sequence[Model] = (),
         job_id: str = "",
     ) -> Job:
-        """Make pictures. `picture`: the one that the request starts from, decoded. `job_id`: an id of `new_job_id`."""
+        """Make pictures. `picture`: the one that the request starts from, decoded. `loras`: those that it names, in its
+        order, with their hashes. `job_id`: an id of `new_job_id`."""
         generation = given.asked
         try:
             loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
@@ -133,9 +136,9 @@ class Submissions:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        resolved = resolve(given, model, picture, self._loras_of(given))
+        resolved = resolve(given, model, picture, loras)
         if loaded is not None:
-            options = self._where_loaded(generation, loaded, options)
+            options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
         work = GenerateWork(asked=_without_bytes(generation, picture), resolved=resolved)
         if must_be_loaded:
@@ -163,25 +166,10 @@ class Submissions:
             return self._catalogue.get(loaded.model_id)
         return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
 
-    def _loras_of(self, given: Checked) -> list[Model]:
-        """The LoRAs that a generation names, with their hashes. Raises MODEL_NOT_FOUND; faults of the request go first."""
-        if (wrong := given.wrong.error()) is not None:
-            raise wrong
-        loras = [self._catalogue.get(lora.model_id) for lora in given.asked.loras]
-        return [self._catalogue.hashed(lora) if lora.kind is ModelKind.LORA else lora for lora in loras]
-
-    def _where_loaded(self, generation: Generation, loaded: LoadedModel, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the device of the loaded model that the job names."""
-        wrong = {
-            "model_id": generation.model_id not in ("", loaded.model_id),
-            "loaded_model_id": bool(options.device_ids)
-            and loaded.device_id not in {self.device_id(name) for name in options.device_ids},
-        }
-        if any(wrong.values()):
-            text = f"{loaded.id} is model {loaded.model_id} on device {loaded.device_id}; the request names another"
-            told = [Violation(field=f"generation.{name}", message=text) for name, is_so in wrong.items() if is_so]
-            raise InvalidRequest(told, ErrorReason.UNSUPPORTED_COMBINATION, loaded_model_id=loaded.id)
-        return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
+    async def _hashed(self, model_id: str) -> Model:
+        """A LoRA with its file's hash; a model of another kind as it is, which is then refused. Raises MODEL_NOT_FOUND."""
+        model = self._catalogue.get(model_id)
+        return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind is ModelKind.LORA else model
 
     def load(
         self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
@@ -190,39 +178,10 @@ class Submissions:
         model = self._catalogue.get(work.model_id) if work.model_id else self._catalogue.default()
         usable(model)
         if isinstance(work, LoadWork):
-            options = self._where_computed(work.execution, options)
+            options = self._places.computing(work.execution, options)
         else:
-            self._check_to_host(options)
+            self._places.check_to_host(options)
         return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
-
-    def _check_to_host(self, options: JobOptions) -> None:
-        """Raise INVALID_FIELD for a load into the RAM tier that names a device, or pays with another pool."""
-        wrong: list[Violation] = []
-        if options.device_ids:
-            wrong.append(Violation(field="options.devices", message="must be empty: the RAM tier is of no device"))
-        if options.reservation_id and (pool_id := self._reservations.find_held(options.reservation_id).pool_id) != HOST:
-            text = f"reservation {options.reservation_id} is of pool {pool_id}, and the RAM tier lies in pool {HOST}"
-            wrong.append(Violation(field="options.reservation_id", message=text))
-        if wrong:
-            raise InvalidRequest(wrong)
-
-    def _where_computed(self, execution: Execution, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the devices that compute in all precisions that it names.
-
-        Raises NOT_SUPPORTED_ON_DEVICE if there is none.
-        """
-        if not execution.named:
-            return options
-        named = {self.device_id(name) for name in options.device_ids}
-        devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
-        # A device whose worker is starting has not tried its precisions yet.
-        untried = [device for device in devices if not device.precision_support]
-        able = [device.id for device in devices if device in untried or {*execution.named} <= {*device.precisions}]
-        if not able:
-            has = "; ".join(f"{device.id}: {', '.join(device.precisions) or 'none'}" for device in devices)
-            message = f"no device computes in {', '.join(execution.named)}; {has or 'there is none'}"
-            raise NotSupported(message, precision=", ".join(execution.named))
-        return options if len(able) == len(devices) else msgspec.structs.replace(options, device_ids=tuple(able))
 
     def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""
@@ -258,7 +217,7 @@ class Submissions:
         model = self._catalogue.get(asked.model_id) if asked.model_id else self._catalogue.default()
         asked = msgspec.structs.replace(asked, model_id=model.id)
         cases = tuple(benchmark_cases(asked, model))
-        options = self._where_computed(asked.execution, options)
+        options = self._places.computing(asked.execution, options)
         self._check_steps(cases, options)
         loaded = {one.device_id for one in self._loaded.list() if one.model_id == model.id}
         named = {self.device_id(name) for name in options.device_ids}
@@ -299,8 +258,8 @@ class Submissions:
         return self._submit(TransferWork(request=request), options, asked, detached)
 
     def device_id(self, name: str) -> str:
-        """The id of a device by id or alias. Raises DEVICE_NOT_FOUND. Empty stays empty."""
-        return self._devices.get(name).device.id if name else ""
+        """See `Places.device_id`."""
+        return self._places.device_id(name)
 
     def again(self, asked: Asked, *, detached: bool = True) -> Job | None:
         """The job that the same request created, whatever has changed since. None: the request is new; submit it with
@@ -328,21 +287,11 @@ class Submissions:
             self._devices.check(name)
         self._queue.check_room(_ASSUMED_JOB_S)
         if options.reservation_id and work.assets:
-            options = self._where_reserved(options)
+            options = self._places.reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id)
         return job
-
-    def _where_reserved(self, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the device of its reservation."""
-        pool_id = self._reservations.find_held(options.reservation_id).pool_id
-        device_id = device_of(pool_id)
-        named = {self.device_id(name) for name in options.device_ids}
-        if device_id is None or (named and device_id not in named):
-            text = f"reservation {options.reservation_id} is of pool {pool_id}, and this job is not to run there"
-            raise InvalidRequest([Violation(field="options.reservation_id", message=text)])
-        return msgspec.structs.replace(options, device_ids=(device_id,))
 
 
 def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domains.limits import INLINE_BYTES
 from server.cli.blob_upload import upload
 from server.cli.connection import Connection
 from server.cli.failure import USAGE, CliError
 
 if TYPE_CHECKING:
     from deviceops.common.v1.image_pb2 import ImageInput
-
-_INLINE_BYTES = 256 * 1024
-"""The contract's limit."""
 
 
 def input_image(connection: Connection, file: Path) -> ImageInput:
@@ -22,8 +20,8 @@ def input_image(connection: Connection, file: Path) -> ImageInput:
 
     try:
         with file.open("rb") as stream:
-            data = stream.read(_INLINE_BYTES + 1)
-            if len(data) <= _INLINE_BYTES:
+            data = stream.read(INLINE_BYTES + 1)
+            if len(data) <= INLINE_BYTES:
                 return image_pb2.ImageInput(data=data)
             return image_pb2.ImageInput(blob_id=upload(connection, file, stream).blob.id)
     except OSError as error:

@@ -26,7 +26,7 @@ class PlanMethods:
     """The method for plans."""
 
     def __init__(self, submissions: Submissions, plans: GenerationPlans) -> None:
-        self._planned = submissions
+        self._submissions = submissions
         self._plans = plans
 
     async def PlanGeneration(
@@ -63,7 +63,9 @@ class PlanMethods:
         """The work that the request would submit. Adds why there is none."""
         loaded = request.generation.require_loaded_model
         try:
-            job = await self._planned.submit_generation(generation, options, must_be_loaded=loaded, validate_only=True)
+            job = await self._submissions.submit_generation(
+                generation, options, must_be_loaded=loaded, validate_only=True
+            )
         except DeviceOpsError as error:
             errors.append(error)
             return None
@@ -102,7 +104,7 @@ def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_
         run_time=_time(run.run_s),
         run_time_low=_time(run.low_s),
         run_time_high=_time(run.high_s),
-        # Pictures of a job share each forward; jobs do not.
+        # Its own pictures; how many jobs will share its forwards depends on what else runs then.
         batch_size=len(work.resolved.seeds),
         sample_count=run.sample_count,
         loads=[load] if estimate.weights_bytes else [],

@@ -20,7 +20,7 @@ class BenchmarkMethods:
     """Implements BenchmarkModel."""
 
     def __init__(self, submissions: Submissions) -> None:
-        self._benchmarks = submissions
+        self._submissions = submissions
 
     def BenchmarkModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.BenchmarkModelRequest, context: Context
@@ -31,6 +31,6 @@ class BenchmarkMethods:
             measured, options = convert.both(
                 lambda: from_model_benchmark(request.model_benchmark), lambda: convert.from_options(request.options)
             )
-            return self._benchmarks.benchmark_model(measured, options, asked, detached=request.detached)
+            return self._submissions.benchmark_model(measured, options, asked, detached=request.detached)
 
-        return submit_and_follow(self._benchmarks, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)

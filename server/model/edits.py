@@ -24,7 +24,7 @@ class EditMethods:
             return [job.id for job in jobs if model_id in {asset.model_id for asset in job.work.assets}]
 
         self._edits = ModelEdits(catalogue, loaded, needed_by, lambda model: to_model(model, []).etag)
-        self._edited_loads = loaded
+        self._loaded = loaded
 
     async def UpdateModel(
         self, request: model_service_pb2.UpdateModelRequest, context: Context
@@ -38,7 +38,7 @@ class EditMethods:
             etag=request.etag,
         )
         model = self._edits.update(change)
-        ids = [one.id for one in self._edited_loads.list() if one.model_id == model.id]
+        ids = [one.id for one in self._loaded.list() if one.model_id == model.id]
         return model_service_pb2.UpdateModelResponse(model=to_model(model, ids, whole=False))
 
     async def ForgetModel(

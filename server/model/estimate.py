@@ -29,7 +29,7 @@ class EstimateMethods:
     """The method for estimates."""
 
     def __init__(self, catalogue: Catalogue, estimates: Estimates, host_loads: HostLoads) -> None:
-        self._models = catalogue
+        self._catalogue = catalogue
         self._estimates = estimates
         self._host_loads = host_loads
 
@@ -39,7 +39,7 @@ class EstimateMethods:
         """Forecast what a load and its use cost."""
         _check(request)
         load = from_load(request.model_load)
-        model = self._models.get(load.model_id) if load.model_id else self._models.default()
+        model = self._catalogue.get(load.model_id) if load.model_id else self._catalogue.default()
         usable(model)
         convert.check_nodes(request.devices)
         if isinstance(load, HostLoadWork):

@@ -21,15 +21,14 @@ class PrefetchMethods:
     """Implements PrefetchModels."""
 
     def __init__(self, submissions: Submissions, prefetching: Prefetching) -> None:
-        self._device_of = submissions.device_id
-        self._draining = submissions.draining
+        self._submissions = submissions
         self._prefetching = prefetching
 
     async def PrefetchModels(
         self, request: model_service_pb2.PrefetchModelsRequest, context: Context
     ) -> model_service_pb2.PrefetchModelsResponse:
         """Take hints which models will be needed."""
-        self._draining.check()
+        self._submissions.draining.check()
         _check(request)
         for hint in request.hints:
             convert.check_nodes(hint.devices)
@@ -47,7 +46,7 @@ class PrefetchMethods:
         return Hint(
             model_id=hint.model_id,
             need_in_s=convert.from_duration(hint.need_in) if hint.HasField("need_in") else 0.0,
-            device_ids=tuple(map(self._device_of, hint.devices.device_ids)),
+            device_ids=tuple(map(self._submissions.device_id, hint.devices.device_ids)),
         )
 
 

@@ -39,11 +39,11 @@ class ReconcileMethods:
         unloading: Unloading,
         blobs: BlobStore,
     ) -> None:
-        self._cache_jobs = submissions.jobs
-        self._cache_models = catalogue
-        self._cache_loads = loaded
-        self._cache_unloading = unloading
-        self._cache_blobs = blobs
+        self._submissions = submissions
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._unloading = unloading
+        self._blobs = blobs
 
     async def ReconcileModelCache(
         self, request: model_service_pb2.ReconcileModelCacheRequest, context: Context
@@ -52,8 +52,8 @@ class ReconcileMethods:
         entries = [_entry(entry) for entry in request.entries]
         check_entries(entries)
         # `look` notices that the file of a mapped blob is gone.
-        blobs = [self._cache_blobs.look(blob.id) for blob in self._cache_blobs.all()]
-        comparison = Comparison(entries, self._cache_models.find, blobs, self._cache_loads.list())
+        blobs = [self._blobs.look(blob.id) for blob in self._blobs.all()]
+        comparison = Comparison(entries, self._catalogue.find, blobs, self._loaded.list())
         found, in_use = comparison.mismatches(), comparison.in_use()
         if request.repair:
             found = await self._repaired(found)
@@ -69,7 +69,7 @@ class ReconcileMethods:
     def _needed(self, entries: Sequence[CacheEntry]) -> list[str]:
         """Models that queued jobs need and that the cache does not hold."""
         held = {entry.model_id for entry in entries}
-        waiting = (job for job in self._cache_jobs.unfinished() if job.state in AT_REST)
+        waiting = (job for job in self._submissions.jobs.unfinished() if job.state in AT_REST)
         needed = (asset.model_id for job in waiting for asset in job.work.assets)
         return [name for name in dict.fromkeys(needed) if name not in held]
 
@@ -85,14 +85,14 @@ class ReconcileMethods:
 
     async def _unloaded(self, loaded_id: str) -> str:
         """What was done about a loaded model. Empty: nothing, because it is up to date, in use or could not be unloaded."""
-        one = next((one for one in self._cache_loads.list() if one.id == loaded_id), None)
-        model = self._cache_models.find(one.model_id) if one else None
+        one = next((one for one in self._loaded.list() if one.id == loaded_id), None)
+        model = self._catalogue.find(one.model_id) if one else None
         if one is None or model is None or not outdated(one, model.sha256):
             return ""
-        if users_of(one, self._cache_jobs.unfinished()):
+        if users_of(one, self._submissions.jobs.unfinished()):
             return ""
         try:
-            await self._cache_unloading.unload([one])
+            await self._unloading.unload([one])
         except DeviceOpsError:
             return ""
         return f"unloaded {one.id}"

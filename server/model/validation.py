@@ -20,7 +20,7 @@ class ValidationMethods:
     """Implements ValidateModel."""
 
     def __init__(self, submissions: Submissions) -> None:
-        self._validations = submissions
+        self._submissions = submissions
 
     def ValidateModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.ValidateModelRequest, context: Context
@@ -31,6 +31,6 @@ class ValidationMethods:
             validation, options = convert.both(
                 lambda: from_validation(request.model_validation), lambda: convert.from_options(request.options)
             )
-            return self._validations.validate(validation, options, asked, detached=request.detached)
+            return self._submissions.validate(validation, options, asked, detached=request.detached)
 
-        return submit_and_follow(self._validations, request, context, submit)
+        return submit_and_follow(self._submissions, request, context, submit)

@@ -143,8 +143,7 @@ def _alike(jobs: Sequence[StepRows]) -> dict[Hashable, list[int]]:
     """Places of jobs by what must be alike in a forward; guided jobs first."""
     places: dict[Hashable, list[int]] = {}
     for place, job in sorted(enumerate(jobs), key=lambda one: not _conditions(one[1]).guided):
-        alike = job.latents.shape[1:], job.conditions.alike, job.adapters.alike
-        places.setdefault(alike, []).append(place)
+        places.setdefault(job.alike, []).append(place)
     return places
 
 

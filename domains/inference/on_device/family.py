@@ -86,6 +86,16 @@ class StepRows:
     conditions: Conditions
     adapters: Adapters = NO_ADAPTERS
 
+    @property
+    def alike(self) -> Hashable:
+        """What jobs of one model must have in common to share a forward."""
+        return alike(self.latents, self.conditions, self.adapters)
+
+
+def alike(latents: Tensor, conditions: Conditions, adapters: Adapters) -> Hashable:
+    """See `StepRows.alike`."""
+    return latents.shape[1:], conditions.alike, adapters.alike
+
 
 class Family(Protocol):
     """How a kind of model encodes, denoises and decodes. All tensors are on the model's device."""
@@ -115,16 +125,13 @@ class Family(Protocol):
         """Bytes that are held for groups of jobs, beside each job's own tensors."""
         ...
 
-    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
-        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8. Raises what `keep_on` raises."""
-        ...
-
-    def decode_checked(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
-        """`decode`, and whether every value was finite before it became a pixel: 0-dim, on the device."""
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8; and whether every value was finite before it became a pixel:
+        0-dim, on the device. Raises what `keep_on` raises."""
         ...
 
     def decode_in_float32(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
-        """`decode_checked` in float32. None: the VAE computes in float32 already."""
+        """`decode` in float32. None: the VAE computes in float32 already."""
         ...
 
     def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:

@@ -39,11 +39,7 @@ class LatentCodec:
         """See `Family`."""
         return self._batches.held_bytes()
 
-    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
-        """See `Family`."""
-        return as_pixels(self._decoded(latents, keep_on))[0]
-
-    def decode_checked(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
         """See `Family`."""
         picture = self._decoded(latents, keep_on)
         return as_pixels(picture)[0], torch.isfinite(picture).all()

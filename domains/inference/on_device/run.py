@@ -12,7 +12,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InternalError
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.generation import Determinism, Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool
@@ -24,6 +24,7 @@ from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
+from domains.inference.on_device.numeric_failures import not_decoded, not_encoded, not_finite
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -138,9 +139,11 @@ class Run(LoadRun):
         if self._previews.asked:
             self.family.prepare_previews()
         self._conditions = found.conditions
-        trajectory = self._begun(found.conditions)
-        if self._continued(trajectory) or self.resolved.init_image is None:
-            self._denoise(trajectory)
+        from_noise = self.resolved.init_image is None
+        if from_noise or self._kept is not None:
+            trajectory = self._begun(found.conditions)
+            if self._continued(trajectory) or from_noise:
+                self._denoise(trajectory)
 
     def _encode_picture(self, conditions: Conditions, keep_on: KeepOn) -> None:
         """Enqueue the encoding of the picture to start from, and begin there."""
@@ -156,7 +159,7 @@ class Run(LoadRun):
         def deliver() -> None:
             self.meter.device_was_busy(Stage.ENCODING_INPUT, fence.device_s())
             if not finite.item():
-                raise _not_encoded(self.resolved)
+                raise not_encoded(self.resolved)
 
         self._in_flight.add(fence, deliver)
         self._progress(Stage.ENCODING_INPUT, 1, 1, Unit.IMAGES)
@@ -229,7 +232,7 @@ class Run(LoadRun):
             sound = finite.item()
             passed()
             if not sound:
-                raise _not_finite(step if whole else step + 1, self.resolved)
+                raise not_finite(step if whole else step + 1, self.resolved)
             self.meter.device_was_busy(Stage.DENOISING, None if device_s is None else device_s * share)
             if not whole:
                 return
@@ -248,7 +251,7 @@ class Run(LoadRun):
         self._note(Stage.DECODING, index, len(self.resolved.seeds), Unit.IMAGES)
         began = self._hardware.mark()
         latents = self.walking.latents[index : index + 1]
-        decoded, whole = self.family.decode_checked(latents, keep_on)
+        decoded, whole = self.family.decode(latents, keep_on)
         pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
@@ -266,7 +269,7 @@ class Run(LoadRun):
         NUMERIC_FAILURE: such a value would be a black place in the picture."""
         again = self.family.decode_in_float32(latents)
         if again is None or not again[1].item():
-            raise _not_decoded(index, self.resolved)
+            raise not_decoded(index, self.resolved)
         detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"
         self._degrade(Degraded(kind="decode_in_float32", reason=str(ErrorReason.NUMERIC_FAILURE), detail=detail))
         return again[0].cpu()
@@ -331,30 +334,3 @@ class Run(LoadRun):
             _log.warning("a preview for a watcher failed", job_id=self.id, step=step, exc_info=True)
             self._previews.show(self.resolved.previews)
             return None
-
-
-def _not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
-    message = (
-        f"the latents are no longer finite after step {step} of {resolved.steps} with {resolved.sampler};"
-        " load the model in a wider precision, or lower the guidance"
-    )
-    facts = {"step": step, "sampler": resolved.sampler, "guidance_scale": resolved.guidance_scale}
-    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)
-
-
-def _not_encoded(resolved: ResolvedGeneration) -> InternalError:
-    message = (
-        f"the VAE of model {resolved.model_id} makes latents that are not finite of the picture to start from;"
-        " load the model in a wider precision"
-    )
-    facts = {"stage": str(Stage.ENCODING_INPUT), "model_id": resolved.model_id}
-    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)
-
-
-def _not_decoded(index: int, resolved: ResolvedGeneration) -> InternalError:
-    message = (
-        f"the VAE of model {resolved.model_id} makes pixels that are no numbers of picture {index}, in float32 too;"
-        " lower the guidance, or validate the model's files"
-    )
-    facts = {"stage": str(Stage.DECODING), "model_id": resolved.model_id, "image_index": index}
-    return InternalError(message, ErrorReason.NUMERIC_FAILURE, **facts)

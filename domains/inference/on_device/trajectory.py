@@ -7,7 +7,7 @@ from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
-from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, regardless
+from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.solvers.flow_sigmas import Flow
@@ -70,7 +70,7 @@ class Trajectory:
     @property
     def alike(self) -> Hashable:
         """What trajectories of one model must have in common to share a forward."""
-        return self.latents.shape[1:], self.conditions.alike, self._adapters.alike
+        return alike(self.latents, self.conditions, self._adapters)
 
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""

@@ -39,8 +39,8 @@ def _content(stamp: FileStamp) -> str:
 def content_key(
     model: Model, component: str, weights: list[str], place: torch.device, dtype: torch.dtype
 ) -> Hashable | None:
-    """Equal for two components that are the same module with the same tensors; None: nothing
-    tells the content of a file.
+    """Equal for two components that are the same module with the same tensors; None: nothing tells the content
+    of a file.
 
     The hash is that of the weight files, so the same tensors under other metadata count as others. A file that was not
     hashed counts as the same as long as its place, size, times and inode are.

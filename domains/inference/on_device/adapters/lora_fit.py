@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
@@ -147,7 +148,7 @@ def _kronecker(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tupl
 def _whole(factors: Hadamard | Kronecker, base: nn.Linear | nn.Conv2d) -> Factors:
     """The factors, if their product has as many rows and values as the layer's weight."""
     try:
-        factors.scaled(1.0, base.weight.new_empty(0).cpu().device, base.weight.dtype).weight()
+        factors.scaled(1.0, torch.device("cpu"), base.weight.dtype).weight()
     except RuntimeError:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in factors.tensors())
         raise Misfit(
