@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_z_image import ZImageTransformer2
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -55,6 +56,17 @@ _QWEN3_OPTIONS = (
     *("layer_types", "pad_token_id", "bos_token_id", "eos_token_id"),
 )
 """The same for Qwen3."""
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random values that modules give their weights: on `meta` they take a quarter of the building."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class _TooManyModules(Exception):
@@ -130,7 +142,7 @@ def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Mo
     config = read_config(model, component, "config.json")
     try:
         _refuse_more_layers(config, tensors)
-        with torch.device("meta"), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):
+        with torch.device("meta"), _Unfilled(), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):
             module = builder(config)
     except Exception as error:  # what a library raises for a config that it cannot use is not specified
         what = "more modules than there are weights for" if isinstance(error, _TooManyModules) else f"{error}"
