@@ -43,7 +43,7 @@ def read_unet(model: Model, tier: HostTier) -> tuple[torch.nn.Module, float]:
     """The UNet on the device, and the seconds from the opened file until every byte was there."""
     with WeightFile(model, UNET) as file:
         unet = build(model, "unet", BUILDERS["sd1"]["unet"], len(file.tensors))
-        slots = plan(unet, "unet", [file], torch.bfloat16)
+        slots = plan(unet, "unet", [file], torch.bfloat16, torch.channels_last)
         begin = time.perf_counter()
         for read in fill(unet, slots, DEVICE, tier):
             while not read.ready.passed():

@@ -13,7 +13,7 @@ from domains.inference.on_device.family import KeepOn, PictureLatents, as_pixels
 from domains.inference.on_device.latent_colours import LatentColours
 from domains.inference.on_device.vae_decoder import VaeDecoder
 from domains.inference.on_device.vae_encoder import VaeEncoder
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, picture_layout
 
 
 class LatentCodec:
@@ -23,6 +23,7 @@ class LatentCodec:
         self._vae: Any = loaded.modules["vae"]
         self._decoder = VaeDecoder(self._vae)
         self._device = loaded.device
+        self._layout = picture_layout(loaded.device)
         self._colours = LatentColours(self._encoded, self._decoded, loaded.device)
         self._batches = Batches()
 
@@ -50,12 +51,12 @@ class LatentCodec:
             return None
         # A copy: the model itself keeps its precision. It is freed with the picture.
         decoder = VaeDecoder(copy.deepcopy(self._vae).float())
-        picture = decoder(self._unscaled(latents).float().to(memory_format=torch.channels_last))
+        picture = decoder(self._unscaled(latents).float().to(memory_format=self._layout))
         return as_pixels(picture)[0], torch.isfinite(picture).all()
 
     def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
         """See `Family`."""
-        picture = from_pixels(pixels).to(self._vae.dtype, memory_format=torch.channels_last)
+        picture = from_pixels(pixels).to(self._vae.dtype, memory_format=self._layout)
         mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
         shift, deviation = self._statistics(torch.float32)
         scale = self._vae.config.scaling_factor / deviation
@@ -80,7 +81,7 @@ class LatentCodec:
     def _decoded(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
         unscaled = self._unscaled(latents)
-        return self._decoder(unscaled.to(self._vae.dtype, memory_format=torch.channels_last), keep_on)
+        return self._decoder(unscaled.to(self._vae.dtype, memory_format=self._layout), keep_on)
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         mean, deviation = self._statistics(latents.dtype)
@@ -89,7 +90,7 @@ class LatentCodec:
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Pictures in −1..1 → scaled latents, without the encoder's own noise."""
         mean, deviation = self._statistics(self._vae.dtype)
-        inputs = pictures.to(self._vae.dtype, memory_format=torch.channels_last)
+        inputs = pictures.to(self._vae.dtype, memory_format=self._layout)
         return (self._vae.encode(inputs).latent_dist.mean - mean) * self._vae.config.scaling_factor / deviation
 
     def _statistics(self, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:

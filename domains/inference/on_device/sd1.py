@@ -42,7 +42,7 @@ class Sd1(LatentCodec):
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
-            latents = batch.pictures.to(self._unet.dtype, memory_format=torch.channels_last)
+            latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
             return self._unet(latents, batch.picture_times, self._unet.text_keys_of(batch.inputs), keep_on)
 
         return self._batches(group, forward)

@@ -49,7 +49,7 @@ class Sdxl(LatentCodec):
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             added, *keys = batch.inputs
-            latents = batch.pictures.to(self._unet.dtype, memory_format=torch.channels_last)
+            latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
             return self._unet(latents, batch.picture_times, self._unet.text_keys_of(keys), keep_on, added=added)
 
         return self._batches(group, forward)

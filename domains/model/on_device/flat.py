@@ -32,6 +32,8 @@ class Slot:
     shape: torch.Size
     pieces: Sequence[Tensor] = ()
     """Views on `meta` of the stored elements that make the tensor, one below the other. Empty: it is stored as it is."""
+    layout: torch.memory_format = torch.channels_last
+    """See `picture_layout`; matters where it has four dimensions."""
 
     @property
     def stored_bytes(self) -> int:
@@ -44,12 +46,14 @@ class Slot:
         return self.shape.numel() * self.dtype.itemsize
 
     @property
-    def direct(self) -> bool:
-        """Whether the device holds the very bytes of the file: same dtype, and same order of the elements.
+    def channels_last(self) -> bool:
+        """Whether its dimension of channels lies last, as its convolution computes fastest on the device."""
+        return len(self.shape) == 4 and self.layout is torch.channels_last
 
-        Convolutions lie channels last, which they compute fastest in.
-        """
-        reordered = len(self.shape) == 4 and self.shape[1] > 1 and self.shape[2] * self.shape[3] > 1
+    @property
+    def direct(self) -> bool:
+        """Whether the device holds the very bytes of the file: same dtype, and same order of the elements."""
+        reordered = self.channels_last and self.shape[1] > 1 and self.shape[2] * self.shape[3] > 1
         return self.stored is self.dtype and not reordered and not self.pieces
 
 
@@ -109,7 +113,7 @@ class Flat:
         if slot.name in self._own:
             return self._value(slot)
         offset = self._offsets[slot.name] // slot.dtype.itemsize
-        return typed.as_strided(slot.shape, _strides(slot.shape), offset)
+        return typed.as_strided(slot.shape, _strides(slot.shape, slot.layout), offset)
 
     def _memory(self, slot: Slot) -> Tensor:
         if slot.name in self._own:
@@ -154,16 +158,16 @@ def in_copy_order(slots: Sequence[Slot]) -> list[Slot]:
 
 
 @cache
-def _strides(shape: torch.Size) -> tuple[int, ...]:
-    """Contiguous; channels last for convolutions."""
-    channels_last = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-    return torch.empty(shape, device="meta", memory_format=channels_last).stride()
+def _strides(shape: torch.Size, layout: torch.memory_format) -> tuple[int, ...]:
+    """Contiguous; convolutions have the device's layout."""
+    order = layout if len(shape) == 4 else torch.contiguous_format
+    return torch.empty(shape, device="meta", memory_format=order).stride()
 
 
 def as_tensor(slot: Slot, placed: Tensor) -> Tensor:
     """A slot's bytes on the device as its tensor."""
     values = placed.view(slot.dtype)
-    if len(slot.shape) != 4:
+    if not slot.channels_last:
         return values.view(slot.shape)
     count, channels, height, width = slot.shape
     return values.view(count, height, width, channels).permute(0, 3, 1, 2)

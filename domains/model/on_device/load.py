@@ -22,6 +22,7 @@ from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout
 from domains.model.on_device.components import BUILDERS, Builder, build
 from domains.model.on_device.host_tier import HostTier, Skeleton
+from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key
@@ -138,7 +139,7 @@ def _loading(
     with ExitStack() as closing:
         skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
         if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
-            skeleton = yield from _skeleton(model, builders, there, dtypes)
+            skeleton = yield from _skeleton(model, builders, there, dtypes, picture_layout(place))
         closing.callback(skeleton.close)
         modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
         everything = {part: there.get(part) or modules[part] for part in builders}
@@ -175,7 +176,11 @@ def _loading(
 
 
 def _skeleton(
-    model: Model, builders: Mapping[str, Builder], there: Mapping[str, nn.Module], dtypes: Mapping[str, torch.dtype]
+    model: Model,
+    builders: Mapping[str, Builder],
+    there: Mapping[str, nn.Module],
+    dtypes: Mapping[str, torch.dtype],
+    layout: torch.memory_format,
 ) -> Generator[Placed, None, Skeleton]:
     """Open and check the files of the components that are not there, and build their modules."""
     words = {part: tokenizer(model, tokenizer_of(part)) for part in _text_encoders(model, builders)}
@@ -199,7 +204,7 @@ def _skeleton(
             fit(words[part], tokenizer_of(part), (modules | dict(there))[part], encoder.tokens)
         check_widths(model.family, modules | dict(there))
         slots = {
-            part: plan(module, part, files[part], dtypes[part], _find(model, part, module))
+            part: plan(module, part, files[part], dtypes[part], layout, _find(model, part, module))
             for part, module in modules.items()
         }
         closing.pop_all()

@@ -48,11 +48,17 @@ Find = Callable[[Sequence[WeightFile], Mapping[str, torch.Tensor]], Sources]
 
 
 def plan(
-    module: nn.Module, component: str, files: Sequence[WeightFile], dtype: torch.dtype, find: Find | None = None
+    module: nn.Module,
+    component: str,
+    files: Sequence[WeightFile],
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    find: Find | None = None,
 ) -> list[Slot]:
-    """Where every parameter and buffer of a `meta` module gets its values from; floats become `dtype`.
+    """Where every parameter and buffer of a `meta` module gets its values from.
 
-    `find`: for files that name their tensors otherwise than the module. Tensors that the module does not know are ignored.
+    Floats become `dtype`, convolutions `layout`. Tensors that the module does not know are ignored.
+    `find`: for files that name their tensors otherwise than the module.
     Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
     or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be converted).
     """
@@ -62,7 +68,7 @@ def plan(
     wanted = module.state_dict(keep_vars=True)
     sources = (find or named_sources)(files, wanted)
     return [
-        _slot(component, name, sources, like, dtype)
+        _slot(component, name, sources, like, dtype, layout)
         for name, like in wanted.items()
         if name in sources or find is None or not derives(name)
     ]
@@ -128,7 +134,9 @@ def _names(stored: str) -> Iterator[str]:
         yield f"{parent}.{_OLD_ATTENTION[old]}.{last}"
 
 
-def _slot(component: str, name: str, sources: Sources, like: torch.Tensor, dtype: torch.dtype) -> Slot:
+def _slot(
+    component: str, name: str, sources: Sources, like: torch.Tensor, dtype: torch.dtype, layout: torch.memory_format
+) -> Slot:
     """Where a tensor of the module comes from, checked: its dtype must be convertible, its shape the module's."""
     if name not in sources:
         message = f"{component} lacks the tensor {name}; replace its files"
@@ -144,7 +152,7 @@ def _slot(component: str, name: str, sources: Sources, like: torch.Tensor, dtype
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
     _check_shape(component, entry, like.shape)
     target = dtype if stored.is_floating_point else stored
-    return Slot(name, file, entry, stored, target, like.shape, pieces)
+    return Slot(name, file, entry, stored, target, like.shape, pieces, layout)
 
 
 def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:

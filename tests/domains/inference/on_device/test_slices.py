@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from domains.inference.on_device import slices
 from domains.inference.on_device.family import KeepOn, regardless
+from domains.model.on_device import picture_layout
 
 FLOP = 2**27
 """A piece that takes no time, and is long enough for the kernels that long operations take."""
+LAYOUT = picture_layout(torch.device("cpu"))
+"""Only there operations are sliced."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +29,16 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(rows: int, channels: int, height: int, width: int) -> Tensor:
-    return torch.randn(rows, channels, height, width).to(memory_format=torch.channels_last)
+    return torch.randn(rows, channels, height, width).to(memory_format=LAYOUT)
 
 
 def layer(*shape: int, **more: Any) -> nn.Conv2d:
-    made = nn.Conv2d(shape[0], shape[1], shape[2], **more).to(memory_format=torch.channels_last)
+    made = nn.Conv2d(shape[0], shape[1], shape[2], **more).to(memory_format=LAYOUT)
     return made.requires_grad_(False)
 
 
 def resize(module: Any) -> Any:
-    return module.to(memory_format=torch.channels_last).requires_grad_(False)
+    return module.to(memory_format=LAYOUT).requires_grad_(False)
 
 
 def attended(keep_on: KeepOn) -> Tensor:

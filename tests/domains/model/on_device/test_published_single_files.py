@@ -80,7 +80,14 @@ def test_every_tensor_of_a_published_file_has_its_place(tmp_path: Path, name: st
         for part, builder in BUILDERS[model.family].items():
             if part in ids:
                 modules[part] = build(model, part, builder, len(file.tensors))
-                slots = plan(modules[part], part, [file], torch.float16, finder(model.family, part, modules[part]))
+                slots = plan(
+                    modules[part],
+                    part,
+                    [file],
+                    torch.float16,
+                    torch.channels_last,
+                    finder(model.family, part, modules[part]),
+                )
                 assert len(slots) >= len(modules[part].state_dict()) - 1
     check_widths(model.family, modules)
 
