@@ -57,7 +57,7 @@ def main() -> int:
         with running_server(*flags) as server:
             list(server.model.ScanModels(model_service_pb2.ScanModelsRequest()))
             ours, theirs = Clients(server), Diffusers(model)
-            asked = crowd(model, width_px=64, height_px=64)
+            asked = crowd(model, width_px=128, height_px=128)
             ours.make(asked)
             theirs.make(asked)
             worst = max(difference(*pair) for pair in zip(ours.files, theirs.files, strict=True))

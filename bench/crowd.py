@@ -30,8 +30,11 @@ PIXEL_TOLERANCE = 2
 
 
 def tiny_model(folder: Path) -> Model:
-    """A model of random weights, whose forwards cost less than their launches: what a GPU is to most models."""
-    return write_tiny_model(folder / "tiny")
+    """A model of random weights, whose forwards cost less than their launches: what a GPU is to most models.
+
+    A latent pixel is 8×8 pixels, as in published models; attention between more of them would cost more than launches.
+    """
+    return write_tiny_model(folder / "tiny", vae_levels=4)
 
 
 def crowd(model: Model, count: int = AT_ONCE, **changes: Any) -> list[ResolvedGeneration]:

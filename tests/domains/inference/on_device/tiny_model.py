@@ -16,15 +16,15 @@ from domains.model.model import Model
 from tests.domains.inference.on_device.requests import embedded_model
 
 
-def write_tiny_model(folder: Path, prediction_type: str = "epsilon") -> Model:
-    """Three UNet levels, one without attention; two VAE levels, so that a latent pixel is 2×2 pixels."""
+def write_tiny_model(folder: Path, prediction_type: str = "epsilon", vae_levels: int = 2) -> Model:
+    """Three UNet levels, one without attention; with two VAE levels a latent pixel is 2×2 pixels."""
     torch.manual_seed(0)
     words = Path(embedded_model().folder) / "tokenizer"
     shutil.copytree(words, folder / "tokenizer")
     for path in (folder / "tokenizer").iterdir():
         path.chmod(0o644)
     _unet().save_pretrained(folder / "unet")
-    _vae().save_pretrained(folder / "vae")
+    _vae(vae_levels).save_pretrained(folder / "vae")
     _text().save_pretrained(folder / "text_encoder")
     EulerDiscreteScheduler(
         prediction_type=prediction_type,
@@ -71,11 +71,11 @@ def _unet() -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def _vae(levels: int) -> AutoencoderKL:
     shape: dict[str, Any] = {
-        "block_out_channels": (16, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (16,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
     }
     return AutoencoderKL(norm_num_groups=8, sample_size=32, **shape)
 
