@@ -1,36 +1,31 @@
 """Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from domains.device.devices import Devices
 from domains.draining import Draining
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.check import Checked
-from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.input_picture import InputPicture
-from domains.inference.resolve import resolve, usable
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.resolve import usable
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
-from domains.model.kind import ModelKind
-from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
-from domains.model.model import Model
 from domains.model.validation import Validation
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.step_limit import StepLimit
+from domains.processing.generation_resolver import GenerationResolver, RequestFiles
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs, new_job_id
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
-    GenerateWork,
     HostLoadWork,
     LoadWork,
     ModelBenchmarkWork,
@@ -41,12 +36,12 @@ from domains.processing.jobs.kinds import (
     Work,
 )
 from domains.processing.lanes.queue import JobQueue
-from domains.processing.memory.model_use import held_by_devices
 from domains.processing.places import Places
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
 """Assumed duration of a job for the retry delay of a refused caller, while no job has ended yet."""
+_NO_FILES = RequestFiles()
 
 
 class Submissions:
@@ -77,6 +72,7 @@ class Submissions:
         self.draining = draining
         self._step_limit = step_limit
         self._pictures = pictures
+        self._generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
 
     async def submit_generation(
         self,
@@ -90,10 +86,8 @@ class Submissions:
     ) -> Job:
         """`generate`, after the picture that the request starts from was decoded. The job owns the picture before it is
         stored, so that a crash leaves no job without its picture."""
-        init, job_id = given.asked.init_image, new_job_id()
-        # Faults of the request itself go first.
-        picture = None if init is None or given.wrong.error() else await self._pictures.look(init)
-        loras = [] if given.wrong.error() else [await self._hashed(lora.model_id) for lora in given.asked.loras]
+        files, job_id = await self._generations.read(given), new_job_id()
+        init, picture = given.asked.init_image, files.picture
         job: Job | None = None
         try:
             if init is not None and picture is not None and not validate_only:
@@ -105,8 +99,7 @@ class Submissions:
                 detached=detached,
                 must_be_loaded=must_be_loaded,
                 validate_only=validate_only,
-                picture=picture,
-                loras=loras,
+                files=files,
                 job_id=job_id,
             )
             return job
@@ -123,53 +116,12 @@ class Submissions:
         detached: bool = True,
         must_be_loaded: bool = False,
         validate_only: bool = False,
-        picture: InputPicture | None = None,
-        loras: Sequence[Model] = (),
+        files: RequestFiles = _NO_FILES,
         job_id: str = "",
     ) -> Job:
-        """Make pictures. `picture`: the one that the request starts from, decoded. `loras`: those that it names, in its
-        order, with their hashes. `job_id`: an id of `new_job_id`."""
-        generation = given.asked
-        try:
-            loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
-            model = self._model_of(generation, loaded)
-        except NotFound as missing:
-            # Faults of the request itself go first, all in one error.
-            raise given.wrong.error() or missing from None
-        resolved = resolve(given, model, picture, loras)
-        if loaded is not None:
-            options = self._places.with_model(generation, loaded, options)
-        self._step_limit.check(resolved, options)
-        work = GenerateWork(asked=_without_bytes(generation, picture), resolved=resolved)
-        if must_be_loaded:
-            self._check_loaded(work)
+        """Make pictures. `files`: what `GenerationResolver.read` has read. `job_id`: an id of `new_job_id`."""
+        work, options = self._generations.work(given, options, files, must_be_loaded=must_be_loaded)
         return self._submit(work, options, asked, detached, validate_only, job_id)
-
-    def _on_a_device(self, loaded_id: str) -> LoadedModel:
-        """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
-        loaded = self._loaded.get(loaded_id)
-        if loaded.device_id:
-            return loaded
-        message = f"{loaded.id} is in host memory, where nothing computes; name the model as model_id instead"
-        raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, loaded_model_id=loaded.id)
-
-    def _check_loaded(self, work: GenerateWork) -> None:
-        """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
-        needed = {asset.model_id for asset in work.assets if asset.loaded}
-        if not any(needed <= held for held in held_by_devices(self._loaded.list(), self._catalogue).values()):
-            names = ", ".join(sorted(needed))
-            message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
-            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=names)
-
-    def _model_of(self, generation: Generation, loaded: LoadedModel | None) -> Model:
-        if loaded is not None:
-            return self._catalogue.get(loaded.model_id)
-        return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
-
-    async def _hashed(self, model_id: str) -> Model:
-        """A LoRA with its file's hash; a model of another kind as it is, which is then refused. Raises MODEL_NOT_FOUND."""
-        model = self._catalogue.get(model_id)
-        return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind is ModelKind.LORA else model
 
     def load(
         self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
@@ -292,14 +244,6 @@ class Submissions:
             return self.jobs.draft(work, options, detached=detached)
         job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id)
         return job
-
-
-def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:
-    """The request as it is stored: its picture is named by a blob."""
-    if asked.init_image is None or picture is None:
-        return asked
-    init = msgspec.structs.replace(asked.init_image, data=b"", blob_id=picture.blob_id)
-    return msgspec.structs.replace(asked, init_image=init)
 
 
 def _names_its_device(options: JobOptions) -> None:

@@ -1,0 +1,113 @@
+"""Resolves the request of a generation to the work of a job: each obstacle that the request itself has is found here."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.inference.check import Checked
+from domains.inference.generation import Generation
+from domains.inference.input_picture import InputPicture
+from domains.inference.resolve import resolve
+from domains.model.catalogue import Catalogue
+from domains.model.kind import ModelKind
+from domains.model.loaded import LoadedModel
+from domains.model.loaded_models import LoadedModels
+from domains.model.model import Model
+from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.devices.step_limit import StepLimit
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.memory.model_use import held_by_devices
+from domains.processing.places import Places
+
+
+class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read for a request from files and blobs."""
+
+    picture: InputPicture | None = None
+    """The picture that the request starts from, decoded. None: it starts from noise."""
+    loras: Sequence[Model] = ()
+    """The LoRAs that the request names, in its order, with their hashes."""
+
+
+class GenerationResolver:
+    """Resolves requests with the models, devices and pictures of this server."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        places: Places,
+        step_limit: StepLimit,
+        pictures: InputPictures,
+    ) -> None:
+        self._catalogue = catalogue
+        self._loaded = loaded
+        self._places = places
+        self._step_limit = step_limit
+        self._pictures = pictures
+
+    async def read(self, given: Checked) -> RequestFiles:
+        """Decode the picture that a request starts from, and hash the LoRAs that it names. Reads nothing for a request that
+        has faults of its own: those go first."""
+        if given.wrong.error():
+            return RequestFiles()
+        init = given.asked.init_image
+        picture = None if init is None else await self._pictures.look(init)
+        return RequestFiles(picture=picture, loras=[await self._hashed(lora.model_id) for lora in given.asked.loras])
+
+    def work(
+        self, given: Checked, options: JobOptions, files: RequestFiles, *, must_be_loaded: bool = False
+    ) -> tuple[GenerateWork, JobOptions]:
+        """The work of a request, and its options, restricted to the device of the loaded model that it names."""
+        generation = given.asked
+        try:
+            loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
+            model = self._model_of(generation, loaded)
+        except NotFound as missing:
+            # Faults of the request itself go first, all in one error.
+            raise given.wrong.error() or missing from None
+        resolved = resolve(given, model, files.picture, files.loras)
+        if loaded is not None:
+            options = self._places.with_model(generation, loaded, options)
+        self._step_limit.check(resolved, options)
+        work = GenerateWork(asked=_without_bytes(generation, files.picture), resolved=resolved)
+        if must_be_loaded:
+            self._check_loaded(work)
+        return work, options
+
+    def _on_a_device(self, loaded_id: str) -> LoadedModel:
+        """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
+        loaded = self._loaded.get(loaded_id)
+        if loaded.device_id:
+            return loaded
+        message = f"{loaded.id} is in host memory, where nothing computes; name the model as model_id instead"
+        raise NotFound(message, ErrorReason.LOADED_MODEL_NOT_FOUND, loaded_model_id=loaded.id)
+
+    def _check_loaded(self, work: GenerateWork) -> None:
+        """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
+        needed = {asset.model_id for asset in work.assets if asset.loaded}
+        if not any(needed <= held for held in held_by_devices(self._loaded.list(), self._catalogue).values()):
+            names = ", ".join(sorted(needed))
+            message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"
+            raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=names)
+
+    def _model_of(self, generation: Generation, loaded: LoadedModel | None) -> Model:
+        if loaded is not None:
+            return self._catalogue.get(loaded.model_id)
+        return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
+
+    async def _hashed(self, model_id: str) -> Model:
+        """A LoRA with its file's hash; a model of another kind as it is, which is then refused. Raises MODEL_NOT_FOUND."""
+        model = self._catalogue.get(model_id)
+        return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind is ModelKind.LORA else model
+
+
+def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:
+    """The request as it is stored: its picture is named by a blob."""
+    if asked.init_image is None or picture is None:
+        return asked
+    init = msgspec.structs.replace(asked.init_image, data=b"", blob_id=picture.blob_id)
+    return msgspec.structs.replace(asked, init_image=init)
