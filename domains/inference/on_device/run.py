@@ -1,43 +1,39 @@
 """One generation as a small state machine: loading → conditioning → encoding its input picture, if it has one →
-denoising × n → decoding × pictures → encoding.
+denoising × n → decoding × pictures → encoding. `load_run.py` has the first stage, `prepared_run.py` what comes before the
+first step, this file the rest.
 
-`advance` enqueues one unit of work; `poll` reports what has ended and enters the next stage. Neither waits.
+`prepare`, `stepped` and `decode` enqueue one unit of work; `poll` reports what has ended and enters the next stage. None of
+them waits.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from pathlib import Path
 
 import structlog
 import torch
 from torch import Tensor
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason
 from domains.inference.generation import Determinism, Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool
-from domains.inference.on_device.checkpoint import packed, unpack
-from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.family import Conditions, KeepOn, PictureLatents
+from domains.inference.on_device.adapters import AdapterPool
+from domains.inference.on_device.family import KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.hardware import Hardware
-from domains.inference.on_device.in_flight import InFlight
-from domains.inference.on_device.input_picture import read_pixels
-from domains.inference.on_device.load_run import LoadRun
-from domains.inference.on_device.numeric_failures import not_decoded, not_encoded, not_finite
+from domains.inference.on_device.numeric_failures import not_decoded, not_finite
 from domains.inference.on_device.pictures import Pictures
+from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
-from domains.inference.on_device.trajectory import Trajectory, begin
-from domains.inference.outcome import CheckpointReady, Report
+from domains.inference.outcome import Report
 from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
 
 _log = structlog.get_logger()
 
 
-class Run(LoadRun):
+class Run(PreparedRun):
     """A running generation. Owns its tensors: dropping the object frees them."""
 
     def __init__(
@@ -61,21 +57,22 @@ class Run(LoadRun):
         """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
         pixels to start from, RGB in the size of the pictures. `loras`: the catalogue's entries of the LoRAs that the
         generation names, in its order."""
-        super().__init__(job_id, model, models, device_id, tell)
-        self.resolved = resolved
-        self.trajectory: Trajectory | None = None
-        self._prompts = prompts
-        self._pool = pool
-        self._loras = loras
-        self._adapters = NO_ADAPTERS
-        self._hardware = hardware
-        self._in_flight = InFlight()
-        self._previews = PreviewWriter(resolved, files)
+        super().__init__(
+            job_id,
+            model,
+            resolved,
+            models,
+            prompts,
+            hardware,
+            PreviewWriter(resolved, files),
+            device_id,
+            tell,
+            kept,
+            picture,
+            pool=pool,
+            loras=loras,
+        )
         self._pictures = Pictures(resolved, files, made)
-        self._kept = kept
-        self._picture = picture
-        self._conditions: Conditions | None = None
-        """Known before the trajectory begins."""
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -107,115 +104,28 @@ class Run(LoadRun):
                 return False
 
     @property
-    def walking(self) -> Trajectory:
-        """The trajectory, which exists from conditioning to decoding."""
-        if self.trajectory is None:
-            raise RuntimeError(f"job {self.id} has no latents while {self.stage}")
-        return self.trajectory
-
-    @property
     def done(self) -> bool:
         """Whether every picture was reported."""
         return self._pictures.all_told
 
     def prepare(self, keep_on: KeepOn) -> None:
-        """Do the next unit before the first step: encode the prompts, or the picture to start from. Raises what `keep_on`
-        raises."""
-        if not self.resolved.computed_steps:
-            self._give_back()
-        elif self._conditions is None:
-            self._condition()
+        """See `PreparedRun`. Without a step to compute, the picture to start from is the result."""
+        if self.resolved.computed_steps:
+            super().prepare(keep_on)
         else:
-            self._encode_picture(self._conditions, keep_on)
-
-    def _condition(self) -> None:
-        """Encode the prompts; without a picture to encode, draw the noise too."""
-        self._enter(Stage.CONDITIONING)
-        self._adapters = self._pool.adapters(self.resolved.loras, self._loras, self.loaded)
-        found = condition(self.loaded, self.family, self.resolved, self._prompts, self._adapters)
-        self.meter.cache_hits += found.cache_hits
-        for degraded in found.degradations:
-            self._degrade(degraded)
-        if self._previews.asked:
-            self.family.prepare_previews()
-        self._conditions = found.conditions
-        from_noise = self.resolved.init_image is None
-        if from_noise or self._kept is not None:
-            trajectory = self._begun(found.conditions)
-            if self._continued(trajectory) or from_noise:
-                self._denoise(trajectory)
-
-    def _encode_picture(self, conditions: Conditions, keep_on: KeepOn) -> None:
-        """Enqueue the encoding of the picture to start from, and begin there."""
-        if self.stage is not Stage.ENCODING_INPUT:
-            self._enter(Stage.ENCODING_INPUT)
-        self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
-        began = self._hardware.mark()
-        picture = self.family.encode_picture(self._pixels().to(self.device), keep_on)
-        trajectory = self._begun(conditions, picture)
-        finite = to_host(torch.isfinite(trajectory.latents).all())
-        fence = self._hardware.fence(began)
-
-        def deliver() -> None:
-            self.meter.device_was_busy(Stage.ENCODING_INPUT, fence.device_s())
-            if not finite.item():
-                raise not_encoded(self.resolved)
-
-        self._in_flight.add(fence, deliver)
-        self._progress(Stage.ENCODING_INPUT, 1, 1, Unit.IMAGES)
-        self._denoise(trajectory)
-
-    def _begun(self, conditions: Conditions, picture: PictureLatents | None = None) -> Trajectory:
-        config, device = self.loaded.scheduler_config, self.loaded.device
-        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters)
-
-    def _denoise(self, trajectory: Trajectory) -> None:
-        self.trajectory = trajectory
-        self._enter(Stage.DENOISING)
-        self._progress(Stage.DENOISING, trajectory.index, trajectory.steps, Unit.STEPS)
+            self._give_back()
 
     def _give_back(self) -> None:
-        """Make the picture to start from the result: no step is to be computed."""
         self._enter(Stage.ENCODING)
         pixels = self._pixels().numpy()
         while (index := self._pictures.next_to_decode) is not None:
             self._pictures.enqueued(index)
             self._pictures.write(index, pixels)
 
-    def _pixels(self) -> Tensor:
-        if self._picture is None:
-            raise RuntimeError(f"job {self.id} has no picture to start from")
-        return read_pixels(self._picture, self.resolved)
-
-    def _continued(self, trajectory: Trajectory) -> bool:
-        """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and
-        reports that."""
-        kept, self._kept = self._kept, None
-        if kept is None:
-            return False
-        try:
-            unpack(Path(kept.path), kept.sha256, self.resolved, trajectory)
-        except (DataLoss, FailedPrecondition) as error:
-            self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
-            return False
-        return True
-
-    def _degrade(self, degraded: Degraded) -> None:
-        self.meter.degradations.append(degraded)
-        self._tell(degraded)
-
     @property
     def pausable(self) -> bool:
         """Whether a pause can take effect now. The files of a finished picture are only written, which is soon over."""
         return self.stage is not Stage.ENCODING
-
-    def keep(self) -> CheckpointReady | None:
-        """The progress, once the device has finished what is in flight. None: there is none yet. Raises what ended a
-        step, for example NUMERIC_FAILURE."""
-        if self.trajectory is None:
-            return None
-        self._in_flight.settle()
-        return CheckpointReady(step=self.trajectory.index, data=packed(self.trajectory, self.resolved))
 
     def stepped(self, share: float, passed: Callable[[], None]) -> Callable[[Fence], None]:
         """Enqueue what follows a step of the trajectory, or the first half of one. Returns what to call with the fence of
@@ -300,20 +210,6 @@ class Run(LoadRun):
         self._pictures.drop()
         self._drop()
         super().release()
-
-    def tensors(self) -> list[Tensor]:
-        """The device tensors that the run holds."""
-        return [*self._adapters.tensors()] if self.trajectory is None else self.trajectory.tensors()
-
-    def held_bytes(self) -> int:
-        """Bytes of these tensors. Views share a storage: each storage counts once."""
-        storages = (tensor.untyped_storage() for tensor in self.tensors())
-        return super().held_bytes() + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-    def _drop(self) -> None:
-        """Let go of what the device computed the latents with."""
-        self.trajectory = self._conditions = None
-        self._adapters = NO_ADAPTERS
 
     def _move_on(self) -> None:
         if self.stage is Stage.DENOISING and self.walking.done:

@@ -16,7 +16,7 @@ from torch import Tensor
 from domains.errors import ErrorReason
 from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
-from domains.inference.on_device import run as run_module
+from domains.inference.on_device import prepared_run
 from domains.inference.on_device.family import KeepOn, StepRows
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.sd1 import Sd1
@@ -43,7 +43,7 @@ class Walks:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.of: dict[ResolvedGeneration, Trajectory] = {}
         self.forwards: list[int] = []
-        patch.setattr(run_module, "begin", self._begin)
+        patch.setattr(prepared_run, "begin", self._begin)
         patch.setattr(Pace, "most_rows", self._most_rows)
         denoise = Sd1.denoise
 
