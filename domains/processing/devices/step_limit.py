@@ -8,6 +8,7 @@ from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
 from domains.processing.devices.step_times import StepEstimate, StepTimes
 from domains.processing.jobs.job import JobOptions
+from domains.processing.lanes.placement import Placement
 
 
 class StepLimit:
@@ -35,12 +36,10 @@ class StepLimit:
 
     def _admitted(self, options: JobOptions) -> list[DeviceView]:
         """Devices that may run a job with these options."""
-        named = frozenset(options.device_ids)
+        placement = Placement(front=None, device_ids=frozenset(options.device_ids), allow_cpu=options.allow_cpu)
         views = [view for view in self._devices.list() if view.settings.enabled and view.state is not DeviceState.LOST]
-        if named:
-            return [view for view in views if named & {view.device.id, *view.device.aliases}]
-        others = [view for view in views if view.device.id != "cpu"]
-        return views if options.allow_cpu or not others else others
+        allowed = [view for view in views if placement.allows(view.device)]
+        return [view for view in allowed if view.device.id != "cpu"] if placement.leaves_cpu(views) else allowed
 
     def _refusal(
         self, resolved: ResolvedGeneration, device_id: str, step: StepEstimate, whole_s: float

@@ -91,8 +91,7 @@ class Lane:
         """Whether this lane may ever run jobs of a placement."""
         if self.worker is None or placement.front is not None:
             return self.worker is None and placement.front is self._front
-        device = self.worker.device
-        return not placement.device_ids or not placement.device_ids.isdisjoint((device.id, *device.aliases))
+        return placement.allows(self.worker.device)
 
     def begin(self, attempt: Running) -> None:
         """Add an attempt that runs here."""

@@ -94,16 +94,10 @@ class Lanes:
         return sorted(self._lanes, key=self._is_degraded)
 
     def fits(self, lane: Lane, placement: Placement) -> bool:
-        """Whether a lane may run jobs of a placement. The CPU takes jobs that do not name it only if they allow it, or
-        if no other device is enabled."""
+        """Whether a lane may run jobs of a placement."""
         if not lane.fits(placement):
             return False
-        if lane.device_id != "cpu" or placement.allow_cpu or placement.device_ids:
-            return True
-        return not any(
-            view.device.id != "cpu" and view.settings.enabled and view.state is not DeviceState.LOST
-            for view in self._devices.list()
-        )
+        return lane.device_id != "cpu" or not placement.leaves_cpu(self._devices.list())
 
     def has_other(self, placement: Placement, besides: Callable[[Lane], bool]) -> bool:
         """Whether a lane other than those of `besides` may run jobs of a placement."""
