@@ -12,7 +12,7 @@ from domains.device.simulated.telemetry import SimulatedTelemetry
 from domains.device.simulated.watch import Difference, ScriptWatch
 from domains.errors import InvalidRequest, Violation
 from domains.memory.measure import MemoryMeasure
-from server.worker.link import WorkerLink
+from server.worker.life import Link
 
 _log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ class Simulation:
         """The device in the current script."""
         return self.script.script.device(device_id)
 
-    async def prepare(self, name: str, link: WorkerLink) -> None:
+    async def prepare(self, name: str, link: Link) -> None:
         """Send a worker its device and faults."""
         if device := self.find(name):
             await link.set_up(self._fault_counts.setup(device))

@@ -4,7 +4,8 @@ In the server:
 fleet.py           the workers of all devices
 keeper.py          starts one worker, and restarts it when it dies
 listener.py        the protocol of what a keeper reports to
-life.py            one run of a worker, here or on another machine, and the protocol that starts it
+life.py            protocols of a worker's run, its link and its launcher, here or on another machine
+process_life.py    one run of a worker that is a child process
 launcher.py        starts a worker on this machine: a fork of the nursery, else a new process
 nursery_keeper.py  the server's end of the nursery
 fork_order.py      messages between server and nursery

@@ -16,8 +16,7 @@ from domains.processing.lanes.lanes import Lanes
 from server.background import Spawn
 from server.device.simulated import Simulation
 from server.worker.keeper import WorkerKeeper
-from server.worker.life import Launcher
-from server.worker.link import WorkerLink
+from server.worker.life import Launcher, Link
 
 
 class Fleet:
@@ -78,11 +77,11 @@ class Fleet:
         for keeper in self._of(device_id):
             keeper.end(why)
 
-    def worker_of(self, device_id: str) -> WorkerLink | None:
+    def worker_of(self, device_id: str) -> Link | None:
         """The device's worker, if it is ready."""
         return next((keeper.link for keeper in self._of(device_id) if keeper.link), None)
 
-    def links_of(self, device_id: str) -> list[WorkerLink]:
+    def links_of(self, device_id: str) -> list[Link]:
         """Links to the device's worker, ready or not: one or none."""
         return [keeper.live_link for keeper in self._of(device_id) if keeper.live_link]
 
@@ -111,7 +110,7 @@ class Fleet:
             await link.describe()
             self._devices.described(view.name, link.device, view.reach, ready=True)
 
-    async def prepare(self, name: str, link: WorkerLink) -> None:
+    async def prepare(self, name: str, link: Link) -> None:
         """Send the worker of a simulated device its script."""
         await self._simulation.prepare(name, link)
 

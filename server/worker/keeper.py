@@ -12,8 +12,7 @@ from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lanes.lane import Lane
 from domains.processing.workers.worker import WorkerGone
-from server.worker.life import Launcher, WorkerLife
-from server.worker.link import WorkerLink
+from server.worker.life import Launcher, Link, WorkerLife
 from server.worker.listener import WorkerListener
 
 _SHORT_LIFE_S = 30.0
@@ -58,9 +57,9 @@ class WorkerKeeper:
         """When the worker became ready, on the monotonic clock."""
         self.last_problem = ""
         self.last_reason = ErrorReason.WORKER_RESTARTING
-        self.link: WorkerLink | None = None
+        self.link: Link | None = None
         """Link to a worker that is ready."""
-        self.live_link: WorkerLink | None = None
+        self.live_link: Link | None = None
         """Link to a worker that runs, ready or not."""
         self.device_id = device_id
         """Empty until the worker has described its device."""

@@ -8,8 +8,8 @@ from server.stdio.child import ChildProcess
 from server.worker.allowed_environment import allowed
 from server.worker.command import WorkerStart
 from server.worker.fork_order import ForkOrder
-from server.worker.life import ProcessLife
 from server.worker.nursery_keeper import NurseryKeeper
+from server.worker.process_life import ProcessLife
 
 # Turns that OpenMP's idle threads spin before they sleep. Endless spinning is fastest for one process, but two torch
 # processes that spin on the same cores slow each other thirtyfold; no spinning costs one process a third. Measured with the

@@ -1,23 +1,34 @@
-"""One run of a worker, here or on another machine, and the protocol that starts it."""
+"""What a keeper needs: the link to a worker, one run of it, and what starts it, here or on another machine."""
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
-from server.stdio.channel import FrameChannel
-from server.stdio.child import ChildProcess
-from server.worker.link import WorkerLink
+from domains.device.simulated.fault_counts import SimSetup
+from domains.processing.workers.worker import Worker
 
-_EXIT_S = 5.0
-"""How long a process may take to exit after its pipe has ended; later its exit status is not reported."""
+
+class Link(Worker, Protocol):
+    """The server's end of a worker. `WorkerLink` is the one over frames."""
+
+    @property
+    def has_finished_work(self) -> bool:
+        """Whether a job's run has come to its end in this worker."""
+        ...
+
+    async def describe(self) -> None:
+        """Wait until the worker has probed its device. Raises `WorkerGone`, or why it cannot serve the device."""
+        ...
+
+    async def set_up(self, setup: SimSetup) -> None:
+        """Send the script of a simulated device. Raises `WorkerGone`."""
+        ...
 
 
 class WorkerLife(Protocol):
     """A worker that was started, ready or not."""
 
     @property
-    def link(self) -> WorkerLink:
+    def link(self) -> Link:
         """The server's end of the worker."""
         ...
 
@@ -52,40 +63,3 @@ class Launcher(Protocol):
         `end` ends the worker, for a reason. `on_fault` is called with the index of a scripted fault before it takes effect.
         """
         ...
-
-
-class ProcessLife:
-    """A worker that is a child process, connected through frames. Implements `WorkerLife`."""
-
-    def __init__(self, process: ChildProcess, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
-        """`end`, `on_fault`: as in `Launcher`."""
-        self._process = process
-        self._channel = FrameChannel(process)
-        self.link = WorkerLink(self._channel, end, on_fault)
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
-    async def ended(self) -> str:
-        """Wait until the pipe has ended; returns why."""
-        return (await asyncio.shield(self._channel.closed)).detail
-
-    async def exit_detail(self) -> str:
-        """The exit status; None if the process does not exit in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_EXIT_S):
-                await self._process.wait()
-        return f"exit status {self._process.returncode}"
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-
-    async def close(self) -> None:
-        """Kill the process, wait until it is gone, and close the pipe."""
-        self._channel.close()
-        self._process.kill()
-        await self._process.wait()
-        self._process.close()

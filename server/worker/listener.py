@@ -4,13 +4,13 @@ from typing import Protocol
 
 from domains.errors import DeviceOpsError
 from domains.processing.lanes.lane import Lane
-from server.worker.link import WorkerLink
+from server.worker.life import Link
 
 
 class WorkerListener(Protocol):
     """Receives what happens to a worker. `server.worker.fleet` implements it."""
 
-    async def prepare(self, name: str, link: WorkerLink) -> None:
+    async def prepare(self, name: str, link: Link) -> None:
         """Send a new worker what it needs before its first order."""
         ...
 

@@ -28,8 +28,8 @@ from server.worker import keeper as worker_keeper
 from server.worker.command import WorkerStart
 from server.worker.keeper import KeeperState, WorkerKeeper
 from server.worker.launcher import environment
-from server.worker.life import ProcessLife
-from server.worker.link import WorkerLink
+from server.worker.life import Link
+from server.worker.process_life import ProcessLife
 from tests.domains.processing.scripted_worker import a_device
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(1000)")
@@ -52,7 +52,7 @@ class Listener:
         self.problems: asyncio.Queue[DeviceOpsError] = asyncio.Queue()
         self.changed = asyncio.Event()
 
-    async def prepare(self, name: str, link: WorkerLink) -> None:
+    async def prepare(self, name: str, link: Link) -> None:
         pass
 
     async def arrived(self, name: str, lane: Lane) -> None:
