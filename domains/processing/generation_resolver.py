@@ -19,7 +19,7 @@ from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
-from domains.processing.memory.model_use import held_by_devices
+from domains.processing.memory.model_use import held_by_devices, loaded_models
 from domains.processing.places import Places
 
 
@@ -88,7 +88,7 @@ class GenerationResolver:
 
     def _check_loaded(self, work: GenerateWork) -> None:
         """Raise MODEL_NOT_LOADED if no device holds all models that the work needs."""
-        needed = {asset.model_id for asset in work.assets if asset.loaded}
+        needed = set(loaded_models(work))
         if not any(needed <= held for held in held_by_devices(self._loaded.list(), self._catalogue).values()):
             names = ", ".join(sorted(needed))
             message = f"model {names} is loaded on no device, and require_loaded_model is set; call LoadModel first"

@@ -8,6 +8,7 @@ from deviceops.model.v1 import model_service_pb2
 from domains.model.catalogue import Catalogue
 from domains.model.edit import ModelChange, ModelEdits
 from domains.model.loaded_models import LoadedModels
+from domains.processing.memory.model_use import jobs_that_need
 from domains.processing.submit import Submissions
 from server import convert
 from server.model.messages import to_model
@@ -20,8 +21,7 @@ class EditMethods:
 
     def __init__(self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels) -> None:
         def needed_by(model_id: str) -> list[str]:
-            jobs = submissions.jobs.unfinished()
-            return [job.id for job in jobs if model_id in {asset.model_id for asset in job.work.assets}]
+            return [job.id for job in jobs_that_need(model_id, submissions.jobs.unfinished())]
 
         self._edits = ModelEdits(catalogue, loaded, needed_by, lambda model: to_model(model, []).etag)
         self._loaded = loaded

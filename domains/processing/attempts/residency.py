@@ -7,6 +7,7 @@ from domains.model.loaded import LoadedModel, Stay, loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.kinds import DeviceWork, LoadWork
 from domains.processing.jobs.outcome import Broken, Done, Halted
+from domains.processing.memory.model_use import loaded_models
 
 
 class Residency:
@@ -22,7 +23,7 @@ class Residency:
         self._job_id = job_id
         self._models = models
         self._session_id = session_id
-        self._model_ids = [asset.model_id for asset in work.assets if asset.loaded]
+        self._model_ids = loaded_models(work)
         self._stay = work.stay
         self._loads_only = isinstance(work, LoadWork)
         self._began = False

@@ -16,7 +16,7 @@ from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import LoadWork, ModelBenchmarkWork
 from domains.processing.memory.care import pool_of
-from domains.processing.memory.model_use import held_by_devices
+from domains.processing.memory.model_use import held_by_devices, loaded_models
 
 
 def _execution_of(job: Job) -> Execution:
@@ -163,5 +163,5 @@ class JobAdmission:
                     0, self._need_bytes(self._catalogue.get(model_id), device_id, execution) - outdated.get(model_id, 0)
                 ),
             )
-            for model_id in {asset.model_id for asset in job.work.assets if asset.loaded} - held
+            for model_id in set(loaded_models(job.work)) - held
         )

@@ -1,4 +1,4 @@
-"""Which models jobs need, and which jobs use a loaded one: derived from the assets of their work, here only."""
+"""Which models jobs need, and which jobs need or use a model: derived from their work, here only."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, loaded_id, outdated
 from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import Work
 from domains.processing.jobs.state import ON_A_LANE
 
 
@@ -14,9 +15,19 @@ def needed_bytes(job: Job, catalogue: Catalogue) -> int:
     return sum(catalogue.get(asset.model_id).size_bytes for asset in job.work.assets)
 
 
+def jobs_that_need(model_id: str, jobs: Iterable[Job]) -> list[Job]:
+    """Jobs that read the model, on a device or elsewhere."""
+    return [job for job in jobs if model_id in job.work.model_ids]
+
+
+def loaded_models(work: Work) -> list[str]:
+    """Ids of the models that a device loads for the work, the base first. LoRAs are not loaded but applied."""
+    return [asset.model_id for asset in work.assets if asset.loaded]
+
+
 def loaded_ids(job: Job, device_id: str) -> list[str]:
     """Ids that the job's models have on the device."""
-    return [loaded_id(asset.model_id, device_id) for asset in job.work.assets if asset.loaded]
+    return [loaded_id(model_id, device_id) for model_id in loaded_models(job.work)]
 
 
 def users_of(loaded: LoadedModel, jobs: Iterable[Job]) -> list[Job]:

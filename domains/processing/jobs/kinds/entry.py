@@ -46,6 +46,11 @@ class Kind(Protocol):
         """Models that the work needs on its device, the base first."""
         ...
 
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Models that the work reads, on a device or elsewhere."""
+        ...
+
 
 class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
     """What most kinds of work have in common. A kind overrides what is different."""
@@ -62,6 +67,11 @@ class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
     def assets(self) -> tuple[Asset, ...]:
         """None."""
         return ()
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Those that it needs on its device."""
+        return tuple(asset.model_id for asset in self.assets)
 
     @property
     def stay(self) -> Stay:

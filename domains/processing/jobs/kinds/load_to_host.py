@@ -30,6 +30,11 @@ class HostLoadWork(PlainWork, frozen=True, kw_only=True, tag="load_to_host"):
         return f"load {self.model_id} into host memory"
 
     @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The model that it loads."""
+        return (self.model_id,)
+
+    @property
     def stay(self) -> Stay:
         """As the request says."""
         return Stay(pinned=self.pin or None, keep_alive_s=self.keep_alive_s)

@@ -25,6 +25,11 @@ class ValidateWork(PlainWork, frozen=True, kw_only=True, tag="validate_model"):
         """Names the model and the depth."""
         return f"validate {self.asked.model_id}: {self.asked.depth.name.lower()}"
 
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The model that it checks."""
+        return (self.asked.model_id,)
+
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the validation."""
         return runners.validate(self, task)
