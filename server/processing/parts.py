@@ -53,8 +53,9 @@ class ProcessingParts:
     ) -> None:
         MeasuredFigures(jobs, devices.devices)
         footprints = Footprints(catalogue, loaded)
+        step_times = StepTimes(jobs, board.lanes)
         self.estimates = Estimates(
-            footprints, jobs, loaded, devices.devices, board.lanes, memory.pools, memory.reclaiming
+            footprints, jobs, loaded, devices.devices, board.lanes, memory.pools, memory.reclaiming, step_times
         )
         self.transfers = TransferRunner(jobs, memory.blobs)
         self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
@@ -96,7 +97,6 @@ class ProcessingParts:
         self.overview = QueueOverview(board, jobs, devices.devices, memory.hold_back, draining)
         self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
         self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
-        step_times = StepTimes(jobs, board.lanes)
         step_limit = StepLimit(step_times, devices.devices, settings.max_step_s)
         self.plans = GenerationPlans(
             self.estimates,

@@ -9,7 +9,9 @@ from collections import defaultdict
 import msgspec
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.resolve import default_guidance
 from domains.model.families import FAMILIES
+from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -40,10 +42,19 @@ class StepTimes:
 
     def estimate(self, device_id: str, resolved: ResolvedGeneration) -> StepEstimate | None:
         """The step of a generation on a device. None: no step of its model was measured there."""
-        sizes = self._measured.get((device_id, resolved.model_id))
+        return self._of(device_id, resolved.model_id, _pixels(resolved.width_px, resolved.height_px), _rows(resolved))
+
+    def usual(self, device_id: str, model: Model, width_px: int, height_px: int, images: int) -> StepEstimate | None:
+        """The step of a generation with the model's own guidance. None: as above."""
+        if (device_id, model.id) not in self._measured:
+            return None
+        rows = _rows_at(images, model.family, default_guidance(model))
+        return self._of(device_id, model.id, _pixels(width_px, height_px), rows)
+
+    def _of(self, device_id: str, model_id: str, pixels: int, rows: int) -> StepEstimate | None:
+        sizes = self._measured.get((device_id, model_id))
         if not sizes:
             return None
-        pixels, rows = _pixels(resolved), _rows(resolved)
         if pixels in sizes:
             return StepEstimate(seconds=rows * sizes[pixels], at_least=False)
         linear, quadratic = _growth(sizes)
@@ -57,9 +68,9 @@ class StepTimes:
         step_s = self._device_s(job)
         if step_s is None or not steps or job.attempt != 1:
             return
-        sizes = self._measured[job.device_id, resolved.model_id]
+        sizes, pixels = self._measured[job.device_id, resolved.model_id], _pixels(resolved.width_px, resolved.height_px)
         row_s = step_s / steps / _rows(resolved)
-        sizes[_pixels(resolved)] = min(row_s, sizes.get(_pixels(resolved), row_s))
+        sizes[pixels] = min(row_s, sizes.get(pixels, row_s))
 
     def _device_s(self, job: Job) -> float | None:
         """Seconds that the device spent on the job's steps. None: not known, because other jobs shared the device."""
@@ -81,11 +92,14 @@ def _growth(sizes: dict[int, float]) -> tuple[float, float]:
     return sizes[large] / large - quadratic * large, quadratic
 
 
-def _pixels(resolved: ResolvedGeneration) -> int:
-    return (resolved.width_px // _LATENT_PX) * (resolved.height_px // _LATENT_PX)
+def _pixels(width_px: int, height_px: int) -> int:
+    return (width_px // _LATENT_PX) * (height_px // _LATENT_PX)
 
 
 def _rows(resolved: ResolvedGeneration) -> int:
+    return _rows_at(len(resolved.seeds), resolved.family, resolved.guidance_scale)
+
+
+def _rows_at(images: int, family: str, guidance: float) -> int:
     """Rows of a forward: one a picture, two with guidance."""
-    guided = FAMILIES[resolved.family].reads_negative(resolved.guidance_scale)
-    return len(resolved.seeds) * (2 if guided else 1)
+    return images * (2 if FAMILIES[family].reads_negative(guidance) else 1)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from statistics import median
 
 import msgspec
 
@@ -14,6 +13,7 @@ from domains.model.execution import Execution
 from domains.model.footprints import Footprints, PartFootprint
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -21,7 +21,6 @@ from domains.processing.jobs.state import JobState
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.lanes.placement import Placement
 from domains.processing.memory.care import pool_of
-from domains.progress import Stage
 
 _REMEMBERED = 16
 """Runs per model, device and size."""
@@ -40,14 +39,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     def pixels(self) -> int:
         """Pixels of all pictures."""
         return self.width_px * self.height_px * self.images
-
-
-class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run was measured to take."""
-
-    step_s: float
-    activation_bytes: int | None
-    """Bytes on the device beside the loaded models. None: they cannot be measured there."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +96,7 @@ class Estimates:
         lanes: Lanes,
         pools: Pools,
         reclaiming: Reclaiming,
+        steps: StepTimes,
     ) -> None:
         self._footprints = footprints
         self._loaded = loaded
@@ -112,8 +104,10 @@ class Estimates:
         self._lanes = lanes
         self._pools = pools
         self._reclaiming = reclaiming
-        self._runs: defaultdict[tuple[str, str], dict[Shape, deque[RunFigures]]] = defaultdict(dict)
-        """By model and device."""
+        self._steps = steps
+        self._runs: defaultdict[tuple[str, str], dict[Shape, deque[int | None]]] = defaultdict(dict)
+        """By model and device: bytes that runs of a size held on the device beside the loaded models. None: they cannot be
+        measured there."""
         jobs.listeners.append(self._learn)
 
     async def of(
@@ -132,7 +126,8 @@ class Estimates:
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = sum(part.bytes for part in parts)
-        activation, step_s, runs = self._use(model, device.id, shape)
+        activation, runs = self._activation(model, device.id, shape)
+        step = self._steps.usual(device.id, model, shape.width_px, shape.height_px, shape.images)
         free = await self._free(pool_of(device.id))
         own = {one.id for one in self._loaded.list() if one.device_id == device.id and one.model_id == model.id}
         evictable = [one for one in self._victims(device.id, _ALL) if one[0] not in own]
@@ -145,7 +140,7 @@ class Estimates:
             evictable_bytes=sum(size for _, size in evictable),
             evictions=tuple(one for one in self._victims(device.id, missing) if one[0] not in own),
             load_s=self._footprints.load_s(model, device.id, weights) if weights else 0.0,
-            step_s=step_s,
+            step_s=None if step is None else step.seconds,
             sample_count=self._footprints.load_count(model, device.id) + runs,
             unsupported=tuple(one for one in execution.named if one not in device.precisions),
         )
@@ -167,31 +162,25 @@ class Estimates:
         known = need_bytes > 0 and pool_id in self._pools.ids()
         return self._reclaiming.victims(pool_id, need_bytes, 0.0) if known else []
 
-    def _use(self, model: Model, device_id: str, shape: Shape) -> tuple[int | None, float | None, int]:
-        """Bytes beside the weights, seconds a step, and the number of runs that both rest on."""
+    def _activation(self, model: Model, device_id: str, shape: Shape) -> tuple[int | None, int]:
+        """Bytes beside the weights, and the number of runs that they rest on."""
         by_shape = self._runs.get((model.id, device_id))
         if not by_shape:
-            return None, None, 0
-        # Both grow with the pixels; the nearest size that was measured tells most.
+            return None, 0
+        # They grow with the pixels; the nearest size that was measured tells most.
         nearest = min(by_shape, key=lambda known: abs(known.pixels - shape.pixels))
-        runs, scale = by_shape[nearest], shape.pixels / nearest.pixels
-        sizes = [run.activation_bytes for run in runs if run.activation_bytes is not None]
-        activation = round(max(sizes) * scale) if sizes else None
-        return activation, median(run.step_s for run in runs) * scale, len(runs)
+        sizes = [size for size in by_shape[nearest] if size is not None]
+        activation = round(max(sizes) * shape.pixels / nearest.pixels) if sizes else None
+        return activation, len(by_shape[nearest])
 
     def _learn(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
             return
         receipt, resolved = job.receipt.work, job.work.resolved
-        steps = next((one for one in receipt.timings if one.stage is Stage.DENOISING), None)
-        if steps is None or not receipt.steps_executed:
+        if not receipt.steps_executed:
             return
         weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == job.device_id)
         peak = receipt.peak_device_bytes
         shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
-        figures = RunFigures(
-            step_s=(steps.device_s or steps.wall_s) / receipt.steps_executed,
-            activation_bytes=None if peak is None else max(0, peak - weights),
-        )
         by_shape = self._runs[resolved.model_id, job.device_id]
-        by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(figures)
+        by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))

@@ -18,6 +18,7 @@ from domains.model.execution import AS_USUAL, Execution
 from domains.model.footprints import Footprints
 from domains.model.loaded import LoadedComponent
 from domains.model.roots import Roots
+from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -48,6 +49,7 @@ class Forecasts(Floor):
             self.board.lanes,
             self.bench.pools,
             Reclaiming(self.bench.pools, self.reclaimer),
+            StepTimes(self.jobs, self.board.lanes),
         )
 
     async def of(self, *names: str, shape: Shape = SQUARE, execution: Execution = AS_USUAL) -> list[Estimate]:
@@ -57,9 +59,7 @@ class Forecasts(Floor):
         (found,) = await self.of("sim-0", shape=shape)
         return found
 
-    def learn(
-        self, step_s: float = 2.0, peak: int | None = 5000, edge: int = 64, *, steps: int = 10, device_s: bool = False
-    ) -> None:
+    def learn(self, step_s: float = 2.0, peak: int | None = 5000, edge: int = 64, *, steps: int = 10) -> None:
         """A generation ends that took so long."""
         asked = Generation(prompt="an owl", width_px=edge, height_px=edge)
         resolved = resolve(asked, self.catalogue.default())
@@ -67,10 +67,8 @@ class Forecasts(Floor):
         job_id = self.jobs.submit(GenerateWork(asked=asked, resolved=resolved), options)[0].id
         self.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
         whole = step_s * max(1, steps)
-        timing = StageTiming(
-            stage=Stage.DENOISING, wall_s=whole * (3 if device_s else 1), device_s=whole if device_s else None
-        )
-        work = Receipt(timings=(timing,) if steps >= 0 else (), peak_device_bytes=peak, steps_executed=max(0, steps))
+        timing = StageTiming(stage=Stage.DENOISING, wall_s=whole * 3, device_s=whole)
+        work = Receipt(timings=(timing,), peak_device_bytes=peak, steps_executed=steps)
         result = GenerationResult(images=(), resolved=resolved)
         receipt = JobReceipt(work=work, queue_s=0.0, run_s=0.0, attempts=1)
         self.jobs.record(job_id, Succeeded(result=result, receipt=receipt))
@@ -143,10 +141,10 @@ async def test_a_measured_run_tells_its_size_and_larger_ones_in_proportion(forec
     for step_s, peak in ((2.0, 5000), (9.0, 4000), (3.0, None)):
         forecasts.learn(step_s, peak)
     same, double = await forecasts.one(), await forecasts.one(Shape(width_px=128, height_px=64))
-    assert (same.step_s, same.activation_bytes, same.sample_count) == (3.0, 5000, 3)
-    assert (double.step_s, double.activation_bytes) == (6.0, 10_000)
+    assert (same.step_s, same.activation_bytes, same.sample_count) == (2.0, 5000, 3)
+    assert (double.step_s, double.activation_bytes) == (4.0, 10_000)
     batch = await forecasts.one(Shape(width_px=64, height_px=64, images=3))
-    assert (batch.step_s, batch.activation_bytes) == (9.0, 15_000)
+    assert (batch.step_s, batch.activation_bytes) == (6.0, 15_000)
     (other,) = await forecasts.of("sim-1")
     assert other.step_s is None
 
@@ -154,27 +152,23 @@ async def test_a_measured_run_tells_its_size_and_larger_ones_in_proportion(forec
 async def test_the_nearest_measured_size_tells_most(forecasts: Forecasts) -> None:
     forecasts.learn(1.0, 1000, 64)
     forecasts.learn(100.0, 64_000, 256)
-    assert (await forecasts.one(Shape(width_px=72, height_px=64))).step_s == pytest.approx(1.125)
-    assert (await forecasts.one(Shape(width_px=256, height_px=192))).step_s == pytest.approx(75.0)
+    assert (await forecasts.one(Shape(width_px=72, height_px=64))).activation_bytes == 1125
+    assert (await forecasts.one(Shape(width_px=256, height_px=192))).activation_bytes == 48_000
 
 
-async def test_device_time_counts_where_it_was_measured_and_loaded_weights_are_no_activation(
-    forecasts: Forecasts,
-) -> None:
+async def test_loaded_weights_are_no_activation(forecasts: Forecasts) -> None:
     one = loaded_as(forecasts.catalogue.default(), "sim-0")
     part = LoadedComponent(id="unet", bytes=3000, precision="float32")
     forecasts.loaded.put(msgspec.structs.replace(one, components=(part,)))
     forecasts.loaded.put(msgspec.structs.replace(one, id="m@sim-1", device_id="sim-1", components=(part,)))
-    forecasts.learn(2.0, 5000, device_s=True)
-    found = await forecasts.one()
-    assert (found.step_s, found.activation_bytes) == (2.0, 2000)
+    forecasts.learn(2.0, 5000)
+    assert (await forecasts.one()).activation_bytes == 2000
     forecasts.learn(2.0, 1000)
     assert (await forecasts.one()).activation_bytes == 2000
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-async def test_a_run_without_steps_teaches_nothing(forecasts: Forecasts, steps: int) -> None:
-    forecasts.learn(steps=steps)
+async def test_a_run_without_steps_teaches_nothing(forecasts: Forecasts) -> None:
+    forecasts.learn(steps=0)
     assert (await forecasts.one()).sample_count == 0
 
 
