@@ -6,8 +6,10 @@ event.py           the events of its journal
 state.py           the state machine
 live_job.py        a job in memory with its journal, and how an event changes it
 jobs.py            all jobs: submit, look up, cancel, delete
+in_memory.py       the jobs in memory; loads others from disk
 recorder.py        writes events into journals, durable before they are visible
 store.py, rows.py  jobs and events on disk
+erasure.py         removes the text of deleted jobs from the write-ahead log
 filter.py          which jobs a list shows
 unread.py          results that followers have not read yet
 unreadable.py      a stored job that this server cannot read

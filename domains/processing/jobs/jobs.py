@@ -3,13 +3,12 @@
 import asyncio
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from domains.clock import ClockStep
-from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import (
     Cancelling,
@@ -21,6 +20,7 @@ from domains.processing.jobs.event import (
     Started,
 )
 from domains.processing.jobs.filter import JobFilter
+from domains.processing.jobs.in_memory import JobsInMemory
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions, ListedJob
 from domains.processing.jobs.kinds import Work
@@ -28,15 +28,11 @@ from domains.processing.jobs.live_job import LiveJob
 from domains.processing.jobs.options_update import updated
 from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.recorder import JobRecorder
-from domains.processing.jobs.rows import UnreadableRow, as_listed
 from domains.processing.jobs.state import AT_REST, WAITING, JobState, check_move
 from domains.processing.jobs.store import JobStore
 from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
 from domains.stop import Stop, StopKind, stronger
-
-_ENDED_KEPT = 256
-"""Ended jobs whose journals stay in memory; older ones are read from disk on request."""
 
 _PAUSE_WAIT_S = 60.0
 """Longest single wait of a resumption for the pause; it then waits again."""
@@ -69,8 +65,7 @@ class Jobs:
         self._now = now
         self._recorder = JobRecorder(store, keep_s, now)
         self._last_inherited = store.last_number()
-        self._live: dict[str, LiveJob] = {}
-        self._ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._memory = JobsInMemory(store, self._recorder)
         self._queued: set[str] = set()
         """Ids of the live jobs that are QUEUED."""
         self.listeners: list[Callable[[Job], None]] = []
@@ -87,7 +82,7 @@ class Jobs:
     def recover(self) -> list[Job]:
         """Load the last process's unfinished jobs; running ones become INTERRUPTED. Returns all that still wait."""
         for job_id in self._store.unfinished():
-            live = self._take_up(job_id)
+            live = self._memory.get(job_id)
             job = live.job
             if job.state is JobState.CANCELLING:
                 self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
@@ -99,7 +94,7 @@ class Jobs:
             else:
                 # The job waits or could not be read: the listeners do not know it yet.
                 self._changed(job)
-        return [live.job for live in self._live.values()]
+        return self.unfinished()
 
     def submit(
         self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, job_id: str = ""
@@ -109,7 +104,8 @@ class Jobs:
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
         job = self.draft(work, options, asked, detached=detached, now_s=self._now().unix_s, job_id=job_id)
-        live = self._live[job.id] = self._recorder.begin(job, ahead=len(self._queued))
+        live = self._recorder.begin(job, ahead=len(self._queued))
+        self._memory.add(live)
         self._changed(live.job)
         return live.job, True
 
@@ -157,32 +153,15 @@ class Jobs:
 
     def find(self, job_id: str) -> Job | None:
         """The job as it stands now. None: it does not exist (any more)."""
-        if found := self._live.get(job_id) or self._ended.get(job_id):
-            return found.job
-        job = self._store.get(job_id)
-        return self._take_up(job_id).job if isinstance(job, UnreadableRow) else job
+        return self._memory.find(job_id)
 
     def live(self, job_id: str) -> LiveJob:
         """The job with its journal, from memory or from disk. Raises JOB_NOT_FOUND."""
-        found = self._live.get(job_id) or self._ended.get(job_id)
-        return found if found is not None else self._take_up(job_id)
-
-    def _take_up(self, job_id: str) -> LiveJob:
-        """Load a job from disk into memory."""
-        found = self._store.load(job_id)
-        if found is None:
-            message = f"there is no job {job_id!r}; it may have been deleted or have expired"
-            raise NotFound(message, ErrorReason.JOB_NOT_FOUND, job_id=job_id)
-        live = self._recorder.take_up(found)
-        if live.job.state.ended:
-            self._remember(live)
-        else:
-            self._live[job_id] = live
-        return live
+        return self._memory.get(job_id)
 
     def record(self, job_id: str, event: JobEvent) -> Job:
         """Add an event to a job's journal and move the job to the next state. The only way in which a job changes."""
-        live = self._live.get(job_id)
+        live = self._memory.unended(job_id)
         if live is None:
             raise FailedPrecondition(f"job {job_id} has ended", ErrorReason.ILLEGAL_STATE, job_id=job_id)
         self._recorder.record(live, event)
@@ -190,7 +169,8 @@ class Jobs:
             # The request to stop ends with its attempt.
             live.stop = None
         if live.job.state.ended:
-            self._end(live)
+            live.journal.close()
+            self._memory.add(live)
         if live.job.state is not JobState.RUNNING or isinstance(event, Started):
             self._changed(live.job)
         return live.job
@@ -201,7 +181,7 @@ class Jobs:
 
     def age_s(self, job: Job) -> float:
         """Seconds since the job's creation: never negative, and without steps of the wall clock."""
-        live = self._live.get(job.id)
+        live = self._memory.unended(job.id)
         if live is not None and live.created_s is not None:
             return self._now().monotonic_s - live.created_s
         return 0.0 if self._date_doubtful() else max(0.0, self._now().unix_s - self._stepped_s - job.create_time_s)
@@ -218,19 +198,6 @@ class Jobs:
             self._queued.discard(job.id)
         for listener in self.listeners:
             listener(job)
-
-    def _end(self, live: LiveJob) -> None:
-        live.journal.close()
-        del self._live[live.job.id]
-        self._remember(live)
-
-    def _remember(self, live: LiveJob) -> None:
-        self._ended[live.job.id] = live
-        while len(self._ended) > _ENDED_KEPT:
-            oldest = next((job_id for job_id in self._ended if not self._recorder.owes(job_id)), None)
-            if oldest is None:
-                return
-            del self._ended[oldest]
 
     def store_ends(self) -> None:
         """Store the ends of jobs for which the disk had no room, if it has room now."""
@@ -321,7 +288,7 @@ class Jobs:
             raise FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, job_id=job_id, state=job.state)
         self._store.delete(job_id)
         self._recorder.forget(job_id)
-        self._ended.pop(job_id, None)
+        self._memory.forget(job_id)
 
     async def erased(self) -> None:
         """Return when the state folder holds no text of the jobs that were deleted before the call."""
@@ -333,15 +300,8 @@ class Jobs:
         A page can be empty and not the last: a call looks at a bounded number of jobs.
         """
         page = self._store.page(wanted, before, limit, self._recorder.owed())
-        return [job for job in map(self._listed, page.rows) if wanted.accepts(job)], page.place
-
-    def _listed(self, row: ListedJob | UnreadableRow) -> ListedJob:
-        """A job as it stands now; FAILED if it cannot be read."""
-        job_id = row.id if isinstance(row, ListedJob) else row.record.id
-        if live := self._live.get(job_id) or self._ended.get(job_id):
-            return as_listed(live.job)
-        return row if isinstance(row, ListedJob) else as_listed(self._take_up(job_id).job)
+        return [job for job in map(self._memory.listed, page.rows) if wanted.accepts(job)], page.place
 
     def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
-        return [live.job for live in self._live.values()]
+        return [live.job for live in self._memory.all_unended()]
