@@ -12,7 +12,7 @@ import msgspec
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.model.model import Model
-from domains.model.sampler_names import classes_of, of_class
+from domains.model.sampler_names import of_class
 
 __all__ = [
     "SAMPLERS",
@@ -71,11 +71,6 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Most steps, whatever the model; None: no limit of the sampler's own."""
     evaluations_per_step: int = 1
     """Number of denoiser evaluations in a step."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """`_class_name` values of a model's scheduler_config.json that stand for this solver."""
-        return classes_of(self.id)
 
 
 def _entry(

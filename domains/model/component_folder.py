@@ -31,11 +31,6 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
         """Shapes by tensor name."""
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
-    @property
-    def tensor_names(self) -> set[str]:
-        """Names of its tensors."""
-        return {tensor.name for tensor in self.tensors}
-
 
 def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> ComponentFiles:
     """Read the component `name` of the model in `folder`.

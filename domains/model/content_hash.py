@@ -17,8 +17,6 @@ from domains.model.safetensors_header import Header
 _CHUNK = 4 * 1024 * 1024
 _SHORT_BEGIN, _SHORT_END = 0x100000, 0x110000
 _SHORT_DIGITS = 8
-AUTO_V2_DIGITS = 10
-AUTO_V3_DIGITS = 12
 
 
 class HashCancelled(Exception):

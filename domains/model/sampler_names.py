@@ -40,11 +40,6 @@ def of_class(class_name: str) -> str:
     return SAMPLER_OF_CLASS.get(class_name, "")
 
 
-def classes_of(sampler_id: str) -> tuple[str, ...]:
-    """The class names that stand for one of our ids."""
-    return tuple(name for name, known_id in SAMPLER_OF_CLASS.items() if known_id == sampler_id)
-
-
 def schedule_of(config: Mapping[str, Any]) -> str:
     """The sigma schedule that a scheduler_config.json asks for; `normal` where it asks for none."""
     return next((schedule for schedule, flag in FLAG_OF_SCHEDULE.items() if config.get(flag)), "normal")

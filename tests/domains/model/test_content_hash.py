@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domains.model import content_hash as module
-from domains.model.content_hash import AUTO_V2_DIGITS, AUTO_V3_DIGITS, content_hash, tensor_hash, weights_hash
+from domains.model.content_hash import content_hash, tensor_hash, weights_hash
 from domains.model.safetensors_header import Header, TensorEntry
 from tests.domains.memory.blobs import sha, some_bytes
 
@@ -33,10 +33,6 @@ def test_without_a_header_there_is_no_hash_of_what_follows_it(tmp_path: Path) ->
     with (tmp_path / "f").open("rb") as file:
         found = content_hash(file)
     assert (found.sha256, found.data_sha256) == (sha(b"abc"), "")
-
-
-def test_the_digits_that_other_tools_show() -> None:
-    assert (AUTO_V2_DIGITS, AUTO_V3_DIGITS) == (10, 12)
 
 
 def header(*tensors: TensorEntry) -> Header:
