@@ -1,13 +1,14 @@
 """Generations: asked, checked, resolved, computed. Knows no torch; `on_device` does.
 
-Asked: `generation` (the request and the resolved request), `fields` (what is served), `limits` (ranges), `samplers` (the
-samplers and sigma schedules).
+Asked: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from), `benchmark`,
+`fields` (what is served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
 
-Checked and resolved: `check` (all faults of a request), `resolve` (each choice that it left open).
+Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `resolve` (each choice that it left open).
 
 Walked: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
 
-Reported: `outcome` (reports of a running generation), `manifest` and `a1111` (the texts inside a picture's file).
+Reported: `outcome` (reports of a running generation), `kept_file` (a file that the front keeps for the worker), `manifest`
+and `a1111` (the texts inside a picture's file).
 
 Computed: `on_device`, in a worker.
 """

@@ -28,6 +28,19 @@ stop; such a step is abandoned.
 For each submitted job, `report` gets stages, progress, its loaded model, previews and pictures, then exactly one of
 `RunFinished`, `RunFailed`, `RunStopped`, and nothing after it.
 
+The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward), `shared_step` (a step of a group), `pace`,
+`ending` (last reports), `hardware`, `fence` with `in_flight` (work that the device has not finished).
+
+One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` (the models),
+`conditioning` with `prompt_cache` and `words` (prompts), `input_picture`, `trajectory` with `noise` and `solver_state` (its
+latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`, `adapters` (LoRAs).
+
+Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sd3`, `flux1`, `chroma`, `auraflow`, `z_image`.
+What they share: `batches` with `rows` (one forward for many jobs), `latent_codec` with `latent_colours`, `packing`,
+`longest_edge`, `watched_module` with `slices` (forwards that can be left).
+
+Networks in our order of operations: `unet` with `transformer` and `resnet`, `vae_decoder`, `vae_encoder`, `vae_attention`.
+
 To add a family: one file beside `sd1.py`, one line in `families.py`, its modules in `domains.model.on_device.components`.
 """
 

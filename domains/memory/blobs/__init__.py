@@ -31,5 +31,6 @@ mapped_windows         named shared memory on Windows
 registration           RegisterBlob: generations of a mapped blob
 registration_request   value of a registration, and its checks
 registration_look      the file or shared memory behind a registration
+power_loss             blobs whose bytes a loss of power took
 roots                  folders whose files may be mapped
 """

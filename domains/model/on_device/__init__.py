@@ -4,6 +4,13 @@
     steps.close()                                           # cancels the load
     model = load(Model, device="cuda:0")                    # the same without a break
 
+Loading: `load` (piece by piece), `components` (empty modules from configs) with `widths`, `derived` and `layout`,
+`shared_modules` (parts that are there already), `tokenizer`, `on_device_model` (the result).
+
+Reading weights: `weights` (into a module) with `flat` (one allocation for all), `single_file` with `conversion` (a
+checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
+`file_map` (CUDA), `host_tier` (what stays in host memory). `unpickle` runs in a process that is thrown away.
+
 Nothing here goes online: every config lies in the model's folder.
 """
 

@@ -4,6 +4,7 @@ attempt.py        claims memory, runs the work, passes on a request to stop, rec
 checkpoints.py    stores the checkpoints of jobs, and deletes those that no attempt will read
 following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
+input_pictures.py the pictures that generations start from: decoded, stored, owned by their jobs
 pictures.py       pictures on their way to the disk
 progress_rate.py  computes the completed ratio and the remaining time
 residency.py      tells the list of loaded models what the attempt loads, uses and replaces
