@@ -24,6 +24,7 @@ class Stage(StrEnum):
     RESETTING = "resetting"
     COPYING = "copying"
     VERIFYING = "verifying"
+    CONVERTING = "converting"
 
 
 class Unit(StrEnum):

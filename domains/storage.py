@@ -115,6 +115,20 @@ def room_for_work(folder: Path) -> None:
         raise _full(folder)
 
 
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Raise STORAGE_FULL if the disk of a folder has no room for so many bytes more."""
+    with storage_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed_bytes + KEPT_FREE_BYTES:
+        raise ResourceExhausted(
+            f"{needed_bytes} bytes would be written, and the disk under {folder} has {free} left; free space there",
+            ErrorReason.STORAGE_FULL,
+            folder=folder,
+            needed_bytes=needed_bytes,
+            free_bytes=free,
+        )
+
+
 class Durability(StrEnum):
     """The failures that a committed transaction survives."""
 

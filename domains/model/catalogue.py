@@ -10,9 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition, NotFound
+from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, NotFound
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.composition import follows
+from domains.model.conversion import Conversion
+from domains.model.conversion_check import check_conversion
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.inspect import Inspector
@@ -86,6 +88,14 @@ class Catalogue:
             message = f"the file of model {model.id} cannot be read: {error.strerror}; restore it and scan again"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, model_id=model.id) from error
         return msgspec.structs.replace(model, files=stamps)
+
+    async def destination(self, asked: Conversion) -> Path:
+        """The real path of a conversion's result. Raises MODEL_NOT_FOUND, ID_TAKEN, and what `check_conversion` raises."""
+        model = self.get(asked.model_id)
+        if asked.new_model_id in self._models:
+            message = f"the id {asked.new_model_id} names a model already; choose another"
+            raise AlreadyExists(message, model_id=asked.new_model_id)
+        return await asyncio.to_thread(check_conversion, asked, model, self._roots)
 
     def default(self) -> Model:
         """The model of a request that names none. Raises MODEL_NOT_FOUND if the configured one does not exist."""

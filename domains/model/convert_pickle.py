@@ -17,7 +17,6 @@ from uuid import uuid4
 import msgspec
 
 from domains.errors import (
-    AlreadyExists,
     DataLoss,
     DeviceOpsError,
     ErrorReason,
@@ -28,6 +27,7 @@ from domains.errors import (
     Violation,
 )
 from domains.model.component_folder import is_pickle
+from domains.model.publish import discard, part_of, publish, taken
 from domains.model.weights_model import SUFFIX
 
 SCRIPT = Path(__file__).with_name("on_device") / "unpickle.py"
@@ -60,16 +60,15 @@ def convert_pickle(
     """
     target = destination or source.with_suffix(SUFFIX)
     _check(source, target)
-    part = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    part = part_of(target, uuid4().hex[:8])
     try:
         answer = _run(source, part, tell)
         if "error" in answer:
             raise _refusal(source, answer)
         size = part.stat().st_size
-        _publish(part, target)
+        publish(part, target)
     finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+        discard(part)
     return Converted(
         path=target, tensors=int(str(answer["tensors"])), left_out=int(str(answer["left_out"])), written_bytes=size
     )
@@ -84,7 +83,7 @@ def _check(source: Path, target: Path) -> None:
     if not source.is_file():
         raise NotFound(f"there is no file {source}", ErrorReason.PATH_NOT_FOUND, path=str(source))
     if os.path.lexists(target):
-        raise _taken(target)
+        raise taken(target)
 
 
 def _run(source: Path, part: Path, tell: Callable[[int, int], None]) -> Mapping[str, object]:
@@ -128,18 +127,3 @@ def _refusal(source: Path, answer: Mapping[str, object]) -> DeviceOpsError:
             return DataLoss(
                 f"{source.name} cannot be read; replace it: {message}", ErrorReason.MODEL_CORRUPT, file=file
             )
-
-
-def _publish(part: Path, target: Path) -> None:
-    """Give the file its name, unless another file has taken it meanwhile."""
-    try:
-        if sys.platform == "win32":
-            part.rename(target)  # which overwrites nothing there
-        else:
-            os.link(part, target)
-    except FileExistsError:
-        raise _taken(target) from None
-
-
-def _taken(target: Path) -> AlreadyExists:
-    return AlreadyExists(f"{target} is there already; nothing is overwritten: choose another name", path=str(target))

@@ -1,6 +1,5 @@
 """Makes models known that a caller names: files in a root, or components of other models."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from domains.model.edit import MAX_DISPLAY_NAME
 from domains.model.finding import ModelFinding
 from domains.model.inspect import findings_of
 from domains.model.model import Model, ModelLayout
-from domains.model.naming import free_id_of
+from domains.model.naming import free_id_of, id_violations
 from domains.model.notes import ModelNote
 from domains.reasons import Severity
-
-_ID = re.compile(r"[a-z0-9._-]{1,63}")
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,10 +104,7 @@ def _same(known: Model, model: Model) -> bool:
 
 
 def _check(asked: Registration) -> None:
-    wrong = label_violations(asked.labels, "labels")
-    if asked.model_id and not _ID.fullmatch(asked.model_id):
-        text = f"{asked.model_id[:64]!r} is no id; it has 1..63 characters of a-z 0-9 - _ ."
-        wrong.append(Violation(field="model_id", message=text, allowed="a-z 0-9 - _ ."))
+    wrong = [*label_violations(asked.labels, "labels"), *id_violations(asked.model_id, "model_id")]
     if len(asked.display_name) > MAX_DISPLAY_NAME:
         text = f"has {len(asked.display_name)} characters; at most {MAX_DISPLAY_NAME}"
         wrong.append(Violation(field="display_name", message=text, allowed=f"0..{MAX_DISPLAY_NAME} characters"))

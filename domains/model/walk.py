@@ -7,6 +7,7 @@ from pathlib import Path
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.model.diffusers_folder import INDEX
 from domains.model.places import Form, Place, forms
+from domains.model.publish import is_part
 from domains.model.roots import Roots
 
 MAX_DEPTH = 6
@@ -25,8 +26,8 @@ def model_folders(roots: Roots, beginnings: Sequence[Path], complain: Complain) 
 def places(roots: Roots, beginnings: Sequence[Path], complain: Complain) -> Iterator[Place]:
     """Models at or below the beginnings, at real paths and each once, in a stable order.
 
-    Nothing below a folder with an index is read, and nothing deeper than MAX_DEPTH. Symlinks are followed, unless they
-    lead out of the roots. Folders that cannot be listed are passed to `complain`.
+    Nothing below a folder with an index is read, nothing deeper than MAX_DEPTH, and no folder that is being written.
+    Symlinks are followed, unless they lead out of the roots. Folders that cannot be listed are passed to `complain`.
     """
     seen: set[Path] = set()
 
@@ -54,7 +55,7 @@ def places(roots: Roots, beginnings: Sequence[Path], complain: Complain) -> Iter
                 return
             if len(Path(place).relative_to(beginning).parts) >= MAX_DEPTH:
                 names.clear()
-            names.sort()
+            names[:] = sorted(name for name in names if not is_part(name))
 
 
 def _in_folder(

@@ -16,6 +16,7 @@ from domains.memory.blobs.transfer_request import TransferRequest, check_transfe
 from domains.memory.pools.reservations import Reservations
 from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
+from domains.model.conversion import Conversion
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
 from domains.processing.attempts.input_pictures import InputPictures
@@ -26,6 +27,7 @@ from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs, new_job_id
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
+    ConvertWork,
     HostLoadWork,
     LoadWork,
     ModelBenchmarkWork,
@@ -150,6 +152,16 @@ class Submissions:
             )
             raise InvalidRequest([Violation(field="model_validation.component_ids", message=text)])
         return self._submit(ValidateWork(asked=given), options, asked, detached)
+
+    async def convert(
+        self, given: Conversion, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
+    ) -> Job:
+        """Write a model in another precision or layout."""
+        if options.device_ids:
+            message = "must be empty: no device takes part in a conversion"
+            raise InvalidRequest([Violation(field="options.devices", message=message)])
+        await self._catalogue.destination(given)
+        return self._submit(ConvertWork(asked=given), options, asked, detached)
 
     def benchmark(self, work: BenchmarkWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Measure a device."""

@@ -20,6 +20,7 @@ from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
 from server.model.benchmark import BenchmarkMethods
+from server.model.conversion import ConversionMethods
 from server.model.edits import EditMethods
 from server.model.estimate import EstimateMethods
 from server.model.inspect import inspect_model
@@ -47,6 +48,7 @@ class ModelServicer(
     PrefetchMethods,
     RegisterMethods,
     BenchmarkMethods,
+    ConversionMethods,
 ):
     """Implements ModelService."""
 
@@ -68,6 +70,7 @@ class ModelServicer(
         self._listed = ListedModels()
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
         BenchmarkMethods.__init__(self, submissions)
+        ConversionMethods.__init__(self, submissions)
         PrefetchMethods.__init__(self, submissions, prefetching)
         RegisterMethods.__init__(self, catalogue)
 

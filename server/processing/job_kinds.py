@@ -9,6 +9,7 @@ from domains.processing.jobs import event as events
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
+    ConvertWork,
     GenerateWork,
     HostLoadWork,
     LoadWork,
@@ -28,6 +29,7 @@ from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
 from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.benchmark_messages import to_model_benchmark, to_model_benchmark_report
+from server.model.conversion_messages import to_conversion, to_conversion_report
 from server.model.load_messages import to_load
 from server.model.messages import to_loaded, to_scan_report
 from server.model.validation_messages import to_validation, to_validation_report
@@ -46,6 +48,7 @@ KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "reset_device": job_pb2.JOB_KIND_DEVICE_RESET,
     "transfer_blob": job_pb2.JOB_KIND_BLOB_TRANSFER,
     "validate_model": job_pb2.JOB_KIND_MODEL_VALIDATION,
+    "convert_model": job_pb2.JOB_KIND_MODEL_CONVERSION,
 }
 ARM_OF = {kind: job_pb2.JobKind.Name(number).removeprefix("JOB_KIND_").lower() for kind, number in KIND_OF.items()}
 """By kind: the arm of `JobSpec.work`."""
@@ -72,6 +75,8 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
             spec.blob_transfer.CopyFrom(to_transfer(work.request))
         case ValidateWork():
             spec.model_validation.CopyFrom(to_validation(work.asked))
+        case ConvertWork():
+            spec.model_conversion.CopyFrom(to_conversion(work.asked))
         case UnreadableWork():
             pass
     return spec
@@ -103,6 +108,8 @@ def put_result(
             message.blob_transfer_report.CopyFrom(to_transfer_report(result.report))
         case events.ValidationResult():
             message.model_validation_report.CopyFrom(to_validation_report(result.report))
+        case events.ConversionResult():
+            message.model_conversion_report.CopyFrom(to_conversion_report(result.report))
         case None:
             pass
 

@@ -13,6 +13,7 @@ from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.dispatcher import Dispatcher
+from domains.processing.front.convert import ConvertRunner
 from domains.processing.front.load_to_host import HostLoadRunner
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
@@ -87,6 +88,7 @@ class ProcessingParts:
                 reset=reset.run,
                 validate=ValidateRunner(catalogue).run,
                 load_to_host=HostLoadRunner(catalogue, self.host_loads).run,
+                convert=ConvertRunner(catalogue).run,
             ),
             wishes=self.wishes,
             draining=draining,

@@ -26,6 +26,7 @@ from server.heartbeat import Followed
 from server.inference.generation_messages import from_generation, from_previews
 from server.memory.blob_messages import from_transfer
 from server.model.benchmark_messages import from_model_benchmark
+from server.model.conversion_messages import from_conversion
 from server.model.load_messages import from_load
 from server.model.servicer import from_scan
 from server.model.validation_messages import from_validation
@@ -151,6 +152,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
                     lambda: from_validation(spec.model_validation), lambda: convert.from_options(request.options)
                 )
                 return self._submissions.validate(validation, options, asked)
+            case "model_conversion":
+                conversion, options = convert.both(
+                    lambda: from_conversion(spec.model_conversion), lambda: convert.from_options(request.options)
+                )
+                return await self._submissions.convert(conversion, options, asked)
             case None:
                 violation = Violation(field="spec.work", message="says nothing to do; set one of its fields")
                 raise InvalidRequest([violation])

@@ -117,6 +117,13 @@ def validate(server: RunningServer) -> Any:
     return server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work), timeout=CALL_S)
 
 
+def convert(server: RunningServer) -> Any:
+    """Starts a process, which imports torch in silence."""
+    (root,) = asking.journal_of(scan(server))[-1].report.roots
+    work = model_work_pb2.ModelConversion(model_id="emoji-sd", destination_path=f"{root}/copy")
+    return server.model.ConvertModel(model_service_pb2.ConvertModelRequest(model_conversion=work), timeout=CALL_S)
+
+
 def benchmark(server: RunningServer) -> Any:
     """Waits for a device that hangs."""
     work = device_work_pb2.DeviceBenchmark(device_id="sim-0")
@@ -158,6 +165,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "model.v1.ModelService.ScanModels": scan,
     "model.v1.ModelService.WatchLoadedModels": watch_loaded,
     "model.v1.ModelService.ValidateModel": validate,
+    "model.v1.ModelService.ConvertModel": convert,
     "model.v1.ModelService.BenchmarkModel": model_benchmark,
     "memory.v1.MemoryService.TransferBlob": transfer,
     "device.v1.DeviceService.BenchmarkDevice": benchmark,

@@ -4,8 +4,11 @@ from typing import get_args
 
 from deviceops.model.v1 import loaded_model_pb2
 from deviceops.processing.v1 import job_pb2
+from domains.model.conversion import Conversion
+from domains.model.model import ModelLayout
 from domains.model.validation import Depth, Validation
 from domains.processing.jobs.kinds import (
+    ConvertWork,
     HostLoadWork,
     LoadWork,
     ScanWork,
@@ -15,6 +18,7 @@ from domains.processing.jobs.kinds import (
     domain_of,
 )
 from domains.reasons import Domain
+from server.model.conversion_messages import from_conversion
 from server.model.load_messages import from_load
 from server.model.validation_messages import from_validation
 from server.processing.job_kinds import ARM_OF, KIND_OF, to_spec
@@ -42,5 +46,14 @@ def test_the_spec_of_a_job_says_what_was_asked() -> None:
     assert from_load(to_spec(to_host).model_load) == to_host
     asked = Validation(model_id="m", depth=Depth.VALUES, component_ids=("vae",), expected_sha256="0" * 64)
     assert from_validation(to_spec(ValidateWork(asked=asked)).model_validation) == asked
+    conversion = Conversion(
+        model_id="m",
+        precision="bfloat16",
+        layout=ModelLayout.DIFFUSERS,
+        destination="/models/n",
+        new_model_id="n",
+        keep=("vae",),
+    )
+    assert from_conversion(to_spec(ConvertWork(asked=conversion)).model_conversion) == conversion
     assert list(to_spec(ScanWork(roots=("a", "b"))).model_scan.roots) == ["a", "b"]
     assert to_spec(ScanWork()).WhichOneof("work") == "model_scan"

@@ -1,4 +1,4 @@
-"""ValidateModel finds what is wrong with a model's files, and its hashes are those that other tools print."""
+"""ValidateModel finds what is wrong with files; ConvertModel writes another model; hashes are as other tools print them."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
 from domains.model.catalogue import EMBEDDED
 from tests.domains.model.folders import age
@@ -286,3 +286,72 @@ def test_a_single_file_is_hashed_by_its_validation_and_a_flipped_byte_is_then_fo
     assert model_of(server, "alone").state == model_pb2.MODEL_STATE_CORRUPT
     path.unlink()
     scan(server)
+
+
+def conversion(model_id: str, path: Path, **asked: Any) -> model_service_pb2.ConvertModelRequest:
+    work = model_work_pb2.ModelConversion(model_id=model_id, destination_path=str(path), **asked)
+    return model_service_pb2.ConvertModelRequest(model_conversion=work)
+
+
+def test_a_converted_model_is_registered_with_its_hashes_and_makes_pictures(
+    server: RunningServer, folder: Path, root: Path
+) -> None:
+    """The embedded model is stored in half precision."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    asked = conversion(folder.name, root / "Wide", precision=image_pb2.PRECISION_FLOAT32, new_model_id="wide")
+    asked.model_conversion.keep_component_ids.append("vae")
+    updates = asking.journal_of(server.model.ConvertModel(asked, timeout=asking.CALL_S))
+    assert kind(updates[-1]) == "succeeded", updates[-1]
+    report, model = updates[-1].report, model_of(server, "wide")
+    assert (report.source_model_id, report.model.id) == (folder.name, "wide")
+    assert (report.max_absolute_error, report.clamped_count) == (0.0, 0), "a wider precision loses nothing"
+    precisions = {part.id: part.precision for part in model.components if part.parameter_count}
+    wide, half = image_pb2.PRECISION_FLOAT32, image_pb2.PRECISION_FLOAT16
+    assert precisions == {"unet": wide, "text_encoder": wide, "vae": half}
+    assert model.sha256 == report.model.sha256 != ""
+    assert report.written_bytes == sum(path.stat().st_size for path in (root / "Wide").rglob("*") if path.is_file())
+    told = [update.event.progress for update in updates if kind(update) == "progress"]
+    assert {(one.stage, one.unit) for one in told} == {("converting", "bytes")}
+    assert asking.job_of(server, updates[0].event.job_id).model_conversion_report == report
+    assert {path: path.read_bytes() for path in before} == before, "the source is as it was"
+    assert report_of(server, "wide", depth=VALUES).valid
+    again = asking.refused(lambda: asking.journal_of(server.model.ConvertModel(asked)))
+    assert again.reason == "ID_TAKEN"
+    shutil.rmtree(root / "Wide")
+    scan(server)
+
+
+def test_a_cancelled_conversion_leaves_no_files(server: RunningServer, folder: Path, root: Path) -> None:
+    names = sorted(os.listdir(root))
+    call = server.model.ConvertModel(conversion(folder.name, root / "never", precision=image_pb2.PRECISION_FLOAT32))
+    begun = asking.until(call, lambda update: kind(update) == "stage_started")
+    asking.cancel(server, begun.event.job_id)
+    end = asking.watch(server, begun.event.job_id)[-1]
+    assert end.event.state == job_event_pb2.JOB_STATE_CANCELLED
+    assert sorted(os.listdir(root)) == names
+
+
+def test_what_cannot_be_converted_is_refused_by_name(server: RunningServer, folder: Path, root: Path) -> None:
+    work, path = "model_conversion.", root / "new"
+    file = root / "new.safetensors"
+    cases: list[tuple[model_service_pb2.ConvertModelRequest, str, list[str]]] = [
+        (conversion("", path), "INVALID_FIELD", [work + "model_id"]),
+        (conversion("no-such-model", path), "MODEL_NOT_FOUND", []),
+        (conversion(folder.name, Path("here")), "INVALID_FIELD", [work + "destination_path"]),
+        (conversion(folder.name, file), "INVALID_FIELD", [work + "destination_path"]),
+        (conversion(folder.name, path, precision=image_pb2.PRECISION_INT4), "INVALID_FIELD", [work + "precision"]),
+        (conversion(folder.name, path, format="gguf"), "INVALID_FIELD", [work + "format"]),
+        (conversion(folder.name, path, new_model_id="Not An Id"), "INVALID_FIELD", [work + "new_model_id"]),
+        (conversion(folder.name, path, keep_component_ids=["hat"]), "INVALID_FIELD", [work + "keep_component_ids[0]"]),
+        (conversion(folder.name, root.parent / "outside"), "PATH_OUTSIDE_ROOTS", []),
+        (conversion(folder.name, folder), "ID_TAKEN", []),
+        (conversion(folder.name, path, new_model_id="emoji-sd"), "ID_TAKEN", []),
+        (conversion(folder.name, file, format="safetensors"), "UNSUPPORTED_COMBINATION", [work + "format"]),
+    ]
+    for request, reason, fields in cases:
+        refusal = asking.refused(lambda request=request: asking.journal_of(server.model.ConvertModel(request)))
+        assert (refusal.reason, refusal.fields) == (reason, fields), request
+    shutil.rmtree(folder / "vae")
+    scan(server)
+    refusal = asking.refused(lambda: asking.journal_of(server.model.ConvertModel(conversion(folder.name, path))))
+    assert refusal.reason == "COMPONENT_MISSING"

@@ -103,6 +103,14 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str) -> dict[
             ),
             model_validation__depth=model_work_pb2.MODEL_VALIDATION_DEPTH_VALUES,
         ),
+        "ConvertModel": Case(
+            model_service_pb2.ConvertModelRequest(
+                model_conversion=model_work_pb2.ModelConversion(
+                    model_id="emoji-sd", destination_path=str(folder / "models" / "copy")
+                )
+            ),
+            model_conversion__new_model_id="another",
+        ),
         "LoadModel": Case(
             model_service_pb2.LoadModelRequest(
                 model_load=model_work_pb2.ModelLoad(model_id="emoji-sd"), options=ON_SIM_0
@@ -244,7 +252,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calls]:
     folder = tmp_path_factory.mktemp("requests")
     devices = sim(0, MEMORY), sim(1, MEMORY)
     environment = {"DEVICEOPS_DRAIN_S": "100"}
-    with simulated(folder, *devices, environment=environment, flags=("--blob-root", str(folder))) as (server, _, _):
+    (folder / "models").mkdir()
+    flags = ("--blob-root", str(folder), "--model-root", str(folder / "models"), "--model-poll-s", "0")
+    with simulated(folder, *devices, environment=environment, flags=flags) as (server, _, _):
         yield Calls(server, folder)
 
 

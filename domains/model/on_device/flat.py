@@ -98,7 +98,7 @@ class Flat:
             self._convert(slot, stored)
 
     def _convert(self, slot: Slot, stored: Tensor) -> None:
-        staged = _arranged(slot, stored.view(slot.stored)).view(slot.shape)
+        staged = arranged(slot.pieces, stored.view(slot.stored)).view(slot.shape)
         if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
@@ -125,12 +125,12 @@ class Flat:
         return as_tensor(slot, self._memory(slot))
 
 
-def _arranged(slot: Slot, elements: Tensor) -> Tensor:
-    """The slot's elements in the order that its module has."""
-    if not slot.pieces:
+def arranged(pieces: Sequence[Tensor], elements: Tensor) -> Tensor:
+    """Stored elements in the order that their module has. `pieces`: see `Slot.pieces`."""
+    if not pieces:
         return elements
     first = elements.storage_offset()
-    views = [elements.as_strided(one.shape, one.stride(), first + one.storage_offset()) for one in slot.pieces]
+    views = [elements.as_strided(one.shape, one.stride(), first + one.storage_offset()) for one in pieces]
     return torch.cat(views) if len(views) > 1 else views[0].contiguous()
 
 

@@ -13,22 +13,13 @@ from domains.model.on_device.flat import Flat, Slot, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
 from domains.model.on_device.reading import Read, of_pages, read_pages, read_plainly
+from domains.model.on_device.stored_dtypes import DTYPES
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
 
 # Names that older exports use for the VAE's attention, and what diffusers calls them now.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-_TORCH_NAMES = {
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
-    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
-    **{"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"},
-    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
-}
-DTYPES: Mapping[str, torch.dtype] = {
-    name: getattr(torch, torch_name) for name, torch_name in _TORCH_NAMES.items() if hasattr(torch, torch_name)
-}
-"""Stored dtype → torch's; only those that the installed torch has."""
 _HOST = torch.device("cpu")
 
 

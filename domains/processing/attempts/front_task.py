@@ -10,7 +10,7 @@ from domains.processing.attempts.progress_rate import ProgressRate
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import HostLoadWork, ResetWork, ScanWork, TransferWork, ValidateWork
+from domains.processing.jobs.kinds import ConvertWork, HostLoadWork, ResetWork, ScanWork, TransferWork, ValidateWork
 from domains.processing.jobs.outcome import Done, Halted
 from domains.progress import Progressed, StageStarted
 
@@ -48,3 +48,4 @@ class FrontRunners(msgspec.Struct, frozen=True, kw_only=True):
     transfer: Callable[[TransferWork, FrontTask], Awaitable[Done | Halted]]
     validate: Callable[[ValidateWork, FrontTask], Awaitable[Done | Halted]]
     load_to_host: Callable[[HostLoadWork, FrontTask], Awaitable[Done | Halted]]
+    convert: Callable[[ConvertWork, FrontTask], Awaitable[Done | Halted]]

@@ -12,6 +12,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.transfer_request import TransferReport
 from domains.model.benchmark import ModelBenchmarkReport
+from domains.model.conversion import ConversionReport
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
 from domains.model.validation import ValidationReport
@@ -110,6 +111,12 @@ class ValidationResult(msgspec.Struct, frozen=True, kw_only=True, tag="validatio
     report: ValidationReport
 
 
+class ConversionResult(msgspec.Struct, frozen=True, kw_only=True, tag="conversion"):
+    """What a conversion of a model made."""
+
+    report: ConversionReport
+
+
 JobResult = (
     GenerationResult
     | LoadResult
@@ -119,6 +126,7 @@ JobResult = (
     | ResetResult
     | TransferResult
     | ValidationResult
+    | ConversionResult
 )
 
 

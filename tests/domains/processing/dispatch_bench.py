@@ -115,7 +115,9 @@ async def nothing(work: object, task: object) -> NoReturn:
     raise AssertionError("no test here has work for the front")
 
 
-NO_RUNNERS = FrontRunners(scan=nothing, reset=nothing, transfer=nothing, validate=nothing, load_to_host=nothing)
+NO_RUNNERS = FrontRunners(
+    scan=nothing, reset=nothing, transfer=nothing, validate=nothing, load_to_host=nothing, convert=nothing
+)
 
 
 def _takes_all(device_id: str, *, occupied: bool) -> bool:

@@ -24,7 +24,9 @@ async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
         blobs=_NONE,
         pictures=_NONE,
         memory=Memory(),
-        runners=FrontRunners(scan=_NONE, reset=_NONE, transfer=cast(Any, transfer), validate=_NONE, load_to_host=_NONE),
+        runners=FrontRunners(
+            scan=_NONE, reset=_NONE, transfer=cast(Any, transfer), validate=_NONE, load_to_host=_NONE, convert=_NONE
+        ),
         wishes=PreviewWishes(),
         draining=Draining(),
         silences=_NONE,

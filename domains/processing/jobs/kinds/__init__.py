@@ -10,6 +10,7 @@ scan_models.py       look for models: the front process
 reset_device.py      bring a device back to a clean state: the front process
 transfer_blob.py     copy or move a blob's bytes: the front process
 validate_model.py    check a model's files: the front process
+convert_model.py     write a model in another precision or layout: the front process
 unreadable.py        what another version of the server stored: never runs
 assets.py            the models that work needs, each with its role
 
@@ -21,6 +22,7 @@ from typing import get_args
 
 from domains.processing.jobs.kinds.benchmark_device import BenchmarkWork
 from domains.processing.jobs.kinds.benchmark_model import ModelBenchmarkWork
+from domains.processing.jobs.kinds.convert_model import ConvertWork
 from domains.processing.jobs.kinds.entry import DeviceKind, FrontKind
 from domains.processing.jobs.kinds.generate import GenerateWork
 from domains.processing.jobs.kinds.load_model import LoadWork
@@ -34,13 +36,20 @@ from domains.reasons import Domain
 
 DeviceWork = GenerateWork | LoadWork | BenchmarkWork | ModelBenchmarkWork
 """Work that a device worker carries out."""
-FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork | HostLoadWork
+FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork | HostLoadWork | ConvertWork
 """Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
 """Work that a job can have."""
 
 DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork, ModelBenchmarkWork)
-FRONT_KINDS: tuple[type[FrontKind], ...] = (ScanWork, ResetWork, TransferWork, ValidateWork, HostLoadWork)
+FRONT_KINDS: tuple[type[FrontKind], ...] = (
+    ScanWork,
+    ResetWork,
+    TransferWork,
+    ValidateWork,
+    HostLoadWork,
+    ConvertWork,
+)
 
 _DOMAIN_OF: dict[str, Domain] = {kind.__struct_config__.tag: kind.domain for kind in get_args(Work)}
 

@@ -1,10 +1,12 @@
 """Checkpoints in one file make the pictures of the same components in a diffusers folder, to the bit."""
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -13,14 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domains.inference.outcome import RunFinished
+from domains.model.conversion import ConversionOrder
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout, ModelState
 from domains.model.on_device import load
+from domains.model.on_device.convert_child import convert
 from domains.model.weights_model import read_file
 from tests.domains.inference.on_device import tiny_families as tiny
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
-from tests.domains.inference.on_device.single_files import contents, give_configs, ldm_vae, write_single
+from tests.domains.inference.on_device.single_files import contents, give_configs, ldm_vae, stored, write_single
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
 ATTENTION_FIRST: dict[str, Any] = {
@@ -126,6 +130,25 @@ def test_a_single_file_makes_the_picture_of_its_folder(
     assert one.layout is ModelLayout.FILE
     assert {part.id for part in one.components} == {part.id for part in folder.components}
     assert picture(one) == picture(folder)
+
+
+def test_a_single_file_becomes_the_folder_that_it_was_made_of(folder: Model, tmp_path: Path) -> None:
+    one = single(tmp_path, folder)
+    place = tmp_path / "folder"
+    order = ConversionOrder(model=one, layout=ModelLayout.DIFFUSERS, part=str(place))
+    written = convert(order, lambda done, total: None)
+    made = tiny_model(place)
+    assert (made.family, made.state, made.problem) == (folder.family, ModelState.AVAILABLE, "")
+    assert {part.id for part in made.components} == {part.id for part in folder.components}
+    assert written.written_bytes == sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    assert (written.converted, written.max_absolute_error) == (0, None)
+    theirs = getattr(diffusers, json.loads((place / "model_index.json").read_text())["_class_name"])
+    before, after = theirs.from_pretrained(folder.folder), theirs.from_pretrained(place)
+    for part in (part.id for part in folder.components if part.parameter_count):
+        values = getattr(after, part).state_dict()
+        assert all(torch.equal(values[name], value) for name, value in getattr(before, part).state_dict().items()), part
+    text = stored(place, "text_encoder")
+    assert all(name.startswith(("text_model.", "text_projection.")) for name in text), "as published files name them"
 
 
 def test_the_weights_of_a_single_file_are_those_of_its_folder(folder: Model, tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ async def nothing_measured(view: DeviceView) -> DeviceSample:
 class Resets:
     def __init__(self, folder: Path) -> None:
         self.floor = floor = Floor(
-            folder, FrontRunners(scan=nothing, transfer=nothing, reset=self.run, validate=nothing, load_to_host=nothing)
+            folder,
+            FrontRunners(
+                scan=nothing, transfer=nothing, reset=self.run, validate=nothing, load_to_host=nothing, convert=nothing
+            ),
         )
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()

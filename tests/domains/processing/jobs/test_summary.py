@@ -9,9 +9,11 @@ from domains.inference.generation import Generation
 from domains.inference.resolve import resolve
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.transfer_request import ExistingBlob, NewBlob, TransferRequest
+from domains.model.conversion import Conversion
 from domains.model.validation import Depth, Validation
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
+    ConvertWork,
     GenerateWork,
     LoadWork,
     ResetWork,
@@ -39,6 +41,8 @@ def picture(prompt: str) -> GenerateWork:
         (BenchmarkWork(device_id="cpu", suites=(Suite.MEMORY, Suite.COMPUTE)), "benchmark cpu: memory, compute"),
         (ResetWork(device_id="cpu"), "reset cpu"),
         (ValidateWork(asked=Validation(model_id="m", depth=Depth.VALUES)), "validate m: values"),
+        (ConvertWork(asked=Conversion(model_id="m", precision="float16", destination="/x")), "convert m: float16"),
+        (ConvertWork(asked=Conversion(model_id="m", destination="/x")), "convert m: a copy"),
         (
             TransferWork(request=TransferRequest(blob_id="b-1", destination=NewBlob(tier=BlobTier.HOST), move=True)),
             "move b-1 to host",

@@ -1,0 +1,106 @@
+"""What cannot be converted is said beforehand, by the field that asks for it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from domains.errors import AlreadyExists, ErrorReason, InvalidRequest, PermissionDenied
+from domains.model.conversion import Conversion
+from domains.model.conversion_check import check_conversion
+from domains.model.diffusers_folder import read_folder
+from domains.model.fingerprint import Fingerprints
+from domains.model.model import Model, ModelLayout
+from domains.model.roots import Roots
+from domains.model.walk import places
+from domains.model.weights_model import read_file
+from tests.domains.model.folders import UNET, write_json, write_model
+from tests.domains.model.headers import write_published
+
+WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+
+
+def folder(path: Path) -> Model:
+    return read_folder(path, path.name, lambda inner: inner, Fingerprints())
+
+
+def refused(root: Path, model: Model, **asked: Any) -> tuple[ErrorReason, list[str]]:
+    """The reason, and the fields without the name of the message."""
+    words: dict[str, Any] = {"model_id": model.id, "destination": str(root / "new"), **asked}
+    given = Conversion(**words)
+    with pytest.raises(InvalidRequest) as error:
+        check_conversion(given, model, Roots([root]))
+    return error.value.reason, [one.field.removeprefix("model_conversion.") for one in error.value.violations]
+
+
+def packed(root: Path, **tensors: np.ndarray[Any, Any]) -> Model:
+    """A model with these tensors in its VAE."""
+    write_model(root / "m")
+    save_file({name.replace("__", "."): value for name, value in tensors.items()}, root / "m" / WEIGHTS)
+    return folder(root / "m")
+
+
+@pytest.mark.parametrize("beside", ["scale", "scale_weight", "weight_scale", "zero_point", "svd_up"])
+def test_quantized_weights_are_not_converted_but_kept_and_copied(tmp_path: Path, beside: str) -> None:
+    values = {"a__weight": np.ones((2, 2), np.int8), f"a__{beside}": np.ones(2, np.float16)}
+    model = packed(tmp_path, **values)
+    assert refused(tmp_path, model, precision="float32") == (ErrorReason.UNSUPPORTED_COMBINATION, ["precision"])
+    able: list[dict[str, Any]] = [{}, {"precision": "float32", "keep": ("vae",)}]
+    for fine in able:
+        given = Conversion(model_id="m", destination=str(tmp_path / "new"), **fine)
+        assert check_conversion(given, model, Roots([tmp_path])) == tmp_path / "new"
+
+
+def test_a_method_that_the_config_names_is_named(tmp_path: Path) -> None:
+    write_model(tmp_path / "m")
+    write_json(tmp_path / "m/unet/config.json", {**UNET, "quantization_config": {"quant_method": "sdnq"}})
+    given = Conversion(model_id="m", destination=str(tmp_path / "new"), precision="float32")
+    with pytest.raises(InvalidRequest, match="unet is quantized with sdnq"):
+        check_conversion(given, folder(tmp_path / "m"), Roots([tmp_path]))
+
+
+def test_scales_of_norms_and_position_ids_are_no_quantization(tmp_path: Path) -> None:
+    model = packed(tmp_path, norm__scale=np.ones(4, np.float16), ids__weight=np.ones((1, 77), np.int64))
+    given = Conversion(model_id="m", destination=str(tmp_path / "new"), precision="float32")
+    assert check_conversion(given, model, Roots([tmp_path])) == tmp_path / "new"
+
+
+def test_the_name_of_the_result_says_file_or_folder(tmp_path: Path) -> None:
+    model = folder(write_model(tmp_path / "m"))
+    wrong = (ErrorReason.INVALID_FIELD, ["destination_path"])
+    assert refused(tmp_path, model, destination=str(tmp_path / "new.safetensors")) == wrong
+    assert refused(tmp_path, model, destination="new") == wrong
+
+
+def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
+    model = folder(write_model(tmp_path / "m"))
+    found = refused(tmp_path, model, destination="new", keep=("vae", "hat"), new_model_id="No Id")
+    assert found == (ErrorReason.INVALID_FIELD, ["destination_path", "keep_component_ids[1]", "new_model_id"])
+
+
+def test_a_file_that_is_no_whole_checkpoint_becomes_no_folder(tmp_path: Path) -> None:
+    path = write_published(tmp_path / "vae.safetensors", "sd_vae")
+    model = read_file(path, "vae", "vae")
+    found = refused(tmp_path, model, layout=ModelLayout.DIFFUSERS)
+    assert found == (ErrorReason.UNSUPPORTED_COMBINATION, ["format"])
+
+
+def test_a_result_lies_in_a_root_and_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    model = folder(write_model(tmp_path / "root/m"))
+    roots = Roots([tmp_path / "root"])
+    with pytest.raises(PermissionDenied) as outside:
+        check_conversion(Conversion(model_id="m", destination=str(tmp_path / "root/../new")), model, roots)
+    assert outside.value.reason is ErrorReason.PATH_OUTSIDE_ROOTS
+    (tmp_path / "root/link").symlink_to(tmp_path / "nowhere")
+    for name, kind in (("m", AlreadyExists), ("link", PermissionDenied)):
+        with pytest.raises(kind):
+            check_conversion(Conversion(model_id="m", destination=str(tmp_path / "root" / name)), model, roots)
+
+
+def test_a_scan_passes_by_what_is_being_written(tmp_path: Path) -> None:
+    write_model(tmp_path / ".new.job-1.part")
+    write_model(tmp_path / "new")
+    found = places(Roots([tmp_path]), [tmp_path], lambda path, reason, message: None)
+    assert [place.path.name for place in found] == ["new"]
