@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.errors import ErrorReason, Unavailable
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.claims import Claim, Claims
 from domains.memory.pools.pool import PoolSource
@@ -52,5 +52,5 @@ class Gauge:
 
 def _retrieve(task: asyncio.Task[MemoryMeasure]) -> None:
     """Retrieve the error, so that asyncio does not log it when every caller has left."""
-    if not task.cancelled() and isinstance(task.exception(), DeviceOpsError):
-        return
+    if not task.cancelled():
+        task.exception()

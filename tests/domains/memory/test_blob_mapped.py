@@ -389,5 +389,19 @@ def test_pages_are_those_of_the_file_at_any_offset(tmp_path: Path) -> None:
     with pages(path, 3, 4, BlobRoots([tmp_path])) as view:
         assert bytes(view) == b"3456"
         assert view.readonly
-    with pytest.raises(EOFError), pages(path, 3, 8, BlobRoots([tmp_path])):
+    with pytest.raises(EOFError, match="shorter than 11 bytes"), pages(path, 3, 8, BlobRoots([tmp_path])):
+        pass
+
+
+def test_a_file_that_shrinks_while_it_is_mapped_shows_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "file", b"0123456789")
+    mapped = mmap.mmap
+
+    def shrinking(*given: int, **how: int) -> mmap.mmap:
+        mapping = mapped(*given, **how)
+        os.truncate(path, 4)
+        return mapping
+
+    monkeypatch.setattr(mmap, "mmap", shrinking)
+    with pytest.raises(EOFError, match="shrank"), pages(path, 3, 4, BlobRoots([tmp_path])):
         pass
