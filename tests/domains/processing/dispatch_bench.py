@@ -138,6 +138,7 @@ class DispatchBench:
         self.catalogue = Catalogue(self.database, Roots([]), "emoji-sd")
         self.blobs = BlobStore(self.database, folder)
         self.memory = Memory()
+        self.loaded = LoadedModels()
         self.draining = Draining()
         self.wishes = PreviewWishes()
         self.board = Board(JobQueue(100), self.devices)
@@ -149,7 +150,7 @@ class DispatchBench:
             jobs=self.jobs,
             devices=self.devices,
             catalogue=self.catalogue,
-            loaded=LoadedModels(),
+            loaded=self.loaded,
             blobs=self.blobs,
             pictures=InputPictures(self.jobs, self.blobs),
             memory=self.memory,
