@@ -381,3 +381,4 @@ async def test_a_load_that_replaces_a_model_is_followed_to_its_end(
     # The limit of the load ends with its last report, not with the next stage.
     assert len(ended) == 2
     await bench.finish(job_id)
+    assert bench.loaded.get(old.id).last_use_time_s > new.last_use_time_s

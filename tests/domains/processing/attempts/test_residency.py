@@ -37,6 +37,7 @@ class Case:
 def test_a_load_is_listed_with_its_job_its_session_and_what_is_there() -> None:
     case = Case()
     case.one.begin()
+    assert not case.one.reused
     case.one.placing(ModelPlacing(model_id="m", components=PARTS))
     coming = case.models.find(NAME)
     assert coming is not None

@@ -105,6 +105,7 @@ async def test_a_reset_tells_at_once_that_something_is_not_installed(resets: Res
     assert devices.get("sim-0").state is DeviceState.QUARANTINED
     job_id = resets.submit(process=True)
     await resets.restarted.wait()
+    assert devices.get("sim-0").condition.refusal is None
     devices.unready("sim-0", refusal)
     failure = (await resets.ended(job_id)).failure
     assert failure is not None
@@ -141,11 +142,14 @@ async def test_a_reset_that_waits_for_a_worker_can_be_called_off(resets: Resets)
     assert resets.floor.devices.get("sim-0").state is DeviceState.AVAILABLE
 
 
-async def test_a_reset_of_the_process_waits_for_the_next_worker_and_tells_what_was_freed(resets: Resets) -> None:
+@pytest.mark.parametrize(("used", "freed"), [([9, 2], 7), ([9], None)])
+async def test_a_reset_of_the_process_waits_for_the_next_worker_and_tells_what_was_freed(
+    resets: Resets, used: list[int], freed: int | None
+) -> None:
     floor, lanes = resets.floor, resets.floor.board.lanes
     worker, lane, begin = floor.arrive(), lanes.of("sim-0"), time.monotonic()
     assert lane is not None
-    resets.used, meant, measured = [9, 2], list[bool](), asyncio.Event()
+    resets.used, meant, measured = used, list[bool](), asyncio.Event()
     resets.on_measure += [lambda: meant.append(lane.meant_to_end), measured.set]
     job_id = resets.submit(process=True)
     await measured.wait()
@@ -157,7 +161,7 @@ async def test_a_reset_of_the_process_waits_for_the_next_worker_and_tells_what_w
     floor.arrive().say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
     result = (await resets.ended(job_id)).result
     assert isinstance(result, ResetResult)
-    assert (result.report.process, result.report.freed_bytes, resets.restarts) == (True, 7, [])
+    assert (result.report.process, result.report.freed_bytes, resets.restarts) == (True, freed, [])
     assert 0 < result.report.duration_s <= time.monotonic() - begin
 
 
@@ -210,6 +214,22 @@ async def test_emptying_a_worker_unloads_what_it_held_and_leaves_its_process(res
         entry.value for entry in floor.jobs.live(job.id).journal.after(0) if isinstance(entry.value, StageStarted)
     ]
     assert [each.stage for each in stages] == [Stage.DRAINING, Stage.RESETTING]
+
+
+async def test_emptying_a_worker_waits_for_a_check_that_runs_on_it(resets: Resets) -> None:
+    floor, lanes = resets.floor, resets.floor.board.lanes
+    worker, lane = floor.arrive(), lanes.of("sim-0")
+    assert lane is not None
+    async with lanes.turn(lane, alone=False):
+        job_id = resets.submit(process=False)
+        live = floor.jobs.live(job_id)
+        while live.job.stage is not Stage.RESETTING:
+            await live.journal.more(live.journal.last_sequence, 60.0)
+        await settle()
+        assert worker.orders == []
+    worker.say(Emptied(freed_bytes=7))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    assert (await resets.ended(job_id)).state is JobState.SUCCEEDED
 
 
 async def test_a_device_that_is_still_not_well_fails_its_reset(resets: Resets) -> None:
