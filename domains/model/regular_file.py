@@ -1,5 +1,6 @@
 """Opens the files of a model in such a way that the checked file is the one that is read."""
 
+import errno
 import os
 import stat
 import sys
@@ -19,7 +20,7 @@ def open_regular(path: Path) -> BinaryIO:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(0, "it is no regular file", str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def state_of(file: BinaryIO) -> str:

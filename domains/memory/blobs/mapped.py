@@ -157,10 +157,10 @@ def pages(path: Path, offset: int, size: int, roots: BlobRoots) -> Generator[mem
         if stamp_of(descriptor).size_bytes < offset + size:
             raise EOFError(f"{path} is shorter than {offset + size} bytes")
         mapping = mmap.mmap(descriptor, offset + size - begin, access=mmap.ACCESS_READ, offset=begin)
-        if stamp_of(descriptor).size_bytes < offset + size:
-            mapping.close()
-            raise EOFError(f"{path} shrank while it was mapped")
+        shrank = stamp_of(descriptor).size_bytes < offset + size
     finally:
         os.close(descriptor)
     with mapping, memoryview(mapping) as whole, whole[offset - begin :] as view:
+        if shrank:
+            raise EOFError(f"{path} shrank while it was mapped")
         yield view

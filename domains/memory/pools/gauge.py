@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.errors import ErrorReason, Unavailable
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.claims import Claim, Claims
 from domains.memory.pools.pool import PoolSource
@@ -29,7 +29,6 @@ class Gauge:
             await asyncio.wait([before])
         if self._running is before:
             self._running = asyncio.create_task(self._measure(self._claims.closed(self.source.pool_id)))
-            self._running.add_done_callback(_retrieve)
         assert self._running is not None
         # A cancelled caller must not cancel the measurement of the other callers.
         return await asyncio.shield(self._running)
@@ -48,9 +47,3 @@ class Gauge:
             self._claims.measured(self.source.pool_id, measure.owners, closed)
         self._measured(measure)
         return measure
-
-
-def _retrieve(task: asyncio.Task[MemoryMeasure]) -> None:
-    """Retrieve the error, so that asyncio does not log it when every caller has left."""
-    if not task.cancelled() and isinstance(task.exception(), DeviceOpsError):
-        return

@@ -173,8 +173,6 @@ class ReservationQueue:
     async def _make_room_for(self, waiter: Waiter) -> None:
         pool_id = waiter.ask.pool_id
         lacking = waiter.ask.size_bytes - self._reservations.free_bytes(pool_id)
-        if lacking <= 0:
-            return
         # The next measurement retries an eviction that fails because the pool cannot be measured now.
         with suppress(DeviceOpsError):
             if evicted := await self._evict(pool_id, lacking):

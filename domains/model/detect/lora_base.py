@@ -1,7 +1,7 @@
 """Tells which families an adapter can be added to, from the layers that it changes and how many features they read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -96,12 +96,13 @@ def _possible(base: Base, adapter: Adapter) -> bool:
     names = [module.name for module in adapter.modules if not module.of_text]
     if base.without and any(base.without in name for name in names):
         return False
-    return all(_last(names, start) < most for start, most in base.most_blocks.items())
+    return all(number < most for start, most in base.most_blocks.items() for number in _numbers(names, start))
 
 
-def _last(names: list[str], start: str) -> int:
+def _numbers(names: list[str], start: str) -> Iterator[int]:
+    """The numbers of the blocks that the names belong to."""
     pattern = re.compile(re.escape(start) + r"(\d+)_")
-    return max((int(found[1]) for name in names if (found := pattern.match(name))), default=-1)
+    return (int(found[1]) for name in names if (found := pattern.match(name)))
 
 
 def _narrowed(families: tuple[str, ...], adapter: Adapter) -> tuple[str, ...]:

@@ -219,6 +219,41 @@ async def test_the_sum_of_a_list_lets_other_calls_run_between(
     assert await blobs.total_bytes(BlobFilter()) == sum(range(7)) + 5
 
 
+async def test_a_sum_is_made_once_until_a_row_changes(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await uploaded(blobs, b"one")
+    looks = 0
+    fits = BlobFilter.fits
+
+    def counted(wanted: BlobFilter, blob: Blob) -> bool:
+        nonlocal looks
+        looks += 1
+        return fits(wanted, blob)
+
+    monkeypatch.setattr(listing, "_SUMS", 2)
+    monkeypatch.setattr(BlobFilter, "fits", counted)
+
+    async def looked(media_type: str = "") -> tuple[int, int]:
+        before = looks
+        return await blobs.total_bytes(BlobFilter(media_type=media_type)), looks - before
+
+    assert [await looked(), await looked()] == [(3, 1), (3, 0)]
+    # Two filters are kept, and no third.
+    assert [await looked(name) for name in ("a", "b", "a", "b")] == [(0, 1), (0, 1), (0, 0), (0, 1)]
+    await uploaded(blobs, b"two")
+    assert [await looked(), await looked()] == [(6, 2), (6, 0)]
+
+
+async def test_a_sum_during_which_a_row_changed_is_not_kept(blobs: BlobStore) -> None:
+    gone, _ = await uploaded(blobs, b"one"), await uploaded(blobs, b"other")
+    summing = asyncio.create_task(blobs.total_bytes(BlobFilter()))
+    await asyncio.sleep(0)
+    blobs.delete(gone.id)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (summing.done(), await summing) == (True, 8)
+    assert await blobs.total_bytes(BlobFilter()) == 5
+
+
 async def test_a_filter_takes_what_fits_all_of_it(blobs: BlobStore) -> None:
     picture = await blobs.requests.create(
         BlobSpec(size_bytes=0, media_type="image/png", labels=(("a", "1"), ("b", "2")))

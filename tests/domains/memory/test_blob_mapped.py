@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -389,5 +389,33 @@ def test_pages_are_those_of_the_file_at_any_offset(tmp_path: Path) -> None:
     with pages(path, 3, 4, BlobRoots([tmp_path])) as view:
         assert bytes(view) == b"3456"
         assert view.readonly
-    with pytest.raises(EOFError), pages(path, 3, 8, BlobRoots([tmp_path])):
+    with pytest.raises(EOFError, match="shorter than 11 bytes"), pages(path, 3, 8, BlobRoots([tmp_path])):
         pass
+
+
+def test_a_file_that_shrinks_while_it_is_mapped_shows_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "file", b"0123456789")
+    mapped = mmap.mmap
+
+    def shrinking(*given: int, **how: int) -> mmap.mmap:
+        mapping = mapped(*given, **how)
+        os.truncate(path, 4)
+        return mapping
+
+    monkeypatch.setattr(mmap, "mmap", shrinking)
+    with pytest.raises(EOFError, match="shrank"), pages(path, 3, 4, BlobRoots([tmp_path])):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+def test_mapped_pages_keep_no_file_open(tmp_path: Path) -> None:
+    path = written(tmp_path / "file", b"0123456789")
+
+    def leads_to_it(name: str) -> bool:
+        with suppress(FileNotFoundError):
+            return os.readlink(f"/proc/self/fd/{name}") == str(path)
+        return False
+
+    with pages(path, 3, 4, BlobRoots([tmp_path])):
+        pass
+    assert not [name for name in os.listdir("/proc/self/fd") if leads_to_it(name)]

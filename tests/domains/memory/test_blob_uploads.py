@@ -150,6 +150,16 @@ async def test_the_same_request_makes_one_blob_also_after_a_restart(tmp_path: Pa
         assert (await store.requests.create(BlobSpec(size_bytes=6), six)).size_bytes == 6
 
 
+async def test_a_repeated_request_gets_the_blob_as_it_is_now(blobs: BlobStore) -> None:
+    asked = Asked(request_id="request")
+    assert blobs.requests.again(asked) is None
+    made = await blobs.requests.create(BlobSpec(size_bytes=0), asked)
+    blobs.hold(made.id, "job")
+    again = blobs.requests.again(asked)
+    assert again is not None
+    assert (again.id, again.reader_count) == (made.id, 1)
+
+
 async def test_bytes_that_are_there_are_not_sent_again(blobs: BlobStore) -> None:
     first = await uploaded(blobs, b"weights")
     spec = BlobSpec(size_bytes=7, sha256=sha(b"weights"))

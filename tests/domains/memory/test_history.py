@@ -148,6 +148,25 @@ def test_memory_that_grows_with_its_work_is_no_leak() -> None:
     assert watch(levels, work=[1] * 100).suspects()
 
 
+def test_each_measurement_a_window_apart_ends_a_window() -> None:
+    (suspect,) = watch([1000 + 30 * place for place in range(7)], every_s=10).suspects()
+    assert (suspect.windows, suspect.growing_s) == (4, 40)
+
+
+def test_memory_that_grows_after_its_work_ended_is_a_leak() -> None:
+    leaks = LeakWatch(window_s=10, least_growth_bytes=10)
+    for place in range(7):
+        leaks.add(place * 10, [owner(1000 + 30 * place)], {(OwnerKind.LOADED_MODEL, "m-1"): 0.5} if place < 4 else None)
+    (suspect,) = leaks.suspects()
+    assert suspect.windows == 4
+
+
+def test_of_too_many_owners_the_largest_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.memory.pools.leaks.MAX_OWNERS", 1)
+    (suspect,) = watch([1000 + 3 * second for second in range(61)]).suspects()
+    assert suspect.owner.id == "m-1"
+
+
 @given(st.integers(0, 10_000), st.lists(st.integers(-4, 4), min_size=200, max_size=200))
 def test_a_steady_owner_that_trembles_is_never_named(live: int, noise: list[int]) -> None:
     leaks = LeakWatch(window_s=10, least_growth_bytes=10)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import mmap
 import os
 from collections.abc import Callable
@@ -345,6 +346,34 @@ async def test_a_source_that_does_not_answer_is_an_error_in_time(monkeypatch: py
     with pytest.raises(Unavailable, match="did not answer within") as caught:
         await bench.pools.measure("sim-0")
     assert caught.value.reason is ErrorReason.WORKER_RESTARTING
+
+
+@pytest.mark.parametrize("end", ["error", "cancel"])
+async def test_a_measurement_that_ends_after_its_caller_left_is_no_report_of_asyncio(end: str) -> None:
+    bench = Bench()
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def failing() -> MemoryMeasure:
+        begun.set()
+        await go.wait()
+        raise Unavailable("no answer", ErrorReason.WORKER_RESTARTING)
+
+    bench.source.measure = failing
+    before = asyncio.all_tasks()
+    caller = asyncio.create_task(bench.pools.measure("sim-0"))
+    await begun.wait()
+    caller.cancel()
+    (measurement,) = asyncio.all_tasks() - before - {caller}
+    if end == "cancel":
+        measurement.cancel()
+    go.set()
+    await asyncio.wait([caller, measurement])
+    del caller, measurement
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not told
 
 
 async def test_a_pool_that_cannot_be_measured_is_viewed_without_figures_unless_it_starts() -> None:

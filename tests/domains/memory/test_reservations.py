@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -496,6 +496,25 @@ async def test_a_model_that_turns_idle_makes_room_for_who_waits() -> None:
     await bench.pools.measure("sim-0")
     granted = await wait
     assert (granted.reservation.state, granted.evicted_ids) == (ReservationState.HELD, ("m",))
+
+
+async def test_for_who_waits_as_much_is_evicted_as_lacks() -> None:
+    bench = Bench(100)
+    asked: list[tuple[str, int]] = []
+
+    async def evict(pool_id: str, need_bytes: int) -> Sequence[str]:
+        asked.append((pool_id, need_bytes))
+        return ()
+
+    queue = ReservationQueue(bench.pools, bench.reservations, evict, call_later=bench.clock.call_later)
+    bench.source.others = 80
+    wait = asyncio.create_task(queue.create(ask(60, allow_eviction=True, wait_s=60)))
+    await settle()
+    bench.source.others = 70
+    await bench.pools.measure("sim-0")
+    await settle()
+    assert asked == [("sim-0", 40), ("sim-0", 30)]
+    wait.cancel()
 
 
 @pytest.mark.parametrize(

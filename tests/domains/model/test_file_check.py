@@ -36,3 +36,14 @@ def test_a_file_that_is_cut_off_meanwhile_is_not_called_damaged(tmp_path: Path, 
     checked = check_file(model, stamp, Depth.VALUES, lambda: False, cut)
     assert [one.reason for one in checked.findings] == [ErrorReason.ILLEGAL_STATE]
     assert not checked.damaged
+
+
+def test_a_damaged_header_is_told_beside_the_hash(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    model = read_folder(folder, "m", Roots([tmp_path]).inside, Fingerprints())
+    stamp = next(one for one in model.files if one.path == UNET)
+    (folder / UNET).write_bytes(b"\xff" * 100)
+    checked = check_file(model, stamp, Depth.VALUES, lambda: False, lambda size: None)
+    assert [(one.reason, one.field) for one in checked.findings[-1:]] == [(ErrorReason.MODEL_CORRUPT, UNET)]
+    assert (checked.size_bytes, checked.tensor_count, checked.non_finite_count) == (100, 0, None)
+    assert checked.hashes is not None

@@ -110,6 +110,28 @@ async def test_what_the_system_does_not_lock_is_not_called_held(model: Model, mo
     assert (tier.locked_bytes, list(tier.owners()), tier.drop(one.id)) == (0, [], 0)
 
 
+async def test_locked_pages_may_be_reclaimed_unless_their_model_stays(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(held: LockedMap, begin: int, end: int) -> bool:
+        held.locked_bytes += end - begin
+        return True
+
+    monkeypatch.setattr(page_cache.LockedMap, "lock", lock)
+    loaded = LoadedModels()
+    tier = HostModels(loaded)
+    one = await bring(tier, model)
+
+    def reclaimable() -> list[tuple[str, bool]]:
+        return [(owner.id, owner.reclaimable) for owner in tier.owners()]
+
+    assert reclaimable() == [(one.id, True)]
+    loaded.update(one.id, Stay(pinned=True))
+    assert reclaimable() == [(one.id, False)]
+    loaded.remove(one.id)
+    assert reclaimable() == [(one.id, False)]
+
+
 async def test_a_stopped_load_leaves_nothing(model: Model) -> None:
     tier, pieces = HostModels(LoadedModels()), 0
 

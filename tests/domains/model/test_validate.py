@@ -215,6 +215,13 @@ def test_a_single_file_gets_its_hash_from_its_validation_and_keeps_it(spoilt: Va
         assert again.model("alone").sha256 == spoilt.known.model("alone").sha256 == report.model.sha256 != ""
 
 
+def test_a_look_at_the_header_of_a_single_file_gives_it_no_hash(spoilt: Validated) -> None:
+    shutil.copy(spoilt.folder / VAE, spoilt.known.root / "alone.safetensors")
+    spoilt.known.scan()
+    report = spoilt.report(Depth.HEADER, name="alone")
+    assert ([one.path for one in report.model.files], report.model.sha256) == (["alone.safetensors"], "")
+
+
 def test_a_cancelled_validation_changes_nothing(spoilt: Validated) -> None:
     before = spoilt.model
     with pytest.raises(HashCancelled):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,8 @@ def test_a_pipe_in_its_place_does_not_hold_up_a_load(model: Model) -> None:
     with pytest.raises(DataLoss, match="no regular file") as caught:
         open_judged(model, UNET)
     assert caught.value.reason is ErrorReason.MODEL_CORRUPT
+    if sys.platform == "linux":
+        assert str(place(model)) not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
 
 
 def test_a_disk_that_fails_is_told_with_the_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,7 @@ class DispatchBench:
         self.catalogue = Catalogue(self.database, Roots([]), "emoji-sd")
         self.blobs = BlobStore(self.database, folder)
         self.memory = Memory()
+        self.loaded = LoadedModels()
         self.draining = Draining()
         self.wishes = PreviewWishes()
         self.board = Board(JobQueue(100), self.devices)
@@ -151,7 +152,7 @@ class DispatchBench:
             jobs=self.jobs,
             devices=self.devices,
             catalogue=self.catalogue,
-            loaded=LoadedModels(),
+            loaded=self.loaded,
             blobs=self.blobs,
             pictures=InputPictures(self.jobs, self.blobs),
             memory=self.memory,

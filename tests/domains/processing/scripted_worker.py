@@ -58,7 +58,8 @@ class ScriptedWorker:
         """Why it was ended."""
         self.dies_when_ended = True
         self._answers: asyncio.Queue[Report | None] = asyncio.Queue()
-        self._gone = asyncio.Event()
+        self.gone = asyncio.Event()
+        """Set when it is ended and dies."""
 
     def say(self, *reports: Report) -> None:
         """To the order that waits, or to the next one; then the order is done."""
@@ -67,7 +68,7 @@ class ScriptedWorker:
 
     async def carry_out(self, order: Order) -> AsyncIterator[Report]:
         self.orders.append(order)
-        gone = asyncio.ensure_future(self._gone.wait())
+        gone = asyncio.ensure_future(self.gone.wait())
         try:
             while True:
                 answer = asyncio.ensure_future(self._answers.get())
@@ -90,7 +91,7 @@ class ScriptedWorker:
     def end(self, why: str) -> None:
         self.ended.append(why)
         if self.dies_when_ended:
-            self._gone.set()
+            self.gone.set()
 
 
 class Floor:

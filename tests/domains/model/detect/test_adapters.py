@@ -120,12 +120,26 @@ def test_text_encoders_of_sdxl_tell_it_from_kolors() -> None:
     assert told({**adapter("sdxl_unet", adapters.kohya), **texts}).compatible == ("sdxl",)
 
 
-def test_blocks_that_flux_does_not_have_speak_against_it() -> None:
+@pytest.mark.parametrize(("number", "family"), [(37, "flux1"), (38, ""), (39, "")])
+def test_blocks_that_flux_does_not_have_speak_against_it(number: int, family: str) -> None:
     video = {
-        name.replace("single_blocks_37", "single_blocks_39"): shape
+        name.replace("single_blocks_37", f"single_blocks_{number}"): shape
         for name, shape in adapter("flux1_dev_original", adapters.kohya).items()
     }
-    assert told(video).family == ""
+    assert told(video).family == family
+
+
+@pytest.mark.parametrize(
+    ("more", "families"), [((), ("flux1", "chroma")), (("joint_transformer_blocks_0_attn_to_q",), ())]
+)
+def test_layers_that_flux_does_not_have_speak_against_it(more: tuple[str, ...], families: tuple[str, ...]) -> None:
+    layers = ("single_transformer_blocks_0_proj_mlp", *more)
+    pairs = {
+        f"lora_unet_{name}.{part}.weight": shape
+        for name in layers
+        for part, shape in (("lora_down", (8, 3072)), ("lora_up", (3072, 8)))
+    }
+    assert told(pairs).compatible == families
 
 
 @pytest.mark.parametrize(

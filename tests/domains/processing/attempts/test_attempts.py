@@ -5,12 +5,15 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from domains.device.benchmark import Suite
 from domains.errors import ErrorReason
-from domains.inference.outcome import ImageReady, RunFinished
+from domains.inference.outcome import ImageReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
 from domains.memory.blobs.blob import Blob
+from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
+from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -22,6 +25,7 @@ from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, Dispa
 from tests.domains.processing.scripted_worker import Floor
 
 FINISHED = RunFinished(receipt=Receipt())
+DEVICE = "gpu-1a2b3c4d"
 
 
 @pytest.fixture
@@ -341,3 +345,40 @@ async def test_a_worker_that_ends_an_order_without_a_report_or_with_a_strange_on
         assert live.job.failure is not None
         assert (live.job.failure.reason, told in live.job.failure.message) == (ErrorReason.INVARIANT_BROKEN, True)
     floor.database.close()
+
+
+async def test_a_load_that_replaces_a_model_is_followed_to_its_end(
+    bench: DispatchBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    changes: asyncio.Queue[LoadedModel] = asyncio.Queue()
+    old = LoadedModel(
+        id=f"emoji-sd@{DEVICE}", model_id="emoji-sd", device_id=DEVICE, components=(), load_time_s=1, last_use_time_s=1
+    )
+    bench.loaded.put(old)
+    bench.loaded.on_change.append(lambda change: changes.put_nowait(change.loaded))
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    monkeypatch.setattr(TimeLimits, "loaded", lambda _: ended.append(changes.qsize()))
+    parts = (LoadedComponent(id="unet", bytes=7, precision="float32"),)
+    new = msgspec.structs.replace(old, components=parts, load_time_s=2)
+    for report in (
+        ModelUnloaded(model_id="emoji-sd", freed_bytes=None),
+        StageStarted(stage=Stage.LOADING),
+        ModelPlacing(model_id="emoji-sd", components=parts),
+        ModelLoaded(loaded=new),
+    ):
+        bench.worker.answers[job_id].put_nowait(report)
+    told = [await changes.get() for _ in range(4)]
+    assert [one.state for one in told] == [
+        LoadedState.UNLOADED,
+        LoadedState.LOADING,
+        LoadedState.LOADING,
+        LoadedState.READY,
+    ]
+    assert (told[1].components, told[2].components) == ((), parts)
+    assert bench.loaded.get(old.id).load_time_s == 2
+    # The limit of the load ends with its last report, not with the next stage.
+    assert len(ended) == 2
+    await bench.finish(job_id)
+    assert bench.loaded.get(old.id).last_use_time_s > new.last_use_time_s

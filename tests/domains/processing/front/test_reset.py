@@ -1,7 +1,8 @@
 """Resets: of a worker that never was ready, of one that hangs, and one that somebody calls off."""
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from domains.device.device import DeviceState
 from domains.device.health import HealthCheck, Verdict
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.sample import DeviceSample
+from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, NotSupported
 from domains.model.loaded import LoadedModel
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
@@ -28,10 +30,6 @@ from tests.domains.processing.dispatch_bench import nothing
 from tests.domains.processing.scripted_worker import STALL_S, Floor, a_device
 
 
-async def nothing_measured(view: DeviceView) -> DeviceSample:
-    return DeviceSample(time_s=0.0)
-
-
 class Resets:
     def __init__(self, folder: Path) -> None:
         self.floor = floor = Floor(
@@ -42,16 +40,24 @@ class Resets:
         )
         self.restarts: list[str] = []
         self.restarted = asyncio.Event()
+        self.used: list[int] = []
+        """Bytes that the next measurements tell."""
+        self.on_measure: list[Callable[[], None]] = []
         self.care = DeviceCare(
             floor.devices,
             floor.board.lanes,
-            nothing_measured,
+            self.measure,
             self.restart,
             Coroutine.close,
             recheck_s=1.0,
             stall_timeout_s=STALL_S,
         )
         self.runner = ResetRunner(floor.devices, floor.board.lanes, floor.loaded, self.care)
+
+    async def measure(self, view: DeviceView) -> DeviceSample:
+        for listener in self.on_measure:
+            listener()
+        return DeviceSample(time_s=0.0, used_memory_bytes=self.used.pop(0) if self.used else None)
 
     async def run(self, work: ResetWork, task: FrontTask) -> Done | Halted:
         return await self.runner.run(work, task)
@@ -70,6 +76,12 @@ class Resets:
             await live.journal.more(live.journal.last_sequence, 60.0)
         await self.floor.dispatcher.idle()
         return self.floor.jobs.get(job_id)
+
+
+async def settle() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -96,6 +108,7 @@ async def test_a_reset_tells_at_once_that_something_is_not_installed(resets: Res
     assert devices.get("sim-0").state is DeviceState.QUARANTINED
     job_id = resets.submit(process=True)
     await resets.restarted.wait()
+    assert devices.get("sim-0").condition.refusal is None
     devices.unready("sim-0", refusal)
     failure = (await resets.ended(job_id)).failure
     assert failure is not None
@@ -130,6 +143,37 @@ async def test_a_reset_that_waits_for_a_worker_can_be_called_off(resets: Resets)
     resets.floor.jobs.cancel(job_id, "never mind")
     assert (await resets.ended(job_id)).state is JobState.CANCELLED
     assert resets.floor.devices.get("sim-0").state is DeviceState.AVAILABLE
+
+
+@pytest.mark.parametrize(("used", "freed"), [([9, 2], 7), ([9], None)])
+async def test_a_reset_of_the_process_waits_for_the_next_worker_and_tells_what_was_freed(
+    resets: Resets, used: list[int], freed: int | None
+) -> None:
+    floor, lanes = resets.floor, resets.floor.board.lanes
+    worker, lane, begin = floor.arrive(), lanes.of("sim-0"), time.monotonic()
+    assert lane is not None
+    resets.used, meant, measured = used, list[bool](), asyncio.Event()
+    resets.on_measure += [lambda: meant.append(lane.meant_to_end), measured.set]
+    job_id = resets.submit(process=True)
+    await measured.wait()
+    await settle()
+    assert (floor.jobs.get(job_id).state, meant, worker.ended) == (JobState.RUNNING, [True], ["the device is reset"])
+    lanes.remove(lane)
+    floor.devices.worker_gone("sim-0", None)
+    await settle()
+    floor.arrive().say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    result = (await resets.ended(job_id)).result
+    assert isinstance(result, ResetResult)
+    assert (result.report.process, result.report.freed_bytes, resets.restarts) == (True, freed, [])
+    assert 0 < result.report.duration_s <= time.monotonic() - begin
+
+
+async def test_a_device_that_was_never_enabled_has_no_process_to_end(resets: Resets) -> None:
+    settings = DeviceSettings(enabled=False)
+    resets.floor.devices.described("sim-0", a_device(), DeviceReach(), ready=False, settings=settings)
+    result = (await resets.ended(resets.submit(process=True))).result
+    assert isinstance(result, ResetResult)
+    assert (result.report.freed_bytes, resets.restarts) == (0, [])
 
 
 async def test_a_server_that_goes_leaves_a_reset_to_the_next_start(resets: Resets) -> None:
@@ -175,6 +219,22 @@ async def test_emptying_a_worker_unloads_what_it_held_and_leaves_its_process(res
     assert [each.stage for each in stages] == [Stage.DRAINING, Stage.RESETTING]
 
 
+async def test_emptying_a_worker_waits_for_a_check_that_runs_on_it(resets: Resets) -> None:
+    floor, lanes = resets.floor, resets.floor.board.lanes
+    worker, lane = floor.arrive(), lanes.of("sim-0")
+    assert lane is not None
+    async with lanes.turn(lane, alone=False):
+        job_id = resets.submit(process=False)
+        live = floor.jobs.live(job_id)
+        while live.job.stage is not Stage.RESETTING:
+            await live.journal.more(live.journal.last_sequence, 60.0)
+        await settle()
+        assert worker.orders == []
+    worker.say(Emptied(freed_bytes=7))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    assert (await resets.ended(job_id)).state is JobState.SUCCEEDED
+
+
 async def test_a_device_that_is_still_not_well_fails_its_reset(resets: Resets) -> None:
     worker = resets.floor.arrive()
     worker.say(Emptied(freed_bytes=None))
@@ -196,7 +256,7 @@ async def test_running_jobs_are_interrupted_only_by_force(resets: Resets, force:
     asked = ResetWork(device_id="sim-0", process=False, drain_timeout_s=0.0, force=force)
     job_id = floor.jobs.submit(asked, JobOptions())[0].id
     if force:
-        await floor.jobs.live(running).journal.more(floor.jobs.live(running).journal.last_sequence, 5.0)
+        await worker.gone.wait()
         assert worker.ended == ["the device is reset"]
         floor.jobs.cancel(job_id)
         return

@@ -13,12 +13,13 @@ from domains.memory.blobs.blob import BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
 from domains.processing.front.transfer import TransferRunner
-from domains.processing.jobs.event import JobEvent, Succeeded, TransferResult
+from domains.processing.jobs.event import JobEvent, JobProgress, Succeeded, TransferResult
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import TransferWork
 from domains.processing.jobs.state import JobState
 from domains.processing.jobs.store import JobStore
+from domains.progress import Progressed, Stage, Unit
 from domains.storage import open_database
 from tests.domains.memory.blobs import content, files, opened, uploaded
 from tests.domains.processing.front_attempt import attempt
@@ -86,6 +87,21 @@ async def test_a_transfer_tells_no_more_time_than_passed(tmp_path: Path) -> None
         assert receipt is not None
         (copying,) = receipt.work.timings
         assert 0 < report.copy_s <= copying.wall_s <= passed_s
+
+
+async def test_a_transfer_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(tmp_path) as server:
+        told: list[JobEvent] = []
+        record = server.jobs.record
+
+        def noted(job_id: str, event: JobEvent) -> Job:
+            told.append(event)
+            return record(job_id, event)
+
+        monkeypatch.setattr(server.jobs, "record", noted)
+        await server.run(server.submit((await uploaded(server.blobs, DATA)).id))
+        progress = [event.at for event in told if isinstance(event, JobProgress)]
+        assert progress[-1] == Progressed(stage=Stage.COPYING, completed=10, total=10, unit=Unit.BYTES)
 
 
 async def test_a_cancelled_transfer_lets_go_of_its_source(tmp_path: Path) -> None:
