@@ -1,0 +1,12 @@
+"""Reads the text of prompts: which words weigh what, and where a new window of tokens begins. Free of torch.
+
+    reading = read("a (red:1.3) apple BREAK on a table", Syntax.A1111)
+    reading.parts        # two parts; the first has the segments "a ", "red" (1.3) and " apple"
+
+`a1111_brackets` and `comfyui_brackets` know the two syntaxes; `windows` lays tokens out for a text encoder.
+"""
+
+from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read, refusal
+from domains.inference.prompts.windows import Token, Windows, laid_out
+
+__all__ = ["LongPrompt", "Reading", "Segment", "Syntax", "Token", "Windows", "laid_out", "read", "refusal"]

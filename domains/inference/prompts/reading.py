@@ -1,0 +1,89 @@
+"""What a prompt says, in each syntax."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from domains.inference.prompts.a1111_brackets import a1111_segments
+from domains.inference.prompts.comfyui_brackets import comfyui_segments
+from domains.inference.prompts.segment import Segment, merged
+
+
+class Syntax(StrEnum):
+    """How the text of a prompt is read."""
+
+    PLAIN = "plain"
+    """As it stands."""
+    A1111 = "a1111"
+    COMFYUI = "comfyui"
+
+
+class LongPrompt(StrEnum):
+    """What becomes of a prompt that is longer than the text encoder's window."""
+
+    TRUNCATE = "truncate"
+    CHUNK = "chunk"
+    """It is encoded window by window."""
+    REFUSE = "refuse"
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """The words of a prompt with their weights."""
+
+    parts: tuple[tuple[Segment, ...], ...]
+    """Each begins a window of its own; at least one."""
+    syntax: Syntax
+
+    @property
+    def blank(self) -> bool:
+        """Whether there are no words."""
+        return not any(self.parts)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether some words weigh more or less than others."""
+        return any(segment.weight != 1.0 for part in self.parts for segment in part)
+
+
+def read(text: str, syntax: Syntax) -> Reading:
+    """Read a prompt. Any text is one."""
+    match syntax:
+        case Syntax.PLAIN:
+            parts = (merged([Segment(text)]),)
+        case Syntax.A1111:
+            parts = _divided(a1111_segments(text))
+        case Syntax.COMFYUI:
+            parts = (comfyui_segments(text),)
+    return Reading(parts=parts, syntax=syntax)
+
+
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+
+
+def _divided(segments: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], ...]:
+    """The segments in parts, divided at each BREAK."""
+    parts: list[list[Segment]] = [[]]
+    for segment in segments:
+        first, *others = _BREAK.split(segment.text)
+        parts[-1].append(Segment(first, segment.weight))
+        parts += [[Segment(other, segment.weight)] for other in others]
+    return tuple(map(merged, parts))
+
+
+_SCHEDULED: Mapping[str, re.Pattern[str]] = {
+    "AND": re.compile(r"\bAND\b"),
+    "[a|b]": re.compile(r"(?<!\\)\[[^\[\]]*\|[^\[\]]*\]"),
+    "[a:b:0.5]": re.compile(r"(?<!\\)\[(?:[^\[\]]|\[[^\[\]]*\])*:\s*\d*\.?\d+\s*\]"),
+}
+
+
+def refusal(text: str, syntax: Syntax) -> str:
+    """What A1111 would read in a text and this server does not compute yet. Empty: nothing."""
+    if syntax is not Syntax.A1111:
+        return ""
+    found = [name for name, pattern in _SCHEDULED.items() if pattern.search(text)]
+    if not found:
+        return ""
+    return f"{', '.join(found)} is not served yet; write it without, escape its brackets, or read it as PLAIN"

@@ -1,0 +1,27 @@
+"""Words of a prompt that weigh the same."""
+
+from typing import NamedTuple
+
+
+class Segment(NamedTuple):
+    """A run of text with one weight."""
+
+    text: str
+    weight: float = 1.0
+
+
+BRACKET_WEIGHT = 1.1
+"""Weight of what stands in brackets without a number, in both syntaxes."""
+
+
+def merged(segments: list[Segment]) -> tuple[Segment, ...]:
+    """Without empty segments; neighbours of one weight become one, so that a word is not cut where a bracket stood."""
+    found: list[Segment] = []
+    for segment in segments:
+        if not segment.text:
+            continue
+        if found and found[-1].weight == segment.weight:
+            found[-1] = Segment(found[-1].text + segment.text, segment.weight)
+        else:
+            found.append(segment)
+    return tuple(found)
