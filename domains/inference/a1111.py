@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 
+_COUNTS_FROM_LAST = ("sd1", "sd2")
+"""Families whose "Clip skip" A1111 counts from 1, the last layer; it has none for SDXL."""
+
 
 def parameters_of(request: ResolvedGeneration, index: int) -> str:
     """The text of picture `index` (0-based) of a request."""
@@ -30,6 +33,8 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
     yield "Model", request.model_id
     if request.init_image is not None:
         yield "Denoising strength", f"{request.init_image.strength:g}"
+    if request.clip_skip and request.family in _COUNTS_FROM_LAST:
+        yield "Clip skip", str(request.clip_skip + 1)
     if request.eta:
         yield "Eta DDIM", f"{request.eta:g}"
     yield "Version", f"DeviceOps {importlib.metadata.version('deviceops')}"

@@ -7,10 +7,15 @@ from typing import NamedTuple
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.fields import FIELDS
+from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, Lora, ManifestDetail, Previews, Sampling
+from domains.inference.prompts import LongPrompt, Syntax, refusal
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
+from domains.model.families import Family
 from domains.model.model import Model
+
+_LEAST_SHARES = 0.01
+"""Smallest sum of the weights of blended prompts, which are divided by it."""
 
 
 class Wrong(NamedTuple):
@@ -75,15 +80,54 @@ def for_model(sampler: str, asked: Sampling, model: Model) -> Iterator[Violation
         yield Violation(field="generation.sampling.sigma_schedule", message=text, allowed=known)
 
 
+def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
+    """Ways to read prompts that models of a family do not have."""
+    given = {
+        **{name: bool(getattr(asked, name)) for name in (*SECOND, *THIRD)},
+        "clip_skip": bool(asked.clip_skip),
+        "blended_prompts.prompt": bool(asked.blended_prompts),
+    }
+    for path in sorted(unread(family)):
+        if given.get(path):
+            name = path.removesuffix(".prompt")
+            text = f"models of the family {family.id} have no text encoder that reads it; leave it out"
+            yield Violation(field=f"generation.{name}", message=text)
+    if not family.reads_windows and asked.prompt_syntax is not Syntax.PLAIN:
+        text = f"models of the family {family.id} read prompts as plain text"
+        yield Violation(field="generation.prompt_syntax", message=text, allowed="PROMPT_SYNTAX_PLAIN")
+    if not family.reads_windows and asked.long_prompt is LongPrompt.CHUNK:
+        text = f"models of the family {family.id} read one window; truncate a longer prompt, or refuse it"
+        allowed = "LONG_PROMPT_TRUNCATE, LONG_PROMPT_REFUSE"
+        yield Violation(field="generation.long_prompt", message=text, allowed=allowed)
+
+
 def _prompt(asked: Generation) -> Iterator[Violation]:
-    for field, text in (("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)):
-        size = len(text.encode())
-        if size > limits.PROMPT_BYTES:
-            yield Violation(
-                field=f"generation.{field}",
-                message=f"has {size} bytes; a prompt has at most {limits.PROMPT_BYTES}",
-                allowed=f"0..{limits.PROMPT_BYTES} bytes",
-            )
+    for name in ("prompt", "negative_prompt", *SECOND, *THIRD):
+        yield from _text(f"generation.{name}", getattr(asked, name), asked.prompt_syntax)
+    yield from _within("clip_skip", asked.clip_skip)
+    if len(asked.blended_prompts) > limits.BLENDED_PROMPTS:
+        message = f"has {len(asked.blended_prompts)} prompts; at most {limits.BLENDED_PROMPTS} blend with the main one"
+        yield Violation(
+            field="generation.blended_prompts", message=message, allowed=f"0..{limits.BLENDED_PROMPTS} entries"
+        )
+    shares = [1.0]
+    for place, one in enumerate(asked.blended_prompts):
+        path = f"generation.blended_prompts[{place}]"
+        yield from _text(f"{path}.prompt", one.prompt, asked.prompt_syntax)
+        yield from _within("blended_prompts.weight", one.weight, f"{path}.weight")
+        shares.append(1.0 if one.weight is None else one.weight)
+    if abs(sum(shares)) < _LEAST_SHARES:
+        message = "the weights, and the 1 of `prompt`, add up to nothing; change one, so that their sum is not 0"
+        yield Violation(field="generation.blended_prompts", message=message)
+
+
+def _text(field: str, text: str, syntax: Syntax) -> Iterator[Violation]:
+    size = len(text.encode())
+    if size > limits.PROMPT_BYTES:
+        message = f"has {size} bytes; a prompt has at most {limits.PROMPT_BYTES}"
+        yield Violation(field=field, message=message, allowed=f"0..{limits.PROMPT_BYTES} bytes")
+    elif message := refusal(text, syntax):
+        yield Violation(field=field, message=message)
 
 
 def _size(asked: Generation) -> Iterator[Violation]:

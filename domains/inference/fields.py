@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from domains.inference import limits
+from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.model.families import Family
 
@@ -37,6 +38,12 @@ def _prompt(path: str) -> Field:
     return Field(path=path, group="prompt", bounds=(0, limits.PROMPT_BYTES), unit="bytes")
 
 
+def _choice(path: str, of: type[StrEnum], default: StrEnum) -> Field:
+    """An enum of the contract, whose values are named by the field and the enum's values."""
+    names = {one: f"{path.upper()}_{one.upper()}" for one in of}
+    return Field(path=path, group="prompt", default=names[default], allowed=tuple(names.values()))
+
+
 def _edge(path: str) -> Field:
     return Field(path=path, group="size", bounds=limits.EDGE_PX, multiple_of=limits.EDGE_MULTIPLE_PX, unit="px")
 
@@ -57,14 +64,22 @@ def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
 
+CHUNK = "LONG_PROMPT_CHUNK"
+SECOND = ("second_prompt", "second_negative_prompt")
+"""Texts for the second text encoder."""
+THIRD = ("third_prompt", "third_negative_prompt")
+
 FIELDS: Mapping[str, Field] = {
     field.path: field
     for field in (
         _prompt("prompt"),
         _prompt("negative_prompt"),
-        # Their only allowed value is also the behaviour without them.
-        Field(path="prompt_syntax", group="prompt", default="PROMPT_SYNTAX_PLAIN", allowed=("PROMPT_SYNTAX_PLAIN",)),
-        Field(path="long_prompt", group="prompt", default="LONG_PROMPT_TRUNCATE", allowed=("LONG_PROMPT_TRUNCATE",)),
+        _choice("prompt_syntax", Syntax, Syntax.PLAIN),
+        _choice("long_prompt", LongPrompt, LongPrompt.TRUNCATE),
+        *map(_prompt, SECOND + THIRD),
+        Field(path="clip_skip", group="prompt", bounds=limits.CLIP_SKIP, default="0"),
+        _prompt("blended_prompts.prompt"),
+        Field(path="blended_prompts.weight", group="prompt", bounds=limits.PROMPT_WEIGHT, default="1"),
         Field(path="model_id", group="execution"),
         Field(path="loaded_model_id", group="execution"),
         Field(path="require_loaded_model", group="execution", default="false"),
@@ -127,7 +142,18 @@ class Task(StrEnum):
 def fields_of(family: Family, task: Task) -> tuple[Field, ...]:
     """The fields of a task with the family's own default guidance and multiple of edges."""
     from_picture = task is Task.IMAGE_TO_IMAGE
-    return tuple(_of(family, field) for field in FIELDS.values() if from_picture or field.group != "input")
+    return tuple(
+        _of(family, field)
+        for field in FIELDS.values()
+        if (from_picture or field.group != "input") and field.path not in unread(family)
+    )
+
+
+def unread(family: Family) -> frozenset[str]:
+    """Paths of the fields that have no meaning for a family."""
+    few = {1: SECOND + THIRD, 2: THIRD}.get(family.text_encoders, ())
+    windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
+    return frozenset((*few, *windows))
 
 
 def _of(family: Family, field: Field) -> Field:
@@ -140,5 +166,9 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px":
             return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
+        case "prompt_syntax" if not family.reads_windows:
+            return msgspec.structs.replace(field, allowed=(field.default,))
+        case "long_prompt" if not family.reads_windows:
+            return msgspec.structs.replace(field, allowed=tuple(one for one in field.allowed if one != CHUNK))
         case _:
             return field

@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference import limits
+from domains.inference.prompts import LongPrompt, Prompt, Syntax
 
 _ROUNDING = 1e-6
 
@@ -149,6 +150,14 @@ class ResolvedLora(msgspec.Struct, frozen=True, kw_only=True):
         return self.weight if own is None else own
 
 
+class WeightedPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt that blends with the main one, whose weight is 1."""
+
+    prompt: str
+    weight: float | None = None
+    """-10..10. Absent: 1."""
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """A request for pictures, from text alone or from a picture too; `resolve` checks it against a model."""
 
@@ -170,6 +179,16 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     init_image: InitImage | None = None
     """Absent: start from noise."""
     loras: tuple[Lora, ...] = ()
+    prompt_syntax: Syntax = Syntax.PLAIN
+    long_prompt: LongPrompt = LongPrompt.TRUNCATE
+    second_prompt: str = ""
+    """For the second text encoder. Empty: `prompt`."""
+    second_negative_prompt: str = ""
+    third_prompt: str = ""
+    third_negative_prompt: str = ""
+    clip_skip: int | None = None
+    """0..11 last layers of the CLIP text encoders to leave out. Absent: 0."""
+    blended_prompts: tuple[WeightedPrompt, ...] = ()
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +218,40 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the pictures start from noise."""
     loras: tuple[ResolvedLora, ...] = ()
     """Applied together; their order does not matter."""
+    prompt_syntax: Syntax = Syntax.PLAIN
+    long_prompt: LongPrompt = LongPrompt.TRUNCATE
+    second_prompt: str = ""
+    second_negative_prompt: str = ""
+    third_prompt: str = ""
+    third_negative_prompt: str = ""
+    clip_skip: int = 0
+    blended_prompts: tuple[WeightedPrompt, ...] = ()
+    """Each with its weight."""
+
+    @property
+    def positive(self) -> Prompt:
+        """The prompt as text encoders read it."""
+        return self._prompt(self.prompt, self.second_prompt, self.third_prompt)
+
+    @property
+    def negative(self) -> Prompt:
+        """The negative prompt as text encoders read it."""
+        return self._prompt(self.negative_prompt, self.second_negative_prompt, self.third_negative_prompt)
+
+    @property
+    def empty(self) -> Prompt:
+        """A prompt without words, otherwise read alike."""
+        return self._prompt("")
+
+    @property
+    def blended(self) -> tuple[tuple[Prompt, float], ...]:
+        """The prompts that blend with the positive one, with their weights."""
+        return tuple(
+            (self._prompt(one.prompt), 1.0 if one.weight is None else one.weight) for one in self.blended_prompts
+        )
+
+    def _prompt(self, *texts: str) -> Prompt:
+        return Prompt(texts=texts, syntax=self.prompt_syntax, long=self.long_prompt, clip_skip=self.clip_skip)
 
     @property
     def computed_steps(self) -> int:

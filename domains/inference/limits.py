@@ -12,6 +12,11 @@ EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
+PROMPT_WINDOWS: Final = 32
+"""Most windows of a text encoder, 2,400 tokens of CLIP, that one prompt fills."""
+BLENDED_PROMPTS: Final = 16
+PROMPT_WEIGHT: Final = (-10.0, 10.0)
+CLIP_SKIP: Final = (0, 11)
 SEED: Final = (0, 2**63 - 1)
 LORAS: Final = 32
 ADAPTER_WEIGHT: Final = (-10.0, 10.0)

@@ -66,7 +66,7 @@ def _hashed(value: Any, name: str = "") -> Any:
             return {key: _hashed(one, str(key)) for key, one in value.items()}
         case list() | tuple():
             return [_hashed(one, name) for one in value]
-        case str() if name.endswith("prompt"):
+        case str() if name.endswith("prompt") and name != "long_prompt":
             return hashlib.sha256(value.encode()).hexdigest()
         case _:
             return value

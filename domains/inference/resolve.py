@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.adapters import resolved_loras
-from domains.inference.check import Checked, checked, for_model, for_sampler
-from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
+from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
+from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.families import FAMILIES
@@ -31,7 +31,8 @@ def resolve(
     usable(model)
     sampling = asked.sampling
     sampler = sampling.sampler or sampler_of(model)
-    if unfit := [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]:
+    unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
+    if unfit := [*unfit, *for_family(asked, FAMILIES[model.family])]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)
@@ -54,6 +55,17 @@ def resolve(
         init_image=None if picture is None else resolved_picture(asked, picture),
         determinism=asked.determinism,
         loras=resolved_loras(asked, model, loras),
+        prompt_syntax=asked.prompt_syntax,
+        long_prompt=asked.long_prompt,
+        second_prompt=asked.second_prompt,
+        second_negative_prompt=asked.second_negative_prompt,
+        third_prompt=asked.third_prompt,
+        third_negative_prompt=asked.third_negative_prompt,
+        clip_skip=asked.clip_skip or 0,
+        blended_prompts=tuple(
+            WeightedPrompt(prompt=one.prompt, weight=1.0 if one.weight is None else one.weight)
+            for one in asked.blended_prompts
+        ),
     )
 
 

@@ -4,6 +4,8 @@
 lists those that it does): a request is carried out as it was asked, or not at all.
 """
 
+from typing import Any
+
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
@@ -21,8 +23,10 @@ from domains.inference.generation import (
     ResolvedInitImage,
     ResolvedLora,
     Sampling,
+    WeightedPrompt,
 )
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
+from domains.inference.prompts import LongPrompt, Syntax
 from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
@@ -44,6 +48,18 @@ _DETERMINISM = {
     generation_pb2.DETERMINISM_EXACT: Determinism.EXACT,
 }
 """An unspecified one is FAST; `check_served` refuses the unknown."""
+_SYNTAXES = {
+    generation_pb2.PROMPT_SYNTAX_PLAIN: Syntax.PLAIN,
+    generation_pb2.PROMPT_SYNTAX_A1111: Syntax.A1111,
+    generation_pb2.PROMPT_SYNTAX_COMFYUI: Syntax.COMFYUI,
+}
+_SYNTAX_NUMBERS = {one: number for number, one in _SYNTAXES.items()}
+_LONG_PROMPTS = {
+    generation_pb2.LONG_PROMPT_TRUNCATE: LongPrompt.TRUNCATE,
+    generation_pb2.LONG_PROMPT_CHUNK: LongPrompt.CHUNK,
+    generation_pb2.LONG_PROMPT_REFUSE: LongPrompt.REFUSE,
+}
+_LONG_NUMBERS = {one: number for number, one in _LONG_PROMPTS.items()}
 _MESSAGE_OF = {one: message for message, one in _DETERMINISM.items()}
 
 
@@ -78,6 +94,17 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         loras=tuple(map(_from_lora, message.loras)),
+        prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
+        long_prompt=_LONG_PROMPTS.get(message.long_prompt, LongPrompt.TRUNCATE),
+        second_prompt=message.second_prompt,
+        second_negative_prompt=message.second_negative_prompt,
+        third_prompt=message.third_prompt,
+        third_negative_prompt=message.third_negative_prompt,
+        clip_skip=message.clip_skip if message.HasField("clip_skip") else None,
+        blended_prompts=tuple(
+            WeightedPrompt(prompt=one.prompt, weight=one.weight if one.HasField("weight") else None)
+            for one in message.blended_prompts
+        ),
     )
 
 
@@ -152,7 +179,24 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         init_image=_to_init_image(asked.init_image),
         determinism=_MESSAGE_OF[asked.determinism],
         loras=map(_to_lora, asked.loras),
+        **_prompt_fields(asked),
     )
+
+
+def _prompt_fields(told: Generation | ResolvedGeneration) -> dict[str, Any]:
+    """How the prompts are read, and those for further encoders."""
+    return {
+        "prompt_syntax": _SYNTAX_NUMBERS[told.prompt_syntax],
+        "long_prompt": _LONG_NUMBERS[told.long_prompt],
+        "second_prompt": told.second_prompt,
+        "second_negative_prompt": told.second_negative_prompt,
+        "third_prompt": told.third_prompt,
+        "third_negative_prompt": told.third_negative_prompt,
+        "clip_skip": told.clip_skip,
+        "blended_prompts": [
+            generation_pb2.WeightedPrompt(prompt=one.prompt, weight=one.weight) for one in told.blended_prompts
+        ],
+    }
 
 
 def _previews(previews: Previews) -> generation_pb2.PreviewOptions:
@@ -180,8 +224,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
         loras=map(_to_lora, resolved.loras),
-        prompt_syntax=generation_pb2.PROMPT_SYNTAX_PLAIN,
-        long_prompt=generation_pb2.LONG_PROMPT_TRUNCATE,
+        **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image),
     )
 

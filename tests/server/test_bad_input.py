@@ -158,8 +158,6 @@ UNSERVED = {
     "hires_pass": G(hires_pass=passes_pb2.HiresPass()),
     "components[0].model_id": G(components=[execution_pb2.ComponentSource(model_id="x")]),
     "execution.precision": G(execution=execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_FLOAT16)),
-    "prompt_syntax": G(prompt_syntax=generation_pb2.PROMPT_SYNTAX_A1111),
-    "clip_skip": G(clip_skip=2),
     "safety_policy_id": G(safety_policy_id="strict"),
     "output.preserve_metadata": G(output=image_pb2.EncodeOptions(preserve_metadata=True)),
     "output.bit_depth": G(output=image_pb2.EncodeOptions(bit_depth=16)),
@@ -203,11 +201,11 @@ def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: 
 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
-    generation = G(sampling=S(steps=0), clip_skip=2)
+    generation = G(sampling=S(steps=0), safety_policy_id="strict")
     generation.controls.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
-    assert set(refusal.fields) == {"generation.sampling.steps", "generation.clip_skip", "generation.controls[0]"}
+    assert set(refusal.fields) == {"generation.sampling.steps", "generation.safety_policy_id", "generation.controls[0]"}
 
 
 def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:
@@ -303,14 +301,14 @@ def test_an_option_that_is_not_served_is_refused_by_name(server: RunningServer, 
 
 def test_unserved_options_and_a_wrong_work_are_told_together_at_every_door(server: RunningServer) -> None:
     options = job_event_pb2.JobOptions(session_id="s")
-    both = ask(server, G(clip_skip=2, sampling=S(steps=0)), options=options)
+    both = ask(server, G(safety_policy_id="strict", sampling=S(steps=0)), options=options)
     assert (both.code, both.reason) == (INVALID, "INVALID_FIELD")
-    assert set(both.fields) == {"generation.clip_skip", "generation.sampling.steps", "options.session_id"}
-    spec = job_pb2.JobSpec(generation=G(clip_skip=2))
+    assert set(both.fields) == {"generation.safety_policy_id", "generation.sampling.steps", "options.session_id"}
+    spec = job_pb2.JobSpec(generation=G(safety_policy_id="strict"))
     submission = processing_service_pb2.SubmitJobRequest(spec=spec, options=options)
     refusal = asking.refused(lambda: server.processing.SubmitJob(submission))
     assert (refusal.code, refusal.reason) == (UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert set(refusal.fields) == {"spec.generation.clip_skip", "options.session_id"}
+    assert set(refusal.fields) == {"spec.generation.safety_policy_id", "options.session_id"}
 
 
 def test_a_cause_that_is_too_long_is_named(server: RunningServer) -> None:

@@ -135,7 +135,7 @@ def test_validate_only_stores_nothing(server: RunningServer) -> None:
 
 def test_validate_only_tells_everything_wrong_as_findings(server: RunningServer) -> None:
     wrong = generation_pb2.Generation(
-        prompt="x", width_px=7, height_px=64, sampling=sampling_pb2.Sampling(steps=0), clip_skip=2
+        prompt="x", width_px=7, height_px=64, sampling=sampling_pb2.Sampling(steps=0), safety_policy_id="strict"
     )
     request = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(generation=wrong), validate_only=True)
     answer = server.processing.SubmitJob(request)
@@ -143,7 +143,7 @@ def test_validate_only_tells_everything_wrong_as_findings(server: RunningServer)
     assert {finding.field for finding in answer.findings} == {
         "spec.generation.width_px",
         "spec.generation.sampling.steps",
-        "spec.generation.clip_skip",
+        "spec.generation.safety_policy_id",
     }
     assert {finding.severity for finding in answer.findings} == {error_pb2.SEVERITY_ERROR}
 

@@ -13,6 +13,7 @@ from domains.inference.on_device.longest_edge import refuse_longer
 from domains.inference.on_device.rows import states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
 
 
@@ -27,11 +28,11 @@ class AuraFlow(LatentCodec):
         self._t5: Any = loaded.modules["text_encoder"]
         self._words = Words(loaded.tokenizers["text_encoder"])
 
-    def encode(self, prompt: str) -> EncodedPrompt:
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Zeros stand for the padding."""
-        ids, there = (tensor.to(self._device) for tensor in self._words.padded(prompt))
+        ids, there = (tensor.to(self._device) for tensor in self._words.padded(prompt.text))
         states = self._t5(ids, attention_mask=there).last_hidden_state * there[..., None]
-        return self._words.encoded(prompt, states.to(self._dtype))
+        return self._words.encoded(prompt.text, states.to(self._dtype))
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

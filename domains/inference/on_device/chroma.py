@@ -13,6 +13,7 @@ from domains.inference.on_device.packing import packed, positions, unpacked
 from domains.inference.on_device.rows import mask_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
 
 
@@ -26,12 +27,12 @@ class Chroma(LatentCodec):
         self._t5: Any = loaded.modules["text_encoder"]
         self._words = Words(loaded.tokenizers["text_encoder"])
 
-    def encode(self, prompt: str) -> EncodedPrompt:
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The denoiser sees the prompt's tokens and one more, as in its training."""
-        ids, there = self._words.padded(prompt)
+        ids, there = self._words.padded(prompt.text)
         states = self._t5(ids.to(self._device), attention_mask=there.to(self._device)).last_hidden_state
         mask = torch.arange(there.shape[1])[None] <= there.sum()
-        return self._words.encoded(prompt, states.to(self._dtype), mask=mask.to(self._device, self._dtype))
+        return self._words.encoded(prompt.text, states.to(self._dtype), mask=mask.to(self._device, self._dtype))
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
+from domains.inference.prompts import Prompt
 
 
 class Abandoned(Exception):
@@ -100,8 +101,8 @@ def alike(latents: Tensor, conditions: Conditions, adapters: Adapters) -> Hashab
 class Family(Protocol):
     """How a kind of model encodes, denoises and decodes. All tensors are on the model's device."""
 
-    def encode(self, prompt: str) -> EncodedPrompt:
-        """Run the text encoder; the empty prompt too."""
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Run the text encoders; for the empty prompt too."""
         ...
 
     def conditions(

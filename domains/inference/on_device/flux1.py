@@ -13,6 +13,7 @@ from domains.inference.on_device.packing import packed, positions, unpacked
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
 
 
@@ -30,10 +31,10 @@ class Flux1(LatentCodec):
         self._clip_words = Words(loaded.tokenizers["text_encoder"])
         self._t5_words = Words(loaded.tokenizers["text_encoder_2"])
 
-    def encode(self, prompt: str) -> EncodedPrompt:
-        pooled = self._clip(self._clip_words.ids(prompt).to(self._device)).pooler_output
-        states = self._t5(self._t5_words.ids(prompt).to(self._device)).last_hidden_state
-        return self._t5_words.encoded(prompt, states.to(self._dtype), pooled)
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        pooled = self._clip(self._clip_words.ids(prompt.text).to(self._device)).pooler_output
+        states = self._t5(self._t5_words.ids(prompt.text_of(1)).to(self._device)).last_hidden_state
+        return self._t5_words.encoded(prompt.text_of(1), states.to(self._dtype), pooled)
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

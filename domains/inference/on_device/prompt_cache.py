@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.prompts import Prompt
 
-Key = tuple[str, str, str]
+Key = tuple[str, str, Prompt]
 """(model id, what changes its text encoders, prompt)."""
 
 

@@ -9,14 +9,14 @@ from typing import cast
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from domains.inference.on_device.batches import Batch
+from domains.inference.on_device.clip_text import ClipText, encoded
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.on_device.unet import UNet, flat
-from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
 
 
@@ -26,12 +26,11 @@ class Sd1(LatentCodec):
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
-        self._text = cast(CLIPTextModel, loaded.modules["text_encoder"])
-        self._words = Words(loaded.tokenizers["text_encoder"])
+        self._text = ClipText(loaded.modules["text_encoder"], loaded.tokenizers["text_encoder"], loaded.device)
 
-    def encode(self, prompt: str) -> EncodedPrompt:
-        ids = self._words.ids(prompt)
-        return self._words.encoded(prompt, self._text(ids.to(self._device)).last_hidden_state)
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        windows = self._text.windows(prompt)
+        return encoded(prompt, windows, self._text.states(prompt, windows.windows).states)
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

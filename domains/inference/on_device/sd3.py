@@ -14,6 +14,7 @@ from domains.inference.on_device.longest_edge import refuse_longer
 from domains.inference.on_device.rows import pooled_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 
@@ -33,17 +34,18 @@ class Sd3(LatentCodec):
         self._words = [Words(words) for name, words in loaded.tokenizers.items() if name in _CLIPS]
         self._t5_words = Words(loaded.tokenizers[_T5]) if _T5 in loaded.tokenizers else None
 
-    def encode(self, prompt: str) -> EncodedPrompt:
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Tokens of both CLIPs side by side, then those of T5; zeros stand for a T5 that is missing."""
         found = [
-            text(words.ids(prompt).to(self._device), output_hidden_states=True)
-            for text, words in zip(self._clips, self._words, strict=True)
+            text(words.ids(prompt.text_of(place)).to(self._device), output_hidden_states=True)
+            for place, (text, words) in enumerate(zip(self._clips, self._words, strict=True))
         ]
         clips = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
         pooled = torch.cat([one.text_embeds for one in found], dim=-1)
         clips = F.pad(clips, (0, self._config.joint_attention_dim - clips.shape[-1]))
-        states = torch.cat([clips, self._read_by_t5(prompt).to(clips.dtype)], dim=-2)
-        return (self._t5_words or self._words[0]).encoded(prompt, states, pooled)
+        states = torch.cat([clips, self._read_by_t5(prompt.text_of(2)).to(clips.dtype)], dim=-2)
+        words, place = (self._t5_words, 2) if self._t5_words else (self._words[0], 0)
+        return words.encoded(prompt.text_of(place), states, pooled)
 
     def _read_by_t5(self, prompt: str) -> Tensor:
         if self._t5 is None or self._t5_words is None:

@@ -1,19 +1,22 @@
 """Stable Diffusion XL (Podell et al. 2023): two CLIP text encoders, a UNet that also reads sizes and pooled text."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
+from domains.inference.on_device.clip_text import ClipText, encoded
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.unet import UNet, flat
-from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
+
+_TEXTS = ("text_encoder", "text_encoder_2")
 
 
 class Sdxl(LatentCodec):
@@ -22,17 +25,20 @@ class Sdxl(LatentCodec):
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]), pooled_and_sizes=True)
-        self._texts: list[Any] = [loaded.modules[name] for name in ("text_encoder", "text_encoder_2")]
-        self._words = [Words(loaded.tokenizers[name]) for name in ("text_encoder", "text_encoder_2")]
-
-    def encode(self, prompt: str) -> EncodedPrompt:
-        """Both encoders read the whole prompt; the states are those before their last layer."""
-        found = [
-            text(words.ids(prompt).to(self._device), output_hidden_states=True)
-            for text, words in zip(self._texts, self._words, strict=True)
+        self._texts = [
+            ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in _TEXTS
         ]
-        states = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
-        return min(self._words, key=lambda words: words.room).encoded(prompt, states, found[-1].text_embeds)
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Both encoders read the whole prompt, in as many windows as the one that needs more."""
+        laid = [text.windows(prompt, place) for place, text in enumerate(self._texts)]
+        most = max(len(one.windows) for one in laid)
+        found = [
+            text.states(prompt, [*one.windows, *[()] * (most - len(one.windows))])
+            for text, one in zip(self._texts, laid, strict=True)
+        ]
+        states = torch.cat([one.states for one in found], dim=-1)
+        return encoded(prompt, max(laid, key=lambda one: one.count - one.read), states, found[-1].pooled)
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

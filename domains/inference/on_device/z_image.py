@@ -13,6 +13,7 @@ from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
+from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 
@@ -27,10 +28,10 @@ class ZImage(LatentCodec):
         self._text: Any = loaded.modules["text_encoder"]
         self._words = Words(loaded.tokenizers["text_encoder"], FAMILIES["z_image"].prompt_tokens)
 
-    def encode(self, prompt: str) -> EncodedPrompt:
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The states before the last layer, of the chat's own tokens alone."""
         chat = self._words.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+            [{"role": "user", "content": prompt.text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
         )
         ids, there = self._words.padded(chat)
         found = self._text(

@@ -3,10 +3,24 @@
     reading = read("a (red:1.3) apple BREAK on a table", Syntax.A1111)
     reading.parts        # two parts; the first has the segments "a ", "red" (1.3) and " apple"
 
-`a1111_brackets` and `comfyui_brackets` know the two syntaxes; `windows` lays tokens out for a text encoder.
+`prompt` holds all that decides how encoders read a prompt; `a1111_brackets` and `comfyui_brackets` know the two
+syntaxes; `windows` lays tokens out for a text encoder.
 """
 
+from domains.inference.prompts.prompt import Prompt, plain
 from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read, refusal
 from domains.inference.prompts.windows import Token, Windows, laid_out
 
-__all__ = ["LongPrompt", "Reading", "Segment", "Syntax", "Token", "Windows", "laid_out", "read", "refusal"]
+__all__ = [
+    "LongPrompt",
+    "Prompt",
+    "Reading",
+    "Segment",
+    "Syntax",
+    "Token",
+    "Windows",
+    "laid_out",
+    "plain",
+    "read",
+    "refusal",
+]

@@ -79,6 +79,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Edges of pictures are multiples of this."""
     prompt_tokens: int
     """Tokens of a prompt that the denoiser reads, start and end included."""
+    reads_windows: bool = False
+    """Whether it reads prompts by CLIP alone, window by window: then words have weights, and layers can be left out."""
     default_guidance: float
     """Guidance of a request that names none."""
     guidance_off: float | None = 1.0
@@ -109,6 +111,11 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     def needs(self) -> tuple[str, ...]:
         """Components without which a model does not work."""
         return tuple(part.id for part in self.parts if not part.optional)
+
+    @property
+    def text_encoders(self) -> int:
+        """How many text encoders read a prompt."""
+        return sum(part.kind is ModelKind.TEXT_ENCODER for part in self.parts)
 
     def part(self, component: str) -> Part | None:
         """The component with this id; None: the family has none."""

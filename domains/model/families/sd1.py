@@ -43,6 +43,7 @@ SD1 = Family(
     native_px=512,
     alignment_px=8,
     prompt_tokens=CLIP_TOKENS,
+    reads_windows=True,
     # Between 3 and 7.5, the best values of the embedded model and of published ones.
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction", "sample"),

@@ -38,6 +38,7 @@ SD2 = Family(
     native_px=768,
     alignment_px=8,
     prompt_tokens=CLIP_TOKENS,
+    reads_windows=True,
     default_guidance=7.5,
     prediction_types=("v_prediction", "epsilon"),
     latent_channels=4,

@@ -45,6 +45,7 @@ SDXL = Family(
     native_px=1024,
     alignment_px=8,
     prompt_tokens=CLIP_TOKENS,
+    reads_windows=True,
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction"),
     latent_channels=4,

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.generation import EncodeOptions, ManifestDetail, Previews, ResolvedGeneration
 from domains.inference.manifest import manifest_of, parse, to_json
+from domains.inference.prompts import LongPrompt, Syntax
 
+TEXTS = (
+    *("prompt", "negative_prompt", "second_prompt", "second_negative_prompt"),
+    *("third_prompt", "third_negative_prompt"),
+)
+"""Fields of a request with words of its own."""
 REQUESTS = st.builds(
     ResolvedGeneration,
     model_id=st.text(),
@@ -28,6 +34,9 @@ REQUESTS = st.builds(
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4).map(tuple),
     output=st.builds(EncodeOptions),
     previews=st.builds(Previews),
+    second_prompt=st.text(),
+    prompt_syntax=st.sampled_from(Syntax),
+    long_prompt=st.sampled_from(LongPrompt),
 )
 
 
@@ -49,17 +58,17 @@ def test_a_recipe_is_the_manifest_with_hashes_for_prompts(request: ResolvedGener
     asked = msgspec.structs.replace(request, output=EncodeOptions(manifest=ManifestDetail.RECIPE))
     recipe = parse(to_json(manifest_of(asked, 0)))
     assert recipe.detail is ManifestDetail.RECIPE
-    assert recipe.request.prompt == hashlib.sha256(request.prompt.encode()).hexdigest()
-    assert recipe.request.negative_prompt == hashlib.sha256(request.negative_prompt.encode()).hexdigest()
-    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    for name in TEXTS:
+        assert getattr(recipe.request, name) == hashlib.sha256(getattr(request, name).encode()).hexdigest()
+    texts = {name: getattr(request, name) for name in TEXTS}
     assert msgspec.structs.replace(recipe.request, **texts) == asked
 
 
 def test_no_word_of_a_prompt_is_left_in_a_recipe() -> None:
     """Fills every text of the request, so that a prompt added later is covered if its name ends in `prompt`."""
-    texts = {name: f"secret {name}" for name in ("prompt", "negative_prompt")}
+    texts = {name: f"secret {name}" for name in TEXTS} | {"blended_prompts": [{"prompt": "secret blended"}]}
     named = {field.name for field in msgspec.structs.fields(ResolvedGeneration) if "prompt" in field.name}
-    assert named == set(texts)
+    assert named == {*texts, "prompt_syntax", "long_prompt"}
     output = EncodeOptions(manifest=ManifestDetail.RECIPE)
     plain = {
         "model_id": "m",

@@ -4,9 +4,11 @@ import msgspec
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import Generation, Sampling
+from domains.inference.generation import Generation, Sampling, WeightedPrompt
+from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS
+from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 from domains.model.sampler_names import schedule_of as own_schedule
 
@@ -94,3 +96,61 @@ def test_a_wrong_edge_is_told_with_all_that_is_allowed(width_px: int, message: s
     (violation,) = told.value.violations
     assert (violation.field, violation.message) == ("generation.width_px", message)
     assert violation.allowed == "64..4096, a multiple of 8"
+
+
+READ_OTHERWISE: dict[str, Generation] = {
+    "second_prompt": Generation(prompt="an owl", second_prompt="fog"),
+    "third_negative_prompt": Generation(prompt="an owl", third_negative_prompt="fog"),
+    "clip_skip": Generation(prompt="an owl", clip_skip=1),
+    "blended_prompts": Generation(prompt="an owl", blended_prompts=(WeightedPrompt(prompt="fog"),)),
+    "prompt_syntax": Generation(prompt="an owl", prompt_syntax=Syntax.A1111),
+    "long_prompt": Generation(prompt="an owl", long_prompt=LongPrompt.CHUNK),
+}
+FAMILIES_THAT_READ = {
+    "sd1": {"clip_skip", "blended_prompts", "prompt_syntax", "long_prompt"},
+    "sdxl": {"second_prompt", "clip_skip", "blended_prompts", "prompt_syntax", "long_prompt"},
+    "sd3": {"second_prompt", "third_negative_prompt"},
+    "chroma": set[str](),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES_THAT_READ)
+@pytest.mark.parametrize("field", READ_OTHERWISE)
+def test_a_way_to_read_prompts_that_a_family_lacks_is_refused(family: str, field: str) -> None:
+    model = msgspec.structs.replace(
+        a_model(512, 512), family=family, prediction_type=FAMILIES[family].prediction_types[0]
+    )
+    if field in FAMILIES_THAT_READ[family]:
+        assert getattr(resolve(READ_OTHERWISE[field], model), field) == filled(READ_OTHERWISE[field])[field]
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(READ_OTHERWISE[field], model)
+    assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
+    assert [one.field for one in refused.value.violations] == [f"generation.{field}"]
+
+
+def filled(asked: Generation) -> dict[str, object]:
+    """The request's ways to read prompts, as a resolved one says them."""
+    return {
+        "second_prompt": asked.second_prompt,
+        "third_negative_prompt": asked.third_negative_prompt,
+        "clip_skip": asked.clip_skip or 0,
+        "prompt_syntax": asked.prompt_syntax,
+        "long_prompt": asked.long_prompt,
+        "blended_prompts": tuple(msgspec.structs.replace(one, weight=1.0) for one in asked.blended_prompts),
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="b", weight=-1.0),)), "blended_prompts"),
+        (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="b"),) * 17), "blended_prompts"),
+        (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="[x|y]"),)), "blended_prompts[0].prompt"),
+        (Generation(prompt="a", second_prompt="x AND y"), "second_prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_refused_by_field(asked: Generation, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(msgspec.structs.replace(asked, prompt_syntax=Syntax.A1111), a_model(512, 512))
+    assert f"generation.{field}" in [one.field for one in refused.value.violations]

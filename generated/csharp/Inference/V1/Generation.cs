@@ -483,7 +483,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double weight_;
     /// <summary>
-    /// Its share against the others, -10..10; the embeddings are summed by these shares. Absent: 1.
+    /// Its share against the others, -10..10. The embeddings are summed by these shares, divided by their sum, which must not be 0; `prompt`
+    /// counts with 1. Absent: 1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

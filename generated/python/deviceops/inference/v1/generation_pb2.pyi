@@ -162,7 +162,9 @@ class WeightedPrompt(_message.Message):
     prompt: _builtins.str
     """What to draw, at most 32 KiB of UTF-8. Read as `prompt` is."""
     weight: _builtins.float
-    """Its share against the others, -10..10; the embeddings are summed by these shares. Absent: 1."""
+    """Its share against the others, -10..10. The embeddings are summed by these shares, divided by their sum, which must not be 0; `prompt`
+    counts with 1. Absent: 1.
+    """
     def __init__(
         self,
         *,
