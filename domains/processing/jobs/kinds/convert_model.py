@@ -26,6 +26,11 @@ class ConvertWork(PlainWork, frozen=True, kw_only=True, tag="convert_model"):
         changes = (self.asked.precision, self.asked.layout.value if self.asked.layout else "")
         return f"convert {self.asked.model_id}: {', '.join(filter(None, changes)) or 'a copy'}"
 
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The model that it reads."""
+        return (self.asked.model_id,)
+
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the conversion."""
         return runners.convert(self, task)

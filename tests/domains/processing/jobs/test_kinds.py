@@ -1,7 +1,8 @@
-"""What the kinds of work order of a worker, and what becomes of its report."""
+"""What the kinds of work order of a worker, what they make of its report, and which models they read."""
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+import msgspec
 import pytest
 
 from domains.device.benchmark import Suite
@@ -11,8 +12,8 @@ from domains.model.loaded import LoadedModel, Stay
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ResetWork, ScanWork
-from domains.processing.jobs.kinds.entry import Reported
+from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds.entry import PlainWork, Reported
 from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
 from domains.reasons import Domain
 
@@ -61,3 +62,13 @@ def test_each_kind_has_its_domain_and_an_etag_that_follows_its_state() -> None:
     assert [job.domain for job in (load, scan, reset)] == [Domain.MODEL, Domain.MODEL, Domain.DEVICE]
     other = Jobs.draft(LoadWork(model_id="n"), JobOptions())
     assert load.etag == other.etag != Jobs.draft(LoadWork(model_id="m"), JobOptions(priority=3)).etag
+
+
+@pytest.mark.parametrize("kind", get_args(Work), ids=lambda kind: kind.__name__)
+def test_each_kind_that_names_a_model_says_that_it_reads_it(kind: type[PlainWork]) -> None:
+    named = {field.name for field in msgspec.structs.fields(kind)}
+    for field in msgspec.structs.fields(kind):
+        if field.name == "asked":
+            named |= {inner.name for inner in msgspec.structs.fields(field.type)}
+    says = kind.model_ids is not PlainWork.model_ids or kind.assets is not PlainWork.assets
+    assert says is ("model_id" in named)
