@@ -39,13 +39,16 @@ def captured(fd: int, take: Callable[[bytes], None]) -> Generator[None]:
     os.dup2(write, _STDERR)
     os.close(write)
     reader = threading.Thread(target=_read, args=(read, take), name="stderr-reader", daemon=True)
-    reader.start()
     try:
+        reader.start()
         yield
     finally:
         # The pipe ends when its last writer closes it, and a child that outlives this process still has it open.
         os.dup2(fd, _STDERR)
-        reader.join(_LAST_WORDS_S)
+        if reader.ident is None:
+            os.close(read)  # the system could start no thread
+        else:
+            reader.join(_LAST_WORDS_S)
 
 
 def _read(fd: int, take: Callable[[bytes], None]) -> None:

@@ -1,6 +1,6 @@
 """Commits beside checkpoints, as the server does both: whether the database stays whole, and how long one waits.
 
-python -m bench.attacks.wal_reset [SECONDS] [process|power]      180 and process where nothing is given
+python -m bench.attacks.wal_reset [COMMITS] [process|power]      10,000,000 and process where nothing is given
 
 SQLite 3.7.0 to 3.51.2 can lose commits when two connections write and checkpoint at one moment. The server has one
 connection that does both, and second connections take turns with the checkpoints: a thread opens one here all the time.
@@ -18,13 +18,13 @@ from bench.attacks.harness import tell
 from domains import storage
 from domains.checkpoints import Checkpoints, has_wal_reset_bug
 
-SECONDS = 180.0
+COMMITS = 10_000_000
 _ROWS = 5000
 _AT_ONCE = 200
 """Commits between two checkpoints."""
 
 
-async def attack(folder: Path, seconds: float, lasting: storage.Durability) -> dict[str, object]:
+async def attack(folder: Path, count: int, lasting: storage.Durability) -> dict[str, object]:
     """Commit, checkpoint and open second connections; compare every row at the end."""
     stop, second, waits = threading.Event(), [0], list[float]()
     with closing(storage.open_database(folder, lasting)) as connection:
@@ -33,7 +33,7 @@ async def attack(folder: Path, seconds: float, lasting: storage.Durability) -> d
         thread = threading.Thread(target=_others, args=(folder, stop, second))
         thread.start()
         checkpoints, commits, begin = Checkpoints(connection, folder), 0, time.perf_counter()
-        while time.perf_counter() - begin < seconds:
+        while commits < count:
             for _ in range(_AT_ONCE):
                 commits += 1
                 row = (commits % _ROWS, commits, bytes(commits % 2000))
@@ -75,10 +75,10 @@ def _others(folder: Path, stop: threading.Event, count: list[int]) -> None:
 
 def main() -> int:
     """Print what was found."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COMMITS
     lasting = storage.Durability(sys.argv[2] if len(sys.argv) > 2 else "process")
     with tempfile.TemporaryDirectory() as folder:
-        return tell("wal_reset", **asyncio.run(attack(Path(folder), seconds, lasting)))
+        return tell("wal_reset", **asyncio.run(attack(Path(folder), count, lasting)))
 
 
 if __name__ == "__main__":

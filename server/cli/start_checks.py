@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,27 @@ _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 """The longest path of a Unix socket: `sun_path` less its end (unix(7))."""
 _STATE_BYTES = 480
 """Longest path of the state folder: SQLite's unix VFS opens paths of up to 512 bytes (MAX_PATHNAME) with file names."""
+
+
+_THREADS = 32
+"""More threads than a server starts until it serves. gRPC's core crashes where it cannot start one of its own."""
+
+
+def spare_threads() -> bool:
+    """Whether the system lets this process start the threads that a server needs."""
+    go, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(_THREADS):
+            thread = threading.Thread(target=go.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        go.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def start_faults(settings: Settings) -> list[str]:

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from server.log_capture import captured
 from tests.server import asking
 from tests.server.harness import RunningServer
 
@@ -109,3 +111,16 @@ def test_a_worker_writes_as_the_front_does_and_names_the_job() -> None:
     (line,) = map(json.loads, logged(A_LINE_OF_A_JOB, environment))
     assert (line["job_id"], line["level"], line["doing"]) == ("job-1", "error", "denoising")
     assert line["exception"][0]["exc_type"] == "ZeroDivisionError"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stderr is not captured there")
+def test_without_a_thread_to_read_it_stderr_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    place, stderr = os.fstat(2), os.dup(2)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError), captured(stderr, lambda line: None):
+        pass
+    os.close(stderr)
+    assert (os.fstat(2).st_dev, os.fstat(2).st_ino) == (place.st_dev, place.st_ino)

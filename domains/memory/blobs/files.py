@@ -21,6 +21,7 @@ from domains.memory.blobs.blob import Blob, BlobOrigin
 from domains.storage import Durability, storage_errors
 
 Result = TypeVar("Result")
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | OPEN_FLAGS
 
 
 class BlobFiles:
@@ -49,9 +50,12 @@ class BlobFiles:
             self._make_parent(path)
             temporary = path.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
             try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    self._sync(file.fileno())
+                descriptor = os.open(temporary, _NEW, 0o600)
+                try:
+                    _write_all(descriptor, 0, data)
+                    self._sync(descriptor)
+                finally:
+                    os.close(descriptor)
                 temporary.replace(path)
                 self._sync_names(path.parent)
             except OSError:
@@ -67,7 +71,7 @@ class BlobFiles:
             if size_bytes > available:
                 raise _no_room(self.folder, size_bytes, available)
             self._make_parent(path)
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | OPEN_FLAGS, 0o600)
+            descriptor = os.open(path, _NEW, 0o600)
             try:
                 take_room(descriptor, size_bytes)
                 self._sync(descriptor)
@@ -83,10 +87,7 @@ class BlobFiles:
         with storage_errors(self.folder):
             descriptor = os.open(self.path(name), os.O_WRONLY | OPEN_FLAGS)
             try:
-                view = memoryview(data)
-                while view:
-                    written = write_at(descriptor, view, offset)
-                    offset, view = offset + written, view[written:]
+                _write_all(descriptor, offset, data)
                 self._sync(descriptor)
             finally:
                 os.close(descriptor)
@@ -134,6 +135,13 @@ class BlobFiles:
 def file_name(blob: Blob) -> str:
     """The name of the file of a DISK blob."""
     return blob.sha256 if blob.origin is BlobOrigin.JOB else blob.id
+
+
+def _write_all(descriptor: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = write_at(descriptor, view, offset)
+        offset, view = offset + written, view[written:]
 
 
 def _no_room(folder: Path, needed: int, available: int) -> ResourceExhausted:

@@ -1,5 +1,6 @@
 """BlobStore: one file for each content, kept as long as somebody needs it, never half of one."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from domains.errors import DataLoss, ErrorReason, InternalError, NotFound
+from domains.descriptors import write_at
+from domains.errors import DataLoss, DeviceOpsError, ErrorReason, InternalError, NotFound
 from domains.memory.blobs.blob import Blob, blob_id
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
@@ -116,6 +118,32 @@ def test_a_failed_write_leaves_nothing(store: BlobStore) -> None:
         store.files.write(b"data")
     assert told.value.reason is ErrorReason.STORAGE_FAILED
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(("error", "reason"), [(errno.ENOSPC, "STORAGE_FULL"), (errno.EIO, "STORAGE_FAILED")])
+def test_a_disk_that_fails_in_the_middle_of_a_picture_leaves_nothing(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, error: int, reason: str
+) -> None:
+    def fail_later(descriptor: int, data: memoryview, offset: int) -> int:
+        if offset:
+            raise OSError(error, os.strerror(error))
+        return os.write(descriptor, data[:3])
+
+    monkeypatch.setattr("domains.memory.blobs.files.write_at", fail_later)
+    with pytest.raises(DeviceOpsError) as told:
+        store.files.write(b"picture")
+    assert told.value.reason == reason
+    assert files(store) == set()
+
+
+def test_a_picture_that_is_written_in_pieces_is_whole_and_the_servers_alone(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.memory.blobs.files.write_at", lambda fd, data, at: write_at(fd, data[:2], at))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    blob = keep(store, b"picture", "job-1")
+    assert content(store, blob.id) == b"picture"
+    if os.name == "posix":
+        assert store.files.path(blob.sha256).stat().st_mode & 0o777 == 0o600
 
 
 class Owners(RuleBasedStateMachine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_an_owner_who_is_no_user_is_refused(place: Path, capsys: pytest.CaptureF
     assert run(["serve", "--port", "0", "--state", "s", "--blob-owner", "nobody-of-this-name"]) == USAGE
     assert "blob_owners: Value error, there is no user nobody-of-this-name" in capsys.readouterr().err
     assert Settings(blob_owners=["root", "12345"], state=place / "s").blob_owners == ["root", "12345"]
+
+
+def test_a_system_that_starts_no_more_threads_is_named_before_grpc_crashes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    start, before = threading.Thread.start, threading.active_count()
+
+    def start_four(thread: threading.Thread) -> None:
+        if threading.active_count() >= before + 4:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_four)
+    assert run(["serve", "--port", "0", "--state", "s"]) == 1
+    assert "start no more threads; raise its limit" in capsys.readouterr().err
+    assert threading.active_count() == before
+    assert not (place / "s").exists()
 
 
 def test_what_can_work_has_no_faults(place: Path):
