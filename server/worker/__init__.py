@@ -7,6 +7,7 @@ listener.py        the protocol of what a keeper reports to
 life.py            one run of a worker, here or on another machine, and the protocol that starts it
 launcher.py        starts a worker on this machine: a fork of the nursery, else a new process
 nursery_keeper.py  the server's end of the nursery
+given_nursery.py   a nursery that the server was started with
 fork_order.py      messages between server and nursery
 command.py         command line of a worker
 link.py            the server's end of one worker
