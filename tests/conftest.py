@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays to the end, so no garbage collection walks it again: that takes 0.3 s each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_import_for_all_servers() -> Generator[None]:
+    """See `nursery_source`; the process starts with the first server."""
+    from tests.server import nursery_source
+
+    with nursery_source.opened():
+        yield
 
 
 _LONGEST_FIRST = ("csharp", "faults", "server", "domains")

@@ -86,6 +86,13 @@ class ChildProcess(asyncio.SubprocessProtocol):
             raise
         return child
 
+    @classmethod
+    def watched(cls, pid: int) -> Self:
+        """A child without a pipe to it, to wait for and to kill. Raises `OSError`."""
+        child = cls()
+        child._transport = AdoptedProcess(child, pid)
+        return child
+
     async def _read_from(self, ours: socket.socket) -> None:
         self._output, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Output(self), ours)
         if hasattr(self._output, "max_size"):

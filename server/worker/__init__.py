@@ -8,6 +8,7 @@ life.py            protocols of a worker's run, its link and its launcher, here 
 process_life.py    one run of a worker that is a child process
 launcher.py        starts a worker on this machine: a fork of the nursery, else a new process
 nursery_keeper.py  the server's end of the nursery
+given_nursery.py   a nursery that the server was started with
 fork_order.py      messages between server and nursery
 allowed_environment.py  the variables that workers get of the server's
 command.py         command line of a worker

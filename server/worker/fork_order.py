@@ -7,6 +7,15 @@ import msgspec
 PACKET_BYTES: Final = 4096
 READY: Final = b"ready"
 """The nursery's first packet, sent when it has imported everything."""
+TAKE_OVER_BYTES: Final = 128 * 1024
+"""Most bytes of a `TakeOver`: room for any environment that workers get."""
+
+
+class TakeOver(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's first packet to a nursery that it did not start. The server's stderr comes with it."""
+
+    environment: dict[str, str]
+    """All environment variables of the nursery and its forks."""
 
 
 class ForkOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,3 +37,4 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
 encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(ForkOrder).decode
 decode_answer = msgspec.msgpack.Decoder(Forked).decode
+decode_take_over = msgspec.msgpack.Decoder(TakeOver).decode

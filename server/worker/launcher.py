@@ -8,6 +8,7 @@ from server.stdio.child import ChildProcess
 from server.worker.allowed_environment import allowed
 from server.worker.command import WorkerStart
 from server.worker.fork_order import ForkOrder
+from server.worker.given_nursery import given_nursery
 from server.worker.nursery_keeper import NurseryKeeper
 from server.worker.process_life import ProcessLife
 
@@ -36,7 +37,7 @@ class ProcessLauncher:
         """`start`: returns how to start the worker of a device, by name."""
         self.nursery: NurseryKeeper | None = None
         if can_adopt():
-            self.nursery = NurseryKeeper(environment())
+            self.nursery = NurseryKeeper(environment(), given=given_nursery())
         self._start = start
 
     async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> ProcessLife:

@@ -17,10 +17,19 @@ from pathlib import Path
 from server import log
 from server.lifetime import end_with_parent
 from server.worker.command import WorkerStart
-from server.worker.fork_order import PACKET_BYTES, READY, Forked, ForkOrder, decode_order, encode
+from server.worker.fork_order import (
+    PACKET_BYTES,
+    READY,
+    TAKE_OVER_BYTES,
+    Forked,
+    ForkOrder,
+    decode_order,
+    decode_take_over,
+    encode,
+)
 from server.worker.process import BEHIND_THE_FRONT, serve
 
-_LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders")
+LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders")
 """Modules to import in advance; they import torch, diffusers and transformers."""
 
 
@@ -32,6 +41,27 @@ def main() -> None:
     end_with_parent()
     log.configure_inherited()
     import_behind_the_front()
+    _serve(control, server)
+
+
+def serve_given(control: socket.socket, server: int) -> None:
+    """As `main`, in a process that was forked with everything imported, see `given_nursery`. `server`: its parent, which
+    sends over `control` what it would start a nursery with."""
+    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
+    end_with_parent()
+    if os.getppid() != server:
+        os._exit(1)
+    packet, fds, _, _ = socket.recv_fds(control, TAKE_OVER_BYTES, 1)
+    if packet:
+        os.dup2(fds[0], 2)
+        os.close(fds[0])
+        os.environ.clear()
+        os.environ.update(decode_take_over(packet).environment)
+        log.configure_inherited()
+        _serve(control, server)
+
+
+def _serve(control: socket.socket, server: int) -> None:
     control.send(READY)
     order = _next_worker(control, server)
     if order is not None:
@@ -59,7 +89,7 @@ def _import_nicely() -> int:
     os.nice(BEHIND_THE_FRONT)
     from domains.device.on_device.forking import import_libraries
 
-    import_libraries(*_LIBRARIES)
+    import_libraries(*LIBRARIES)
     return threading.get_native_id()
 
 

@@ -14,6 +14,7 @@ import structlog
 from server.lifetime import adopting
 from server.stdio.child import BUFFER_BYTES, ChildProcess
 from server.worker.fork_order import PACKET_BYTES, READY, ForkOrder, decode_answer, encode
+from server.worker.given_nursery import GivenNursery
 
 COMMAND = (sys.executable, "-m", "server.worker.nursery")
 _READY_S = 120.0
@@ -32,13 +33,19 @@ class NurseryKeeper:
     """Keeps one nursery running from the first order on."""
 
     def __init__(
-        self, environment: Mapping[str, str], command: Sequence[str] = COMMAND, answer_s: float = ANSWER_S
+        self,
+        environment: Mapping[str, str],
+        command: Sequence[str] = COMMAND,
+        answer_s: float = ANSWER_S,
+        given: GivenNursery | None = None,
     ) -> None:
-        """`environment`: variables of the nursery and its forks. `answer_s`: see `ANSWER_S`."""
+        """`environment`: variables of the nursery and its forks. `answer_s`: see `ANSWER_S`. `given`: the first nursery;
+        None: it is started too."""
+        self._given = given
         self._answer_s = answer_s
         self._environment = environment
         self._command = command
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | ChildProcess | None = None
         self._life = asyncio.Future[socket.socket | None]()
         """The socket of the present nursery, done when it can fork; None: workers are started without it."""
         self._keeping: asyncio.Task[None] | None = None
@@ -96,13 +103,10 @@ class NurseryKeeper:
     async def _live(self) -> None:
         """Run one nursery from its start to its end."""
         assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
+        given, self._given = self._given, None
+        ours: socket.socket | None = None
         try:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL, env=self._environment
-                )
+            ours, self._process = given.take_over(self._environment) if given else await self._started()
             async with asyncio.timeout(_READY_S):
                 packet = await asyncio.get_running_loop().sock_recv(ours, PACKET_BYTES)
             if packet == READY:
@@ -117,7 +121,22 @@ class NurseryKeeper:
                 status = await self._process.wait()
                 _log.info("nursery ended", pid=self.pid, exit_status=status)
             self._process = None
+            if ours is not None:
+                ours.close()
+
+    async def _started(self) -> tuple[socket.socket, asyncio.subprocess.Process]:
+        """A new nursery, and this end of its socket. Raises `OSError`."""
+        assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            with theirs:
+                return ours, await asyncio.create_subprocess_exec(
+                    *self._command, stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL, env=self._environment
+                )
+        except BaseException:
             ours.close()
+            raise
 
     def _set_life(self, control: socket.socket | None) -> None:
         if self._life.done():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are for
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     """A server of our own; each test leaves it with a nursery and a worker."""
-    with running_server("--device", "cpu") as running:
+    with running_server("--device", "cpu", own_nursery=True) as running:
         asking.watch(running, asking.submit(running))
         yield running
 

@@ -67,6 +67,7 @@ def test_a_watcher_of_a_job_that_still_waits_stops_nobody(server: RunningServer)
     """The server comes back with the job in its queue, and is watched before a worker is ready."""
     job_id = asking.submit(server)
     server.kill()
+    server.own_nursery = True
     server.start()
     call = asking.follow(server, job_id, after=0)
     assert kind(next(call)) == "queued"

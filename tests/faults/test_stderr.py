@@ -63,7 +63,10 @@ CASES: dict[str, Callable[[], Any]] = {
 def serving(folder: Path, stderr: int) -> Generator[RunningServer]:
     """A server with this stderr. It logs every job, as JSON."""
     flags = ["--device", "sim", "--log-format", "json"]
-    server = _Closed(folder / "state", flags, {}) if stderr < 0 else RunningServer(folder / "state", flags, {}, stderr)
+    if stderr < 0:
+        server = _Closed(folder / "state", flags, {}, own_nursery=True)
+    else:
+        server = RunningServer(folder / "state", flags, {}, stderr)
     try:
         yield server
     finally:

@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     """A server of all GPUs, each with its first worker ready."""
-    with running_server("--device", "cuda") as running:
+    with running_server("--device", "cuda", own_nursery=True) as running:
         eventually(lambda: workers(running).keys() == devices(running).keys() != set(), within_s=120)
         yield running
 

@@ -17,6 +17,8 @@ from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
 from deviceops.model.v1.model_service_pb2_grpc import ModelServiceStub
 from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+from tests.server import nursery_source
+from tests.server.nursery_source import Process
 
 START_S = 60.0
 
@@ -25,9 +27,17 @@ class RunningServer:
     """A server process and stubs to talk to it."""
 
     def __init__(
-        self, state: Path, flags: Sequence[str], environment: Mapping[str, str], stderr: int | None = None
+        self,
+        state: Path,
+        flags: Sequence[str],
+        environment: Mapping[str, str],
+        stderr: int | None = None,
+        *,
+        own_nursery: bool = False,
     ) -> None:
         """`stderr`: a descriptor that takes the place of the log file."""
+        self.own_nursery = own_nursery
+        """Whether the server starts its nursery itself. Its first worker is then not ready for seconds."""
         self.state = state
         self._stderr = stderr
         self._flags = flags
@@ -50,13 +60,7 @@ class RunningServer:
             *more,
         ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=log if self._stderr is None else self._stderr,
-                text=True,
-                env={**os.environ, **self._environment},
-            )
+            self.process = self._started(command, log.fileno() if self._stderr is None else self._stderr)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("deviceops: serving on "), f"did not start:\n{self.log.read_text()[-4000:]}"
@@ -68,6 +72,13 @@ class RunningServer:
         self.memory = MemoryServiceStub(self.channel)
         self.model = ModelServiceStub(self.channel)
         self.device = DeviceServiceStub(self.channel)
+
+    def _started(self, command: Sequence[str], stderr: int) -> Process:
+        environment = {**os.environ, **self._environment}
+        source = None if self.own_nursery else nursery_source.present()
+        if source is not None and source.fits(environment):
+            return source.start(command, environment, stderr)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
     def status(self) -> system_status_pb2.SystemStatus:
         """GetSystemStatus, now."""
@@ -102,12 +113,14 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*flags: str, environment: Mapping[str, str] | None = None) -> Generator[RunningServer]:
+def running_server(
+    *flags: str, environment: Mapping[str, str] | None = None, own_nursery: bool = False
+) -> Generator[RunningServer]:
     """A server on a fresh state folder; killed and swept at the end. The drain is short unless told otherwise,
-    and waits for no pictures to be read."""
+    and waits for no pictures to be read. `own_nursery`: see `RunningServer`."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"DEVICEOPS_DRAIN_S": "20", "DEVICEOPS_DRAIN_READS_S": "0", **(environment or {})}
-        server = RunningServer(Path(folder) / "state", flags, settings)
+        server = RunningServer(Path(folder) / "state", flags, settings, own_nursery=own_nursery)
         try:
             yield server
         finally:

@@ -37,7 +37,7 @@ def test_the_running_front_has_no_torch_and_its_worker_has(server: RunningServer
 
 
 def test_it_answers_before_its_worker_is_ready_and_says_what_it_waits_for() -> None:
-    with running_server("--device", "cpu") as fresh:
+    with running_server("--device", "cpu", own_nursery=True) as fresh:
         first = fresh.status()
         inference = next(one for one in first.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
         assert 0 < first.serving_after.ToTimedelta().total_seconds() < ANSWERS_WITHIN_S

@@ -52,7 +52,7 @@ def test_an_unknown_service_has_no_health(server: RunningServer) -> None:
 
 
 def test_inference_serves_when_its_worker_is_ready_and_a_watch_hears_it() -> None:
-    with running_server("--device", "cpu") as fresh:
+    with running_server("--device", "cpu", own_nursery=True) as fresh:
         call = health_watch(fresh, "deviceops.inference.v1.InferenceService")
         seen = [next(call).status]
         while seen[-1] != STATUS.SERVING:

@@ -21,7 +21,8 @@ def test_only_what_is_needed_is_allowed() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads environments of other processes")
 def test_no_process_of_the_server_has_its_secrets() -> None:
-    with running_server("--device", "cpu", environment=dict.fromkeys(SECRETS[:-1], MARKER)) as server:
+    secrets = dict.fromkeys(SECRETS[:-1], MARKER)
+    with running_server("--device", "cpu", environment=secrets, own_nursery=True) as server:
         asking.watch(server, asking.submit(server))
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert server.worker_pid in {child.pid for child in children}
