@@ -151,7 +151,7 @@ class Attempt:
 
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         tools = self._tools
-        following = Following(self.job, work, tools.jobs, tools.loaded, tools.blobs, limits)
+        following = Following(self.job, work, worker, tools.jobs, tools.loaded, tools.blobs, limits)
         self._following = following
         async with AsyncExitStack() as held:
             supplies = self._supplies()
@@ -162,7 +162,7 @@ class Attempt:
                     return Halted()
                 supplies = msgspec.structs.replace(supplies, picture=picture)
             order = work.order(self.job.id, supplies)
-            await following.follow(worker, order, tools.stall_limit_s, tools.silences)
+            await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         return following.outcome

@@ -50,8 +50,16 @@ class Following:
     """Outcome of the work; None: the last report has not arrived."""
 
     def __init__(
-        self, job: Job, work: DeviceWork, jobs: Jobs, loaded: LoadedModels, blobs: BlobStore, limits: TimeLimits
+        self,
+        job: Job,
+        work: DeviceWork,
+        worker: Worker,
+        jobs: Jobs,
+        loaded: LoadedModels,
+        blobs: BlobStore,
+        limits: TimeLimits,
     ) -> None:
+        self._worker = worker
         self._job_id = job.id
         self._work = work
         self._jobs = jobs
@@ -61,16 +69,13 @@ class Following:
         self._pictures = Pictures(job.id, total, jobs, blobs)
         self._blobs = blobs
         self._checkpoint: Checkpoint | None = None
-        self._residency = Residency(job.id, work, loaded, job.options.session_id)
+        self._residency = Residency(job.id, work, loaded, worker.device.id, job.options.session_id)
         self._benchmark: BenchmarkReport | None = None
         self._model_benchmark: ModelBenchmarkReport | None = None
-        self._libraries: tuple[str, ...] = ()
-        self._device_id = ""
 
-    async def follow(self, worker: Worker, order: Order, stall_limit_s: float, silences: Silences) -> None:
+    async def follow(self, order: Order, stall_limit_s: float, silences: Silences) -> None:
         """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it."""
-        self._libraries, self._device_id = worker.device.libraries, worker.device.id
-        self._residency.device_id = self._device_id
+        worker = self._worker
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
             # By its contract, `carry_out` is an async generator.
@@ -114,7 +119,9 @@ class Following:
                 await self._pictures.stored()
                 self.outcome = self._last(report)
             case _:
-                raise InternalError(f"the worker of {self._device_id} answered a job with {type(report).__name__}")
+                raise InternalError(
+                    f"the worker of {self._worker.device.id} answered a job with {type(report).__name__}"
+                )
 
     def _enter(self, stage: Stage) -> None:
         """Start the load time limit when loading begins; cancel it when another stage begins."""
@@ -140,7 +147,7 @@ class Following:
             reused=self._residency.reused,
             benchmark=self._benchmark,
             model_benchmark=self._model_benchmark,
-            libraries=self._libraries,
+            libraries=self._worker.device.libraries,
         )
 
     def _partial(self) -> JobResult | None:
@@ -151,7 +158,7 @@ class Following:
         if reason is not ErrorReason.DRIVER_ERROR:
             return Failure(reason=reason, message=report.message, facts=facts)
         # A driver error affects the whole device: its process is ended as soon as the job has left it.
-        facts["device_id"] = self._device_id
+        facts["device_id"] = self._worker.device.id
         return Failure(reason=reason, message=report.message, facts=facts, actions_taken=("worker restarted",))
 
 

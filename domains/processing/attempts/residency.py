@@ -13,13 +13,15 @@ from domains.processing.memory.model_use import loaded_models
 class Residency:
     """Keeps the list up to date with the reports of one order."""
 
-    def __init__(self, job_id: str, work: DeviceWork, models: LoadedModels, session_id: str = "") -> None:
-        self.device_id = ""
-        """The device that carries out the order; set before the first report."""
+    def __init__(
+        self, job_id: str, work: DeviceWork, models: LoadedModels, device_id: str, session_id: str = ""
+    ) -> None:
+        """`device_id`: the device that carries out the order."""
         self.model: LoadedModel | None = None
         """The model, once it is on the device."""
         self.reused = False
         """Whether it was there before the order."""
+        self._device_id = device_id
         self._job_id = job_id
         self._models = models
         self._session_id = session_id
@@ -33,11 +35,11 @@ class Residency:
         """The order waits for a load."""
         self._began = True
         for model_id in self._model_ids:
-            self._models.begin(model_id, self.device_id, self._job_id, self._session_id)
+            self._models.begin(model_id, self._device_id, self._job_id, self._session_id)
 
     def placing(self, report: ModelPlacing) -> None:
         """Some of the model is on the device."""
-        self._models.progress(loaded_id(report.model_id, self.device_id), report.components)
+        self._models.progress(loaded_id(report.model_id, self._device_id), report.components)
 
     def loaded(self, model: LoadedModel) -> None:
         """The model is on the device."""
@@ -46,14 +48,14 @@ class Residency:
 
     def unloaded(self, model_id: str) -> None:
         """The order replaces a model by a newer one, which stays as long as the old one was to stay."""
-        replaced = self._models.remove(loaded_id(model_id, self.device_id), job_id=self._job_id)
+        replaced = self._models.remove(loaded_id(model_id, self._device_id), job_id=self._job_id)
         if replaced is not None:
             keep_alive_s = replaced.keep_alive_s if self._stay.keep_alive_s is None else self._stay.keep_alive_s
             self._stay = Stay(pinned=self._stay.pinned or replaced.pinned, keep_alive_s=keep_alive_s)
 
     def lost(self, why: str) -> None:
         """The worker has ended, and the load with it."""
-        facts = {"device_id": self.device_id}
+        facts = {"device_id": self._device_id}
         self._failure = Failure(reason=ErrorReason.WORKER_RESTARTING, message=why, facts=facts)
 
     def end(self, outcome: Done | Broken | Halted | None) -> None:

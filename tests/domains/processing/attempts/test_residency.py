@@ -30,8 +30,7 @@ class Case:
         self.changes: list[LoadedChange] = []
         self.models.on_change.append(self.changes.append)
         work = LoadWork(model_id="m", **stay)  # pyright: ignore[reportArgumentType]  # fields by name
-        self.one = Residency("job-1", work, self.models, "session-1")
-        self.one.device_id = "sim-0"
+        self.one = Residency("job-1", work, self.models, "sim-0", "session-1")
 
 
 def test_a_load_is_listed_with_its_job_its_session_and_what_is_there() -> None:
