@@ -23,5 +23,8 @@ Values: `model` (on disk), `loaded` (on a device), `benchmark`. `loaded_models` 
 The RAM tier: `host_models` (all models in it), `held_file` with `page_cache` (one file that stays in RAM).
 Opening checked files: `regular_file`, `weight_file`, `component_config`.
 
+Converting: `conversion` (what is asked for and made), `conversion_check` with `quantized` (why it is refused),
+`convert_model` (the process that does it), `publish` (gives files their final names).
+
 Loading: `on_device`, in a worker.
 """

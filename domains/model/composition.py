@@ -115,7 +115,7 @@ def _check_named(family: Family, recipe: Recipe) -> None:
 
 
 def _with_tokenizers(family: Family, sources: Mapping[str, Model]) -> Mapping[str, Model]:
-    """A text encoder brings its tokenizer along."""
+    """Adds the tokenizer of each text encoder."""
     brought = {
         words: source
         for name, source in sources.items()

@@ -53,6 +53,6 @@ class HeldFile:
         self._file.check_unchanged()
 
     def close(self) -> None:
-        """Let the pages and the file go."""
+        """Release the pages and close the file."""
         self._map.close()
         self._file.close()

@@ -24,7 +24,7 @@ def resident_pages(address: int, size: int) -> tuple[int, int] | None:
     told = ctypes.create_string_buffer(count)
     if libc.mincore(address, size, told) != 0:
         return None
-    # The lowest bit of each byte says it; the others mean nothing.
+    # Only the lowest bit of each byte is defined: the page is in RAM.
     return len(told.raw[:count].translate(None, _EVEN)), count
 
 

@@ -1,4 +1,4 @@
-"""Hands a picture file of this machine in: small ones inside the request, larger ones as a blob."""
+"""Sends a picture file of this machine: small ones inside the request, larger ones as a blob."""
 
 from __future__ import annotations
 

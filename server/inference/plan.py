@@ -120,7 +120,7 @@ def _time(seconds: float | None) -> Any:
 
 
 def _worth_knowing(forecast: GenerationForecast | None) -> Iterator[error_pb2.Finding]:
-    """What does not stop the request."""
+    """Findings that do not stop the request."""
     warning, info = error_pb2.SEVERITY_WARNING, error_pb2.SEVERITY_INFO
     if forecast is None:
         text = "no device that may run it takes work now; it would wait"

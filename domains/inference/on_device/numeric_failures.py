@@ -6,7 +6,7 @@ from domains.progress import Stage
 
 
 def not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
-    """Of the latents after a step."""
+    """The error for latents after a step."""
     message = (
         f"the latents are no longer finite after step {step} of {resolved.steps} with {resolved.sampler};"
         " load the model in a wider precision, or lower the guidance"
@@ -16,7 +16,7 @@ def not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
 
 
 def not_encoded(resolved: ResolvedGeneration) -> InternalError:
-    """Of the picture to start from."""
+    """The error for the picture to start from."""
     message = (
         f"the VAE of model {resolved.model_id} makes latents that are not finite of the picture to start from;"
         " load the model in a wider precision"
@@ -26,7 +26,7 @@ def not_encoded(resolved: ResolvedGeneration) -> InternalError:
 
 
 def not_decoded(index: int, resolved: ResolvedGeneration) -> InternalError:
-    """Of a picture, in float32 too."""
+    """The error for a picture that has such values in float32 too."""
     message = (
         f"the VAE of model {resolved.model_id} makes pixels that are no numbers of picture {index}, in float32 too;"
         " lower the guidance, or validate the model's files"

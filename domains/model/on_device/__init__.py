@@ -11,6 +11,9 @@ Reading weights: `weights` (into a module) with `flat` (one allocation for all),
 checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
 `file_map` (CUDA), `host_tier` (what stays in host memory). `unpickle` runs in a process that is thrown away.
 
+Converting: `convert_child` (the process), `conversion_plan`, `conversion_modules`, `conversion_files`, `rewrite` with
+`stored_dtypes`.
+
 Nothing here goes online: every config lies in the model's folder.
 """
 

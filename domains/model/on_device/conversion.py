@@ -66,7 +66,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _Views(TorchFunctionMode):
-    """Has what would copy a tensor return a view of it, or note what it joins."""
+    """Replaces operations that copy a tensor: they return a view of it, or note which tensors they join."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.clone, Tensor.clone, Tensor.detach, Tensor.contiguous):

@@ -1,4 +1,4 @@
-"""Changes options of a stored job: which, and when."""
+"""Says which options of a stored job can be changed, and when."""
 
 from collections.abc import Sequence
 

@@ -33,7 +33,7 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):
-    """A device, or what no device has taken yet."""
+    """The work of one device, or the work that no device has taken yet."""
 
     device_id: str
     """Empty: jobs that several devices, or none, could take."""

@@ -79,7 +79,7 @@ class Prefetching:
         return Hinted(accepted=tuple(accepted), ready=tuple(dict.fromkeys(ready)), findings=tuple(findings))
 
     async def keep_up(self) -> None:
-        """Read ahead what is hinted, the model needed first first, until cancelled."""
+        """Read ahead what is hinted, in the order of their times, until cancelled."""
         while True:
             self._changed.clear()
             if (model := self._next()) is None:
