@@ -1,5 +1,11 @@
 """Image files: encode, decode, probe, the texts and marks inside them. A leaf: numpy, OpenCV, ISA-L, Pillow, no torch.
 
+Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit`, `media_types` (the table of formats),
+`bad_image`. Untrusted files: `decoder_process` with `decoder_child` and `decoder_frames`.
+
+Texts inside a file: `manifest`, `metadata`, `exif`, `provenance` (the mark of a picture made by AI). One module a container:
+`png` with `png_chunks`, `jpeg`, `webp`, `avif`. For people: `contact_sheet`, `terminal`.
+
 Pixels are uint8 arrays: (height, width) is grey, (height, width, 3) RGB, (height, width, 4) RGBA with straight alpha.
 """
 
