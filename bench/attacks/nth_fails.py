@@ -70,6 +70,7 @@ class Attack:
 
     def _pid(self, victim: Victim) -> int:
         if victim is Victim.WORKER:
+            eventually(lambda: self._server.worker_pid > 0)
             return self._server.worker_pid
         if victim is Victim.NURSERY:
             eventually(lambda: nursery_of(self._server) is not None)

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from domains.errors import ErrorReason, InternalError
+
 
 class OwnerKind(StrEnum):
     """The kinds of owners of memory."""
@@ -54,3 +56,10 @@ class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
     """Allocations since the worker started."""
     allocation_failure_count: int = 0
     owners: tuple[MemoryOwner, ...] = ()
+
+
+def not_told(pool_id: str, error: OSError) -> InternalError:
+    """The error of memory that the system does not tell, for instance without a free descriptor."""
+    problem = error.strerror or type(error).__name__
+    message = f"the system does not tell the memory of {pool_id} ({problem}); retry"
+    return InternalError(message, ErrorReason.DRIVER_ERROR, memory_pool_id=pool_id, problem=problem)

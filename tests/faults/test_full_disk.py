@@ -1,6 +1,7 @@
 """The disk under the state folder fills up: refused or failed with STORAGE_FULL, never dead, and fine again afterwards."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,21 +14,34 @@ from deviceops.common.v1 import error_pb2
 from domains import storage
 from domains.checkpoints import checkpoint
 from domains.errors import ErrorReason, ResourceExhausted
+from domains.memory.blobs.files import BlobFiles
 from tests.server import asking
 from tests.server.asking import ENDINGS, kind, kinds, picture
 from tests.server.harness import RunningServer
 
 SIZE_BYTES = 4 * 1024 * 1024
+FILE_SYSTEMS = ("tmpfs", "ext4")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=["tmpfs"])
+def small_disk(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     if os.name != "posix" or os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(tmp_path)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    image = tmp_path_factory.mktemp("disk") / "image"
+    with image.open("wb") as file:
+        file.truncate(2 * SIZE_BYTES)
+    commands = {
+        "tmpfs": [["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(tmp_path)]],
+        "ext4": [["mkfs.ext4", "-q", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(tmp_path)]],
+    }
+    for command in commands[request.param]:
+        if not shutil.which(command[0]):
+            pytest.skip(f"needs {command[0]}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{request.param} cannot be mounted here: {done.stderr.strip()}")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
@@ -77,6 +91,19 @@ def test_a_full_disk_refuses_new_work_fails_what_runs_and_kills_nothing(
     assert server.process.poll() is None
 
 
+@pytest.mark.parametrize("small_disk", FILE_SYSTEMS, indirect=True)
+def test_a_picture_that_does_not_fit_leaves_nothing_and_fits_later(small_disk: Path) -> None:
+    files = BlobFiles(small_disk / "blobs", lasting=storage.Durability.POWER)
+    picture = os.urandom(100_000)
+    with full(small_disk):
+        with pytest.raises(ResourceExhausted) as refusal:
+            files.write(picture)
+        assert refusal.value.reason is ErrorReason.STORAGE_FULL
+        assert not [one for one in files.folder.rglob("*") if one.is_file()]
+    assert files.path(files.write(picture)).read_bytes() == picture
+
+
+@pytest.mark.parametrize("small_disk", FILE_SYSTEMS, indirect=True)
 def test_old_pages_of_the_log_are_no_room_for_new_work(small_disk: Path) -> None:
     database = storage.open_database(small_disk)
     database.execute("CREATE TABLE told (text)")

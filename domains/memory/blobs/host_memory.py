@@ -11,6 +11,7 @@ from domains.amounts import compared
 from domains.device.cgroup import host_memory
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.memory.blobs.blob import Blob
+from domains.memory.measure import not_told
 
 Result = TypeVar("Result")
 
@@ -26,9 +27,12 @@ class HostBytes:
     async def allocate(self, blob: Blob, alignment: int) -> None:
         """Allocate and touch all pages: untouched pages would count as free and be granted twice.
 
-        HOST_OUT_OF_MEMORY if the system, or this container, has too few.
+        HOST_OUT_OF_MEMORY if the system, or this container, has too few; DRIVER_ERROR if it does not tell.
         """
-        host = host_memory()
+        try:
+            host = host_memory()
+        except OSError as error:
+            raise not_told("host", error) from error
         available = max(0, host.total_bytes - host.used_bytes)
         if blob.size_bytes > available:
             raise _no_room(blob.size_bytes, available)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from domains.errors import ErrorReason, Unavailable
-from domains.memory.measure import MemoryMeasure
+from domains.memory.measure import MemoryMeasure, not_told
 from domains.memory.pools.claims import Claim, Claims
 from domains.memory.pools.pool import PoolSource
 
@@ -23,7 +23,8 @@ class Gauge:
         self._running: asyncio.Task[MemoryMeasure] | None = None
 
     async def now(self) -> MemoryMeasure:
-        """A measurement that began after this call. Raises the source's error, or WORKER_RESTARTING after a time-out."""
+        """A measurement that began after this call. Raises the source's error, WORKER_RESTARTING after a time-out, or
+        DRIVER_ERROR if the system refuses to tell."""
         before = self._running
         if before is not None and not before.done():
             await asyncio.wait([before])
@@ -40,6 +41,8 @@ class Gauge:
         except TimeoutError:
             message = f"memory pool {self.source.pool_id} did not answer within {TIMEOUT_S} s"
             raise Unavailable(message, ErrorReason.WORKER_RESTARTING, memory_pool_id=self.source.pool_id) from None
+        except OSError as error:
+            raise not_told(self.source.pool_id, error) from error
         self._saw_held = self._saw_held or measure.held_bytes is not None
         # A measurement without held bytes (the worker is busy) does not include what was allocated, so claims stay open.
         # A pool that never measures held bytes ends them all the same.

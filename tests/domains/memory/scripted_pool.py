@@ -31,7 +31,7 @@ class ScriptedPool:
         self.models: dict[str, int] = {}
         self.jobs: dict[str, int] = {}
         self.time_s = 1000.0
-        self.error: DeviceOpsError | None = None
+        self.error: DeviceOpsError | OSError | None = None
         self.silent = False
         """Whether only the driver tells: its worker is busy."""
         self.measured = 0

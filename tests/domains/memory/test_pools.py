@@ -1,10 +1,13 @@
 """Pools: measured when asked, named as asked, graded once a change, and budgets that are obeyed."""
 
 import asyncio
+import errno
 
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.errors import DeviceOpsError, ErrorReason, InternalError, Unavailable
+from domains.memory.blobs.blob import Blob, BlobTier
+from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.measure import MemoryMeasure
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
@@ -52,6 +55,27 @@ async def test_a_pool_whose_worker_starts_is_not_unknown() -> None:
     with pytest.raises(DeviceOpsError) as caught:
         await pools.view("gpu-1")
     assert caught.value.reason is ErrorReason.STARTING
+
+
+async def test_memory_that_the_system_does_not_tell_is_absent_in_a_view_and_grants_nothing() -> None:
+    bench = Bench(1000)
+    bench.source.error = OSError(errno.EMFILE, "Too many open files", "/proc/meminfo")
+    assert (await bench.pools.view("sim-0")).measure.total_bytes is None
+    with pytest.raises(InternalError) as told:
+        await bench.pools.measure("sim-0")
+    assert told.value.reason is ErrorReason.DRIVER_ERROR
+    assert told.value.message == "the system does not tell the memory of sim-0 (Too many open files); retry"
+
+
+async def test_host_memory_that_the_system_does_not_tell_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error", "/proc/meminfo")
+
+    monkeypatch.setattr("domains.memory.blobs.host_memory.host_memory", fail)
+    blob = Blob(id="b", sha256="", size_bytes=1, media_type="", create_time_s=0.0, tier=BlobTier.HOST)
+    with pytest.raises(InternalError) as told:
+        await HostBytes().allocate(blob, 1)
+    assert told.value.reason is ErrorReason.DRIVER_ERROR
 
 
 async def test_a_view_adds_claims_to_what_is_measured() -> None:
