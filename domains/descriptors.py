@@ -1,9 +1,12 @@
 """Files by descriptor, for POSIX and Windows: opens them, and reads and writes at an offset without a seek."""
 
+import errno
 import os
 import sys
 import threading
 from pathlib import Path
+
+from domains.errors import ErrorReason, ResourceExhausted
 
 if sys.platform == "win32":
     OPEN_FLAGS = os.O_BINARY | os.O_NOINHERIT
@@ -58,3 +61,19 @@ def sync(path: Path, flags: int = os.O_RDWR) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def none_left(error: BaseException) -> ResourceExhausted | None:
+    """The error of a system that has no file descriptor left. None: `error` says something else."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    message = (
+        f"no file descriptor is left ({os.strerror(error.errno)}); retry, or raise the limit of open files (ulimit -n)"
+    )
+    return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED)
+
+
+def check_left(error: OSError) -> None:
+    """Raise QUOTA_EXCEEDED if no file descriptor is left, which is no fault of the file that was to be opened."""
+    if known := none_left(error):
+        raise known from error

@@ -7,6 +7,7 @@ into the file.
 """
 
 import errno
+import os
 import shutil
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from domains.descriptors import OPEN_FLAGS, none_left
 from domains.errors import (
     AlreadyExists,
     DataLoss,
@@ -64,11 +66,15 @@ def storage_error(error: sqlite3.Error | OSError, folder: Path) -> DeviceOpsErro
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full(folder)
+        if known := none_left(error):
+            return known
         # A lock that is taken, and a file that another thread was faster to make or remove, are no faults of the disk.
         return None if isinstance(error, _NO_FAULTS) else storage_failed(folder, error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
         return _full(folder)
+    if code == sqlite3.SQLITE_CANTOPEN and (known := _no_descriptor()):
+        return known
     if code in _FAULTS:
         return storage_failed(folder, error)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -86,6 +92,15 @@ def storage_failed(folder: Path, error: Exception) -> InternalError:
         folder=folder,
         problem=problem,
     )
+
+
+def _no_descriptor() -> ResourceExhausted | None:
+    """SQLite does not say why it cannot open a file; the system does."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | OPEN_FLAGS))
+    except OSError as error:
+        return none_left(error)
+    return None
 
 
 def _has_no_room(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from domains import errors, limits
+from domains.descriptors import none_left
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.failure import Failure
 from server.scrub import scrubbed
@@ -185,6 +186,7 @@ def _guard_stream(
 async def _answer(
     error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str, request: object
 ) -> NoReturn:
+    error = none_left(error) or error
     if not isinstance(error, DeviceOpsError):
         job = {"job_id": job_id} if (job_id := getattr(request, "job_id", "")) else {}
         _log.error("a bug answered a call", method=method, **job, exc_info=error)

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from domains.errors import DataLoss, DeviceOpsError, ErrorReason
+from domains.errors import DataLoss, DeviceOpsError, ErrorReason, ResourceExhausted
 from domains.model.finding import ModelFinding
 from domains.model.fingerprint import FileHash, HashCancelled, file_hash
 from domains.model.model import FileStamp, Model
@@ -41,6 +41,8 @@ def check_file(
     try:
         with open_judged(model, stamp.path) as file:
             return _Check(file, stamp, cancelled, read).run(depth)
+    except ResourceExhausted:
+        raise
     except DeviceOpsError as error:
         # Of a header: the file is damaged, and its other bytes cannot be told apart.
         return FileChecked(findings=(_finding(stamp, error.reason, error.message),))

@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, check_left
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a real path, as `Roots.inside` gives it, for reading.
 
     Raises OSError for a symlink anywhere in the path (a file or folder was swapped after it was judged) and for a pipe or
-    a device, whose read might never end.
+    a device, whose read might never end. Raises QUOTA_EXCEEDED if no file descriptor is left.
     """
-    descriptor = _open(path)
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        check_left(error)
+        raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)

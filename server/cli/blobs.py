@@ -18,6 +18,8 @@ from server.cli.printing import bytes_text, emit, local_time, notice, print_json
 from server.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deviceops.memory.v1.blob_pb2 import Blob
     from deviceops.memory.v1.memory_service_pb2 import ListBlobsResponse
 
@@ -88,8 +90,12 @@ def rm(
         answer = connection.memory.DeleteBlob(request)
     if json:
         return print_json(answer)
-    holders = f" with {', '.join(answer.holder_ids)}" if answer.holder_ids else " when its last reader has left"
-    return emit(f"{blob} is deleted together{holders}" if answer.deferred else f"{blob} is deleted")
+    return emit(f"{blob} is deleted{when_deleted(answer.holder_ids) if answer.deferred else ''}")
+
+
+def when_deleted(holder_ids: Sequence[str]) -> str:
+    """When a blob goes whose delete has to wait, as the end of a sentence."""
+    return f" together with {', '.join(holder_ids)}" if holder_ids else " when its last reader has left"
 
 
 @app.command()

@@ -90,7 +90,8 @@ async def test_periodic_checkpoints_go_on_after_a_failure(tmp_path: Path, monkey
     [
         (OSError(errno.ENOSPC, "full"), ErrorReason.STORAGE_FULL),
         (OSError(errno.EDQUOT, "quota"), ErrorReason.STORAGE_FULL),
-        *((OSError(code, "failed"), ErrorReason.STORAGE_FAILED) for code in (5, 12, 13, 23, 24, 27, 30)),
+        *((OSError(code, "failed"), ErrorReason.STORAGE_FAILED) for code in (5, 12, 13, 27, 30)),
+        *((OSError(code, "none"), ErrorReason.QUOTA_EXCEEDED) for code in (errno.EMFILE, errno.ENFILE)),
         (sqlite3_error(sqlite3.SQLITE_FULL), ErrorReason.STORAGE_FULL),
         (sqlite3_error(sqlite3.SQLITE_IOERR_FSYNC), ErrorReason.STORAGE_FAILED),
         (sqlite3_error(sqlite3.SQLITE_CANTOPEN), ErrorReason.STORAGE_FAILED),
@@ -109,6 +110,18 @@ def test_an_io_error_of_a_full_disk_is_full(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DeviceOpsError) as told, storage.storage_errors(tmp_path):
         raise sqlite3_error(sqlite3.SQLITE_IOERR)
     assert told.value.reason is ErrorReason.STORAGE_FULL
+
+
+def test_a_database_that_no_descriptor_is_left_for_is_no_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.open", refuse)
+    known = storage.storage_error(sqlite3_error(sqlite3.SQLITE_CANTOPEN), tmp_path)
+    assert known is not None
+    assert (known.reason, "ulimit -n" in known.message) == (ErrorReason.QUOTA_EXCEEDED, True)
 
 
 def test_an_error_that_is_not_the_disks_stays_as_it_is(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
+import grpc
 import pytest
 
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
@@ -62,7 +63,8 @@ def test_without_a_free_descriptor_reads_are_answered_and_writes_are_refused(ser
         status = server.status()
         assert status.server_version
         assert not status.workers[0].HasField("resident_bytes"), "it cannot be measured"
-        assert asking.refused(lambda: upload(server)).reason == "STORAGE_FAILED"
+        refusal = asking.refused(lambda: upload(server))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
         server.processing.ListJobs(processing_service_pb2.ListJobsRequest(), timeout=asking.CALL_S)
     assert server.status().workers[0].resident_bytes > 0
     assert upload(server)

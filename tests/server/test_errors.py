@@ -1,5 +1,6 @@
 """Errors at the edge: one code for each reason, the standard details, and never the text of an unexpected exception."""
 
+import errno
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -87,6 +88,9 @@ class Broken:
         yield processing_service_pb2.WatchJobResponse()
         raise ValueError(SECRET)
 
+    async def DeleteJob(self, request: object, context: object) -> processing_service_pb2.DeleteJobResponse:
+        raise OSError(errno.EMFILE, "Too many open files")
+
     async def CancelJob(self, request: object, context: object) -> processing_service_pb2.CancelJobResponse:
         raise errors.NotFound("there is no job 'x'", ErrorReason.JOB_NOT_FOUND, job_id="x")
 
@@ -118,6 +122,13 @@ async def test_nor_in_the_middle_of_a_stream(broken: Any) -> None:
         await anext(stream)
     assert told.value.code() is grpc.StatusCode.INTERNAL
     assert SECRET not in str(told.value)
+
+
+async def test_descriptors_that_run_out_are_no_fault_of_the_server(broken: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await broken.DeleteJob(processing_service_pb2.DeleteJobRequest())
+    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "no file descriptor is left" in str(told.value.details())
 
 
 async def test_our_own_errors_pass_with_their_words(broken: Any) -> None:

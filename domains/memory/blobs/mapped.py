@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, read_at
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, check_left, read_at
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.roots import BlobRoots
@@ -63,6 +63,7 @@ def open_file(path: Path, roots: BlobRoots) -> int:
         # ELOOP: a symbolic link has replaced the file.
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise FileNotFoundError(error.errno, "is no file any more", str(path)) from error
+        check_left(error)
         raise
     try:
         _check_regular(descriptor)

@@ -1,5 +1,6 @@
 """A file of another process becomes a blob without a copy; whatever happens to the file is told and kills nobody."""
 
+import errno
 import mmap
 import os
 import subprocess
@@ -405,6 +406,18 @@ def test_a_file_that_shrinks_while_it_is_mapped_shows_no_page(tmp_path: Path, mo
     monkeypatch.setattr(mmap, "mmap", shrinking)
     with pytest.raises(EOFError, match="shrank"), pages(path, 3, 4, BlobRoots([tmp_path])):
         pass
+
+
+async def test_a_file_that_no_descriptor_is_left_for_is_not_at_fault(
+    blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(shared / "file", b"0123456789")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.open", refuse)
+    assert (await refused(blobs.requests.register(of(path)))).reason is ErrorReason.QUOTA_EXCEEDED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

@@ -77,6 +77,21 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_text() == "mine"
 
 
+def test_a_file_that_came_up_during_a_conversion_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def converted(source: Path, part: Path, tell: object) -> dict[str, object]:
+        part.write_text("theirs")
+        (tmp_path / "a.safetensors").write_text("mine")
+        return {"tensors": 1, "left_out": 0}
+
+    monkeypatch.setattr("domains.model.convert_pickle._run", converted)
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(AlreadyExists):
+        convert_pickle(tmp_path / "a.pth")
+    assert (left(tmp_path), (tmp_path / "a.safetensors").read_text()) == (["a.pth", "a.safetensors"], "mine")
+
+
 def test_each_wrong_file_has_its_reason(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         convert_pickle(tmp_path / "no.ckpt")

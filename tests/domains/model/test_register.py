@@ -128,6 +128,57 @@ def test_each_wrong_part_has_its_reason(place: Place) -> None:
     assert refused.value.reason is ErrorReason.COMPONENT_MISSING
 
 
+def test_a_model_that_cannot_be_used_gives_no_part(place: Place) -> None:
+    weights = place.root / "b" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    weights.write_bytes(b"no weights")
+    place.scan()
+    for base, source in (("b", "a"), ("a", "b")):
+        with pytest.raises(DeviceOpsError, match="model b cannot be used") as refused:
+            place.register(base=base, text_encoder=source)
+        assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+def test_a_model_of_parts_gives_no_part(place: Place) -> None:
+    place.register("mix", vae="b")
+    for base, source in (("mix", "a"), ("a", "mix")):
+        with pytest.raises(DeviceOpsError, match="made of parts itself") as refused:
+            place.register(base=base, vae=source)
+        assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+def test_a_text_encoder_of_another_familys_single_file_is_refused(place: Place) -> None:
+    write_published(place.root / "xl.safetensors", "sdxl_single")
+    place.scan()
+    with pytest.raises(DeviceOpsError, match="stored as sdxl stores it") as refused:
+        place.register(text_encoder="xl")
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+def test_a_model_of_parts_is_missing_when_a_source_is_not_known_any_more(place: Place) -> None:
+    place.register("mix", vae="b")
+    shutil.rmtree(place.root / "b")
+    place.catalogue.drop("b")
+    place.scan()
+    gone = place.catalogue.get("mix")
+    assert (gone.state, gone.reason) == (ModelState.MISSING, ErrorReason.COMPONENT_MISSING)
+    assert "not known any more" in gone.problem
+
+
+def test_a_single_file_that_is_gone_or_unreadable_has_no_hash(place: Place) -> None:
+    path = write_published(place.root / "one.safetensors", "sd1_single")
+    place.scan()
+    model = place.catalogue.get("one")
+    path.unlink()
+    with pytest.raises(DeviceOpsError, match="is gone") as refused:
+        place.catalogue.hashed(model)
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+    path.mkdir()
+    with pytest.raises(DeviceOpsError, match="cannot be read") as refused:
+        place.catalogue.hashed(model)
+    assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+
+
 def test_a_model_of_parts_follows_its_sources(place: Place) -> None:
     place.register("mix", vae="b")
     shutil.move(place.root / "b", place.folder / "away")

@@ -1,5 +1,6 @@
 """A weight file that is opened for a load is the one that its scan saw."""
 
+import errno
 import os
 import shutil
 import sys
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, ResourceExhausted
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.roots import Roots
+from domains.model.safetensors_header import read_header
 from domains.model.weight_file import WeightFile, open_judged
 from tests.domains.model.folders import UNET_TENSORS, age, write_model
 
@@ -152,6 +154,19 @@ def test_a_pipe_in_its_place_does_not_hold_up_a_load(model: Model) -> None:
     assert caught.value.reason is ErrorReason.MODEL_CORRUPT
     if sys.platform == "linux":
         assert str(place(model)) not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_file_that_no_descriptor_is_left_for_is_not_called_corrupt(
+    model: Model, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(ResourceExhausted) as caught:
+        _ = open_judged(model, UNET) if judged else read_header(place(model))
+    assert caught.value.reason is ErrorReason.QUOTA_EXCEEDED
 
 
 def test_a_disk_that_fails_is_told_with_the_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

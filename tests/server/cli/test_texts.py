@@ -7,6 +7,7 @@ from deviceops.common.v1 import job_event_pb2
 from deviceops.memory.v1 import memory_pool_pb2
 from server.cli.app import run
 from server.cli.bars import count_text, event_text
+from server.cli.blobs import when_deleted
 from server.cli.following import Cursor
 from server.cli.generation_run import proof
 from server.cli.hints import hint
@@ -51,6 +52,11 @@ def test_a_count_without_a_total_is_not_invented():
     assert count_text(job_event_pb2.JobProgress(stage="scanning", completed=3)) == "scanning"
     steps = job_event_pb2.JobProgress(stage="denoising", completed=7, total=20, unit="steps")
     assert count_text(steps) == "denoising 7/20 steps"
+
+
+def test_a_delete_that_waits_says_for_what():
+    assert when_deleted(["job-1", "job-2"]) == " together with job-1, job-2"
+    assert when_deleted([]) == " when its last reader has left"
 
 
 def test_loaded_bytes_have_units():

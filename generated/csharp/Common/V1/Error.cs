@@ -277,7 +277,7 @@ namespace DeviceOps.Api.Common.V1 {
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_QUEUE_FULL")] QueueFull = 38,
     /// <summary>
-    /// RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached.
+    /// RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached, or the server has no file descriptor left.
     /// </summary>
     [pbr::OriginalName("ERROR_REASON_QUOTA_EXCEEDED")] QuotaExceeded = 39,
     /// <summary>

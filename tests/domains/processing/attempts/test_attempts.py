@@ -359,7 +359,11 @@ async def test_a_load_that_replaces_a_model_is_followed_to_its_end(
     bench.loaded.on_change.append(lambda change: changes.put_nowait(change.loaded))
     job_id = bench.submit()
     await bench.at_work(job_id)
-    monkeypatch.setattr(TimeLimits, "loaded", lambda _: ended.append(changes.qsize()))
+
+    def noted(limits: TimeLimits) -> None:
+        ended.append(changes.qsize())
+
+    monkeypatch.setattr(TimeLimits, "loaded", noted)
     parts = (LoadedComponent(id="unet", bytes=7, precision="float32"),)
     new = msgspec.structs.replace(old, components=parts, load_time_s=2)
     for report in (

@@ -135,6 +135,12 @@ async def test_a_time_limit_for_the_whole_run_is_consent(bench: Measuring) -> No
         bench.limit.check(bench.of_size(4096), JobOptions(run_timeout_s=127.0 * STEPS))
 
 
+async def test_a_step_that_takes_just_the_limit_is_taken(bench: Measuring) -> None:
+    await bench.measure(512, 2.0)
+    limit = StepLimit(bench.times, bench.devices, seconds(bench, 4096))
+    limit.check(bench.of_size(4096), JobOptions())
+
+
 async def test_a_device_without_measurements_is_given_a_try(bench: Measuring) -> None:
     await bench.measure(512, 2.0)
     with pytest.raises(InvalidRequest):

@@ -112,7 +112,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 38
     """RESOURCE_EXHAUSTED. The queue is full; `RetryInfo` tells when to try again."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 39
-    """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
+    """RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached, or the server has no file descriptor left."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED. Too many calls of this caller; `RetryInfo` tells when to try again."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 41
@@ -257,7 +257,7 @@ ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 37
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 38
 """RESOURCE_EXHAUSTED. The queue is full; `RetryInfo` tells when to try again."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 39
-"""RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached."""
+"""RESOURCE_EXHAUSTED. A limit of the session or of the configuration is reached, or the server has no file descriptor left."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED. Too many calls of this caller; `RetryInfo` tells when to try again."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 41
