@@ -27,7 +27,7 @@ from bench.large_model import write_large_model
 from bench.load_cpu import SIZES
 from bench.measure import interleave, ratio, result
 from domains.inference.generation import ResolvedLora
-from domains.inference.on_device.adapters import AdapterPool, Adapters, Share, beside
+from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked, Share, beside
 from domains.inference.on_device.unet import UNet
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
@@ -76,7 +76,7 @@ def main() -> int:
         asked = ResolvedLora(model_id=lora.id, model_sha256=lora.files[0].sha256, weight=WEIGHT)
 
         def ours(pool: AdapterPool | None = None) -> Adapters:
-            return (pool or AdapterPool()).adapters([asked], [lora], loaded)
+            return (pool or AdapterPool()).adapters(Asked([(asked, lora)]), loaded)
 
         def fuse() -> None:
             pipe.load_lora_weights(tensors, adapter_name="it")

@@ -1,41 +1,70 @@
-"""Checks the LoRAs of a generation against its model."""
+"""Checks the LoRAs and textual inversions of a generation against its model."""
 
 from collections.abc import Iterator, Sequence
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
-from domains.inference.generation import Generation, Lora, ResolvedLora
+from domains.inference.generation import (
+    Generation,
+    Lora,
+    ResolvedLora,
+    ResolvedTextualInversion,
+    TextualInversion,
+)
+from domains.inference.lora_blocks import blocks_of
+from domains.model.component_config import read_config
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
 
 _DEFAULT_WEIGHT = 1.0
+_SAID = {
+    ModelKind.LORA: ("LoRA", "loras", "changes models of"),
+    ModelKind.TEXTUAL_INVERSION: ("textual inversion", "textual_inversions", "is read by models of"),
+}
+"""By kind: its name for people, the field that names it, and what it does to its bases."""
 
 
 def resolved_loras(asked: Generation, model: Model, loras: Sequence[Model]) -> tuple[ResolvedLora, ...]:
     """The LoRAs with every choice made. `loras`: their entries in the catalogue.
 
     Raises MODEL_INCOMPATIBLE for one that is none, or is of another family, naming both; INVALID_FIELD for a weight of a
-    component that the model has not.
+    component that the model has not, and for weights of another number of blocks.
     """
     for lora in loras:
-        _check(lora, model)
-    if wrong := [*_unknown_components(asked.loras, model)]:
+        _check(lora, model, ModelKind.LORA)
+    wrong = [*_unknown_components(asked.loras, model)] or [*_other_blocks(asked.loras, model)]
+    if wrong:
         raise InvalidRequest(wrong)
     return tuple(_resolved(lora, entry) for lora, entry in zip(asked.loras, loras, strict=True))
 
 
-def _check(lora: Model, model: Model) -> None:
-    facts = {"lora_model_id": lora.id, "model_id": model.id, "family": model.family}
-    if lora.kind is not ModelKind.LORA:
-        what = str(lora.kind).replace("_", " ")
-        message = f"model {lora.id} is a {what} and no LoRA; name a LoRA in `loras`"
+def resolved_words(asked: Generation, model: Model, words: Sequence[Model]) -> tuple[ResolvedTextualInversion, ...]:
+    """The textual inversions with every choice made. `words`: their entries in the catalogue.
+
+    Raises MODEL_INCOMPATIBLE as `resolved_loras`; INVALID_FIELD where no word of the prompts stands for one, or one word
+    for two.
+    """
+    for word in words:
+        _check(word, model, ModelKind.TEXTUAL_INVERSION)
+    if wrong := [*_tokens(asked.textual_inversions, words)]:
+        raise InvalidRequest(wrong)
+    return tuple(_resolved_word(one, entry) for one, entry in zip(asked.textual_inversions, words, strict=True))
+
+
+def _check(adapter: Model, model: Model, kind: ModelKind) -> None:
+    """Raise unless the catalogue's entry is of the kind, whole, and for models of this family."""
+    name, field, does = _SAID[kind]
+    facts = {f"{kind}_model_id": adapter.id, "model_id": model.id, "family": model.family}
+    if adapter.kind is not kind:
+        what = str(adapter.kind).replace("_", " ") or "model of no known kind"
+        message = f"model {adapter.id} is a {what} and no {name}; name a {name} in `{field}`"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    if lora.state is not ModelState.AVAILABLE:
-        message = f"LoRA {lora.id} cannot be used: {lora.problem}; scan again when its file is whole"
-        raise FailedPrecondition(message, lora.fault, **facts)
+    if adapter.state is not ModelState.AVAILABLE:
+        message = f"{name} {adapter.id} cannot be used: {adapter.problem}; scan again when its file is whole"
+        raise FailedPrecondition(message, adapter.fault, **facts)
     # Where its names do not tell its base, the worker finds whether its tensors fit.
-    if lora.compatible_families and model.family not in lora.compatible_families:
-        fits = ", ".join(lora.compatible_families)
-        message = f"LoRA {lora.id} changes models of {fits}; model {model.id} is of {model.family}: name one that fits"
+    if adapter.compatible_families and model.family not in adapter.compatible_families:
+        fits = ", ".join(adapter.compatible_families)
+        message = f"{name} {adapter.id} {does} {fits}; model {model.id} is of {model.family}: name one that fits"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts, compatible_families=fits)
 
 
@@ -50,7 +79,53 @@ def _unknown_components(loras: Sequence[Lora], model: Model) -> Iterator[Violati
                 yield Violation(field=path, message=message, allowed=able)
 
 
+def _other_blocks(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
+    """Block weights of another number than the component has blocks."""
+    for place, lora in enumerate(loras):
+        for index, one in enumerate(lora.components):
+            if not one.block_weights:
+                continue
+            config = read_config(model, one.component_id, "config.json")
+            count = len(blocks_of(model.family, one.component_id, config))
+            if count != len(one.block_weights):
+                message = (
+                    f"has {len(one.block_weights)} weights; {one.component_id} of model {model.id} has {count} blocks"
+                )
+                path = f"generation.loras[{place}].component_weights[{index}].block_weights"
+                yield Violation(field=path, message=message, allowed=f"{count} entries")
+
+
+def _tokens(asked: Sequence[TextualInversion], words: Sequence[Model]) -> Iterator[Violation]:
+    """Words of prompts that are missing, or that stand for two. Text encoders read capitals as small letters."""
+    known: dict[str, Model] = {}
+    for place, (one, entry) in enumerate(zip(asked, words, strict=True)):
+        path, token = f"generation.textual_inversions[{place}].token", one.token or entry.token
+        if not token:
+            message = f"the file of textual inversion {entry.id} names no word; say which word of the prompts means it"
+            yield Violation(field=path, message=message)
+        elif (other := known.get(token.casefold())) is not None:
+            message = f"the word {token!r} stands for {other.id} and for {entry.id}; give each one a word of its own"
+            yield Violation(field=path, message=message)
+        known[token.casefold()] = entry
+
+
 def _resolved(asked: Lora, entry: Model) -> ResolvedLora:
     weight = _DEFAULT_WEIGHT if asked.weight is None else asked.weight
     sha256 = entry.files[0].sha256
-    return ResolvedLora(model_id=entry.id, model_sha256=sha256, weight=weight, components=asked.components)
+    return ResolvedLora(
+        model_id=entry.id,
+        model_sha256=sha256,
+        weight=weight,
+        components=asked.components,
+        start_ratio=asked.start_ratio or 0.0,
+        end_ratio=1.0 if asked.end_ratio is None else asked.end_ratio,
+    )
+
+
+def _resolved_word(asked: TextualInversion, entry: Model) -> ResolvedTextualInversion:
+    return ResolvedTextualInversion(
+        model_id=entry.id,
+        model_sha256=entry.files[0].sha256,
+        token=asked.token or entry.token,
+        weight=_DEFAULT_WEIGHT if asked.weight is None else asked.weight,
+    )

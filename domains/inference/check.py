@@ -1,14 +1,15 @@
 """Finds every fault in a generation at once, each with its field and the allowed values."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.bounds import within
+from domains.inference.check_adapters import adapter_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
-from domains.inference.generation import EncodeOptions, Generation, Lora, ManifestDetail, Previews, Sampling
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.prompts import LongPrompt, Syntax, refusal
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
 from domains.model.families import Family
@@ -48,7 +49,7 @@ def checked(asked: Generation) -> Checked:
 
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
-    parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), _loras(asked.loras))
+    parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
     alone = (*chain.from_iterable(parts), *_output(asked))
     return Wrong(alone, tuple(_together(asked)))
 
@@ -104,7 +105,7 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
 def _prompt(asked: Generation) -> Iterator[Violation]:
     for name in ("prompt", "negative_prompt", *SECOND, *THIRD):
         yield from _text(f"generation.{name}", getattr(asked, name), asked.prompt_syntax)
-    yield from _within("clip_skip", asked.clip_skip)
+    yield from within("clip_skip", asked.clip_skip)
     if len(asked.blended_prompts) > limits.BLENDED_PROMPTS:
         message = f"has {len(asked.blended_prompts)} prompts; at most {limits.BLENDED_PROMPTS} blend with the main one"
         yield Violation(
@@ -114,7 +115,7 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
     for place, one in enumerate(asked.blended_prompts):
         path = f"generation.blended_prompts[{place}]"
         yield from _text(f"{path}.prompt", one.prompt, asked.prompt_syntax)
-        yield from _within("blended_prompts.weight", one.weight, f"{path}.weight")
+        yield from within("blended_prompts.weight", one.weight, f"{path}.weight")
         shares.append(1.0 if one.weight is None else one.weight)
     if abs(sum(shares)) < _LEAST_SHARES:
         message = "the weights, and the 1 of `prompt`, add up to nothing; change one, so that their sum is not 0"
@@ -148,15 +149,15 @@ def _size(asked: Generation) -> Iterator[Violation]:
         yield Violation(
             field="generation.height_px" if asked.height_px is None else "generation.width_px", message=message
         )
-    yield from _within("image_count", asked.image_count)
+    yield from within("image_count", asked.image_count)
 
 
 def _sampling(sampling: Sampling) -> Iterator[Violation]:
     for name in ("steps", "guidance_scale", "eta", "seed"):
-        yield from _within(f"sampling.{name}", getattr(sampling, name))
+        yield from within(f"sampling.{name}", getattr(sampling, name))
     for index, seed in enumerate(sampling.seeds):
-        yield from _within("sampling.seed", seed, f"generation.sampling.seeds[{index}]")
-    yield from _within("sampling.seeds", len(sampling.seeds))
+        yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]")
+    yield from within("sampling.seeds", len(sampling.seeds))
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
 
@@ -168,29 +169,11 @@ def _init_image(asked: Generation) -> Iterator[Violation]:
     if not (init.blob_id or init.data):
         message = "must be set: give the file in `data`, or a blob that holds it in `blob_id`"
         yield Violation(field="generation.init_image.image", message=message)
-    yield from _within("init_image.strength", init.strength)
+    yield from within("init_image.strength", init.strength)
     if init.fit is not None and init.fit not in limits.FITS:
         able = ", ".join(FIELDS["init_image.fit"].allowed)
         message = "the result has exactly the size that is asked for, which a contained picture may not have"
         yield Violation(field="generation.init_image.fit", message=f"{message}; known: {able}", allowed=able)
-
-
-def _loras(loras: Sequence[Lora]) -> Iterator[Violation]:
-    if len(loras) > limits.LORAS:
-        message = f"has {len(loras)} LoRAs; at most {limits.LORAS} are applied together"
-        yield Violation(field="generation.loras", message=message, allowed=f"0..{limits.LORAS} entries")
-    for place, lora in enumerate(loras):
-        path = f"generation.loras[{place}]"
-        if not lora.model_id:
-            yield Violation(field=f"{path}.model_id", message="must not be empty; name the LoRA")
-        yield from _within("loras.weight", lora.weight, f"{path}.weight")
-        named = {""}
-        for index, one in enumerate(lora.components):
-            here = f"{path}.component_weights[{index}]"
-            if one.component_id in named:
-                yield Violation(field=f"{here}.component_id", message="must name a component, and each one once")
-            named.add(one.component_id)
-            yield from _within("loras.component_weights.weight", one.weight, f"{here}.weight")
 
 
 def _together(asked: Generation) -> Iterator[Violation]:
@@ -230,13 +213,13 @@ def _quality(output: EncodeOptions) -> Iterator[Violation]:
         message = f"{what} and has no quality; leave it absent, or ask for a lossy image/jpeg or image/webp"
         yield Violation(field="generation.output.quality", message=message)
     else:
-        yield from _within("output.quality", output.quality)
+        yield from within("output.quality", output.quality)
 
 
 def preview_violations(previews: Previews, path: str) -> Iterator[Violation]:
     """Faults of previews; `path` is their place in the request."""
     for name, value in (("every_steps", previews.every_steps), ("max_edge_px", previews.max_edge_px)):
-        yield from _within(f"previews.{name}", value, f"{path}.{name}")
+        yield from within(f"previews.{name}", value, f"{path}.{name}")
 
 
 def _depth(output: EncodeOptions) -> Iterator[Violation]:
@@ -262,13 +245,3 @@ def _known(path: str, value: str, what: str) -> Iterator[Violation]:
         known = ", ".join(allowed)
         text = f"there is no {what} {value[:64]!r}; known: {known}"
         yield Violation(field=f"generation.{path}", message=text, allowed=known)
-
-
-def _within(path: str, value: float | None, told_as: str = "") -> Iterator[Violation]:
-    """Refuse a number outside the bounds of the field `path`; `told_as` names it if it stands at another path."""
-    bounds = FIELDS[path].bounds
-    if value is None or bounds is None or (math.isfinite(value) and bounds[0] <= value <= bounds[1]):
-        return
-    low, high = bounds
-    allowed = f"{low:g}..{high:g}" if isinstance(low, float) else f"{low}..{high}"
-    yield Violation(field=told_as or f"generation.{path}", message=f"{value} is not within {allowed}", allowed=allowed)

@@ -60,6 +60,10 @@ def _lora(path: str, **what: Any) -> Field:
     return Field(path=f"loras.{path}", group="adapters", **what)
 
 
+def _learned(path: str, **what: Any) -> Field:
+    return Field(path=f"textual_inversions.{path}", group="adapters", **what)
+
+
 def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
@@ -107,6 +111,12 @@ FIELDS: Mapping[str, Field] = {
         _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),
         _lora("component_weights.component_id"),
         _lora("component_weights.weight", bounds=limits.ADAPTER_WEIGHT),
+        _lora("component_weights.block_weights", bounds=limits.ADAPTER_WEIGHT),
+        _lora("start_ratio", bounds=limits.START_RATIO, default="0"),
+        _lora("end_ratio", bounds=limits.END_RATIO, default="1"),
+        _learned("model_id"),
+        _learned("token"),
+        _learned("weight", bounds=limits.TOKEN_WEIGHT, default="1"),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),

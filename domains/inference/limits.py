@@ -19,7 +19,15 @@ PROMPT_WEIGHT: Final = (-10.0, 10.0)
 CLIP_SKIP: Final = (0, 11)
 SEED: Final = (0, 2**63 - 1)
 LORAS: Final = 32
+TEXTUAL_INVERSIONS: Final = 32
+TOKEN_CHARACTERS: Final = 255
+"""Longest word of a prompt that stands for a textual inversion."""
+TOKEN_WEIGHT: Final = (0.0, 2.0)
 ADAPTER_WEIGHT: Final = (-10.0, 10.0)
+BLOCK_WEIGHTS: Final = 64
+START_RATIO: Final = (0.0, 0.999)
+END_RATIO: Final = (0.001, 1.0)
+"""One step of a thousand is the least that can lie between start and end."""
 ETA: Final = (0.0, 1.0)
 STRENGTH: Final = (0.0, 1.0)
 DEFAULT_STRENGTH: Final = 0.75

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.adapters import resolved_loras
+from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
@@ -18,12 +18,16 @@ from domains.model.model import Model, ModelState
 
 
 def resolve(
-    given: Checked | Generation, model: Model, picture: InputPicture | None = None, loras: Sequence[Model] = ()
+    given: Checked | Generation,
+    model: Model,
+    picture: InputPicture | None = None,
+    loras: Sequence[Model] = (),
+    words: Sequence[Model] = (),
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
-    `picture`: what `init_image` of the request names, decoded. `loras`: those that it names, in its order, with their
-    hashes.
+    `picture`: what `init_image` of the request names, decoded. `loras` and `words`: the LoRAs and the textual
+    inversions that it names, in its order, with their hashes.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -55,6 +59,7 @@ def resolve(
         init_image=None if picture is None else resolved_picture(asked, picture),
         determinism=asked.determinism,
         loras=resolved_loras(asked, model, loras),
+        textual_inversions=resolved_words(asked, model, words),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,
         second_prompt=asked.second_prompt,

@@ -56,6 +56,8 @@ class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
     """Allocations since the worker started."""
     allocation_failure_count: int = 0
     owners: tuple[MemoryOwner, ...] = ()
+    host_owners: tuple[MemoryOwner, ...] = ()
+    """Of a device's worker: what it holds in host memory, which is no part of these figures."""
 
 
 def not_told(pool_id: str, error: OSError) -> InternalError:

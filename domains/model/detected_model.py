@@ -62,6 +62,7 @@ def model_of(blank: Model, weights: Weights) -> Model:
         warnings=found.warnings,
         metadata=_kept(weights.metadata),
         version=found.version,
+        token=found.token,
         files=weights.files,
     )
 
@@ -108,6 +109,9 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     """Why the engine cannot use what is whole. Empty: it can."""
     if found.kind is ModelKind.LORA and layout is ModelLayout.FILE:
         return ""
+    if found.kind is ModelKind.TEXTUAL_INVERSION and layout is ModelLayout.FILE:
+        family = FAMILIES[found.family]
+        return "" if family.learned_words else f"it is read by {family.display_name}, with which none is served yet"
     what = str(found.kind).replace("_", " ")
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]

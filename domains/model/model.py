@@ -136,6 +136,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """What its files say about themselves."""
     version: str = ""
     """The version that its files name."""
+    token: str = ""
+    """Of a textual inversion: the word that its file names. Empty: none."""
     files: tuple[FileStamp, ...] = ()
     """All files of the components. Empty in a model that an older version stored: then none may be a symlink."""
     base_id: str = ""

@@ -45,7 +45,8 @@ def _kept(value: object) -> object:
         case Blob():
             return msgspec.structs.replace(value, labels=())
         case PoolView():
-            return msgspec.structs.replace(value, measure=msgspec.structs.replace(value.measure, owners=()))
+            measure = msgspec.structs.replace(value.measure, owners=(), host_owners=())
+            return msgspec.structs.replace(value, measure=measure)
         case _:
             return value
 

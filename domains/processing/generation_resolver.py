@@ -22,6 +22,9 @@ from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.memory.model_use import held_by_devices, loaded_models
 from domains.processing.places import Places
 
+_HASHED = (ModelKind.LORA, ModelKind.TEXTUAL_INVERSION)
+"""Kinds that generations name beside their model."""
+
 
 class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for a request from files and blobs."""
@@ -30,6 +33,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The picture that the request starts from, decoded. None: it starts from noise."""
     loras: Sequence[Model] = ()
     """The LoRAs that the request names, in its order, with their hashes."""
+    words: Sequence[Model] = ()
+    """The textual inversions that it names, likewise."""
 
 
 class GenerationResolver:
@@ -50,13 +55,17 @@ class GenerationResolver:
         self._pictures = pictures
 
     async def read(self, given: Checked) -> RequestFiles:
-        """Decode the picture that a request starts from, and hash the LoRAs that it names. Reads nothing for a request that
-        has faults of its own: those go first."""
+        """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
+        that has faults of its own: those go first."""
         if given.wrong.error():
             return RequestFiles()
         init = given.asked.init_image
         picture = None if init is None else await self._pictures.look(init)
-        return RequestFiles(picture=picture, loras=[await self._hashed(lora.model_id) for lora in given.asked.loras])
+        return RequestFiles(
+            picture=picture,
+            loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
+            words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
+        )
 
     def work(
         self, given: Checked, options: JobOptions, files: RequestFiles, *, must_be_loaded: bool = False
@@ -69,7 +78,7 @@ class GenerationResolver:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        resolved = resolve(given, model, files.picture, files.loras)
+        resolved = resolve(given, model, files.picture, files.loras, files.words)
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
@@ -100,9 +109,10 @@ class GenerationResolver:
         return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
 
     async def _hashed(self, model_id: str) -> Model:
-        """A LoRA with its file's hash; a model of another kind as it is, which is then refused. Raises MODEL_NOT_FOUND."""
+        """An adapter with its file's hash; a model of another kind as it is, which is then refused. Raises
+        MODEL_NOT_FOUND."""
         model = self._catalogue.get(model_id)
-        return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind is ModelKind.LORA else model
+        return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind in _HASHED else model
 
 
 def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:

@@ -16,12 +16,9 @@ from domains.inference.generation import (
     Generation,
     ImageFit,
     InitImage,
-    Lora,
-    LoraComponent,
     Previews,
     ResolvedGeneration,
     ResolvedInitImage,
-    ResolvedLora,
     Sampling,
     WeightedPrompt,
 )
@@ -30,6 +27,7 @@ from domains.inference.prompts import LongPrompt, Syntax
 from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
+from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.unserved import check_served
 from server.version import SERVER_VERSION
@@ -93,7 +91,8 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
-        loras=tuple(map(_from_lora, message.loras)),
+        loras=tuple(map(from_lora, message.loras)),
+        textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
         long_prompt=_LONG_PROMPTS.get(message.long_prompt, LongPrompt.TRUNCATE),
         second_prompt=message.second_prompt,
@@ -123,25 +122,6 @@ def _to_init_image(asked: InitImage | ResolvedInitImage | None) -> conditioning_
     fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else _FIT_NUMBERS[asked.fit]
     source = image_pb2.ImageInput(blob_id=asked.blob_id)
     return conditioning_pb2.InitImage(image=source, strength=asked.strength, fit=fit)
-
-
-def _from_lora(message: conditioning_pb2.LoraInput) -> Lora:
-    return Lora(
-        model_id=message.model_id,
-        weight=message.weight if message.HasField("weight") else None,
-        components=tuple(
-            LoraComponent(component_id=one.component_id, weight=one.weight if one.HasField("weight") else None)
-            for one in message.component_weights
-        ),
-    )
-
-
-def _to_lora(lora: Lora | ResolvedLora) -> conditioning_pb2.LoraInput:
-    weights = [
-        conditioning_pb2.LoraComponentWeight(component_id=one.component_id, weight=one.weight)
-        for one in lora.components
-    ]
-    return conditioning_pb2.LoraInput(model_id=lora.model_id, weight=lora.weight, component_weights=weights)
 
 
 def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
@@ -178,7 +158,8 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         previews=_previews(asked.previews),
         init_image=_to_init_image(asked.init_image),
         determinism=_MESSAGE_OF[asked.determinism],
-        loras=map(_to_lora, asked.loras),
+        loras=map(to_lora, asked.loras),
+        textual_inversions=map(to_word, asked.textual_inversions),
         **_prompt_fields(asked),
     )
 
@@ -223,7 +204,8 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
-        loras=map(_to_lora, resolved.loras),
+        loras=map(to_lora, resolved.loras),
+        textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image),
     )
@@ -241,14 +223,10 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
-        used_models=[base, *map(_used_lora, resolved.loras)],
+        used_models=[base, *used_adapters(resolved)],
         server_version=SERVER_VERSION,
         libraries=result.libraries,
     )
-
-
-def _used_lora(lora: ResolvedLora) -> resolved_generation_pb2.UsedModel:
-    return resolved_generation_pb2.UsedModel(role="lora", model_id=lora.model_id, sha256=lora.model_sha256)
 
 
 def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:

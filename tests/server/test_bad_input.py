@@ -149,9 +149,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 UNSERVED = {
     "controls[0]": G(controls=[conditioning_pb2.ControlInput()]),
-    "loras[0].start_ratio": G(loras=[conditioning_pb2.LoraInput(model_id="x", start_ratio=0.5)]),
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
-    "textual_inversions[0]": G(textual_inversions=[conditioning_pb2.TextualInversionInput()]),
     "mask": G(mask=conditioning_pb2.InpaintMask()),
     "outpaint": G(outpaint=conditioning_pb2.Outpaint()),
     "refiner": G(refiner=passes_pb2.RefinerPass()),

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -18,7 +20,14 @@ from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
 from domains.model.families import COMPUTED, FAMILIES
 from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
-from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
+from tests.domains.inference.on_device.tiny_families import (
+    TINY,
+    family_of_name,
+    their_pipeline,
+    unet,
+    write_parts,
+    write_tiny_family,
+)
 from tests.domains.model.detect.adapters import adapter, kohya
 from tests.domains.model.headers import write_header
 from tests.server import asking
@@ -28,6 +37,31 @@ from tests.server.test_models import models, scanned
 EDGE_PX, SEED = 64, 11
 SINGLE = "one-file"
 """The tiny SDXL as a single file."""
+
+
+def _wide_clip(folder: Path) -> Any:
+    config = transformers.CLIPTextConfig(
+        vocab_size=2014,
+        bos_token_id=2012,
+        eos_token_id=2013,
+        pad_token_id=2013,
+        hidden_size=1024,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    return transformers.CLIPTextModel(config)
+
+
+WIDE = (
+    TINY["sd2"][0],
+    {
+        **TINY["sd2"][1],
+        "text_encoder": ("CLIPTextModel", _wide_clip),
+        "unet": ("UNet2DConditionModel", unet(cross_attention_dim=1024, attention_head_dim=(2, 4))),
+    },
+)
+"""A tiny model whose text encoder is as wide as that of Stable Diffusion 2: learned words are told by their width."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +85,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     misfit = {f"lora_unet_nowhere_to_q.lora_{end}.weight": torch.ones(2, 2) for end in ("down", "up")}
     save_file(misfit, root / "misfit.safetensors")
     write_header(root / "published.safetensors", adapter("sdxl_unet", kohya, keep="attn2.to_k"))
+    write_parts(*WIDE, root / "wide")
+    save_file({"<owl>": torch.randn(2, 1024) * 0.05}, root / "owl.safetensors")
+    save_file({"emb_params": torch.randn(1, 768)}, root / "of-sd1.safetensors")
+    save_file({"emb_params": torch.randn(1, 1024)}, root / "nameless.safetensors")
     return root
 
 
@@ -124,7 +162,11 @@ def test_parts_that_do_not_fit_are_refused_with_the_field(server: RunningServer)
 
 def their_picture(folder: Path, resolved: generation_pb2.Generation) -> Any:
     family = family_of_name(folder.name)
-    pipe = their_pipeline(folder)
+    return _their_picture(their_pipeline(folder), family, resolved)
+
+
+def _their_picture(pipe: Any, family: str, resolved: generation_pb2.Generation) -> Any:
+    folder = Path(pipe.name_or_path)
     for lora in resolved.loras:
         pipe.load_lora_weights(folder.parent, weight_name=f"{lora.model_id}.safetensors", adapter_name=lora.model_id)
         pipe.set_adapters([lora.model_id], [lora.weight])
@@ -223,3 +265,71 @@ def test_an_unknown_component_of_a_lora_is_named_with_those_that_there_are(serve
     (violation,) = asking.refused(lambda: asking.submit(server, generation)).bad_request.field_violations
     assert violation.field == "spec.generation.loras[0].component_weights[0].component_id"
     assert "unet" in violation.description
+
+
+def with_word(
+    name: str, model: str = "wide", token: str = "", weight: float | None = None
+) -> generation_pb2.Generation:
+    generation = asked(model)
+    generation.prompt = "an <owl> on a rocket"
+    generation.textual_inversions.append(
+        conditioning_pb2.TextualInversionInput(model_id=name, token=token, weight=weight)
+    )
+    return generation
+
+
+def test_a_learned_word_is_read_as_in_diffusers_and_the_result_names_it(server: RunningServer, root: Path) -> None:
+    plain = asked("wide")
+    plain.prompt = "an <owl> on a rocket"
+    before = asking.watch(server, asking.submit(server, plain))[-1].generation_result
+    result = asking.watch(server, asking.submit(server, with_word("owl")))[-1].generation_result
+    resolved = result.resolved
+    theirs_of: Any = diffusers  # which imports its classes when they are asked for
+    pipe = theirs_of.StableDiffusionPipeline.from_pretrained(root / "wide", dtype=torch.float32)
+    pipe.load_textual_inversion(root, weight_name="owl.safetensors")
+    theirs = _their_picture(pipe, "sd2", resolved.generation)
+    assert np.abs(pixels(server, result).astype(int) - theirs.astype(int)).max() <= 1
+    content = hashlib.sha256((root / "owl.safetensors").read_bytes()).hexdigest()
+    used = [(one.role, one.model_id, one.sha256) for one in resolved.used_models[1:]]
+    assert used == [("textual_inversion", "owl", content)]
+    (word,) = resolved.generation.textual_inversions
+    assert (word.token, word.weight) == ("<owl>", 1.0)
+    after, again = (
+        asking.watch(server, asking.submit(server, one))[-1].generation_result for one in (plain, resolved.generation)
+    )
+    files = [asking.blob(server, one.images[0].file.blob_id) for one in (before, after, result, again)]
+    assert (files[0] == files[1], files[2] == files[3], content.encode() in files[3]) == (True, True, True)
+    assert np.abs(pixels(server, before).astype(int) - theirs.astype(int)).max() > 1
+
+
+def test_a_word_of_the_vocabulary_ends_the_job_before_its_first_step(server: RunningServer) -> None:
+    job_id = asking.submit(server, with_word("nameless", token="style"))
+    assert asking.kind(asking.watch(server, job_id)[-1]) == "failed"
+    job = asking.job_of(server, job_id)
+    assert job.failure.reason == error_pb2.ERROR_REASON_INVALID_FIELD
+    assert ("vocabulary (style" in job.failure.message, job.receipt.steps_executed) == (True, 0)
+
+
+WORDS_REFUSED = {
+    "of_another_base": (with_word("of-sd1", token="x1"), "MODEL_INCOMPATIBLE", ("of-sd1", "wide", "sd1")),
+    "a_lora": (with_word("styled", token="x1"), "MODEL_INCOMPATIBLE", ("styled", "lora")),
+    "without_a_word": (with_word("nameless"), "INVALID_FIELD", ("nameless", "textual_inversions[0].token")),
+    "a_space_before": (with_word("owl", token=" owl"), "INVALID_FIELD", ("textual_inversions[0].token",)),
+    "too_long": (with_word("owl", token="x" * 256), "INVALID_FIELD", ("textual_inversions[0].token", "255")),
+}
+
+
+@pytest.mark.parametrize("case", list(WORDS_REFUSED))
+def test_a_learned_word_that_cannot_be_read_is_refused_before_there_is_a_job(server: RunningServer, case: str) -> None:
+    generation, reason, words = WORDS_REFUSED[case]
+    refusal = asking.refused(lambda: asking.submit(server, generation))
+    assert refusal.reason == reason
+    assert all(word in f"{refusal.message} {refusal.bad_request}" for word in words)
+
+
+def test_one_word_cannot_stand_for_two(server: RunningServer) -> None:
+    generation = with_word("owl")
+    generation.textual_inversions.append(conditioning_pb2.TextualInversionInput(model_id="nameless", token="<OWL>"))
+    (violation,) = asking.refused(lambda: asking.submit(server, generation)).bad_request.field_violations
+    assert violation.field == "spec.generation.textual_inversions[1].token"
+    assert all(name in violation.description for name in ("owl", "nameless"))

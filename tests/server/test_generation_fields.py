@@ -37,6 +37,7 @@ SOME: dict[str, object] = {
     "previews.max_edge_px": 20,
     "output.bit_depth": 8,
     "loras.model_id": NO_LORA,
+    "textual_inversions.model_id": NO_LORA,
     "init_image.image.data": PNG,
 }
 """Values of fields that do not take any."""
@@ -56,6 +57,8 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
     needs = NEEDS.get(path, {})
     if path.startswith("loras."):
         needs = {"loras.model_id": NO_LORA, "loras.component_weights.component_id": "unet"}
+    if path.startswith("textual_inversions."):
+        needs = {"textual_inversions.model_id": NO_LORA}
     for needed, what in needs.items():
         if needed != path:
             put(generation, needed, what)

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora
+from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.on_device.trajectory import Trajectory
 
 _VERSION = 1
@@ -36,6 +36,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     eta: float | None
     init_image: ResolvedInitImage | None = None
     loras: tuple[ResolvedLora, ...] = ()
+    textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     place: int
     """Number of lines of the walk that are done."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.on_device.adapters import words_of
 from domains.inference.on_device.family import EncodedPrompt
 from domains.inference.prompts import Prompt, Syntax, Token, Windows, laid_out
 
@@ -72,6 +73,12 @@ class ClipText:
         return getattr(self._text, "text_model", self._text).final_layer_norm(states)
 
     def _ids(self, text: str) -> list[int]:
+        """The ids of a text without start and end; learned words have negative ones."""
+        learned = words_of(self._text.get_input_embeddings())
+        pieces = [text] if learned is None else learned.pieces(text)
+        return [one for piece in pieces for one in (self._plain(piece) if isinstance(piece, str) else piece)]
+
+    def _plain(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
 
     def _row(self, window: Sequence[Token]) -> list[int]:

@@ -1,6 +1,8 @@
 """Turns a request's prompts into the conditions of its denoiser."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
@@ -19,6 +21,8 @@ class Conditioned:
     """The conditions, and what their computation showed."""
 
     conditions: Conditions
+    renew: Callable[[Adapters], Conditions]
+    """Computes the conditions with other adapters beside the denoiser; the text encoders do not run again."""
     cache_hits: int
     degradations: tuple[Degraded, ...]
 
@@ -32,12 +36,30 @@ def condition(
 ) -> Conditioned:
     """Encode the prompt, and the negative prompt where the family reads it at this guidance."""
     with beside([Share(adapters)]):
-        return _condition(loaded, family, resolved, prompts, adapters.of_texts)
+        read = _read(loaded, family, resolved, prompts, adapters.of_texts)
+
+    def renew(present: Adapters) -> Conditions:
+        with beside([Share(present)]):
+            size_px = resolved.width_px, resolved.height_px
+            return family.conditions(read.positive, read.negative, resolved.guidance_scale, size_px)
+
+    return Conditioned(
+        conditions=renew(adapters), renew=renew, cache_hits=read.cache_hits, degradations=read.degradations
+    )
 
 
-def _condition(
+class _Read(NamedTuple):
+    """The prompts, encoded."""
+
+    positive: EncodedPrompt
+    negative: EncodedPrompt | None
+    cache_hits: int
+    degradations: tuple[Degraded, ...]
+
+
+def _read(
     loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache, of_texts: str
-) -> Conditioned:
+) -> _Read:
     guided = FAMILIES[loaded.family].reads_negative(resolved.guidance_scale)
     hits = 0
 
@@ -58,14 +80,9 @@ def _condition(
     if FAMILIES[loaded.family].reads_windows:
         halves = of_one_length(halves, lambda: encode(resolved.empty))
     shares = [1.0, *(share for _, share in resolved.blended)]
-    conditions = family.conditions(
-        blended(list(zip(halves, shares, strict=False))),
-        halves[-1] if guided else None,
-        resolved.guidance_scale,
-        (resolved.width_px, resolved.height_px),
-    )
+    positive = blended(list(zip(halves, shares, strict=False)))
     cut = tuple(_cut(field, one) for field, one in long.items())
-    return Conditioned(conditions=conditions, cache_hits=hits, degradations=cut)
+    return _Read(positive, halves[-1] if guided else None, hits, cut)
 
 
 def _too_long(field: str, prompt: EncodedPrompt) -> Violation:

@@ -9,10 +9,10 @@ from torch import Tensor
 from domains.errors import DataLoss, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool
+from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool, asked_of
 from domains.inference.on_device.checkpoint import packed, unpack
-from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.family import Conditions, KeepOn, PictureLatents
+from domains.inference.on_device.conditioning import Conditioned, condition
+from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
@@ -47,22 +47,24 @@ class PreparedRun(LoadRun):
         *,
         pool: AdapterPool,
         loras: Sequence[Model] = (),
+        words: Sequence[Model] = (),
     ) -> None:
-        """`kept`, `picture`, `loras`: see `Run`."""
+        """`kept`, `picture`, `loras`, `words`: see `Run`."""
         super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
         self.trajectory: Trajectory | None = None
         self._prompts = prompts
         self._pool = pool
         self._loras = loras
+        self._words = words
         self._adapters = NO_ADAPTERS
         self._hardware = hardware
         self._in_flight = InFlight()
         self._previews = previews
         self._kept = kept
         self._picture = picture
-        self._conditions: Conditions | None = None
-        """Known before the trajectory begins."""
+        self._conditioned: Conditioned | None = None
+        """Between conditioning and the beginning of the trajectory."""
 
     @property
     def walking(self) -> Trajectory:
@@ -74,36 +76,36 @@ class PreparedRun(LoadRun):
     def prepare(self, keep_on: KeepOn) -> None:
         """Do the next unit before the first step: encode the prompts, or the picture to start from. Raises what `keep_on`
         raises."""
-        if self._conditions is None:
+        if self._conditioned is None:
             self._condition()
         else:
-            self._encode_picture(self._conditions, keep_on)
+            self._encode_picture(self._conditioned, keep_on)
 
     def _condition(self) -> None:
         """Encode the prompts; without a picture to encode, draw the noise too."""
         self._enter(Stage.CONDITIONING)
-        self._adapters = self._pool.adapters(self.resolved.loras, self._loras, self.loaded)
+        self._adapters = self._pool.adapters(asked_of(self.resolved, self._loras, self._words), self.loaded)
         found = condition(self.loaded, self.family, self.resolved, self._prompts, self._adapters)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
         if self._previews.asked:
             self.family.prepare_previews()
-        self._conditions = found.conditions
+        self._conditioned = found
         from_noise = self.resolved.init_image is None
         if from_noise or self._kept is not None:
-            trajectory = self._begun(found.conditions)
+            trajectory = self._begun(found)
             if self._continued(trajectory) or from_noise:
                 self._denoise(trajectory)
 
-    def _encode_picture(self, conditions: Conditions, keep_on: KeepOn) -> None:
+    def _encode_picture(self, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the encoding of the picture to start from, and begin there."""
         if self.stage is not Stage.ENCODING_INPUT:
             self._enter(Stage.ENCODING_INPUT)
         self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
         began = self._hardware.mark()
         picture = self.family.encode_picture(self._pixels().to(self.device), keep_on)
-        trajectory = self._begun(conditions, picture)
+        trajectory = self._begun(conditioned, picture)
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
 
@@ -116,12 +118,15 @@ class PreparedRun(LoadRun):
         self._progress(Stage.ENCODING_INPUT, 1, 1, Unit.IMAGES)
         self._denoise(trajectory)
 
-    def _begun(self, conditions: Conditions, picture: PictureLatents | None = None) -> Trajectory:
+    def _begun(self, conditioned: Conditioned, picture: PictureLatents | None = None) -> Trajectory:
         config, device = self.loaded.scheduler_config, self.loaded.device
-        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters)
+        # The encoded prompts are held only if they will be read again.
+        renew = conditioned.renew if self._adapters.later else None
+        conditions = conditioned.conditions
+        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew)
 
     def _denoise(self, trajectory: Trajectory) -> None:
-        self.trajectory = trajectory
+        self.trajectory, self._conditioned = trajectory, None
         self._enter(Stage.DENOISING)
         self._progress(Stage.DENOISING, trajectory.index, trajectory.steps, Unit.STEPS)
 
@@ -166,5 +171,5 @@ class PreparedRun(LoadRun):
 
     def _drop(self) -> None:
         """Let go of what the device computed the latents with."""
-        self.trajectory = self._conditions = None
+        self.trajectory = self._conditioned = None
         self._adapters = NO_ADAPTERS

@@ -30,6 +30,10 @@ class ResidentModels:
         """Ids of all loaded models."""
         return list(self._models)
 
+    def contents(self) -> set[str]:
+        """Hashes of their weights."""
+        return {one.model.sha256 for one in self._models.values()}
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each model, by id. A component that models share counts at the first of them."""
         seen: set[nn.Module] = set()

@@ -53,10 +53,11 @@ class Run(PreparedRun):
         *,
         pool: AdapterPool,
         loras: Sequence[Model] = (),
+        words: Sequence[Model] = (),
     ) -> None:
         """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
-        pixels to start from, RGB in the size of the pictures. `loras`: the catalogue's entries of the LoRAs that the
-        generation names, in its order."""
+        pixels to start from, RGB in the size of the pictures. `loras` and `words`: the catalogue's entries of the LoRAs
+        and the textual inversions that the generation names, in its order."""
         super().__init__(
             job_id,
             model,
@@ -71,6 +72,7 @@ class Run(PreparedRun):
             picture,
             pool=pool,
             loras=loras,
+            words=words,
         )
         self._pictures = Pictures(resolved, files, made)
 

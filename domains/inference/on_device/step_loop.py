@@ -85,7 +85,9 @@ class StepLoop:
             raise FailedPrecondition(message, model_id=model_id, jobs=names)
         self._prompts.forget(model_id)
         self._hold_prompts()
-        return self._models.unload(model_id)
+        freed = self._models.unload(model_id)
+        self._adapters.keep_models(self._models.contents())
+        return freed
 
     def unload_all(self) -> int:
         """Drop every model that no job uses; returns the bytes freed."""
@@ -115,6 +117,10 @@ class StepLoop:
         """Bytes of each running job's tensors, by id."""
         return {job.id: job.held_bytes() for job in self._turns}
 
+    def adapter_bytes(self) -> int:
+        """Bytes of host memory that the files of adapters take."""
+        return self._adapters.held_bytes()
+
     def prompt_bytes(self) -> int:
         """Bytes of the cached prompt encodings."""
         return self._prompts.held_bytes()
@@ -134,9 +140,10 @@ class StepLoop:
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
         loras: Sequence[Model] = (),
+        words: Sequence[Model] = (),
     ) -> None:
         """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`,
-        `picture` and `loras`: see `Run`.
+        `picture`, `loras` and `words`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -156,6 +163,7 @@ class StepLoop:
             picture,
             pool=self._adapters,
             loras=loras,
+            words=words,
         )
         job.show(resolved.previews if previews is None else previews)
         self._add(job)

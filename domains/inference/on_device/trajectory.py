@@ -1,6 +1,6 @@
 """A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
 from domains.model.families import FAMILIES
 
+Renew = Callable[[Adapters], Conditions]
+"""Computes the same prompts' conditions with other adapters."""
+
 
 class Trajectory:
     """Latents, the lines that they follow, and their noise."""
@@ -26,11 +29,14 @@ class Trajectory:
         noise: Noise,
         picture: PictureLatents | None = None,
         adapters: Adapters = NO_ADAPTERS,
+        renew: Renew | None = None,
     ) -> None:
-        """`picture`: where the walk begins; None: at pure noise."""
+        """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
+        for adapters that count in later steps alone; needed if there are some."""
         self.family = family
         self.conditions = conditions
-        self._adapters = adapters
+        self._adapters = self._present = adapters
+        self._renew = renew
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -70,16 +76,26 @@ class Trajectory:
     @property
     def alike(self) -> Hashable:
         """What trajectories of one model must have in common to share a forward."""
-        return alike(self.latents, self.conditions, self._adapters)
+        return alike(self.latents, self.conditions, self._adapters.at(self.index))
 
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
+        self._enter_phase()
         return StepRows(
             latents=self.latents,
             timestep=self._timesteps[self.place],
             conditions=self.conditions,
-            adapters=self._adapters,
+            adapters=self._present,
         )
+
+    def _enter_phase(self) -> None:
+        """Take the adapters that count in the next step. They change the keys that conditions hold."""
+        adapters = self._adapters.at(self.index)
+        if adapters is self._present:
+            return
+        if self._renew is None:
+            raise RuntimeError("adapters of later steps need conditions of their own")
+        self.conditions, self._present = self._renew(adapters), adapters
 
     def apply(self, output: Tensor) -> None:
         """Follow one line with the denoiser's output."""
@@ -113,6 +129,7 @@ def begin(
     device: torch.device,
     picture: PictureLatents | None = None,
     adapters: Adapters = NO_ADAPTERS,
+    renew: Renew | None = None,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -126,7 +143,7 @@ def begin(
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
     )
-    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture, adapters)
+    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture, adapters, renew)
 
 
 def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor:

@@ -12,6 +12,8 @@ _OF_ENCODERS = {
     frozenset({"clip_l", "clip_g", "t5xxl"}): ({"clip_l": 768, "clip_g": 1280, "t5xxl": 4096}, "sd3"),
 }
 """Tensor names → width of each, and the family."""
+_NO_WORDS = frozenset({"emb_params", "string_to_param.*", "clip_l", "clip_g", "t5xxl"})
+"""Names of tensors in A1111's format, which say nothing. Diffusers names the tensor as the word."""
 _OF_WIDTH = {768: "sd1", 1024: "sd2"}
 """Width of the family's only text encoder."""
 
@@ -43,6 +45,7 @@ def _detection(tensors: Tensors, family: str) -> Detection:
         family=family,
         compatible=(family,),
         parts=(Part(id="embedding", kind=kind),),
+        token="".join(tensors) if len(tensors) == 1 and not _NO_WORDS & set(tensors) else "",
         evidence=(
             Evidence(
                 family=family,

@@ -74,6 +74,8 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     """Components that a whole model of its family has and this one lacks."""
     prediction_type: str = ""
     version: str = ""
+    token: str = ""
+    """The word that learned vectors stand for, as their file names it. Empty: none."""
     evidence: tuple[Evidence, ...] = ()
     """The decisive pieces first."""
     notes: tuple[str, ...] = ()

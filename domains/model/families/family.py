@@ -94,6 +94,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the walk of a flow model begins with n even sigmas from 1 to 1/n, whatever levels it was trained with."""
     latent_channels: int
     tasks: tuple[str, ...] = ("text_to_image",)
+    learned_words: Mapping[str, str] = {}
+    """Tensors of a textual inversion's file → the text encoders that read them. An empty name: the file's only tensor.
+    Empty: the engine reads none with this family."""
     computed: bool = False
     """Whether the engine computes it. A test holds it equal to the engine's own table."""
 

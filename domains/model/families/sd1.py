@@ -48,5 +48,6 @@ SD1 = Family(
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction", "sample"),
     latent_channels=4,
+    learned_words={"": "text_encoder"},
     computed=True,
 )

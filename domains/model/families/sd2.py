@@ -42,5 +42,6 @@ SD2 = Family(
     default_guidance=7.5,
     prediction_types=("v_prediction", "epsilon"),
     latent_channels=4,
+    learned_words={"": "text_encoder"},
     computed=True,
 )

@@ -49,5 +49,6 @@ SDXL = Family(
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction"),
     latent_channels=4,
+    learned_words={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
     computed=True,
 )

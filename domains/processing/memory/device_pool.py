@@ -47,6 +47,10 @@ class WorkerMemory:
         """The last measurement. None: there is none, or the worker has ended."""
         return self._last.get(device_id)
 
+    def on_host(self) -> list[MemoryOwner]:
+        """What the workers of all devices hold in host memory, as last measured."""
+        return [owner for measure in self._last.values() for owner in measure.host_owners]
+
     def forget(self, device_id: str) -> None:
         """Drop the measurement of a worker that has ended."""
         self._last.pop(device_id, None)
@@ -61,7 +65,11 @@ class WorkerMemory:
         except DeviceOpsError:
             return None
         owners = tuple(self._known(owner, device_id) for owner in measure.owners)
-        self._last[device_id] = msgspec.structs.replace(measure, owners=owners)
+        host_owners = tuple(
+            msgspec.structs.replace(self._known(owner, device_id), id=f"{owner.id}@{device_id}")
+            for owner in measure.host_owners
+        )
+        self._last[device_id] = msgspec.structs.replace(measure, owners=owners, host_owners=host_owners)
         self._on_measured(device_id, self._last[device_id])
         return self._last[device_id]
 
@@ -115,7 +123,8 @@ class DevicePool:
 
 
 class HostOwners:
-    """The owners of host memory: models and jobs of the CPU worker as last measured, blobs, and the RAM tier."""
+    """The owners of host memory: models and jobs of the CPU worker and adapters of every worker as last measured,
+    blobs, and the RAM tier."""
 
     def __init__(self, memory: WorkerMemory, others: Callable[[], Sequence[MemoryOwner]]) -> None:
         """`others`: the owners besides the worker."""
@@ -125,7 +134,7 @@ class HostOwners:
     def owners(self) -> list[MemoryOwner]:
         """The owners as last measured."""
         measure = self._memory.last("cpu")
-        return [*(measure.owners if measure else ()), *self._others()]
+        return [*(measure.owners if measure else ()), *self._memory.on_host(), *self._others()]
 
     async def keep_asking(self, every_s: float) -> None:
         """Measure the CPU worker periodically: it answers only between two steps, too late for a call."""

@@ -64,7 +64,10 @@ class DeviceOrders:
                 if measure.pinned_bytes is not None:
                     pinned = measure.pinned_bytes + self._steps.pinned_bytes()
                     measure = msgspec.structs.replace(measure, pinned_bytes=pinned)
-                yield Measured(measure=self._steps.hardware.measured(measure))
+                measure = self._steps.hardware.measured(measure)
+                yield Measured(
+                    measure=msgspec.structs.replace(measure, host_owners=() if self._on_host else self._adapters())
+                )
             case ProbeOrder():
                 yield Described(device=self._served.probe_again())
             case AllocateBlobOrder():
@@ -114,6 +117,15 @@ class DeviceOrders:
         # Without figures from the allocator, the size of the freed tensors is known.
         return before - after if before is not None and after is not None else model_bytes
 
+    @property
+    def _on_host(self) -> bool:
+        """Whether the device's memory is the host's."""
+        return self._device.type == "cpu" and not self._served.simulated
+
+    def _adapters(self) -> tuple[MemoryOwner, ...]:
+        """What the adapters hold, which are in host memory for every device."""
+        return (MemoryOwner(kind=OwnerKind.CACHE, id="adapters", live_bytes=self._steps.adapter_bytes()),)
+
     def _owners(self) -> list[MemoryOwner]:
         """Owners of the tensors on the device."""
         models = [
@@ -126,4 +138,5 @@ class DeviceOrders:
         ]
         kept = {"prompts": self._steps.prompt_bytes(), "batches": self._steps.shared_bytes()}
         caches = [MemoryOwner(kind=OwnerKind.CACHE, id=name, live_bytes=size) for name, size in kept.items()]
-        return [*models, *jobs, *caches, *self._blobs.owners()]
+        adapters = self._adapters() if self._on_host else ()
+        return [*models, *jobs, *caches, *adapters, *self._blobs.owners()]

@@ -157,6 +157,7 @@ class OrderLoop:
                         kept=order.kept,
                         picture=order.picture,
                         loras=[self._here(lora) for lora in order.loras],
+                        words=[self._here(word) for word in order.words],
                     )
                     self._runs(call, order)
                 case LoadOrder():

@@ -51,6 +51,8 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """Pixels of the picture to start from, RGB in the size of the pictures. None: start from noise."""
     loras: tuple[Model, ...] = ()
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
+    words: tuple[Model, ...] = ()
+    """Those of the textual inversions."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):

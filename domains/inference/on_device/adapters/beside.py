@@ -13,6 +13,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes
+from domains.inference.on_device.adapters.learned_words import LearnedWords
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,21 +43,51 @@ class Delta:
 class Adapters:
     """All adapters of one job, fitted to its model."""
 
-    layers: Mapping[nn.Module, Delta] = field(default_factory=dict[nn.Module, Delta])
+    layers: Mapping[nn.Module, Sequence[Delta]] = field(default_factory=dict[nn.Module, Sequence[Delta]])
+    """What counts from the first step on."""
+
     of_texts: str = ""
     """Names what changes the text encoders: equal for jobs whose prompts are encoded alike. Empty: nothing does."""
 
+    words: Mapping[nn.Module, LearnedWords] = field(default_factory=dict[nn.Module, LearnedWords])
+    """By the token embedding of a text encoder: the words that it reads beside those of its vocabulary."""
+
     by_rows: bool = False
     """Whether they can count in some rows of a forward alone."""
+
+    later: Sequence["Phase"] = ()
+    """What counts instead from later steps on, in their order. Text encoders read the first."""
+
+    def at(self, step: int) -> "Adapters":
+        """What counts in a step, counted from 0. The same object for all steps of a phase."""
+        return next((phase.adapters for phase in reversed(self.later) if phase.begin <= step), self)
 
     @property
     def alike(self) -> Hashable:
         """Equal for jobs that can share a forward."""
         return None if self.by_rows or not self.layers else id(self)
 
+    def modules(self) -> Sequence[nn.Module]:
+        """The layers that change, each once."""
+        return list(dict.fromkeys(layer for one in self._phases for layer in one.layers))
+
     def tensors(self) -> Sequence[Tensor]:
         """What they hold on the device."""
-        return [tensor for delta in self.layers.values() for tensor in delta.tensors()]
+        deltas = {delta: None for one in self._phases for some in one.layers.values() for delta in some}
+        held = [tensor for delta in deltas for tensor in delta.tensors()]
+        return [*held, *(words.vectors for words in self.words.values())]
+
+    @property
+    def _phases(self) -> Sequence["Adapters"]:
+        return [self, *(phase.adapters for phase in self.later)]
+
+
+class Phase(NamedTuple):
+    """A part of a job's steps."""
+
+    begin: int
+    """Its first step, counted from 0."""
+    adapters: Adapters
 
 
 NO_ADAPTERS = Adapters()
@@ -78,6 +109,7 @@ class _Present:
 
     def __init__(self) -> None:
         self.of: Mapping[nn.Module, Sequence[tuple[Delta, Rows]]] = {}
+        self.words: Mapping[nn.Module, LearnedWords] = {}
 
 
 _present = _Present()
@@ -87,18 +119,20 @@ _hooked: WeakSet[nn.Module] = WeakSet()
 @contextmanager
 def beside(shares: Sequence[Share]) -> Generator[None]:
     """Have these adapters count in what is computed inside."""
-    before, _present.of = _present.of, _by_layer(shares)
+    before = _present.of, _present.words
+    _present.of = _by_layer(shares)
+    _present.words = {place: words for adapters, _ in shares for place, words in adapters.words.items()}
     try:
         yield
     finally:
-        _present.of = before
+        _present.of, _present.words = before
 
 
 def _by_layer(shares: Sequence[Share]) -> Mapping[nn.Module, Sequence[tuple[Delta, Rows]]]:
     found: dict[nn.Module, list[tuple[Delta, Rows]]] = {}
     for adapters, rows in shares:
-        for layer, delta in adapters.layers.items():
-            found.setdefault(layer, []).append((delta, rows))
+        for layer, deltas in adapters.layers.items():
+            found.setdefault(layer, []).extend((delta, rows) for delta in deltas)
     return found
 
 
@@ -109,6 +143,11 @@ def add_beside(layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
             part = output[own]
             part += delta.of(layer, x[own], part)
     return output
+
+
+def words_of(embedding: nn.Module) -> LearnedWords | None:
+    """The learned words that a text encoder's token embedding reads now. None: its vocabulary alone."""
+    return _present.words.get(embedding)
 
 
 def hook(layers: Sequence[nn.Module]) -> None:

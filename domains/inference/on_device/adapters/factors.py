@@ -105,13 +105,22 @@ class Hadamard(_Whole):
 class Kronecker(_Whole):
     """LoKr: the Kronecker product of both. See `Factors`."""
 
+    rows: tuple[int, int] | None = None
+    """The rows of the product that are the layer's: other formats have one matrix for query, key and value. None: all."""
+
     def scaled(self, scale: float, device: torch.device, dtype: torch.dtype) -> "Kronecker":
-        return Kronecker(**self._placed(scale, device, dtype))
+        return Kronecker(**self._placed(scale, device, dtype), rows=self.rows)
 
     def weight(self) -> Tensor:
         first, second = (_matrix(one) for one in self.factors)
         first = first[(...,) + (None,) * (second.dim() - 2)]
-        return torch.kron(first, second.contiguous()).mul_(self.scale).view(self.shape)
+        if self.rows is None:
+            return torch.kron(first, second.contiguous()).mul_(self.scale).view(self.shape)
+        begin, end = self.rows
+        block = len(second)
+        skipped = begin // block
+        product = torch.kron(first[skipped : -(-end // block)], second.contiguous())
+        return product[begin - skipped * block : end - skipped * block].mul(self.scale).view(self.shape)
 
 
 @dataclass(frozen=True, eq=False)

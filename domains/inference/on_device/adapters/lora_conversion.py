@@ -23,8 +23,6 @@ _LOADERS: Mapping[str, Any] = {
 }
 """By family."""
 _OWN = ("transformer.", "text_encoder.", "text_encoder_2.", "text_encoder_3.")
-_LOST = ("dora_scale", "hada_", "lokr_", "lora_mid")
-"""Parts of names that these conversions drop, or do not know."""
 
 
 class NotConverted(Exception):
@@ -35,14 +33,15 @@ class NotConverted(Exception):
         self.names = names
 
 
+def is_own(name: str) -> bool:
+    """Whether diffusers' name of a layer is in this name already."""
+    return name.startswith(_OWN) and ".processor." not in name
+
+
 def converted(tensors: Mapping[str, Tensor], family: str) -> Mapping[str, Tensor]:
     """The tensors under diffusers' names. Raises NotConverted."""
-    if all(name.startswith(_OWN) and ".processor." not in name for name in tensors):
+    if all(map(is_own, tensors)):
         return tensors
-    if lost := [name for name in tensors if any(part in name for part in _LOST)]:
-        raise NotConverted(
-            lost, "this server applies LoHa, LoKr and DoRA to models with a UNet, or in peft's format, alone"
-        )
     left = dict(tensors)
     try:
         found = _LOADERS[family].lora_state_dict(

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.adapters.adapter_file import AdapterFile
 from domains.inference.on_device.adapters.factors import Factors, Hadamard, Kronecker, LowRank
 from domains.inference.on_device.adapters.lora_conversion import NotConverted, converted
-from domains.inference.on_device.adapters.lora_file import LoraFile, LoraModule, modules_of, scale_by_settings
 from domains.inference.on_device.adapters.lora_names import Layer, layers_of
+from domains.inference.on_device.adapters.lora_parts import LoraModule, modules_of, scale_by_settings
+from domains.inference.on_device.adapters.lora_standing import needs_standing, standing, with_own_names
 from domains.model.on_device import OnDeviceModel
 
 _SHOWN = 4
@@ -34,13 +36,12 @@ class Misfit(Exception):
     """A tensor that cannot be applied; the message says why."""
 
 
-def fit(file: LoraFile, loaded: OnDeviceModel) -> tuple[Fitted, ...]:
+def fit(file: AdapterFile, loaded: OnDeviceModel) -> tuple[Fitted, ...]:
     """The difference for each layer. Raises MODEL_INCOMPATIBLE, naming the LoRA, the model and the tensors."""
     try:
-        tensors = file.tensors if "unet" in loaded.modules else converted(file.tensors, loaded.family)
+        modules, others = _modules(file, loaded)
     except NotConverted as error:
         _refuse(file, loaded, str(error), error.names)
-    modules, others = modules_of(tensors)
     if others:
         _refuse(file, loaded, "this server cannot apply them", others)
     # A lone alpha belongs to a layer that the training left out.
@@ -61,7 +62,17 @@ def fit(file: LoraFile, loaded: OnDeviceModel) -> tuple[Fitted, ...]:
     return tuple(fitted)
 
 
-def _layers(file: LoraFile, loaded: OnDeviceModel, modules: Mapping[str, LoraModule]) -> Mapping[str, Layer]:
+def _modules(file: AdapterFile, loaded: OnDeviceModel) -> tuple[dict[str, LoraModule], list[str]]:
+    """The tensors by layer, under names that `layers_of` converts; and the names of those that belong to none."""
+    if "unet" in loaded.modules:
+        return modules_of(file.tensors)
+    tensors = with_own_names(file.tensors, loaded.modules["transformer"])
+    if needs_standing(tensors):
+        return standing(tensors, loaded.family)
+    return modules_of(converted(tensors, loaded.family))
+
+
+def _layers(file: AdapterFile, loaded: OnDeviceModel, modules: Mapping[str, LoraModule]) -> Mapping[str, Layer]:
     names = {stem: module.names for stem, module in modules.items()}
     unet: Any = loaded.modules.get("unet")
     try:
@@ -77,10 +88,10 @@ def _own(loaded: OnDeviceModel, layer: Layer) -> Layer:
     return Layer(layer.component, layer.path.removeprefix("text_model.")) if flat else layer
 
 
-def _fitted(file: LoraFile, module: LoraModule, layer: Layer, base: nn.Module) -> Fitted:
+def _fitted(file: AdapterFile, module: LoraModule, layer: Layer, base: nn.Module) -> Fitted:
     if not isinstance(base, nn.Linear | nn.Conv2d) or (isinstance(base, nn.Conv2d) and base.groups != 1):
         raise Misfit(f"{layer.component}.{layer.path} is a {type(base).__name__}, which no LoRA changes")
-    factors, rank = _factors(module.parts, base)
+    factors, rank = _factors(module.parts, base, module.rows)
     alpha = module.parts.get("alpha")
     scale = scale_by_settings(file.settings, layer.component, layer.path, rank)
     if alpha is not None:
@@ -90,14 +101,16 @@ def _fitted(file: LoraFile, module: LoraModule, layer: Layer, base: nn.Module) -
     return Fitted(layer=layer, factors=factors, scale=scale, lengths=_lengths(module.parts.get("lengths"), base))
 
 
-def _factors(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tuple[Factors, int]:
+def _factors(
+    parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d, rows: tuple[int, int] | None
+) -> tuple[Factors, int]:
     """The difference, and its rank; 0: it has none, and is not scaled."""
     if "down" in parts or "up" in parts:
         return _low_rank(parts, base)
     if any(name.startswith("hada_") for name in parts):
         return _hadamard(parts, base)
     if any(name.startswith("lokr_") for name in parts):
-        return _kronecker(parts, base)
+        return _kronecker(parts, base, rows)
     raise Misfit("this server cannot apply them: it applies LoRA, LoCon, LoHa, LoKr and DoRA")
 
 
@@ -134,7 +147,9 @@ def _hadamard(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tuple
     return _whole(found, base), matrices[0][1].shape[0]
 
 
-def _kronecker(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tuple[Factors, int]:
+def _kronecker(
+    parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d, rows: tuple[int, int] | None
+) -> tuple[Factors, int]:
     names = [(f"lokr_w{one}", f"lokr_w{one}_a", f"lokr_w{one}_b", f"lokr_t{one}") for one in (1, 2)]
     _only(parts, {*names[0], *names[1], "alpha", "lengths"})
     matrices = [[parts[name] for name in some if name in parts] for some in names]
@@ -142,7 +157,7 @@ def _kronecker(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tupl
         raise Misfit("they lack a matrix of a LoKr")
     # As LyCORIS: the rank of the second factor, if it is decomposed, else that of the first; whole matrices are not scaled.
     ranks = [parts[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in parts]
-    return _whole(Kronecker(matrices, base.weight.shape), base), (ranks or [0])[0]
+    return _whole(Kronecker(matrices, base.weight.shape, rows=rows), base), (ranks or [0])[0]
 
 
 def _whole(factors: Hadamard | Kronecker, base: nn.Linear | nn.Conv2d) -> Factors:
@@ -184,7 +199,7 @@ def _names(modules: Mapping[str, LoraModule], stems: Iterable[str]) -> list[str]
     return [name for stem in stems for name in modules[stem].names]
 
 
-def _refuse(file: LoraFile, loaded: OnDeviceModel, why: str, names: Sequence[str]) -> NoReturn:
+def _refuse(file: AdapterFile, loaded: OnDeviceModel, why: str, names: Sequence[str]) -> NoReturn:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     shown = ", ".join(name[:128] for name in names[:_SHOWN]) + more
     model = loaded.model

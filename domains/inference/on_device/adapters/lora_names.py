@@ -48,7 +48,7 @@ def layers_of(stems: Mapping[str, Sequence[str]], unet_config: Any) -> dict[str,
     `unet_config`: of the model's own UNet; None: it has none.
     """
     ordered = list(stems)
-    kohya = {index: _kohya(stem) for index, stem in enumerate(ordered)}
+    kohya = {index: kohya_name(stem) for index, stem in enumerate(ordered)}
     standing: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     for index, stem in enumerate(ordered):
@@ -61,7 +61,7 @@ def layers_of(stems: Mapping[str, Sequence[str]], unet_config: Any) -> dict[str,
     return {ordered[index]: layer for index, layer in converted.items()}
 
 
-def _kohya(stem: str) -> str | None:
+def kohya_name(stem: str) -> str | None:
     """The stem as kohya writes it. None: it is of diffusers' format."""
     if stem.startswith(_KOHYA):
         return stem
@@ -77,8 +77,12 @@ def _converted_kohya(standing: dict[str, Tensor], unet_config: Any) -> dict[str,
 
 def _down(stem: str, names: Sequence[str]) -> str:
     """The full name of a layer's first matrix, without the name of the adapter that peft may put into it."""
-    found = next((name for name in names if _DOWN.search(name)), f"{stem}.lora_A.weight")
-    return found.replace(".default.", ".").removeprefix("base_model.model.")
+    # Where the rows of another layer stand for it, the names are that layer's.
+    own = (name for name in names if name.startswith(stem) and _DOWN.search(name))
+    found = next(own, f"{stem}.lora_A.weight")
+    # LyCORIS has kohya's ends of names behind paths of modules.
+    plain = found.replace(".default.", ".").replace(".lora_down.weight", ".lora_A.weight")
+    return plain.removeprefix("base_model.model.")
 
 
 _CONVERSIONS: Mapping[str, Sequence[Callable[[dict[str, Tensor]], dict[str, Tensor]]]] = {

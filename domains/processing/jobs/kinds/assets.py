@@ -11,6 +11,7 @@ class AssetRole(StrEnum):
     BASE = "base"
     VAE = "vae"
     LORA = "lora"
+    TEXTUAL_INVERSION = "textual_inversion"
     CONTROLNET = "controlnet"
     IP_ADAPTER = "ip_adapter"
     REFINER = "refiner"
@@ -26,4 +27,4 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loaded(self) -> bool:
         """Whether the device loads it for all jobs, and not for one alone."""
-        return self.role is not AssetRole.LORA
+        return self.role not in (AssetRole.LORA, AssetRole.TEXTUAL_INVERSION)

@@ -85,7 +85,7 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     model: Callable[[str], Model]
     """A model by id, as a worker needs it. Raises MODEL_NOT_FOUND."""
     adapter: Callable[[str], Model]
-    """A LoRA by id, with its file's hash. Raises MODEL_NOT_FOUND, COMPONENT_MISSING, MODEL_CORRUPT."""
+    """An adapter by id, with its file's hash. Raises MODEL_NOT_FOUND, COMPONENT_MISSING, MODEL_CORRUPT."""
     previews: Callable[[Previews], Previews]
     """The previews to make for a job that itself asks for these."""
     made: int = 0

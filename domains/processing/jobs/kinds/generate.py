@@ -26,12 +26,13 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The base model, then the LoRAs."""
-        loras = dict.fromkeys(lora.model_id for lora in self.resolved.loras)
-        return (
-            Asset(role=AssetRole.BASE, model_id=self.resolved.model_id),
-            *(Asset(role=AssetRole.LORA, model_id=model_id) for model_id in loras),
+        """The base model, then LoRAs and textual inversions."""
+        resolved = self.resolved
+        named = {AssetRole.LORA: resolved.loras, AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions}
+        adapters = dict.fromkeys(
+            Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
+        return (Asset(role=AssetRole.BASE, model_id=resolved.model_id), *adapters)
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """The order with the previews that the job's watchers want."""
@@ -45,6 +46,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             kept=supplies.kept,
             picture=supplies.picture,
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
+            words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
         )
 
     def result(self, reported: Reported) -> GenerationResult:

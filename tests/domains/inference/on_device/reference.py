@@ -66,8 +66,9 @@ def final_latents(loaded: OnDeviceModel, asked: ResolvedGeneration, adapters: Ad
     """Our engine's final latents."""
     family = family_of(loaded)
     with torch.inference_mode():
-        conditions = condition(loaded, family, asked, PromptCache(), adapters).conditions
-        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device, adapters=adapters)
+        found = condition(loaded, family, asked, PromptCache(), adapters)
+        config, device = loaded.scheduler_config, loaded.device
+        trajectory = begin(family, asked, config, found.conditions, device, adapters=adapters, renew=found.renew)
         while not trajectory.done:
             walk_together([trajectory])
         return trajectory.latents.cpu()

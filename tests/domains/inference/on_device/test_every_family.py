@@ -1,5 +1,6 @@
 """Each computed family against diffusers' own pipeline, on random weights: same prompts, same noise, same latents."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,14 @@ SIZE = {"width_px": 48, "height_px": 32}
 class Loaded:
     """A tiny model of one family: on disk, in our engine, in diffusers' pipeline."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, pipeline: Callable[[Model], Any] | None = None) -> None:
+        """`pipeline`: of diffusers; None: the one of the tiny model."""
         self.model = model
         self.ours: OnDeviceModel = load(model, "cpu")
-        self.theirs = their_pipeline(Path(model.folder))
+        self.fresh: Callable[[], Any] = lambda: (
+            their_pipeline(Path(model.folder)) if pipeline is None else pipeline(model)
+        )
+        self.theirs = self.fresh()
 
 
 @pytest.fixture(scope="module", params=list(TINY))
@@ -60,13 +65,13 @@ def asked(family: Loaded, **changes: Any) -> ResolvedGeneration:
     return request(family.model, **{**plain, **changes})
 
 
-def their_latents(family: Loaded, wanted: ResolvedGeneration) -> Tensor:
-    """Of diffusers' pipeline; initial noise from one generator a picture, as ours."""
+def their_latents(family: Loaded, wanted: ResolvedGeneration, pipe: Any = None) -> Tensor:
+    """Of diffusers' pipeline, or of another one like it; initial noise from one generator a picture, as ours."""
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
     negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
     pictures = len(wanted.seeds)
-    found = family.theirs(
+    found = (pipe or family.theirs)(
         prompt=[wanted.prompt] * pictures,
         **({"negative_prompt": [negative] * pictures} if negative else {}),
         height=wanted.height_px,
@@ -129,8 +134,9 @@ def test_a_picture_counts_the_more_the_less_strength_there_is(family: Loaded) ->
 
 def begun(family: Loaded, wanted: ResolvedGeneration, adapters: Adapters = NO_ADAPTERS) -> Trajectory:
     view = family_of(family.ours)
-    conditions = condition(family.ours, view, wanted, PromptCache(), adapters).conditions
-    return begin(view, wanted, family.ours.scheduler_config, conditions, family.ours.device, adapters=adapters)
+    found = condition(family.ours, view, wanted, PromptCache(), adapters)
+    config, device = family.ours.scheduler_config, family.ours.device
+    return begin(view, wanted, config, found.conditions, device, adapters=adapters, renew=found.renew)
 
 
 def test_jobs_of_any_guidance_size_and_step_share_forwards(family: Loaded) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.generation import ResolvedLora
-from domains.inference.on_device.adapters import AdapterPool, Adapters
+from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
@@ -80,18 +80,17 @@ def in_kohya(family: Loaded, unet: tuple[str, ...] = UNET, **more: float) -> Ten
     return found
 
 
-def in_peft(family: Loaded) -> Tensors:
+def in_peft(family: Loaded, unet: tuple[str, ...] = UNET) -> Tensors:
     torch.manual_seed(1)
     found: Tensors = {}
-    for (component, path), layer in every_layer(family).items():
+    for (component, path), layer in every_layer(family, unet).items():
         name = f"{component}.{'text_model.' if component != 'unet' else ''}{path.removeprefix('text_model.')}"
         found[f"{name}.lora_A.weight"], found[f"{name}.lora_B.weight"] = matrices(layer, 4)
     return found
 
 
 def ours(family: Loaded, *loras: tuple[Model, ResolvedLora], pool: AdapterPool | None = None) -> Adapters:
-    entries = [entry for entry, _ in loras]
-    return (pool or AdapterPool()).adapters([lora for _, lora in loras], entries, family.ours)
+    return (pool or AdapterPool()).adapters(Asked([(lora, entry) for entry, lora in loras]), family.ours)
 
 
 def theirs(family: Loaded, path: Path, weight: Any = 1.0, **changes: Any) -> Tensor:
@@ -324,6 +323,27 @@ def test_a_content_is_held_once_and_the_oldest_goes_first(sd2: Loaded, tmp_path:
     with pytest.raises(FailedPrecondition) as gone:
         ours(sd2, (first, resolved(first)), pool=pool)
     assert gone.value.reason is ErrorReason.COMPONENT_MISSING
+
+
+def test_what_fits_a_model_goes_with_the_model_and_the_file_stays(sd2: Loaded, tmp_path: Path) -> None:
+    """A Tucker decomposition is computed together for a model, so it has bytes of its own."""
+    stem = "lora_unet_down_blocks_1_resnets_0_conv1"
+    parts = {"lora_down": (2, 16, 1, 1), "lora_mid": (2, 2, 3, 3), "lora_up": (32, 2, 1, 1)}
+    lora = lora_model(
+        tmp_path / "it.safetensors", {f"{stem}.{name}.weight": torch.ones(shape) for name, shape in parts.items()}
+    )
+    pool, size = AdapterPool(), sum(torch.ones(shape).nbytes for shape in parts.values())
+    ours(sd2, (lora, resolved(lora)), pool=pool)
+    fitted = 2 * 16 * 3 * 3 * 4
+    assert pool.held_bytes() == size + fitted
+    pool.keep_models({sd2.model.sha256})
+    assert pool.held_bytes() == size + fitted
+    pool.keep_models({"another"})
+    assert pool.held_bytes() == size
+    ours(sd2, (lora, resolved(lora)), pool=pool)
+    assert pool.held_bytes() == size + fitted
+    pool.clear()
+    assert pool.held_bytes() == 0
 
 
 def test_prompts_are_encoded_again_for_other_loras_of_the_text_encoders(sd2: Loaded, tmp_path: Path) -> None:

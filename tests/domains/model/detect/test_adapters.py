@@ -143,18 +143,18 @@ def test_layers_that_flux_does_not_have_speak_against_it(more: tuple[str, ...], 
 
 
 @pytest.mark.parametrize(
-    ("tensors", "family"),
+    ("tensors", "family", "token"),
     [
-        ({"emb_params": (8, 768)}, "sd1"),
-        ({"emb_params": (1, 1024)}, "sd2"),
-        ({"<cat-toy>": (768,)}, "sd1"),
-        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
+        ({"emb_params": (8, 768)}, "sd1", ""),
+        ({"emb_params": (1, 1024)}, "sd2", ""),
+        ({"<cat-toy>": (768,)}, "sd1", "<cat-toy>"),
+        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl", ""),
     ],
 )
-def test_learned_words_are_told_with_their_base(tensors: dict[str, tuple[int, ...]], family: str) -> None:
+def test_learned_words_are_told_with_their_base(tensors: dict[str, tuple[int, ...]], family: str, token: str) -> None:
     found = told(tensors)
     assert (found.kind, found.family, found.compatible) == (ModelKind.TEXTUAL_INVERSION, family, (family,))
-    assert "vectors" in found.notes[0]
+    assert ("vectors" in found.notes[0], found.token) == (True, token)
 
 
 @pytest.mark.parametrize(

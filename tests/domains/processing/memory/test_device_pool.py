@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from domains.device.device import Device
@@ -86,6 +87,16 @@ async def test_owners_get_the_ids_of_the_server_and_what_may_be_reclaimed_is_mar
     ]
 
 
+async def test_what_a_worker_holds_in_host_memory_is_the_hosts_until_the_worker_ends() -> None:
+    bench = Measuring()
+    owners = HostOwners(bench.memory, lambda: ())
+    held = MemoryOwner(kind=OwnerKind.CACHE, id="adapters", live_bytes=5)
+    await bench.now(msgspec.structs.replace(MEASURE, host_owners=(held,)))
+    assert owners.owners() == [msgspec.structs.replace(held, id="adapters@sim-0", reclaimable=True)]
+    bench.memory.forget("sim-0")
+    assert owners.owners() == []
+
+
 class Driver:
     """Tells what the test says."""
 
@@ -150,6 +161,9 @@ async def test_the_owners_on_the_host_are_those_of_the_cpu_and_its_blobs() -> No
 
         def last(self, device_id: str) -> MemoryMeasure | None:
             return MemoryMeasure(time_s=1.0, owners=(model,)) if asked else None
+
+        def on_host(self) -> list[MemoryOwner]:
+            return []
 
     owners = HostOwners(cast(Any, Memory()), lambda: [blob])
     assert owners.owners() == [blob]

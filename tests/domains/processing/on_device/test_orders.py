@@ -7,13 +7,15 @@ import msgspec
 import pytest
 import structlog
 
+from domains.device.simulated.fault_counts import SimSetup
+from domains.device.simulated.script import SimDevice
 from domains.errors import ErrorReason
 from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints
 from domains.model.loaded import LoadedModel
 from domains.model.model import Model
-from domains.processing.on_device.channel import Begin, Closed, Command, Describe, StopCall
+from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, StopCall
 from domains.processing.on_device.orders import OrderLoop
 from domains.processing.workers.worker import (
     Described,
@@ -109,6 +111,21 @@ def test_a_stop_behind_other_commands_reaches_its_order_and_they_keep_their_turn
     assert [type(report) for report in box.of(2)] == [Described]
     assert [type(report) for report in box.of(3)] == [Measured, RunFinished]
     assert box.closed == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["cpu", "sim-0"])
+def test_adapters_count_in_host_memory_whatever_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = SetUp(call=0, setup=SimSetup(device=SimDevice(id="sim-0"), armed=()))
+    measure = Begin(call=1, order=MeasureOrder(order_id="measure-1"))
+    box = Mailbox(*((setup,) if name == "sim-0" else ()), measure)
+    loop = OrderLoop(box, name, folder_of)
+    monkeypatch.setattr(loop._steps, "adapter_bytes", lambda: 7)  # pyright: ignore[reportPrivateUsage]  # as if a job had some
+    loop.run()
+    measured = box.of(1)[0]
+    assert isinstance(measured, Measured)
+    held = {"cpu": measured.measure.owners, "sim-0": measured.measure.host_owners}
+    found = {place: [one.live_bytes for one in owners if one.id == "adapters"] for place, owners in held.items()}
+    assert found == {"cpu": [7] if name == "cpu" else [], "sim-0": [7] if name == "sim-0" else []}
 
 
 def test_a_model_is_read_where_its_files_are_on_the_workers_machine(tmp_path: Path) -> None:

@@ -1,22 +1,14 @@
-"""Reads the tensors of a LoRA's file into host memory."""
+"""Reads the names of a LoRA's tensors, and the settings of peft."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-import torch
 from torch import Tensor
 
-from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.detect.lora_names import SUFFIX
-from domains.model.model import Model
-from domains.model.on_device.weights import DTYPES
-from domains.model.weight_file import WeightFile
 
-_METADATA = "lora_adapter_metadata"
-"""Entry of the metadata in which diffusers stores peft's settings, as a JSON object."""
 _PART = {
     "lora_down": "down", "lora_A": "down", "lora.down": "down", "lora_linear_layer.down": "down",
     "lora_up": "up", "lora_B": "up", "lora.up": "up", "lora_linear_layer.up": "up",
@@ -33,56 +25,8 @@ class LoraModule:
     """`down`, `up`, `mid`, `alpha`, `lengths`, `hada_w1_a`, `lokr_w2` …"""
     names: tuple[str, ...]
     """Their names in the file."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoraFile:
-    """A LoRA in host memory."""
-
-    model_id: str
-    sha256: str
-    tensors: Mapping[str, Tensor]
-    """By name in the file."""
-    settings: Mapping[str, Any]
-    """peft's settings, by `component.name`. Empty: the file has none."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-
-def read_lora(model: Model) -> LoraFile:
-    """Read a LoRA's file. Raises as `WeightFile`; MODEL_INCOMPATIBLE for a dtype that torch has not."""
-    name = model.files[0].path
-    with WeightFile(model, name) as file:
-        for _ in file.checked():
-            pass
-        tensors = {entry.name: _read(model, file, entry) for entry in file.tensors.values()}
-        settings = _settings(file.metadata)
-        file.check_unchanged()
-    return LoraFile(model_id=model.id, sha256=model.files[0].sha256, tensors=tensors, settings=settings)
-
-
-def _read(model: Model, file: WeightFile, entry: Any) -> Tensor:
-    dtype = torch.int64 if entry.dtype == "I64" else DTYPES.get(entry.dtype)
-    if dtype is None:
-        message = (
-            f"the tensor {entry.name} of LoRA {model.id} is stored as {entry.dtype}, which this server cannot read"
-        )
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model.id, tensor=entry.name)
-    memory = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
-    if memory.numel():
-        file.read_at(file.place_of(entry), memory.numpy().data)
-    return memory.view(dtype).view(entry.shape)
-
-
-def _settings(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    text = metadata.get(_METADATA, "")
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any]) if text else {}
-    except msgspec.DecodeError:
-        return {}
+    rows: tuple[int, int] | None = None
+    """The rows of a Kronecker product that are the layer's. None: all, or the tensors hold these rows alone."""
 
 
 def modules_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LoraModule], list[str]]:

@@ -1,0 +1,97 @@
+"""LoRAs and textual inversions of a request: every fault is named with its field before there is a job."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from domains.errors import InvalidRequest
+from domains.inference.adapters import resolved_loras
+from domains.inference.check import violations
+from domains.inference.generation import Generation, Lora, LoraComponent, TextualInversion
+from domains.inference.lora_blocks import blocks_of
+from domains.model.component_config import read_config
+from domains.model.detected_model import blank_model
+from domains.model.kind import ModelKind
+from domains.model.model import FileStamp, Model, ModelLayout, ModelState
+from tests.domains.inference.on_device.requests import embedded_model
+
+
+def entry(name: str) -> Model:
+    """A LoRA in the catalogue."""
+    blank = blank_model(Path(f"/models/{name}.safetensors"), name, name, ModelLayout.FILE)
+    stamp = FileStamp(path=f"{name}.safetensors", real=blank.folder, sha256="0" * 64)
+    return replace(blank, kind=ModelKind.LORA, state=ModelState.AVAILABLE, files=(stamp,))
+
+
+def asked(lora: Lora) -> Generation:
+    return Generation(prompt="p", loras=(lora,))
+
+
+def with_blocks(component: str, count: int) -> Generation:
+    own = LoraComponent(component_id=component, block_weights=(0.5,) * count)
+    return asked(Lora(model_id="styled", components=(own,)))
+
+
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+def test_a_component_takes_as_many_block_weights_as_it_has_blocks(component: str) -> None:
+    model = embedded_model()
+    count = len(blocks_of(model.family, component, read_config(model, component, "config.json")))
+    assert count > 1
+    (found,) = resolved_loras(with_blocks(component, count), model, [entry("styled")])
+    assert (found.weight_of(component, 1), found.weight_of(component)) == (0.5, 1.0)
+    for wrong in (1, count - 1, count + 1):
+        with pytest.raises(InvalidRequest) as refused:
+            resolved_loras(with_blocks(component, wrong), model, [entry("styled")])
+        (violation,) = refused.value.violations
+        assert violation.field == "generation.loras[0].component_weights[0].block_weights"
+        assert f"{component} of model emoji-sd has {count} blocks" in violation.message
+
+
+FAULTS: Mapping[str, tuple[Generation, str]] = {
+    "end_before_start": (asked(Lora(model_id="m", start_ratio=0.5, end_ratio=0.4)), "loras[0].end_ratio"),
+    "end_at_start": (asked(Lora(model_id="m", start_ratio=0.5, end_ratio=0.5)), "loras[0].end_ratio"),
+    "start_at_the_end": (asked(Lora(model_id="m", start_ratio=1.0)), "loras[0].start_ratio"),
+    "end_at_the_start": (asked(Lora(model_id="m", end_ratio=0.0)), "loras[0].end_ratio"),
+    "not_a_number": (asked(Lora(model_id="m", start_ratio=float("nan"))), "loras[0].start_ratio"),
+    "too_many_blocks": (with_blocks("unet", 65), "loras[0].component_weights[0].block_weights"),
+    "a_block_beyond": (
+        asked(Lora(model_id="m", components=(LoraComponent(component_id="unet", block_weights=(1.0, 11.0)),))),
+        "loras[0].component_weights[0].block_weights[1]",
+    ),
+    "no_word_named": (
+        Generation(prompt="p", textual_inversions=(TextualInversion(model_id=""),)),
+        "textual_inversions[0].model_id",
+    ),
+    "too_many_words": (
+        Generation(prompt="p", textual_inversions=(TextualInversion(model_id="m"),) * 33),
+        "textual_inversions",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_fault_is_named_by_its_field(fault: str) -> None:
+    generation, field = FAULTS[fault]
+    assert [one.field for one in violations(generation).alone] == [f"generation.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "count", "steps"),
+    [
+        (0.0, 1.0, 4, range(4)),
+        (0.5, 1.0, 4, range(2, 4)),
+        (0.0, 0.3, 10, range(3)),
+        (0.3, 0.7, 10, range(3, 7)),
+        (0.1, 0.2, 4, range(1, 1)),
+        (0.999, 1.0, 1000, range(999, 1000)),
+    ],
+)
+def test_a_range_that_ends_where_another_begins_shares_no_step_with_it(
+    start: float, end: float, count: int, steps: range
+) -> None:
+    lora = resolved_loras(
+        asked(Lora(model_id="styled", start_ratio=start, end_ratio=end)), embedded_model(), [entry("m")]
+    )
+    assert lora[0].steps_of(count) == steps
