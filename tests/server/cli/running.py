@@ -9,7 +9,8 @@ import threading
 from collections.abc import Sequence
 
 DEVICEOPS = (sys.executable, "-m", "server.cli")
-QUICK = ("--steps", "1", "--width", "64", "--height", "64", "--no-inline")
+SMALL = ("--width", "64", "--height", "64")
+QUICK = (*SMALL, "--steps", "1", "--no-inline")
 """Flags of a picture that is soon made."""
 SLOW = ("--steps", "900", "--no-inline")
 

@@ -1,6 +1,7 @@
 """The commands against a real server."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from domains.imaging import MEDIA_TYPES, encode, probe, read_manifest, read_marks
+from server.cli import demo
 from server.cli.app import run
+from server.cli.request import Wish
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 
@@ -151,7 +154,11 @@ def test_a_scan_tells_what_it_found(capsys: pytest.CaptureFixture[str]):
     assert "Scan: " in capsys.readouterr().err
 
 
-def test_the_demo_makes_six_pictures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_demo_makes_six_pictures_and_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    # The model's own number of steps takes half a minute here.
+    monkeypatch.setattr(demo, "Wish", partial(Wish, steps=2))
     assert run(["demo", "--out", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines() == [str(tmp_path / "contact-sheet.png")]
