@@ -1,6 +1,7 @@
 """Makes a model of components of others: the base of one, the VAE of another. Copies nothing; files stay where they are."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -38,9 +39,10 @@ class _Taken(NamedTuple):
 def composed(blank: Model, recipe: Recipe, get: Callable[[str], Model]) -> Model:
     """The model. `blank`: its id and name. `get` raises MODEL_NOT_FOUND.
 
-    Raises INVALID_FIELD (a component twice, or none of the family), COMPONENT_MISSING, MODEL_INCOMPATIBLE (parts that do not
-    fit each other), and the fault of a source that cannot be used.
+    Raises INVALID_FIELD (a component twice, or none of the family), DEPENDENCY_CYCLE, COMPONENT_MISSING, MODEL_INCOMPATIBLE
+    (parts that do not fit each other), and the fault of a source that cannot be used.
     """
+    _check_no_circle(blank.id, recipe, get)
     base = get(recipe.base_id)
     _check_usable(base)
     family = FAMILIES[base.family]
@@ -88,6 +90,29 @@ def follows(model: Model, models: Mapping[str, Model]) -> Model:
         gone = error.reason is ErrorReason.COMPONENT_MISSING
         state = ModelState.MISSING if gone else ModelState.INCOMPATIBLE
         return replace(model, state=state, problem=error.message, reason=error.reason)
+
+
+def _check_no_circle(model_id: str, recipe: Recipe, get: Callable[[str], Model]) -> None:
+    """Raise DEPENDENCY_CYCLE if components of the model come, over others, from itself."""
+    paths = [(model_id, name) for name in _sources(recipe)]
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop(0)
+        if (last := path[-1]) == model_id:
+            way = " → ".join(path)
+            message = f"components of {model_id} would come from itself: {way}; name models that have files"
+            raise FailedPrecondition(message, ErrorReason.DEPENDENCY_CYCLE, model_id=model_id, path=way)
+        if last not in seen:
+            # A source that is gone is told by what takes it.
+            with suppress(DeviceOpsError):
+                source = get(last)
+                own = Recipe(base_id=source.base_id, taken=source.taken)
+                paths += [(*path, name) for name in _sources(own) if name]
+        seen.add(last)
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    return [recipe.base_id, *(source for _, source in recipe.taken)]
 
 
 def _check_usable(model: Model) -> None:

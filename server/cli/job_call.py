@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deviceops.device.v1.device_service_pb2 import BenchmarkDeviceResponse, ResetDeviceResponse
     from deviceops.model.v1.model_service_pb2 import (
         BenchmarkModelResponse,
+        ConvertModelResponse,
         LoadModelResponse,
         ScanModelsResponse,
         ValidateModelResponse,
@@ -26,6 +27,7 @@ Step = TypeVar(
     "Step",
     "BenchmarkDeviceResponse",
     "BenchmarkModelResponse",
+    "ConvertModelResponse",
     "ResetDeviceResponse",
     "LoadModelResponse",
     "ScanModelsResponse",

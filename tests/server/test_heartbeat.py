@@ -29,6 +29,8 @@ from tests.server.test_unimplemented import METHODS, NAMES
 HEARTBEAT_S = 0.05
 _HANGS = 'kind = "hung_step"\nat_step = 1\ntimes = 0'
 _MIB = 1024 * 1024
+_ROOTS: list[Path] = []
+"""The model root of the server."""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("heartbeat")
     roots = folder / "models"
     big_model(roots)
+    _ROOTS[:] = [roots]
     flags = ("--heartbeat-s", str(HEARTBEAT_S), "--model-root", str(roots), "--model-poll-s", "0")
     with simulated(folder, sim(0, "", _HANGS), flags=flags) as (server, _, _):
         hanging = [asking.submit(server, picture(seed=seed)) for seed in range(2)]
@@ -119,8 +122,7 @@ def validate(server: RunningServer) -> Any:
 
 def convert(server: RunningServer) -> Any:
     """Starts a process, which imports torch in silence."""
-    (root,) = asking.journal_of(scan(server))[-1].report.roots
-    work = model_work_pb2.ModelConversion(model_id="emoji-sd", destination_path=f"{root}/copy")
+    work = model_work_pb2.ModelConversion(model_id="emoji-sd", destination_path=str(_ROOTS[0] / "copy"))
     return server.model.ConvertModel(model_service_pb2.ConvertModelRequest(model_conversion=work), timeout=CALL_S)
 
 

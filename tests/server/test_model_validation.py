@@ -293,7 +293,7 @@ def conversion(model_id: str, path: Path, **asked: Any) -> model_service_pb2.Con
     return model_service_pb2.ConvertModelRequest(model_conversion=work)
 
 
-def test_a_converted_model_is_registered_with_its_hashes_and_makes_pictures(
+def test_a_converted_model_is_whole_and_registered_with_its_hashes(
     server: RunningServer, folder: Path, root: Path
 ) -> None:
     """The embedded model is stored in half precision."""

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, InvalidRequest, NotFound
+from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
 from domains.model.catalogue import EMBEDDED, Catalogue
-from domains.model.composition import Recipe
+from domains.model.composition import Recipe, follows
 from domains.model.model import ModelLayout, ModelState
 from domains.model.register import Registered, Registration, Registrations
 from domains.model.roots import Roots
@@ -177,6 +178,32 @@ def test_a_single_file_that_is_gone_or_unreadable_has_no_hash(place: Place) -> N
     with pytest.raises(DeviceOpsError, match="cannot be read") as refused:
         place.catalogue.hashed(model)
     assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+def test_components_in_a_circle_are_refused_with_the_way_round(place: Place) -> None:
+    place.register("mix", vae="b")
+    with pytest.raises(FailedPrecondition) as own:
+        place.register("mix", base="mix")
+    assert (own.value.reason, own.value.facts["path"]) == (ErrorReason.DEPENDENCY_CYCLE, "mix → mix")
+    place.catalogue.drop("b")
+    with pytest.raises(FailedPrecondition) as way:
+        place.register("b", vae="mix")
+    assert (way.value.reason, way.value.facts["path"]) == (ErrorReason.DEPENDENCY_CYCLE, "b → mix → b")
+    assert place.catalogue.find("b") is None
+
+
+def test_a_circle_in_what_is_stored_is_told_and_does_not_hang(place: Place) -> None:
+    """As no call makes it: two models that name each other."""
+    for name in ("one", "two"):
+        assert place.register(name, vae="b").model.taken
+    models = {one.id: one for one in place.catalogue.list()}
+    models |= {
+        name: msgspec.structs.replace(models[name], taken=(("vae", other),))
+        for name, other in (("one", "two"), ("two", "one"))
+    }
+    for name in ("one", "two"):
+        told = follows(models[name], models)
+        assert (told.state, told.reason) == (ModelState.INCOMPATIBLE, ErrorReason.DEPENDENCY_CYCLE)
 
 
 def test_a_model_of_parts_follows_its_sources(place: Place) -> None:

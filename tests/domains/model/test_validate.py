@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from domains.errors import ErrorReason, PermissionDenied
+from domains.model.file_check import check_file
 from domains.model.fingerprint import HashCancelled
 from domains.model.model import Model, ModelState
 from domains.model.validation import MAX_FINDINGS, Depth, Validation, ValidationReport
@@ -104,6 +107,25 @@ def test_a_flipped_byte_makes_the_model_corrupt_until_it_is_mended(spoilt: Valid
     spoilt.flip(VAE)
     assert spoilt.report().valid
     assert spoilt.model.state is ModelState.AVAILABLE
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from([UNET, VAE, TEXT]), at=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
+def test_a_byte_that_is_changed_anywhere_is_found(spoilt: Validated, path: str, at: float, bits: int) -> None:
+    """In the header's length, the header, the padding or any weight; the file's size and times stay."""
+    stamp = spoilt.model.stamp(path)
+    file = Path(stamp.real)
+    whole, times = file.read_bytes(), file.stat()
+    data = bytearray(whole)
+    data[int(at * len(data))] ^= bits
+    try:
+        file.write_bytes(data)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        checked = check_file(spoilt.model, stamp, Depth.CHECKSUM, lambda: False, lambda size: None)
+    finally:
+        file.write_bytes(whole)
+    assert [finding.field for finding in checked.findings][:1] == [path]
+    assert {finding.reason for finding in checked.findings} == {ErrorReason.MODEL_CORRUPT}
 
 
 def test_a_header_alone_shows_no_flipped_byte(spoilt: Validated) -> None:

@@ -111,3 +111,13 @@ def test_a_model_of_parts_is_registered_and_forgotten(capsys: pytest.CaptureFixt
 def test_a_conversion_refuses_what_is_no_pickle(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "convert", "model.safetensors"]) == 2
     assert "no .ckpt" in capsys.readouterr().err
+
+
+def test_a_conversion_of_a_model_is_asked_of_the_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["models", "convert", "emoji-sd"]) == 2
+    assert "--to" in capsys.readouterr().err
+    asked = ["--to", str(tmp_path / "new"), "--precision", "float32", "--keep", "vae", "--id", "wide"]
+    assert run(["models", "convert", "emoji", *asked]) != 0
+    assert "outside the model roots" in " ".join(capsys.readouterr().err.split())
+    assert run(["models", "convert", "emoji", *asked, "--keep", "hat"]) != 0
+    assert "has no component 'hat'" in " ".join(capsys.readouterr().err.split())

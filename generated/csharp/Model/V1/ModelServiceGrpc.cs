@@ -360,6 +360,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///   fit each other; the facts name the component and the field.
       /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
       /// - COMPONENT_MISSING: a model does not have the component that is named.
+      /// - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
@@ -931,6 +932,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///   fit each other; the facts name the component and the field.
       /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
       /// - COMPONENT_MISSING: a model does not have the component that is named.
+      /// - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -962,6 +964,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///   fit each other; the facts name the component and the field.
       /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
       /// - COMPONENT_MISSING: a model does not have the component that is named.
+      /// - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -991,6 +994,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///   fit each other; the facts name the component and the field.
       /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
       /// - COMPONENT_MISSING: a model does not have the component that is named.
+      /// - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
@@ -1022,6 +1026,7 @@ namespace DeviceOps.Api.Model.V1 {
       ///   fit each other; the facts name the component and the field.
       /// - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
       /// - COMPONENT_MISSING: a model does not have the component that is named.
+      /// - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
       /// - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>

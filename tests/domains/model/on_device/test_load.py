@@ -346,6 +346,22 @@ def test_weights_changed_during_the_load_are_refused(tiny: Model) -> None:
         load(tiny, "cpu", progress=change)
 
 
+def test_a_file_that_is_replaced_during_the_load_gives_what_its_scan_saw(tiny: Model) -> None:
+    path = Path(tiny.folder) / UNET
+    before = load_file(path)
+    beside = path.with_name("beside")
+    save_file({name: value + 1 for name, value in before.items()}, beside)
+
+    def replace(placed: Placed) -> None:
+        if beside.exists():
+            beside.replace(path)
+
+    unet = load(tiny, "cpu", progress=replace).modules["unet"].state_dict()
+    assert all(torch.equal(unet[name], value) for name, value in before.items())
+    with pytest.raises(FailedPrecondition, match="scan again"):
+        load(tiny, "cpu")
+
+
 def test_weights_cut_off_during_the_load_are_an_error_and_not_the_end_of_the_process(tiny: Model) -> None:
     with pytest.raises(DataLoss, match="cut off"):
         load(tiny, "cpu", progress=lambda placed: cut_off(Path(tiny.folder) / UNET))

@@ -218,6 +218,7 @@ class ModelServiceServicer:
         fit each other; the facts name the component and the field.
         - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
         - COMPONENT_MISSING: a model does not have the component that is named.
+        - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

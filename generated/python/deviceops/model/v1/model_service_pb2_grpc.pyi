@@ -89,6 +89,7 @@ class ModelServiceStub:
       fit each other; the facts name the component and the field.
     - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
     - COMPONENT_MISSING: a model does not have the component that is named.
+    - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
     """
     UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]
@@ -375,6 +376,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
       fit each other; the facts name the component and the field.
     - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
     - COMPONENT_MISSING: a model does not have the component that is named.
+    - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
     - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
     """
     UpdateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelRequest, _model_service_pb2.UpdateModelResponse]  # type: ignore[assignment]
@@ -676,6 +678,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
           fit each other; the facts name the component and the field.
         - MODEL_NOT_FOUND: a model whose component is named; ListModels tells which there are.
         - COMPONENT_MISSING: a model does not have the component that is named.
+        - DEPENDENCY_CYCLE: components would come, over others, from the model itself; the facts tell the way round.
         - QUOTA_EXCEEDED: there are as many models as the configuration allows; forget some.
         """
 
