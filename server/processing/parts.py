@@ -30,6 +30,7 @@ from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.memory.prefetch import Prefetching
 from domains.processing.memory.run_times import RunTimes
+from domains.processing.sessions.sessions import Sessions
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
@@ -44,6 +45,7 @@ class ProcessingParts:
         self,
         settings: Settings,
         jobs: Jobs,
+        sessions: Sessions,
         catalogue: Catalogue,
         loaded: LoadedModels,
         host_models: HostModels,
@@ -119,4 +121,5 @@ class ProcessingParts:
             draining,
             step_limit,
             self.pictures,
+            sessions,
         )

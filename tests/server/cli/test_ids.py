@@ -85,7 +85,8 @@ def test_a_job_is_shown_with_spec_device_times_and_blobs(
 
 def test_a_session_is_asked_of_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     told = _said(capsys, "generate", "x", "--session", "s-1", "--out", str(tmp_path / "x.png"), status=1)
-    assert "options.session_id" in told
+    assert "SESSION_NOT_FOUND" in told
+    assert "s-1" in told
 
 
 def test_a_waiting_job_says_for_what_and_a_failed_one_why(server: RunningServer, capsys: pytest.CaptureFixture[str]):
