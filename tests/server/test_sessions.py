@@ -16,6 +16,7 @@ from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.model.v1 import model_service_pb2
 from deviceops.processing.v1 import job_pb2, session_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
+from server.cli.app import run
 from tests.server import asking
 from tests.server.asking import CALL_S, LONG_STEPS, kind, kinds, picture
 from tests.server.harness import RunningServer, running_server
@@ -62,7 +63,9 @@ def cancel(server: RunningServer, session_id: str, cause: str = "") -> pb.Cancel
 
 
 def close(
-    server: RunningServer, session_id: str, action: session_pb2.SessionCloseAction.ValueType | None = None
+    server: RunningServer,
+    session_id: str,
+    action: session_pb2.SessionCloseAction.ValueType = session_pb2.SESSION_CLOSE_ACTION_UNSPECIFIED,
 ) -> Session:
     request = pb.CloseSessionRequest(session_id=session_id, action=action)
     return server.processing.CloseSession(request, timeout=CALL_S).session
@@ -495,6 +498,38 @@ def test_memory_is_told_for_the_session_that_holds_it(server: RunningServer) -> 
             owners = server.memory.GetMemoryPool(pool, timeout=CALL_S).memory_pool.owners
             found = {owner.id: owner.session_id for owner in owners if owner.id in jobs}
         assert found == jobs
+
+
+def test_the_commands_open_change_follow_and_close_a_session(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEVICEOPS_ADDRESS", server.address)
+
+    def said(*command: str) -> str:
+        capsys.readouterr()
+        assert run(["sessions", *command]) == 0
+        told = capsys.readouterr()
+        return told.out + told.err
+
+    name = said("open", "--name", "Night", "--weight", "2.5", "--max-running", "1", "--label", "team=a").strip()
+    assert name in said()
+    asking.watch(server, submit(server, name))
+    said("set", name[:-2], "--max-queued", "7")
+    settings = get(server, name).settings
+    assert (settings.weight, settings.limits.max_running_jobs, settings.limits.max_queued_jobs) == (2.5, 1, 7)
+    assert "paused" in said("pause", name, "--cause", "lunch")
+    assert "open" in said("resume", name)
+    told = said("show", name)
+    assert all(text in told for text in ("Night", "team=a", "running jobs: 1", "1 succeeded", "1 pictures"))
+    assert "0 jobs" in said("cancel", name)
+    assert "closed" in said("close", name, "--jobs", "cancel-all")
+    watched = said("watch", name)
+    assert "succeeded" in watched
+    assert watched.rstrip().endswith("session is closed")
+    assert name not in said()
+    assert name in said("--all")
+    assert run(["sessions", "show", "ses-none"]) == 1
+    assert "SESSION_NOT_FOUND" in capsys.readouterr().err
 
 
 def test_sessions_and_what_they_saw_outlive_the_server() -> None:
