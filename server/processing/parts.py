@@ -63,6 +63,7 @@ class ProcessingParts:
         self.transfers = TransferRunner(jobs, memory.blobs)
         self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
         self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
+        sessions.listeners.append(self.prefetching.session_changed)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.pictures = InputPictures(jobs, memory.blobs)
