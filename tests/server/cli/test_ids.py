@@ -221,9 +221,9 @@ def test_an_unknown_kind_of_event_is_refused(capsys: pytest.CaptureFixture[str])
 
 def test_every_kind_that_the_server_tells_is_known():
     root = Path(__file__).parents[3]
-    sources = [*root.glob("domains/device/*.py"), *root.glob("server/*.py"), *root.glob("domains/events*.py")]
+    sources = [*root.glob("domains/device/*.py"), *root.glob("server/**/*.py"), *root.glob("domains/events*.py")]
     cgroup = {"memory.max", "memory.limit_in_bytes", "memory.stat", "memory.usage_in_bytes", "memory.current"}
-    prefixes = "device|job|memory|loaded_model|system|node|blob|reservation"
+    prefixes = "device|job|memory|loaded_model|system|node|blob|reservation|session"
     found = {
         name
         for source in sources
