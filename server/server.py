@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -126,7 +127,7 @@ class Server:
             expiry_now,
         )
         self.blobs = self.memory.blobs
-        self.sessions.on_terms += [board.queue.wake, lambda _: board.room.tell_soon()]
+        self.sessions.on_terms.append(self._terms_changed(board))
         self.sessions.device_bytes = self.memory.session_bytes
         self.clock.on_step += [
             self.jobs.move_expiry,
@@ -181,6 +182,14 @@ class Server:
         self._once = Once()
         self.streams = Streams()
         self._background = Background()
+
+    @staticmethod
+    def _terms_changed(board: Board) -> Callable[[str], None]:
+        def look(session_id: str) -> None:
+            board.queue.wake(session_id)
+            board.room.tell_soon()
+
+        return look
 
     def _servicers(self, unloading: Unloading) -> dict[int, object]:
         """The servicers by domain."""

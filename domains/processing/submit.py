@@ -251,7 +251,7 @@ class Submissions:
         # A request that is only checked was not looked up before.
         self.draining.check()
         if options.session_id:
-            self.sessions.admit(options.session_id)
+            self.sessions.admit(options.session_id, _ASSUMED_JOB_S)
         for name in options.device_ids:
             self._devices.check(name)
         self._queue.check_room(_ASSUMED_JOB_S)

@@ -231,20 +231,24 @@ class Sessions:
         self._idle.arm(live)
         return self.view(live)
 
-    def admit(self, session_id: str) -> None:
-        """Take one more job. Raises SESSION_NOT_FOUND, ILLEGAL_STATE for a session that closes, and QUOTA_EXCEEDED."""
+    def admit(self, session_id: str, retry_after_s: float = 0.0) -> None:
+        """Take one more job. Raises SESSION_NOT_FOUND, ILLEGAL_STATE for a session that closes, and QUOTA_EXCEEDED with the
+        time after which the caller may try again."""
         live = self.check_open(session_id, "options.session_id")
         limits, queued = live.session.limits, live.counts().get("queued", 0)
         if limits.max_queued_jobs and queued >= limits.max_queued_jobs:
-            raise self._beyond(session_id, "jobs wait", "max_queued_jobs", queued, limits.max_queued_jobs)
+            told = self._beyond(session_id, "jobs that wait", "max_queued_jobs", queued, limits.max_queued_jobs)
+            told.retry_after_s = retry_after_s
+            raise told
         if limits.max_result_bytes and (made := self._store.result_bytes(session_id)) >= limits.max_result_bytes:
             raise self._beyond(session_id, "bytes of results", "max_result_bytes", made, limits.max_result_bytes)
 
     @staticmethod
     def _beyond(session_id: str, what: str, name: str, has: int, limit: int) -> ResourceExhausted:
         message = f"session {session_id} has {has} {what}, and its {name} is {limit}"
-        facts = {"session_id": session_id, "limit_name": name, "present": has, "limit": limit}
-        return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED, retry_after_s=1.0, **facts)
+        return ResourceExhausted(
+            message, ErrorReason.QUOTA_EXCEEDED, session_id=session_id, limit_name=name, present=has, limit=limit
+        )
 
     def check_open(self, session_id: str, field: str = "session_id") -> LiveSession:
         """The session, for something new in it. Raises SESSION_NOT_FOUND, and ILLEGAL_STATE for a session that closes."""
