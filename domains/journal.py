@@ -7,7 +7,7 @@ former entry in its slot, so a slow reader skips entries and needs no buffer. Se
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Generic, TypeVar
 
@@ -72,6 +72,16 @@ class Journal(Generic[Value]):
         while self._kept and self._kept[0].sequence <= sequence:
             self._kept.popleft()
         self.forgotten = max(self.forgotten, sequence)
+
+    def discard(self, unwanted: Callable[[Value], bool]) -> None:
+        """Drop the entries of some values; the places of readers stay."""
+        self._kept = deque((entry for entry in self._kept if not unwanted(entry.value)), maxlen=self._kept.maxlen)
+        self._newest = {slot: entry for slot, entry in self._newest.items() if not unwanted(entry.value)}
+
+    def vacate(self, prefix: str) -> None:
+        """Drop the newest-only entries of the slots whose names begin with a prefix."""
+        for slot in [slot for slot in self._newest if slot.startswith(prefix)]:
+            del self._newest[slot]
 
     def __contains__(self, sequence: int) -> bool:
         """Whether an entry with this sequence is kept; newest-only entries do not count."""

@@ -223,6 +223,54 @@ def _model_notes(database: sqlite3.Connection, folder: Path) -> None:
     run_script(database, _MODEL_NOTES)
 
 
+_SESSIONS = """
+CREATE TABLE sessions (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  request_id TEXT UNIQUE,
+  state TEXT NOT NULL,
+  sequence_ceiling INTEGER NOT NULL DEFAULT 0,
+  expire_time_s REAL,
+  body BLOB NOT NULL,
+  totals BLOB NOT NULL
+);
+CREATE INDEX sessions_by_expiry ON sessions (expire_time_s) WHERE expire_time_s IS NOT NULL;
+CREATE INDEX sessions_by_state ON sessions (state);
+CREATE TABLE session_events (
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  sequence INTEGER NOT NULL,
+  job_id TEXT REFERENCES jobs (id) ON DELETE CASCADE,
+  job_sequence INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  body BLOB,
+  PRIMARY KEY (session_id, sequence)
+) WITHOUT ROWID;
+CREATE INDEX session_events_by_job ON session_events (job_id);
+CREATE TABLE session_results (
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  blob_id TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (session_id, blob_id, job_id)
+) WITHOUT ROWID;
+CREATE INDEX session_results_by_job ON session_results (job_id);
+CREATE INDEX system_events_of_sessions ON system_events (resource_id) WHERE snapshot_kind = 'session'
+"""
+"""A row of `session_events` names an event of a job's journal, or holds the session after a change of itself."""
+_FORGET_DELETED_SESSIONS = """
+CREATE TRIGGER system_events_forget_session AFTER DELETE ON sessions BEGIN
+  UPDATE system_events SET snapshot_kind = '', snapshot = NULL
+    WHERE resource_id = OLD.id AND snapshot_kind = 'session';
+END
+"""
+
+
+def _sessions(database: sqlite3.Connection, folder: Path) -> None:
+    """Add sessions, the order of all events of their jobs, and the files that their jobs made."""
+    run_script(database, _SESSIONS)
+    database.execute(_FORGET_DELETED_SESSIONS)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _first,
     _split_jobs,
@@ -231,5 +279,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     _system_events,
     _clock,
     _model_notes,
+    _sessions,
 )
 """The one at index `n` makes version `n + 1`."""

@@ -20,12 +20,25 @@ class StopKind(StrEnum):
     """The job is cancelled."""
 
 
+class Origin(StrEnum):
+    """The cause of a pause or of a resumption."""
+
+    CALLER = "caller"
+    """A call that names the job."""
+    SESSION = "session"
+    """A call that names the job's session."""
+    PREEMPTION = "preemption"
+    """The scheduler, for work of a higher priority."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """A request to stop. The worker echoes it in its `RunStopped`."""
 
     kind: StopKind
     cause: str = ""
     """For people: the caller's words for a cancellation, else the server's."""
+    origin: Origin = Origin.CALLER
+    """The origin of a pause."""
     reason: ErrorReason | None = None
     """Reason of the job's failure or interruption. None: a cancellation."""
     facts: dict[str, str] = {}

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2, label_pb2, measurement_pb2
+from deviceops.processing.v1 import job_pb2
 from domains import limits
 from domains.device.device import OWN_NODE
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
@@ -211,6 +212,13 @@ def cause_violations(cause: str) -> list[Violation]:
     return [Violation(field="cause", message=text, allowed=f"0..{longest} characters")]
 
 
+def unserved_scope(scope: job_pb2.CancelScope.ValueType) -> list[Violation]:
+    """The violations of how much of a job shall stop."""
+    if scope in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
+        return []
+    return [Violation(field="scope", message="this server only stops jobs at once yet; leave it empty")]
+
+
 def labels_of(messages: Iterable[label_pb2.Label]) -> Labels:
     """The labels of messages, unchanged."""
     return tuple((label.key, label.value) for label in messages)
@@ -244,9 +252,6 @@ def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Viol
         text = "nodes have no labels yet, so no device matches; leave it empty"
         unserved.append(Violation(field=f"{path}.devices.node_labels", message=text))
     unserved += _unserved_fallback(message, f"{path}.fallback")
-    if message.session_id:
-        text = "this server has no sessions yet; leave it empty"
-        unserved.append(Violation(field=f"{path}.session_id", message=text))
     return unserved
 
 
@@ -263,6 +268,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     refuse(wrong, _unserved_options(message, path))
     check_nodes(message.devices)
     return JobOptions(
+        session_id=message.session_id,
         priority=message.priority or job_event_pb2.PRIORITY_NORMAL,
         device_ids=tuple(message.devices.device_ids),
         node_ids=tuple(message.devices.node_ids),

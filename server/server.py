@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.memory.keep_alive import KeepAlive
 from domains.processing.memory.model_use import needed_bytes
+from domains.processing.sessions.sessions import Sessions
+from domains.processing.sessions.store import SessionStore
 from domains.processing.workers.unload import Unloading
 from server import reflection, scrub
 from server.background import Background
@@ -97,6 +100,7 @@ class Server:
             expiry_now=expiry_now,
             date_doubtful=self.clock.is_date_doubtful,
         )
+        self.sessions = Sessions(SessionStore(database, settings.state), self.jobs, settings.keep_jobs_s)
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels(settings.keep_models_s)
@@ -105,13 +109,14 @@ class Server:
         self.draining = Draining()
         hardware = Hardware(settings)
         devices = Devices(self.events, expected=list(hardware.names))
-        board = Board(JobQueue(settings.queue_capacity), devices)
+        board = Board(JobQueue(settings.queue_capacity, self.sessions), devices)
         self.devices = DeviceParts(settings, hardware, devices, self.loaded, board, Background())
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of, self.host_models.drop)
         self.memory = MemoryParts(
             settings,
             database,
             self.jobs,
+            self.sessions,
             self.loaded,
             self.host_models,
             lambda job: needed_bytes(job, self.catalogue),
@@ -122,10 +127,18 @@ class Server:
             expiry_now,
         )
         self.blobs = self.memory.blobs
-        self.clock.on_step += [self.jobs.move_expiry, self.blobs.move_expiry, self.memory.reservations.clock_stepped]
+        self.sessions.on_terms.append(self._terms_changed(board))
+        self.sessions.device_bytes = self.memory.session_bytes
+        self.clock.on_step += [
+            self.jobs.move_expiry,
+            self.sessions.move_expiry,
+            self.blobs.move_expiry,
+            self.memory.reservations.clock_stepped,
+        ]
         self.processing = ProcessingParts(
             settings,
             self.jobs,
+            self.sessions,
             self.catalogue,
             self.loaded,
             self.host_models,
@@ -144,6 +157,7 @@ class Server:
             self.memory.reclaiming,
             self.blobs,
             self.catalogue,
+            self.sessions,
         )
         self.checkpoints = Checkpoints(database, settings.state)
         self.checkpoints.listeners.append(self._storage_changed)
@@ -168,6 +182,14 @@ class Server:
         self._once = Once()
         self.streams = Streams()
         self._background = Background()
+
+    @staticmethod
+    def _terms_changed(board: Board) -> Callable[[str], None]:
+        def look(session_id: str) -> None:
+            board.queue.wake(session_id)
+            board.room.tell_soon()
+
+        return look
 
     def _servicers(self, unloading: Unloading) -> dict[int, object]:
         """The servicers by domain."""
@@ -273,10 +295,12 @@ class Server:
         self.blobs.sweep(self.jobs.ids().__contains__)
         self.processing.transfers.recover()
         self.jobs.recover()
+        self.sessions.begin()
         self._background.spawn(self.checkpoints.keep_up(_CHECKPOINT_S))
         self._background.spawn(self.clock.keep_looking())
         self._background.spawn(self.events.keep_bounded(_EXPIRY_S))
         self._background.spawn(Expiry(self.jobs, self.blobs).keep_up(_EXPIRY_S))
+        self._background.spawn(self.sessions.keep_up(_EXPIRY_S))
         self._background.spawn(self.jobs.keep_ends_stored(_ENDS_S))
         self._background.spawn(self._keep_alive.keep_up())
         self._background.spawn(self.processing.prefetching.keep_up())

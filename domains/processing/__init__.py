@@ -9,7 +9,8 @@ places.py                 where work may run: the devices that a request names, 
   └► memory/    the memory that jobs and blobs need
   └► devices/   checks, settings, figures and hot plug of devices
     └► lanes/     the queue, and the lanes on which jobs run
-    └► jobs/      what a job is, on disk and in memory; the kinds of work
+    └► sessions/  what an orchestrator has with the server: its jobs, its share, its limits, its events
+      └► jobs/    what a job is, on disk and in memory; the kinds of work
   └► workers/   what the front needs of a worker: orders, reports, the blobs it holds
 on_device/  the worker's own side: its loop of orders
 

@@ -1,6 +1,7 @@
 """Starts queued jobs on lanes, and tells the devices how the attempts ended."""
 
 import asyncio
+import time
 from typing import Protocol
 
 import structlog
@@ -145,10 +146,12 @@ class Dispatcher:
         # Bound for this task only: every log line of the attempt carries both ids.
         structlog.contextvars.bind_contextvars(job_id=attempt.job.id, device_id=lane.device_id)
         self._meter.started(lane.device_id, attempt.job.id)
+        begin_s = time.monotonic()
         try:
             await attempt.run()
         finally:
             lane.leave(attempt.job.id)
+            self._queue.left(attempt.job.id, time.monotonic() - begin_s)
             self._left(attempt.job.id, lane)
             self.pump()
 

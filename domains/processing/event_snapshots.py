@@ -9,6 +9,7 @@ from domains.memory.pools.pool import PoolView
 from domains.model.loaded import LoadedModel
 from domains.processing.jobs.job import Job, ListedJob
 from domains.processing.jobs.rows import as_listed
+from domains.processing.sessions.session import SessionView
 from domains.system_event import StoredSnapshot
 
 _log = structlog.get_logger()
@@ -20,6 +21,7 @@ _TYPES: dict[str, type] = {
     "blob": Blob,
     "memory_pool": PoolView,
     "loaded_model": LoadedModel,
+    "session": SessionView,
 }
 """The names are stored, so a type must keep its name."""
 _NAMES = {kind: name for name, kind in _TYPES.items()}
@@ -37,7 +39,7 @@ def _kept(value: object) -> object:
     """The part of a value that is stored.
 
     Pools are stored without owners, blobs without labels: labels may name a person, and would outlive their blob.
-    The snapshots of a deleted job are deleted by the database.
+    The snapshots of a deleted job or session are deleted by the database.
     """
     match value:
         case Job():

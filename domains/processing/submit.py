@@ -39,6 +39,7 @@ from domains.processing.jobs.kinds import (
 )
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.places import Places
+from domains.processing.sessions.sessions import Sessions
 from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
@@ -61,6 +62,7 @@ class Submissions:
         draining: Draining,
         step_limit: StepLimit,
         pictures: InputPictures,
+        sessions: Sessions,
     ) -> None:
         self._blobs = blobs
         self.jobs = jobs
@@ -75,6 +77,7 @@ class Submissions:
         self._step_limit = step_limit
         self._pictures = pictures
         self._generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
+        self.sessions = sessions
 
     async def submit_generation(
         self,
@@ -247,6 +250,8 @@ class Submissions:
     ) -> Job:
         # A request that is only checked was not looked up before.
         self.draining.check()
+        if options.session_id:
+            self.sessions.admit(options.session_id, _ASSUMED_JOB_S)
         for name in options.device_ids:
             self._devices.check(name)
         self._queue.check_room(_ASSUMED_JOB_S)

@@ -22,6 +22,7 @@ from server.cli import (
     memory,
     models,
     serve,
+    sessions,
     status,
     watch,
 )
@@ -57,6 +58,7 @@ for name, group in (
     ("memory", memory.app),
     ("blobs", blobs.app),
     ("clock", clock.app),
+    ("sessions", sessions.app),
 ):
     app.add_typer(group, name=name)
 

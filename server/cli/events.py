@@ -72,7 +72,9 @@ KINDS = (
     *("model.added", "model.changed", "model.missing"),
     *("node.joined", "node.left", "node.lost", "node.returned"),
     *("reservation.expired", "reservation.lost", "reservation.preempted"),
-    *("system.clock_confirmed", "system.clock_stepped", "system.draining", "system.started"),
+    *("session.changed", "session.state_changed"),
+    *("system.clock_confirmed", "system.clock_stepped", "system.degraded", "system.draining"),
+    *("system.restored", "system.started"),
 )
 """Kinds of events, as the contract and the server name them."""
 

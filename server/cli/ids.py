@@ -39,6 +39,19 @@ def blob(connection: Connection, text: str) -> str:
     return _meant(text, lambda: connection.memory.GetBlob(pb.GetBlobRequest(blob_id=text)), every)
 
 
+def session(connection: Connection, text: str) -> str:
+    """As `job`, for sessions."""
+    from deviceops.processing.v1 import processing_service_pb2 as pb
+
+    def page(token: str) -> pb.ListSessionsResponse:
+        return connection.processing.ListSessions(pb.ListSessionsRequest(page_size=LARGEST_PAGE, page_token=token))
+
+    def every() -> Iterator[str]:
+        return (one.id for each in pages(page) for one in each.sessions)
+
+    return _meant(text, lambda: connection.processing.GetSession(pb.GetSessionRequest(session_id=text)), every)
+
+
 def device(connection: Connection, text: str) -> str:
     """As `job`, for devices and their aliases."""
     from deviceops.device.v1 import device_service_pb2 as pb

@@ -11,6 +11,7 @@ _COMMANDS = {
     "ListLoadedModels": "models loaded",
     "ListModels": "models",
     "LoadModel": "models load",
+    "OpenSession": "sessions open",
     "PauseJob": "job pause",
     "ReclaimMemory": "memory reclaim",
     "ResetDevice": "device reset",

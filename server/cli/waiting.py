@@ -71,6 +71,7 @@ def _told(job: Job) -> str:
         pb.JOB_WAIT_REASON_TURN: "its turn",
         pb.JOB_WAIT_REASON_LOAD: "a load",
         pb.JOB_WAIT_REASON_SHUTDOWN: "the next start",
+        pb.JOB_WAIT_REASON_SESSION: "its session",
     }
     return f"{names.get(job.waits_for.reason, 'something')}: {in_commands(job.waits_for.detail)}"
 

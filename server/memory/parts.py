@@ -11,7 +11,7 @@ from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
-from domains.memory.measure import OwnerKind
+from domains.memory.measure import MemoryMeasure, OwnerKind
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.disk_pool import DiskPool
@@ -32,6 +32,7 @@ from domains.processing.memory.care import MemoryCare, pool_of
 from domains.processing.memory.device_pool import DevicePool, HostOwners, WorkerMemory
 from domains.processing.memory.hold_back import HoldBack
 from domains.processing.memory.model_use import loaded_ids
+from domains.processing.sessions.sessions import Sessions
 from domains.processing.workers.blobs import WorkerBlobs
 from domains.processing.workers.unload import Unloading
 from server.device.parts import DeviceParts
@@ -49,6 +50,7 @@ class MemoryParts:
         settings: Settings,
         database: sqlite3.Connection,
         jobs: Jobs,
+        sessions: Sessions,
         loaded: LoadedModels,
         host_models: HostModels,
         model_bytes: Callable[[Job], int],
@@ -62,6 +64,7 @@ class MemoryParts:
         self._parts = parts
         worker_of = parts.fleet.worker_of
         self._jobs = jobs
+        self._sessions = sessions
         self._model_bytes = model_bytes
         self._board = board
         self._draining = draining
@@ -78,11 +81,11 @@ class MemoryParts:
             limits=BlobLimits(
                 max_count=settings.max_blobs, max_bytes=settings.max_blob_bytes, keep_for_s=settings.keep_blobs_s
             ),
-            admission=PoolBlobAdmission(self.admission, self.pools, self.check_open),
+            admission=PoolBlobAdmission(self.admission, self.pools, self.check_open, sessions.check_open),
             device_memory=self._device_blobs,
             expiry_now=expiry_now,
         )
-        self._workers = WorkerMemory(loaded, worker_of, parts.simulation.measured)
+        self._workers = WorkerMemory(loaded, worker_of, self._measured, self._session_of)
         host_blobs = self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST)
         self._host = HostOwners(self._workers, lambda: [*host_blobs(), *host_models.owners()])
         self.hold_back = HoldBack(self.pools, board.room.tell_soon)
@@ -157,6 +160,18 @@ class MemoryParts:
                 for owner in (*models, (OwnerKind.JOB, job.id)):
                     work[owner] = work.get(owner, 0.0) + 1
         return work
+
+    def _measured(self, device_id: str, measure: MemoryMeasure | None) -> None:
+        self._parts.simulation.measured(device_id, measure)
+        self._sessions.memory_measured()
+
+    def _session_of(self, job_id: str) -> str:
+        job = self._jobs.find(job_id)
+        return "" if job is None else job.options.session_id
+
+    def session_bytes(self, session_id: str) -> int | None:
+        """The device memory that the jobs of a session hold, as last measured. None: no worker has been measured."""
+        return self._workers.session_bytes(session_id)
 
     def _stranded(self, pool_id: str, ceiling_bytes: int) -> list[str]:
         """Waiting jobs whose model alone exceeds the ceiling of the only pool that they may run in."""

@@ -7,7 +7,7 @@ import grpc
 
 from deviceops.memory.v1 import memory_service_pb2 as messages
 from domains import limits
-from domains.errors import ErrorReason, NotFound
+from domains.errors import NotFound
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reservation import DEFAULT_LIVE_S, Reservation
 from domains.memory.pools.reservation_queue import Granted, ReservationQueue
@@ -20,12 +20,6 @@ from server.once import asked_of, keeps_its_answers
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def no_session(session_id: str) -> None:
-    """Refuse every session: the server has none."""
-    message = f"there is no session {session_id!r}; open one with OpenSession, or leave it empty"
-    raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
-
-
 class ReservationMethods:
     """The methods for reservations."""
 
@@ -34,11 +28,11 @@ class ReservationMethods:
         queue: ReservationQueue,
         reservations: Reservations,
         pools: Pools,
-        check_session: Callable[[str], None] = no_session,
+        check_session: Callable[[str], object],
         check_open: Callable[[str], None] = lambda device_id: None,
     ) -> None:
-        """`check_session` raises SESSION_NOT_FOUND. `check_open` takes the pool's device (or an empty id) and raises
-        DRAINING, DEVICE_DISABLED or DEVICE_LOST where no new work is taken."""
+        """`check_session` raises SESSION_NOT_FOUND, and ILLEGAL_STATE for a closed one. `check_open` takes the pool's device
+        (or an empty id) and raises DRAINING, DEVICE_DISABLED or DEVICE_LOST where no new work is taken."""
         self._queue = queue
         self._reservations = reservations
         self._reservable_pools = pools

@@ -27,7 +27,12 @@ class MemoryServicer(PoolMethods, ReservationMethods, BlobMethods):
     def __init__(self, parts: MemoryParts, devices: Devices, submissions: Submissions) -> None:
         PoolMethods.__init__(self, parts.pools, parts.budgets, parts.reclaiming)
         ReservationMethods.__init__(
-            self, parts.reservation_queue, parts.reservations, parts.pools, check_open=parts.check_open
+            self,
+            parts.reservation_queue,
+            parts.reservations,
+            parts.pools,
+            submissions.sessions.check_open,
+            check_open=parts.check_open,
         )
         BlobMethods.__init__(self, parts.blobs, devices, submissions.jobs.unread, submissions.draining)
         self._submissions = submissions

@@ -30,6 +30,8 @@ class PrefetchMethods:
         """Take hints which models will be needed."""
         self._submissions.draining.check()
         _check(request)
+        if request.session_id:
+            self._submissions.sessions.check_open(request.session_id)
         for hint in request.hints:
             convert.check_nodes(hint.devices)
         done = self._prefetching.hint(request.session_id, [self._hint(hint) for hint in request.hints])
@@ -57,8 +59,6 @@ def _check(request: model_service_pb2.PrefetchModelsRequest) -> None:
         text = f"has {count} hints; at most {limits.HINTS}"
         wrong.append(Violation(field="hints", message=text, allowed=f"0..{limits.HINTS} hints"))
     unserved: list[Violation] = []
-    if request.session_id:
-        unserved.append(Violation(field="session_id", message="this server has no sessions yet; leave it empty"))
     for index, hint in enumerate(request.hints[: limits.HINTS]):
         wrong += _wrong(hint, f"hints[{index}]")
         unserved += _unserved(hint, f"hints[{index}]")

@@ -23,6 +23,8 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.state import JobState
 from domains.processing.memory.care import pool_of_model
+from domains.processing.sessions.session import SessionView
+from domains.processing.sessions.sessions import Sessions
 
 _SEVERITY = {JobState.FAILED: Severity.ERROR, JobState.INTERRUPTED: Severity.WARNING}
 _AFTER_A_FAULT = (JobState.INTERRUPTED, JobState.FAILED, JobState.CANCELLED)
@@ -42,6 +44,7 @@ class Announcer:
         reclaiming: Reclaiming,
         blobs: BlobStore,
         catalogue: Catalogue,
+        sessions: Sessions,
     ) -> None:
         self._events = events
         self._devices = devices
@@ -56,6 +59,7 @@ class Announcer:
         """By pool: the event of the last change of its budget."""
         self._catalogue = catalogue
         jobs.listeners.append(self._job)
+        sessions.listeners.append(self._session)
         catalogue.listeners.append(self._scanned)
         loaded.listeners.append(self._model)
         pools.on_pressure.append(self._pressure)
@@ -110,6 +114,15 @@ class Announcer:
             failure=job.failure,
             snapshot=job,
         )
+
+    def _session(self, view: SessionView, before: SessionView | None) -> None:
+        session = view.session
+        if before is None or before.session.state is not session.state:
+            told = str(session.state) if before is None else f"{before.session.state} → {session.state}"
+            kind = "session.state_changed"
+        else:
+            kind, told = "session.changed", "its settings"
+        self._events.tell(EventDomain.PROCESSING, kind, session.id, told, snapshot=view)
 
     def _model(self, one: LoadedModel, there: bool) -> None:
         kind = "loaded_model.loaded" if there else "loaded_model.unloaded"

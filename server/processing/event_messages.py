@@ -12,6 +12,7 @@ from domains.model.loaded import LoadedModel
 from domains.processing.event_snapshots import restored
 from domains.processing.jobs.job import Job, ListedJob
 from domains.processing.jobs.rows import as_listed
+from domains.processing.sessions.session import SessionView
 from domains.system_event import StoredSnapshot, SystemEvent
 from server import convert
 from server.convert import DOMAINS, SEVERITIES
@@ -19,6 +20,7 @@ from server.device.messages import to_device
 from server.memory.blob_messages import to_blob
 from server.memory.messages import to_pool
 from server.model.messages import to_loaded
+from server.processing.session_messages import to_session
 from server.scrub import scrubbed
 
 JobMessage = Callable[[ListedJob], job_pb2.Job]
@@ -65,6 +67,8 @@ def _snapshot(value: object, listed: JobMessage) -> dict[str, Any]:
             return {"memory_pool": to_pool(value, include_owners=False)}
         case LoadedModel():
             return {"loaded_model": to_loaded(value, [])}
+        case SessionView():
+            return {"session": to_session(value)}
         case _:
             return {}
 

@@ -30,6 +30,7 @@ from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.memory.prefetch import Prefetching
 from domains.processing.memory.run_times import RunTimes
+from domains.processing.sessions.sessions import Sessions
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
@@ -44,6 +45,7 @@ class ProcessingParts:
         self,
         settings: Settings,
         jobs: Jobs,
+        sessions: Sessions,
         catalogue: Catalogue,
         loaded: LoadedModels,
         host_models: HostModels,
@@ -61,6 +63,7 @@ class ProcessingParts:
         self.transfers = TransferRunner(jobs, memory.blobs)
         self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
         self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
+        sessions.listeners.append(self.prefetching.session_changed)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.pictures = InputPictures(jobs, memory.blobs)
@@ -119,4 +122,5 @@ class ProcessingParts:
             draining,
             step_limit,
             self.pictures,
+            sessions,
         )

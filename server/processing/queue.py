@@ -10,8 +10,6 @@ from domains.processing.lanes.overview import Depth, LaneView, QueueOverview, Qu
 from server import convert
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_WEIGHT = 1.0
-"""Weight of a session: they cannot be given others yet."""
 
 
 class QueueMethods:
@@ -63,7 +61,7 @@ def _depth(depth: Depth) -> job_queue_pb2.QueueDepth:
 def _share(share: Share) -> job_queue_pb2.QueueShare:
     return job_queue_pb2.QueueShare(
         session_id=share.session_id,
-        weight=_WEIGHT,
+        weight=share.weight,
         queued_count=share.queued,
         running_count=share.running,
         served_ratio=share.served_ratio,

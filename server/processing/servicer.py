@@ -36,13 +36,14 @@ from server.processing.job_kinds import KIND_OF
 from server.processing.job_messages import JobView, to_job, to_listed, to_state
 from server.processing.label_deletion import LabelDeletionMethods
 from server.processing.queue import QueueMethods
+from server.processing.session_methods import SessionMethods
 from server.processing.system_events import SystemEventMethods
 from server.processing.watch import Watching, follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods, QueueMethods):
+class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods, QueueMethods, SessionMethods):
     """Implements ProcessingService."""
 
     def __init__(
@@ -62,6 +63,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         ClockMethods.__init__(self, clock, status)
         QueueMethods.__init__(self, overview)
+        SessionMethods.__init__(self, submissions.sessions, watching)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs
@@ -196,7 +198,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
         self, request: processing_service_pb2.CancelJobRequest, context: Context
     ) -> processing_service_pb2.CancelJobResponse:
         """Request that a job stops."""
-        convert.refuse(convert.cause_violations(request.cause), _unserved_scope(request.scope))
+        convert.refuse(convert.cause_violations(request.cause), convert.unserved_scope(request.scope))
         job = self._jobs.cancel(request.job_id, request.cause)
         return processing_service_pb2.CancelJobResponse(job=self._message(job))
 
@@ -241,12 +243,6 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
     ) -> processing_service_pb2.GetSystemStatusResponse:
         """Return the status of the server."""
         return processing_service_pb2.GetSystemStatusResponse(status=self._status())
-
-
-def _unserved_scope(scope: job_pb2.CancelScope.ValueType) -> list[Violation]:
-    if scope in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
-        return []
-    return [Violation(field="scope", message="this server only stops jobs at once yet; leave it empty")]
 
 
 def _within_spec(violation: Violation) -> Violation:

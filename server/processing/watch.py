@@ -95,12 +95,16 @@ class Watching:
 
     def __init__(self, wishes: PreviewWishes, default: Previews) -> None:
         """`default`: the previews for a watcher whose request names none."""
-        self._wishes = wishes
+        self.wishes = wishes
         self._default = default
+
+    def wish_of(self, wish: Previews | None) -> Previews:
+        """A watcher's wish, or the default."""
+        return self._default if wish is None else wish
 
     def join(self, job_id: str, wish: Previews | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Add a watcher's wish until the call ends. None: the default."""
-        leave = self._wishes.join(job_id, self._default if wish is None else wish)
+        leave = self.wishes.join(job_id, self.wish_of(wish))
         context.add_done_callback(lambda _: leave())  # pyright: ignore[reportArgumentType]  # as in `submit_and_follow`
 
 

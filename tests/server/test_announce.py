@@ -15,6 +15,8 @@ from domains.model.roots import Roots
 from domains.processing.jobs.event import Interrupted, Started
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import LoadWork
+from domains.processing.sessions.sessions import Sessions
+from domains.processing.sessions.store import SessionStore
 from server.processing.announce import Announcer
 from tests.domains.memory.scripted_pool import ScriptedPool, ScriptedReclaimer
 from tests.domains.processing.scripted_worker import Floor
@@ -29,7 +31,9 @@ class Told:
         reclaiming = Reclaiming(self.pools, ScriptedReclaimer(source))
         blobs = BlobStore(floor.database, folder / "blobs")
         catalogue = Catalogue(floor.database, Roots(()), "emoji-sd")
-        parts = (floor.devices, floor.jobs, floor.loaded, self.pools, self.reservations, reclaiming, blobs, catalogue)
+        self.sessions = Sessions(SessionStore(floor.database, folder), floor.jobs, 3600)
+        pools = (self.pools, self.reservations, reclaiming)
+        parts = (floor.devices, floor.jobs, floor.loaded, *pools, blobs, catalogue, self.sessions)
         self.announcer = Announcer(floor.log, *parts)
         floor.draining.begin()
         for name in ("sim-0", "sim-1"):

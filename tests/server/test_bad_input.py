@@ -280,7 +280,6 @@ def test_an_empty_fallback_forbids_what_cannot_be_forbidden_yet(server: RunningS
 
 
 UNSERVED_OPTIONS = {
-    "session_id": job_event_pb2.JobOptions(session_id="s"),
     "devices.strategy": job_event_pb2.JobOptions(
         devices=job_event_pb2.DeviceSelector(strategy=job_event_pb2.PLACEMENT_STRATEGY_LEAST_LOADED)
     ),
@@ -298,15 +297,15 @@ def test_an_option_that_is_not_served_is_refused_by_name(server: RunningServer, 
 
 
 def test_unserved_options_and_a_wrong_work_are_told_together_at_every_door(server: RunningServer) -> None:
-    options = job_event_pb2.JobOptions(session_id="s")
+    options = UNSERVED_OPTIONS["devices.strategy"]
     both = ask(server, G(safety_policy_id="strict", sampling=S(steps=0)), options=options)
     assert (both.code, both.reason) == (INVALID, "INVALID_FIELD")
-    assert set(both.fields) == {"generation.safety_policy_id", "generation.sampling.steps", "options.session_id"}
+    assert set(both.fields) == {"generation.safety_policy_id", "generation.sampling.steps", "options.devices.strategy"}
     spec = job_pb2.JobSpec(generation=G(safety_policy_id="strict"))
     submission = processing_service_pb2.SubmitJobRequest(spec=spec, options=options)
     refusal = asking.refused(lambda: server.processing.SubmitJob(submission))
     assert (refusal.code, refusal.reason) == (UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert set(refusal.fields) == {"spec.generation.safety_policy_id", "options.session_id"}
+    assert set(refusal.fields) == {"spec.generation.safety_policy_id", "options.devices.strategy"}
 
 
 def test_a_cause_that_is_too_long_is_named(server: RunningServer) -> None:

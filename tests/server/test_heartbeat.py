@@ -94,6 +94,13 @@ def watch_job(server: RunningServer) -> Any:
     return asking.follow(server, job_id, asking.job_of(server, job_id).last_sequence)
 
 
+def watch_session(server: RunningServer) -> Any:
+    """From the session's only event on."""
+    opened = server.processing.OpenSession(processing_service_pb2.OpenSessionRequest(), timeout=CALL_S).session
+    request = processing_service_pb2.WatchSessionRequest(session_id=opened.id, after_sequence=opened.last_sequence)
+    return server.processing.WatchSession(request, timeout=CALL_S)
+
+
 def generate(server: RunningServer) -> Any:
     return server.inference.Generate(inference_service_pb2.GenerateRequest(generation=picture()), timeout=CALL_S)
 
@@ -162,6 +169,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "memory.v1.MemoryService.WatchMemoryPools": watch_pools,
     "processing.v1.ProcessingService.WatchEvents": watch_events,
     "processing.v1.ProcessingService.WatchJob": watch_job,
+    "processing.v1.ProcessingService.WatchSession": watch_session,
     "inference.v1.InferenceService.Generate": generate,
     "model.v1.ModelService.LoadModel": load,
     "model.v1.ModelService.ScanModels": scan,

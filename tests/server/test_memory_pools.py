@@ -18,6 +18,7 @@ from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.memory.v1 import memory_budget_pb2, memory_pool_pb2, memory_service_pb2, reservation_pb2
 from deviceops.memory.v1 import memory_service_pb2 as messages
 from deviceops.memory.v1.memory_service_pb2_grpc import MemoryServiceStub
+from domains.errors import ErrorReason, NotFound
 from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.budgets import Budgets
 from domains.memory.pools.disk_pool import DiskPool
@@ -83,6 +84,10 @@ class HostModels:
         return ()
 
 
+def no_session(session_id: str) -> None:
+    raise NotFound(f"there is no session {session_id}", ErrorReason.SESSION_NOT_FOUND)
+
+
 class Served:
     """The methods behind a port, and what is behind the methods."""
 
@@ -95,7 +100,7 @@ class Served:
         self.reservations = Reservations(self.pools)
         budgets = Budgets(self.pools, self.reservations, reclaiming, lambda pool_id, ceiling: ())
         queue = ReservationQueue(self.pools, self.reservations, reclaiming.evict)
-        reservations = ReservationMethods(queue, self.reservations, self.pools)
+        reservations = ReservationMethods(queue, self.reservations, self.pools, no_session)
 
         class Both(PoolMethods):
             CreateReservation = staticmethod(reservations.CreateReservation)

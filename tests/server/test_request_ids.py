@@ -17,7 +17,7 @@ from deviceops.device.v1 import device_pb2, device_service_pb2, device_work_pb2
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import blob_pb2, memory_budget_pb2, memory_service_pb2
 from deviceops.model.v1 import model_service_pb2, model_work_pb2
-from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
+from deviceops.processing.v1 import job_pb2, processing_service_pb2, session_pb2, system_status_pb2
 from tests.server import asking
 from tests.server.asking import CALL_S, kind, picture
 from tests.server.harness import RunningServer
@@ -60,7 +60,7 @@ def deletion() -> Case:
     return case
 
 
-def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str) -> dict[str, Case]:
+def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str, session_id: str) -> dict[str, Case]:
     """Every method that takes a request_id, in an order in which they do each other no harm."""
     generation = picture(steps=2)
     weights = folder / "weights.bin"
@@ -82,6 +82,18 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str) -> dict[
                 update_mask=FieldMask(paths=["keep_for"]),
             ),
             options__keep_for__seconds=7200,
+        ),
+        "OpenSession": Case(
+            processing_service_pb2.OpenSessionRequest(settings=session_pb2.SessionSettings(weight=2)),
+            settings__weight=3,
+        ),
+        "UpdateSession": Case(
+            processing_service_pb2.UpdateSessionRequest(
+                session_id=session_id,
+                settings=session_pb2.SessionSettings(weight=2),
+                update_mask=FieldMask(paths=["weight"]),
+            ),
+            settings__weight=3,
         ),
         "DeleteByLabels": deletion(),
         "ScanModels": Case(
@@ -220,7 +232,8 @@ class Calls:
         reservation = server.memory.CreateReservation(reserve, timeout=CALL_S).reservation
         job_id = asking.submit(server, picture(steps=1), ON_SIM_0)
         asking.watch(server, job_id)
-        self.cases = cases(folder, blob, reservation.id, job_id)
+        session = server.processing.OpenSession(processing_service_pb2.OpenSessionRequest(), timeout=CALL_S).session
+        self.cases = cases(folder, blob, reservation.id, job_id, session.id)
         self.answers = {name: self.ask(name, case.request) for name, case in self.cases.items()}
 
     def _uploaded(self, data: bytes) -> str:

@@ -26,4 +26,7 @@ internal static partial class Log
 
     [LoggerMessage(7, LogLevel.Warning, "Blob {BlobId} could not be deleted: {Cause}")]
     public static partial void DeleteFailed(ILogger logger, string blobId, string cause);
+
+    [LoggerMessage(8, LogLevel.Warning, "Watch of session {SessionId} broke after event {Sequence} ({Cause}); it goes on in {Delay} ms.")]
+    public static partial void SessionWatchBroke(ILogger logger, string sessionId, long sequence, string cause, double delay);
 }

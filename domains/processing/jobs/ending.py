@@ -77,6 +77,7 @@ def paused(job: Job, stop: Stop, halted: Halted) -> Paused:
     return Paused(
         stage=proof.stage if proof else job.stage,
         completed=kept.step if kept else 0,
+        origin=stop.origin,
         cause=stop.cause,
         checkpoint=halted.checkpoint,
         work=proof.receipt if proof else Receipt(),

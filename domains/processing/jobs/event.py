@@ -1,7 +1,5 @@
 """The events of a job's journal: the values of `domains.progress`, and those that only the front process knows."""
 
-from enum import StrEnum
-
 import msgspec
 
 from domains.device.benchmark import BenchmarkReport
@@ -18,6 +16,7 @@ from domains.model.scan import ScanReport
 from domains.model.validation import ValidationReport
 from domains.processing.jobs.state import JobState
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
+from domains.stop import Origin
 
 
 class JobReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,15 +166,6 @@ class Cancelling(msgspec.Struct, frozen=True, kw_only=True, tag="cancelling"):
     """The job was asked to stop."""
 
     cause: str
-
-
-class Origin(StrEnum):
-    """The cause of a pause or of a resumption."""
-
-    CALLER = "caller"
-    """A call that names the job."""
-    PREEMPTION = "preemption"
-    """The scheduler, for work of a higher priority."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

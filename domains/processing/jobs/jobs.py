@@ -14,6 +14,7 @@ from domains.processing.jobs.event import (
     Cancelling,
     Interrupted,
     JobEvent,
+    JobReceipt,
     Paused,
     Pausing,
     Resumed,
@@ -24,15 +25,16 @@ from domains.processing.jobs.in_memory import JobsInMemory
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions, ListedJob
 from domains.processing.jobs.kinds import Work
-from domains.processing.jobs.live_job import LiveJob
+from domains.processing.jobs.live_job import LiveJob, receipt_of
 from domains.processing.jobs.options_update import updated
 from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.recorder import JobRecorder
+from domains.processing.jobs.session_log import SessionLog
 from domains.processing.jobs.state import AT_REST, WAITING, JobState, check_move
 from domains.processing.jobs.store import JobStore
 from domains.processing.jobs.unread import Unread
 from domains.requests import NEW, Asked, Known, Requests
-from domains.stop import Stop, StopKind, stronger
+from domains.stop import Origin, Stop, StopKind, stronger
 
 _PAUSE_WAIT_S = 60.0
 """Longest single wait of a resumption for the pause; it then waits again."""
@@ -87,7 +89,8 @@ class Jobs:
             if job.state is JobState.CANCELLING:
                 self._end_at_rest(live, Stop(kind=StopKind.CANCEL, cause=live.cancel_cause))
             elif job.state is JobState.PAUSING:
-                self._end_at_rest(live, Stop(kind=StopKind.PAUSE, cause=live.pause_cause))
+                stop = Stop(kind=StopKind.PAUSE, cause=live.pause_cause, origin=live.pause_origin)
+                self._end_at_rest(live, stop)
             elif job.state is JobState.RUNNING:
                 message = "the server went away and was started again"
                 self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
@@ -227,7 +230,7 @@ class Jobs:
             live.stop = before
             raise
 
-    def pause(self, job_id: str, cause: str = "") -> Job:
+    def pause(self, job_id: str, cause: str = "", origin: Origin = Origin.CALLER) -> Job:
         """Ask a job to pause: at once where it waits, at its next safe point where it runs. Changes nothing if the job
         was asked already. Raises ILLEGAL_STATE, and STORAGE_FULL if there is no room for its progress."""
         live = self.live(job_id)
@@ -236,12 +239,12 @@ class Jobs:
             return live.job
         check_move(job_id, state, JobState.PAUSED if state in AT_REST else JobState.PAUSING)
         self._store.check_room()
-        stop = Stop(kind=StopKind.PAUSE, cause=cause, asked_s=time.monotonic())
+        stop = Stop(kind=StopKind.PAUSE, cause=cause, origin=origin, asked_s=time.monotonic())
         if state in AT_REST:
             return self._end_at_rest(live, stop)
         before, live.stop = live.stop, stronger(live.stop, stop)
         try:
-            return self.record(job_id, Pausing(cause=cause))
+            return self.record(job_id, Pausing(origin=origin, cause=cause))
         except DeviceOpsError:
             # The caller is told that it was not paused.
             live.stop = before
@@ -253,11 +256,25 @@ class Jobs:
         live = self.live(job_id)
         while live.job.state is JobState.PAUSING:
             await live.journal.more(live.journal.last_sequence, _PAUSE_WAIT_S)
+        return self.let_go_on(job_id, cause)
+
+    def let_go_on(self, job_id: str, cause: str = "", origin: Origin = Origin.CALLER) -> Job:
+        """`resume` for a job that is not on its way to a pause."""
         job = self.get(job_id)
         if job.state is JobState.RUNNING or job.state in WAITING:
             return job
         check_move(job_id, job.state, JobState.QUEUED)
-        return self.record(job_id, Resumed(from_step=job.checkpoint.step if job.checkpoint else 0, cause=cause))
+        from_step = job.checkpoint.step if job.checkpoint else 0
+        return self.record(job_id, Resumed(from_step=from_step, origin=origin, cause=cause))
+
+    def receipt_so_far(self, job_id: str) -> JobReceipt:
+        """The cost of a job that has not ended, without the work of its present attempt."""
+        live = self.live(job_id)
+        return receipt_of(live.job, live.at(self._now()))
+
+    def keep_sessions(self, log: SessionLog) -> None:
+        """Tell a log of every event from now on, for the sessions of the jobs."""
+        self._recorder.sessions = log
 
     def update(self, job_id: str, options: JobOptions, mask: Sequence[str], etag: str = "") -> Job:
         """Change the options that the mask names; the same call again changes nothing. Raises as `updated`."""
@@ -289,6 +306,7 @@ class Jobs:
         self._store.delete(job_id)
         self._recorder.forget(job_id)
         self._memory.forget(job_id)
+        self._recorder.sessions.forget(job)
 
     async def erased(self) -> None:
         """Return when the state folder holds no text of the jobs that were deleted before the call."""

@@ -24,7 +24,7 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.jobs.state import ON_A_LANE, JobState
 from domains.progress import PreviewReady, Receipt, StageStarted, added
-from domains.stop import Stop
+from domains.stop import Origin, Stop
 
 _NO_WORK = Receipt()
 
@@ -72,8 +72,19 @@ class LiveJob:
     @property
     def pause_cause(self) -> str:
         """The caller's reason for the newest pause. Empty: no reason, or no pause."""
-        causes = [entry.value.cause for entry in self.journal.after(0) if isinstance(entry.value, Pausing)]
-        return causes[-1] if causes else ""
+        newest = self._newest_pause
+        return newest.cause if newest else ""
+
+    @property
+    def pause_origin(self) -> Origin:
+        """The origin of the newest pause."""
+        newest = self._newest_pause
+        return newest.origin if newest else Origin.CALLER
+
+    @property
+    def _newest_pause(self) -> Pausing | Paused | None:
+        pauses = (entry.value for entry in reversed(self.journal.after(0)))
+        return next((event for event in pauses if isinstance(event, Pausing | Paused)), None)
 
 
 def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) -> Job:

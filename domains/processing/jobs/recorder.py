@@ -27,6 +27,7 @@ from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.live_job import LiveJob, after, stored
 from domains.processing.jobs.rows import StoredJob, UnreadableRow
+from domains.processing.jobs.session_log import News, NoSessions, SessionLog
 from domains.processing.jobs.state import JobState, check_move
 from domains.processing.jobs.store import JobStore
 from domains.processing.jobs.unreadable import given_up
@@ -43,7 +44,9 @@ class JobRecorder:
         self._store = store
         self._now = now
         self._keep_s = keep_s
-        self._owed: dict[str, tuple[Job, Entry[JobEvent]]] = {}
+        self.sessions: SessionLog = NoSessions()
+        """Told of each event, for the session of its job."""
+        self._owed: dict[str, tuple[Job, Entry[JobEvent], News]] = {}
         """Published ends that are not on disk yet, because the disk was full."""
 
     def owes(self, job_id: str) -> bool:
@@ -60,9 +63,9 @@ class JobRecorder:
 
     def store_ends(self) -> None:
         """Store the ends for which the disk had no room; those that still do not fit wait for the next call."""
-        for job_id, (job, entry) in list(self._owed.items()):
+        for job_id, (job, entry, news) in list(self._owed.items()):
             try:
-                self._store.record(stored(job), entry, self._expiry(job))
+                self._store.record(stored(job), entry, self._expiry(job), self.sessions.note(news))
             except DeviceOpsError:
                 return
             del self._owed[job_id]
@@ -72,8 +75,10 @@ class JobRecorder:
         """Store a new job with its first event. `ahead`: number of jobs that wait before it."""
         journal: Journal[JobEvent] = Journal()
         first = journal.next(Queued(position=ahead), now_s=job.create_time_s)
-        job = self._store.add(job, first, _CEILING_STEP)
+        news = self.sessions.news(job, first)
+        job = self._store.add(job, first, _CEILING_STEP, self.sessions.note(news))
         journal.publish(first)
+        self.sessions.tell(news)
         live = LiveJob(job, journal, _CEILING_STEP)
         live.created_s = self._now().monotonic_s
         return live
@@ -108,25 +113,27 @@ class JobRecorder:
         job = after(live.job, event, entry, state)
         if isinstance(event, Started):
             job = live.starts(job, now)
+        news = self.sessions.news(job, entry)
         if not slot:
-            job, entry = self._store_or_fail(job, entry)
+            job, entry, news = self._store_or_fail(job, entry, news)
         live.job = job
         live.journal.publish(entry, slot=slot)
+        self.sessions.tell(news, slot)
 
     def change_options(self, live: LiveJob, options: JobOptions) -> None:
         """Store other options of a job."""
         job = msgspec.structs.replace(live.job, options=options)
         if job.id in self._owed:
             # Its end is stored with them as soon as the disk has room.
-            self._owed[job.id] = job, self._owed[job.id][1]
+            self._owed[job.id] = job, *self._owed[job.id][1:]
         else:
             self._store.change_options(stored(job), self._expiry(job))
         live.job = job
 
-    def _store_or_fail(self, job: Job, entry: Entry[JobEvent]) -> tuple[Job, Entry[JobEvent]]:
+    def _store_or_fail(self, job: Job, entry: Entry[JobEvent], news: News) -> tuple[Job, Entry[JobEvent], News]:
         """Make an event durable. An end that cannot be stored (a full disk) is published anyway, as a failure."""
         try:
-            self._store.record(stored(job), entry, self._expiry(job))
+            self._store.record(stored(job), entry, self._expiry(job), self.sessions.note(news))
         except DeviceOpsError as error:
             if not job.state.ended:
                 raise
@@ -134,11 +141,12 @@ class JobRecorder:
             failed = _unstored(entry.value, error)
             entry = Entry(entry.sequence, entry.time_s, failed)
             job = after(job, failed, entry, JobState.FAILED)
-            self._owed[job.id] = job, entry
+            news = msgspec.structs.replace(news, job=job, entry=entry)
+            self._owed[job.id] = job, entry, news
         else:
             # The disk has room again: a server that dies now shall not run the jobs again whose ends were told.
             self.store_ends()
-        return job, entry
+        return job, entry, news
 
     def _expiry(self, job: Job) -> float | None:
         if job.end_time_s is None:

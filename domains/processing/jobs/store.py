@@ -1,7 +1,7 @@
 """Jobs and their journals on disk: one row a job and one row a durable event."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -41,6 +41,14 @@ _LISTED = (
 _LABEL = "INSERT INTO job_labels (number, key, value) VALUES (?, ?, ?)"
 
 
+Also = Callable[[sqlite3.Connection], None]
+"""What else a transaction writes."""
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """Write nothing else."""
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a list."""
 
@@ -64,20 +72,22 @@ class JobStore:
         """Raise STORAGE_FULL if the disk has no room for new work."""
         room_for_work(self._folder)
 
-    def add(self, job: Job, entry: Entry[JobEvent], ceiling: int) -> Job:
-        """Store a new job with its first event; returns it with its number. Raises STORAGE_FULL."""
+    def add(self, job: Job, entry: Entry[JobEvent], ceiling: int, also: Also = _nothing) -> Job:
+        """Store a new job with its first event, and `also`; returns it with its number. Raises STORAGE_FULL."""
         room_for_work(self._folder)
         with self._transaction() as db:
             number = db.execute(_INSERT, (*fixed_of(job), *changing_of(job), ceiling)).lastrowid
             db.executemany(_LABEL, [(number, *label) for label in job.options.labels])
             self._insert_event(db, job.id, entry)
+            also(db)
         return msgspec.structs.replace(job, number=number)
 
-    def record(self, job: Job, entry: Entry[JobEvent], expire_time_s: float | None) -> None:
-        """Store a durable event and the job after it; an ended job gets its expiry time."""
+    def record(self, job: Job, entry: Entry[JobEvent], expire_time_s: float | None, also: Also = _nothing) -> None:
+        """Store a durable event, the job after it, and `also`; an ended job gets its expiry time."""
         with self._transaction() as db:
             db.execute(_UPDATE, (*changing_of(job), expire_time_s, job.id))
             self._insert_event(db, job.id, entry)
+            also(db)
 
     def change_options(self, job: Job, expire_time_s: float | None) -> None:
         """Store a job with other options."""

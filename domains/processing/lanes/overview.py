@@ -49,6 +49,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     """One session's part."""
 
     session_id: str
+    weight: float
     queued: int
     running: int
     served_ratio: float | None
@@ -181,6 +182,7 @@ class QueueOverview:
         for session in sorted({*queued, *running}):
             yield Share(
                 session_id=session,
+                weight=self._board.queue.terms.weight(session),
                 queued=queued[session],
                 running=running[session],
                 served_ratio=served[session] / total if total else None,

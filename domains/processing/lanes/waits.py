@@ -40,6 +40,8 @@ class WaitReason(StrEnum):
     """Other jobs come first."""
     LOAD = "load"
     """A job on its device is loading a model, and the load blocks it."""
+    SESSION = "session"
+    """Its session starts no jobs now: it is paused, or has reached a limit of its own."""
     SHUTDOWN = "shutdown"
     """The server shuts down; the job starts after the next start."""
 
@@ -90,6 +92,9 @@ class Waits:
     def _queued(self, job: Job, ahead: Callable[[Lane, Job], int]) -> Wait:
         if self._draining.begun:
             return Wait(reason=WaitReason.SHUTDOWN, detail="the server shuts down; it starts after the next start")
+        if self._queue.is_held(job.options.session_id):
+            detail = self._queue.terms.held_because(job.options.session_id)
+            return Wait(reason=WaitReason.SESSION, detail=detail)
         placement = placement_of(job)
         lanes = [lane for lane in self._lanes.best_first() if self._lanes.fits(lane, placement)]
         working = [lane for lane in lanes if self._lanes.takes_work(lane) and not lane.closed]

@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from domains.errors import ErrorReason, NotFound
 from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobSpec, BlobTier
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.history import Allocation
@@ -15,16 +14,23 @@ from domains.memory.pools.pools import Pools
 class PoolBlobAdmission:
     """The `BlobAdmission` of a server with pools and reservations."""
 
-    def __init__(self, admission: Admission, pools: Pools, check_device: Callable[[str], None]) -> None:
-        """`check_device` raises DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST or DEVICE_RECOVERING."""
+    def __init__(
+        self,
+        admission: Admission,
+        pools: Pools,
+        check_device: Callable[[str], None],
+        check_session: Callable[[str], object],
+    ) -> None:
+        """`check_device` raises DEVICE_NOT_FOUND, DEVICE_DISABLED, DEVICE_LOST or DEVICE_RECOVERING; `check_session` raises
+        SESSION_NOT_FOUND or ILLEGAL_STATE."""
         self._admission = admission
         self._pools = pools
         self._check_device = check_device
+        self._check_session = check_session
 
     def check_session(self, session_id: str) -> None:
-        """Refuse every session: the server has none."""
-        message = f"there is no session {session_id!r}; leave it empty"
-        raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id)
+        """Raise SESSION_NOT_FOUND, and ILLEGAL_STATE for a closed session."""
+        self._check_session(session_id)
 
     @asynccontextmanager
     async def admit(self, blob: Blob, spec: BlobSpec) -> AsyncGenerator[None]:

@@ -28,11 +28,14 @@ class WorkerMemory:
         loaded: LoadedModels,
         worker_of: Callable[[str], Worker | None],
         on_measured: Callable[[str, MemoryMeasure | None], None],
+        session_of: Callable[[str], str],
     ) -> None:
-        """`on_measured`: called with a device (id) and its worker's measurement; None: the worker has ended."""
+        """`on_measured`: called with a device (id) and its worker's measurement; None: the worker has ended. `session_of`:
+        the session of a job (id)."""
         self._loaded = loaded
         self._worker_of = worker_of
         self._on_measured = on_measured
+        self._session_of = session_of
         self._last: dict[str, MemoryMeasure] = {}
 
     async def now(self, device_id: str) -> MemoryMeasure | None:
@@ -50,6 +53,12 @@ class WorkerMemory:
     def on_host(self) -> list[MemoryOwner]:
         """What the workers of all devices hold in host memory, as last measured."""
         return [owner for measure in self._last.values() for owner in measure.host_owners]
+
+    def session_bytes(self, session_id: str) -> int | None:
+        """The bytes that the jobs of a session hold on all devices, without weights. None: no worker has measured it."""
+        owners = [owner for measure in self._last.values() for owner in measure.owners]
+        held = [owner for owner in owners if owner.kind is OwnerKind.JOB and owner.session_id == session_id]
+        return sum(owner.live_bytes for owner in held) if self._last else None
 
     def forget(self, device_id: str) -> None:
         """Drop the measurement of a worker that has ended."""
@@ -74,7 +83,9 @@ class WorkerMemory:
         return self._last[device_id]
 
     def _known(self, owner: MemoryOwner, device_id: str) -> MemoryOwner:
-        """The owner with the loaded model's id and pinning, which the worker does not know."""
+        """The owner with its session, and a loaded model's id and pinning, which the worker does not know."""
+        if owner.kind is OwnerKind.JOB:
+            return msgspec.structs.replace(owner, session_id=self._session_of(owner.id))
         if owner.kind is OwnerKind.CACHE:
             return msgspec.structs.replace(owner, reclaimable=True)
         if owner.kind is not OwnerKind.LOADED_MODEL:
@@ -82,7 +93,10 @@ class WorkerMemory:
         loaded_id = f"{owner.id}@{device_id}"
         known = next((one for one in self._loaded.list() if one.id == loaded_id), None)
         return msgspec.structs.replace(
-            owner, id=loaded_id, reclaimable=known is not None and not known.stays(time.time())
+            owner,
+            id=loaded_id,
+            session_id="" if known is None else known.session_id,
+            reclaimable=known is not None and not known.stays(time.time()),
         )
 
 

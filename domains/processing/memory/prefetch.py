@@ -19,6 +19,7 @@ from domains.model.loaded import ENDED, LoadedChange, LoadedState, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.memory.host_loads import HostLoad, HostLoads, file_bytes
+from domains.processing.sessions.session import SessionState, SessionView
 
 _log = structlog.get_logger()
 
@@ -77,6 +78,12 @@ class Prefetching:
         self._settled -= accepted.keys()
         self._changed.set()
         return Hinted(accepted=tuple(accepted), ready=tuple(dict.fromkeys(ready)), findings=tuple(findings))
+
+    def session_changed(self, view: SessionView, before: SessionView | None) -> None:
+        """Drop the hints of a session that takes no more jobs."""
+        if view.session.state in (SessionState.CLOSING, SessionState.CLOSED):
+            self._wanted.pop(view.session.id, None)
+            self._changed.set()
 
     async def keep_up(self) -> None:
         """Read ahead what is hinted, in the order of their times, until cancelled."""

@@ -47,6 +47,8 @@ from domains.processing.jobs.state import JobState
 from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.sessions.sessions import Sessions
+from domains.processing.sessions.store import SessionStore
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from domains.storage import open_database
@@ -69,6 +71,7 @@ class Desk:
         self.catalogue = Catalogue(self.database, Roots([]), DEMO)
         self.blobs = BlobStore(self.database, folder)
         self.draining = Draining()
+        self.sessions = Sessions(SessionStore(self.database, folder), self.jobs, 3600, soon=lambda call: call())
         self.board = Board(JobQueue(100), self.devices)
         self.loaded = LoadedModels()
         self.memory_bench = Bench()
@@ -84,6 +87,7 @@ class Desk:
             self.draining,
             StepLimit(StepTimes(self.jobs, self.board.lanes), self.devices, 1e9),
             InputPictures(self.jobs, self.blobs),
+            self.sessions,
         )
         self.describe(GPU, ("cuda:0",), "float32", "float16")
         self.describe(OTHER, ("cuda:1",), "float32")

@@ -85,7 +85,8 @@ def test_a_job_is_shown_with_spec_device_times_and_blobs(
 
 def test_a_session_is_asked_of_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     told = _said(capsys, "generate", "x", "--session", "s-1", "--out", str(tmp_path / "x.png"), status=1)
-    assert "options.session_id" in told
+    assert "SESSION_NOT_FOUND" in told
+    assert "s-1" in told
 
 
 def test_a_waiting_job_says_for_what_and_a_failed_one_why(server: RunningServer, capsys: pytest.CaptureFixture[str]):
@@ -220,9 +221,9 @@ def test_an_unknown_kind_of_event_is_refused(capsys: pytest.CaptureFixture[str])
 
 def test_every_kind_that_the_server_tells_is_known():
     root = Path(__file__).parents[3]
-    sources = [*root.glob("domains/device/*.py"), *root.glob("server/*.py"), *root.glob("domains/events*.py")]
+    sources = [*root.glob("domains/device/*.py"), *root.glob("server/**/*.py"), *root.glob("domains/events*.py")]
     cgroup = {"memory.max", "memory.limit_in_bytes", "memory.stat", "memory.usage_in_bytes", "memory.current"}
-    prefixes = "device|job|memory|loaded_model|system|node|blob|reservation"
+    prefixes = "device|job|memory|loaded_model|system|node|blob|reservation|session"
     found = {
         name
         for source in sources

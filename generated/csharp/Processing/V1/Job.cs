@@ -111,12 +111,13 @@ namespace DeviceOps.Api.Processing.V1 {
             "T1dfUlVOEAwSEgoOSk9CX0tJTkRfQkFUQ0gQDSqAAQoLQ2FuY2VsU2NvcGUS",
             "HAoYQ0FOQ0VMX1NDT1BFX1VOU1BFQ0lGSUVEEAASFAoQQ0FOQ0VMX1NDT1BF",
             "X05PVxABEh4KGkNBTkNFTF9TQ09QRV9BRlRFUl9DVVJSRU5UEAISHQoZQ0FO",
-            "Q0VMX1NDT1BFX1BFTkRJTkdfT05MWRADKroBCg1Kb2JXYWl0UmVhc29uEh8K",
+            "Q0VMX1NDT1BFX1BFTkRJTkdfT05MWRADKtcBCg1Kb2JXYWl0UmVhc29uEh8K",
             "G0pPQl9XQUlUX1JFQVNPTl9VTlNQRUNJRklFRBAAEhoKFkpPQl9XQUlUX1JF",
             "QVNPTl9ERVZJQ0UQARIaChZKT0JfV0FJVF9SRUFTT05fTUVNT1JZEAISGAoU",
             "Sk9CX1dBSVRfUkVBU09OX1RVUk4QAxIYChRKT0JfV0FJVF9SRUFTT05fTE9B",
-            "RBAEEhwKGEpPQl9XQUlUX1JFQVNPTl9TSFVURE9XThAFQh6qAhtEZXZpY2VP",
-            "cHMuQXBpLlByb2Nlc3NpbmcuVjFiBnByb3RvMw=="));
+            "RBAEEhwKGEpPQl9XQUlUX1JFQVNPTl9TSFVURE9XThAFEhsKF0pPQl9XQUlU",
+            "X1JFQVNPTl9TRVNTSU9OEAZCHqoCG0RldmljZU9wcy5BcGkuUHJvY2Vzc2lu",
+            "Zy5WMWIGcHJvdG8z"));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.JobEventReflection.Descriptor, global::DeviceOps.Api.Device.V1.DeviceWorkReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.GenerationReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ReproductionReflection.Descriptor, global::DeviceOps.Api.Memory.V1.BlobReflection.Descriptor, global::DeviceOps.Api.Model.V1.LoadedModelReflection.Descriptor, global::DeviceOps.Api.Model.V1.ModelWorkReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Processing.V1.BatchReflection.Descriptor, global::DeviceOps.Api.Processing.V1.JobStepReflection.Descriptor, global::DeviceOps.Api.Processing.V1.WorkflowReflection.Descriptor, global::Google.Protobuf.WellKnownTypes.TimestampReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Processing.V1.JobKind), typeof(global::DeviceOps.Api.Processing.V1.CancelScope), typeof(global::DeviceOps.Api.Processing.V1.JobWaitReason), }, null, new pbr::GeneratedClrTypeInfo[] {
@@ -241,6 +242,10 @@ namespace DeviceOps.Api.Processing.V1 {
     /// The server shuts down; the job starts after the next start.
     /// </summary>
     [pbr::OriginalName("JOB_WAIT_REASON_SHUTDOWN")] Shutdown = 5,
+    /// <summary>
+    /// Its session starts no jobs now: it is paused, or has reached a limit of its own on what runs.
+    /// </summary>
+    [pbr::OriginalName("JOB_WAIT_REASON_SESSION")] Session = 6,
   }
 
   #endregion

@@ -246,7 +246,7 @@ namespace DeviceOps.Api.Processing.V1 {
     /// <summary>
     /// What happened: `device.lost`, `memory.pressure_changed`, `memory.budget_changed`, `memory.reclaimed`, `reservation.expired` (also
     /// `.preempted`, `.lost`), `blob.expired` (also `.lost`, `.corrupt`), `model.added` (also `.changed`, `.missing`),
-    /// `loaded_model.unloaded`, `job.state_changed`, `system.started`, `system.degraded` (also
+    /// `loaded_model.unloaded`, `job.state_changed`, `session.state_changed`, `session.changed`, `system.started`, `system.degraded` (also
     /// `.restored`), `node.joined` (also `.lost`, `.returned`, `.left`) … Stable names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

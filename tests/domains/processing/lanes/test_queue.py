@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.processing.jobs.job import Job, JobOptions
@@ -119,13 +119,28 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = JobQueue(1000)
+        self.queue = JobQueue(1000, self)
         self.waiting: dict[str, Job] = {}
         self.served: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.level = 0
+        self.started: list[Job] = []
+        self.paused: set[str] = set()
         self.made = 0
+
+    def weight(self, session_id: str) -> float:
+        return 1.0
+
+    def holds_back(self, session_id: str, running: int) -> bool:
+        assert running == self.running[session_id]
+        return session_id in self.paused
+
+    def held_because(self, session_id: str) -> str:
+        return "it is paused"
 
     def least(self, device: str | None) -> Job | None:
         fitting = [job for job in self.waiting.values() if device in (None, *job.options.device_ids)]
+        fitting = [job for job in fitting if job.options.session_id not in self.paused]
         return min(fitting, key=lambda job: rank(job, self.served), default=None)
 
     @rule(
@@ -140,6 +155,10 @@ class Model(RuleBasedStateMachine):
     @rule(job=jobs)
     def add(self, job: Job) -> None:
         """Interrupted, and back in the queue."""
+        self.waiting.pop(job.id, None)
+        session = job.options.session_id
+        if not self.running[session] and all(one.options.session_id != session for one in self.waiting.values()):
+            self.served[session] = max(self.served[session], self.level)
         self.waiting[job.id] = job
         self.queue.add(job)
 
@@ -156,9 +175,27 @@ class Model(RuleBasedStateMachine):
             return
         self.queue.take(found)
         del self.waiting[found.id]
-        self.served[found.options.session_id] += 1
+        session = found.options.session_id
+        self.started.append(found)
+        self.running[session] += 1
+        self.level = max(self.level, self.served[session])
+        self.served[session] += 1
         if not self.waiting:
             self.served.clear()
+            self.level = 0
+
+    @precondition(lambda self: self.started)
+    @rule()
+    def leave(self) -> None:
+        """As long as the mean attempt, so that the share stays what it was at the start."""
+        job = self.started.pop(0)
+        self.running[job.options.session_id] -= 1
+        self.queue.left(job.id, 1.0)
+
+    @rule(session=st.sampled_from("abc"))
+    def hold(self, session: str) -> None:
+        self.paused ^= {session}
+        self.queue.wake(session)
 
     @invariant()
     def the_same_jobs_wait_in_the_same_order(self) -> None:
@@ -192,3 +229,77 @@ def test_a_waiting_job_that_gets_another_priority_takes_its_place() -> None:
     queue = filled(job("first", age=9), job("up", priority=3))
     queue.add(job("up"))
     assert taken(queue) == ["first", "up"]
+
+
+class Shares:
+    """Sessions with the weights that are their names, some of which are held back."""
+
+    def __init__(self, *held: str, at_most: int = 100) -> None:
+        self.held = set(held)
+        self.at_most = at_most
+
+    def weight(self, session_id: str) -> float:
+        return float(session_id)
+
+    def holds_back(self, session_id: str, running: int) -> bool:
+        return session_id in self.held or running >= self.at_most
+
+    def held_because(self, session_id: str) -> str:
+        return "it is held back"
+
+
+def one_after_the_other(queue: JobQueue, took_s: dict[str, float], turns: int) -> Counter[str]:
+    """The device time of each session after so many attempts, of which one runs at a time."""
+    used: Counter[str] = Counter()
+    for _ in range(turns):
+        found = queue.next(lambda _: True)
+        assert found is not None
+        session = found.options.session_id
+        queue.take(found)
+        queue.left(found.id, took_s[session])
+        used[session] += took_s[session]  # pyright: ignore[reportArgumentType]  # a Counter adds floats as well
+    return used
+
+
+@pytest.mark.parametrize("took_s", [{"1": 2.0, "2": 2.0}, {"1": 9.0, "2": 0.5}, {"1": 0.1, "2": 7.0}])
+def test_a_session_of_twice_the_weight_gets_twice_the_device_time_however_long_its_jobs_are(
+    took_s: dict[str, float],
+) -> None:
+    queue = JobQueue(10_000, Shares())
+    for n in range(2000):
+        queue.add(job(f"one{n}", session="1", age=-n))
+        queue.add(job(f"two{n}", session="2", age=-n))
+    used = one_after_the_other(queue, took_s, 1000)
+    assert used["2"] / used["1"] == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_session_that_had_nothing_to_do_is_owed_nothing_for_it() -> None:
+    queue = JobQueue(10_000, Shares())
+    for n in range(300):
+        queue.add(job(f"one{n}", session="1", age=-n))
+    one_after_the_other(queue, {"1": 5.0}, 100)
+    for n in range(100):
+        queue.add(job(f"late{n}", session="1.0", age=-n))
+    used = one_after_the_other(queue, {"1": 5.0, "1.0": 5.0}, 20)
+    assert used["1.0"] == pytest.approx(used["1"], abs=10.0)
+
+
+def test_a_session_that_is_held_back_starts_nothing_until_it_is_looked_at_again() -> None:
+    terms = Shares("1")
+    queue = JobQueue(100, terms)
+    queue.add(job("held", session="1", priority=4))
+    assert queue.next(lambda _: True) is None
+    queue.add(job("free", session="2"))
+    assert taken(queue) == ["free"]
+    terms.held.clear()
+    queue.wake("1")
+    assert taken(queue) == ["held"]
+
+
+def test_a_session_at_its_limit_goes_on_when_one_of_its_jobs_has_left() -> None:
+    queue = JobQueue(100, Shares(at_most=1))
+    for n in range(3):
+        queue.add(job(f"one{n}", session="1", age=-n))
+    assert taken(queue) == ["one0"]
+    queue.left("one0", 1.0)
+    assert taken(queue) == ["one1"]

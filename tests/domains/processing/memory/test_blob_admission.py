@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason, Unavailable
+from domains.errors import DeviceOpsError, ErrorReason, NotFound, Unavailable
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
@@ -33,10 +33,14 @@ class SlowToForget(ThreadPoolExecutor):
         return super().submit(fn, *args, **kwargs)
 
 
+def no_session(session_id: str) -> None:
+    raise NotFound(f"there is no session {session_id}", ErrorReason.SESSION_NOT_FOUND)
+
+
 async def test_two_unwritten_blobs_do_not_get_the_same_host_memory(tmp_path: Path) -> None:
     asyncio.get_running_loop().set_default_executor(SlowToForget())
     pools = Pools()
-    admission = PoolBlobAdmission(Admission(pools, Reservations(pools)), pools, lambda device_id: None)
+    admission = PoolBlobAdmission(Admission(pools, Reservations(pools)), pools, lambda device_id: None, no_session)
     with opened(tmp_path, admission=admission) as store:
         pools.add(HostPool(owners=store.owners_in(BlobTier.HOST)))
         room = 64 * MIB
@@ -58,7 +62,7 @@ async def test_a_blob_on_a_device_is_admitted_where_the_device_takes_it_and_no_s
         asked.append(device_id)
         raise Unavailable("it is being restarted", ErrorReason.DEVICE_RECOVERING)
 
-    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, check)
+    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, check, no_session)
     with pytest.raises(DeviceOpsError) as session:
         admission.check_session("s")
     assert session.value.reason is ErrorReason.SESSION_NOT_FOUND
@@ -72,7 +76,7 @@ async def test_a_blob_on_a_device_is_admitted_where_the_device_takes_it_and_no_s
 async def test_a_blob_on_the_host_asks_no_device(tmp_path: Path) -> None:
     bench, asked = Bench(100), list[str]()
     bench.pools.add(ScriptedPool(100, "host", PoolKind.HOST))
-    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, asked.append)
+    admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, asked.append, no_session)
     blob = Blob(id="b", sha256="", size_bytes=1, media_type="", create_time_s=0.0, tier=BlobTier.HOST)
     async with admission.admit(blob, BlobSpec(size_bytes=1)):
         assert bench.pools.claims.outstanding_bytes("host") == 1

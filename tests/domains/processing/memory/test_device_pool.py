@@ -28,13 +28,27 @@ class Measuring:
         self.loaded = LoadedModels()
         self.told: list[tuple[str, MemoryMeasure | None]] = []
         self.memory = WorkerMemory(
-            self.loaded, lambda _: self.worker, lambda name, measure: self.told.append((name, measure))
+            self.loaded,
+            lambda _: self.worker,
+            lambda name, measure: self.told.append((name, measure)),
+            lambda job_id: {"j-1": "s-1", "j-2": "s-2", "j-3": "s-2"}.get(job_id, ""),
         )
 
     async def now(self, measure: MemoryMeasure | None = None) -> MemoryMeasure | None:
         assert self.worker
         self.worker.say(*((Measured(measure=measure),) if measure else ()))
         return await self.memory.now("sim-0")
+
+
+async def test_the_memory_of_jobs_is_told_for_the_session_of_each() -> None:
+    bench = Measuring()
+    assert bench.memory.session_bytes("s-1") is None, "nothing is measured yet"
+    owners = [MemoryOwner(kind=OwnerKind.JOB, id=f"j-{n}", live_bytes=n * 10) for n in (1, 2, 3)]
+    weights = MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=999)
+    measure = await bench.now(MemoryMeasure(time_s=1.0, owners=(*owners, weights)))
+    assert measure is not None
+    assert [owner.session_id for owner in measure.owners] == ["s-1", "s-2", "s-2", ""]
+    assert [bench.memory.session_bytes(name) for name in ("s-1", "s-2", "s-3")] == [10, 50, 0]
 
 
 MEASURE = MemoryMeasure(time_s=1.0, total_bytes=10, used_bytes=4)
@@ -133,7 +147,7 @@ async def test_the_driver_tells_what_the_worker_does_not(
 ) -> None:
     worker, meter = floor.arrive(), Driver()
     meter.total, meter.used = driver
-    memory = WorkerMemory(floor.loaded, floor.workers.get, lambda name, found: None)
+    memory = WorkerMemory(floor.loaded, floor.workers.get, lambda name, found: None, lambda job_id: "")
     statuses = DeviceStatuses(floor.devices, cast(Any, meter), floor.board.backlog.workload, lambda name: (None, 0))
     pool = DevicePool("sim-0", floor.devices, statuses, memory)
     assert (pool.pool_id, pool.device_id, pool.aliases) == ("sim-0", "sim-0", ())

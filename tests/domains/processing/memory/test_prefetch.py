@@ -20,6 +20,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.memory.host_loads import HostLoad, HostLoads
 from domains.processing.memory.prefetch import Hint, Hinted, Prefetching
+from domains.processing.sessions.session import Session, SessionState, SessionView
 from tests.domains.memory.scripted_pool import ScriptedPool, ScriptedReclaimer
 from tests.domains.model.test_host_models import a_model, always, size_of
 
@@ -142,6 +143,19 @@ async def test_hints_that_are_taken_back_end_what_is_read(desk: Desk) -> None:
         assert desk.hint() == Hinted(accepted=(), ready=(), findings=())
         await desk.until(lambda: ("one@host", LoadedState.UNLOADED) in desk.events)
     assert (desk.ready(), desk.tier.held_bytes) == ([], 0)
+
+
+async def test_the_hints_of_a_session_end_with_it(desk: Desk) -> None:
+    desk.loaded.begin("three", "sim-0", "job")
+    desk.ahead.hint("s", [Hint(model_id="one")])
+    session = Session(id="s", create_time_s=0.0, update_time_s=0.0)
+    async with reading(desk):
+        await desk.until(lambda: ("one@host", LoadedState.LOADING) in desk.events)
+        desk.ahead.session_changed(SessionView(session=session), None)
+        assert desk.ready() == []
+        closing = msgspec.structs.replace(session, state=SessionState.CLOSING)
+        desk.ahead.session_changed(SessionView(session=closing), SessionView(session=session))
+        await desk.until(lambda: ("one@host", LoadedState.UNLOADED) in desk.events)
 
 
 async def test_models_that_are_loaded_where_they_are_needed_are_ready(desk: Desk) -> None:

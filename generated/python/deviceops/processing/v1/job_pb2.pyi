@@ -145,6 +145,8 @@ class _JobWaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobWait
     """A job on its device is loading a model, which blocks it."""
     JOB_WAIT_REASON_SHUTDOWN: _JobWaitReason.ValueType  # 5
     """The server shuts down; the job starts after the next start."""
+    JOB_WAIT_REASON_SESSION: _JobWaitReason.ValueType  # 6
+    """Its session starts no jobs now: it is paused, or has reached a limit of its own on what runs."""
 
 class JobWaitReason(_JobWaitReason, metaclass=_JobWaitReasonEnumTypeWrapper):
     """What kind of thing a waiting job waits for."""
@@ -161,6 +163,8 @@ JOB_WAIT_REASON_LOAD: JobWaitReason.ValueType  # 4
 """A job on its device is loading a model, which blocks it."""
 JOB_WAIT_REASON_SHUTDOWN: JobWaitReason.ValueType  # 5
 """The server shuts down; the job starts after the next start."""
+JOB_WAIT_REASON_SESSION: JobWaitReason.ValueType  # 6
+"""Its session starts no jobs now: it is paused, or has reached a limit of its own on what runs."""
 Global___JobWaitReason: _TypeAlias = JobWaitReason  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,11 @@
+"""Sessions: what an orchestrator has with the server: its jobs, its fair share, its limits, and one stream of all events.
+
+session.py       the values: settings, state, totals
+settings.py      the rules for settings, and which a call changes
+store.py         sessions on disk
+live_session.py  a session in memory
+log.py           gives the events of jobs their places in the sessions of the jobs
+news.py          the events of a session, from disk and memory
+sessions.py      open, change, pause, cancel and close sessions
+idle.py          closes sessions that are not used
+"""

@@ -1,0 +1,275 @@
+"""Sessions: idle time, retention, sums, limits, and what a full disk does."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from domains.clock import ClockStep
+from domains.errors import DeviceOpsError, ErrorReason, NotFound, ResourceExhausted
+from domains.model.scan import ScanReport
+from domains.processing.jobs.event import JobReceipt, ScanResult, Started, Succeeded
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import ScanWork
+from domains.processing.jobs.session_log import News
+from domains.processing.jobs.state import JobState
+from domains.processing.jobs.store import JobStore
+from domains.processing.sessions.live_session import KEPT
+from domains.processing.sessions.session import SessionFilter, SessionLimits, SessionSettings, SessionState
+from domains.processing.sessions.sessions import Sessions
+from domains.processing.sessions.store import SessionStore
+from domains.progress import Receipt, Stage, StageStarted, StageTiming
+from domains.requests import Asked
+from domains.storage import open_database
+
+KEEP_S = 3600.0
+_EVERY = SessionFilter()
+
+
+class Timer:
+    def __init__(self, due_s: float, call: Callable[[], None]) -> None:
+        self.due_s = due_s
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Bench:
+    """Sessions whose time stands still."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now_s = 1000.0
+        self.timers: list[Timer] = []
+        self.database = open_database(folder)
+        self.open()
+
+    def open(self) -> None:
+        """As a new process would."""
+        self.jobs = Jobs(JobStore(self.database, self.folder), KEEP_S)
+        self.sessions = Sessions(
+            SessionStore(self.database, self.folder),
+            self.jobs,
+            KEEP_S,
+            max_open=3,
+            now=lambda: self.now_s,
+            clock=lambda: self.now_s,
+            soon=lambda call: call(),
+            call_later=self.call_later,
+        )
+
+    def call_later(self, after_s: float, call: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(self.now_s + after_s, call))
+        return self.timers[-1]
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass, and the timers fire."""
+        self.now_s += seconds
+        while due := [one for one in self.timers if one.due_s <= self.now_s]:
+            self.timers = [one for one in self.timers if one not in due]
+            for one in due:
+                if not one.cancelled:
+                    one.call()
+
+    def opened(self, idle_s: float | None = None, **limits: int) -> str:
+        settings = SessionSettings(idle_timeout_s=idle_s, limits=SessionLimits(**limits) if limits else None)
+        return self.sessions.open(settings).session.id
+
+    def submit(self, session_id: str) -> str:
+        self.sessions.admit(session_id)
+        return self.jobs.submit(ScanWork(), JobOptions(session_id=session_id))[0].id
+
+    def end(self, job_id: str, work: Receipt | None = None) -> None:
+        self.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
+        receipt = JobReceipt(work=work or Receipt(), queue_s=2.0, run_s=3.0, attempts=1)
+        self.jobs.record(job_id, Succeeded(result=ScanResult(report=ScanReport()), receipt=receipt))
+
+    def state(self, session_id: str) -> SessionState:
+        return self.sessions.live(session_id).session.state
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    with closing(bench.database):
+        yield bench
+
+
+def test_a_session_that_is_not_used_closes_by_itself(bench: Bench) -> None:
+    idle, busy, never = bench.opened(60), bench.opened(60), bench.opened()
+    job_id = bench.submit(busy)
+    bench.turn(59)
+    assert bench.state(idle) is SessionState.OPEN
+    bench.turn(1)
+    assert bench.state(idle) is SessionState.CLOSED
+    bench.turn(1000)
+    assert (bench.state(busy), bench.state(never)) == (SessionState.OPEN, SessionState.OPEN)
+    bench.end(job_id)
+    bench.turn(59)
+    assert bench.state(busy) is SessionState.OPEN
+    bench.turn(1)
+    assert bench.state(busy) is SessionState.CLOSED
+
+
+def test_a_call_and_a_watcher_are_signs_of_life(bench: Bench) -> None:
+    name = bench.opened(60)
+    bench.turn(59)
+    bench.sessions.get(name)
+    bench.turn(59)
+    assert bench.state(name) is SessionState.OPEN
+    with bench.sessions.watching(name):
+        bench.turn(1000)
+        assert bench.state(name) is SessionState.OPEN
+    bench.turn(60)
+    assert bench.state(name) is SessionState.CLOSED
+
+
+def test_a_list_is_no_sign_of_life(bench: Bench) -> None:
+    name = bench.opened(60)
+    bench.turn(59)
+    bench.sessions.page(_EVERY, None, 10)
+    bench.turn(1)
+    assert bench.state(name) is SessionState.CLOSED
+
+
+def test_the_idle_time_can_be_changed_and_begins_again_after_a_restart(bench: Bench) -> None:
+    name = bench.opened()
+    bench.sessions.update(name, SessionSettings(idle_timeout_s=30), ["idle_timeout"])
+    bench.turn(29)
+    bench.timers.clear()
+    bench.open()
+    bench.sessions.begin()
+    bench.turn(29)
+    assert bench.state(name) is SessionState.OPEN
+    bench.turn(1)
+    assert bench.state(name) is SessionState.CLOSED
+
+
+def test_too_many_open_sessions_are_refused(bench: Bench) -> None:
+    names = [bench.opened() for _ in range(3)]
+    with pytest.raises(ResourceExhausted) as told:
+        bench.opened()
+    assert (told.value.reason, told.value.facts) == (ErrorReason.QUOTA_EXCEEDED, {"limit": "3"})
+    bench.sessions.close(names[0])
+    bench.opened()
+
+
+def test_an_ended_session_goes_when_its_time_is_over_and_its_jobs_are_gone(bench: Bench) -> None:
+    name = bench.opened()
+    job_id = bench.submit(name)
+    bench.end(job_id)
+    bench.sessions.close(name)
+    bench.sessions.move_expiry(ClockStep(delta_s=100.0, from_s=0.0, before_s=1e9))
+    bench.turn(KEEP_S + 1)
+    bench.sessions.expire()
+    assert bench.state(name) is SessionState.CLOSED, "the clock was set forward meanwhile"
+    bench.turn(100)
+    bench.sessions.expire()
+    assert bench.state(name) is SessionState.CLOSED, "it has a job"
+    bench.jobs.delete(job_id)
+    bench.sessions.expire()
+    with pytest.raises(NotFound):
+        bench.sessions.get(name)
+
+
+def test_what_was_used_is_summed_and_outlives_jobs_and_the_process(bench: Bench) -> None:
+    name = bench.opened()
+    timings = (
+        StageTiming(stage=Stage.DENOISING, wall_s=3.0, device_s=2.5),
+        StageTiming(stage=Stage.ENCODING, wall_s=1),
+    )
+    jobs = [bench.submit(name) for _ in range(2)]
+    for job_id in jobs:
+        bench.end(job_id, Receipt(steps_executed=20, timings=timings))
+    bench.jobs.delete(jobs[0])
+    told = bench.sessions.get(name)
+    assert (told.totals.succeeded, told.totals.steps, told.totals.device_s) == (2, 40, 5.0)
+    assert (told.totals.run_s, told.totals.queue_s) == (6.0, 4.0)
+    bench.open()
+    assert bench.sessions.get(name).totals == told.totals
+
+
+def test_device_time_that_nothing_measured_is_absent(bench: Bench) -> None:
+    name = bench.opened()
+    bench.end(bench.submit(name), Receipt(timings=(StageTiming(stage=Stage.DENOISING, wall_s=3.0),)))
+    assert bench.sessions.get(name).totals.device_s is None
+
+
+def test_a_limit_on_device_memory_holds_jobs_back_while_it_is_reached(bench: Bench) -> None:
+    name = bench.opened(max_device_bytes=100)
+    for measured, held in ((None, False), (99, False), (100, True), (300, True)):
+        bench.sessions.device_bytes = lambda session_id, measured=measured: measured
+        assert bench.sessions.holds_back(name, 1) is held
+    told = list[str]()
+    bench.sessions.on_terms.append(told.append)
+    bench.opened()
+    bench.sessions.memory_measured()
+    assert told == [name]
+
+
+async def test_a_watcher_that_was_away_for_long_reads_from_the_disk_what_memory_has_dropped(bench: Bench) -> None:
+    name = bench.opened()
+    job_id = bench.submit(name)
+    bench.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
+    for _ in range(2 * KEPT):
+        bench.jobs.record(job_id, StageStarted(stage=Stage.DENOISING))
+    events = bench.sessions.news(name).events()
+    told = [await anext(events) for _ in range(2 * KEPT + 3)]
+    assert [sequence for sequence, _ in told] == list(range(1, 2 * KEPT + 4))
+    assert [event.entry.sequence for _, event in told if isinstance(event, News)] == list(range(1, 2 * KEPT + 3))
+    assert {event.job.state for _, event in told[2:] if isinstance(event, News)} == {JobState.RUNNING}
+    await events.aclose()
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["in memory", "on disk"])
+async def test_events_of_a_deleted_job_are_told_to_nobody_any_more(bench: Bench, restarted: bool) -> None:
+    name = bench.opened()
+    stays, gone = bench.submit(name), bench.submit(name)
+    bench.end(gone)
+    bench.jobs.delete(gone)
+    if restarted:
+        bench.open()
+        bench.jobs.recover()
+    events = bench.sessions.news(name).events()
+    await anext(events)
+    _, first = await anext(events)
+    coming = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    assert not coming.done()
+    bench.jobs.pause(stays)
+    _, second = await coming
+    assert [event.job.id for event in (first, second) if isinstance(event, News)] == [stays, stays]
+    await events.aclose()
+
+
+def test_a_full_disk_refuses_a_session_and_keeps_a_closing_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = bench.opened()
+    job_id = bench.submit(name)
+    bench.sessions.close(name)
+    full = ResourceExhausted("the disk is full", ErrorReason.STORAGE_FULL)
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SessionStore, "change", refuse)
+        bench.jobs.cancel(job_id)
+        assert bench.state(name) is SessionState.CLOSING
+    bench.sessions.expire()
+    assert bench.state(name) is SessionState.CLOSED
+    monkeypatch.setattr(SessionStore, "add", refuse)
+    with pytest.raises(DeviceOpsError) as told:
+        bench.opened()
+    assert told.value.reason is ErrorReason.STORAGE_FULL
+
+
+def test_a_repeated_request_opens_nothing_after_a_restart_either(bench: Bench) -> None:
+    asked = Asked(scope="OpenSession", request_id="r", digest="d")
+    name = bench.sessions.open(SessionSettings(), asked).session.id
+    bench.open()
+    assert bench.sessions.open(SessionSettings(), asked).session.id == name
