@@ -63,7 +63,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         ClockMethods.__init__(self, clock, status)
         QueueMethods.__init__(self, overview)
-        SessionMethods.__init__(self, submissions.sessions, watching)
+        SessionMethods.__init__(self, submissions.sessions, watching, submissions.draining)
         self._submissions = submissions
         self._jobs = submissions.jobs
         self._blobs = blobs

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from deviceops.processing.v1 import processing_service_pb2 as pb
+from domains.draining import Draining
 from domains.inference.generation import Previews
 from domains.processing.jobs.session_log import News
 from domains.processing.sessions.live_session import SessionEvent
@@ -24,14 +25,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SessionMethods:
     """The methods for sessions; the servicer inherits it."""
 
-    def __init__(self, sessions: Sessions, watching: Watching) -> None:
+    def __init__(self, sessions: Sessions, watching: Watching, draining: Draining) -> None:
         self._sessions = sessions
+        self._session_draining = draining
         self._session_watching = watching
 
     @keeps_its_answers
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Context) -> pb.OpenSessionResponse:
         """Open a session. The same request again returns the session as it is now."""
-        view = self._sessions.open(from_settings(request.settings), asked_of(request))
+        asked = asked_of(request)
+        view = self._sessions.requests.known(asked)
+        if view is None:
+            self._session_draining.check()
+            view = self._sessions.open(from_settings(request.settings), asked)
         return pb.OpenSessionResponse(session=to_session(view))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:

@@ -356,7 +356,7 @@ def test_the_answers_stay_the_same_while_the_server_drains(draining: Calls) -> N
 
 CHANGES = {
     *("DeleteByLabels", "SetMemoryBudget", "ReclaimMemory", "RenewReservation", "UnloadModel", "UpdateDevice"),
-    *("UpdateJob", "UpdateLoadedModel", "UpdateModel", "RegisterModel"),
+    *("UpdateSession", "UpdateJob", "UpdateLoadedModel", "UpdateModel", "RegisterModel"),
 }
 """Calls that start no work and take no memory: they free something, or change a limit, also while jobs end."""
 
