@@ -266,17 +266,11 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ["allow_eviction", "allow_tiling", "max_attempts"])
-def test_a_fallback_that_is_not_served_is_refused_by_name(server: RunningServer, name: str) -> None:
-    policy = job_event_pb2.FallbackPolicy(**{name: 1})  # pyright: ignore[reportArgumentType]  # by name
-    refusal = ask(server, asking.picture(), options=job_event_pb2.JobOptions(fallback=policy))
-    assert (refusal.code, refusal.fields) == (UNIMPLEMENTED, [f"options.fallback.{name}"])
-
-
-def test_an_empty_fallback_forbids_what_cannot_be_forbidden_yet(server: RunningServer) -> None:
-    options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy())
+@pytest.mark.parametrize("attempts", [-1, 11])
+def test_attempts_of_a_fallback_outside_their_range_are_named(server: RunningServer, attempts: int) -> None:
+    options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy(max_attempts=attempts))
     refusal = ask(server, asking.picture(), options=options)
-    assert (refusal.reason, refusal.fields) == ("NOT_IMPLEMENTED", ["options.fallback"])
+    assert (refusal.code, refusal.fields) == (INVALID, ["options.fallback.max_attempts"])
 
 
 UNSERVED_OPTIONS = {

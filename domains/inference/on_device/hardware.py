@@ -11,6 +11,7 @@ from torch import Tensor
 
 from domains.inference.on_device.fence import EventFence, Fence, mark
 from domains.memory.measure import MemoryMeasure
+from domains.progress import Stage
 
 Mark = torch.cuda.Event | float | None
 """A moment in the device's queue or on its clock; None: the device has neither."""
@@ -35,6 +36,10 @@ class Hardware(Protocol):
 
     def fence(self, began: Mark) -> Fence:
         """A fence for the unit that began at `began` and is now enqueued."""
+        ...
+
+    def before_unit(self, job_id: str, stage: Stage) -> None:
+        """Called before a job's unit of work in a stage that has no steps: conditioning, encoding its input, decoding."""
         ...
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
@@ -91,6 +96,9 @@ class RealHardware:
     def fence(self, began: Mark) -> Fence:
         """A fence that passes when the device has finished the unit."""
         return EventFence(began if isinstance(began, torch.cuda.Event) else None, mark(self._device))
+
+    def before_unit(self, job_id: str, stage: Stage) -> None:
+        """Does nothing."""
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
         """Does nothing."""
