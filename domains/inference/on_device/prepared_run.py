@@ -1,7 +1,6 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -145,7 +144,7 @@ class PreparedRun(LoadRun):
         if kept is None:
             return False
         try:
-            unpack(Path(kept.path), kept.sha256, self.resolved, trajectory)
+            unpack(kept, self.resolved, trajectory)
         except (DataLoss, FailedPrecondition) as error:
             self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
             return False

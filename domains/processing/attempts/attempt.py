@@ -205,7 +205,8 @@ class Attempt:
         """The file of a checkpoint, for the worker."""
         if kept is None:
             return None
-        return KeptFile(path=str(self._tools.blobs.files.path(kept.sha256)), sha256=kept.sha256)
+        path = self._tools.blobs.files.path(kept.sha256)
+        return KeptFile(path=str(path), sha256=kept.sha256, branched=bool(self.job.continued_id))
 
     async def _after(self, gone: WorkerGone) -> Outcome:
         """Wait for the worker's removal. Returns the outcome that its last report gave, else its death."""

@@ -47,6 +47,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Rises with each job that the state folder stores. 0: not stored yet."""
     parent_id: str = ""
     """Workflow run or batch that contains the job. Empty: none."""
+    continued_id: str = ""
+    """The job from whose checkpoint it continues. Empty: none."""
     request_id: str
     """The caller's idempotency key. Empty: none."""
     request_digest: str = ""
