@@ -52,7 +52,7 @@ CASES = {
     "guidance inf": (G(sampling=S(guidance_scale=math.inf)), "generation.sampling.guidance_scale", "0..50"),
     "guidance below 0": (G(sampling=S(guidance_scale=-1)), "generation.sampling.guidance_scale", "0..50"),
     "eta NaN": (G(sampling=S(eta=math.nan)), "generation.sampling.eta", "0..1"),
-    "seed below 0": (G(sampling=S(seed=-1)), "generation.sampling.seed", "0.."),
+    "seed below 0": (G(sampling=S(seed=-1)), "generation.sampling.seed", "leave it out"),
     "unknown sampler": (G(sampling=S(sampler="eulerr")), "generation.sampling.sampler", "euler, "),
     "unknown schedule": (G(sampling=S(sigma_schedule="carras")), "generation.sampling.sigma_schedule", "karras, "),
     "one of the seeds": (G(sampling=S(seeds=[1, -2])), "generation.sampling.seeds[1]", "0.."),

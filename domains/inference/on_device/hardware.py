@@ -78,6 +78,10 @@ class Hardware(Protocol):
         """Bytes that can still be allocated; None: ask the driver."""
         ...
 
+    def peak_bytes(self) -> int | None:
+        """Most bytes that were allocated at once since the last call; None: not known."""
+        ...
+
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The device's memory, derived from torch's measure and its owners."""
         ...
@@ -126,6 +130,15 @@ class RealHardware:
     def room(self) -> int | None:
         """None: the driver knows."""
         return None
+
+    def peak_bytes(self) -> int | None:
+        """The allocator's high-water mark on CUDA. A CPU's tensors share the process's heap."""
+        if self._device.type != "cuda":
+            return None
+        # `max_memory_allocated` flattens all of the statistics first, which takes as long as launching 50 kernels.
+        peak = torch.cuda.memory_stats_as_nested_dict(self._device)["allocated_bytes"]["all"]["peak"]
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return peak
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The measure itself."""

@@ -340,11 +340,9 @@ class StepLoop:
 
     def _note_peak(self) -> None:
         """Record the tick's high-water mark for all jobs that ran in it."""
-        if self.device.type != "cuda":
+        peak = self.hardware.peak_bytes()
+        if peak is None:
             return
-        # `max_memory_allocated` flattens all of the statistics first, which takes as long as launching 50 kernels.
-        peak = torch.cuda.memory_stats_as_nested_dict(self.device)["allocated_bytes"]["all"]["peak"]
-        torch.cuda.reset_peak_memory_stats(self.device)
         self.peak_bytes = max(self.peak_bytes, peak)
         for job in self._turns:
             job.meter.device_peak(peak)

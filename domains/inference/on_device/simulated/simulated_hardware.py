@@ -107,6 +107,10 @@ class SimulatedHardware:
         """Bytes that the scripted memory still has."""
         return self._memory.room_bytes
 
+    def peak_bytes(self) -> int | None:
+        """Most bytes of models and jobs since the last call."""
+        return self._memory.peak_of_owners()
+
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The scripted memory, with the real owners."""
         return self._memory.measured(measure)
