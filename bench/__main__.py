@@ -41,6 +41,7 @@ CPU_SET = (
     "worker_restart",
     "stored_jobs",
     "model_scan",
+    "plan",
 )
 BY_NAME_ONLY = ("csharp_client", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
 """Those that need more than a CPU and Python: a .NET SDK, or a GPU."""

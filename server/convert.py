@@ -13,6 +13,7 @@ from domains import limits
 from domains.device.device import OWN_NODE
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
 from domains.failure import Failure
+from domains.inference.fallback import MOST_ATTEMPTS, Fallback
 from domains.labels import Labels, label_violations
 from domains.measurement import LatencySummary
 from domains.processing.jobs.job import JobOptions
@@ -179,6 +180,7 @@ def to_options(options: JobOptions) -> job_event_pb2.JobOptions:
         priority=job_event_pb2.Priority.ValueType(options.priority),
         devices=_to_selector(options),
         labels=[label_pb2.Label(key=key, value=value) for key, value in options.labels],
+        fallback=to_fallback(options.fallback),
     )
     spans = ("queue_timeout", options.queue_timeout_s), ("run_timeout", options.run_timeout_s)
     for name, seconds in (*spans, ("load_timeout", options.load_timeout_s), ("keep_for", options.keep_for_s)):
@@ -234,13 +236,24 @@ def distinct(values: Iterable[First]) -> tuple[First, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _unserved_fallback(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
-    """The violations of a fallback policy: only the default, an absent message, is served."""
-    if not message.HasField("fallback"):
-        return []
-    named = [f"{path}.{field.name}" for field, _ in message.fallback.ListFields()] or [path]
-    text = "this server only falls back by unloading idle models, which cannot be chosen yet; leave `fallback` absent"
-    return [Violation(field=field, message=text) for field in named]
+_FALLBACK = Fallback.__struct_fields__
+"""The fields of `Fallback` have the names of the contract."""
+
+
+def from_fallback(message: job_event_pb2.FallbackPolicy, path: str, wrong: list[Violation]) -> Fallback:
+    """What a request permits to be given up: each absent field has its own default. Adds to `wrong`."""
+    given = {name: getattr(message, name) for name in _FALLBACK if message.HasField(name)}  # pyright: ignore[reportArgumentType]
+    if not 0 <= given.get("max_attempts", 0) <= MOST_ATTEMPTS:
+        text, allowed = f"is {given['max_attempts']}", f"0..{MOST_ATTEMPTS}"
+        wrong.append(Violation(field=f"{path}.max_attempts", message=text, allowed=allowed))
+    return Fallback(**given)
+
+
+def to_fallback(fallback: Fallback) -> job_event_pb2.FallbackPolicy | None:
+    """The message, with every field set. None: the request permits what every request does."""
+    if fallback == Fallback():
+        return None
+    return job_event_pb2.FallbackPolicy(**{name: getattr(fallback, name) for name in _FALLBACK})
 
 
 def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
@@ -251,7 +264,6 @@ def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Viol
     if message.devices.node_labels:
         text = "nodes have no labels yet, so no device matches; leave it empty"
         unserved.append(Violation(field=f"{path}.devices.node_labels", message=text))
-    unserved += _unserved_fallback(message, f"{path}.fallback")
     return unserved
 
 
@@ -265,6 +277,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
             wrong.append(Violation(field=f"{path}.{name}", message="is not a positive time below ten years"))
     labels = labels_of(message.labels)
     wrong += label_violations(labels, f"{path}.labels")
+    fallback = from_fallback(message.fallback, f"{path}.fallback", wrong)
     refuse(wrong, _unserved_options(message, path))
     check_nodes(message.devices)
     return JobOptions(
@@ -279,4 +292,5 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
         keep_for_s=spans["keep_for"],
         labels=labels,
         reservation_id=message.reservation_id,
+        fallback=fallback,
     )

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from domains.device.device_names import refusal
+from domains.device.sharing import MOST_JOBS
 from domains.model.loaded import LONGEST_STAY_S
 from domains.processing.jobs.unread import LONGEST_WAIT_S
 from server.users import user_ids
@@ -82,8 +83,8 @@ class Settings(BaseSettings):
     host_tier_bytes: Annotated[int, Field(ge=0)] | None = None
     """Most bytes of model files that the RAM tier keeps (LoadModel with `tier` HOST, PrefetchModels). None: a quarter of the
     machine's memory, or of the container's."""
-    jobs_per_device: Annotated[int, Field(ge=1, le=64)] = 2
-    """Jobs that share a device, step by step."""
+    jobs_per_device: Annotated[int, Field(ge=1, le=MOST_JOBS)] | None = None
+    """Jobs that share a device, step by step. None: 2 on a CPU, 8 on other devices; GetDevice tells it."""
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Jobs that may wait; further ones are refused with QUEUE_FULL."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300

@@ -5,6 +5,7 @@ record.py              what is known of a device, and the state that follows
 devices.py             the state of all devices; every change goes through it
 device_events.py       writes changes to the event log, with their causes
 settings.py            settings that callers choose
+sharing.py             how many jobs share a device by default
 health.py              checks and verdicts
 benchmark.py           results of a benchmark
 advice.py              recommends settings and options for a goal

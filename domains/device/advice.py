@@ -104,8 +104,8 @@ def _settings(
     elif goal in (DeviceGoal.LATENCY, DeviceGoal.THROUGHPUT) and settings.power_limit_watts is not None:
         advised["power_limit_watts"] = (None, "a power limit of ours slows it; the driver's default does not")
     possible = {name: advice for name, advice in advised.items() if name in figures.controls}
-    # None means 1.
-    if possible.get("max_concurrent_jobs", (0, ""))[0] == (settings.max_concurrent_jobs or 1):
+    # None means as many as the device takes.
+    if possible.get("max_concurrent_jobs", (0, ""))[0] == (settings.max_concurrent_jobs or most):
         del possible["max_concurrent_jobs"]
     wanted = msgspec.structs.replace(settings, **{name: value for name, (value, _) in possible.items()})
     reasons = [reason for _, reason in possible.values() if reason]

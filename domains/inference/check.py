@@ -153,10 +153,11 @@ def _size(asked: Generation) -> Iterator[Violation]:
 
 
 def _sampling(sampling: Sampling) -> Iterator[Violation]:
-    for name in ("steps", "guidance_scale", "eta", "seed"):
+    for name in ("steps", "guidance_scale", "eta"):
         yield from within(f"sampling.{name}", getattr(sampling, name))
+    yield from within("sampling.seed", sampling.seed, advice=_SEED_ADVICE)
     for index, seed in enumerate(sampling.seeds):
-        yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]")
+        yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]", _SEED_ADVICE)
     yield from within("sampling.seeds", len(sampling.seeds))
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
@@ -245,3 +246,7 @@ def _known(path: str, value: str, what: str) -> Iterator[Violation]:
         known = ", ".join(allowed)
         text = f"there is no {what} {value[:64]!r}; known: {known}"
         yield Violation(field=f"generation.{path}", message=text, allowed=known)
+
+
+_SEED_ADVICE = "; leave it out for one that the server draws and tells"
+"""Other programs take -1 for that."""

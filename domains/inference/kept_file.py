@@ -9,3 +9,5 @@ class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     sha256: str
     """The worker uses the file only if its content has this hash."""
+    branched: bool = False
+    """Whether it may be of another job, which has other LoRAs and textual inversions."""

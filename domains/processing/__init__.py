@@ -1,6 +1,7 @@
 """Jobs: the front process accepts, queues, runs and reports long work. An arrow is an import.
 
 submit.py, dispatcher.py  the way in: checks and stores work; starts it on the lanes
+branches.py               continues jobs from the checkpoints of others
 generation_resolver.py    resolves the request of a generation to the work of a job
 event_snapshots.py        things in events, as the log of changes stores them
 places.py                 where work may run: the devices that a request names, and those that can

@@ -20,6 +20,7 @@ from domains.model.conversion import Conversion
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.generation_resolver import GenerationResolver, RequestFiles
 from domains.processing.jobs.callers import Callers
@@ -76,6 +77,7 @@ class Submissions:
         self.draining = draining
         self._step_limit = step_limit
         self._pictures = pictures
+        self._branches = Branches(jobs, blobs)
         self._generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
 
@@ -88,15 +90,20 @@ class Submissions:
         detached: bool = True,
         must_be_loaded: bool = False,
         validate_only: bool = False,
+        continued: Job | None = None,
     ) -> Job:
-        """`generate`, after the picture that the request starts from was decoded. The job owns the picture before it is
-        stored, so that a crash leaves no job without its picture."""
+        """`generate`, after the picture that the request starts from was decoded. The job owns the picture, and the
+        checkpoint of `continued`, before it is stored, so that a crash leaves no job without them."""
+        if continued is not None:
+            given = self._branches.filled(given, continued)
         files, job_id = await self._generations.read(given), new_job_id()
         init, picture = given.asked.init_image, files.picture
         job: Job | None = None
         try:
             if init is not None and picture is not None and not validate_only:
                 await self._pictures.own(init, picture, job_id)
+            if continued is not None and not validate_only:
+                self._branches.own(continued, job_id)
             job = self.generate(
                 given,
                 options,
@@ -106,11 +113,23 @@ class Submissions:
                 validate_only=validate_only,
                 files=files,
                 job_id=job_id,
+                continued=continued,
             )
             return job
         finally:
-            if picture is not None and (job is None or job.id != job_id):
+            if (picture or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
+
+    async def continue_job(
+        self, continued: Job, options: JobOptions, asked: Asked = NEW, *, validate_only: bool = False
+    ) -> Job:
+        """Continue a job from its checkpoint, with the same work."""
+        given = self._branches.same(continued)
+        return await self.submit_generation(given, options, asked, validate_only=validate_only, continued=continued)
+
+    def to_continue(self, job_id: str) -> Job:
+        """See `Branches.find`."""
+        return self._branches.find(job_id)
 
     def generate(
         self,
@@ -123,10 +142,14 @@ class Submissions:
         validate_only: bool = False,
         files: RequestFiles = _NO_FILES,
         job_id: str = "",
+        continued: Job | None = None,
     ) -> Job:
-        """Make pictures. `files`: what `GenerationResolver.read` has read. `job_id`: an id of `new_job_id`."""
+        """Make pictures. `files`: what `GenerationResolver.read` has read. `job_id`: an id of `new_job_id`. `continued`: the
+        job from whose checkpoint the new one continues."""
         work, options = self._generations.work(given, options, files, must_be_loaded=must_be_loaded)
-        return self._submit(work, options, asked, detached, validate_only, job_id)
+        if continued is not None:
+            self._branches.check(work, continued)
+        return self._submit(work, options, asked, detached, validate_only, job_id, continued)
 
     def load(
         self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
@@ -247,6 +270,7 @@ class Submissions:
         detached: bool,
         validate_only: bool = False,
         job_id: str = "",
+        continued: Job | None = None,
     ) -> Job:
         # A request that is only checked was not looked up before.
         self.draining.check()
@@ -259,7 +283,7 @@ class Submissions:
             options = self._places.reserved(options)
         if validate_only:
             return self.jobs.draft(work, options, detached=detached)
-        job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id)
+        job, _ = self.jobs.submit(work, options, asked, detached=detached, job_id=job_id, continued=continued)
         return job
 
 

@@ -73,5 +73,5 @@ def _ceilings(device: Device) -> str:
         "default" if (value := measured(settings, field)) is None else figure(value, unit)
         for field, unit in (("power_limit_watts", "W"), ("max_temperature_celsius", "°C"))
     )
-    jobs = settings.max_concurrent_jobs if settings.HasField("max_concurrent_jobs") else 1
+    jobs = measured(settings, "max_concurrent_jobs") or device.capabilities.max_concurrent_jobs
     return f"limits: power {power}, temperature {temperature}, {jobs} at once"

@@ -66,7 +66,7 @@ def serve(
         ),
     ] = None,
     jobs_per_device: Annotated[
-        int | None, typer.Option(help="Jobs that a device works on in turns. [default: 2]")
+        int | None, typer.Option(help="Jobs that share a device. [default: 2 on a CPU, 8 on others]")
     ] = None,
     queue_capacity: Annotated[int | None, typer.Option(help="Jobs that may wait. [default: 10000]")] = None,
     stall_timeout_s: Annotated[

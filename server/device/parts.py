@@ -8,6 +8,7 @@ from domains.device.devices import Devices
 from domains.device.record import DeviceReach, DeviceView
 from domains.device.refresh import Refreshed
 from domains.device.settings import DeviceSettings
+from domains.device.sharing import jobs_at_once
 from domains.device.telemetry import ALWAYS
 from domains.device.visible import names_parts
 from domains.model.catalogue import Catalogue
@@ -91,8 +92,8 @@ class DeviceParts:
         """Start the workers; returns the background tasks of the domain."""
         for name, device in self._hardware.names.items():
             self.fleet.start(name, device)
-        reach = DeviceReach(controls=ALWAYS, capacity=self._settings.jobs_per_device)
         for name, device in self._hardware.idle.items():
+            reach = DeviceReach(controls=ALWAYS, capacity=jobs_at_once(device, self._settings.jobs_per_device))
             self.devices.described(name, device, reach, ready=False, settings=DeviceSettings(enabled=False))
         looking = [self.hot_plug.keep_looking(LOOK_S)] if self._hardware.inventories else []
         return [*looking, self.statuses.keep_sampling(), self.simulation.script.keep_looking()]

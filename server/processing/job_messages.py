@@ -232,6 +232,7 @@ def _to_message(job: JobRecord, kind: str, view: JobView) -> job_pb2.Job:
         request_id=job.request_id,
         detached=job.detached,
         parent_job_id=job.parent_id,
+        continued_job_id=job.continued_id,
         checkpoint_time=convert.to_time(job.checkpoint.time_s) if job.checkpoint else None,
     )
 

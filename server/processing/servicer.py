@@ -95,27 +95,40 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
         return []
 
     async def _submit(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
-        if request.continue_job_id:
-            message = "jobs cannot be continued from a checkpoint yet; leave it empty"
-            raise NotServed([Violation(field="continue_job_id", message=message)])
+        continued = self._submissions.to_continue(request.continue_job_id) if request.continue_job_id else None
         try:
-            return await self._take(request, asked)
+            if continued is not None and not request.HasField("spec"):
+                options = convert.from_options(request.options)
+                return await self._submissions.continue_job(
+                    continued, options, asked, validate_only=request.validate_only
+                )
+            return await self._take(request, asked, continued)
         except InvalidRequest as error:
             # In SubmitJob the work is one level deeper than in the requests of calls that submit and follow.
             raise InvalidRequest(map(_within_spec, error.violations), error.reason, **error.facts) from None
         except NotServed as error:
             raise NotServed(map(_within_spec, error.violations), **error.facts) from None
 
-    async def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked) -> Job:
+    async def _take(self, request: processing_service_pb2.SubmitJobRequest, asked: Asked, continued: Job | None) -> Job:
         spec = request.spec
         match spec.WhichOneof("work"):
+            case str() as other if continued is not None and other != "generation":
+                message = (
+                    f"is other work than that of job {continued.id}, which generates pictures; continue it with that"
+                )
+                raise InvalidRequest([Violation(field=f"spec.{other}", message=message)])
             case "generation":
                 generation, options = convert.both(
                     lambda: from_generation(spec.generation), lambda: convert.from_options(request.options)
                 )
                 loaded = spec.generation.require_loaded_model
                 return await self._submissions.submit_generation(
-                    generation, options, asked, must_be_loaded=loaded, validate_only=request.validate_only
+                    generation,
+                    options,
+                    asked,
+                    must_be_loaded=loaded,
+                    validate_only=request.validate_only,
+                    continued=continued,
                 )
             case _ if request.validate_only:
                 message = "only generations can be checked without being started"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.device.record import DeviceReach
+from domains.device.sharing import jobs_at_once
 from domains.device.telemetry import ALWAYS
 from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import DeviceOpsError
@@ -30,11 +31,11 @@ class Fleet:
         telemetry: ThreadedTelemetry,
         simulation: Simulation,
         launcher: Launcher,
-        jobs_per_device: int,
+        jobs_per_device: int | None,
         pump: Callable[[], None],
         spawn: Spawn,
     ) -> None:
-        """`pump` starts queued jobs that can start now."""
+        """`jobs_per_device`: see `jobs_at_once`. `pump` starts queued jobs that can start now."""
         self.keepers: list[WorkerKeeper] = []
         self.on_change: list[Callable[[], None]] = []
         """Called when the state of a keeper changes."""
@@ -56,7 +57,7 @@ class Fleet:
         A device that is known without a worker is listed at once, as STARTING.
         """
         if device is not None and self._devices.find(device.id) is None:
-            reach = DeviceReach(controls=ALWAYS, capacity=self._jobs_per_device)
+            reach = DeviceReach(controls=ALWAYS, capacity=jobs_at_once(device, self._jobs_per_device))
             self._devices.described(name, device, reach, ready=False)
         for keeper in self.keepers:
             if keeper.name == name or (device is not None and keeper.device_id == device.id):
@@ -99,9 +100,9 @@ class Fleet:
     def _of(self, device_id: str) -> Iterable[WorkerKeeper]:
         return (keeper for keeper in self.keepers if device_id in (keeper.device_id, keeper.name))
 
-    def _capacity(self, device_id: str) -> int:
-        view = self._devices.find(device_id)
-        return (view.settings.max_concurrent_jobs if view else None) or self._jobs_per_device
+    def _capacity(self, device: Device) -> int:
+        view = self._devices.find(device.id)
+        return (view.settings.max_concurrent_jobs if view else None) or jobs_at_once(device, self._jobs_per_device)
 
     async def describe_again(self, device_id: str) -> None:
         """Ask the worker for its current description of the device. The worker probes nothing again."""
@@ -122,7 +123,7 @@ class Fleet:
         """Record that a worker is ready."""
         assert lane.worker is not None
         device = lane.worker.device
-        reach = await self._telemetry.reach(device, self._jobs_per_device)
+        reach = await self._telemetry.reach(device, jobs_at_once(device, self._jobs_per_device))
         # The lane first: callers that wait for the device use it as soon as the device is ready.
         self._lanes.add(lane)
         self._devices.described(name, device, reach, ready=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import structlog
 
+from domains.device.device import Device
 from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lanes.lane import Lane
@@ -42,11 +43,11 @@ class WorkerKeeper:
         name: str,
         device_id: str,
         listener: WorkerListener,
-        capacity: Callable[[str], int],
+        capacity: Callable[[Device], int],
         launcher: Launcher,
         ready_limit_s: float = READY_LIMIT_S,
     ) -> None:
-        """`device_id`: empty if only the worker can tell it. `capacity`: concurrent jobs of a device, by its id."""
+        """`device_id`: empty if only the worker can tell it. `capacity`: concurrent jobs of a device."""
         self.name = name
         """The backend's name of the device: `cpu`, `cuda:0`, `sim-0`."""
         self.state = KeeperState.STARTING
@@ -187,7 +188,7 @@ class WorkerKeeper:
         """Provide a lane for as long as the link holds."""
         link = life.link
         self.device_id = link.device.id
-        lane = Lane(lambda: self._capacity(link.device.id), link)
+        lane = Lane(lambda: self._capacity(link.device), link)
         self.link = link
         self.ready_s = time.monotonic()
         self._set(KeeperState.READY)

@@ -65,6 +65,46 @@ def test_out_of_memory_ends_one_job_typed_and_the_next_works(machine: Machine) -
     assert status.error_count == 0
 
 
+def tell(server: RunningServer, generation: Any, **permits: Any) -> list[asking.Update]:
+    """The whole journal of a job that permits this to be given up."""
+    options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy(**permits))
+    return asking.watch(server, asking.submit(server, generation, options))
+
+
+def wide_picture() -> Any:
+    """One whose latents are longer than the smallest tile."""
+    generation = picture()
+    generation.width_px = 320
+    return generation
+
+
+GIVEN_UP = {
+    "smaller_batch": ("allow_smaller_batch", "at_step = 2", lambda: picture(steps=3, count=2)),
+    "vae_tiling": ("allow_tiling", 'stage = "decoding"', wide_picture),
+}
+
+
+@pytest.mark.parametrize("rung", GIVEN_UP)
+def test_out_of_memory_costs_what_the_request_permits_and_fails_what_it_forbids(machine: Machine, rung: str) -> None:
+    server, _, _ = machine
+    field, where, asked = GIVEN_UP[rung]
+    break_it(machine, f'kind = "out_of_memory"\n{where}\ntimes = 2')
+    seen = tell(server, asked(), **{field: False})
+    failure = failure_of(seen[-1])
+    facts = {fact.name: fact.value for fact in failure.facts}
+    assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    assert facts["would_help"] == f"options.fallback.{field}"
+    assert "degraded" not in kinds(seen)
+    assert asking.job_of(server, seen[-1].event.job_id).HasField("checkpoint_time")
+
+    seen = tell(server, asked(), max_attempts=1)
+    assert kind(seen[-1]) == "succeeded"
+    (told,) = [update.event.degraded for update in seen if kind(update) == "degraded"]
+    assert (told.kind, told.reason) == (rung, error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY)
+    assert list(seen[-1].event.succeeded.receipt.degradations) == [told]
+    assert seen[-1].event.succeeded.receipt.attempts == 1
+
+
 def test_a_hung_step_is_noticed_and_the_job_runs_again(machine: Machine) -> None:
     server, _, events = machine
     break_it(machine, 'kind = "hung_step"\nat_step = 2')

@@ -226,7 +226,7 @@ def test_a_simulated_device_tells_all_that_it_is(server: RunningServer) -> None:
     can = found.capabilities
     assert can.total_memory_bytes == 8 << 30
     assert list(can.tasks) == ["text_to_image"]
-    assert can.max_concurrent_jobs >= 1
+    assert can.max_concurrent_jobs == 8
     assert can.allocation_alignment_bytes > 0
     assert set(can.controls) == set(EVERY_SETTING)
     assert {"utilization_ratio", "temperature_celsius", "power_watts"} <= set(can.telemetry)

@@ -3,8 +3,6 @@
 import sqlite3
 from pathlib import Path
 
-import grpc
-
 from deviceops.device.v1 import device_work_pb2
 from deviceops.model.v1 import model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, system_status_pb2
@@ -69,17 +67,6 @@ def test_prompts_can_be_kept_out_of_lists_and_events() -> None:
 
 def test_without_access_control_nothing_has_an_owner(server: RunningServer) -> None:
     assert asking.job_of(server, asking.submit(server)).owner == ""
-
-
-def test_a_branch_from_a_checkpoint_is_refused_by_name(server: RunningServer) -> None:
-    spec = job_pb2.JobSpec(generation=picture())
-    for request in (
-        processing_service_pb2.SubmitJobRequest(continue_job_id="job-1"),
-        processing_service_pb2.SubmitJobRequest(continue_job_id="job-1", spec=spec),
-    ):
-        refusal = asking.refused(lambda request=request: server.processing.SubmitJob(request))
-        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-        assert refusal.fields == ["continue_job_id"]
 
 
 def test_the_status_tells_what_is_kept_how_long() -> None:

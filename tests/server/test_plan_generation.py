@@ -80,6 +80,15 @@ def test_what_cannot_be_predicted_is_told() -> None:
     with running_server("--device", "sim:1") as fresh:  # on the other one, tests have measured several sizes
         asking.watch(fresh, asking.submit(fresh))
         told = plan(fresh, huge)
+        # The device counts weights, prompts and latents. Two measured sizes tell the fixed part from that of the pixels: a
+        # plan is then within 10 % of what the next job holds.
+        asking.watch(fresh, asking.submit(fresh, picture(count=2)))
+        large = picture(count=2)
+        large.width_px = large.height_px = 256
+        planned = plan(fresh, large).estimate.peak_device_bytes
+        peak = asking.watch(fresh, asking.submit(fresh, large))[-1].event.succeeded.receipt.peak_device_bytes
+    assert peak > 1_000_000
+    assert planned == pytest.approx(peak, rel=0.1)
     assert not told.estimate.HasField("run_time")
     said = [one for one in told.findings if "cannot be predicted yet" in one.message]
     assert {one.severity for one in said} == {error_pb2.SEVERITY_INFO}

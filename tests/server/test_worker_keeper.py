@@ -90,7 +90,7 @@ async def kept(
     listener: Listener, *commands: Sequence[str], ready_limit_s: float = 60.0, start: Callable[[], None] = lambda: None
 ) -> AsyncGenerator[WorkerKeeper]:
     """A keeper whose worker is started with one command after the other, the last one again and again."""
-    keeper = WorkerKeeper("cpu", "", listener, lambda device_id: 1, Commands(commands, start), ready_limit_s)
+    keeper = WorkerKeeper("cpu", "", listener, lambda device: 1, Commands(commands, start), ready_limit_s)
     keeping = asyncio.create_task(keeper.keep())
     try:
         yield keeper
@@ -226,7 +226,7 @@ async def test_a_worker_that_had_finished_a_job_is_started_again_without_a_pause
             return _Life(has_finished_work=bool(finished))
 
     listener = _Serving()
-    keeper = WorkerKeeper("sim-0", "", listener, lambda device_id: 1, Lives())
+    keeper = WorkerKeeper("sim-0", "", listener, lambda device: 1, Lives())
     keeping = asyncio.create_task(keeper.keep())
     for _ in range(starts):
         await listener.problems.get()

@@ -4,7 +4,7 @@
 fault while the server runs, across restarts of the worker; 0: unlimited.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,9 +19,11 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OutOfMemory(_Fault, frozen=True, kw_only=True, tag="out_of_memory"):
-    """An allocation fails: the job or the load ends with DEVICE_OUT_OF_MEMORY and frees its memory."""
+    """An allocation fails: the job gives up what it may, or ends with DEVICE_OUT_OF_MEMORY and frees its memory."""
 
     at_step: _Step = 1
+    """Counts if `stage` is `denoising`."""
+    stage: Literal["conditioning", "encoding_input", "denoising", "decoding"] = "denoising"
     times: _Times = 1
 
 

@@ -18,6 +18,9 @@ Jobs of one model and shape share their steps, whatever their samplers, steps, g
 and in what order, `pace.py` how many rows at once, by measuring. Jobs join and leave between steps. A job that asks for
 exact pictures has forwards of its own.
 
+A job whose unit of work is out of memory gives up what its request permits and does the unit again: `ladder.py`, with the
+order in `domains.inference.fallback`.
+
 Loading is the first stage of each run whose model is not on the device; jobs of one model share its load, which is
 cancelled when the last of them leaves. `load_run.py` has that stage, `resident_models.py` the models.
 

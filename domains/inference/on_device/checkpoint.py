@@ -16,6 +16,7 @@ from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
+from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.trajectory import Trajectory
 
 _VERSION = 1
@@ -55,17 +56,19 @@ def walked_of(resolved: ResolvedGeneration, place: int) -> Walked:
     return Walked(version=_VERSION, place=place, **{name: getattr(resolved, name) for name in names})
 
 
-def unpack(path: Path, sha256: str, resolved: ResolvedGeneration, into: Trajectory) -> None:
+def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory) -> None:
     """Continue a trajectory from a file. Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another
     walk, size or model; the trajectory is unchanged then."""
     try:
-        data = path.read_bytes()
+        data = Path(kept.path).read_bytes()
     except OSError as error:
         raise _corrupt(f"the file of the checkpoint cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if hashlib.sha256(data).hexdigest() != kept.sha256:
         raise _corrupt("the file of the checkpoint has changed since it was written")
     walked, tensors = _read(data)
     expected = walked_of(resolved, walked.place)
+    if kept.branched:
+        expected = msgspec.structs.replace(expected, loras=walked.loras, textual_inversions=walked.textual_inversions)
     if walked != expected:
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
         message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"

@@ -126,12 +126,12 @@ class Family(Protocol):
         """Bytes that are held for groups of jobs, beside each job's own tensors."""
         ...
 
-    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless, tile: int | None = None) -> tuple[Tensor, Tensor]:
         """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8; and whether every value was finite before it became a pixel:
-        0-dim, on the device. Raises what `keep_on` raises."""
+        0-dim, on the device. `tile`: see `in_tiles`; None: as a whole. Raises what `keep_on` raises."""
         ...
 
-    def decode_in_float32(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    def decode_in_float32(self, latents: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor] | None:
         """`decode` in float32. None: the VAE computes in float32 already."""
         ...
 

@@ -54,7 +54,7 @@ class Turns(deque[LoadRun]):
 
 def kind_of(job: Run) -> tuple[object, Hashable] | None:
     """The model and the shapes of a job's next step; jobs that have them in common can share it. None: it shares none."""
-    if not job.denoising or job.exact or job.walking.done:
+    if not job.denoising or job.alone or job.walking.done:
         return None
     return job.family, job.walking.alike
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from domains.inference.on_device.fence import EventFence, Fence, mark
 from domains.memory.measure import MemoryMeasure
+from domains.progress import Stage
 
 Mark = torch.cuda.Event | float | None
 """A moment in the device's queue or on its clock; None: the device has neither."""
@@ -35,6 +36,10 @@ class Hardware(Protocol):
 
     def fence(self, began: Mark) -> Fence:
         """A fence for the unit that began at `began` and is now enqueued."""
+        ...
+
+    def before_unit(self, job_id: str, stage: Stage) -> None:
+        """Called before a job's unit of work in a stage that has no steps: conditioning, encoding its input, decoding."""
         ...
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
@@ -73,6 +78,10 @@ class Hardware(Protocol):
         """Bytes that can still be allocated; None: ask the driver."""
         ...
 
+    def peak_bytes(self) -> int | None:
+        """Most bytes that were allocated at once since the last call; None: not known."""
+        ...
+
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The device's memory, derived from torch's measure and its owners."""
         ...
@@ -91,6 +100,9 @@ class RealHardware:
     def fence(self, began: Mark) -> Fence:
         """A fence that passes when the device has finished the unit."""
         return EventFence(began if isinstance(began, torch.cuda.Event) else None, mark(self._device))
+
+    def before_unit(self, job_id: str, stage: Stage) -> None:
+        """Does nothing."""
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
         """Does nothing."""
@@ -118,6 +130,15 @@ class RealHardware:
     def room(self) -> int | None:
         """None: the driver knows."""
         return None
+
+    def peak_bytes(self) -> int | None:
+        """The allocator's high-water mark on CUDA. A CPU's tensors share the process's heap."""
+        if self._device.type != "cuda":
+            return None
+        # `max_memory_allocated` flattens all of the statistics first, which takes as long as launching 50 kernels.
+        peak = torch.cuda.memory_stats_as_nested_dict(self._device)["allocated_bytes"]["all"]["peak"]
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return peak
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The measure itself."""

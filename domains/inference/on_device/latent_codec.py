@@ -1,7 +1,7 @@
 """From pictures to latents and back: the part of a family that its VAE decides."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.inference.on_device.batches import Batches
 from domains.inference.on_device.family import KeepOn, PictureLatents, as_pixels, from_pixels, regardless
 from domains.inference.on_device.latent_colours import LatentColours
+from domains.inference.on_device.tiles import in_tiles
 from domains.inference.on_device.vae_decoder import VaeDecoder
 from domains.inference.on_device.vae_encoder import VaeEncoder
 from domains.model.on_device import OnDeviceModel, picture_layout
@@ -40,19 +41,24 @@ class LatentCodec:
         """See `Family`."""
         return self._batches.held_bytes()
 
-    def decode(self, latents: Tensor, keep_on: KeepOn = regardless) -> tuple[Tensor, Tensor]:
+    def decode(self, latents: Tensor, keep_on: KeepOn = regardless, tile: int | None = None) -> tuple[Tensor, Tensor]:
         """See `Family`."""
-        picture = self._decoded(latents, keep_on)
-        return as_pixels(picture)[0], torch.isfinite(picture).all()
+        return _shown(self._whole_or_tiled(latents, tile, lambda part: self._decoded(part, keep_on)))
 
-    def decode_in_float32(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    def decode_in_float32(self, latents: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor] | None:
         """See `Family`."""
         if self._vae.dtype is torch.float32:
             return None
         # A copy: the model itself keeps its precision. It is freed with the picture.
         decoder = VaeDecoder(copy.deepcopy(self._vae).float())
-        picture = decoder(self._unscaled(latents).float().to(memory_format=self._layout))
-        return as_pixels(picture)[0], torch.isfinite(picture).all()
+
+        def decoded(part: Tensor) -> Tensor:
+            return decoder(self._unscaled(part).float().to(memory_format=self._layout))
+
+        return _shown(self._whole_or_tiled(latents, tile, decoded))
+
+    def _whole_or_tiled(self, latents: Tensor, tile: int | None, decode: Callable[[Tensor], Tensor]) -> Tensor:
+        return decode(latents) if tile is None else in_tiles(latents, tile, decode, self.scale_px)
 
     def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
         """See `Family`."""
@@ -103,3 +109,8 @@ class LatentCodec:
 
     def _by_channel(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=self._device).view(1, -1, 1, 1)
+
+
+def _shown(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, 3, h, w) in −1..1 → pixels (h, w, 3), uint8, and whether every value was finite before."""
+    return as_pixels(picture)[0], torch.isfinite(picture).all()

@@ -1,7 +1,6 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -83,7 +82,9 @@ class PreparedRun(LoadRun):
 
     def _condition(self) -> None:
         """Encode the prompts; without a picture to encode, draw the noise too."""
-        self._enter(Stage.CONDITIONING)
+        if self.stage is not Stage.CONDITIONING:
+            self._enter(Stage.CONDITIONING)
+        self._hardware.before_unit(self.id, Stage.CONDITIONING)
         self._adapters = self._pool.adapters(asked_of(self.resolved, self._loras, self._words), self.loaded)
         found = condition(self.loaded, self.family, self.resolved, self._prompts, self._adapters)
         self.meter.cache_hits += found.cache_hits
@@ -103,6 +104,7 @@ class PreparedRun(LoadRun):
         if self.stage is not Stage.ENCODING_INPUT:
             self._enter(Stage.ENCODING_INPUT)
         self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
+        self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
         picture = self.family.encode_picture(self._pixels().to(self.device), keep_on)
         trajectory = self._begun(conditioned, picture)
@@ -142,7 +144,7 @@ class PreparedRun(LoadRun):
         if kept is None:
             return False
         try:
-            unpack(Path(kept.path), kept.sha256, self.resolved, trajectory)
+            unpack(kept, self.resolved, trajectory)
         except (DataLoss, FailedPrecondition) as error:
             self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
             return False

@@ -13,7 +13,8 @@ import structlog
 import torch
 from torch import Tensor
 
-from domains.errors import ErrorReason
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.fallback import NOTHING, Fallback, Rung
 from domains.inference.generation import Determinism, Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import AdapterPool
@@ -26,6 +27,7 @@ from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.outcome import Report
 from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
@@ -54,10 +56,12 @@ class Run(PreparedRun):
         pool: AdapterPool,
         loras: Sequence[Model] = (),
         words: Sequence[Model] = (),
+        fallback: Fallback = NOTHING,
     ) -> None:
         """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
         pixels to start from, RGB in the size of the pictures. `loras` and `words`: the catalogue's entries of the LoRAs
-        and the textual inversions that the generation names, in its order."""
+        and the textual inversions that the generation names, in its order. `fallback`: what may be given up when the
+        device is out of memory."""
         super().__init__(
             job_id,
             model,
@@ -75,6 +79,11 @@ class Run(PreparedRun):
             words=words,
         )
         self._pictures = Pictures(resolved, files, made)
+        self.fallback = fallback
+        self.taken: tuple[Rung, ...] = ()
+        """What was given up so far."""
+        self._tile: int | None = None
+        """Edge of the tiles in which pictures are decoded. None: as a whole."""
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -86,9 +95,33 @@ class Run(PreparedRun):
         return self.stage is Stage.DENOISING
 
     @property
-    def exact(self) -> bool:
-        """Whether the pictures must not depend on other jobs, not even by their rounding."""
-        return self.resolved.determinism is Determinism.EXACT
+    def alone(self) -> bool:
+        """Whether no other job may share its forwards: its pictures must not depend on others, not even by their rounding,
+        or a shared forward has no room."""
+        return self.resolved.determinism is Determinism.EXACT or self.walking.split
+
+    def rungs(self) -> list[Rung]:
+        """What the run could still give up of its own in the present stage, for less memory."""
+        found: list[Rung] = []
+        if self.stage is Stage.DENOISING and len(self.walking.latents) > 1 and not self.walking.split:
+            found.append(Rung.SMALLER_BATCH)
+        if self.stage is Stage.DECODING and self._smaller_tile() is not None:
+            found.append(Rung.VAE_TILING)
+        return found
+
+    def give_up(self, rung: Rung, why: DeviceOpsError) -> None:
+        """Take a rung of `rungs`, and report it."""
+        self.taken = (*self.taken, rung)
+        detail = "the pictures are denoised one after the other"
+        if rung is Rung.SMALLER_BATCH:
+            self.walking.split = True
+        else:
+            self._tile = self._smaller_tile()
+            detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"
+        self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
+
+    def _smaller_tile(self) -> int | None:
+        return smaller_tile(max(self.walking.latents.shape[2:]), self._tile)
 
     @property
     def ready(self) -> bool:
@@ -161,9 +194,10 @@ class Run(PreparedRun):
         if index is None:
             return
         self._note(Stage.DECODING, index, len(self.resolved.seeds), Unit.IMAGES)
+        self._hardware.before_unit(self.id, Stage.DECODING)
         began = self._hardware.mark()
         latents = self.walking.latents[index : index + 1]
-        decoded, whole = self.family.decode(latents, keep_on)
+        decoded, whole = self.family.decode(latents, keep_on, self._tile)
         pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
@@ -179,7 +213,7 @@ class Run(PreparedRun):
     def _decoded_again(self, index: int, latents: Tensor) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
         NUMERIC_FAILURE: such a value would be a black place in the picture."""
-        again = self.family.decode_in_float32(latents)
+        again = self.family.decode_in_float32(latents, self._tile)
         if again is None or not again[1].item():
             raise not_decoded(index, self.resolved)
         detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"

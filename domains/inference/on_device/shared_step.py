@@ -1,8 +1,8 @@
 """One denoising step of a group of jobs: one forward, then each job's own. An error of one job ends that job alone."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import structlog
@@ -30,13 +30,20 @@ class SharedSteps:
     """Does the steps of one device."""
 
     def __init__(
-        self, hardware: Hardware, pace: Pace, answering: Answering, keep_on: Callable[[Sequence[Run]], KeepOn]
+        self,
+        hardware: Hardware,
+        pace: Pace,
+        answering: Answering,
+        keep_on: Callable[[Sequence[Run]], KeepOn],
+        give_way: Callable[[Run, Exception], None],
     ) -> None:
-        """`keep_on`: abandons a forward when none of its jobs needs it."""
+        """`keep_on`: abandons a forward when none of its jobs needs it. `give_way`: lets a job try its step again with less,
+        or raises."""
         self._hardware = hardware
         self._pace = pace
         self._answering = answering
         self._keep_on = keep_on
+        self._give_way = give_way
 
     def do(self, group: Sequence[Run]) -> None:
         """Enqueue the next step of each job."""
@@ -45,10 +52,21 @@ class SharedSteps:
                 self._walk(jobs)
 
     def _may_begin(self, job: Run) -> bool:
-        with self._answering(job):
+        with self._answering(job), self._giving_way(job):
             self._hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
             return True
         return False
+
+    @contextmanager
+    def _giving_way(self, job: Run) -> Generator[None]:
+        """For what leaves a job as it was before its step if it fails: the job may give way, and tries the step again in
+        its next turn."""
+        try:
+            yield
+        except Abandoned:
+            raise
+        except Exception as error:
+            self._give_way(job, error)
 
     def _walk(self, jobs: Sequence[Run]) -> bool:
         """Whether every job has done its step."""
@@ -56,8 +74,12 @@ class SharedSteps:
             return self._walk_together(jobs)
         with self._answering(jobs[0]):
             timer = _Timer(jobs, self._hardware, self._pace)
-            self._finish(jobs, self._outputs(jobs), timer)
-            return True
+            outputs: Sequence[Tensor] = ()
+            with self._giving_way(jobs[0]):
+                outputs = self._outputs(jobs)
+            if outputs:
+                self._finish(jobs, outputs, timer)
+                return True
         return False
 
     def _walk_together(self, jobs: Sequence[Run]) -> bool:

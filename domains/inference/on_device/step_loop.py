@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from structlog.contextvars import bound_contextvars
 
-from domains.errors import AlreadyExists, FailedPrecondition
+from domains.errors import AlreadyExists, DeviceOpsError, FailedPrecondition
+from domains.inference.fallback import NOTHING, OUT_OF_MEMORY, Fallback
 from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import AdapterPool
@@ -15,6 +16,7 @@ from domains.inference.on_device.ending import failed, finished, stopped
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
 from domains.inference.on_device.hardware import Hardware, RealHardware
+from domains.inference.on_device.ladder import give_way
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -62,7 +64,7 @@ class StepLoop:
         self._models = ResidentModels(self.device, self.hardware)
         pace = Pace()
         self._turns = Turns(pace)
-        self._steps = SharedSteps(self.hardware, pace, self._answering, self._keep_on)
+        self._steps = SharedSteps(self.hardware, pace, self._answering, self._keep_on, self._give_way)
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
@@ -141,9 +143,10 @@ class StepLoop:
         picture: KeptFile | None = None,
         loras: Sequence[Model] = (),
         words: Sequence[Model] = (),
+        fallback: Fallback = NOTHING,
     ) -> None:
         """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`,
-        `picture`, `loras` and `words`: see `Run`.
+        `picture`, `loras`, `words` and `fallback`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -164,6 +167,7 @@ class StepLoop:
             pool=self._adapters,
             loras=loras,
             words=words,
+            fallback=fallback,
         )
         job.show(resolved.previews if previews is None else previews)
         self._add(job)
@@ -229,13 +233,30 @@ class StepLoop:
 
     def _compute(self, job: Run) -> None:
         """Enqueue the next unit of a generation that is not a denoising step."""
-        if job.trajectory is None:
-            job.prepare(self._keep_on((job,), pauses=True))
-            self._hold_prompts()
-        else:
-            job.decode(self._keep_on((job,), pauses=True))
+        try:
+            if job.trajectory is None:
+                job.prepare(self._keep_on((job,), pauses=True))
+            else:
+                job.decode(self._keep_on((job,), pauses=True))
+        except Abandoned:
+            raise
+        except Exception as error:
+            self._give_way(job, error)
+        self._hold_prompts()
         if job.denoising:
             self._turns.seat(job)
+
+    def _give_way(self, job: Run, error: Exception) -> None:
+        """See `give_way`. A job that fails reports its progress before, to continue from with more room or with less."""
+        try:
+            with bound_contextvars(job_id=job.id):
+                give_way(job, error)
+        except DeviceOpsError as final:
+            if final.reason in OUT_OF_MEMORY:
+                with suppress(Exception):
+                    if (kept := job.keep()) is not None:
+                        self._report(job.id, kept)
+            raise
 
     def _keep_on(self, group: Sequence[Run], *, pauses: bool = False) -> KeepOn:
         """A check that abandons a unit, which may take seconds on a CPU, when all of its jobs are to stop. `pauses`: a
@@ -319,11 +340,9 @@ class StepLoop:
 
     def _note_peak(self) -> None:
         """Record the tick's high-water mark for all jobs that ran in it."""
-        if self.device.type != "cuda":
+        peak = self.hardware.peak_bytes()
+        if peak is None:
             return
-        # `max_memory_allocated` flattens all of the statistics first, which takes as long as launching 50 kernels.
-        peak = torch.cuda.memory_stats_as_nested_dict(self.device)["allocated_bytes"]["all"]["peak"]
-        torch.cuda.reset_peak_memory_stats(self.device)
         self.peak_bytes = max(self.peak_bytes, peak)
         for job in self._turns:
             job.meter.device_peak(peak)

@@ -1,6 +1,7 @@
 """A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ class Trajectory:
         self._lines = plan.lines
         self.place = 0
         """Number of lines done."""
+        self.split = False
+        """Whether each picture has a forward of its own, which needs less memory."""
         self._noise = noise
         self._state = SolverState(_initial(plan, noise, picture))
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
@@ -158,7 +161,12 @@ def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor
 def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Sequence[Tensor]:
     """The denoiser's output for the next line of each, in as few forwards as their family allows. All have the same model
     and are not done. Changes nothing. Raises what `keep_on` raises."""
-    return group[0].family.denoise([trajectory.inputs() for trajectory in group], keep_on)
+    first = group[0]
+    if len(group) == 1 and first.split:
+        whole = first.inputs()
+        parts = (replace(whole, latents=latents) for latents in whole.latents.split(1))
+        return [torch.cat([output for part in parts for output in first.family.denoise([part], keep_on)])]
+    return first.family.denoise([trajectory.inputs() for trajectory in group], keep_on)
 
 
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:

@@ -1,6 +1,7 @@
 """One attempt at a job, from its start on a lane to the event that ends it.
 
 attempt.py        claims memory, runs the work, passes on a request to stop, records the end
+making_room.py    unloads idle models for an attempt whose device is out of memory
 checkpoints.py    stores the checkpoints of jobs, and deletes those that no attempt will read
 following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it

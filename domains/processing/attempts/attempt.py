@@ -14,6 +14,7 @@ from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.failure import Failure
+from domains.inference.fallback import Fallback
 from domains.inference.generation import Previews
 from domains.inference.kept_file import KeptFile
 from domains.memory.blobs.store import BlobStore
@@ -23,16 +24,17 @@ from domains.model.model import Model
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.making_room import Evicting, MakingRoom
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.ending import end_of
-from domains.processing.jobs.event import GenerationResult, Started
+from domains.processing.jobs.event import Checkpoint, GenerationResult, Started
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork, UnreadableWork
 from domains.processing.jobs.kinds.entry import Supplies
-from domains.processing.jobs.outcome import Broken, Halted, Outcome, WorkerDeath
+from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
 from domains.processing.workers.silence import Silences
@@ -42,7 +44,7 @@ from domains.stop import Stop, stronger
 _log = structlog.get_logger()
 
 
-class MemoryForJobs(Protocol):
+class MemoryForJobs(Evicting, Protocol):
     """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
     def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
@@ -150,11 +152,29 @@ class Attempt:
         return await work.begin(self._tools.runners, FrontTask(self.job, self._tools.jobs, self._stopping))
 
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
+        """Give the order until it ends with enough memory, or idle models can leave the device no more."""
+        room = MakingRoom(self.job, self._lane.device_id, self._tools.memory)
+        outcome = await self._order(work, worker, limits, room.for_worker(), self.job.checkpoint)
+        while isinstance(outcome, Broken) and room.again(outcome) and not self._stopping.is_set():
+            if (told := await room.make(outcome)) is not None:
+                self._tools.jobs.record(self.job.id, told)
+            kept = outcome.checkpoint or self.job.checkpoint
+            outcome = await self._order(work, worker, limits, room.for_worker(), kept)
+        return room.whole(self._now, outcome)
+
+    @property
+    def _now(self) -> Job:
+        """The job as it is now."""
+        return self._tools.jobs.find(self.job.id) or self.job
+
+    async def _order(
+        self, work: DeviceWork, worker: Worker, limits: TimeLimits, fallback: Fallback, kept: Checkpoint | None
+    ) -> Done | Broken | Halted:
         tools = self._tools
         following = Following(self.job, work, worker, tools.jobs, tools.loaded, tools.blobs, limits)
         self._following = following
         async with AsyncExitStack() as held:
-            supplies = self._supplies()
+            supplies = self._supplies(fallback, kept)
             if isinstance(work, GenerateWork):
                 pixels = tools.pictures.pixels(self.job, work.resolved)
                 picture = await unless_set(self._stopping, held.enter_async_context(pixels))
@@ -167,24 +187,26 @@ class Attempt:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         return following.outcome
 
-    def _supplies(self) -> Supplies:
+    def _supplies(self, fallback: Fallback, kept: Checkpoint | None) -> Supplies:
         def previews(own: Previews) -> Previews:
             return self._tools.wishes.of(self.job.id, own)
 
+        result = self._now.result
         return Supplies(
             model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)),
             adapter=lambda model_id: _for_worker(self._tools.catalogue.hashed(self._tools.catalogue.get(model_id))),
             previews=previews,
-            made=len(self.job.result.images) if isinstance(self.job.result, GenerationResult) else 0,
-            kept=self._kept(),
+            made=len(result.images) if isinstance(result, GenerationResult) else 0,
+            kept=self._kept(kept),
+            fallback=fallback,
         )
 
-    def _kept(self) -> KeptFile | None:
-        """The file of the job's checkpoint, for the worker."""
-        kept = self.job.checkpoint
+    def _kept(self, kept: Checkpoint | None) -> KeptFile | None:
+        """The file of a checkpoint, for the worker."""
         if kept is None:
             return None
-        return KeptFile(path=str(self._tools.blobs.files.path(kept.sha256)), sha256=kept.sha256)
+        path = self._tools.blobs.files.path(kept.sha256)
+        return KeptFile(path=str(path), sha256=kept.sha256, branched=bool(self.job.continued_id))
 
     async def _after(self, gone: WorkerGone) -> Outcome:
         """Wait for the worker's removal. Returns the outcome that its last report gave, else its death."""

@@ -136,7 +136,12 @@ class Following:
             case RunFinished():
                 return Done(result=self._work.result(self._reported()), receipt=report.receipt)
             case RunFailed():
-                return Broken(failure=self._failure(report), receipt=report.receipt, result=self._partial())
+                return Broken(
+                    failure=self._failure(report),
+                    receipt=report.receipt,
+                    result=self._partial(),
+                    checkpoint=self._checkpoint,
+                )
             case RunStopped():
                 return Halted(proof=report, checkpoint=self._checkpoint, result=self._partial())
 

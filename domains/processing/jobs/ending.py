@@ -25,7 +25,8 @@ def end_of(job: Job, stop: Stop | None, outcome: Outcome, now: Instant) -> End:
             return Succeeded(result=outcome.result, receipt=receipt_of(job, now, outcome.receipt))
         case Broken():
             result = outcome.result or job.result
-            return Failed(failure=outcome.failure, receipt=receipt_of(job, now, outcome.receipt), result=result)
+            receipt = receipt_of(job, now, outcome.receipt)
+            return Failed(failure=outcome.failure, receipt=receipt, result=result, checkpoint=outcome.checkpoint)
         case Halted():
             return _stopped(job, stop or _stop_of(outcome), outcome, now)
         case WorkerDeath():

@@ -238,6 +238,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="job_failed"):
     failure: Failure
     receipt: JobReceipt
     result: JobResult | None = None
+    checkpoint: Checkpoint | None = None
+    """The checkpoint that this attempt wrote. None: an earlier one stays, if there is one."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):

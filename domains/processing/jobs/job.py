@@ -5,6 +5,7 @@ import hashlib
 import msgspec
 
 from domains.failure import Failure
+from domains.inference.fallback import Fallback
 from domains.processing.jobs.event import Checkpoint, JobProgress, JobReceipt, JobResult
 from domains.processing.jobs.kinds import Work, domain_of, kind_of
 from domains.processing.jobs.state import JobState
@@ -32,6 +33,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     reservation_id: str = ""
     """Reservation whose memory the job uses. Empty: the job uses free memory."""
+    fallback: Fallback = Fallback()
+    """What may be given up when the device is out of memory."""
     keep_for_s: float | None = None
     """Retention after the job's end. Absent: the server's setting."""
 
@@ -44,6 +47,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Rises with each job that the state folder stores. 0: not stored yet."""
     parent_id: str = ""
     """Workflow run or batch that contains the job. Empty: none."""
+    continued_id: str = ""
+    """The job from whose checkpoint it continues. Empty: none."""
     request_id: str
     """The caller's idempotency key. Empty: none."""
     request_digest: str = ""

@@ -100,13 +100,22 @@ class Jobs:
         return self.unfinished()
 
     def submit(
-        self, work: Work, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, job_id: str = ""
+        self,
+        work: Work,
+        options: JobOptions,
+        asked: Asked = NEW,
+        *,
+        detached: bool = True,
+        job_id: str = "",
+        continued: Job | None = None,
     ) -> tuple[Job, bool]:
-        """Store a job, or return the one of the same request. The second value says whether the job is new. `job_id`: see
-        `draft`."""
+        """Store a job, or return the one of the same request. The second value says whether the job is new. `job_id` and
+        `continued`: see `draft`."""
         if (earlier := self.requests.known(asked)) is not None:
             return earlier, False
-        job = self.draft(work, options, asked, detached=detached, now_s=self._now().unix_s, job_id=job_id)
+        job = self.draft(
+            work, options, asked, detached=detached, now_s=self._now().unix_s, job_id=job_id, continued=continued
+        )
         live = self._recorder.begin(job, ahead=len(self._queued))
         self._memory.add(live)
         self._changed(live.job)
@@ -121,9 +130,10 @@ class Jobs:
         detached: bool = True,
         now_s: float | None = None,
         job_id: str = "",
+        continued: Job | None = None,
     ) -> Job:
         """The job that `submit` would store. `now_s`: time of its creation; None: now. `job_id`: an id of `new_job_id`;
-        empty: a new one."""
+        empty: a new one. `continued`: the job from whose checkpoint it continues; None: it begins at the start."""
         return Job(
             id=job_id or new_job_id(),
             request_id=asked.request_id,
@@ -134,6 +144,8 @@ class Jobs:
             state=JobState.QUEUED,
             create_time_s=time.time() if now_s is None else now_s,
             last_sequence=1,
+            continued_id=continued.id if continued else "",
+            checkpoint=continued.checkpoint if continued else None,
         )
 
     def ids(self) -> set[str]:

@@ -6,6 +6,7 @@ from domains.journal import Entry, Journal
 from domains.processing.jobs.event import (
     END_STATE,
     Cancelling,
+    Failed,
     GeneratedImage,
     GenerationResult,
     Interrupted,
@@ -118,6 +119,7 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {name: getattr(event, name, None) for name in ("failure", "receipt")}
             changes |= {"result": getattr(event, "result", None) or job.result}
             changes |= {"checkpoint": None} if isinstance(event, Succeeded) else {}
+            changes |= {"checkpoint": event.checkpoint or job.checkpoint} if isinstance(event, Failed) else {}
         case _:
             pass
     return msgspec.structs.replace(job, **changes)

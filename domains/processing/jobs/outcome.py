@@ -27,6 +27,8 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt = Receipt()
     result: JobResult | None = None
     """Partial result. None: the job's own result stays."""
+    checkpoint: Checkpoint | None = None
+    """The progress that the worker kept. None: it kept none."""
 
 
 class Halted(msgspec.Struct, frozen=True, kw_only=True):

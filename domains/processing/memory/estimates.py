@@ -1,7 +1,7 @@
 """Forecasts what a load and its use cost on each device that could take it, with what would be evicted for it."""
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -167,11 +167,8 @@ class Estimates:
         by_shape = self._runs.get((model.id, device_id))
         if not by_shape:
             return None, 0
-        # They grow with the pixels; the nearest size that was measured tells most.
         nearest = min(by_shape, key=lambda known: abs(known.pixels - shape.pixels))
-        sizes = [size for size in by_shape[nearest] if size is not None]
-        activation = round(max(sizes) * shape.pixels / nearest.pixels) if sizes else None
-        return activation, len(by_shape[nearest])
+        return _on_a_line(by_shape, shape.pixels), len(by_shape[nearest])
 
     def _learn(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
@@ -184,3 +181,19 @@ class Estimates:
         shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
         by_shape = self._runs[resolved.model_id, job.device_id]
         by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))
+
+
+def _on_a_line(by_shape: Mapping[Shape, Iterable[int | None]], pixels: int) -> int | None:
+    """Bytes beside the weights for so many pixels: on the line through the two nearest measured sizes, since a part of them
+    is fixed; in proportion where one was measured. None: none was."""
+    known: dict[int, int] = {}
+    for shape, runs in by_shape.items():
+        known[shape.pixels] = max([known.get(shape.pixels, -1), *(size for size in runs if size is not None)])
+    measured = {size: most for size, most in known.items() if most >= 0}
+    if not measured:
+        return None
+    near, *others = sorted(measured, key=lambda size: abs(size - pixels))
+    slope = measured[near] / near
+    if others and (rise := (measured[near] - measured[others[0]]) / (near - others[0])) >= 0:
+        slope = rise
+    return max(0, round(measured[near] + slope * (pixels - near)))

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from domains.errors import ResourceExhausted
+from domains.errors import NotFound, ResourceExhausted
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
@@ -94,7 +94,7 @@ class JobAdmission:
                 reservation_id = ""
             own = self._own_bytes(job, device_id)
             if reservation_id or own:
-                held.enter_context(await self._claim(pool_of(device_id), own, reservation_id, job.id))
+                held.enter_context(await self._claim(pool_of(device_id), own, reservation_id, job))
             yield
 
     async def _claim_loads(
@@ -108,7 +108,7 @@ class JobAdmission:
             if not unclaimed:
                 return False
             need = sum(load.size_bytes for load in unclaimed)
-            claim = await self._claim(pool_of(device_id), need, reservation_id, job.id)
+            claim = await self._claim(pool_of(device_id), need, reservation_id, job)
             for load in unclaimed:
                 # The weights belong to the model and stay claimed for other jobs that wait for them.
                 load.claim = claim.split(load.size_bytes, load.id)
@@ -140,8 +140,21 @@ class JobAdmission:
                 if load.claim:
                     load.claim.close()
 
-    async def _claim(self, pool_id: str, need: int, reservation_id: str, consumer: str) -> Claim:
-        return await claim_with_room(self._admission, self._reclaiming, pool_id, need, reservation_id, consumer)
+    async def _claim(self, pool_id: str, need: int, reservation_id: str, job: Job) -> Claim:
+        if not job.options.fallback.allow_eviction:
+            return await self._admission.admit(pool_id, need, reservation_id, job.id, keep_all=True)
+        return await claim_with_room(self._admission, self._reclaiming, pool_id, need, reservation_id, job.id)
+
+    def evictable(self, device_id: str) -> bool:
+        """See `Evicting`."""
+        with suppress(NotFound):  # No pool is known of a device whose memory cannot be measured.
+            return bool(self._reclaiming.victims(pool_of(device_id), 1, 0.0))
+        return False
+
+    async def evict(self, device_id: str, need_bytes: int) -> Sequence[str]:
+        """See `Evicting`."""
+        pool_id = pool_of(device_id)
+        return await self._reclaiming.make_room(pool_id, need_bytes) or await self._reclaiming.make_room(pool_id, 1)
 
     def _own_bytes(self, job: Job, device_id: str) -> int:
         """Bytes of the models that the device holds for this job alone."""

@@ -158,6 +158,7 @@ class OrderLoop:
                         picture=order.picture,
                         loras=[self._here(lora) for lora in order.loras],
                         words=[self._here(word) for word in order.words],
+                        fallback=order.fallback,
                     )
                     self._runs(call, order)
                 case LoadOrder():

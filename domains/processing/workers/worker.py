@@ -9,6 +9,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
+from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.outcome import (
@@ -53,6 +54,8 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
     words: tuple[Model, ...] = ()
     """Those of the textual inversions."""
+    fallback: Fallback = NOTHING
+    """What the worker may give up when the device is out of memory."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):

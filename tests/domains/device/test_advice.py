@@ -70,7 +70,10 @@ def test_following_the_advice_leaves_nothing_to_change() -> None:
 
 
 def test_throughput_fills_the_device_and_latency_leaves_it_to_one() -> None:
-    assert ask(DeviceGoal.THROUGHPUT).settings.max_concurrent_jobs == 4
+    one = DeviceSettings(max_concurrent_jobs=1)
+    assert ask(DeviceGoal.THROUGHPUT, settings=one).settings.max_concurrent_jobs == 4
+    assert ask(DeviceGoal.THROUGHPUT).settings.max_concurrent_jobs is None, "absent is as many as the device takes"
+    assert ask(DeviceGoal.LATENCY).settings.max_concurrent_jobs == 1
     assert ask(DeviceGoal.LATENCY, settings=DeviceSettings(max_concurrent_jobs=4)).settings.max_concurrent_jobs == 1
 
 

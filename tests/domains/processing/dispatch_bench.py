@@ -1,7 +1,7 @@
 """A dispatcher over a device whose worker is played by the test: no process, no pipe, nothing computed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -106,9 +106,22 @@ class Memory:
 
     def __init__(self) -> None:
         self.claim: Callable[[Job, str], AbstractAsyncContextManager[None]] = lambda job, device_id: nullcontext()
+        self.idle: list[str] = []
+        """Models that can leave the device."""
+        self.stuck = False
+        """Whether they cannot be unloaded."""
+        self.needs: list[int] = []
+        """Bytes that were asked for."""
 
     def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
         return self.claim(job, device_id)
+
+    def evictable(self, device_id: str) -> bool:
+        return bool(self.idle)
+
+    async def evict(self, device_id: str, need_bytes: int) -> Sequence[str]:
+        self.needs.append(need_bytes)
+        return [self.idle.pop()] if self.idle and not self.stuck else []
 
 
 async def nothing(work: object, task: object) -> NoReturn:

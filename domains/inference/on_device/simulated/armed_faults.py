@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from domains.device.simulated.fault_counts import ArmedFault
 from domains.device.simulated.faults import Fault
+from domains.progress import Stage
 
 Kind = TypeVar("Kind", bound=Fault)
 
@@ -20,13 +21,16 @@ class ArmedFaults:
         self._left = {fault.index: fault.strikes_left for fault in armed}
         self._struck = struck
 
-    def strikes(self, kind: type[Kind], job_id: str, at_step: int | None = None) -> bool:
+    def strikes(
+        self, kind: type[Kind], job_id: str, at_step: int | None = None, stage: Stage = Stage.DENOISING
+    ) -> bool:
         """Whether a fault of this kind strikes here. The first that does is counted and reported before this returns.
 
-        `at_step` None: the kind has no step.
+        `at_step` None: the kind, or the stage, has no step.
         """
         for index, fault in self._armed.items():
             here = isinstance(fault, kind) and (at_step is None or getattr(fault, "at_step", None) == at_step)
+            here = here and getattr(fault, "stage", Stage.DENOISING) == stage
             if here and self._count(index):
                 self._struck(index, job_id)
                 return True

@@ -17,6 +17,7 @@ class MemoryBook:
         self._held: dict[str, int] = {}
         self._leaked = 0
         self._peak = 0
+        self._recent_peak = 0
         self._allocations = 0
         self._refusals = 0
 
@@ -42,6 +43,12 @@ class MemoryBook:
             self._allocations += 1
         self._held[owner] = size_bytes
         self._peak = max(self._peak, self._taken)
+        self._recent_peak = max(self._recent_peak, sum(self._held.values()))
+
+    def peak_of_owners(self) -> int:
+        """Most bytes that all owners held at once since the last call."""
+        peak, self._recent_peak = self._recent_peak, sum(self._held.values())
+        return peak
 
     def free(self, owner: str) -> None:
         """Free all that an owner holds."""

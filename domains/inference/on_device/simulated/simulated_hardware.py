@@ -28,6 +28,7 @@ from domains.inference.on_device.simulated.armed_faults import ArmedFaults, Stru
 from domains.inference.on_device.simulated.device_clock import DeviceClock, TimedFence
 from domains.inference.on_device.simulated.memory_book import MemoryBook
 from domains.memory.measure import MemoryMeasure
+from domains.progress import Stage
 
 
 class SimulatedHardware:
@@ -54,6 +55,11 @@ class SimulatedHardware:
     def fence(self, began: Mark) -> TimedFence:
         """A fence that passes when the scripted device would have finished."""
         return self._clock.fence(began if isinstance(began, float) else self._clock.now_s())
+
+    def before_unit(self, job_id: str, stage: Stage) -> None:
+        """Be out of memory, if the script says so."""
+        if self._faults.strikes(OutOfMemory, job_id, stage=stage):
+            raise self._memory.refusal(job_owner(job_id), max(1, self._memory.held(job_owner(job_id))), 0)
 
     def before_step(self, job_id: str, step: int, held_bytes: Callable[[], int]) -> None:
         """Check that the job's tensors have room, then apply the script's faults for this step."""
@@ -100,6 +106,10 @@ class SimulatedHardware:
     def room(self) -> int | None:
         """Bytes that the scripted memory still has."""
         return self._memory.room_bytes
+
+    def peak_bytes(self) -> int | None:
+        """Most bytes of models and jobs since the last call."""
+        return self._memory.peak_of_owners()
 
     def measured(self, measure: MemoryMeasure) -> MemoryMeasure:
         """The scripted memory, with the real owners."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import msgspec
 
 from domains.device.benchmark import BenchmarkReport
+from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews
 from domains.inference.kept_file import KeptFile
 from domains.model.benchmark import ModelBenchmarkReport
@@ -94,6 +95,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The job's checkpoint. None: the work begins at the start."""
     picture: KeptFile | None = None
     """Pixels of the picture to start from. None: the work starts from noise."""
+    fallback: Fallback = NOTHING
+    """What the worker may give up when the device is out of memory."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

@@ -653,7 +653,9 @@ namespace DeviceOps.Api.Common.V1 {
 
   /// <summary>
   /// What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`. Each field has its own
-  /// default, which also holds for an absent message: a message that sets one field forbids nothing else.
+  /// default, which also holds for an absent message: a message that sets one field forbids nothing else. Work that is out of memory goes on
+  /// from the stage that failed: idle models go first, since that changes no picture. If nothing is left to give up, it ends with
+  /// DEVICE_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY; the fact `would_help` names the fields that would have let it go on.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class FallbackPolicy : pb::IMessage<FallbackPolicy>
@@ -894,7 +896,7 @@ namespace DeviceOps.Api.Common.V1 {
 
     private int maxAttempts_;
     /// <summary>
-    /// How often to try again, 0..10. Absent: 3.
+    /// How much may be given up one after the other, that is how often the work is tried again, 0..10. Absent: 3.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3734,7 +3736,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int KindFieldNumber = 1;
     private string kind_ = "";
     /// <summary>
-    /// What was given up: `vae_tiling`, `smaller_batch`, `offload`, `other_device` …
+    /// What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device` …
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

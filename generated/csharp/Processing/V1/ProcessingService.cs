@@ -527,12 +527,14 @@ namespace DeviceOps.Api.Processing.V1 {
     public const int ContinueJobIdFieldNumber = 5;
     private string continueJobId_ = "";
     /// <summary>
-    /// A failed, cancelled or partially succeeded job to go on from: what it finished is not made again. Empty: start from nothing.
+    /// A paused, interrupted, failed, cancelled or partially succeeded job to go on from: the steps that its checkpoint holds are not done
+    /// again. That job stays as it is, with its checkpoint. Empty: start from nothing.
     ///
     /// Without `spec`, that job's spec counts. With one, the job branches: it goes on from the checkpoint as the new spec says. The kind of
     /// work must be the same; of a generation, what the checkpoint's latents are made with must be the same too: model, size, number of
-    /// pictures and seeds. Prompts, guidance, sampler, LoRAs, previews and output may differ, and hold from the checkpoint's step on.
-    /// Anything else that differs is INVALID_FIELD.
+    /// pictures, seeds, sampler with its sigma schedule, steps and `eta`, and the picture to start from. What the spec leaves open of these
+    /// and of the guidance is as in that job. Prompts, guidance, LoRAs, previews and output may differ, and hold from the checkpoint's step
+    /// on. Anything else that differs is INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

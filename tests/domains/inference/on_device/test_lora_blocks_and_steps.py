@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.generation import LoraComponent, ResolvedLora
+from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.trajectory import walk_together
@@ -101,7 +102,7 @@ def test_loras_of_several_ranges_share_forwards_and_keep_their_progress(family: 
         kept = packed(group[0], wanted)
         (tmp_path / "kept").write_bytes(kept)
         group[0] = begun(family, wanted, mixed[0])
-        unpack(tmp_path / "kept", hashlib.sha256(kept).hexdigest(), wanted, group[0])
+        unpack(KeptFile(path=str(tmp_path / "kept"), sha256=hashlib.sha256(kept).hexdigest()), wanted, group[0])
         walk_together(group)
     for one, latents in zip(group, alone, strict=True):
         assert one.done

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.generation import ResolvedLora
+from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
@@ -406,7 +408,7 @@ def test_a_file_that_changed_since_the_request_is_refused(sd2: Loaded, tmp_path:
     assert refused.value.reason is ErrorReason.ILLEGAL_STATE
 
 
-def test_progress_made_with_other_loras_is_not_continued(sd2: Loaded, tmp_path: Path) -> None:
+def test_progress_made_with_other_loras_is_continued_by_a_branch_alone(sd2: Loaded, tmp_path: Path) -> None:
     lora = lora_model(tmp_path / "it.safetensors", in_kohya(sd2))
     wanted = asked(sd2, loras=(resolved(lora, 0.5),))
     with torch.inference_mode():
@@ -415,8 +417,12 @@ def test_progress_made_with_other_loras_is_not_continued(sd2: Loaded, tmp_path: 
         kept = packed(walked, wanted)
         (tmp_path / "kept").write_bytes(kept)
         again = begun(sd2, wanted, ours(sd2, (lora, resolved(lora, 0.5))))
-        unpack(tmp_path / "kept", hashlib.sha256(kept).hexdigest(), wanted, again)
+        file = KeptFile(path=str(tmp_path / "kept"), sha256=hashlib.sha256(kept).hexdigest())
+        unpack(file, wanted, again)
         assert torch.equal(again.latents, walked.latents)
         other = asked(sd2, loras=(resolved(lora, 0.6),))
         with pytest.raises(FailedPrecondition, match="loras differ"):
-            unpack(tmp_path / "kept", hashlib.sha256(kept).hexdigest(), other, begun(sd2, other))
+            unpack(file, other, begun(sd2, other))
+        branch = begun(sd2, other)
+        unpack(msgspec.structs.replace(file, branched=True), other, branch)
+        assert torch.equal(branch.latents, walked.latents)

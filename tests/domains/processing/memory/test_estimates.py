@@ -149,11 +149,24 @@ async def test_a_measured_run_tells_its_size_and_larger_ones_in_proportion(forec
     assert other.step_s is None
 
 
-async def test_the_nearest_measured_size_tells_most(forecasts: Forecasts) -> None:
+async def test_the_nearest_measured_sizes_tell_most(forecasts: Forecasts) -> None:
     forecasts.learn(1.0, 1000, 64)
+    forecasts.learn(4.0, 4000, 128)
     forecasts.learn(100.0, 64_000, 256)
     assert (await forecasts.one(Shape(width_px=72, height_px=64))).activation_bytes == 1125
-    assert (await forecasts.one(Shape(width_px=256, height_px=192))).activation_bytes == 48_000
+    assert (await forecasts.one(Shape(width_px=256, height_px=192))).activation_bytes == 44_000
+
+
+@pytest.mark.parametrize("edge", [96, 512, 1024])
+async def test_two_measured_sizes_tell_the_memory_of_others_within_10_percent(forecasts: Forecasts, edge: int) -> None:
+    def peak(edge: int) -> int:
+        """A fixed part (workspaces, prompts) and one that grows with the pixels, a little faster."""
+        return 3_000_000 + round(100 * (edge * edge) ** 1.005)
+
+    for measured in (64, 256):
+        forecasts.learn(1.0, peak(measured), measured)
+    found = (await forecasts.one(Shape(width_px=edge, height_px=edge))).activation_bytes
+    assert found == pytest.approx(peak(edge), rel=0.1)
 
 
 async def test_loaded_weights_are_no_activation(forecasts: Forecasts) -> None:

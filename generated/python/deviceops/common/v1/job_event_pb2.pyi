@@ -231,7 +231,9 @@ Global___DeviceSelector: _TypeAlias = DeviceSelector  # noqa: Y015
 @_typing.final
 class FallbackPolicy(_message.Message):
     """What the server may give up by itself when the work does not fit. Everything it does is told as a `Degradation`. Each field has its own
-    default, which also holds for an absent message: a message that sets one field forbids nothing else.
+    default, which also holds for an absent message: a message that sets one field forbids nothing else. Work that is out of memory goes on
+    from the stage that failed: idle models go first, since that changes no picture. If nothing is left to give up, it ends with
+    DEVICE_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY; the fact `would_help` names the fields that would have let it go on.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,7 +258,7 @@ class FallbackPolicy(_message.Message):
     allow_eviction: _builtins.bool
     """Unload idle models of others. Absent: yes."""
     max_attempts: _builtins.int
-    """How often to try again, 0..10. Absent: 3."""
+    """How much may be given up one after the other, that is how often the work is tried again, 0..10. Absent: 3."""
     def __init__(
         self,
         *,
@@ -592,7 +594,7 @@ class Degradation(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """What was given up: `vae_tiling`, `smaller_batch`, `offload`, `other_device` …"""
+    """What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device` …"""
     reason: _error_pb2.ErrorReason.ValueType
     """What made it necessary."""
     detail: _builtins.str

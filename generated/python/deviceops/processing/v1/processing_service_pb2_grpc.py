@@ -254,7 +254,7 @@ class ProcessingServiceServicer:
         - MODEL_CORRUPT: replace the file.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
-        - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+        - ILLEGAL_STATE: the session is closed, or the job to continue waits, runs or was completed; the facts tell the state.
         - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.

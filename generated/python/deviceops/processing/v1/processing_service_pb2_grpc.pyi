@@ -70,7 +70,7 @@ class ProcessingServiceStub:
     - MODEL_CORRUPT: replace the file.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
-    - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+    - ILLEGAL_STATE: the session is closed, or the job to continue waits, runs or was completed; the facts tell the state.
     - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
@@ -365,7 +365,7 @@ class ProcessingServiceAsyncStub(ProcessingServiceStub):
     - MODEL_CORRUPT: replace the file.
     - DEVICE_DISABLED: choose another device, or enable it.
     - RESERVATION_EXPIRED: reserve again.
-    - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+    - ILLEGAL_STATE: the session is closed, or the job to continue waits, runs or was completed; the facts tell the state.
     - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
     - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
     - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.
@@ -663,7 +663,7 @@ class ProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         - MODEL_CORRUPT: replace the file.
         - DEVICE_DISABLED: choose another device, or enable it.
         - RESERVATION_EXPIRED: reserve again.
-        - ILLEGAL_STATE: the session is closed, or the job to continue has not ended or was completed; the facts tell the state.
+        - ILLEGAL_STATE: the session is closed, or the job to continue waits, runs or was completed; the facts tell the state.
         - CHECKPOINT_CORRUPT: the job to continue has no readable checkpoint; submit it anew.
         - QUEUE_FULL, QUOTA_EXCEEDED: retry after the time in `RetryInfo`.
         - BUDGET_EXCEEDED, DEVICE_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY: it can never fit; ask for less, or allow more fallbacks.

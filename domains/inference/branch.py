@@ -1,0 +1,76 @@
+"""A generation that continues from the checkpoint of another one, with a request of its own."""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from domains.errors import InvalidRequest, Violation
+from domains.inference.check import Checked, checked
+from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+
+_SAME = {
+    "model_id": "model_id",
+    "model_sha256": "model_id",
+    "width_px": "width_px",
+    "height_px": "height_px",
+    "seeds": "sampling.seeds",
+    "sampler": "sampling.sampler",
+    "sigma_schedule": "sampling.sigma_schedule",
+    "steps": "sampling.steps",
+    "eta": "sampling.eta",
+    "init_image": "init_image",
+}
+"""What the latents of a checkpoint are made with, and the request's field of each."""
+
+
+def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> Checked:
+    """The request with what it leaves open as the continued generation has it (`asked` and `resolved`)."""
+    own = given.asked
+    sizeless = own.width_px is None and own.height_px is None
+    named = own.model_id or own.loaded_model_id
+    whole = replace(
+        own,
+        model_id=own.model_id if named else resolved.model_id,
+        width_px=resolved.width_px if sizeless else own.width_px,
+        height_px=resolved.height_px if sizeless else own.height_px,
+        sampling=_sampling(own.sampling, resolved),
+        init_image=own.init_image or asked.init_image,
+    )
+    return checked(whole)
+
+
+def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
+    seedless = own.seed is None and not own.seeds
+    return replace(
+        own,
+        sampler=own.sampler or resolved.sampler,
+        sigma_schedule=own.sigma_schedule or resolved.sigma_schedule,
+        steps=own.steps or resolved.steps,
+        eta=resolved.eta if own.eta is None else own.eta,
+        guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
+        seeds=resolved.seeds if seedless else own.seeds,
+    )
+
+
+def check_branch(branch: ResolvedGeneration, source: ResolvedGeneration, job_id: str) -> None:
+    """Raise INVALID_FIELD, naming each field in which the branch may not differ from the job that it continues."""
+    if wrong := list(_differing(branch, source, job_id)):
+        raise InvalidRequest(wrong, continue_job_id=job_id)
+
+
+def _differing(branch: ResolvedGeneration, source: ResolvedGeneration, job_id: str) -> Iterator[Violation]:
+    named: set[str] = set()
+    for name, field in _SAME.items():
+        mine, theirs = getattr(branch, name), getattr(source, name)
+        if mine == theirs or field in named:
+            continue
+        named.add(field)
+        what = "has other weights or another id" if field == "model_id" else f"is {_told(mine)} and was {_told(theirs)}"
+        text = f"{what} in job {job_id}, whose latents are made with it; leave it out, or start from nothing"
+        yield Violation(field=f"generation.{field}", message=text)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value[:4])) + (" …" if len(value) > 4 else "")
+    return str(value) if isinstance(value, str | int | float) else "another one" if value else "none"

@@ -1,0 +1,65 @@
+"""What a branch takes from the generation that it continues, and in what it may differ."""
+
+import msgspec
+import pytest
+
+from domains.errors import InvalidRequest
+from domains.inference.branch import check_branch, filled
+from domains.inference.check import checked
+from domains.inference.generation import Generation, Sampling
+from domains.inference.resolve import resolve
+from tests.domains.inference.on_device.requests import embedded_model
+
+SOURCE = Generation(
+    prompt="an owl",
+    width_px=64,
+    height_px=128,
+    image_count=2,
+    sampling=Sampling(sampler="ddim", steps=7, guidance_scale=3.0, seed=5, eta=0.5),
+)
+RESOLVED = resolve(SOURCE, embedded_model())
+
+
+def branch(**own: object) -> Generation:
+    given = checked(Generation(**{"prompt": "a whale", **own}))  # pyright: ignore[reportArgumentType]  # by name
+    return filled(given, SOURCE, RESOLVED).asked
+
+
+def test_what_a_branch_leaves_open_is_as_in_its_source() -> None:
+    found = resolve(branch(), embedded_model())
+    assert found == msgspec.structs.replace(RESOLVED, prompt="a whale")
+    check_branch(found, RESOLVED, "job-1")
+
+
+def test_prompts_guidance_and_previews_of_a_branch_are_its_own() -> None:
+    found = resolve(branch(negative_prompt="blurry", sampling=Sampling(guidance_scale=8.0)), embedded_model())
+    assert (found.prompt, found.negative_prompt, found.guidance_scale) == ("a whale", "blurry", 8.0)
+    check_branch(found, RESOLVED, "job-1")
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("sampling.seeds", {"seeds": (5, 9)}),
+        ("sampling.sampler", {"sampler": "euler"}),
+        ("sampling.sigma_schedule", {"sigma_schedule": "karras"}),
+        ("sampling.steps", {"steps": 8}),
+        ("sampling.eta", {"eta": 0.1}),
+        ("width_px", {"width_px": 128}),
+        ("height_px", {"height_px": 64}),
+        ("model_id", {"model_sha256": "0" * 64}),
+    ],
+)
+def test_each_field_that_made_the_latents_is_refused_by_its_name(field: str, change: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        check_branch(msgspec.structs.replace(RESOLVED, **change), RESOLVED, "job-1")
+    assert [one.field for one in told.value.violations] == [f"generation.{field}"]
+    assert "job-1" in told.value.violations[0].message
+
+
+def test_everything_that_differs_is_named_at_once() -> None:
+    other = msgspec.structs.replace(RESOLVED, steps=8, seeds=(1,), model_id="other", model_sha256="0")
+    with pytest.raises(InvalidRequest) as told:
+        check_branch(other, RESOLVED, "job-1")
+    fields = [one.field for one in told.value.violations]
+    assert fields == ["generation.model_id", "generation.sampling.seeds", "generation.sampling.steps"]
