@@ -112,10 +112,12 @@ def test_a_source_that_was_replaced_since_its_scan_is_refused(tiny: Model, tmp_p
 def test_a_disk_without_room_is_told_before_anything_is_written(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        storage.shutil, "disk_usage", lambda folder: usage._replace(free=storage.KEPT_FREE_BYTES + 1000)
-    )
+    full = shutil.disk_usage(tmp_path)._replace(free=storage.KEPT_FREE_BYTES + 1000)
+
+    def usage(_: object) -> object:
+        return full
+
+    monkeypatch.setattr(storage.shutil, "disk_usage", usage)
     with pytest.raises(ResourceExhausted) as refused:
         converted(tiny, tmp_path / "new", "float16")
     assert refused.value.reason is ErrorReason.STORAGE_FULL

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotSupported
 from domains.inference.on_device.families import family_of
+from domains.inference.prompts import plain
 from domains.model.diffusers_folder import read_folder
 from domains.model.execution import Execution
 from domains.model.fingerprint import Fingerprints
@@ -233,7 +234,7 @@ def test_a_tokenizer_reads_no_more_than_the_encoder_has_positions_for(tiny: Mode
     path.write_text(json.dumps(config if length is None else config | {"model_max_length": length}))
     loaded = load(tiny, "cpu")
     assert loaded.tokenizers["text_encoder"].model_max_length == 77
-    encoded = family_of(loaded).encode("owl " * 200)
+    encoded = family_of(loaded).encode(plain("owl " * 200))
     assert encoded.tokens > encoded.tokens_read == 77
 
 
