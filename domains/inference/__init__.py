@@ -5,6 +5,8 @@ Asked: `generation` (the request and the resolved request), `input_picture` (the
 
 Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `resolve` (each choice that it left open).
 
+Read: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
+
 Walked: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
 
 Reported: `outcome` (reports of a running generation), `kept_file` (a file that the front keeps for the worker), `manifest`

@@ -35,8 +35,9 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 `ending` (last reports), `hardware`, `fence` with `in_flight` (work that the device has not finished).
 
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` (the models),
-`conditioning` with `prompt_cache` and `words` (prompts), `input_picture`, `trajectory` with `noise` and `solver_state` (its
-latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`, `adapters` (LoRAs).
+`conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `input_picture`, `trajectory` with `noise`
+and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
+`adapters` (LoRAs).
 
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sd3`, `flux1`, `chroma`, `auraflow`, `z_image`.
 What they share: `batches` with `rows` (one forward for many jobs), `latent_codec` with `latent_colours`, `packing`,

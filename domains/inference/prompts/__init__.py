@@ -4,7 +4,7 @@
     reading.parts        # two parts; the first has the segments "a ", "red" (1.3) and " apple"
 
 `prompt` holds all that decides how encoders read a prompt; `a1111_brackets` and `comfyui_brackets` know the two
-syntaxes; `windows` lays tokens out for a text encoder.
+syntaxes; `segment` is what they find; `windows` lays tokens out for a text encoder.
 """
 
 from domains.inference.prompts.prompt import Prompt, plain
