@@ -27,7 +27,7 @@ from domains.processing.jobs.job import Job, JobOptions, ListedJob
 from domains.processing.jobs.kinds import Work
 from domains.processing.jobs.live_job import LiveJob, receipt_of
 from domains.processing.jobs.options_update import updated
-from domains.processing.jobs.outcome import Halted
+from domains.processing.jobs.outcome import Halted, WorkerDeath
 from domains.processing.jobs.recorder import JobRecorder
 from domains.processing.jobs.session_log import SessionLog
 from domains.processing.jobs.state import AT_REST, WAITING, JobState, check_move
@@ -92,8 +92,14 @@ class Jobs:
                 stop = Stop(kind=StopKind.PAUSE, cause=live.pause_cause, origin=live.pause_origin)
                 self._end_at_rest(live, stop)
             elif job.state is JobState.RUNNING:
-                message = "the server went away and was started again"
-                self.record(job_id, Interrupted(reason=ErrorReason.WORKER_RESTARTING, message=message))
+                went = WorkerDeath(
+                    device_id=job.device_id,
+                    message="the server went away and was started again",
+                    meant=True,
+                    lost=False,
+                    alone=False,
+                )
+                self.record(job_id, end_of(job, None, went, self._now()))
             else:
                 # The job waits or could not be read: the listeners do not know it yet.
                 self._changed(job)
