@@ -35,12 +35,13 @@ _ROOTS: list[Path] = []
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that is never silent for longer than 0.05 s, with a device on which nothing comes to an end."""
+    """A server that is never silent for longer than 0.05 s, with a device that two jobs hold without an end."""
     folder = tmp_path_factory.mktemp("heartbeat")
     roots = folder / "models"
     big_model(roots)
     _ROOTS[:] = [roots]
     flags = ("--heartbeat-s", str(HEARTBEAT_S), "--model-root", str(roots), "--model-poll-s", "0")
+    flags = (*flags, "--jobs-per-device", "2")
     with simulated(folder, sim(0, "", _HANGS), flags=flags) as (server, _, _):
         hanging = [asking.submit(server, picture(seed=seed)) for seed in range(2)]
         for job_id in hanging:

@@ -113,7 +113,7 @@ async def test_pages_of_jobs_are_cut_by_their_bytes(tmp_path: Path) -> None:
         jobs = Jobs(JobStore(database, tmp_path), keep_s=3600)
         options = JobOptions(labels=tuple((label.key, label.value) for label in LABELS[:5]))
         made = [jobs.submit(ScanWork(), options)[0].id for _ in range(12)]
-        parts: Any = SimpleNamespace(jobs=jobs, now=_no_waits)
+        parts: Any = SimpleNamespace(jobs=jobs, now=_no_waits, sessions=None, draining=None)
         view = JobView(keep_jobs_s=3600)
         servicer = ProcessingServicer(
             parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts, parts, parts, parts
