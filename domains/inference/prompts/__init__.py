@@ -4,7 +4,8 @@
     reading.parts        # two parts; the first has the segments "a ", "red" (1.3) and " apple"
 
 `prompt` holds all that decides how encoders read a prompt; `a1111_brackets` and `comfyui_brackets` know the two
-syntaxes; `segment` is what they find; `windows` lays tokens out for a text encoder.
+syntaxes, `a1111_schedule` what is not served of them; `segment` is what they find; `windows` lays tokens out for a text
+encoder.
 """
 
 from domains.inference.prompts.prompt import Prompt, plain

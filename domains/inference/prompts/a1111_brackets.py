@@ -7,11 +7,10 @@ backslash before anything else vanishes. Source: the behaviour that AUTOMATIC111
 
 import re
 
-from domains.inference.prompts.segment import BRACKET_WEIGHT, Segment, merged
+from domains.inference.prompts.segment import BRACKET_WEIGHT, NUMBER, Segment, merged
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _PIECE = re.compile(
-    rf"\\(?P<literal>[()\[\]\\]?)|(?P<round>\()|(?P<square>\[)|:\s*(?P<weight>{_NUMBER})\s*\)|(?P<end>[)\]])"
+    rf"\\(?P<literal>[()\[\]\\]?)|(?P<round>\()|(?P<square>\[)|:\s*+(?P<weight>{NUMBER})\s*+\)|(?P<end>[)\]])"
     r"|(?P<text>[^\\()\[\]:]+|:)"
 )
 

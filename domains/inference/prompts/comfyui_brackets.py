@@ -6,10 +6,10 @@ Source: the behaviour of comfyanonymous/ComfyUI's text encode node.
 
 import re
 
-from domains.inference.prompts.segment import BRACKET_WEIGHT, Segment, merged
+from domains.inference.prompts.segment import BRACKET_WEIGHT, NUMBER, Segment, merged
 
 _BRACKET = re.compile(r"\\[()]|[()]")
-_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*")
+_NUMBER = re.compile(rf"\s*+{NUMBER}\s*+")
 _ESCAPE = re.compile(r"\\([()])")
 
 

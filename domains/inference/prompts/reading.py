@@ -1,12 +1,12 @@
 """What a prompt says, in each syntax."""
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
 
 from domains.inference.prompts.a1111_brackets import a1111_segments
+from domains.inference.prompts.a1111_schedule import scheduled
 from domains.inference.prompts.comfyui_brackets import comfyui_segments
 from domains.inference.prompts.segment import Segment, merged
 
@@ -59,31 +59,24 @@ def read(text: str, syntax: Syntax) -> Reading:
     return Reading(parts=parts, syntax=syntax)
 
 
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 def _divided(segments: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], ...]:
-    """The segments in parts, divided at each BREAK."""
+    """The segments in parts, divided at each BREAK and the blanks round it."""
     parts: list[list[Segment]] = [[]]
     for segment in segments:
         first, *others = _BREAK.split(segment.text)
-        parts[-1].append(Segment(first, segment.weight))
-        parts += [[Segment(other, segment.weight)] for other in others]
+        parts[-1].append(Segment(first.rstrip() if others else first, segment.weight))
+        for place, other in enumerate(others, 1):
+            text = other.lstrip() if place == len(others) else other.strip()
+            parts.append([Segment(text, segment.weight)])
     return tuple(map(merged, parts))
-
-
-_SCHEDULED: Mapping[str, re.Pattern[str]] = {
-    "AND": re.compile(r"\bAND\b"),
-    "[a|b]": re.compile(r"(?<!\\)\[[^\[\]]*\|[^\[\]]*\]"),
-    "[a:b:0.5]": re.compile(r"(?<!\\)\[(?:[^\[\]]|\[[^\[\]]*\])*:\s*\d*\.?\d+\s*\]"),
-}
 
 
 def refusal(text: str, syntax: Syntax) -> str:
     """What A1111 would read in a text and this server does not compute yet. Empty: nothing."""
-    if syntax is not Syntax.A1111:
-        return ""
-    found = [name for name, pattern in _SCHEDULED.items() if pattern.search(text)]
+    found = scheduled(text) if syntax is Syntax.A1111 else ()
     if not found:
         return ""
     return f"{', '.join(found)} is not served yet; write it without, escape its brackets, or read it as PLAIN"

@@ -1,5 +1,6 @@
 """How prompts are read: the published examples of both tools, and what holds for any text."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -95,7 +96,13 @@ def test_break_begins_a_part_with_the_weight_that_holds_there() -> None:
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("a AND b", "AND"), ("[a|b]", "[a|b]"), ("x [a:b:0.5]", "[a:b:0.5]"), ("[[a]:5]", "[a:b:0.5]")],
+    [
+        ("a AND b", "AND"),
+        ("[a|b]", "[a|b]"),
+        ("x [a:b:0.5]", "[a:b:0.5]"),
+        ("[[a]:5]", "[a:b:0.5]"),
+        ("[a[b|c]:d]", "[a|b]"),
+    ],
 )
 def test_what_is_not_served_is_named(text: str, name: str) -> None:
     assert refusal(text, Syntax.A1111).startswith(name)
@@ -106,3 +113,26 @@ def test_what_is_not_served_is_named(text: str, name: str) -> None:
 @pytest.mark.parametrize("text", ["(a:0.5)", "[a]", r"\[a:b:0.5\]", "BRAND", "a|b", "[a: b]"])
 def test_what_is_served_is_not_refused(text: str) -> None:
     assert not refusal(text, Syntax.A1111)
+
+
+LARGE = 32 * 1024
+HOSTILE = {
+    "a number without an end": "(a:" + "1" * LARGE,
+    "a number that is none": "(a:" + "1" * LARGE + "x)",
+    "a step without an end": "[a:" + "1" * LARGE,
+    "bars": "[" + "|" * LARGE,
+    "blanks": "a" + " " * LARGE + "b",
+    "blanks after a colon": "(a:" + " " * LARGE,
+    "brackets": "([" * (LARGE // 2),
+    "pairs": "[()" * (LARGE // 3),
+}
+
+
+@pytest.mark.parametrize("syntax", Syntax)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_prompt_takes_long_to_read(text: str, syntax: Syntax) -> None:
+    """A pattern that tries such a text again from each place takes 2 to 20 s."""
+    began = time.process_time()
+    refusal(text, syntax)
+    read(text, syntax)
+    assert time.process_time() - began < 1
