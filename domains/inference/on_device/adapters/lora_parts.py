@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.detect.lora_names import SUFFIX
+
+_PATH = re.compile(r"[\w.-]+")
+"""The path of a layer."""
 
 _PART = {
     "lora_down": "down", "lora_A": "down", "lora.down": "down", "lora_linear_layer.down": "down",
@@ -58,8 +62,16 @@ def scale_by_settings(settings: Mapping[str, Any], component: str, path: str, ra
 
 
 def _pattern(patterns: Any, path: str, otherwise: Any) -> Any:
-    """As peft's `get_pattern_key`: a key stands for all layers whose path ends in it."""
+    """As peft's `get_pattern_key`: a key stands for all layers whose path ends in it, or with `^` for one.
+
+    Peft reads keys as regular expressions. A file could hold one that never ends, so only paths are read. Raises
+    MODEL_INCOMPATIBLE for others.
+    """
     for key, value in (patterns or {}).items():
-        if re.fullmatch(rf"(.*\.)?({key})", path):
+        layer = key.removeprefix("^").removesuffix("$").replace("\\.", ".")
+        if not _PATH.fullmatch(layer):
+            message = f"the LoRA's setting {key[:100]!r} stands for layers by a regular expression; name each layer"
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, setting=key[:100])
+        if path == layer or (not key.startswith("^") and path.endswith(f".{layer}")):
             return value
     return otherwise
