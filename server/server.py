@@ -109,7 +109,7 @@ class Server:
         self.draining = Draining()
         hardware = Hardware(settings)
         devices = Devices(self.events, expected=list(hardware.names))
-        board = Board(JobQueue(settings.queue_capacity, self.sessions), devices)
+        board = Board(JobQueue(settings.queue_capacity, self.sessions.terms), devices)
         self.devices = DeviceParts(settings, hardware, devices, self.loaded, board, Background())
         unloading = Unloading(self.loaded, self.devices.fleet.worker_of, self.host_models.drop)
         self.memory = MemoryParts(
@@ -128,7 +128,7 @@ class Server:
         )
         self.blobs = self.memory.blobs
         self.sessions.on_terms.append(self._terms_changed(board))
-        self.sessions.device_bytes = self.memory.session_bytes
+        self.sessions.terms.device_bytes = self.memory.session_bytes
         self.clock.on_step += [
             self.jobs.move_expiry,
             self.sessions.move_expiry,

@@ -33,7 +33,7 @@ Held = Callable[[str], bool]
 
 
 class Terms(Protocol):
-    """The terms of the sessions. Implemented by `domains.processing.sessions.sessions.Sessions`."""
+    """The terms of the sessions. Implemented by `domains.processing.sessions.terms.SessionTerms`."""
 
     def weight(self, session_id: str) -> float:
         """The session's share of a busy device against others. 1 for jobs without a session."""

@@ -35,6 +35,7 @@ from domains.processing.sessions.session import (
 )
 from domains.processing.sessions.settings import changed, check_settings
 from domains.processing.sessions.store import SessionStore, StoredSession
+from domains.processing.sessions.terms import SessionTerms
 from domains.requests import NEW, Asked, Known, Requests
 from domains.stop import Origin
 
@@ -75,6 +76,7 @@ class Sessions:
         self._soon = soon
         self._live: dict[str, LiveSession] = {}
         """The sessions that have not ended."""
+        self.terms = SessionTerms(self._live, store)
         self._log = JobNews(store, self._live)
         self._idle = IdleTimers(lambda session_id: self.close(session_id), call_later)
         self.requests: Requests[SessionView] = Requests(self._recall)
@@ -83,8 +85,6 @@ class Sessions:
         """Called after every change of a session itself, with the session before it; None: it was opened."""
         self.on_terms: list[Callable[[str], None]] = []
         """Called with the id of a session whose jobs may start now, or may not any more."""
-        self.device_bytes: Callable[[str], int | None] = lambda session_id: None
-        """The device memory that the jobs of a session hold. None: it cannot be measured."""
         jobs.keep_sessions(self._log)
         jobs.listeners.append(self._job_changed)
         for found in store.unended():
@@ -156,7 +156,7 @@ class Sessions:
             session=live.session,
             **live.counts(),
             totals=totals,
-            device_bytes=self.device_bytes(session_id) if live.jobs else 0,
+            device_bytes=self.terms.device_bytes(session_id) if live.jobs else 0,
             result_bytes=self._store.result_bytes(session_id),
             last_sequence=live.last_sequence,
         )
@@ -234,21 +234,7 @@ class Sessions:
     def admit(self, session_id: str, retry_after_s: float = 0.0) -> None:
         """Take one more job. Raises SESSION_NOT_FOUND, ILLEGAL_STATE for a session that closes, and QUOTA_EXCEEDED with the
         time after which the caller may try again."""
-        live = self.check_open(session_id, "options.session_id")
-        limits, queued = live.session.limits, live.counts().get("queued", 0)
-        if limits.max_queued_jobs and queued >= limits.max_queued_jobs:
-            told = self._beyond(session_id, "jobs that wait", "max_queued_jobs", queued, limits.max_queued_jobs)
-            told.retry_after_s = retry_after_s
-            raise told
-        if limits.max_result_bytes and (made := self._store.result_bytes(session_id)) >= limits.max_result_bytes:
-            raise self._beyond(session_id, "bytes of results", "max_result_bytes", made, limits.max_result_bytes)
-
-    @staticmethod
-    def _beyond(session_id: str, what: str, name: str, has: int, limit: int) -> ResourceExhausted:
-        message = f"session {session_id} has {has} {what}, and its {name} is {limit}"
-        return ResourceExhausted(
-            message, ErrorReason.QUOTA_EXCEEDED, session_id=session_id, limit_name=name, present=has, limit=limit
-        )
+        self.terms.check_room(self.check_open(session_id, "options.session_id"), retry_after_s)
 
     def check_open(self, session_id: str, field: str = "session_id") -> LiveSession:
         """The session, for something new in it. Raises SESSION_NOT_FOUND, and ILLEGAL_STATE for a session that closes."""
@@ -272,30 +258,6 @@ class Sessions:
             live.watchers -= 1
             live.touch()
             self._rearm(live)
-
-    def weight(self, session_id: str) -> float:
-        """The session's share of a busy device against others. 1 for jobs without a session."""
-        live = self._live.get(session_id)
-        return 1.0 if live is None else live.session.weight
-
-    def holds_back(self, session_id: str, running: int) -> bool:
-        """Whether no job of the session may start while so many run."""
-        live = self._live.get(session_id)
-        if live is None:
-            return False
-        limits = live.session.limits
-        return (
-            live.session.state is SessionState.PAUSED
-            or 0 < limits.max_running_jobs <= running
-            or 0 < limits.max_device_bytes <= (self.device_bytes(session_id) or 0)
-        )
-
-    def held_because(self, session_id: str) -> str:
-        """Why the session starts no more jobs now, for people."""
-        live = self.live(session_id)
-        if live.session.state is SessionState.PAUSED:
-            return f"session {session_id} is paused" + (f": {live.session.cause}" if live.session.cause else "")
-        return f"session {session_id} has reached a limit of its own on what runs"
 
     def memory_measured(self) -> None:
         """Look again at the sessions with a limit on their memory."""

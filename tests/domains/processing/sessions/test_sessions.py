@@ -203,8 +203,8 @@ def test_device_time_that_nothing_measured_is_absent(bench: Bench) -> None:
 def test_a_limit_on_device_memory_holds_jobs_back_while_it_is_reached(bench: Bench) -> None:
     name = bench.opened(max_device_bytes=100)
     for measured, held in ((None, False), (99, False), (100, True), (300, True)):
-        bench.sessions.device_bytes = lambda session_id, measured=measured: measured
-        assert bench.sessions.holds_back(name, 1) is held
+        bench.sessions.terms.device_bytes = lambda session_id, measured=measured: measured
+        assert bench.sessions.terms.holds_back(name, 1) is held
     told = list[str]()
     bench.sessions.on_terms.append(told.append)
     bench.opened()
