@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
 from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes
+from tests.open_files import open_within
 
 
 @pytest.fixture
@@ -423,12 +424,6 @@ async def test_a_file_that_no_descriptor_is_left_for_is_not_at_fault(
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 def test_mapped_pages_keep_no_file_open(tmp_path: Path) -> None:
     path = written(tmp_path / "file", b"0123456789")
-
-    def leads_to_it(name: str) -> bool:
-        with suppress(FileNotFoundError):
-            return os.readlink(f"/proc/self/fd/{name}") == str(path)
-        return False
-
     with pages(path, 3, 4, BlobRoots([tmp_path])):
         pass
-    assert not [name for name in os.listdir("/proc/self/fd") if leads_to_it(name)]
+    assert not open_within(path)

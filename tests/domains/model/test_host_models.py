@@ -19,6 +19,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.model.page_cache import LockedMap
 from tests.domains.model.folders import UNET_TENSORS, age, write_model
+from tests.open_files import open_within
 
 MIB = 1024 * 1024
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -140,11 +141,10 @@ async def test_a_stopped_load_leaves_nothing(model: Model) -> None:
         pieces += 1
         return pieces < 2
 
-    descriptors = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
     assert await tier.read(model, lambda done, total: None, one_piece) is None
     assert (tier.held_bytes, tier.locked_bytes) == (0, 0)
     if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert not open_within(model.folder)
 
 
 def overwritten(path: Path) -> None:

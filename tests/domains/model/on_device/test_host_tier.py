@@ -1,11 +1,9 @@
 """A model that comes back from the host tier: nothing is built again, and its weights are those of its files."""
 
-import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +14,7 @@ from domains.model.on_device import HostTier, OnDeviceModel, loading, skeleton_k
 from domains.model.on_device.load import Loading
 from tests.domains.inference.on_device.tiny_model import tiny_model
 from tests.domains.model.folders import age
+from tests.open_files import open_within
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -77,20 +76,16 @@ def test_a_file_that_changed_meanwhile_is_opened_again_and_refused(aged: Model, 
 
 
 def test_a_cancelled_return_keeps_no_files_open(aged: Model, tier: HostTier) -> None:
-    gc.collect()  # files of other tests
-    before = psutil.Process().num_fds()
     left(tier, end_of(loading(aged, "cpu", tier=tier)))
     steps = loading(aged, "cpu", tier=tier)
     next(steps)
     steps.close()
-    assert psutil.Process().num_fds() == before
+    assert not open_within(aged.folder)
     assert end_of(loading(aged, "cpu")).size_bytes > 0
 
 
 def test_a_tier_that_is_cleared_closes_its_files(aged: Model, tier: HostTier) -> None:
-    gc.collect()  # files of other tests
-    before = psutil.Process().num_fds()
     left(tier, end_of(loading(aged, "cpu", tier=tier)))
-    assert psutil.Process().num_fds() > before
+    assert open_within(aged.folder)
     tier.clear()
-    assert psutil.Process().num_fds() == before
+    assert not open_within(aged.folder)

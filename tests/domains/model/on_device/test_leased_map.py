@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from torch import Tensor
 
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, load
+from tests.open_files import open_within
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
 
@@ -88,11 +88,10 @@ def test_changing_weights_changes_no_file(tiny: Model) -> None:
 
 
 def test_a_model_that_is_dropped_ends_its_leases(tiny: Model) -> None:
-    files = psutil.Process().num_fds()
     loaded = load(tiny, "cpu")
-    assert psutil.Process().num_fds() > files
+    assert open_within(tiny.folder)
     for module in loaded.modules.values():
         module.to("meta")
     del loaded
-    assert psutil.Process().num_fds() == files
+    assert not open_within(tiny.folder)
     assert pages_of(Path(tiny.folder) / UNET) == []
