@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -25,8 +26,9 @@ from domains.inference.outcome import Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.model.on_device.components import BUILDERS, build
+from domains.model.on_device.cuda_reading import CudaCopies
 from domains.model.on_device.host_tier import HostTier
-from domains.model.on_device.weights import fill, plan
+from domains.model.on_device.weights import fill_on_cuda, plan
 from domains.model.weight_file import WeightFile
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
@@ -45,11 +47,12 @@ def read_unet(model: Model, tier: HostTier) -> tuple[torch.nn.Module, float]:
         unet = build(model, "unet", BUILDERS["sd1"]["unet"], len(file.tensors))
         slots = plan(unet, "unet", [file], torch.bfloat16, torch.channels_last)
         begin = time.perf_counter()
-        for read in fill(unet, slots, DEVICE, tier):
-            while not read.ready.passed():
-                read.ready.wait()
-        torch.cuda.synchronize()
-        return unet, time.perf_counter() - begin
+        with ExitStack() as ending:
+            for read in fill_on_cuda(unet, slots, CudaCopies(DEVICE), tier, ending):
+                while not read.ready.passed():
+                    read.ready.wait()
+            torch.cuda.synchronize()
+            return unet, time.perf_counter() - begin
 
 
 def fresh_s(model: Model) -> float:

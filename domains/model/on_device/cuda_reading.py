@@ -8,7 +8,7 @@ Where the driver refuses to register a piece (old kernels, network disks, a file
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +35,10 @@ _WAIT_S = 0.02
 class Copies(Protocol):
     """A queue of copies to the device."""
 
+    def begin(self) -> None:
+        """Called before the first copy into new memory, which the device's other queue may still use."""
+        ...
+
     def begin_thread(self) -> None:
         """Called first in each thread that registers memory."""
         ...
@@ -57,24 +61,26 @@ class Copies(Protocol):
 
 
 class CudaCopies:
-    """See `Copies`. Begins after the work that the device's other queue has now, which may still use the memory."""
+    """See `Copies`. One for all components of a load, which share its buffers."""
 
     def __init__(self, place: torch.device) -> None:
-        self._place = place
+        self.place = place
         self._bus, self._stream = _streams(place)
-        for stream in (self._bus, self._stream):
-            stream.wait_stream(torch.cuda.current_stream(place))
         self._buffers: list[_Buffer] = []
         self._brought = 0
 
+    def begin(self) -> None:
+        for stream in (self._bus, self._stream):
+            stream.wait_stream(torch.cuda.current_stream(self.place))
+
     def begin_thread(self) -> None:
         # A thread begins with the first device, and would make a context there.
-        if ":" in str(self._place):
-            torch.cuda.set_device(self._place)
+        if ":" in str(self.place):
+            torch.cuda.set_device(self.place)
 
     def bring(self, source: Tensor) -> Tensor:
         if self._brought < _BUFFERS:
-            self._buffers.append(_Buffer(torch.empty(PIECE, dtype=torch.uint8, device=self._place)))
+            self._buffers.append(_Buffer(torch.empty(PIECE, dtype=torch.uint8, device=self.place)))
         self._brought += 1
         there = self._last.bytes[: len(source)]
         with torch.cuda.stream(self._bus):
@@ -174,18 +180,26 @@ class _Piece:
 
 
 def read_to_cuda(
-    slots: Sequence[Slot], flat: Flat, copies: Copies, tier: HostTier, meanwhile: Callable[[], None] = lambda: None
+    slots: Sequence[Slot],
+    flat: Flat,
+    copies: Copies,
+    tier: HostTier,
+    ending: ExitStack,
+    meanwhile: Iterator[None],
 ) -> Iterator[Read]:
     """Read slots to the device. `tier` lends the maps. Raises as `WeightFile.read_at`.
 
-    `meanwhile` is called once: at the first wait for a piece, or when the last copy is enqueued and the bus is behind.
+    The last copies may still run at its end, so that those of the next component follow without a gap: `ending`, closed by
+    the caller, waits for them and gives the maps back. `meanwhile` is advanced while a piece is waited for or the bus is
+    behind.
     """
-    pieces = _pieces(slots)
     ring = _Ring()
     maps: dict[WeightFile, FileMap] = {}
     fetched: deque[Future[Tensor]] = deque()
+    copies.begin()
     threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="load", initializer=copies.begin_thread)
     try:
+        pieces = _pieces(slots)
         for piece in pieces:
             if piece.file not in maps:
                 maps[piece.file] = tier.borrow(piece.file)
@@ -194,7 +208,7 @@ def read_to_cuda(
             while len(fetched) < AHEAD and (following := next(waiting, None)) is not None:
                 fetched.append(_begin_to_fetch(*following, maps[following[1].file], ring, threads))
             while not fetched[0].done():
-                meanwhile = _called(meanwhile)
+                next(meanwhile, None)
                 yield Read(0, _Fetching(fetched[0]))
             source = fetched.popleft().result()
             there = copies.bring(source[piece.first - piece.begin : piece.end - piece.begin])
@@ -202,20 +216,13 @@ def read_to_cuda(
                 _place(piece, there, flat)
             ring.copied(number, copies.fence())
             yield Read(sum(part.end - part.begin for part in piece.parts))
-        _called(meanwhile)
-        yield Read(0, copies.fence())
+        for _ in meanwhile:
+            yield Read(0)
     finally:
         threads.shutdown(wait=True, cancel_futures=True)
-        with ExitStack() as closing:
-            for file in maps:
-                closing.callback(tier.give_back, file)
-            copies.settle()
-
-
-def _called(once: Callable[[], None]) -> Callable[[], None]:
-    """Call it; what to call next time does nothing."""
-    once()
-    return lambda: None
+        for file in maps:
+            ending.callback(tier.give_back, file)
+        ending.callback(copies.settle)
 
 
 def _begin_to_fetch(

@@ -1,6 +1,7 @@
 """Fills an empty module from safetensors files."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from domains.model.weight_file import WeightFile
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 _HOST = torch.device("cpu")
+_AT_ONCE = 256
+"""Tensors that a module gets without a break: a millisecond or two."""
 
 
 class Source(NamedTuple):
@@ -65,31 +68,36 @@ def plan(
     ]
 
 
-def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device, tier: HostTier) -> Generator[Read]:
-    """Give a `meta` module its values on `place`. Yields after each piece.
+def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device) -> Generator[Read]:
+    """Give a `meta` module its values on a device that is no CUDA device. Yields after each piece.
 
-    Raises MODEL_CORRUPT (a broken file), ILLEGAL_STATE (a file changed meanwhile).
+    Raises MODEL_CORRUPT (a broken file).
     """
     files = list(dict.fromkeys(slot.file for slot in slots))
     pages = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
     in_place = [slot for slot in slots if slot.direct and slot.name in pages]
     others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
-    flat = Flat(others, place if place.type == "cuda" else _HOST)
+    flat = Flat(others, _HOST)
+    yield from read_pages(slots, pages, flat)
+    yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
+    values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
+    for _ in _assign_all(module, {name: value.to(place) for name, value in values.items()}, place):
+        yield Read(0)
 
-    def give() -> None:
-        values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
-        _assign_all(module, {name: value.to(place) for name, value in values.items()}, place)
 
-    if place.type == "cuda":
-        # The tensors are views of memory that the copies fill; making them takes as long as some of the copies.
-        yield from read_to_cuda(others, flat, CudaCopies(place), tier, meanwhile=give)
-    else:
-        yield from read_pages(slots, pages, flat)
-        yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
-    for file in files:
-        file.check_unchanged()
-    if place.type != "cuda":
-        give()
+def fill_on_cuda(
+    module: nn.Module, slots: Sequence[Slot], copies: CudaCopies, tier: HostTier, ending: ExitStack
+) -> Generator[Read]:
+    """Give a `meta` module its values on a CUDA device. Yields after each piece; see `read_to_cuda`, also for `ending`.
+
+    The module's tensors are views of memory that the copies fill: they hold the values when `copies.fence()` has passed.
+    Raises MODEL_CORRUPT (a broken file).
+    """
+    flat = Flat(slots, copies.place)
+    yield Read(0)
+    # Making the tensors takes as long as some of the copies.
+    views = _assign_all(module, flat.tensors(slots), copies.place)
+    yield from read_to_cuda(slots, flat, copies, tier, ending, views)
 
 
 def named_sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Sources:
@@ -157,10 +165,14 @@ def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
     raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
-def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: torch.device) -> None:
+def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: torch.device) -> Generator[None]:
+    """Set the tensors of a module. Yields after some of them: a large module has thousands."""
     owners = dict(module.named_modules())
-    for name, value in values.items():
+    yield
+    for number, (name, value) in enumerate(values.items()):
         _assign(owners, name, value)
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            yield
     for name, value in {**derived_buffers(module, owners), **derived_parameters(module)}.items():
         _assign(owners, name, value.to(place))
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,9 @@ class HostCopies:
 
     settled = 0
 
+    def begin(self) -> None:
+        pass
+
     def begin_thread(self) -> None:
         pass
 
@@ -96,9 +99,10 @@ def keeps(budget_bytes: int, driver: ScriptedDriver) -> HostTier:
 def read(slots: list[Slot], driver: ScriptedDriver, tier: HostTier | None = None) -> tuple[dict[str, Tensor], int]:
     """The tensors, and the bytes that were told."""
     flat, told = Flat(slots, HOST), 0
-    for piece in read_to_cuda(slots, flat, HostCopies(), tier or keeps(0, driver)):
-        piece.ready.wait()
-        told += piece.size
+    with ExitStack() as ending:
+        for piece in read_to_cuda(slots, flat, HostCopies(), tier or keeps(0, driver), ending, iter(())):
+            piece.ready.wait()
+            told += piece.size
     return dict(flat.tensors(slots)), told
 
 
@@ -136,18 +140,37 @@ def test_other_floats_are_converted_as_their_float32_twins(tiny: Model, dtype: s
 
 def test_a_cancelled_load_waits_for_its_copies_and_gives_every_piece_back(unet: WeightFile) -> None:
     driver, copies, slots = ScriptedDriver(), HostCopies(), slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), copies, keeps(0, driver))
-    for _ in range(3):
-        next(steps).ready.wait()
-    assert driver.registered
-    steps.close()  # pyright: ignore[reportAttributeAccessIssue]  # a generator
+    with ExitStack() as ending:
+        steps = read_to_cuda(slots, Flat(slots, HOST), copies, keeps(0, driver), ending, iter(()))
+        for _ in range(3):
+            next(steps).ready.wait()
+        assert driver.registered
+        steps.close()  # pyright: ignore[reportAttributeAccessIssue]  # a generator
     assert (driver.registered, copies.settled) == ([], 1)
+
+
+def test_the_tensors_are_made_while_pieces_come_and_completely_at_the_end(unet: WeightFile) -> None:
+    driver, slots, made = ScriptedDriver(), slots_of(unet), list[int]()
+
+    def views() -> Iterator[None]:
+        for number in range(100):
+            made.append(number)
+            yield
+
+    with ExitStack() as ending:
+        steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), keeps(0, driver), ending, views())
+        to_the_end(steps)
+        assert made == [*range(100)]
+        assert driver.registered, "the copies may still read the map"
+    assert not driver.registered
 
 
 def test_a_file_that_shrinks_while_it_is_mapped_is_a_typed_error(tiny: Model, unet: WeightFile) -> None:
     """A driver refuses pages that the file no longer has; then `preadv` tells why."""
     slots = slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)))
+    steps = read_to_cuda(
+        slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)), ExitStack(), iter(())
+    )
     next(steps).ready.wait()
     os.truncate(Path(tiny.folder) / UNET, 8 * 16384)
     with pytest.raises(DataLoss, match="cut off") as told:
@@ -160,7 +183,9 @@ def test_a_disk_that_returns_errors_is_a_typed_error(unet: WeightFile, monkeypat
         raise OSError(5, "Input/output error")
 
     slots = slots_of(unet)
-    steps = read_to_cuda(slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)))
+    steps = read_to_cuda(
+        slots, Flat(slots, HOST), HostCopies(), keeps(0, ScriptedDriver(refuses_from=0)), ExitStack(), iter(())
+    )
     monkeypatch.setattr("os.preadv", fails)
     with pytest.raises(DataLoss, match="Input/output error") as told:
         to_the_end(steps)
