@@ -256,7 +256,8 @@ def to_fallback(fallback: Fallback) -> job_event_pb2.FallbackPolicy | None:
     return job_event_pb2.FallbackPolicy(**{name: getattr(fallback, name) for name in _FALLBACK})
 
 
-def _unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
+def unserved_options(message: job_event_pb2.JobOptions, path: str) -> list[Violation]:
+    """Violations for options that this server does not serve."""
     unserved: list[Violation] = []
     if message.devices.strategy:
         text = "this server places jobs by its own choice yet; leave it empty, or name the device"
@@ -278,7 +279,7 @@ def from_options(message: job_event_pb2.JobOptions, path: str = "options") -> Jo
     labels = labels_of(message.labels)
     wrong += label_violations(labels, f"{path}.labels")
     fallback = from_fallback(message.fallback, f"{path}.fallback", wrong)
-    refuse(wrong, _unserved_options(message, path))
+    refuse(wrong, unserved_options(message, path))
     check_nodes(message.devices)
     return JobOptions(
         session_id=message.session_id,

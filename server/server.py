@@ -207,7 +207,12 @@ class Server:
             self.processing.overview,
         )
         inference = InferenceServicer(
-            self.processing.submissions, self.catalogue, self.loaded, parts.devices, self.processing.plans
+            self.processing.submissions,
+            self.catalogue,
+            self.loaded,
+            parts.devices,
+            self.processing.plans,
+            self.processing.conditioning,
         )
         model = ModelServicer(
             self.processing.submissions,

@@ -3,6 +3,7 @@
 submit.py, dispatcher.py  the way in: checks and stores work; starts it on the lanes
 branches.py               continues jobs from the checkpoints of others
 generation_resolver.py    resolves the request of a generation to the work of a job
+conditioning_preview.py   how the inputs of a generation are read, without making a picture
 event_snapshots.py        things in events, as the log of changes stores them
 places.py                 where work may run: the devices that a request names, and those that can
   └► front/     work that the front process carries out by itself

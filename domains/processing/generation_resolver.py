@@ -7,7 +7,7 @@ import msgspec
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.check import Checked
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve
 from domains.model.catalogue import Catalogue
@@ -72,13 +72,7 @@ class GenerationResolver:
     ) -> tuple[GenerateWork, JobOptions]:
         """The work of a request, and its options, restricted to the device of the loaded model that it names."""
         generation = given.asked
-        try:
-            loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
-            model = self._model_of(generation, loaded)
-        except NotFound as missing:
-            # Faults of the request itself go first, all in one error.
-            raise given.wrong.error() or missing from None
-        resolved = resolve(given, model, files.picture, files.loras, files.words)
+        loaded, _, resolved = self.resolved(given, files)
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
@@ -86,6 +80,17 @@ class GenerationResolver:
         if must_be_loaded:
             self._check_loaded(work)
         return work, options
+
+    def resolved(self, given: Checked, files: RequestFiles) -> tuple[LoadedModel | None, Model, ResolvedGeneration]:
+        """The loaded model that a request names, its model, and the request with every choice made."""
+        generation = given.asked
+        try:
+            loaded = self._on_a_device(generation.loaded_model_id) if generation.loaded_model_id else None
+            model = self._model_of(generation, loaded)
+        except NotFound as missing:
+            # Faults of the request itself go first, all in one error.
+            raise given.wrong.error() or missing from None
+        return loaded, model, resolve(given, model, files.picture, files.loras, files.words)
 
     def _on_a_device(self, loaded_id: str) -> LoadedModel:
         """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""

@@ -78,7 +78,7 @@ class Submissions:
         self._step_limit = step_limit
         self._pictures = pictures
         self._branches = Branches(jobs, blobs)
-        self._generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
+        self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
 
     async def submit_generation(
@@ -96,7 +96,7 @@ class Submissions:
         checkpoint of `continued`, before it is stored, so that a crash leaves no job without them."""
         if continued is not None:
             given = self._branches.filled(given, continued)
-        files, job_id = await self._generations.read(given), new_job_id()
+        files, job_id = await self.generations.read(given), new_job_id()
         init, picture = given.asked.init_image, files.picture
         job: Job | None = None
         try:
@@ -146,7 +146,7 @@ class Submissions:
     ) -> Job:
         """Make pictures. `files`: what `GenerationResolver.read` has read. `job_id`: an id of `new_job_id`. `continued`: the
         job from whose checkpoint the new one continues."""
-        work, options = self._generations.work(given, options, files, must_be_loaded=must_be_loaded)
+        work, options = self.generations.work(given, options, files, must_be_loaded=must_be_loaded)
         if continued is not None:
             self._branches.check(work, continued)
         return self._submit(work, options, asked, detached, validate_only, job_id, continued)

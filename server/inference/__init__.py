@@ -1,2 +1,2 @@
-"""InferenceService: servicer.py and plan.py have the calls; generation_messages.py and encode_messages.py their values as
-messages."""
+"""InferenceService: servicer.py, plan.py and conditioning_preview.py have the calls; generation_messages.py and
+encode_messages.py their values as messages."""

@@ -29,12 +29,14 @@ from domains.model.families import COMPUTED, FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
+from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.jobs.job import Job
 from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
+from server.inference.conditioning_preview import ConditioningMethods
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
 from server.processing.watch import submit_later_and_follow
@@ -44,7 +46,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 CONTRACT_VERSION = "1.0.0"
 
 
-class InferenceServicer(PlanMethods):
+class InferenceServicer(PlanMethods, ConditioningMethods):
     """Implements InferenceService."""
 
     def __init__(
@@ -54,8 +56,10 @@ class InferenceServicer(PlanMethods):
         loaded: LoadedModels,
         devices: Devices,
         plans: GenerationPlans,
+        conditioning: ConditioningPreviews,
     ) -> None:
         PlanMethods.__init__(self, submissions, plans)
+        ConditioningMethods.__init__(self, conditioning)
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded

@@ -9,6 +9,7 @@ from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
@@ -124,3 +125,4 @@ class ProcessingParts:
             self.pictures,
             sessions,
         )
+        self.conditioning = ConditioningPreviews(self.submissions.generations, board.lanes, devices.devices)

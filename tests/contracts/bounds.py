@@ -8,6 +8,7 @@ import re
 
 from domains import limits
 from domains.inference import limits as generation
+from domains.processing.conditioning_preview import READINGS
 
 KIB = 1024
 DEVICES = 64
@@ -61,7 +62,7 @@ ENTRIES_BY_FIELD: dict[str, int] = {
     "QueueLane.running_job_ids": JOBS_OF_DEVICE,
     "LoadedModel.active_job_ids": JOBS_OF_DEVICE,
     "GetInferenceCapabilitiesResponse.capabilities": 4 * 7 * 5,
-    "PreviewConditioningResponse.prompts": 6,
+    "PreviewConditioningResponse.prompts": READINGS,
     "PreviewConditioningResponse.control_maps": 8,
     "ModelBenchmarkReport.cases": 64,
     "PlannedImage.step_sizes": 32,

@@ -35,7 +35,8 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 `ending` (last reports), `hardware`, `fence` with `in_flight` (work that the device has not finished).
 
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` (the models),
-`conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `input_picture`, `trajectory` with `noise`
+`conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
+encoders), `input_picture`, `trajectory` with `noise`
 and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
 `adapters` (LoRAs).
 
@@ -48,7 +49,8 @@ Networks in our order of operations: `unet` with `transformer` and `resnet`, `va
 To add a family: one file beside `sd1.py`, one line in `families.py`, its modules in `domains.model.on_device.components`.
 """
 
+from domains.inference.on_device.prompt_reader import PromptReader
 from domains.inference.on_device.step_loop import StepLoop
 from domains.model.on_device import OnDeviceModel
 
-__all__ = ["OnDeviceModel", "StepLoop"]
+__all__ = ["OnDeviceModel", "PromptReader", "StepLoop"]

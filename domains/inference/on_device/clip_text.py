@@ -1,6 +1,6 @@
 """A prompt as a CLIP text encoder reads it: window by window, with weights, from the layer that is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from domains.inference.on_device.adapters import words_of
 from domains.inference.on_device.family import EncodedPrompt
 from domains.inference.prompts import Prompt, Syntax, Token, Windows, laid_out
 
-_MARKS = 2
+MARKS = 2
 """Each window has a start and an end."""
 
 
@@ -34,15 +34,11 @@ class ClipText:
         self._text, self._tokenizer, self._device = text, tokenizer, device
         self._left = layers_left
         self._tokens: int = tokenizer.model_max_length
-        self._comma = _only(self._ids(","))
+        self._comma = only(self._ids(","))
 
     def windows(self, prompt: Prompt, encoder: int = 0) -> Windows:
         """The prompt's tokens. `encoder`: its place among the family's. Raises INVALID_FIELD for too many windows."""
-        found = laid_out(prompt.reading(encoder), prompt.long, self._tokens - _MARKS, self._ids, self._comma)
-        if len(found.windows) > limits.PROMPT_WINDOWS:
-            message = f"a prompt has {len(found.windows)} windows of tokens; at most {limits.PROMPT_WINDOWS} are read"
-            raise InvalidRequest([Violation(field="generation.prompt", message=f"{message}: shorten it")])
-        return found
+        return windows_of(prompt, encoder, self._tokens, self._ids, self._comma)
 
     def states(self, prompt: Prompt, windows: Sequence[Sequence[Token]]) -> ClipStates:
         """Run the encoder on windows, all at once. Raises UNSUPPORTED_COMBINATION if it has too few layers."""
@@ -92,14 +88,26 @@ class ClipText:
         return weights + [1.0] * (self._tokens - len(weights))
 
 
+def windows_of(
+    prompt: Prompt, encoder: int, tokens: int, tokenize: Callable[[str], Sequence[int]], comma: int | None
+) -> Windows:
+    """The prompt's tokens by window. `tokens`: of a window, its marks included. `comma`: see `laid_out`. Raises
+    INVALID_FIELD for too many windows."""
+    found = laid_out(prompt.reading(encoder), prompt.long, tokens - MARKS, tokenize, comma)
+    if len(found.windows) > limits.PROMPT_WINDOWS:
+        message = f"a prompt has {len(found.windows)} windows of tokens; at most {limits.PROMPT_WINDOWS} are read"
+        raise InvalidRequest([Violation(field="generation.prompt", message=f"{message}: shorten it")])
+    return found
+
+
 def encoded(prompt: Prompt, windows: Windows, states: Tensor, pooled: Tensor | None = None) -> EncodedPrompt:
     """The prompt as the denoiser reads it."""
     return EncodedPrompt(
         states=states,
         pooled=pooled,
         blank=prompt.blank,
-        tokens=windows.count + _MARKS,
-        tokens_read=windows.read + _MARKS,
+        tokens=windows.count + MARKS,
+        tokens_read=windows.read + MARKS,
     )
 
 
@@ -115,6 +123,6 @@ def _toward(states: Tensor, weights: Tensor) -> Tensor:
     return torch.lerp(empty.expand_as(states), states, weights[..., None])
 
 
-def _only(ids: Sequence[int]) -> int | None:
+def only(ids: Sequence[int]) -> int | None:
     """The id, if there is one alone."""
     return ids[0] if len(ids) == 1 else None

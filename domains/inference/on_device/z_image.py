@@ -30,9 +30,7 @@ class ZImage(LatentCodec):
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The states before the last layer, of the chat's own tokens alone."""
-        chat = self._words.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt.text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
-        )
+        chat = chat_of(self._words.tokenizer, prompt.text)
         ids, there = self._words.padded(chat)
         found = self._text(
             input_ids=ids.to(self._device), attention_mask=there.to(self._device), output_hidden_states=True
@@ -65,3 +63,10 @@ class ZImage(LatentCodec):
             return -torch.stack(found).squeeze(2)
 
         return self._batches(group, forward)
+
+
+def chat_of(tokenizer: Any, text: str) -> str:
+    """The prompt as a question to a chat model, which is what the encoder reads."""
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )

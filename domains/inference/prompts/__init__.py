@@ -5,16 +5,21 @@
 
 `prompt` holds all that decides how encoders read a prompt; `a1111_brackets` and `comfyui_brackets` know the two
 syntaxes, `a1111_schedule` what is not served of them; `segment` is what they find; `windows` lays tokens out for a text
-encoder.
+encoder, and `shown` tells what it reads.
 """
 
-from domains.inference.prompts.prompt import Prompt, plain
+from domains.inference.prompts.prompt import FieldPrompt, Prompt, plain
 from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read, refusal
+from domains.inference.prompts.shown import Piece, PromptReading, PromptSegment, segments_of
 from domains.inference.prompts.windows import Token, Windows, laid_out
 
 __all__ = [
+    "FieldPrompt",
     "LongPrompt",
+    "Piece",
     "Prompt",
+    "PromptReading",
+    "PromptSegment",
     "Reading",
     "Segment",
     "Syntax",
@@ -24,4 +29,5 @@ __all__ = [
     "plain",
     "read",
     "refusal",
+    "segments_of",
 ]

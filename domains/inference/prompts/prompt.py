@@ -37,3 +37,16 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 def plain(text: str) -> Prompt:
     """A prompt that all encoders read as it stands."""
     return Prompt(texts=(text,))
+
+
+class FieldPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt with the fields of the generation that its texts come from."""
+
+    fields: tuple[str, ...]
+    """The path of the text for each encoder: `prompt`, `second_prompt`, `blended_prompts[0].prompt`. The last one is that of
+    all further encoders."""
+    prompt: Prompt
+
+    def field_of(self, encoder: int) -> str:
+        """The path of the text for an encoder, counted from 0."""
+        return self.fields[min(encoder, len(self.fields) - 1)]

@@ -30,6 +30,7 @@ from domains.model.on_device.load import Loading, Placed, load, loading, skeleto
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
+from domains.model.on_device.tokenizer import Words, tokenizers
 
 __all__ = [
     "HostTier",
@@ -38,9 +39,11 @@ __all__ = [
     "Placed",
     "Ready",
     "SharedModules",
+    "Words",
     "load",
     "loading",
     "picture_layout",
     "skeleton_key",
+    "tokenizers",
     "translate",
 ]

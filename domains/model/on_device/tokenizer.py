@@ -19,6 +19,7 @@ from transformers import (
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.component_config import read_config
 from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
 from domains.model.model import Model
 from domains.model.weight_file import open_judged
 
@@ -68,16 +69,34 @@ def fit(words: Words, component: str, encoder: nn.Module, tokens: int) -> None:
     Raises MODEL_INCOMPATIBLE for unknown words.
     """
     config: Any = encoder.config
-    positions, known = int(getattr(config, "max_position_embeddings", tokens)), int(config.vocab_size)
-    room: Any = words.model_max_length
-    sane = isinstance(room, int | float) and not isinstance(room, bool) and room >= _FEWEST
-    words.model_max_length = int(min(room, positions)) if sane else positions
-    largest = max(words.get_vocab().values(), default=-1)
+    _limit(words, int(getattr(config, "max_position_embeddings", tokens)))
+    known, largest = int(config.vocab_size), max(words.get_vocab().values(), default=-1)
     if largest >= known:
         message = f"the tokenizer has the word {largest}; the text encoder's vocab_size is {known}: they do not fit"
         raise FailedPrecondition(
             message, ErrorReason.MODEL_INCOMPATIBLE, component=component, word=largest, words=known
         )
+
+
+def tokenizers(model: Model) -> Mapping[str, Words]:
+    """The tokenizers of the model's text encoders, in their order, limited as `fit` does; no text encoder is built.
+
+    Raises COMPONENT_MISSING or MODEL_CORRUPT.
+    """
+    there = {part.id for part in model.components}
+    found: dict[str, Words] = {}
+    for part in FAMILIES[model.family].parts:
+        if part.kind is ModelKind.TEXT_ENCODER and part.id in there:
+            words = found[part.id] = tokenizer(model, tokenizer_of(part.id))
+            positions = read_config(model, part.id, "config.json").get("max_position_embeddings", part.tokens)
+            _limit(words, positions if isinstance(positions, int) and positions >= _FEWEST else part.tokens)
+    return found
+
+
+def _limit(words: Words, positions: int) -> None:
+    room: Any = words.model_max_length
+    sane = isinstance(room, int | float) and not isinstance(room, bool) and room >= _FEWEST
+    words.model_max_length = int(min(room, positions)) if sane else positions
 
 
 def _class_of(model: Model, component: str, config: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from structlog.contextvars import bound_contextvars
 from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
-from domains.inference.on_device import StepLoop
+from domains.inference.on_device import PromptReader, StepLoop
 from domains.inference.outcome import ModelPlacing, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, OrderChannel, SetUp, Show, StopCall
@@ -27,6 +27,8 @@ from domains.processing.workers.worker import (
     LoadOrder,
     ModelBenchmarkOrder,
     Order,
+    PromptsRead,
+    ReadPromptsOrder,
     Report,
     UnloadOrder,
 )
@@ -61,6 +63,7 @@ class OrderLoop:
         )
         self._folder_of = folder_of
         self._device_orders = DeviceOrders(self._steps, self._served)
+        self._prompts = PromptReader()
         self._present_call = 0
         """The call of the order that is being taken."""
         self._call_of: dict[str, int] = {}
@@ -167,6 +170,8 @@ class OrderLoop:
                 case ModelBenchmarkOrder():
                     tell = self._benchmark_teller(call)
                     self._benches[call] = ModelBench(order, self._here(order.model), self._steps, self._served, tell)
+                case ReadPromptsOrder():
+                    self._read_prompts(call, order)
                 case UnloadOrder():
                     freed = self._steps.unload(order.model_id)
                     self._channel.send(call, ModelUnloaded(model_id=order.model_id, freed_bytes=freed))
@@ -177,6 +182,12 @@ class OrderLoop:
             # Only this order fails; other orders and the loaded models are unchanged.
             doing = f"carrying out the order {type(order).__name__}"
             self._end(call, failed(translate(error, self._steps.device, doing)))
+
+    def _read_prompts(self, call: int, order: ReadPromptsOrder) -> None:
+        words = [(word, self._here(entry)) for word, entry in zip(order.textual_inversions, order.words, strict=True)]
+        readings = self._prompts.read(self._here(order.model), order.prompts, words)
+        self._channel.send(call, PromptsRead(readings=readings))
+        self._end(call, RunFinished(receipt=Receipt()))
 
     def _about_device(self, call: int, order: Order, begin: float) -> None:
         """Carry out an order about the device itself, between two steps of the jobs."""

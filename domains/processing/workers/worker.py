@@ -10,7 +10,7 @@ from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
 from domains.inference.fallback import NOTHING, Fallback
-from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
 from domains.inference.outcome import (
     CheckpointReady,
@@ -22,6 +22,7 @@ from domains.inference.outcome import (
     RunFinished,
     RunStopped,
 )
+from domains.inference.prompts import FieldPrompt, PromptReading
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
 from domains.model.benchmark import ModelBenchmark, ModelBenchmarkReport
@@ -103,6 +104,17 @@ class ModelBenchmarkOrder(msgspec.Struct, frozen=True, kw_only=True, tag="benchm
     cases: tuple[ResolvedGeneration, ...]
 
 
+class ReadPromptsOrder(msgspec.Struct, frozen=True, kw_only=True, tag="read_prompts"):
+    """Read prompts as the model's text encoders do. No weights are loaded."""
+
+    order_id: str
+    model: Model
+    prompts: tuple[FieldPrompt, ...]
+    textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
+    words: tuple[Model, ...] = ()
+    """The catalogue's entries of the textual inversions, in their order."""
+
+
 class EmptyOrder(msgspec.Struct, frozen=True, kw_only=True, tag="empty"):
     """Free the memory that caches and the allocator keep for later."""
 
@@ -179,6 +191,7 @@ Order = (
     | CheckOrder
     | BenchmarkOrder
     | ModelBenchmarkOrder
+    | ReadPromptsOrder
     | EmptyOrder
     | MeasureOrder
     | ProbeOrder
@@ -202,6 +215,12 @@ class ModelBenchmarked(msgspec.Struct, frozen=True, kw_only=True, tag="model_ben
     """A model was measured."""
 
     report: ModelBenchmarkReport
+
+
+class PromptsRead(msgspec.Struct, frozen=True, kw_only=True, tag="prompts_read"):
+    """Each prompt as each text encoder reads it."""
+
+    readings: tuple[PromptReading, ...]
 
 
 class Emptied(msgspec.Struct, frozen=True, kw_only=True, tag="emptied"):
@@ -245,6 +264,7 @@ Report = (
     | Checked
     | Benchmarked
     | ModelBenchmarked
+    | PromptsRead
     | Emptied
     | Measured
     | Described

@@ -174,3 +174,11 @@ def test_a_unix_socket_is_an_address_too(tmp_path: Path, capsys: pytest.CaptureF
     with running_server("--device", "cpu", "--socket", str(socket)):
         assert run(["status", "--address", f"unix:{socket}"]) == 0
     assert f"unix:{socket}" in capsys.readouterr().out
+
+
+def test_prompt_tells_how_a_prompt_is_read(capsys: pytest.CaptureFixture[str]):
+    assert run(["prompt", "an (apple:1.5)", "--syntax", "a1111", "--negative", "fog"]) == 0
+    told = capsys.readouterr().out
+    assert "prompt as text_encoder reads it" in told
+    assert "negative_prompt as text_encoder reads it" in told
+    assert "1.5" in told

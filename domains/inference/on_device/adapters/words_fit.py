@@ -31,7 +31,7 @@ def fit_words(named: Sequence[Named], loaded: OnDeviceModel) -> Mapping[nn.Modul
     parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for place, one in enumerate(named):
         for tensor, component in FAMILIES[loaded.family].learned_words.items():
-            _check_new(place, one.word.token, loaded, component)
+            check_new(place, one.word.token, loaded.tokenizers[component])
             parts[component][one.word.token.lower()] = _vectors(one, tensor, component, loaded)
     return {_embedding(loaded, component): _joined(words, loaded, component) for component, words in parts.items()}
 
@@ -41,8 +41,8 @@ def _embedding(loaded: OnDeviceModel, component: str) -> nn.Embedding:
     return encoder.get_input_embeddings()
 
 
-def _check_new(place: int, token: str, loaded: OnDeviceModel, component: str) -> None:
-    tokenizer: Any = loaded.tokenizers[component]
+def check_new(place: int, token: str, tokenizer: Any) -> None:
+    """Raise INVALID_FIELD for a word that the tokenizer's vocabulary has already. `place`: of the textual inversion."""
     # CLIP marks the end of a word in its vocabulary, and reads small letters.
     forms = {form for text in (token, token.lower()) for form in (text, f"{text}</w>")}
     # The whole vocabulary as a dictionary would take 20 ms.
@@ -54,15 +54,20 @@ def _check_new(place: int, token: str, loaded: OnDeviceModel, component: str) ->
         raise InvalidRequest([Violation(field=f"generation.textual_inversions[{place}].token", message=message)])
 
 
+def vectors_of(file: AdapterFile, name: str) -> Tensor | None:
+    """(vectors, width) of a learned word. `name`: of the tensor; empty: the only one. None: there is no such tensor."""
+    tensors = file.tensors
+    vectors = tensors.get(name) if name else next(iter(tensors.values())) if len(tensors) == 1 else None
+    return vectors if vectors is None or vectors.dim() == 2 else vectors[None]
+
+
 def _vectors(one: Named, name: str, component: str, loaded: OnDeviceModel) -> Tensor:
     """(vectors, width), in host memory."""
-    tensors = one.file.tensors
-    vectors = tensors.get(name) if name else next(iter(tensors.values())) if len(tensors) == 1 else None
+    tensors, vectors = one.file.tensors, vectors_of(one.file, name)
     if vectors is None:
         _refuse(
             one, loaded, f"it has no tensor {name or 'that stands alone'} for {component}, but {', '.join(tensors)}"
         )
-    vectors = vectors if vectors.dim() == 2 else vectors[None]
     width = _embedding(loaded, component).weight.shape[1]
     if vectors.shape[-1] != width:
         _refuse(one, loaded, f"its vectors for {component} have {vectors.shape[-1]} values, the model's words {width}")
