@@ -1,7 +1,8 @@
 """Image files: encode, decode, probe, the texts and marks inside them. A leaf: numpy, OpenCV, ISA-L, Pillow, no torch.
 
 Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit`, `media_types` (the table of formats),
-`bad_image`. Untrusted files: `decoder_process` with `decoder_child` and `decoder_frames`.
+`bad_image`, `masks` (what is made anew, its edge, the way back). Untrusted files: `decoder_process` with `decoder_child`
+and `decoder_frames`.
 
 Texts inside a file: `manifest`, `metadata`, `exif`, `provenance` (the mark of a picture made by AI). One module a container:
 `png` with `png_chunks`, `jpeg`, `webp`, `avif`. For people: `contact_sheet`, `terminal`.
@@ -14,6 +15,7 @@ from domains.imaging.encode import encode
 from domains.imaging.fit import Fit, fitted
 from domains.imaging.header import ImageHeader, probe
 from domains.imaging.manifest import read_manifest
+from domains.imaging.masks import luma
 from domains.imaging.media_types import MEDIA_TYPES, MediaType
 from domains.imaging.provenance import Carrier, DigitalSource, Mark, read_marks
 
@@ -28,6 +30,7 @@ __all__ = [
     "decode",
     "encode",
     "fitted",
+    "luma",
     "probe",
     "read_manifest",
     "read_marks",

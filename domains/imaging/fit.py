@@ -30,7 +30,7 @@ def fitted(pixels: NDArray[np.uint8], width: int, height: int, fit: Fit) -> NDAr
             inner = _resized(pixels, min(size[0], width), min(size[1], height))
             left, top = (width - inner.shape[1]) // 2, (height - inner.shape[0]) // 2
             right, bottom = width - inner.shape[1] - left, height - inner.shape[0] - top
-            return np.pad(inner, ((top, bottom), (left, right), (0, 0)), mode="edge")
+            return np.pad(inner, ((top, bottom), (left, right), (0, 0))[: inner.ndim], mode="edge")
 
 
 def _scaled(pixels: NDArray[np.uint8], scale: float) -> tuple[int, int]:

@@ -19,6 +19,7 @@ _SAME = {
     "steps": "sampling.steps",
     "eta": "sampling.eta",
     "init_image": "init_image",
+    "mask": "mask",
 }
 """What the latents of a checkpoint are made with, and the request's field of each."""
 
@@ -35,6 +36,7 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
         height_px=resolved.height_px if sizeless else own.height_px,
         sampling=_sampling(own.sampling, resolved),
         init_image=own.init_image or asked.init_image,
+        mask=own.mask or asked.mask,
     )
     return checked(whole)
 

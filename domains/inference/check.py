@@ -8,6 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
+from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.prompts import LongPrompt, Syntax, refusal
@@ -50,8 +51,8 @@ def checked(asked: Generation) -> Checked:
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
     parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
-    alone = (*chain.from_iterable(parts), *_output(asked))
-    return Wrong(alone, tuple(_together(asked)))
+    alone = (*chain.from_iterable(parts), *mask_violations(asked), *_output(asked))
+    return Wrong(alone, (*_together(asked), *mask_exclusions(asked)))
 
 
 def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from domains.inference import limits
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.masks import DEFAULT_BLUR_PX, DEFAULT_ZOOM_PADDING_PX, MaskBlend, MaskFill
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.model.families import Family
@@ -56,6 +58,10 @@ def _init_image(path: str, **what: Any) -> Field:
     return Field(path=f"init_image.{path}", group="input", **what)
 
 
+def _mask(path: str, **what: Any) -> Field:
+    return Field(path=f"mask.{path}", group="input", **what)
+
+
 def _lora(path: str, **what: Any) -> Field:
     return Field(path=f"loras.{path}", group="adapters", **what)
 
@@ -72,6 +78,9 @@ CHUNK = "LONG_PROMPT_CHUNK"
 SECOND = ("second_prompt", "second_negative_prompt")
 """Texts for the second text encoder."""
 THIRD = ("third_prompt", "third_negative_prompt")
+
+_MASK_BLENDS = {one: f"MASK_BLEND_{one.upper()}" for one in MaskBlend}
+_MASK_FILLS = {one: f"MASK_FILL_{one.upper()}" for one in MaskFill}
 
 FIELDS: Mapping[str, Field] = {
     field.path: field
@@ -107,6 +116,15 @@ FIELDS: Mapping[str, Field] = {
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
         _init_image("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        _mask("image.data"),
+        _mask("image.blob_id"),
+        _mask("blur_px", bounds=limits.MASK_BLUR_PX, default=str(DEFAULT_BLUR_PX), unit="px"),
+        _mask("dilation_px", bounds=limits.MASK_DILATION_PX, default="0", unit="px"),
+        _mask("invert", default="false"),
+        _mask("blend", default=_MASK_BLENDS[MaskBlend.FEATHER], allowed=tuple(_MASK_BLENDS.values())),
+        _mask("fill", default=_MASK_FILLS[MaskFill.ORIGINAL], allowed=tuple(_MASK_FILLS.values())),
+        _mask("zoom_to_mask", default="false"),
+        _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         _lora("model_id"),
         _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),
         _lora("component_weights.component_id"),
@@ -147,15 +165,27 @@ class Task(StrEnum):
 
     TEXT_TO_IMAGE = "text_to_image"
     IMAGE_TO_IMAGE = "image_to_image"
+    INPAINTING = "inpainting"
+
+
+_INPUTS = {Task.TEXT_TO_IMAGE: (), Task.IMAGE_TO_IMAGE: ("init_image",), Task.INPAINTING: ("init_image", "mask")}
+"""Messages of the group `input` that a task reads."""
+
+
+def task_of(resolved: ResolvedGeneration) -> Task:
+    """The task of a generation, which follows from its inputs."""
+    if resolved.mask is not None:
+        return Task.INPAINTING
+    return Task.TEXT_TO_IMAGE if resolved.init_image is None else Task.IMAGE_TO_IMAGE
 
 
 def fields_of(family: Family, task: Task) -> tuple[Field, ...]:
     """The fields of a task with the family's own default guidance and multiple of edges."""
-    from_picture = task is Task.IMAGE_TO_IMAGE
+    read, hidden = _INPUTS[task], unread(family)
     return tuple(
         _of(family, field)
         for field in FIELDS.values()
-        if (from_picture or field.group != "input") and field.path not in unread(family)
+        if (field.group != "input" or field.path.partition(".")[0] in read) and field.path not in hidden
     )
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference import limits
+from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 
 _ROUNDING = 1e-6
@@ -113,7 +114,10 @@ class ResolvedInitImage(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """Hash of the encoded file: a replay detects another one."""
     strength: float
-    fit: ImageFit
+    fit: ImageFit | None
+    """None: the picture keeps its own size, and what is made of a part of it is put back there."""
+    own_size_px: tuple[int, int] | None = None
+    """(width, height) of a picture that keeps its size."""
 
 
 class LoraComponent(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +222,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     determinism: Determinism = Determinism.FAST
     init_image: InitImage | None = None
     """Absent: start from noise."""
+    mask: InpaintMask | None = None
+    """The part of the picture to make anew. Absent: all of it."""
     loras: tuple[Lora, ...] = ()
     textual_inversions: tuple[TextualInversion, ...] = ()
     prompt_syntax: Syntax = Syntax.PLAIN
@@ -257,6 +263,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     determinism: Determinism = Determinism.FAST
     init_image: ResolvedInitImage | None = None
     """None: the pictures start from noise."""
+    mask: ResolvedMask | None = None
+    """None: the whole picture is made anew."""
     loras: tuple[ResolvedLora, ...] = ()
     """Applied together; their order does not matter."""
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
@@ -298,7 +306,16 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def computed_steps(self) -> int:
         """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture, else all."""
-        if self.init_image is None:
-            return self.steps
-        # A product such as 30 × 0.1 is a little above the whole number that is meant.
-        return math.ceil(self.steps * self.init_image.strength - _ROUNDING)
+        return self.steps if self.init_image is None else steps_of(self.init_image.strength, self.steps)
+
+    @property
+    def result_px(self) -> tuple[int, int]:
+        """(width, height) of the result: the size that is made, unless what is made is put back into a picture of another
+        size."""
+        own = None if self.init_image is None else self.init_image.own_size_px
+        return own or (self.width_px, self.height_px)
+
+    @property
+    def input_blobs(self) -> tuple[str, ...]:
+        """Ids of the blobs with the pictures that the request hands in."""
+        return tuple(one.blob_id for one in (self.init_image, self.mask) if one is not None)

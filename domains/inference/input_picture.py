@@ -24,11 +24,15 @@ class InputPicture(msgspec.Struct, frozen=True, kw_only=True):
 
 def resolved_picture(asked: Generation, picture: InputPicture) -> ResolvedInitImage:
     """The picture to start from with every choice made. Raises INVALID_FIELD if it has another size than `asked` says, and
-    `asked` does not say how to fit it."""
+    `asked` does not say how to fit it; with `zoom_to_mask` it keeps its size then."""
     init = asked.init_image
     assert init is not None, "only a request with a picture has one"
     size = picture.width_px, picture.height_px
-    if asked.width_px and asked.height_px and init.fit is None and size != (asked.width_px, asked.height_px):
+    differs = (
+        bool(asked.width_px and asked.height_px) and init.fit is None and size != (asked.width_px, asked.height_px)
+    )
+    keeps = differs and asked.mask is not None and asked.mask.zoom_to_mask
+    if differs and not keeps:
         able = ", ".join(name.upper() for name in limits.FITS)
         text = f"has {size[0]}×{size[1]} pixels, and {asked.width_px}×{asked.height_px} are asked for; say in"
         raise InvalidRequest([Violation(field=FIELD, message=f"{text} `fit` how to bring it there: {able}")])
@@ -36,7 +40,8 @@ def resolved_picture(asked: Generation, picture: InputPicture) -> ResolvedInitIm
         blob_id=picture.blob_id,
         sha256=picture.sha256,
         strength=limits.DEFAULT_STRENGTH if init.strength is None else init.strength,
-        fit=init.fit or ImageFit.COVER,
+        fit=None if keeps else init.fit or ImageFit.COVER,
+        own_size_px=size if keeps else None,
     )
 
 

@@ -31,6 +31,9 @@ END_RATIO: Final = (0.001, 1.0)
 ETA: Final = (0.0, 1.0)
 STRENGTH: Final = (0.0, 1.0)
 DEFAULT_STRENGTH: Final = 0.75
+MASK_BLUR_PX: Final = (0, 50)
+MASK_DILATION_PX: Final = (0, 50)
+ZOOM_PADDING_PX: Final = (0, 256)
 FITS: Final = ("stretch", "cover", "pad")
 """Ways in which a picture to start from is brought to another size."""
 INPUT_AREA_PX2: Final = 8192 * 8192

@@ -9,6 +9,7 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
+from domains.inference.check_masks import resolved_mask
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
@@ -23,11 +24,12 @@ def resolve(
     picture: InputPicture | None = None,
     loras: Sequence[Model] = (),
     words: Sequence[Model] = (),
+    mask: InputPicture | None = None,
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
-    `picture`: what `init_image` of the request names, decoded. `loras` and `words`: the LoRAs and the textual
-    inversions that it names, in its order, with their hashes.
+    `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
+    the textual inversions that it names, in its order, with their hashes.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -57,6 +59,7 @@ def resolve(
         output=_output(asked.output),
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
+        mask=resolved_mask(asked, mask, picture),
         determinism=asked.determinism,
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),

@@ -15,7 +15,7 @@ from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -31,6 +31,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     picture: InputPicture | None = None
     """The picture that the request starts from, decoded. None: it starts from noise."""
+    mask: InputPicture | None = None
+    """The mask of that picture, decoded. None: there is none."""
     loras: Sequence[Model] = ()
     """The LoRAs that the request names, in its order, with their hashes."""
     words: Sequence[Model] = ()
@@ -59,10 +61,10 @@ class GenerationResolver:
         that has faults of its own: those go first."""
         if given.wrong.error():
             return RequestFiles()
-        init = given.asked.init_image
-        picture = None if init is None else await self._pictures.look(init)
+        init, mask = given.asked.init_image, given.asked.mask
         return RequestFiles(
-            picture=picture,
+            picture=None if init is None else await self._pictures.look(init),
+            mask=None if mask is None else await self._pictures.look(mask, MASK_FIELD),
             loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
         )
@@ -76,7 +78,7 @@ class GenerationResolver:
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        work = GenerateWork(asked=_without_bytes(generation, files.picture), resolved=resolved)
+        work = GenerateWork(asked=_without_bytes(generation, files), resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
         return work, options
@@ -90,7 +92,7 @@ class GenerationResolver:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        return loaded, model, resolve(given, model, files.picture, files.loras, files.words)
+        return loaded, model, resolve(given, model, files.picture, files.loras, files.words, files.mask)
 
     def _on_a_device(self, loaded_id: str) -> LoadedModel:
         """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
@@ -120,9 +122,10 @@ class GenerationResolver:
         return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind in _HASHED else model
 
 
-def _without_bytes(asked: Generation, picture: InputPicture | None) -> Generation:
-    """The request as it is stored: its picture is named by a blob."""
-    if asked.init_image is None or picture is None:
-        return asked
-    init = msgspec.structs.replace(asked.init_image, data=b"", blob_id=picture.blob_id)
-    return msgspec.structs.replace(asked, init_image=init)
+def _without_bytes(asked: Generation, files: RequestFiles) -> Generation:
+    """The request as it is stored: its pictures are named by blobs."""
+    for name, picture in (("init_image", files.picture), ("mask", files.mask)):
+        if picture is not None:
+            source = msgspec.structs.replace(getattr(asked, name), data=b"", blob_id=picture.blob_id)
+            asked = msgspec.structs.replace(asked, **{name: source})
+    return asked

@@ -97,11 +97,12 @@ class Submissions:
         if continued is not None:
             given = self._branches.filled(given, continued)
         files, job_id = await self.generations.read(given), new_job_id()
-        init, picture = given.asked.init_image, files.picture
+        asked_pictures = ((given.asked.init_image, files.picture), (given.asked.mask, files.mask))
         job: Job | None = None
         try:
-            if init is not None and picture is not None and not validate_only:
-                await self._pictures.own(init, picture, job_id)
+            for source, picture in asked_pictures if not validate_only else ():
+                if source is not None and picture is not None:
+                    await self._pictures.own(source, picture, job_id)
             if continued is not None and not validate_only:
                 self._branches.own(continued, job_id)
             job = self.generate(
@@ -117,7 +118,7 @@ class Submissions:
             )
             return job
         finally:
-            if (picture or continued) and (job is None or job.id != job_id):
+            if (files.picture or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
 
     async def continue_job(

@@ -44,6 +44,27 @@ def generate(
         Literal["stretch", "cover", "pad"] | None,
         typer.Option(help="How --image gets to --width and --height, if it has another size."),
     ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Which part of --image to make anew: white; black keeps its bytes.")
+    ] = None,
+    mask_blur: Annotated[
+        int | None, typer.Option(help="Width of the ramp at the mask's edge, px. [default: 8]")
+    ] = None,
+    mask_dilation: Annotated[int, typer.Option(help="How much the mask grows first, px.")] = 0,
+    mask_invert: Annotated[bool, typer.Option("--mask-invert", help="Make black anew, keep white.")] = False,
+    mask_blend: Annotated[
+        Literal["none", "feather", "gaussian"] | None, typer.Option(help="The ramp. [default: feather]")
+    ] = None,
+    mask_fill: Annotated[
+        Literal["original", "noise", "edge"] | None,
+        typer.Option(help="What the new part starts from. [default: original]"),
+    ] = None,
+    zoom_to_mask: Annotated[
+        bool, typer.Option("--zoom-to-mask", help="Make only the mask's surroundings, at the full size.")
+    ] = False,
+    zoom_padding: Annotated[
+        int | None, typer.Option(help="How much around the mask is made with it, px. [default: 32]")
+    ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
@@ -87,6 +108,11 @@ def generate(
         raise CliError("--detach waits for no previews; `deviceops watch ID --previews DIR` shows them", USAGE)
     if image is None and (strength is not None or fit is not None):
         raise CliError("--strength and --fit are about a picture to start from; give one with --image FILE", USAGE)
+    about_mask = (mask_blur, mask_dilation, mask_invert, mask_blend, mask_fill, zoom_to_mask, zoom_padding)
+    if mask is None and any(one not in (None, False, 0) for one in about_mask):
+        raise CliError("flags of a mask say how it counts; give one with --mask FILE", USAGE)
+    if mask is not None and image is None:
+        raise CliError("--mask is a part of a picture; give that picture with --image FILE", USAGE)
     media_type = media_type_of(format_name, out)
     files = targets(prompt, out, count, media_type, force)
     folder = _preview_folder(previews, preview_every, files[0], force)
@@ -105,6 +131,14 @@ def generate(
         image=image,
         strength=strength,
         fit=fit or "",
+        mask=mask,
+        mask_blur=mask_blur,
+        mask_dilation=mask_dilation,
+        mask_invert=mask_invert,
+        mask_blend=mask_blend or "",
+        mask_fill=mask_fill or "",
+        zoom=zoom_to_mask,
+        zoom_padding=zoom_padding,
         media_type=media_type,
         quality=quality,
         manifest=manifest,

@@ -97,6 +97,7 @@ def _resolved(wish: Wish, connection: Connection) -> Wish:
         device=wish.device and ids.device(connection, wish.device),
         model=wish.model and ids.model(connection, wish.model),
         image_input=wish.image and input_image(connection, wish.image),
+        mask_input=wish.mask and input_image(connection, wish.mask),
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
-    from deviceops.inference.v1.conditioning_pb2 import InitImage
+    from deviceops.inference.v1.conditioning_pb2 import InitImage, InpaintMask
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
@@ -51,6 +51,23 @@ class Wish:
     strength: float | None = None
     fit: str = ""
     """stretch, cover or pad; empty: the picture has the size that is asked for."""
+    mask: Path | None = None
+    """Which part of the picture to make anew: white."""
+    mask_input: ImageInput | None = None
+    """The same, as the server gets it."""
+    mask_blur: int | None = None
+    """px"""
+    mask_dilation: int = 0
+    """px"""
+    mask_invert: bool = False
+    mask_blend: str = ""
+    """none, feather or gaussian; empty: the server's default."""
+    mask_fill: str = ""
+    """original, noise or edge; empty: the server's default."""
+    zoom: bool = False
+    """Whether only the surroundings of the mask are made, at the full size."""
+    zoom_padding: int | None = None
+    """px"""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -119,6 +136,7 @@ def _generation(wish: Wish) -> Generation:
             provenance=wish.provenance,
         ),
         init_image=_init_image(wish),
+        mask=_mask(wish),
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 
@@ -131,6 +149,23 @@ def _init_image(wish: Wish) -> InitImage | None:
         return None
     fit = image_pb2.ImageFit.Value(f"IMAGE_FIT_{wish.fit.upper() or 'UNSPECIFIED'}")
     return conditioning_pb2.InitImage(image=wish.image_input, strength=wish.strength, fit=fit)
+
+
+def _mask(wish: Wish) -> InpaintMask | None:
+    from deviceops.inference.v1 import conditioning_pb2
+
+    if wish.mask_input is None:
+        return None
+    return conditioning_pb2.InpaintMask(
+        image=wish.mask_input,
+        blur_px=wish.mask_blur,
+        dilation_px=wish.mask_dilation,
+        invert=wish.mask_invert,
+        blend=conditioning_pb2.MaskBlend.Value(f"MASK_BLEND_{wish.mask_blend.upper() or 'UNSPECIFIED'}"),
+        fill=conditioning_pb2.MaskFill.Value(f"MASK_FILL_{wish.mask_fill.upper() or 'UNSPECIFIED'}"),
+        zoom_to_mask=wish.zoom,
+        zoom_padding_px=wish.zoom_padding,
+    )
 
 
 def _sampling(wish: Wish) -> Sampling:

@@ -10,7 +10,7 @@ from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
 from domains.inference.check import Checked, checked, preview_violations
-from domains.inference.fields import FIELDS, Task
+from domains.inference.fields import FIELDS, task_of
 from domains.inference.generation import (
     Determinism,
     Generation,
@@ -29,6 +29,7 @@ from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
+from server.inference.mask_messages import from_mask, to_mask
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -90,6 +91,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
+        mask=from_mask(message.mask) if message.HasField("mask") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         loras=tuple(map(from_lora, message.loras)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
@@ -157,6 +159,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
         init_image=_to_init_image(asked.init_image),
+        mask=to_mask(asked.mask),
         determinism=_MESSAGE_OF[asked.determinism],
         loras=map(to_lora, asked.loras),
         textual_inversions=map(to_word, asked.textual_inversions),
@@ -208,6 +211,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image),
+        mask=to_mask(resolved.mask),
     )
 
 
@@ -219,7 +223,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
     )
     return resolved_generation_pb2.ResolvedGeneration(
         generation=to_filled(resolved),
-        task=Task.TEXT_TO_IMAGE if resolved.init_image is None else Task.IMAGE_TO_IMAGE,
+        task=task_of(resolved),
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,

@@ -72,7 +72,7 @@ def fields(capability: capability_pb2.GenerationCapability) -> dict[str, field_c
 
 
 def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -> None:
-    capability, _ = told.capabilities
+    capability, *_ = told.capabilities
     assert (list(capability.device_ids), capability.family) == (["cpu"], "sd1")
     assert capability.task == "text_to_image"
     assert (list(capability.samplers), list(capability.sigma_schedules)) == (list(SAMPLERS), list(SIGMA_SCHEDULES))
@@ -86,11 +86,13 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
-    without, capability = told.capabilities
+    without, from_picture, capability = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
     read = [path for path in FIELDS if path not in (*SECOND, *THIRD)]  # the model has one text encoder
     assert [field.field for field in capability.fields] == read
-    assert [field.field for field in without.fields] == [path for path in read if not path.startswith("init_image.")]
+    of_picture, of_part = ("init_image.", "mask."), ("mask.",)
+    assert [field.field for field in without.fields] == [path for path in read if not path.startswith(of_picture)]
+    assert [field.field for field in from_picture.fields] == [path for path in read if not path.startswith(of_part)]
     assert {field.group for field in capability.fields} <= groups
     units = {field.field: field.unit for field in capability.fields if field.unit}
     assert {path: unit for path, unit in units.items() if unit != "px"} == {
@@ -107,7 +109,7 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
 
 
 def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
-    assert [one.task for one in told.capabilities] == ["text_to_image", "image_to_image"]
+    assert [one.task for one in told.capabilities] == ["text_to_image", "image_to_image", "inpainting"]
     known = fields(told.capabilities[1])
     strength, fit = known["init_image.strength"], known["init_image.fit"]
     assert (strength.minimum, strength.maximum, strength.default_value) == (0.0, 1.0, "0.75")
@@ -115,7 +117,7 @@ def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
 
 
 def test_ways_to_make_control_maps_say_why_there_are_none(told: Answer) -> None:
-    capability, _ = told.capabilities
+    capability, *_ = told.capabilities
     kinds = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
     assert [one.id for one in capability.control_preprocessors] == [kind.name for kind in kinds]
     assert not any(one.available for one in capability.control_preprocessors)

@@ -14,6 +14,7 @@ from domains.inference.fields import FIELDS, SECOND, THIRD, Field
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
+from tests.server.test_image_to_image import upload
 
 LEAVES = list(leaf_paths())
 PNG = encode(np.zeros((64, 72, 3), np.uint8), "image/png")
@@ -27,6 +28,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "init_image.fit": {"init_image.image.data": PNG},
 }
 """What a field cannot be set without."""
+MASK = encode(np.zeros((64, 72), np.uint8), "image/png")
 NO_LORA = "no-lora"
 """A LoRA that the server does not have; tests of models have some."""
 SOME: dict[str, object] = {
@@ -39,6 +41,7 @@ SOME: dict[str, object] = {
     "loras.model_id": NO_LORA,
     "textual_inversions.model_id": NO_LORA,
     "init_image.image.data": PNG,
+    "mask.image.data": MASK,
 }
 """Values of fields that do not take any."""
 
@@ -59,6 +62,10 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
         needs = {"loras.model_id": NO_LORA, "loras.component_weights.component_id": "unet"}
     if path.startswith("textual_inversions."):
         needs = {"textual_inversions.model_id": NO_LORA}
+    if path.startswith("mask."):
+        needs = {"init_image.image.data": PNG, "mask.image.data": MASK, "mask.zoom_to_mask": True}
+        needs = {} if path.startswith("mask.image") else needs
+        needs |= {"init_image.image.data": PNG}
     for needed, what in needs.items():
         if needed != path:
             put(generation, needed, what)
@@ -95,7 +102,7 @@ def test_every_field_that_is_not_listed_is_refused_by_its_path(server: RunningSe
 
 
 def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: RunningServer, listed: set[str]) -> None:
-    some = {**SOME, "init_image.image.blob_id": blob_of(server)}
+    some = {**SOME, "init_image.image.blob_id": blob_of(server), "mask.image.blob_id": upload(server, MASK)}
     for path in listed:
         for value in FIELDS[path].allowed or [some.get(path)]:
             assert refused_paths(server, with_needs(path, value)) == [], (path, value)

@@ -17,6 +17,7 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
+from domains.inference.masks import ResolvedMask
 from domains.inference.on_device.trajectory import Trajectory
 
 _VERSION = 1
@@ -36,6 +37,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     eta: float | None
     init_image: ResolvedInitImage | None = None
+    mask: ResolvedMask | None = None
     loras: tuple[ResolvedLora, ...] = ()
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     place: int

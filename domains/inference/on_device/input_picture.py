@@ -1,6 +1,7 @@
 """Reads the pixels of a picture that a generation starts from."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import torch
@@ -11,17 +12,18 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 
 
-def read_pixels(file: KeptFile, resolved: ResolvedGeneration) -> Tensor:
-    """(height, width, 3), uint8, on the CPU. Raises BLOB_CORRUPT for a file that is gone, changed, or of another size."""
+def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[int, ...] = (3,)) -> Tensor:
+    """(height, width, 3), uint8, on the CPU, in the size of the result; without `channels` (height, width). Raises
+    BLOB_CORRUPT for a file that is gone, changed, or of another size."""
     try:
         data = Path(file.path).read_bytes()
     except OSError as error:
         raise _corrupt(f"cannot be read: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _corrupt("have changed since they were written")
-    shape = (resolved.height_px, resolved.width_px, 3)
-    if len(data) != shape[0] * shape[1] * shape[2]:
-        raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} RGB")
+    shape = (*reversed(resolved.result_px), *channels)
+    if len(data) != math.prod(shape):
+        raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} of {math.prod(channels)}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(shape)
 
 

@@ -11,6 +11,7 @@ from domains.imaging import DigitalSource
 from domains.inference import manifest
 from domains.inference.a1111 import parameters_of
 from domains.inference.generation import ManifestDetail, ResolvedGeneration
+from domains.inference.on_device.scene import Scene
 from domains.inference.outcome import ImageReady
 
 
@@ -38,9 +39,9 @@ class Pictures:
         """Note that the decoding of a picture is enqueued."""
         self._enqueued = index + 1
 
-    def write(self, index: int, pixels: NDArray[np.uint8]) -> None:
-        """Begin to encode a decoded picture, (height, width, 3)."""
-        self._writing[index] = self._files.submit(_file, self._resolved, index, pixels)
+    def write(self, index: int, pixels: NDArray[np.uint8], scene: Scene | None = None) -> None:
+        """Begin to encode a decoded picture, (height, width, 3). `scene`: the picture that it is a part of."""
+        self._writing[index] = self._files.submit(_file, self._resolved, index, pixels, scene)
 
     def being_written(self) -> list[Future[bytes]]:
         """Files whose encoding is not finished."""
@@ -51,12 +52,13 @@ class Pictures:
         while (future := self._writing.get(self._told)) is not None and future.done():
             del self._writing[self._told]
             index, self._told = self._told, self._told + 1
+            width_px, height_px = self._resolved.result_px
             yield ImageReady(
                 index=index,
                 seed=self._resolved.seeds[index],
                 media_type=self._resolved.output.media_type,
-                width_px=self._resolved.width_px,
-                height_px=self._resolved.height_px,
+                width_px=width_px,
+                height_px=height_px,
                 data=future.result(),
             )
 
@@ -67,11 +69,11 @@ class Pictures:
         self._writing.clear()
 
 
-def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8]) -> bytes:
+def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8], scene: Scene | None) -> bytes:
     output = resolved.output
     told = output.manifest is not ManifestDetail.NONE
     return imaging.encode(
-        pixels,
+        pixels if scene is None else scene.finished(pixels),
         output.media_type,
         quality=output.quality,
         lossless=output.lossless,

@@ -1,6 +1,7 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
+from domains.inference.on_device.inpainting import masked_of
 from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report
 from domains.model.model import Model
@@ -43,12 +46,13 @@ class PreparedRun(LoadRun):
         tell: Callable[[Report], None],
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
+        mask: KeptFile | None = None,
         *,
         pool: AdapterPool,
         loras: Sequence[Model] = (),
         words: Sequence[Model] = (),
     ) -> None:
-        """`kept`, `picture`, `loras`, `words`: see `Run`."""
+        """`kept`, `picture`, `mask`, `loras`, `words`: see `Run`."""
         super().__init__(job_id, model, models, device_id, tell)
         self.resolved = resolved
         self.trajectory: Trajectory | None = None
@@ -62,6 +66,7 @@ class PreparedRun(LoadRun):
         self._previews = previews
         self._kept = kept
         self._picture = picture
+        self._mask = mask
         self._conditioned: Conditioned | None = None
         """Between conditioning and the beginning of the trajectory."""
 
@@ -106,7 +111,7 @@ class PreparedRun(LoadRun):
         self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
-        picture = self.family.encode_picture(self._pixels().to(self.device), keep_on)
+        picture = self.family.encode_picture(self._seen().to(self.device), keep_on)
         trajectory = self._begun(conditioned, picture)
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
@@ -124,8 +129,11 @@ class PreparedRun(LoadRun):
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later else None
-        conditions = conditioned.conditions
-        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew)
+        conditions, masked = conditioned.conditions, None
+        if picture is not None and self.scene is not None:
+            shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
+            masked = masked_of(self.resolved, self.scene.shares, shape)
+        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew, masked)
 
     def _denoise(self, trajectory: Trajectory) -> None:
         self.trajectory, self._conditioned = trajectory, None
@@ -136,6 +144,18 @@ class PreparedRun(LoadRun):
         if self._picture is None:
             raise RuntimeError(f"job {self.id} has no picture to start from")
         return read_pixels(self._picture, self.resolved)
+
+    def _seen(self) -> Tensor:
+        """The pixels that the encoder sees."""
+        return self._pixels() if self.scene is None else torch.from_numpy(self.scene.start)
+
+    @cached_property
+    def scene(self) -> Scene | None:
+        """The picture of which a part is made anew. None: there is no mask."""
+        if self.resolved.mask is None or self._mask is None:
+            return None
+        levels = read_pixels(self._mask, self.resolved, ())
+        return Scene(self.resolved, self.resolved.mask, self._pixels().numpy(), levels.numpy())
 
     def _continued(self, trajectory: Trajectory) -> bool:
         """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and

@@ -33,6 +33,12 @@ from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
 
 _log = structlog.get_logger()
+_EMPTY_MASK = Degraded(
+    kind="mask_empty",
+    reason=str(ErrorReason.INVALID_FIELD),
+    detail="the mask has no pixel to make anew, so the picture stays as it is; white, or black if inverted, is made anew",
+    field="generation.mask.image",
+)
 
 
 class Run(PreparedRun):
@@ -52,6 +58,7 @@ class Run(PreparedRun):
         made: int = 0,
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
+        mask: KeptFile | None = None,
         *,
         pool: AdapterPool,
         loras: Sequence[Model] = (),
@@ -59,7 +66,8 @@ class Run(PreparedRun):
         fallback: Fallback = NOTHING,
     ) -> None:
         """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
-        pixels to start from, RGB in the size of the pictures. `loras` and `words`: the catalogue's entries of the LoRAs
+        pixels to start from, RGB in the size of the result. `mask`: which of them to make anew, one byte each.
+        `loras` and `words`: the catalogue's entries of the LoRAs
         and the textual inversions that the generation names, in its order. `fallback`: what may be given up when the
         device is out of memory."""
         super().__init__(
@@ -74,6 +82,7 @@ class Run(PreparedRun):
             tell,
             kept,
             picture,
+            mask,
             pool=pool,
             loras=loras,
             words=words,
@@ -144,8 +153,11 @@ class Run(PreparedRun):
         return self._pictures.all_told
 
     def prepare(self, keep_on: KeepOn) -> None:
-        """See `PreparedRun`. Without a step to compute, the picture to start from is the result."""
-        if self.resolved.computed_steps:
+        """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
+        if self.scene is not None and self.scene.empty:
+            self._degrade(_EMPTY_MASK)
+            self._give_back()
+        elif self.resolved.computed_steps:
             super().prepare(keep_on)
         else:
             self._give_back()
@@ -206,7 +218,7 @@ class Run(PreparedRun):
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
             shown = pixels if finite.item() else self._decoded_again(index, latents)
             self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
-            self._pictures.write(index, shown.numpy())
+            self._pictures.write(index, shown.numpy(), self.scene)
 
         self._in_flight.add(fence, deliver)
 

@@ -141,12 +141,13 @@ class StepLoop:
         made: int = 0,
         kept: KeptFile | None = None,
         picture: KeptFile | None = None,
+        mask: KeptFile | None = None,
         loras: Sequence[Model] = (),
         words: Sequence[Model] = (),
         fallback: Fallback = NOTHING,
     ) -> None:
         """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`,
-        `picture`, `loras`, `words` and `fallback`: see `Run`.
+        `picture`, `mask`, `loras`, `words` and `fallback`: see `Run`.
 
         It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
         names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
@@ -164,6 +165,7 @@ class StepLoop:
             made,
             kept,
             picture,
+            mask,
             pool=self._adapters,
             loras=loras,
             words=words,

@@ -9,6 +9,7 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
+from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.solvers.flow_sigmas import Flow
@@ -31,9 +32,11 @@ class Trajectory:
         picture: PictureLatents | None = None,
         adapters: Adapters = NO_ADAPTERS,
         renew: Renew | None = None,
+        masked: Masked | None = None,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
-        for adapters that count in later steps alone; needed if there are some."""
+        for adapters that count in later steps alone; needed if there are some. `masked`: the part of the picture that is
+        made anew; None: all of it."""
         self.family = family
         self.conditions = conditions
         self._adapters = self._present = adapters
@@ -47,7 +50,9 @@ class Trajectory:
         self.split = False
         """Whether each picture has a forward of its own, which needs less memory."""
         self._noise = noise
-        self._state = SolverState(_initial(plan, noise, picture))
+        self._ends = plan.ends
+        first, self._mask = _initial(plan, noise, picture, masked)
+        self._state = SolverState(first)
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
         self._timesteps = timesteps.to(self.latents.device)
 
@@ -106,22 +111,27 @@ class Trajectory:
         self._state.follow(line, output, self._noise.draw() if line.following.noise else None)
         self.place += 1
         self.index += line.ends_step
+        if self._mask is not None and line.ends_step:
+            end = self._ends[self.index - 1]
+            self._state.latents = self._mask.held(self.latents, end, self.steps - self.index)
 
     def kept(self) -> dict[str, Tensor]:
         """The tensors that, with `place`, are enough to continue: the solver's and the states of the noise generators."""
         states = {f"generator.{picture}": state for picture, state in enumerate(self._noise.kept())}
-        return self._state.kept() | states
+        return self._state.kept() | states | ({} if self._mask is None else self._mask.kept())
 
     def restore(self, tensors: Mapping[str, Tensor], place: int) -> None:
         """Continue from the tensors of `kept`, at a place."""
         self._noise.restore([tensors[f"generator.{picture}"] for picture in range(len(self.latents))])
         self._state.restore(tensors)
+        self._mask = kept_mask(tensors, self.latents.device)
         self.place = place
         self.index = sum(line.ends_step for line in self._lines[:place])
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
-        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors()]
+        masks = () if self._mask is None else self._mask.kept().values()
+        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors(), *masks]
 
 
 def begin(
@@ -133,6 +143,7 @@ def begin(
     picture: PictureLatents | None = None,
     adapters: Adapters = NO_ADAPTERS,
     renew: Renew | None = None,
+    masked: Masked | None = None,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -146,16 +157,21 @@ def begin(
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
     )
-    return Trajectory(family, conditions, planned, Noise(resolved.seeds, shape, device), picture, adapters, renew)
+    noise = Noise(resolved.seeds, shape, device)
+    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
 
 
-def _initial(plan: Plan, noise: Noise, picture: PictureLatents | None) -> Tensor:
+def _initial(
+    plan: Plan, noise: Noise, picture: PictureLatents | None, masked: Masked | None
+) -> tuple[Tensor, LatentMask | None]:
     """The first latents. Of a picture: drawn from what the encoder made of it, then noised; in this order, as diffusers
     draws from a generator."""
     if picture is None or plan.begin is None:
-        return noise.draw() * plan.initial_scale
+        return noise.draw() * plan.initial_scale, None
+    if masked is not None:
+        return begin_masked(plan, noise, picture, masked)
     clean = picture.mean + picture.deviation * noise.draw()
-    return plan.begin.alpha * clean + plan.begin.sigma * noise.draw()
+    return plan.begin.alpha * clean + plan.begin.sigma * noise.draw(), None
 
 
 def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Sequence[Tensor]:

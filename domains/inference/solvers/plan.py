@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Standard deviation of the initial noise."""
     begin: Level | None = None
     """The noise level at which a walk from a picture begins. None: no step is computed."""
+    ends: tuple[Level, ...] = ()
+    """The noise level at the end of each step, as the next step takes it."""
 
     @property
     def steps(self) -> int:
@@ -68,7 +70,12 @@ def plan(
         walk = walk.after(len(walk.steps) - (len(walk.steps) if computed is None else computed))
         if not walk.steps:
             return Plan(lines=(), initial_scale=walk.initial_scale)
-        return Plan(lines=tuple(solver.lines(walk)), initial_scale=walk.initial_scale, begin=walk.steps[0].begin)
+        return Plan(
+            lines=tuple(solver.lines(walk)),
+            initial_scale=walk.initial_scale,
+            begin=walk.steps[0].begin,
+            ends=(*(step.begin for step in walk.steps[1:]), walk.steps[-1].end),
+        )
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         raise _incompatible(f"{FILE} describes no noise that {sampler} can walk: {error}", sampler=sampler) from error
 

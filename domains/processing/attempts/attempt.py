@@ -177,10 +177,10 @@ class Attempt:
             supplies = self._supplies(fallback, kept)
             if isinstance(work, GenerateWork):
                 pixels = tools.pictures.pixels(self.job, work.resolved)
-                picture = await unless_set(self._stopping, held.enter_async_context(pixels))
-                if self._stopping.is_set():
+                files = await unless_set(self._stopping, held.enter_async_context(pixels))
+                if files is None or self._stopping.is_set():
                     return Halted()
-                supplies = msgspec.structs.replace(supplies, picture=picture)
+                supplies = msgspec.structs.replace(supplies, picture=files.picture, mask=files.mask)
             order = work.order(self.job.id, supplies)
             await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:

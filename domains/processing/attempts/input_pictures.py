@@ -3,14 +3,17 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import ImageFit, InitImage, ResolvedGeneration
+from domains.inference.generation import ImageFit, InitImage, ResolvedGeneration, ResolvedInitImage
 from domains.inference.input_picture import FIELD, InputPicture
 from domains.inference.kept_file import KeptFile
+from domains.inference.masks import InpaintMask, ResolvedMask
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.job import Job
@@ -20,7 +23,20 @@ from domains.processing.jobs.kinds import GenerateWork
 if TYPE_CHECKING:
     from domains.imaging.decoder_process import PictureDecoder
 
+Source = InitImage | InpaintMask
+"""A picture that a request names."""
+
+MASK_FIELD = "generation.mask.image"
 _PIXELS = "application/octet-stream"
+
+
+class InputFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker reads for a job."""
+
+    picture: KeptFile | None = None
+    """Pixels of the picture to start from, RGB in the size of the result. None: the job starts from noise."""
+    mask: KeptFile | None = None
+    """Which of them to make anew, one byte each. None: all."""
 
 
 class InputPictures:
@@ -31,11 +47,11 @@ class InputPictures:
         self._decoder: PictureDecoder | None = None
         jobs.listeners.append(self._changed)
 
-    async def look(self, init: InitImage) -> InputPicture:
-        """Decode the picture of a request. Raises BAD_IMAGE naming its field, or why its blob cannot be read."""
-        data = init.data or await self._read(init.blob_id)
+    async def look(self, init: Source, field: str = FIELD) -> InputPicture:
+        """Decode a picture of a request. Raises BAD_IMAGE naming its field, or why its blob cannot be read."""
+        data = init.data or await self._read(init.blob_id, field=field)
         decoder = await self._started()
-        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
+        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=field)
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         return InputPicture(
             blob_id=blob_id(sha256) if init.data else init.blob_id,
@@ -44,7 +60,7 @@ class InputPictures:
             height_px=pixels.shape[0],
         )
 
-    async def own(self, init: InitImage, picture: InputPicture, job_id: str) -> None:
+    async def own(self, init: Source, picture: InputPicture, job_id: str) -> None:
         """Keep the file for a job that is about to be stored: a file of the request itself until the job is deleted, a blob
         until the job ends. Raises if the blob is gone meanwhile."""
         if init.data:
@@ -59,34 +75,46 @@ class InputPictures:
         self._blobs.release(job_id)
 
     @asynccontextmanager
-    async def pixels(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[KeptFile | None]:
-        """The file with the pixels that the worker starts from, until exit. None: it starts from noise."""
-        init = resolved.init_image
-        if init is None:
-            yield None
-            return
-        data = await self._read(init.blob_id, job.id)
-        fitted = await self._fitted(data, resolved, init.fit)
-        blob = await self._blobs.keep(fitted, _PIXELS, job.id)
+    async def pixels(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[InputFiles]:
+        """The files that the worker reads for a job, until exit."""
+        async with AsyncExitStack() as held:
+
+            async def file(source: ResolvedInitImage | ResolvedMask | None, field: str) -> KeptFile | None:
+                if source is None:
+                    return None
+                fitted = await self._fitted(await self._read(source.blob_id, job.id, field), resolved, field)
+                return await held.enter_async_context(self._for_worker(fitted, job.id))
+
+            yield InputFiles(picture=await file(resolved.init_image, FIELD), mask=await file(resolved.mask, MASK_FIELD))
+
+    @asynccontextmanager
+    async def _for_worker(self, data: bytes, job_id: str) -> AsyncGenerator[KeptFile]:
+        blob = await self._blobs.keep(data, _PIXELS, job_id)
         try:
             yield KeptFile(path=str(self._blobs.files.path(blob.sha256)), sha256=blob.sha256)
         finally:
-            self._blobs.let_go_made(blob.id, job.id)
+            self._blobs.let_go_made(blob.id, job_id)
 
     async def close(self) -> None:
         """End the decoder's process."""
         if self._decoder is not None:
             await self._decoder.close()
 
-    async def _fitted(self, data: bytes, resolved: ResolvedGeneration, fit: ImageFit) -> bytes:
-        decoder = await self._started()
-        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
+    async def _fitted(self, data: bytes, resolved: ResolvedGeneration, field: str) -> bytes:
+        """The pixels in the result's size: RGB, or of a mask one byte each."""
+        assert resolved.init_image is not None, "a mask is a part of a picture"
+        decoder, fit = await self._started(), resolved.init_image.fit or ImageFit.STRETCH
+        is_mask = field == MASK_FIELD
+        # Decoded without alpha, a mask would be laid over white.
+        channels = 4 if is_mask else 3
+        pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, channels=channels, field=field)
 
         def fitted() -> bytes:
-            from domains.imaging import Fit, fitted
+            from domains.imaging import Fit, fitted, luma
 
             # The check of the request has refused every other value.
-            return fitted(pixels, resolved.width_px, resolved.height_px, cast(Fit, fit.value)).tobytes()
+            read = luma(pixels) if is_mask else pixels
+            return fitted(read, *resolved.result_px, cast(Fit, fit.value)).tobytes()
 
         return await asyncio.to_thread(fitted)
 
@@ -97,18 +125,19 @@ class InputPictures:
             self._decoder = self._decoder or made
         return self._decoder
 
-    async def _read(self, name: str, owner_id: str = "") -> bytes:
+    async def _read(self, name: str, owner_id: str = "", field: str = FIELD) -> bytes:
         async with self._blobs.reading(name, owner_id) as reader:
             size = reader.blob.size_bytes
             if size > limits.INPUT_BYTES:
                 text = f"blob {name} has {size} bytes; a picture has at most {limits.INPUT_BYTES}"
-                raise InvalidRequest([Violation(field=f"{FIELD}.blob_id", message=text)])
+                raise InvalidRequest([Violation(field=f"{field}.blob_id", message=text)])
             return await reader.read(0, size, bytes)
 
     def _changed(self, job: Job) -> None:
         work = job.work
-        if job.state.ended and isinstance(work, GenerateWork) and work.resolved.init_image is not None:
-            self._blobs.let_go(work.resolved.init_image.blob_id, job.id)
+        if job.state.ended and isinstance(work, GenerateWork):
+            for name in dict.fromkeys(work.resolved.input_blobs):
+                self._blobs.let_go(name, job.id)
 
 
 def _new_decoder() -> "PictureDecoder":

@@ -159,6 +159,7 @@ class OrderLoop:
                         made=order.made,
                         kept=order.kept,
                         picture=order.picture,
+                        mask=order.mask,
                         loras=[self._here(lora) for lora in order.loras],
                         words=[self._here(word) for word in order.words],
                         fallback=order.fallback,

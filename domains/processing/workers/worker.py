@@ -51,6 +51,8 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """The progress to continue from. None: begin at the start."""
     picture: KeptFile | None = None
     """Pixels of the picture to start from, RGB in the size of the pictures. None: start from noise."""
+    mask: KeptFile | None = None
+    """Which of them to make anew, one byte each. None: all."""
     loras: tuple[Model, ...] = ()
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
     words: tuple[Model, ...] = ()

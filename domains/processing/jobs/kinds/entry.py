@@ -95,6 +95,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The job's checkpoint. None: the work begins at the start."""
     picture: KeptFile | None = None
     """Pixels of the picture to start from. None: the work starts from noise."""
+    mask: KeptFile | None = None
+    """Which of them to make anew, one byte each. None: all."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
 

@@ -45,6 +45,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             made=min(supplies.made, len(self.resolved.seeds) - 1),
             kept=supplies.kept,
             picture=supplies.picture,
+            mask=supplies.mask,
             fallback=supplies.fallback,
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),

@@ -22,6 +22,7 @@ from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.from_picture import from_picture, gradient, latents_from, their_latents_from
+from tests.domains.inference.on_device.masked import levels, mask, masked_latents, their_masked_latents
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
@@ -120,6 +121,25 @@ def test_the_latents_from_a_picture_are_those_of_diffusers(family: Loaded, case:
         assert wanted.family == "auraflow", "diffusers has a pipeline for every other family"
         pytest.skip("diffusers makes no pictures from pictures with this family")
     assert gap(latents_from(family.ours, wanted, picture), theirs) < TOLERANCE
+
+
+MASKED: dict[str, dict[str, Any]] = {
+    "part": {"steps": 4, "init_image": from_picture(0.75), "seeds": (3, 9)},
+    "all_steps": {"steps": 2, "init_image": from_picture(1.0)},
+}
+
+
+@pytest.mark.parametrize("case", list(MASKED))
+def test_the_latents_of_a_masked_part_are_those_of_diffusers(family: Loaded, case: str) -> None:
+    wanted = asked(family, mask=mask(), **MASKED[case])
+    picture, white = gradient(48, 32), levels(48, 32, (16, 8, 40, 24))
+    theirs = their_masked_latents(family.theirs, wanted, picture, white)
+    if theirs is None:
+        assert wanted.family == "auraflow", "diffusers has a pipeline for every other family"
+        pytest.skip("diffusers makes no masked parts with this family")
+    ours = masked_latents(family.ours, wanted, picture, white)
+    assert gap(ours, theirs) < TOLERANCE
+    assert gap(ours, latents_from(family.ours, wanted, picture)) > 10 * TOLERANCE
 
 
 def test_a_picture_counts_the_more_the_less_strength_there_is(family: Loaded) -> None:

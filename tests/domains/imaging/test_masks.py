@@ -1,0 +1,105 @@
+"""Masks: what is grown, where the ramp lies, what is filled in, what is cut out, and which bytes stay."""
+
+import numpy as np
+import pytest
+
+from domains.imaging import fitted
+from domains.imaging.masks import Blend, Box, grown, luma, put_back, ramp, spread, surroundings
+
+BLENDS: tuple[Blend, ...] = ("none", "feather", "gaussian")
+SQUARE = np.zeros((40, 60), np.uint8)
+SQUARE[10:30, 20:40] = 255
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def test_the_brightness_is_read_and_alpha_is_not() -> None:
+    white = np.full((2, 2, 4), 255, np.uint8)
+    white[0, 0, 3] = 0
+    assert luma(white).tolist() == [[255, 255], [255, 255]]
+    assert luma(np.full((1, 1, 3), 128, np.uint8)).tolist() == [[128]]
+
+
+def test_a_mask_grows_in_all_directions_and_no_further() -> None:
+    mask = grown(SQUARE, 3)
+    assert (mask > 0).any(axis=1).sum() == (mask > 0).any(axis=0).sum() == 26
+    assert mask[8, 30] == 1
+    assert mask[6, 30] == mask[7, 17] == 0
+
+
+def test_black_is_made_anew_if_it_is_inverted() -> None:
+    np.testing.assert_array_equal(grown(SQUARE, 0, invert=True), 1 - grown(SQUARE, 0))
+
+
+def test_what_a_lossy_file_adds_beside_an_edge_is_black_or_white() -> None:
+    assert grown(np.array([[0, 9, 100, 246, 255]], np.uint8), 0).tolist() == [
+        [0, 0, pytest.approx(100 / 255), 1, 1]  # pyright: ignore[reportUnknownMemberType]
+    ]
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_the_ramp_lies_within_the_mask(blend: Blend) -> None:
+    mask = grown(SQUARE, 0)
+    share = ramp(mask, blend, 4)
+    assert not share[mask == 0].any()
+    assert share[20, 30] > 0.99
+    edge = share[20, 20:28]
+    assert (np.diff(edge) >= 0).all()
+    assert (edge[0] < 1) == (blend != "none")
+    assert ramp(mask, blend, 0).max() == ramp(mask, blend, 0)[mask > 0].min() == 1
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_a_mask_of_everything_has_no_ramp(blend: Blend) -> None:
+    assert (ramp(np.ones((8, 8), np.float32), blend, 4) == 1).all()
+
+
+def test_a_feather_is_linear() -> None:
+    assert ramp(grown(SQUARE, 0), "feather", 3)[20, 19:25].tolist() == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_colours_spread_into_the_mask_and_change_nothing_else() -> None:
+    mask = grown(SQUARE, 0)
+    picture = np.full((40, 60, 3), (200, 40, 90), np.uint8)
+    picture[10:30, 20:40] = 0
+    assert (spread(picture, mask) == (200, 40, 90)).all()
+    found, other = spread(NOISE, mask), NOISE.copy()
+    np.testing.assert_array_equal(found[mask == 0], NOISE[mask == 0])
+    other[mask > 0] = 7
+    np.testing.assert_array_equal(spread(other, mask), found)
+
+
+def test_a_mask_of_everything_is_filled_with_grey() -> None:
+    assert (spread(NOISE, np.ones((40, 60), np.float32)) == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "padding", "shape", "expected"),
+    [
+        ((20, 10, 40, 30), 0, (1, 1), Box(20, 10, 40, 30)),
+        ((20, 10, 40, 30), 5, (1, 1), Box(15, 5, 45, 35)),
+        ((20, 10, 40, 30), 0, (2, 1), Box(10, 10, 50, 30)),
+        ((0, 0, 10, 10), 4, (2, 1), Box(0, 0, 28, 14)),
+        ((50, 30, 60, 40), 4, (1, 2), Box(46, 12, 60, 40)),
+        ((0, 0, 60, 40), 256, (1, 3), Box(0, 0, 60, 40)),
+        ((30, 20, 31, 21), 0, (64, 64), Box(30, 20, 31, 21)),
+    ],
+)
+def test_the_surroundings_have_the_shape_and_lie_in_the_picture(
+    box: tuple[int, int, int, int], padding: int, shape: tuple[int, int], expected: Box
+) -> None:
+    mask = np.zeros((40, 60), np.float32)
+    mask[box[1] : box[3], box[0] : box[2]] = 1
+    assert surroundings(mask, padding, shape) == expected
+
+
+def test_a_pixel_without_a_share_keeps_its_bytes() -> None:
+    share = np.zeros((40, 60), np.float32)
+    share[:, 30:], share[:, 50:] = 0.5, 1
+    found = put_back(NOISE, np.full_like(NOISE, 255), share)
+    np.testing.assert_array_equal(found[:, :30], NOISE[:, :30])
+    np.testing.assert_array_equal(found[:, 30:50], np.rint((NOISE[:, 30:50].astype(float) + 255) / 2))
+    assert (found[:, 50:] == 255).all()
+
+
+def test_a_mask_is_fitted_as_its_picture_is() -> None:
+    assert fitted(SQUARE, 90, 40, "pad").shape == fitted(SQUARE, 90, 40, "cover").shape == (40, 90)

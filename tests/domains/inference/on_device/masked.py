@@ -1,0 +1,110 @@
+"""Pictures made anew in part: by diffusers' inpaint pipelines, and by our engine's parts."""
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families import family_of
+from domains.inference.on_device.inpainting import masked_of
+from domains.inference.on_device.packing import unpacked
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.scene import Scene
+from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.model.families import FAMILIES
+from domains.model.on_device import OnDeviceModel
+from tests.domains.inference.on_device.from_picture import PACKED
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def mask(**changes: Any) -> ResolvedMask:
+    """A mask with a hard edge; its bytes are handed over beside the request."""
+    plain: dict[str, Any] = {
+        "blob_id": "b-2",
+        "sha256": "1" * 64,
+        "blur_px": 0,
+        "dilation_px": 0,
+        "invert": False,
+        "blend": MaskBlend.NONE,
+        "fill": MaskFill.ORIGINAL,
+    }
+    return ResolvedMask(**{**plain, **changes})
+
+
+def levels(width: int, height: int, box: tuple[int, int, int, int], level: int = 255) -> Pixels:
+    """A mask that is white, or grey, from (left, top) to (right, bottom)."""
+    found = np.zeros((height, width), np.uint8)
+    left, top, right, bottom = box
+    found[top:bottom, left:right] = level
+    return found
+
+
+def scene_of(wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Scene:
+    assert wanted.mask is not None
+    return Scene(wanted, wanted.mask, picture.numpy(), white)
+
+
+def begun_masked(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Trajectory:
+    """Our trajectory at its beginning."""
+    family = family_of(loaded)
+    conditions = condition(loaded, family, wanted, PromptCache()).conditions
+    scene = scene_of(wanted, picture, white)
+    start = family.encode_picture(torch.from_numpy(scene.start))
+    masked = masked_of(wanted, scene.shares, family.latent_shape(wanted.width_px, wanted.height_px))
+    return begin(family, wanted, loaded.scheduler_config, conditions, loaded.device, start, masked=masked)
+
+
+def masked_latents(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Tensor:
+    """Our final latents."""
+    with torch.inference_mode():
+        trajectory = begun_masked(loaded, wanted, picture, white)
+        while not trajectory.done:
+            walk_together([trajectory])
+        return trajectory.latents
+
+
+def their_pipeline_name(theirs: Any) -> str:
+    """The name of diffusers' inpaint pipeline for a family, whether it exists or not."""
+    return type(theirs).__name__.replace("InpaintPipeline", "Pipeline").replace("Pipeline", "InpaintPipeline")
+
+
+def their_masked_latents(
+    theirs: Any, wanted: ResolvedGeneration, picture: Tensor, white: Pixels, **others: Any
+) -> Tensor | None:
+    """Those of diffusers' pipeline, with one generator a picture. None: it has no pipeline for the family."""
+    name = their_pipeline_name(theirs)
+    if not hasattr(diffusers, name):
+        return None
+    pipeline: Any = getattr(diffusers, name)(**theirs.components)
+    pipeline.set_progress_bar_config(disable=True)
+    if wanted.family == "chroma":
+        # The pipeline reads a setting that its transformer does not have, and by itself fewer tokens than the others.
+        pipeline.transformer.register_to_config(guidance_embeds=False)
+        others["max_sequence_length"] = 512
+    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
+    pictures = len(wanted.seeds)
+    found = pipeline(
+        prompt=[wanted.prompt] * pictures,
+        image=[Image.fromarray(np.asarray(picture))] * pictures,
+        mask_image=[Image.fromarray(white)] * pictures,
+        strength=wanted.init_image.strength if wanted.init_image else 1.0,
+        **({"negative_prompt": [negative] * pictures} if negative else {}),
+        height=wanted.height_px,
+        width=wanted.width_px,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
+        output_type="latent",
+        **others,
+    ).images
+    if wanted.family not in PACKED:
+        return found
+    edge = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    return unpacked(found, wanted.height_px // edge, wanted.width_px // edge)

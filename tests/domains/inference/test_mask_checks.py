@@ -1,0 +1,90 @@
+"""What a mask cannot be is refused by its field, before anything is computed."""
+
+from typing import Any
+
+import pytest
+
+from domains.errors import InvalidRequest
+from domains.inference.branch import filled
+from domains.inference.check import checked, violations
+from domains.inference.check_masks import resolved_mask
+from domains.inference.generation import Generation, ImageFit, InitImage
+from domains.inference.input_picture import InputPicture, resolved_picture
+from domains.inference.masks import InpaintMask
+from tests.domains.inference.on_device.requests import embedded_model, request
+
+START = InitImage(blob_id="b-1")
+MASK = InpaintMask(blob_id="b-2")
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no file": ({"mask": InpaintMask()}, "mask.image"),
+    "too much blur": ({"mask": InpaintMask(blob_id="b", blur_px=51)}, "mask.blur_px"),
+    "less than no growth": ({"mask": InpaintMask(blob_id="b", dilation_px=-1)}, "mask.dilation_px"),
+    "too much padding": (
+        {"mask": InpaintMask(blob_id="b", zoom_to_mask=True, zoom_padding_px=257)},
+        "mask.zoom_padding_px",
+    ),
+}
+TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
+    "no picture": ({"init_image": None}, "mask"),
+    "padding without a zoom": ({"mask": InpaintMask(blob_id="b", zoom_padding_px=3)}, "mask.zoom_padding_px"),
+}
+
+
+def asked(**changes: Any) -> Generation:
+    plain: dict[str, Any] = {"prompt": "x", "init_image": START, "mask": MASK}
+    return Generation(**{**plain, **changes})
+
+
+def picture(width: int, height: int) -> InputPicture:
+    return InputPicture(blob_id="b", sha256="0" * 64, width_px=width, height_px=height)
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_a_mask_that_is_wrong_by_itself_is_refused_by_its_field(case: str) -> None:
+    changes, field = BAD[case]
+    assert [one.field for one in violations(asked(**changes)).alone] == [f"generation.{field}"]
+
+
+@pytest.mark.parametrize("case", list(TOGETHER))
+def test_what_a_mask_needs_is_told_by_its_field(case: str) -> None:
+    changes, field = TOGETHER[case]
+    found = violations(asked(**changes))
+    assert ([one.field for one in found.together], found.alone) == ([f"generation.{field}"], ())
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "fits"),
+    [
+        ((80, 64), {}, True),
+        ((64, 80), {}, False),
+        ((40, 32), {}, False),
+        ((64, 64), {"width_px": 64, "height_px": 64}, True),
+        ((40, 32), {"init_image": InitImage(blob_id="b-1", fit=ImageFit.COVER)}, True),
+    ],
+)
+def test_a_mask_has_the_size_of_its_picture_or_is_fitted_as_it_is(
+    size: tuple[int, int], changes: dict[str, Any], fits: bool
+) -> None:
+    def resolve() -> object:
+        return resolved_mask(asked(**changes), picture(*size), picture(80, 64))
+
+    if fits:
+        assert resolve() is not None
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        resolve()
+    assert [one.field for one in refused.value.violations] == ["generation.mask.image"]
+    assert f"{size[0]}×{size[1]}" in refused.value.message
+
+
+def test_a_zoom_keeps_the_size_of_a_picture_that_has_another_one() -> None:
+    zoomed = InpaintMask(blob_id="b-2", zoom_to_mask=True)
+    kept = resolved_picture(asked(mask=zoomed, width_px=64, height_px=64), picture(300, 200))
+    assert (kept.own_size_px, kept.fit) == ((300, 200), None)
+    with pytest.raises(InvalidRequest):
+        resolved_picture(asked(width_px=64, height_px=64), picture(300, 200))
+
+
+def test_a_branch_keeps_the_mask_of_its_source() -> None:
+    plain = checked(Generation(prompt="y"))
+    assert filled(plain, asked(), request(embedded_model())).asked.mask == MASK
