@@ -39,4 +39,5 @@ def in_benchmark(violation: Violation) -> Violation:
 
 
 _FIELDS = {"width_px": "sizes", "height_px": "sizes", "image_count": "batch_sizes", "seeds": "batch_sizes"}
-"""By field of a generation: the field of a benchmark that sets it."""
+_FIELDS |= {"mask": "model_id"}
+"""By field of a generation: the field of a benchmark that sets it, or that asks for it."""

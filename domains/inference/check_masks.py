@@ -7,6 +7,8 @@ from domains.inference.bounds import within
 from domains.inference.generation import Generation
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import DEFAULT_BLUR_PX, DEFAULT_ZOOM_PADDING_PX, ResolvedMask
+from domains.model.families.unet import INPAINTING
+from domains.model.model import Model
 
 _FIELD = "generation.mask.image"
 _BOUNDED = ("blur_px", "dilation_px", "zoom_padding_px")
@@ -35,6 +37,13 @@ def mask_exclusions(asked: Generation) -> Iterator[Violation]:
     if mask.zoom_padding_px is not None and not mask.zoom_to_mask:
         text = "counts only with zoom_to_mask; set that, or leave the padding out"
         yield Violation(field="generation.mask.zoom_padding_px", message=text)
+
+
+def for_variant(asked: Generation, model: Model) -> Iterator[Violation]:
+    """What a model made for inpainting needs."""
+    if model.variant == INPAINTING and asked.mask is None:
+        text = f"model {model.id} was made for inpainting, and reads a mask; give `init_image` and `mask`"
+        yield Violation(field="generation.mask", message=text)
 
 
 def resolved_mask(asked: Generation, mask: InputPicture | None, picture: InputPicture | None) -> ResolvedMask | None:

@@ -9,7 +9,7 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
-from domains.inference.check_masks import resolved_mask
+from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
@@ -38,7 +38,7 @@ def resolve(
     sampling = asked.sampling
     sampler = sampling.sampler or sampler_of(model)
     unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
-    if unfit := [*unfit, *for_family(asked, FAMILIES[model.family])]:
+    if unfit := [*unfit, *for_family(asked, FAMILIES[model.family]), *for_variant(asked, model)]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)

@@ -32,10 +32,22 @@ def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
     return total
 
 
+def _latents_of(denoiser: str) -> Callable[[Configs], int | None]:
+    """Channels of the latents among the inputs; a model made for inpainting also reads a picture and a mask."""
+    inputs, outputs = _of(denoiser, "in_channels"), _of(denoiser, "out_channels")
+
+    def latents(configs: Configs) -> int | None:
+        read, made = inputs(configs), outputs(configs)
+        # Stable Diffusion: a picture and one channel of mask. FLUX.1: a picture and 64 channels for each token's four.
+        return made if made is not None and read in (2 * made + 1, 2 * made + 256) else read
+
+    return latents
+
+
 def _both(denoiser: str) -> _Fit:
     """The VAE's latents are what the denoiser reads."""
     vae = _of("vae", "latent_channels")
-    return _Fit("vae", "latent_channels", vae, denoiser, "in_channels", _of(denoiser, "in_channels"))
+    return _Fit("vae", "latent_channels", vae, denoiser, "in_channels", _latents_of(denoiser))
 
 
 def _read(part: str, field: str, has: Callable[[Configs], int | None], denoiser: str, wanting: str) -> _Fit:
@@ -77,7 +89,7 @@ _FITS: Mapping[str, tuple[_Fit, ...]] = {
     "flux1": (
         _read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "transformer", "pooled_projection_dim"),
         _read(_TEXT_2, "d_model", _of(_TEXT_2, "d_model"), "transformer", "joint_attention_dim"),
-        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _of("transformer", "in_channels")),
+        _Fit("vae", "latent_channels", _packed, "transformer", "in_channels", _latents_of("transformer")),
     ),
     "chroma": (
         _read(_TEXT, "d_model", _of(_TEXT, "d_model"), "transformer", "joint_attention_dim"),

@@ -53,7 +53,7 @@ def to_model(model: Model, loaded_ids: list[str], *, whole: bool = True) -> mode
         embedded=model.embedded,
         source_path="" if model.embedded else model.folder,
         labels=[label_pb2.Label(key=key, value=value) for key, value in model.labels],
-        tasks=FAMILIES[model.family].tasks
+        tasks=(FAMILIES[model.family].variant(model.variant) or FAMILIES[model.family]).tasks
         if model.state is ModelState.AVAILABLE and model.kind is ModelKind.CHECKPOINT
         else [],
         compatible_families=model.compatible_families,

@@ -135,8 +135,16 @@ class Family(Protocol):
         """`decode` in float32. None: the VAE computes in float32 already."""
         ...
 
-    def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
-        """Pixels (h, w, 3), uint8 → latents. Raises what `keep_on` raises."""
+    def encode_picture(
+        self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None
+    ) -> PictureLatents:
+        """Pixels (h, w, 3), uint8 → latents. `hidden` (1, 1, h, w): 1 for each pixel that is grey instead. Raises what
+        `keep_on` raises."""
+        ...
+
+    def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
+        """(pictures, channels, h/8, w/8): what a model made for inpainting reads beside the latents. `seen`: latents of the
+        picture without the masked part; `hidden` (1, 1, h, w) and `cells` (1, 1, h/8, w/8): 1 where that part is."""
         ...
 
     def prepare_previews(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
@@ -42,6 +43,12 @@ class Flux1(LatentCodec):
         """Schnell reads no guidance; dev is told it, and neither reads a negative prompt."""
         told = torch.full((1,), guidance, dtype=torch.float32, device=self._device)
         return RowConditions(guidance=guidance, guided=False, inputs=[positive.states, pooled_of(positive), told])
+
+    def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
+        """The picture, then each pixel of the mask in a channel of its own."""
+        edge = hidden.shape[2] // cells.shape[2]
+        mask = F.pixel_unshuffle(hidden, edge)  # (1, edge², h/8, w/8)
+        return torch.cat([seen, mask.to(seen).expand(len(seen), -1, -1, -1)], dim=1)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:

@@ -1,10 +1,11 @@
-"""Inpainting with a model made for whole pictures: after each step the latents outside the mask are the picture's again.
+"""Inpainting in latents: after each step the latents outside the mask are the picture's again; or the model reads the mask.
 
-This is what diffusers' inpaint pipelines do with models of as many input channels as latents have. A grey mask is a share of
-the steps: such a pixel follows the picture until only that share is left (Levin & Fried 2023, differential diffusion).
+The first is what diffusers' inpaint pipelines do with models of as many input channels as latents have. A model made for
+inpainting reads the mask and the picture without the masked part in channels of its own. A grey mask is a share of the
+steps: such a pixel follows the picture until only that share is left (Levin & Fried 2023, differential diffusion).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor
 from domains.imaging.masks import Mask
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskFill, steps_of
-from domains.inference.on_device.family import PictureLatents
+from domains.inference.on_device.family import Family, PictureLatents
 from domains.inference.on_device.noise import Noise
 from domains.inference.solvers.level import Level
 from domains.inference.solvers.plan import Plan
+from domains.model.families import FAMILIES
 
-_CLEAN, _NOISE, _STEPS = "mask.clean", "mask.noise", "mask.steps"
+_CLEAN, _NOISE, _STEPS, _READ = "mask.clean", "mask.noise", "mask.steps", "mask.read"
 """Names of the tensors in a checkpoint."""
 
 
@@ -33,6 +35,8 @@ class LatentMask:
     """The noise over them, the same at every level."""
     steps: Tensor
     """(1, 1, h/8, w/8): how many of the last steps make each latent pixel anew."""
+    read: Tensor | None = None
+    """(pictures, channels, h/8, w/8): what a model made for inpainting reads beside the latents. None: nothing."""
 
     def held(self, latents: Tensor, level: Level, remaining: int) -> Tensor:
         """The latents after a step that ends at `level`, with so many steps to come."""
@@ -42,7 +46,8 @@ class LatentMask:
 
     def kept(self) -> dict[str, Tensor]:
         """The tensors by their names in a checkpoint."""
-        return {_CLEAN: self.clean, _NOISE: self.noise, _STEPS: self.steps}
+        read = {} if self.read is None else {_READ: self.read}
+        return {_CLEAN: self.clean, _NOISE: self.noise, _STEPS: self.steps, **read}
 
 
 def kept_mask(tensors: Mapping[str, Tensor], device: torch.device) -> LatentMask | None:
@@ -50,7 +55,18 @@ def kept_mask(tensors: Mapping[str, Tensor], device: torch.device) -> LatentMask
     if _CLEAN not in tensors:
         return None
     clean, noise, steps = (tensors[name].to(device) for name in (_CLEAN, _NOISE, _STEPS))
-    return LatentMask(clean=clean, noise=noise, steps=steps)
+    read = tensors[_READ].to(device) if _READ in tensors else None
+    return LatentMask(clean=clean, noise=noise, steps=steps, read=read)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Native:
+    """The input of a model made for inpainting."""
+
+    seen: PictureLatents
+    """The picture without the masked part."""
+    channels: Callable[[Tensor], Tensor]
+    """Puts the mask beside latents of `seen`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,9 +81,15 @@ class Masked:
     """Whether the masked part begins at noise alone."""
     whole: bool
     """Whether all begins at noise alone: no share of the picture is kept in the masked part."""
+    native: Native | None = None
+    """None: a model made for whole pictures."""
+    draws_picture: bool = True
+    """Whether diffusers draws from what the encoder made of the picture."""
 
 
-def masked_of(resolved: ResolvedGeneration, shares: Mask, latent_shape: tuple[int, int, int]) -> Masked:
+def masked_of(
+    resolved: ResolvedGeneration, shares: Mask, latent_shape: tuple[int, int, int], native: Native | None = None
+) -> Masked:
     """A mask of pixels, (height, width), as one of latents."""
     assert resolved.mask is not None
     assert resolved.init_image is not None
@@ -75,24 +97,45 @@ def masked_of(resolved: ResolvedGeneration, shares: Mask, latent_shape: tuple[in
     cells = F.max_pool2d(pixels, resolved.height_px // latent_shape[1])
     strength = resolved.init_image.strength
     flat: list[float] = cells.flatten().tolist()
-    counts = [float(steps_of(share * strength, resolved.steps)) for share in flat]
+    # A model that reads the mask keeps the rest itself.
+    kept = 0 if native is None else resolved.computed_steps
+    counts = [float(steps_of(share * strength, resolved.steps) if share else kept) for share in flat]
     return Masked(
         shares=cells,
         steps=torch.tensor(counts).view_as(cells),
         from_noise=resolved.mask.fill is MaskFill.NOISE,
         whole=strength == 1.0,
+        native=native,
+        draws_picture=native is None or strength < 1.0 or FAMILIES[resolved.family].flow,
     )
+
+
+def channels_of(family: Family, scene_shares: Mask, seen: PictureLatents, latent_shape: tuple[int, int, int]) -> Native:
+    """What a model made for inpainting reads of a mask of pixels."""
+    hidden = hidden_in(scene_shares)
+    cells = F.max_pool2d(hidden, hidden.shape[2] // latent_shape[1])
+    return Native(seen=seen, channels=lambda latents: family.inpaint_channels(latents, hidden, cells))
+
+
+def hidden_in(shares: Mask) -> Tensor:
+    """(1, 1, height, width): 1 for each pixel that a model made for inpainting does not see, else 0."""
+    return torch.from_numpy(shares > 0)[None, None].float()
 
 
 def begin_masked(plan: Plan, noise: Noise, picture: PictureLatents, masked: Masked) -> tuple[Tensor, LatentMask]:
     """The first latents, and what holds them to the picture. Draws in the order of diffusers."""
-    clean = picture.mean + picture.deviation * noise.draw()
+    clean = _drawn(picture, noise) if masked.draws_picture else picture.mean
     drawn = noise.draw()
-    # For the masked picture, which diffusers encodes whether the model reads it or not.
-    noise.draw()
+    # Diffusers encodes the picture without the masked part, whether the model reads it or not.
+    seen = _drawn(picture if masked.native is None else masked.native.seen, noise)
+    read = None if masked.native is None else masked.native.channels(seen)
     shares, steps = (one.to(clean.device) for one in (masked.shares, masked.steps))
-    mask = LatentMask(clean=clean, noise=drawn, steps=steps)
+    mask = LatentMask(clean=clean, noise=drawn, steps=steps, read=read)
     if plan.begin is None or masked.whole:
         return drawn * plan.initial_scale, mask
-    seen = clean * (1 - shares) if masked.from_noise else clean
-    return plan.begin.alpha * seen + plan.begin.sigma * drawn, mask
+    start = clean * (1 - shares) if masked.from_noise else clean
+    return plan.begin.alpha * start + plan.begin.sigma * drawn, mask
+
+
+def _drawn(picture: PictureLatents, noise: Noise) -> Tensor:
+    return picture.mean + picture.deviation * noise.draw()

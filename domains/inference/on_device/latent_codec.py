@@ -60,15 +60,22 @@ class LatentCodec:
     def _whole_or_tiled(self, latents: Tensor, tile: int | None, decode: Callable[[Tensor], Tensor]) -> Tensor:
         return decode(latents) if tile is None else in_tiles(latents, tile, decode, self.scale_px)
 
-    def encode_picture(self, pixels: Tensor, keep_on: KeepOn = regardless) -> PictureLatents:
+    def encode_picture(
+        self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None
+    ) -> PictureLatents:
         """See `Family`."""
-        picture = from_pixels(pixels).to(self._vae.dtype, memory_format=self._layout)
+        whole = from_pixels(pixels) if hidden is None else from_pixels(pixels) * (1 - hidden.to(pixels.device))
+        picture = whole.to(self._vae.dtype, memory_format=self._layout)
         mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
         shift, deviation = self._statistics(torch.float32)
         scale = self._vae.config.scaling_factor / deviation
         # The bounds of diffusers' DiagonalGaussianDistribution.
         spread = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
         return PictureLatents(mean=(mean - shift) * scale, deviation=spread * scale)
+
+    def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
+        """See `Family`. The mask, then the picture: the order of Stable Diffusion's inpainting models."""
+        return torch.cat([cells.to(seen).expand(len(seen), -1, -1, -1), seen], dim=1)
 
     @cached_property
     def _encoder(self) -> VaeEncoder:

@@ -16,7 +16,7 @@ from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
-from domains.inference.on_device.inpainting import masked_of
+from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
 from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
@@ -26,6 +26,7 @@ from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report
+from domains.model.families.unet import INPAINTING
 from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
 
@@ -111,8 +112,9 @@ class PreparedRun(LoadRun):
         self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
-        picture = self.family.encode_picture(self._seen().to(self.device), keep_on)
-        trajectory = self._begun(conditioned, picture)
+        pixels = self._seen().to(self.device)
+        picture = self.family.encode_picture(pixels, keep_on)
+        trajectory = self._begun(conditioned, picture, self._masked(pixels, keep_on))
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
 
@@ -125,14 +127,23 @@ class PreparedRun(LoadRun):
         self._progress(Stage.ENCODING_INPUT, 1, 1, Unit.IMAGES)
         self._denoise(trajectory)
 
-    def _begun(self, conditioned: Conditioned, picture: PictureLatents | None = None) -> Trajectory:
+    def _masked(self, pixels: Tensor, keep_on: KeepOn) -> Masked | None:
+        """The part that is made anew, with what a model made for inpainting reads of it. None: there is no mask."""
+        if self.scene is None:
+            return None
+        shares, shape = self.scene.shares, self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
+        if self.model.variant != INPAINTING:
+            return masked_of(self.resolved, shares, shape)
+        seen = self.family.encode_picture(pixels, keep_on, hidden_in(shares))
+        return masked_of(self.resolved, shares, shape, channels_of(self.family, shares, seen, shape))
+
+    def _begun(
+        self, conditioned: Conditioned, picture: PictureLatents | None = None, masked: Masked | None = None
+    ) -> Trajectory:
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later else None
-        conditions, masked = conditioned.conditions, None
-        if picture is not None and self.scene is not None:
-            shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
-            masked = masked_of(self.resolved, self.scene.shares, shape)
+        conditions = conditioned.conditions
         return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew, masked)
 
     def _denoise(self, trajectory: Trajectory) -> None:

@@ -89,8 +89,9 @@ class Trajectory:
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
         self._enter_phase()
+        read = None if self._mask is None else self._mask.read
         return StepRows(
-            latents=self.latents,
+            latents=self.latents if read is None else torch.cat([self.latents, read], dim=1),
             timestep=self._timesteps[self.place],
             conditions=self.conditions,
             adapters=self._present,

@@ -74,6 +74,7 @@ FLUX1 = Family(
             pipelines=("FluxFillPipeline",),
             tasks=("inpainting",),
             guidance=30.0,
+            computed=True,
         ),
         # A control map beside the latents: depth or edges, which tensors cannot tell.
         Variant(

@@ -7,7 +7,7 @@ blocks begin with a convolution, where later families have a linear layer.
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SD1 = Family(
     id="sd1",
@@ -37,7 +37,7 @@ SD1 = Family(
     config_keys=UNET_KEYS,
     config_without=("add_embedding.", "class_embedding."),
     variants=(
-        Variant(name="inpainting", signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",)),
+        Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
         Variant(name="editing", signs=inputs(8), config={"in_channels": 8}, tasks=("editing",)),
     ),
     native_px=512,

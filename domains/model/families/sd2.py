@@ -3,7 +3,7 @@
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SD2 = Family(
     id="sd2",
@@ -32,7 +32,7 @@ SD2 = Family(
     config_keys=UNET_KEYS,
     config_without=("add_embedding.", "class_embedding."),
     variants=(
-        Variant(name="inpainting", signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",)),
+        Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
         Variant(name="depth", signs=inputs(5), config={"in_channels": 5}, tasks=("image_to_image",)),
     ),
     native_px=768,

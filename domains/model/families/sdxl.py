@@ -3,7 +3,7 @@
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SDXL = Family(
     id="sdxl",
@@ -39,7 +39,7 @@ SDXL = Family(
     config_keys=(*UNET_KEYS, "add_embedding.linear_1.weight"),
     config_without=("encoder_hid_proj.",),
     variants=(
-        Variant(name="inpainting", signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",)),
+        Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
         Variant(name="editing", signs=inputs(8), config={"in_channels": 8}, tasks=("editing",)),
     ),
     native_px=1024,

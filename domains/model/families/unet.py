@@ -52,6 +52,10 @@ def unet(
     return layouts if original else layouts[:1]
 
 
+INPAINTING = "inpainting"
+"""Variant of models that read a mask, and the picture without the masked part."""
+
+
 def inputs(channels: int) -> Mapping[str, tuple[Sign, ...]]:
     """Signs of a variant whose U-Net reads more channels."""
     return {

@@ -81,10 +81,6 @@ def _sdxl(folder: Path) -> None:
     write_weights(folder / WEIGHTS, (*UNET_TENSORS, "add_embedding.linear_1.weight"))
 
 
-def _inpainting(folder: Path) -> None:
-    write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 9})
-
-
 def _sd2_depth(folder: Path) -> None:
     write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 5, "use_linear_projection": True})
 
@@ -162,7 +158,6 @@ def _an_index_out_of_the_folder(folder: Path) -> None:
 
 INCOMPATIBLE: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (_sdxl, ("no known family", "nearest is sd", "text_time")),
-    (_inpainting, ("does not compute Stable Diffusion 1.x, inpainting", "it computes: sd1")),
     (_sd2_depth, ("does not compute Stable Diffusion 2.x, depth", "it computes: sd1")),
     (_empty_unet, ("no tensor conv_in.weight",)),
     (_without_vae, ("component vae is missing",)),

@@ -12,7 +12,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
-from domains.inference.on_device.inpainting import masked_of
+from domains.inference.on_device.inpainting import channels_of, hidden_in, masked_of
 from domains.inference.on_device.packing import unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.scene import Scene
@@ -56,8 +56,12 @@ def begun_masked(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Ten
     family = family_of(loaded)
     conditions = condition(loaded, family, wanted, PromptCache()).conditions
     scene = scene_of(wanted, picture, white)
-    start = family.encode_picture(torch.from_numpy(scene.start))
-    masked = masked_of(wanted, scene.shares, family.latent_shape(wanted.width_px, wanted.height_px))
+    pixels, shape = torch.from_numpy(scene.start), family.latent_shape(wanted.width_px, wanted.height_px)
+    start, native = family.encode_picture(pixels), None
+    if loaded.model.variant == "inpainting":
+        seen = family.encode_picture(pixels, hidden=hidden_in(scene.shares))
+        native = channels_of(family, scene.shares, seen, shape)
+    masked = masked_of(wanted, scene.shares, shape, native)
     return begin(family, wanted, loaded.scheduler_config, conditions, loaded.device, start, masked=masked)
 
 

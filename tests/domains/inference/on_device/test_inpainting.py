@@ -200,7 +200,9 @@ def test_a_zoom_makes_the_surroundings_at_the_full_size_and_puts_them_back(
         assert same == (place == "far")
 
 
-def kept_at(loop: Recorder, folder: Path, name: str, wanted: ResolvedGeneration, step: int) -> KeptFile:
+def kept_at(
+    loop: Recorder, folder: Path, name: str, wanted: ResolvedGeneration, step: int, white: Pixels = WHITE
+) -> KeptFile:
     at = Progressed(stage=Stage.DENOISING, completed=step, total=wanted.computed_steps, unit=Unit.STEPS)
 
     def pause(job_id: str, report: Report) -> None:
@@ -208,7 +210,7 @@ def kept_at(loop: Recorder, folder: Path, name: str, wanted: ResolvedGeneration,
             loop.loop.stop(job_id, PAUSE)
 
     loop.on_report = pause
-    assert isinstance(run(loop, folder, name, wanted), RunStopped)
+    assert isinstance(run(loop, folder, name, wanted, white), RunStopped)
     (kept,) = loop.of(name, CheckpointReady)
     assert isinstance(kept, CheckpointReady)
     return stored(folder, torch.frombuffer(bytearray(kept.data), dtype=torch.uint8))

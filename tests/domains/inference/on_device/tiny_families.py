@@ -98,7 +98,7 @@ def vae(channels: int, **changes: Any) -> Make:
         "up_block_types": ("UpDecoderBlock2D",) * 3,
     }
     return lambda folder: _theirs.AutoencoderKL(
-        norm_num_groups=8, sample_size=32, latent_channels=channels, **shape, **changes
+        norm_num_groups=8, sample_size=32, latent_channels=channels, **{**shape, **changes}
     )
 
 
@@ -165,10 +165,10 @@ def sd3(text: int, pooled: int) -> Make:
     )
 
 
-def flux(*, guidance: bool, text: int = 32, pooled: int = 16) -> Make:
+def flux(*, guidance: bool, text: int = 32, pooled: int = 16, **changes: Any) -> Make:
     """A transformer of FLUX.1 for text encoders of these widths."""
     return lambda folder: _theirs.FluxTransformer2DModel(
-        in_channels=64,
+        **{"in_channels": 64, **changes},
         num_layers=1,
         num_single_layers=2,
         attention_head_dim=16,
