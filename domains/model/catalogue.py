@@ -175,17 +175,14 @@ class Catalogue:
         `updated`: ids of the models that have changed. `noted`: new notes by id.
         """
         models = _following(models)
-        stored = [model for model in models.values() if not model.embedded]
-        self._store.replace(stored, self._fingerprints.known)
-        notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
         now = time.time()
-        self.notes.put(
-            {
-                name: msgspec.structs.replace(note, update_time_s=now) if name in updated else note
-                for name, note in notes.items()
-            }
-        )
-        self._models = {name: self.notes.applied(model) if name in notes else model for name, model in models.items()}
+        notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
+        notes |= {name: msgspec.structs.replace(notes[name], update_time_s=now) for name in updated}
+        # Stored with their notes, as the next scan finds them: then it has nothing to write.
+        models |= {name: self.notes.noted(models[name], note) for name, note in notes.items() if name in models}
+        self._store.replace([model for model in models.values() if not model.embedded], self._fingerprints.known)
+        self.notes.put(notes)
+        self._models = models
 
     def register(self, model: Model, note: ModelNote) -> Model:
         """Make a model known, with the notes about it. Returns it with them. Raises STORAGE_FULL."""

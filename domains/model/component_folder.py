@@ -1,5 +1,6 @@
 """Reads one component's folder: its files, and the headers of its weight files."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.families.sign import Tensors
 from domains.model.json_file import read_json
 from domains.model.model import Component
-from domains.model.precision import PRECISION, mix_of
+from domains.model.precision import PRECISION, amounts_of
 from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.weight_choice import choose
 
@@ -48,20 +49,21 @@ def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> C
         raise _no_weights(name, list(real))
     tensors = _tensors(name, {file: read_header(real[file]).tensors for file in weights})
     used = [file for file in real if file in weights or not _is_weights(file)]
+    amounts = amounts_of(tensors)
     component = Component(
         id=name,
         files=tuple(f"{name}/{file}" for file in used),
         size_bytes=sum(real[file].stat().st_size for file in used),
-        parameter_count=sum(tensor.elements for tensor in tensors),
+        parameter_count=amounts.elements,
         precision=_precision(name, tensors),
-        mix=mix_of(tensors),
+        mix=amounts.mix,
     )
     return ComponentFiles(component=component, tensors=tensors, real={f"{name}/{file}": real[file] for file in used})
 
 
 def is_pickle(name: str) -> bool:
     """Whether a file of this name needs unpickling."""
-    return Path(name).suffix.lower() in _PICKLES
+    return os.path.splitext(name)[1].lower() in _PICKLES
 
 
 def _is_weights(file: str) -> bool:

@@ -5,6 +5,7 @@ nothing for a component, the shipped files count (`shipped_files`).
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,12 @@ Files = Mapping[str, Path]
 
 def beside(file: Path) -> Path:
     """The folder with files of a checkpoint's components."""
-    return file.with_name(file.stem + BESIDE)
+    return Path(beside_path(str(file)))
+
+
+def beside_path(file: str) -> str:
+    """The path of that folder. Text, because a scan asks for each of thousands of files."""
+    return os.path.splitext(file)[0] + BESIDE
 
 
 def completed(model: Model, tensors: Tensors) -> Model:
