@@ -21,6 +21,7 @@ from domains.device.record import DeviceView
 from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.host_models import HostModels, quarter_of_host
 from domains.model.loaded_models import LoadedModels
@@ -223,6 +224,7 @@ class Server:
             self.blobs,
             self.processing.host_loads,
             self.processing.prefetching,
+            BlobModels(self.catalogue, self.loaded, self.blobs),
         )
         device = DeviceServicer(
             parts.devices,

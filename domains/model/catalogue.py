@@ -78,7 +78,9 @@ class Catalogue:
 
         Raises COMPONENT_MISSING, MODEL_CORRUPT.
         """
-        real = Path(model.folder)
+        real = Path(model.folder or model.files[0].real)
+        if model.sha256 and not model.folder:
+            return model
         try:
             stamps = self._fingerprints.stamps(real.parent, {real.name: real})
         except FileNotFoundError:
@@ -87,6 +89,10 @@ class Catalogue:
         except OSError as error:
             message = f"the file of model {model.id} cannot be read: {error.strerror}; restore it and scan again"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, model_id=model.id) from error
+        if not model.folder:  # a blob: its file has another name than the model's
+            source = model.files[0]
+            names = {"path": source.path, "blob_id": source.blob_id, "generation": source.generation}
+            stamps = tuple(msgspec.structs.replace(stamp, **names) for stamp in stamps)
         return msgspec.structs.replace(model, files=stamps)
 
     async def destination(self, asked: Conversion) -> Path:
@@ -180,7 +186,9 @@ class Catalogue:
         notes |= {name: msgspec.structs.replace(notes[name], update_time_s=now) for name in updated}
         # Stored with their notes, as the next scan finds them: then it has nothing to write.
         models |= {name: self.notes.noted(models[name], note) for name, note in notes.items() if name in models}
-        self._store.replace([model for model in models.values() if not model.embedded], self._fingerprints.known)
+        # Blobs end with the server, and a model of blobs with them.
+        stored = [model for model in models.values() if not model.embedded and not any(f.blob_id for f in model.files)]
+        self._store.replace(stored, self._fingerprints.known)
         self.notes.put(notes)
         self._models = models
 
@@ -212,7 +220,8 @@ class Catalogue:
         """
         model = self.get(asked.model_id)
         stop = threading.Event()
-        inside = Path.resolve if model.embedded else self._roots.inside
+        # Files of a model without a folder were found inside of roots, or are blobs.
+        inside = Path.resolve if model.embedded or not model.folder else self._roots.inside
         check = Validator(model, asked, inside, tell, lambda: stop.is_set() or cancelled())
         try:
             done = await asyncio.to_thread(check.run)

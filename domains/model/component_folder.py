@@ -33,17 +33,33 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
 
-def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> ComponentFiles:
-    """Read the component `name` of the model in `folder`.
+FilesIn = Callable[[Path], Mapping[str, Path] | None]
+"""Returns the real paths of the files in a folder, by name, and raises for one outside of the roots. None: no folder."""
+
+
+def on_disk(inside: Callable[[Path], Path]) -> FilesIn:
+    """The files of folders on disk. A symlink may not lead out, and keeps its name: caches link to files named by hash."""
+
+    def files(folder: Path) -> Mapping[str, Path] | None:
+        place = inside(folder)
+        if not place.is_dir():
+            return None
+        return {entry.name: inside(entry) for entry in sorted(place.iterdir()) if entry.is_file()}
+
+    return files
+
+
+def read_component(
+    folder: Path, name: str, inside: Callable[[Path], Path], files: FilesIn | None = None
+) -> ComponentFiles:
+    """Read the component `name` of the model in `folder`. `files` None: those on disk.
 
     Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, what `inside` raises, and OSError.
     """
-    place = inside(folder / name)
-    if not place.is_dir():
+    real = (files or on_disk(inside))(folder / name)
+    if real is None:
         message = f"component {name} is missing: there is no folder {name}"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    # A symlink may not lead out, and keeps its name: caches link to files named by hash.
-    real = {entry.name: inside(entry) for entry in sorted(place.iterdir()) if entry.is_file()}
     weights = choose(name, list(real), lambda index: read_json(real[index], f"{name}/{index}"))
     if not weights and name not in _WEIGHTLESS:
         raise _no_weights(name, list(real))

@@ -8,6 +8,7 @@ import grpc
 from deviceops.model.v1 import loaded_model_pb2, model_service_pb2
 from domains import limits
 from domains.errors import InvalidRequest, Violation
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
@@ -26,8 +27,14 @@ class LoadedModelMethods:
     """The methods for loaded models."""
 
     def __init__(
-        self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        unloading: Unloading,
+        blobs: BlobModels,
     ) -> None:
+        self._blob_models = blobs
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded
@@ -40,11 +47,15 @@ class LoadedModelMethods:
         asked = {field.name for field, _ in request.ListFields()}
         unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
         convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
-        done = await self._unloading.unload(self._targets(request))
+        targets = self._targets(request)
+        read = self._blob_models.read_by(targets)
+        done = await self._unloading.unload(targets)
+        released = sorted(read - self._blob_models.read_by_any(read, self._loaded.list()))
         return model_service_pb2.UnloadModelResponse(
             loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
             freed_device_bytes=done.freed_device_bytes,
             freed_host_bytes=done.freed_host_bytes,
+            released_blob_ids=released[: limits.NAMED_IDS],
         )
 
     def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
