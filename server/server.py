@@ -33,6 +33,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.keep_alive import KeepAlive
 from domains.processing.memory.model_use import needed_bytes
 from domains.processing.sessions.sessions import Sessions
@@ -177,7 +178,7 @@ class Server:
             self.draining,
         )
         self._keep_alive = KeepAlive(self.loaded, self.jobs, unloading)
-        self.servicers = self._servicers(unloading)
+        self.servicers = self._servicers(unloading, board)
         self.devices.fleet.on_change.append(self._worker_changed)
         devices.listeners.append(self._device_changed)
         self._once = Once()
@@ -192,7 +193,7 @@ class Server:
 
         return look
 
-    def _servicers(self, unloading: Unloading) -> dict[int, object]:
+    def _servicers(self, unloading: Unloading, board: Board) -> dict[int, object]:
         """The servicers by domain."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
@@ -225,6 +226,7 @@ class Server:
             self.processing.host_loads,
             self.processing.prefetching,
             BlobModels(self.catalogue, self.loaded, self.blobs),
+            DrainedUnload(unloading, board.lanes, board.room, self.jobs),
         )
         device = DeviceServicer(
             parts.devices,

@@ -12,6 +12,7 @@ from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
+from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.prefetch import Prefetching
@@ -64,8 +65,9 @@ class ModelServicer(
         host_loads: HostLoads,
         prefetching: Prefetching,
         blob_models: BlobModels,
+        drained: DrainedUnload,
     ) -> None:
-        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading, blob_models)
+        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, drained, blob_models)
         ValidationMethods.__init__(self, submissions)
         EditMethods.__init__(self, submissions, catalogue, loaded, blob_models)
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
