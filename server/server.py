@@ -21,6 +21,7 @@ from domains.device.record import DeviceView
 from domains.draining import Draining
 from domains.events import BOUNDS, EventLog
 from domains.inference.generation import Previews
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.host_models import HostModels, quarter_of_host
 from domains.model.loaded_models import LoadedModels
@@ -32,6 +33,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.keep_alive import KeepAlive
 from domains.processing.memory.model_use import needed_bytes
 from domains.processing.sessions.sessions import Sessions
@@ -176,7 +178,7 @@ class Server:
             self.draining,
         )
         self._keep_alive = KeepAlive(self.loaded, self.jobs, unloading)
-        self.servicers = self._servicers(unloading)
+        self.servicers = self._servicers(unloading, board)
         self.devices.fleet.on_change.append(self._worker_changed)
         devices.listeners.append(self._device_changed)
         self._once = Once()
@@ -191,7 +193,7 @@ class Server:
 
         return look
 
-    def _servicers(self, unloading: Unloading) -> dict[int, object]:
+    def _servicers(self, unloading: Unloading, board: Board) -> dict[int, object]:
         """The servicers by domain."""
         settings, parts = self.settings, self.devices
         processing = ProcessingServicer(
@@ -223,6 +225,8 @@ class Server:
             self.blobs,
             self.processing.host_loads,
             self.processing.prefetching,
+            BlobModels(self.catalogue, self.loaded, self.blobs),
+            DrainedUnload(unloading, board.lanes, board.room, self.jobs),
         )
         device = DeviceServicer(
             parts.devices,

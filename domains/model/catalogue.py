@@ -78,7 +78,9 @@ class Catalogue:
 
         Raises COMPONENT_MISSING, MODEL_CORRUPT.
         """
-        real = Path(model.folder)
+        real = Path(model.folder or model.files[0].real)
+        if model.sha256 and not model.folder:
+            return model
         try:
             stamps = self._fingerprints.stamps(real.parent, {real.name: real})
         except FileNotFoundError:
@@ -87,6 +89,10 @@ class Catalogue:
         except OSError as error:
             message = f"the file of model {model.id} cannot be read: {error.strerror}; restore it and scan again"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, model_id=model.id) from error
+        if not model.folder:  # a blob: its file has another name than the model's
+            source = model.files[0]
+            names = {"path": source.path, "blob_id": source.blob_id, "generation": source.generation}
+            stamps = tuple(msgspec.structs.replace(stamp, **names) for stamp in stamps)
         return msgspec.structs.replace(model, files=stamps)
 
     async def destination(self, asked: Conversion) -> Path:
@@ -175,17 +181,16 @@ class Catalogue:
         `updated`: ids of the models that have changed. `noted`: new notes by id.
         """
         models = _following(models)
-        stored = [model for model in models.values() if not model.embedded]
-        self._store.replace(stored, self._fingerprints.known)
-        notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
         now = time.time()
-        self.notes.put(
-            {
-                name: msgspec.structs.replace(note, update_time_s=now) if name in updated else note
-                for name, note in notes.items()
-            }
-        )
-        self._models = {name: self.notes.applied(model) if name in notes else model for name, model in models.items()}
+        notes = {name: noted.get(name, self.notes.of(name)) for name in {*updated, *noted}}
+        notes |= {name: msgspec.structs.replace(notes[name], update_time_s=now) for name in updated}
+        # Stored with their notes, as the next scan finds them: then it has nothing to write.
+        models |= {name: self.notes.noted(models[name], note) for name, note in notes.items() if name in models}
+        # Blobs end with the server, and a model of blobs with them.
+        stored = [model for model in models.values() if not model.embedded and not any(f.blob_id for f in model.files)]
+        self._store.replace(stored, self._fingerprints.known)
+        self.notes.put(notes)
+        self._models = models
 
     def register(self, model: Model, note: ModelNote) -> Model:
         """Make a model known, with the notes about it. Returns it with them. Raises STORAGE_FULL."""
@@ -215,7 +220,8 @@ class Catalogue:
         """
         model = self.get(asked.model_id)
         stop = threading.Event()
-        inside = Path.resolve if model.embedded else self._roots.inside
+        # Files of a model without a folder were found inside of roots, or are blobs.
+        inside = Path.resolve if model.embedded or not model.folder else self._roots.inside
         check = Validator(model, asked, inside, tell, lambda: stop.is_set() or cancelled())
         try:
             done = await asyncio.to_thread(check.run)

@@ -1,5 +1,6 @@
 """Reads one component's folder: its files, and the headers of its weight files."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.families.sign import Tensors
 from domains.model.json_file import read_json
 from domains.model.model import Component
-from domains.model.precision import PRECISION, mix_of
+from domains.model.precision import PRECISION, amounts_of
 from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.weight_choice import choose
 
@@ -32,36 +33,53 @@ class ComponentFiles(msgspec.Struct, frozen=True, kw_only=True):
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
 
-def read_component(folder: Path, name: str, inside: Callable[[Path], Path]) -> ComponentFiles:
-    """Read the component `name` of the model in `folder`.
+FilesIn = Callable[[Path], Mapping[str, Path] | None]
+"""Returns the real paths of the files in a folder, by name, and raises for one outside of the roots. None: no folder."""
+
+
+def on_disk(inside: Callable[[Path], Path]) -> FilesIn:
+    """The files of folders on disk. A symlink may not lead out, and keeps its name: caches link to files named by hash."""
+
+    def files(folder: Path) -> Mapping[str, Path] | None:
+        place = inside(folder)
+        if not place.is_dir():
+            return None
+        return {entry.name: inside(entry) for entry in sorted(place.iterdir()) if entry.is_file()}
+
+    return files
+
+
+def read_component(
+    folder: Path, name: str, inside: Callable[[Path], Path], files: FilesIn | None = None
+) -> ComponentFiles:
+    """Read the component `name` of the model in `folder`. `files` None: those on disk.
 
     Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, what `inside` raises, and OSError.
     """
-    place = inside(folder / name)
-    if not place.is_dir():
+    real = (files or on_disk(inside))(folder / name)
+    if real is None:
         message = f"component {name} is missing: there is no folder {name}"
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=name)
-    # A symlink may not lead out, and keeps its name: caches link to files named by hash.
-    real = {entry.name: inside(entry) for entry in sorted(place.iterdir()) if entry.is_file()}
     weights = choose(name, list(real), lambda index: read_json(real[index], f"{name}/{index}"))
     if not weights and name not in _WEIGHTLESS:
         raise _no_weights(name, list(real))
     tensors = _tensors(name, {file: read_header(real[file]).tensors for file in weights})
     used = [file for file in real if file in weights or not _is_weights(file)]
+    amounts = amounts_of(tensors)
     component = Component(
         id=name,
         files=tuple(f"{name}/{file}" for file in used),
         size_bytes=sum(real[file].stat().st_size for file in used),
-        parameter_count=sum(tensor.elements for tensor in tensors),
+        parameter_count=amounts.elements,
         precision=_precision(name, tensors),
-        mix=mix_of(tensors),
+        mix=amounts.mix,
     )
     return ComponentFiles(component=component, tensors=tensors, real={f"{name}/{file}": real[file] for file in used})
 
 
 def is_pickle(name: str) -> bool:
     """Whether a file of this name needs unpickling."""
-    return Path(name).suffix.lower() in _PICKLES
+    return os.path.splitext(name)[1].lower() in _PICKLES
 
 
 def _is_weights(file: str) -> bool:

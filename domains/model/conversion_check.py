@@ -11,6 +11,7 @@ from domains.errors import (
     InvalidRequest,
     Violation,
 )
+from domains.model.blob_files import blobs_of
 from domains.model.conversion import Conversion
 from domains.model.inspect import findings_of
 from domains.model.json_file import read_json
@@ -79,6 +80,9 @@ def _combinations(asked: Conversion, model: Model) -> Iterator[Violation]:
     grave = next((one for one in findings_of(model) if one.severity is Severity.ERROR), None)
     if grave is not None:
         text = f"nothing is known of how its files go together: {grave.message}"
+        yield Violation(field="model_conversion.model_id", message=text)
+    if blobs_of(model):
+        text = f"model {model.id} is read from blobs; write it to a folder of a model root and scan first"
         yield Violation(field="model_conversion.model_id", message=text)
     after = layout_after(asked, model)
     if model.layout is ModelLayout.FILE and after is ModelLayout.DIFFUSERS and model.state is not ModelState.AVAILABLE:

@@ -12,7 +12,7 @@ from domains.model.families import FAMILIES
 from domains.model.folder_family import not_computed
 from domains.model.kind import ModelKind
 from domains.model.model import Component, FileStamp, Model, ModelLayout, ModelState
-from domains.model.precision import mix_of
+from domains.model.precision import amounts_of
 from domains.model.safetensors_header import TensorEntry
 
 MAX_METADATA = 64
@@ -79,16 +79,16 @@ def _components(found: Detection, weights: Weights) -> tuple[Component, ...]:
 
 
 def _component(part: Part, files: tuple[str, ...], tensors: Sequence[TensorEntry]) -> Component:
-    mix = mix_of(tensors)
+    amounts = amounts_of(tensors)
     return Component(
         id=part.id,
         kind=part.kind,
         architecture=part.architecture,
         files=files,
-        size_bytes=sum(tensor.end - tensor.begin for tensor in tensors),
-        parameter_count=sum(tensor.elements for tensor in tensors),
-        precision="mixed" if len(mix) > 1 else "".join(name for name, _ in mix),
-        mix=mix,
+        size_bytes=amounts.bytes,
+        parameter_count=amounts.elements,
+        precision="mixed" if len(amounts.mix) > 1 else "".join(name for name, _ in amounts.mix),
+        mix=amounts.mix,
     )
 
 

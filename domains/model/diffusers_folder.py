@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from domains.errors import DataLoss, DeviceOpsError, FailedPrecondition
-from domains.model.component_folder import ComponentFiles, read_component
+from domains.model.component_folder import ComponentFiles, FilesIn, on_disk, read_component
 from domains.model.families import FAMILIES
 from domains.model.fingerprint import Stamping, hash_of
 from domains.model.folder_evidence import evidence_of
@@ -37,10 +37,11 @@ def read_folder(
     *,
     embedded: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
+    files: FilesIn | None = None,
 ) -> Model:
     """Read the folder. A damaged, unusable or unreadable model is returned too, with its state and the problem.
 
-    Raises what `inside` raises, and HashCancelled.
+    `files` None: those on disk. Raises what `inside` raises, and HashCancelled.
     """
     blank = Model(
         id=model_id,
@@ -55,8 +56,9 @@ def read_folder(
     )
     parts: dict[str, ComponentFiles] = {}
     try:
-        pipeline = _read_parts(folder, inside, parts)
+        pipeline = _read_parts(folder, inside, files or on_disk(inside), parts)
         model = _whole(blank, pipeline, parts, inside, fingerprints, cancelled)
+        model = replace(model, known_prompts=_known_prompts(folder, inside, on_disk=files is None))
     except DataLoss as error:
         model = replace(blank, state=ModelState.CORRUPT, problem=error.message)
     except FailedPrecondition as error:
@@ -67,7 +69,7 @@ def read_folder(
     return replace(model, components=components, size_bytes=sum(component.size_bytes for component in components))
 
 
-def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) -> str:
+def _read_parts(folder: Path, inside: Inside, files: FilesIn, parts: dict[str, ComponentFiles]) -> str:
     """Read the components into `parts`, so that those read before a fault are known. Returns the pipeline's class.
 
     A component that no family needs (a safety checker) may lack files or be damaged: it is left out.
@@ -75,7 +77,7 @@ def _read_parts(folder: Path, inside: Inside, parts: dict[str, ComponentFiles]) 
     index = read_json(inside(folder / INDEX), f"{folder.name}/{INDEX}")
     for name in sorted(name for name, entry in index.items() if _is_component(name, entry)):
         try:
-            parts[name] = read_component(folder, name, inside)
+            parts[name] = read_component(folder, name, inside, files)
         except (FailedPrecondition, DataLoss, OSError):
             if name in _NEEDED:
                 raise
@@ -142,7 +144,6 @@ def _whole(
         default_sampler=of_class(class_name(scheduler)),
         default_sigma_schedule=schedule_of(scheduler) if scheduler else "",
         train_steps=train_steps_of(scheduler) if told.family and scheduler else 0,
-        known_prompts=_known_prompts(folder, inside),
         files=(*stamps, *others),
     )
 
@@ -196,11 +197,11 @@ def _native_edge_px(family: str, configs: Mapping[str, Mapping[str, Any]]) -> in
     return edge if 0 < edge <= _MAX_EDGE_PX else 0
 
 
-def _known_prompts(folder: Path, inside: Inside) -> tuple[str, ...]:
+def _known_prompts(folder: Path, inside: Inside, *, on_disk: bool) -> tuple[str, ...]:
     """The lines of known_prompts.txt; none where the file is too large or cannot be read: the model works without it."""
     file = folder / KNOWN_PROMPTS
     try:
-        if not file.is_file() or (path := inside(file)).stat().st_size > MAX_BYTES:
+        if (on_disk and not file.is_file()) or (path := inside(file)).stat().st_size > MAX_BYTES:
             return ()
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:

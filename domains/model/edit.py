@@ -6,6 +6,7 @@ import msgspec
 
 from domains.errors import Aborted, FailedPrecondition, InvalidRequest, Violation
 from domains.labels import Labels, label_violations
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -34,8 +35,10 @@ class ModelEdits:
         loaded: LoadedModels,
         needed_by: Callable[[str], Sequence[str]],
         etag_of: Callable[[Model], str],
+        blobs: BlobModels | None = None,
     ) -> None:
-        """`needed_by`: ids of unfinished jobs that need a model."""
+        """`needed_by`: ids of unfinished jobs that need a model. `blobs` None: no model is made of blobs."""
+        self._blobs = blobs
         self._catalogue = catalogue
         self._loaded = loaded
         self._needed_by = needed_by
@@ -58,8 +61,11 @@ class ModelEdits:
         changed = msgspec.structs.replace(note, labels=labels, display_name=name)
         return model if changed == note else self._catalogue.annotate(model, changed)
 
-    def forget(self, model_id: str, etag: str) -> None:
-        """Forget a model. Raises MODEL_NOT_FOUND, ETAG_MISMATCH; ILLEGAL_STATE while it is in use or embedded."""
+    def forget(self, model_id: str, etag: str) -> list[str]:
+        """Forget a model; returns the blobs that nothing else needs.
+
+        Raises MODEL_NOT_FOUND, ETAG_MISMATCH; ILLEGAL_STATE while it is in use or embedded.
+        """
         model = self._catalogue.get(model_id)
         self._check_etag(model, etag)
         loads = [one.id for one in self._loaded.list() if one.model_id == model.id]
@@ -72,6 +78,7 @@ class ModelEdits:
         if why:
             raise FailedPrecondition(f"model {model.id} cannot be forgotten: {why}", model_id=model.id)
         self._catalogue.drop(model.id)
+        return self._blobs.let_go(model) if self._blobs else []
 
     def _check_etag(self, model: Model, etag: str) -> None:
         if etag and etag != self._etag_of(model):

@@ -75,8 +75,8 @@ class Fingerprints:
 
     def forget_all_but(self, folders: Collection[str]) -> None:
         """Keep only the hashes of files at or under these paths (absolute), so that the memory does not grow for ever."""
-        wanted = {Path(folder) for folder in folders}
-        self._known = {path: one for path, one in self._known.items() if wanted & {Path(path), *Path(path).parents}}
+        wanted = {*folders}
+        self._known = {path: one for path, one in self._known.items() if not wanted.isdisjoint(_with_parents(path))}
 
     def known_stamps(self, folder: Path, files: Mapping[str, Path]) -> tuple[FileStamp, ...]:
         """Stamps as `stamps` gives them, without reading: a file that has changed since its hash has none."""
@@ -117,6 +117,10 @@ class Fingerprints:
             self.read_bytes += size
 
         return file_hash(file, key, state, cancelled, counted)
+
+
+def _with_parents(path: str) -> list[str]:
+    return [path, *map(str, Path(path).parents)]
 
 
 def file_hash(

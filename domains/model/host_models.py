@@ -16,7 +16,7 @@ from domains.device.cgroup import host_memory
 from domains.memory.measure import MemoryOwner, OwnerKind
 from domains.memory.pools.reclaim import IdleModel, cheapest
 from domains.model.held_file import PIECE, HeldFile
-from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState, Stay, loaded_id, outdated
+from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState, Stay, loaded_id, outdated, sources_of
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
 from domains.model.weight_file import WeightFile
@@ -208,7 +208,7 @@ def _component(brought: Brought, part: Component) -> LoadedComponent:
     files = _weights(part)
     # One file may hold several components; then the scan knows their sizes.
     size = part.size_bytes if others & {*files} else sum(brought.files[path].size_bytes for path in files)
-    return LoadedComponent(id=part.id, bytes=size, precision=part.precision)
+    return LoadedComponent(id=part.id, bytes=size, precision=part.precision, sources=sources_of(brought.model, part.id))
 
 
 def _open(model: Model, path: str) -> HeldFile:

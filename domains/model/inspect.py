@@ -54,8 +54,8 @@ class Inspector:
         return await asyncio.to_thread(self._inspect, real, Path(path).name, known)
 
     async def model(self, known: Model) -> Inspection:
-        """What the files of a known model are now; those of a model of parts are told by its sources."""
-        if known.layout is ModelLayout.PARTS:
+        """What the files of a known model are now; those of parts or blobs are told by their sources."""
+        if not known.folder:
             return Inspection(model=known, findings=tuple(findings_of(known)), registered=True)
         return await asyncio.to_thread(self._inspect, Path(known.folder), Path(known.folder).name, known)
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.failure import Failure
+from domains.model.model import Model
 
 _HOST_TIER = "host"
 LONGEST_STAY_S = 30 * 24 * 3600.0
@@ -27,6 +28,14 @@ ENDED = frozenset({LoadedState.UNLOADED, LoadedState.FAILED})
 """States of a loaded model that is gone."""
 
 
+class LoadedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that a component was read from."""
+
+    blob_id: str
+    generation: int
+    """Edition of its content that was read."""
+
+
 class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
     """One part of a loaded model; its bytes are counted on its tensors."""
 
@@ -34,6 +43,10 @@ class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     precision: str
     """Precision of its computation, in torch's words."""
+    mapped_bytes: int = 0
+    """Those of its bytes that are used in place, from the mapped file."""
+    sources: tuple[LoadedSource, ...] = ()
+    """Empty: it was read from files."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +119,13 @@ class LoadedChange(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time of the change."""
     job_id: str = ""
     """The job that caused the change. Empty: none did."""
+
+
+def sources_of(model: Model, component_id: str) -> tuple[LoadedSource, ...]:
+    """The blobs that a component's weights are read from. Empty: they lie in files."""
+    paths = next((part.files for part in model.components if part.id == component_id), ())
+    stamps = [model.stamp(path) for path in paths if path.endswith(".safetensors")]
+    return tuple(LoadedSource(blob_id=one.blob_id, generation=one.generation) for one in stamps if one.blob_id)
 
 
 def loaded_id(model_id: str, device_id: str) -> str:

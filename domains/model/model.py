@@ -84,6 +84,10 @@ class FileStamp(msgspec.Struct, frozen=True, kw_only=True):
     """A1111's older hash, 8 digits; empty: not computed."""
     size_bytes: int | None = None
     """Size of the file. None: not noted."""
+    blob_id: str = ""
+    """The blob that the file is. Empty: it lies in a model root."""
+    generation: int = 0
+    """Edition of the blob's content."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

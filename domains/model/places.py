@@ -1,5 +1,6 @@
 """Which files of a folder are models: single files, the files of one component together, pickles that are refused."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -57,5 +58,5 @@ def forms(files: Sequence[str]) -> Iterator[tuple[Form, str]]:
 
 def _converted(pickle: str, weights: Sequence[str]) -> bool:
     """Whether the same weights lie beside it as safetensors. `.bin` is the folder's own, under another name."""
-    stem = Path(pickle).stem
+    stem = os.path.splitext(pickle)[0]
     return f"{stem}{SUFFIX}" in weights or (pickle.endswith(".bin") and bool(weights))

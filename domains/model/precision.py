@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from domains.model.safetensors_header import TensorEntry
+import msgspec
+
+from domains.model.safetensors_header import DTYPE_BITS, TensorEntry
 
 PRECISION = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
@@ -16,13 +18,27 @@ Mix = tuple[tuple[str, int], ...]
 """Number of weights by precision, the most frequent first."""
 
 
-def mix_of(tensors: Iterable[TensorEntry]) -> Mix:
-    """The mix of precisions. Empty tensors and buffers of integers do not count."""
-    counts = Counter[str]()
+class Amounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How much some tensors hold."""
+
+    bytes: int
+    elements: int
+    mix: Mix
+    """Empty tensors and buffers of integers do not count."""
+
+
+def amounts_of(tensors: Iterable[TensorEntry]) -> Amounts:
+    """The sums over some tensors."""
+    size_of = Counter[str]()
     for tensor in tensors:
-        if tensor.dtype in PRECISION and tensor.elements:
-            counts[PRECISION[tensor.dtype]] += tensor.elements
-    return tuple(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+        size_of[tensor.dtype] += tensor.end - tensor.begin
+    elements = {dtype: size * 8 // DTYPE_BITS[dtype] for dtype, size in size_of.items()}
+    mix = [(PRECISION[dtype], count) for dtype, count in elements.items() if dtype in PRECISION and count]
+    return Amounts(
+        bytes=sum(size_of.values()),
+        elements=sum(elements.values()),
+        mix=tuple(sorted(mix, key=lambda one: (-one[1], one[0]))),
+    )
 
 
 def text_of(mix: Mix) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from domains.model.places import Form
 from domains.model.roots import Roots
-from domains.model.single_file import beside
+from domains.model.single_file import beside_path
 from domains.model.walk import places
 
 
@@ -58,7 +58,7 @@ def look_at(roots: Roots, stopped: Callable[[], bool] = lambda: False) -> RootsL
 
 def look_of(path: Path, roots: Roots) -> FolderLook:
     """Look at one model's folder, or at its only file."""
-    seen = sorted(_files(path, roots))
+    seen = sorted(_files(str(path), roots))
     times_ns = (max(mtime, ctime) for _, _, mtime, ctime, _ in seen)
     return FolderLook(signature=hash(tuple(seen)), changed_s=max(times_ns, default=0) / 1e9)
 
@@ -67,14 +67,14 @@ _Seen = tuple[str, int, int, int, int]
 """Path, size, time of the last write, time of the last change of the inode (a copy cannot set that one), inode."""
 
 
-def _files(folder: Path, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
+def _files(folder: str, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
     """The folder and its files, and the files of its components' folders; links inside the roots are followed."""
     try:
-        status = folder.stat()
-        yield _seen(str(folder), status)
+        status = os.stat(folder)
+        yield _seen(folder, status)
         if not stat.S_ISDIR(status.st_mode):
             # The folder of what a single file lacks.
-            if (more := beside(folder)).is_dir():
+            if os.path.isdir(more := beside_path(folder)):
                 yield from _files(more, roots, depth)
             return
         with os.scandir(folder) as entries:
@@ -94,7 +94,7 @@ def _entry(entry: os.DirEntry[str], roots: Roots, depth: int) -> Iterator[_Seen]
     if not stat.S_ISDIR(status.st_mode):
         yield _seen(entry.path, status)
     elif depth and (not entry.is_symlink() or roots.holds(Path(entry.path).resolve())):
-        yield from _files(Path(entry.path), roots, depth - 1)
+        yield from _files(entry.path, roots, depth - 1)
 
 
 def _seen(path: str, status: os.stat_result) -> _Seen:

@@ -8,10 +8,12 @@ size: nothing is allocated for what a damaged header claims.
 import math
 import os
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
+from msgspec import Meta
 
 from domains.errors import DataLoss, ErrorReason
 from domains.model.header_json import METADATA, entries, leading_metadata
@@ -36,7 +38,7 @@ DTYPE_BITS = {
 }
 
 
-class TensorEntry(msgspec.Struct, frozen=True, kw_only=True):
+class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where one tensor lies."""
 
     name: str
@@ -68,10 +70,15 @@ class _Entry(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
+_Edge = Annotated[int, Meta(ge=0, lt=_MAX_EDGE)]
+_Offset = Annotated[int, Meta(ge=0)]
+
+
 class _PlainEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    # Entries out of these bounds are judged one after another.
     dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
+    shape: Annotated[tuple[_Edge, ...], Meta(max_length=_MAX_RANK)]
+    data_offsets: tuple[_Offset, _Offset]
 
 
 _plain_entries = msgspec.json.Decoder(dict[str, _PlainEntry]).decode
@@ -107,7 +114,7 @@ def _checked(path: Path, text: bytes, data_bytes: int, data_offset: int) -> Head
     quick = _quick(text)
     if quick is not None:
         metadata = _words(path, quick.metadata)
-        tensors = [_tensor(path, name, entry) for name, entry in quick.entries.items()]
+        tensors = quick.tensors
     for name, value in () if quick is not None else _pairs(path, text):
         if name == METADATA:
             metadata = _words(path, {} if value is None else value)
@@ -115,14 +122,14 @@ def _checked(path: Path, text: bytes, data_bytes: int, data_offset: int) -> Head
             raise _corrupt(path, f"lists more than {MAX_TENSORS} tensors")
         else:
             tensors.append(_tensor(path, name, _entry(path, name, value)))
-    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    tensors.sort(key=attrgetter("begin", "end"))
     for wrong in _layout_faults(tensors, data_bytes):
         raise _corrupt(path, wrong)
     return Header(tensors=tuple(tensors), metadata=metadata, data_offset=data_offset)
 
 
 class _Quick(msgspec.Struct, frozen=True, kw_only=True):
-    entries: Mapping[str, _PlainEntry]
+    tensors: list[TensorEntry]
     metadata: object
 
 
@@ -146,9 +153,22 @@ def _quick(text: bytes) -> _Quick | None:
         plain = _plain_entries(rest)
     except (ValueError, RecursionError):
         return None
-    if len(plain) != count or any(len(name) > _MAX_NAME for name in plain):
+    if len(plain) != count or max(map(len, plain), default=0) > _MAX_NAME:
         return None
-    return _Quick(entries=plain, metadata=metadata)
+    tensors = _plain_tensors(plain)
+    return None if tensors is None else _Quick(tensors=tensors, metadata=metadata)
+
+
+def _plain_tensors(plain: Mapping[str, _PlainEntry]) -> list[TensorEntry] | None:
+    """The tensors. None: a dtype is unknown, or the bytes are not as many as a shape takes."""
+    tensors = list[TensorEntry]()
+    for name, entry in plain.items():
+        begin, end = entry.data_offsets
+        bits = DTYPE_BITS.get(entry.dtype)
+        if bits is None or math.prod(entry.shape) * bits != (end - begin) * 8:
+            return None
+        tensors.append(TensorEntry(name=name, dtype=entry.dtype, shape=entry.shape, begin=begin, end=end))
+    return tensors
 
 
 def _pairs(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
@@ -176,7 +196,7 @@ def _entry(path: Path, name: str, value: object) -> _Entry:
         raise _corrupt(path, f"has a malformed entry for tensor {name!r}: {error}") from error
 
 
-def _tensor(path: Path, name: str, entry: _Entry | _PlainEntry) -> TensorEntry:
+def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
     begin, end = entry.data_offsets
     if entry.dtype not in DTYPE_BITS:
         raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {entry.dtype[:32]!r}")

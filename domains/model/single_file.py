@@ -5,6 +5,7 @@ nothing for a component, the shipped files count (`shipped_files`).
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,18 @@ Files = Mapping[str, Path]
 
 def beside(file: Path) -> Path:
     """The folder with files of a checkpoint's components."""
-    return file.with_name(file.stem + BESIDE)
+    return Path(beside_path(str(file)))
+
+
+def beside_path(file: str) -> str:
+    """The path of that folder. Text, because a scan asks for each of thousands of files."""
+    return os.path.splitext(file)[0] + BESIDE
 
 
 def completed(model: Model, tensors: Tensors) -> Model:
     """The model with all its components, each with its config; with a problem, if something is missing or does not fit."""
     family = FAMILIES[model.family]
-    given = {part.id: _beside(Path(model.folder), part.id) for part in family.parts}
+    given = {part.id: _beside(Path(model.folder), part.id) if model.folder else {} for part in family.parts}
     parts = [part for part in family.parts if _belongs(part, model)]
     files = {part.id: given[part.id] or shipped_files(model.family, model.variant, part.id) for part in parts}
     lacking = [part for part in parts if not files[part.id] or _other_words(family, part, given, tensors)]
@@ -92,8 +98,10 @@ def _other_words(family: Family, part: Part, given: Mapping[str, Files], tensors
 
 
 def _lacks(model: Model, lacking: list[str]) -> str:
-    folder = beside(Path(model.folder)).name
     names = ", ".join(lacking)
+    if not model.folder:
+        return f"it lacks {names}: take them from another model with RegisterModel"
+    folder = beside(Path(model.folder)).name
     return (
         f"it lacks {names}: give the tokenizer of its text encoder: put the files (tokenizer.json and tokenizer_config.json)"
         f" into {folder}/{lacking[0]}/ beside the file and scan again, or take them from another model with RegisterModel"

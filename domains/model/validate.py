@@ -172,7 +172,9 @@ class Validator:
     def _weights_model(self, files: Mapping[str, FileChecked]) -> Model:
         """A model without an index, as its file or folder shows it now, with the hashes of this check."""
         place = Path(self._model.folder)
-        if self._model.layout is ModelLayout.FILE:
+        if not self._model.folder:
+            model = self._model
+        elif self._model.layout is ModelLayout.FILE:
             model = read_file(place, self._model.display_name, self._model.id)
         elif self._model.layout is ModelLayout.COMPONENT:
             model = read_component_folder(place, self._model.id, self._inside)
@@ -200,7 +202,8 @@ def _of_check(stamp: FileStamp, checked: FileChecked | None) -> FileStamp:
     """The stamp with the hashes of the check; unchanged if it has none."""
     if checked is None or checked.hashes is None:
         return stamp
-    return stamped(stamp.path, Path(stamp.real), checked.hashes, checked.size_bytes)
+    made = stamped(stamp.path, Path(stamp.real), checked.hashes, checked.size_bytes)
+    return msgspec.structs.replace(made, blob_id=stamp.blob_id, generation=stamp.generation)
 
 
 def _is_part(model: Model) -> bool:

@@ -5,12 +5,12 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
-from domains.model.model import Model
+from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
+from domains.model.model import FileStamp, Model
 from domains.model.regular_file import open_regular, state_of, state_text
 from domains.model.safetensors_header import TensorEntry, header_of
 
@@ -23,22 +23,38 @@ _LEADS_ELSEWHERE = (errno.ELOOP, errno.ENOTDIR)
 def open_judged(model: Model, path: str) -> BinaryIO:
     """Open a model's file, `path` relative to its folder, at the place where the scan found it.
 
-    Raises COMPONENT_MISSING; ILLEGAL_STATE where a link has taken its place; MODEL_CORRUPT if it cannot be read.
+    Raises COMPONENT_MISSING; ILLEGAL_STATE where a link has taken its place; MODEL_CORRUPT if it cannot be read. For a blob
+    BLOB_NOT_FOUND, BLOB_CORRUPT.
     """
     component, _, name = path.rpartition("/")
     facts = {"component": component, "file": name}
+    stamp = model.stamp(path)
     try:
-        return open_regular(Path(model.stamp(path).real))
-    except FileNotFoundError as error:
-        message = f"the model has no {path}; restore the file and scan again"
-        raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, **facts) from error
+        return open_regular(Path(stamp.real))
     except OSError as error:
-        if error.errno in _LEADS_ELSEWHERE:
-            raise FailedPrecondition(
-                f"{path} is not where its scan found it; scan again", ErrorReason.ILLEGAL_STATE, **facts
-            ) from error
-        message = f"{path} cannot be read: {error.strerror}; restore the file"
-        raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts) from error
+        if stamp.blob_id:
+            raise _blob_gone(stamp, error) from error
+        raise _file_gone(path, error, facts) from error
+
+
+def _blob_gone(stamp: FileStamp, error: OSError) -> DeviceOpsError:
+    facts = {"blob_id": stamp.blob_id, "file": stamp.path}
+    if isinstance(error, FileNotFoundError) or error.errno in _LEADS_ELSEWHERE:
+        message = f"blob {stamp.blob_id}, which is {stamp.path}, is gone; register it again, then the model"
+        return NotFound(message, ErrorReason.BLOB_NOT_FOUND, **facts)
+    message = f"blob {stamp.blob_id}, which is {stamp.path}, cannot be read: {error.strerror}; register it again"
+    return DataLoss(message, ErrorReason.BLOB_CORRUPT, **facts)
+
+
+def _file_gone(path: str, error: OSError, facts: Mapping[str, str]) -> DeviceOpsError:
+    if isinstance(error, FileNotFoundError):
+        message = f"the model has no {path}; restore the file and scan again"
+        return FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, **facts)
+    if error.errno in _LEADS_ELSEWHERE:
+        message = f"{path} is not where its scan found it; scan again"
+        return FailedPrecondition(message, ErrorReason.ILLEGAL_STATE, **facts)
+    message = f"{path} cannot be read: {error.strerror}; restore the file"
+    return DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
 class WeightFile:
@@ -48,12 +64,16 @@ class WeightFile:
         """Raises as `open_judged`; MODEL_CORRUPT for a damaged header."""
         self.component, _, self.name = path.rpartition("/")
         self._path = path
+        self._stamp = model.stamp(path)
+        self._real = self._stamp.real
         self._file = open_judged(model, path)
         self._lock = threading.Lock()
         """Held where reading moves the file's position."""
         try:
             self._state = state_of(self._file)
             self._settled = _of_content(self._file)
+            if self._stamp.blob_id and self.size_bytes != self._stamp.size_bytes:
+                raise self._blob(f"has {self.size_bytes} bytes now, not {self._stamp.size_bytes}")
             header = header_of(self._file, Path(path))
         except BaseException:
             self._file.close()
@@ -61,8 +81,6 @@ class WeightFile:
         self.metadata = header.metadata
         self.tensors = {tensor.name: tensor for tensor in header.tensors}
         self._data_offset = header.data_offset
-        self._stamp = model.stamp(path)
-        self._real = self._stamp.real
 
     def __enter__(self) -> "WeightFile":
         return self
@@ -95,7 +113,8 @@ class WeightFile:
     def checked(self) -> Iterator[None]:
         """Check that the content is the one that the scan saw; yields between pieces of the file.
 
-        Links and copies change a file's times and inode, so then the content decides. Raises ILLEGAL_STATE, MODEL_CORRUPT.
+        Links and copies change a file's times and inode, so then the content decides. Raises ILLEGAL_STATE, MODEL_CORRUPT;
+        of a blob BLOB_CORRUPT.
         """
         if self._stamp.state == self._state:
             return
@@ -153,11 +172,20 @@ class WeightFile:
         except OSError as error:
             raise self._broken(f"cannot be read: {error.strerror}") from error
 
-    def _changed(self) -> FailedPrecondition:
+    def _changed(self) -> DeviceOpsError:
+        if self._stamp.blob_id:
+            return self._blob("has other bytes than when it was registered")
         message = f"{self._path} has other content than its scan saw; scan again, then load the model"
         return FailedPrecondition(message, component=self.component, file=self.name)
 
+    def _blob(self, what: str) -> DataLoss:
+        blob_id = self._stamp.blob_id
+        message = f"blob {blob_id}, which is {self._path}, {what}; register it in a new generation, then the model"
+        return DataLoss(message, ErrorReason.BLOB_CORRUPT, blob_id=blob_id, file=self._path)
+
     def _broken(self, what: str) -> DataLoss:
+        if self._stamp.blob_id:
+            return self._blob(what)
         message = f"{self._path} {what}; replace it"
         return DataLoss(message, ErrorReason.MODEL_CORRUPT, component=self.component, file=self.name)
 

@@ -1,7 +1,7 @@
 """Reads a single safetensors file, or the folder of one component, as a model: headers and configs only."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -21,11 +21,17 @@ _CONFIGS = ("config.json", "adapter_config.json")
 SUFFIX = ".safetensors"
 
 
-def read_file(real: Path, name: str, model_id: str) -> Model:
-    """The model in the file at a real path; `name`: its name for people. A damaged one is returned too, as CORRUPT."""
+def read_file(real: Path, name: str, model_id: str, path: str = "") -> Model:
+    """The model in the file at a real path; `name`: its name for people. A damaged one is returned too, as CORRUPT.
+
+    `path`: name of the file in a model that lies in no folder. Empty: it lies where the file is.
+    """
     blank = blank_model(real, name, model_id, ModelLayout.FILE)
+    if path:
+        blank = replace(blank, folder="")
     try:
         header, stamp = _header(real)
+        stamp = replace(stamp, path=path or stamp.path)
     except DataLoss as error:
         return _damaged(blank, error)
     model = model_of(blank, Weights(tensors=header.tensors, metadata=header.metadata, files=(stamp,)))
@@ -46,14 +52,17 @@ def _header(real: Path) -> tuple[Header, FileStamp]:
         raise DataLoss(message, ErrorReason.MODEL_CORRUPT, file=real.name) from error
 
 
-def read_component_folder(folder: Path, model_id: str, inside: Callable[[Path], Path]) -> Model:
+def read_component_folder(
+    folder: Path, model_id: str, inside: Callable[[Path], Path], names: Sequence[str] | None = None
+) -> Model:
     """The model in the folder of one component: its weights (one file, or shards) and its config.
 
-    A damaged or incomplete one is returned too, with its state and the problem. Raises what `inside` raises.
+    A damaged or incomplete one is returned too, with its state and the problem. `names`: of the files in it; None: those on
+    disk. Raises what `inside` raises.
     """
     blank = blank_model(folder, display_name(folder), model_id, ModelLayout.COMPONENT)
     try:
-        return model_of(blank, _weights(folder, inside))
+        return model_of(blank, _weights(folder, inside, sorted(os.listdir(folder)) if names is None else names))
     except DataLoss as error:
         return _damaged(blank, error)
     except FailedPrecondition as error:
@@ -62,8 +71,7 @@ def read_component_folder(folder: Path, model_id: str, inside: Callable[[Path], 
         return replace(blank, problem=f"{error.filename or folder} cannot be read: {error.strerror}")
 
 
-def _weights(folder: Path, inside: Callable[[Path], Path]) -> Weights:
-    names = sorted(os.listdir(folder))
+def _weights(folder: Path, inside: Callable[[Path], Path], names: Sequence[str]) -> Weights:
     chosen = choose(folder.name, names, lambda index: read_json(inside(folder / index), f"{folder.name}/{index}"))
     real = {name: inside(folder / name) for name in (*chosen, *(name for name in _CONFIGS if name in names))}
     headers = {name: read_header(real[name]) for name in chosen}

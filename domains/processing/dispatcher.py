@@ -129,8 +129,10 @@ class Dispatcher:
         if self._held_back(lane.device_id, occupied=bool(lane.occupied)):
             return None
         job = self._queue.next(lambda placement: self._lanes.fits(lane, placement))
+        if job is None or lane.leaving_for(job):
+            return None
         # The next job needs the device alone: no other job overtakes it until the device is free.
-        return None if job is None or (needs_all(job) and lane.occupied) else job
+        return None if needs_all(job) and lane.occupied else job
 
     def _start(self, job: Job, lane: Lane) -> None:
         self._queue.take(job)

@@ -91,6 +91,10 @@ def unload(
     ] = None,
     device: Annotated[str, typer.Option(help="All that is loaded on this device.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="All on all devices.")] = False,
+    drain_s: Annotated[
+        float | None, typer.Option(min=0, max=3600, help="Seconds that running jobs may take to end. Default: 30.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="End the jobs that still run then.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -98,7 +102,11 @@ def unload(
     if sum((model is not None, bool(device), everything)) != 1:
         raise CliError("name what to unload: a model, --device ID or --all", USAGE)
     with connect(address) as connection:
-        answer = connection.model.UnloadModel(_unload_request(connection, model, device))
+        request = _unload_request(connection, model, device)
+        request.force = force
+        if drain_s is not None:
+            request.drain_timeout.FromNanoseconds(round(drain_s * 1e9))
+        answer = connection.model.UnloadModel(request)
     return print_json(answer) if json else _tell(answer)
 
 
@@ -119,6 +127,7 @@ def _tell(answer: UnloadModelResponse) -> None:
     if not answer.loaded_model_ids:
         return notice("Nothing of that was loaded.")
     device, host = measured_bytes(answer, "freed_device_bytes"), measured_bytes(answer, "freed_host_bytes")
+    ended = f"; ended {', '.join(answer.ended_job_ids)}" if answer.ended_job_ids else ""
     return emit(
-        f"unloaded {', '.join(answer.loaded_model_ids)}; gave back {device} of device memory, {host} of the host's"
+        f"unloaded {', '.join(answer.loaded_model_ids)}{ended}; gave back {device} of device memory, {host} of the host's"
     )

@@ -5,6 +5,8 @@ from typing import Any
 import grpc
 
 from deviceops.model.v1 import model_service_pb2
+from domains import limits
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.edit import ModelChange, ModelEdits
 from domains.model.loaded_models import LoadedModels
@@ -19,11 +21,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class EditMethods:
     """Implements the calls that change what is known about models."""
 
-    def __init__(self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels) -> None:
+    def __init__(self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, blobs: BlobModels) -> None:
         def needed_by(model_id: str) -> list[str]:
             return [job.id for job in jobs_that_need(model_id, submissions.jobs.unfinished())]
 
-        self._edits = ModelEdits(catalogue, loaded, needed_by, lambda model: to_model(model, []).etag)
+        self._edits = ModelEdits(catalogue, loaded, needed_by, lambda model: to_model(model, []).etag, blobs)
         self._loaded = loaded
 
     async def UpdateModel(
@@ -44,6 +46,6 @@ class EditMethods:
     async def ForgetModel(
         self, request: model_service_pb2.ForgetModelRequest, context: Context
     ) -> model_service_pb2.ForgetModelResponse:
-        """Forget a model; its files stay. No model holds blobs yet, so none is released."""
-        self._edits.forget(request.model_id, request.etag)
-        return model_service_pb2.ForgetModelResponse()
+        """Forget a model; its files and blobs stay."""
+        released = self._edits.forget(request.model_id, request.etag)
+        return model_service_pb2.ForgetModelResponse(released_blob_ids=released[: limits.NAMED_IDS])

@@ -25,6 +25,7 @@ def _file(path: str, stamp: FileStamp | None) -> model_pb2.ModelFile:
     if stamp is not None:
         message.sha256, message.data_sha256 = stamp.sha256, stamp.data_sha256
         message.tensor_sha256, message.short_hash = stamp.tensor_sha256, stamp.short_hash
+        message.blob_id = stamp.blob_id
         if stamp.size_bytes is not None:
             message.size_bytes = stamp.size_bytes
     return message

@@ -1,5 +1,6 @@
 """ModelService: the calls about loaded models."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,12 +9,13 @@ import grpc
 from deviceops.model.v1 import loaded_model_pb2, model_service_pb2
 from domains import limits
 from domains.errors import InvalidRequest, Violation
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
+from domains.processing.memory.drained_unload import LONGEST_DRAIN_S, Drain, DrainedUnload
 from domains.processing.memory.model_use import users_of
 from domains.processing.submit import Submissions
-from domains.processing.workers.unload import Unloading
 from server import convert
 from server.model.load_messages import from_stay
 from server.model.loaded_watch import Wanted, watch_loaded
@@ -26,8 +28,14 @@ class LoadedModelMethods:
     """The methods for loaded models."""
 
     def __init__(
-        self, submissions: Submissions, catalogue: Catalogue, loaded: LoadedModels, unloading: Unloading
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        loaded: LoadedModels,
+        unloading: DrainedUnload,
+        blobs: BlobModels,
     ) -> None:
+        self._blob_models = blobs
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded
@@ -36,15 +44,23 @@ class LoadedModelMethods:
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
     ) -> model_service_pb2.UnloadModelResponse:
-        """Unload models from their devices."""
-        asked = {field.name for field, _ in request.ListFields()}
-        unserved = [field for field in ("force", "keep_on_host", "drain_timeout") if field in asked]
-        convert.refuse([], [Violation(field=field, message="this server does not serve it yet") for field in unserved])
-        done = await self._unloading.unload(self._targets(request))
+        """Unload models from their devices, once no job uses them."""
+        began_s = time.monotonic()
+        unserved = [Violation(field="keep_on_host", message="this server does not serve it yet")]
+        drain = _drain(request)
+        convert.refuse(drain_violations(drain), unserved if request.keep_on_host else [])
+        targets = self._targets(request)
+        read = self._blob_models.read_by(targets)
+        drained = await self._unloading.unload(targets, drain)
+        done = drained.unloaded
+        released = sorted(read - self._blob_models.read_by_any(read, self._loaded.list()))
         return model_service_pb2.UnloadModelResponse(
             loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
             freed_device_bytes=done.freed_device_bytes,
             freed_host_bytes=done.freed_host_bytes,
+            ended_job_ids=drained.ended_job_ids[: limits.NAMED_IDS],
+            duration=convert.to_duration(time.monotonic() - began_s),
+            released_blob_ids=released[: limits.NAMED_IDS],
         )
 
     def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
@@ -108,3 +124,18 @@ class LoadedModelMethods:
         users = [job.id for job in users_of(loaded, self._submissions.jobs.unfinished())]
         model = self._catalogue.find(loaded.model_id)
         return to_loaded(loaded, users, outdated=model is not None and outdated(loaded, model.sha256))
+
+
+def _drain(request: model_service_pb2.UnloadModelRequest) -> Drain:
+    if not request.HasField("drain_timeout"):
+        return Drain(force=request.force)
+    return Drain(timeout_s=convert.from_duration(request.drain_timeout), force=request.force)
+
+
+def drain_violations(drain: Drain) -> list[Violation]:
+    """The violations of a drain's time."""
+    if 0 <= drain.timeout_s <= LONGEST_DRAIN_S:
+        return []
+    return [
+        Violation(field="drain_timeout", message=f"{drain.timeout_s:g} s is not within 0 s..1 h", allowed="0 s..1 h")
+    ]

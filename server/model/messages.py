@@ -13,7 +13,7 @@ from domains import limits
 from domains.failure import Failure
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
-from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
+from domains.model.loaded import LoadedComponent, LoadedModel, LoadedSource, LoadedState
 from domains.model.model import Component, Model, ModelState
 from domains.model.scan import ScanProblem, ScanReport
 from domains.reasons import Domain
@@ -132,7 +132,7 @@ def to_loaded(
     loaded: LoadedModel, job_ids: Sequence[str] = (), *, outdated: bool = False, reused: bool = False
 ) -> loaded_model_pb2.LoadedModel:
     """The message of a model on a device, or on its way there."""
-    sizes = _bytes(loaded, loaded.size_bytes)
+    sizes = _bytes(loaded, loaded.size_bytes, sum(component.mapped_bytes for component in loaded.components))
     message = loaded_model_pb2.LoadedModel(
         id=loaded.id,
         model_id=loaded.model_id,
@@ -182,17 +182,20 @@ class _Bytes(msgspec.Struct, frozen=True):
     mapped: int | None = None
 
 
-def _bytes(loaded: LoadedModel, size: int) -> _Bytes:
-    """Where so many bytes of a loaded model are."""
+def _bytes(loaded: LoadedModel, size: int, mapped: int) -> _Bytes:
+    """Where so many bytes of a loaded model are; `mapped`: those of them that are used in place."""
     if not loaded.device_id and not loaded.locked:
         return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
     if loaded.device_id in ("", "cpu"):
-        return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_HOST, None if loaded.device_id else 0, size)
+        residency = loaded_model_pb2.COMPONENT_RESIDENCY_HOST
+        if size and mapped == size:
+            residency = loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED
+        return _Bytes(residency, None if loaded.device_id else 0, size - mapped, mapped or None)
     return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE, size, 0)
 
 
 def _loaded_component(loaded: LoadedModel, component: LoadedComponent) -> loaded_model_pb2.LoadedComponent:
-    sizes = _bytes(loaded, component.bytes)
+    sizes = _bytes(loaded, component.bytes, component.mapped_bytes)
     return loaded_model_pb2.LoadedComponent(
         component_id=component.id,
         kind=component_kind(component.id),
@@ -202,7 +205,13 @@ def _loaded_component(loaded: LoadedModel, component: LoadedComponent) -> loaded
         host_bytes=sizes.host,
         mapped_bytes=sizes.mapped,
         source_model_id=loaded.model_id,
+        sources=[_source(loaded, component, source) for source in component.sources],
     )
+
+
+def _source(loaded: LoadedModel, component: LoadedComponent, source: LoadedSource) -> loaded_model_pb2.LoadedSource:
+    in_use = bool(component.mapped_bytes) or not loaded.device_id
+    return loaded_model_pb2.LoadedSource(blob_id=source.blob_id, generation=source.generation, in_use=in_use)
 
 
 def to_scan_report(report: ScanReport) -> model_work_pb2.ModelScanReport:

@@ -6,6 +6,8 @@ import grpc
 
 from deviceops.model.v1 import model_service_pb2
 from domains.errors import Violation
+from domains.model.blob_files import BlobPaths
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.composition import Recipe
 from domains.model.register import Registration, Registrations
@@ -20,8 +22,8 @@ _YET = "this server does not serve it yet; leave it empty"
 class RegisterMethods:
     """Implements the call that makes models known."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._registrations = Registrations(catalogue)
+    def __init__(self, catalogue: Catalogue, blobs: BlobModels) -> None:
+        self._registrations = Registrations(catalogue, blobs)
 
     async def RegisterModel(
         self, request: model_service_pb2.RegisterModelRequest, context: Context
@@ -37,7 +39,7 @@ class RegisterMethods:
 
 def from_request(request: model_service_pb2.RegisterModelRequest) -> Registration:
     """The registration. Raises INVALID_FIELD, NOT_IMPLEMENTED for fields that are not served."""
-    unserved = [name for name in ("blob_source", "kind", "family", "sha256") if _is_set(request, name)]
+    unserved = [name for name in ("kind", "family", "sha256") if _is_set(request, name)]
     components = request.parts_source.components
     places = [f"parts_source.components[{at}]" for at in range(len(components))]
     unserved += [f"{place}.precision" for place, one in zip(places, components, strict=True) if one.precision]
@@ -47,6 +49,7 @@ def from_request(request: model_service_pb2.RegisterModelRequest) -> Registratio
         for place, one in zip(places, components, strict=True)
         if not one.model_id
     ]
+    wrong += _no_files(request)
     convert.refuse(wrong, [Violation(field=name, message=_YET) for name in unserved])
     recipe = Recipe(
         base_id=request.parts_source.base_model_id,
@@ -56,10 +59,22 @@ def from_request(request: model_service_pb2.RegisterModelRequest) -> Registratio
         model_id=request.model_id,
         display_name=request.display_name,
         path=request.path_source.path,
+        blobs=from_blob_source(request.blob_source),
         recipe=recipe if request.HasField("parts_source") else None,
         labels=convert.labels_of(request.labels),
         validate_only=request.validate_only,
     )
+
+
+def from_blob_source(source: model_service_pb2.ModelBlobSource) -> BlobPaths:
+    """The paths of a model's files, and their blobs."""
+    return tuple((one.path, one.blob_id) for one in source.files)
+
+
+def _no_files(request: model_service_pb2.RegisterModelRequest) -> list[Violation]:
+    if not request.HasField("blob_source") or request.blob_source.files:
+        return []
+    return [Violation(field="blob_source.files", message="is empty; name the model's files and their blobs")]
 
 
 def _is_set(request: model_service_pb2.RegisterModelRequest, name: str) -> bool:

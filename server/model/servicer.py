@@ -8,9 +8,11 @@ from deviceops.model.v1 import model_service_pb2, model_work_pb2
 from domains import limits
 from domains.errors import Violation
 from domains.memory.blobs.store import BlobStore
+from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
+from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.prefetch import Prefetching
@@ -62,17 +64,19 @@ class ModelServicer(
         blobs: BlobStore,
         host_loads: HostLoads,
         prefetching: Prefetching,
+        blob_models: BlobModels,
+        drained: DrainedUnload,
     ) -> None:
-        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, unloading)
+        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, drained, blob_models)
         ValidationMethods.__init__(self, submissions)
-        EditMethods.__init__(self, submissions, catalogue, loaded)
+        EditMethods.__init__(self, submissions, catalogue, loaded, blob_models)
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
         self._listed = ListedModels()
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
         BenchmarkMethods.__init__(self, submissions)
         ConversionMethods.__init__(self, submissions)
         PrefetchMethods.__init__(self, submissions, prefetching)
-        RegisterMethods.__init__(self, catalogue)
+        RegisterMethods.__init__(self, catalogue, blob_models)
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Context
@@ -100,7 +104,7 @@ class ModelServicer(
         self, request: model_service_pb2.InspectModelRequest, context: Context
     ) -> model_service_pb2.InspectModelResponse:
         """Say what files are."""
-        return await inspect_model(self._catalogue, request, self._loaded_ids)
+        return await inspect_model(self._catalogue, self._blob_models, request, self._loaded_ids)
 
     def _loaded_ids(self, model_id: str) -> list[str]:
         return [one.id for one in self._loaded.list() if one.model_id == model_id]

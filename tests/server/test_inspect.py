@@ -159,14 +159,14 @@ def test_a_path_outside_or_to_nothing_is_refused(
     assert (refusal.code, refusal.reason) == (code, reason)
 
 
-def test_no_subject_and_a_subject_that_is_not_served_are_refused(server: RunningServer) -> None:
+def test_no_subject_and_blobs_that_are_not_there_are_refused(server: RunningServer) -> None:
     blobs = model_service_pb2.ModelBlobSource(files=[model_service_pb2.ModelBlobFile(path="a", blob_id="b")])
     for request, reason, field in (
         (model_service_pb2.InspectModelRequest(), "INVALID_FIELD", "subject"),
-        (model_service_pb2.InspectModelRequest(blob_source=blobs), "NOT_IMPLEMENTED", "blob_source"),
+        (model_service_pb2.InspectModelRequest(blob_source=blobs), "BLOB_NOT_FOUND", ""),
     ):
         refusal = asking.refused(lambda request=request: server.model.InspectModel(request))
-        assert (refusal.reason, refusal.fields) == (reason, [field])
+        assert (refusal.reason, refusal.fields) == (reason, [field] if field else [])
 
 
 def test_a_scan_takes_files_and_components_and_refuses_pickles(server: RunningServer, root: Path) -> None:

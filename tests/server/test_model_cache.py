@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
-from deviceops.model.v1 import model_cache_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import model_cache_pb2, model_pb2, model_service_pb2, model_work_pb2
 from domains.model.catalogue import EMBEDDED
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
@@ -151,3 +151,41 @@ def test_malformed_entries_are_refused(server: RunningServer) -> None:
     assert many.fields == ["entries"]
     short = asking.refused(lambda: reconciled(server, Entry(model_id="a", sha256="12")))
     assert short.fields == ["entries[0].sha256"]
+
+
+def test_a_model_loads_from_the_blobs_that_a_caller_mapped(server: RunningServer, root: Path) -> None:
+    files: list[model_service_pb2.ModelBlobFile] = []
+    for at, path in enumerate(sorted(path for path in (root / "real").rglob("*") if path.is_file())):
+        mapped = memory_service_pb2.RegisterBlobRequest(
+            blob_id=f"m{at}", file=blob_pb2.MappedFile(path=str(path)), generation=2
+        )
+        server.memory.RegisterBlob(mapped)
+        name = path.relative_to(root / "real").as_posix()
+        files.append(model_service_pb2.ModelBlobFile(path=name, blob_id=f"m{at}"))
+    source = model_service_pb2.ModelBlobSource(files=files)
+    made = server.model.RegisterModel(
+        model_service_pb2.RegisterModelRequest(model_id="of-blobs", blob_source=source)
+    ).model
+    assert (made.state, made.source_path) == (model_pb2.MODEL_STATE_AVAILABLE, "")
+    load = model_work_pb2.ModelLoad(model_id="of-blobs")
+    loaded = asking.journal_of(server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load)))[
+        -1
+    ].loaded_model
+    weights = {file.blob_id for file in files if file.path.endswith(".safetensors")}
+    sources = [source for part in loaded.components for source in part.sources]
+    assert {(one.blob_id, one.generation) for one in sources} == {(name, 2) for name in weights}
+    assert {name: reader_count(server, name) for name in weights} == dict.fromkeys(weights, 1)
+    held = [Entry(model_id="of-blobs", blob_id=name, generation=2) for name in sorted(weights)]
+    assert told(reconciled(server, *held)) == []
+    # The cache lets go of a source that the server still reads.
+    evicted = reconciled(server, *held[1:])
+    assert [(one.blob_id, told(evicted)) for one in evicted.mismatches] == [(held[0].blob_id, ["SOURCE_EVICTED"])]
+    gone = server.model.UnloadModel(model_service_pb2.UnloadModelRequest(loaded_model_id=loaded.id))
+    assert set(gone.released_blob_ids) == weights
+    assert told(reconciled(server)) == []
+    forgotten = server.model.ForgetModel(model_service_pb2.ForgetModelRequest(model_id="of-blobs"))
+    assert set(forgotten.released_blob_ids) == {file.blob_id for file in files}
+
+
+def reader_count(server: RunningServer, blob_id: str) -> int:
+    return server.memory.GetBlob(memory_service_pb2.GetBlobRequest(blob_id=blob_id)).blob.reader_count

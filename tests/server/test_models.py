@@ -311,18 +311,28 @@ def test_require_loaded_model_refuses_and_then_takes(server: RunningServer) -> N
 
 def test_a_model_in_use_is_not_taken_away(server: RunningServer) -> None:
     with asking.occupied(server, 1) as (job_id,):
-        refusal = asking.refused(
-            lambda: server.model.UnloadModel(model_service_pb2.UnloadModelRequest(loaded_model_id="emoji-sd@cpu"))
-        )
-        assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+        at_once = model_service_pb2.UnloadModelRequest(loaded_model_id="emoji-sd@cpu", drain_timeout=Duration())
+        refusal = asking.refused(lambda: server.model.UnloadModel(at_once))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ILLEGAL_STATE")
+        assert job_id in refusal.message
         assert asking.job_of(server, job_id).state == job_event_pb2.JOB_STATE_RUNNING
+
+
+def test_an_unload_by_force_ends_the_jobs_that_use_the_model(server: RunningServer) -> None:
+    job_id = asking.submit(server, picture(steps=asking.LONG_STEPS))
+    asking.wait_for_step(server, job_id)
+    by_force = model_service_pb2.UnloadModelRequest(model_id="emoji-sd", drain_timeout=Duration(), force=True)
+    done = server.model.UnloadModel(by_force)
+    assert (done.loaded_model_ids, done.ended_job_ids) == (["emoji-sd@cpu"], [job_id])
+    assert asking.job_of(server, job_id).failure.reason == error_pb2.ERROR_REASON_MODEL_UNLOADED
+    assert "emoji-sd@cpu" not in loaded(server)
 
 
 def test_unloading_refuses_what_it_does_not_serve(server: RunningServer) -> None:
     nothing = asking.refused(lambda: server.model.UnloadModel(model_service_pb2.UnloadModelRequest()))
     assert nothing.fields == ["target"]
     assert "set loaded_model_id, model_id, device_id or all" in nothing.message
-    slowly = model_service_pb2.UnloadModelRequest(all=EVERYTHING, drain_timeout=Duration(seconds=1))
+    slowly = model_service_pb2.UnloadModelRequest(all=EVERYTHING, drain_timeout=Duration(seconds=3601))
     assert asking.refused(lambda: server.model.UnloadModel(slowly)).fields == ["drain_timeout"]
 
 

@@ -136,7 +136,7 @@ class BlobAccess:
 
     def live(self, blob: Blob) -> Blob:
         """The blob with its readers and last use."""
-        count = self._open.readers(blob.id) + self._rows.holders.count(blob.id)
+        count = self._open.readers(blob.id) + self._rows.holders.readers(blob.id)
         return msgspec.structs.replace(blob, reader_count=count, access_time_s=self._open.access_s(blob.id))
 
     def mark(self, name: str, state: BlobState) -> None:

@@ -3,6 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+_MODEL = "model/"
+
+
+def of_model(model_id: str) -> str:
+    """The owner of the blobs that a model was registered from: they are needed, and nothing reads them."""
+    return f"{_MODEL}{model_id}"
+
 
 class BlobLinks:
     """A set of pairs, looked up by either side."""
@@ -32,9 +39,9 @@ class BlobLinks:
         """The blobs of an owner."""
         return set(self._by_owner.get(owner_id, ()))
 
-    def count(self, blob_id: str) -> int:
-        """The number of owners of a blob."""
-        return len(self._by_blob.get(blob_id, ()))
+    def readers(self, blob_id: str) -> int:
+        """The number of owners of a blob that read it."""
+        return sum(not owner.startswith(_MODEL) for owner in self._by_blob.get(blob_id, ()))
 
 
 def _discard(table: defaultdict[str, set[str]], key: str, value: str) -> None:

@@ -85,7 +85,10 @@ BASES = (
 def bases(adapter: Adapter) -> Mapping[tuple[str, ...], list[str]]:
     """Families → names of the layers that prove them. More than one entry: the adapter contradicts itself."""
     found: dict[tuple[str, ...], list[str]] = {}
+    widths = {module.inputs for module in adapter.modules}
     for base in BASES:
+        if base.inputs and widths.isdisjoint(base.inputs):
+            continue
         shown = [module.name for module in adapter.modules if base.shows(module)]
         if shown and _possible(base, adapter):
             found.setdefault(base.families, []).extend(shown)

@@ -6,6 +6,7 @@ Algorithms: LoRA, LoCon (LoRA of convolutions), LoHa, LoKr, DoRA, and whole diff
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -16,6 +17,14 @@ SUFFIX = re.compile(
     r"lora_linear_layer\.up|lora1\.down|lora1\.up|lora2\.down|lora2\.up|dora_scale|lora_magnitude_vector|"
     r"hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|diff|diff_b|alpha|w_norm|b_norm)(?:\.default)?(?:\.weight)?$"
 )
+_MAX_SUFFIX = 48
+"""No suffix is longer: the search begins so near the end."""
+_LAST_WORDS = frozenset(
+    ("lora_down", "lora_up", "lora_mid", "lora_A", "lora_B", "dora_scale", "lora_magnitude_vector", "alpha", "diff")
+)
+"""Suffixes behind the last dot of nearly all tensors: they need no search."""
+_KNOWN_STEMS = 4096
+"""Adapters for one base change the same layers."""
 _FORMATS = (
     ("kohya", ("lora_unet_", "lora_te", "lora_transformer_", "lycoris_")),
     ("comfyui", ("diffusion_model.", "text_encoders.")),
@@ -25,6 +34,7 @@ _INNER = re.compile(
     r"^(?:lora_unet_|lora_transformer_|lycoris_(?:unet_)?|base_model_model_|unet_|transformer_(?!blocks)|diffusion_model_)+"
 )
 _TEXT = re.compile(r"^(?:lora_te\d?_|text_encoders?_|te[123]_)")
+_ENCODER = re.compile(r"lora_te\d?|text_encoder_\d")
 _ALGORITHMS = (
     ("dora", ("dora_scale", "lora_magnitude_vector")),
     ("loha", ("hada_",)),
@@ -69,9 +79,9 @@ def read(tensors: Tensors) -> Adapter | None:
     parts: dict[str, dict[str, Shape]] = {}
     matched, unexpected = list[str](), list[str]()
     for name, shape in tensors.items():
-        found = SUFFIX.search(name)
-        if found:
-            parts.setdefault(name[: found.start()], {})[found["what"]] = shape
+        stem, what = _split(name)
+        if what:
+            parts.setdefault(stem, {})[what] = shape
             matched.append(name)
         else:
             unexpected.append(name)
@@ -86,10 +96,17 @@ def read(tensors: Tensors) -> Adapter | None:
         ranks=tuple(sorted({rank for of in modules.values() if (rank := _rank(of))})),
         matched=tuple(matched),
         unexpected=tuple(unexpected),
-        encoders=tuple(
-            sorted({found[0] for stem in modules if (found := re.match(r"lora_te\d?|text_encoder_\d", stem))})
-        ),
+        encoders=tuple(sorted({found[0] for stem in modules if (found := _ENCODER.match(stem))})),
     )
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The layer and the part of it that a tensor is. An empty part: its name is none of an adapter's."""
+    stem, dot, what = name.removesuffix(".weight").removesuffix(".default").rpartition(".")
+    if dot and what in _LAST_WORDS:
+        return stem, what
+    found = SUFFIX.search(name, max(0, len(name) - _MAX_SUFFIX))
+    return (name[: found.start()], found["what"]) if found else (name, "")
 
 
 def _format(modules: Mapping[str, Mapping[str, Shape]]) -> str:
@@ -104,13 +121,18 @@ def _algorithm(modules: Mapping[str, Mapping[str, Shape]], read_modules: tuple[M
 
 
 def _module(stem: str, of: Mapping[str, Shape]) -> Module:
+    inner, of_text = _layer(stem)
+    down = _down(of)
+    return Module(name=inner, of_text=of_text, inputs=_inputs(of), convolution=len(down) == 4 and down[2:] != (1, 1))
+
+
+@lru_cache(_KNOWN_STEMS)
+def _layer(stem: str) -> tuple[str, bool]:
+    """The name of a layer without the prefix of its format, and whether it belongs to a text encoder."""
     flat = stem.replace(".", "_").replace("_processor_", "_")
     text = _TEXT.match(flat)
-    inner = flat[text.end() :] if text else _INNER.sub("", flat)
-    down = _down(of)
-    return Module(
-        name=inner, of_text=text is not None, inputs=_inputs(of), convolution=len(down) == 4 and down[2:] != (1, 1)
-    )
+    start = text or _INNER.match(flat)
+    return flat[start.end() :] if start else flat, text is not None
 
 
 _DOWN = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "lora1.down", "lora2.down")

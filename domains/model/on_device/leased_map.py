@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,18 @@ class _Lease:
 
 _leases: dict[int, _Lease] = {}
 """By descriptor, which holds the lease until it is closed."""
+
+
+def leased_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors that lie in maps which a lease protects: they are pages of a file, and no copy."""
+    leases = list(_leases.values())
+    if not leases:
+        return 0
+    return sum(
+        one.nbytes
+        for one in tensors
+        if any(lease.address <= one.data_ptr() < lease.address + lease.size for lease in leases)
+    )
 
 
 if sys.platform == "linux":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -26,7 +26,7 @@ from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
-from domains.model.on_device.shared_modules import SharedModules, content_key
+from domains.model.on_device.shared_modules import SharedModules, content_key, kind_of
 from domains.model.on_device.single_file import finder
 from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
 from domains.model.on_device.weights import Find, fill, fill_on_cuda, plan
@@ -34,6 +34,7 @@ from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
 
+Result = TypeVar("Result")
 Judge = Callable[[Mapping[str, Any]], None]
 """Takes a model's scheduler config. Raises MODEL_INCOMPATIBLE if no sampler can work with it."""
 
@@ -142,6 +143,11 @@ def _loading(
         if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
             skeleton = yield from _skeleton(model, builders, there, dtypes, picture_layout(place))
         closing.callback(skeleton.close)
+        kinds = {part: kind_of(model, part, place) for part in builders}
+        for part in skeleton.modules.keys() - there.keys():
+            alike = yield from _placing(shared.alike.find(kinds[part], skeleton.slots[part]))
+            if alike is not None:
+                there[part] = alike
         modules |= {part: module for part, module in skeleton.modules.items() if part not in there}
         everything = {part: there.get(part) or modules[part] for part in builders}
         total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
@@ -169,6 +175,8 @@ def _loading(
             closing.pop_all()
     for part, module in modules.items():
         # Not before: a load that is cancelled empties its modules.
+        shared.alike.put(module, model, kinds[part], skeleton.slots[part])
+    for part, module in everything.items():
         shared.put(keys[part], module)
     return OnDeviceModel(
         model=model,
@@ -183,6 +191,16 @@ def _loading(
         loaded_at_s=time.time(),
         skeleton=skeleton if tier is not None else None,
     )
+
+
+def _placing(steps: Generator[None, None, Result]) -> Generator[Placed, None, Result]:
+    """Work before any byte is placed, piece by piece."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Placed(0, 0)
 
 
 def _skeleton(

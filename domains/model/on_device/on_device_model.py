@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from domains.model.execution import Execution
-from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id
+from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id, sources_of
 from domains.model.model import Model
 from domains.model.on_device.host_tier import Skeleton
+from domains.model.on_device.leased_map import leased_bytes
 from domains.model.on_device.tokenizer import Words
 
 
@@ -61,6 +62,15 @@ class OnDeviceModel:
         dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
         return str(dtype).removeprefix("torch.")
 
+    def _component(self, name: str, size: int) -> LoadedComponent:
+        return LoadedComponent(
+            id=name,
+            bytes=size,
+            precision=self.precision_of(name),
+            mapped_bytes=leased_bytes(self.modules[name].state_dict().values()),
+            sources=sources_of(self.model, name),
+        )
+
     def value(self, device_id: str) -> LoadedModel:
         """What the server knows of the loaded model. `device_id`: the server's name of the device."""
         sizes = sorted(self.bytes_per_component.items(), key=lambda item: -item[1])
@@ -68,9 +78,7 @@ class OnDeviceModel:
             id=loaded_id(self.model.id, device_id),
             model_id=self.model.id,
             device_id=device_id,
-            components=tuple(
-                LoadedComponent(id=name, bytes=size, precision=self.precision_of(name)) for name, size in sizes
-            ),
+            components=tuple(self._component(name, size) for name, size in sizes),
             load_time_s=self.loaded_at_s,
             last_use_time_s=time.time(),
             model_sha256=self.model.sha256,

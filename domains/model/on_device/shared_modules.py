@@ -9,12 +9,15 @@ from torch import nn
 
 from domains.model.component_config import read_config
 from domains.model.model import FileStamp, Model
+from domains.model.on_device.alike import Alike
 
 
 class SharedModules:
     """Filled modules by their content. A module is here as long as a loaded model has it."""
 
     def __init__(self) -> None:
+        self.alike = Alike()
+        """The same modules by the bytes of their tensors."""
         self._modules: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
 
     def find(self, keys: Mapping[str, Hashable | None]) -> dict[str, nn.Module]:
@@ -42,11 +45,16 @@ def content_key(
     """Equal for two components that are the same module with the same tensors; None: nothing tells the content
     of a file.
 
-    The hash is that of the weight files, so the same tensors under other metadata count as others. A file that was not
+    The hash is that of the weight files: the same tensors in another file are found by `alike`. A file that was not
     hashed counts as the same as long as its place, size, times and inode are.
     """
     hashes = tuple(_content(model.stamp(path)) for path in weights)
     if not hashes or not all(hashes):
         return None
-    config = json.dumps(read_config(model, component, "config.json"), sort_keys=True)
-    return model.family, component, config, hashes, str(place), dtype
+    return kind_of(model, component, place), hashes, dtype
+
+
+def kind_of(model: Model, component: str, place: torch.device) -> Hashable:
+    """Equal for two components that compute alike if their tensors are equal."""
+    config = {name: value for name, value in read_config(model, component, "config.json").items() if name[0] not in "_"}
+    return model.family, component, json.dumps(config, sort_keys=True), str(place)

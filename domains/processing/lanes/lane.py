@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from domains.model.loaded import loaded_id
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.lanes.placement import Placement
 from domains.processing.workers.worker import Worker
@@ -61,6 +62,8 @@ class Lane:
         """Set when the worker is gone and its listeners were told."""
         self.turns: deque[Turn] = deque()
         self.granted: set[Turn] = set()
+        self.leaving: list[str] = []
+        """Ids of loaded models that are being unloaded: no job that needs one starts here."""
         self.changed = asyncio.Event()
         """Set when a job or a turn ends; replaced each time."""
         self._capacity = capacity
@@ -92,6 +95,11 @@ class Lane:
         if self.worker is None or placement.front is not None:
             return self.worker is None and placement.front is self._front
         return placement.allows(self.worker.device)
+
+    def leaving_for(self, job: Job) -> list[str]:
+        """The models of a job that are being unloaded here."""
+        needs = {loaded_id(asset.model_id, self.device_id) for asset in job.work.assets if asset.loaded}
+        return [name for name in dict.fromkeys(self.leaving) if name in needs]
 
     def begin(self, attempt: Running) -> None:
         """Add an attempt that runs here."""

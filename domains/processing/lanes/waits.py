@@ -113,6 +113,7 @@ class Waits:
             return Wait(reason=WaitReason.LOAD, detail=loading, device_id=lane.device_id, ahead=0)
         parts = [f"{ahead} waiting before it"] if ahead else []
         parts += [f"{len(lane.running)} running on {lane.device_id or 'the server'}"] if lane.running else []
+        parts += [f"{name} is being unloaded" for name in lane.leaving_for(job)]
         parts += ["it needs the device alone"] if needs_all(job) and lane.occupied else []
         detail = ", ".join(parts) or "it starts next"
         return Wait(reason=WaitReason.TURN, detail=detail, device_id=lane.device_id, ahead=ahead)

@@ -92,6 +92,16 @@ def test_a_new_folder_is_added_and_then_unchanged(place: Place) -> None:
     assert first.roots == (str(place.root), str(place.second))
 
 
+def test_a_scan_that_finds_nothing_new_writes_nothing(place: Place) -> None:
+    write_model(place.root / "one")
+    age(place.root / "one")
+    place.scan()
+    assert place.database
+    written = place.database.total_changes
+    assert place.scan().unchanged == 1
+    assert place.database.total_changes == written
+
+
 def test_progress_goes_up_to_its_total(place: Place) -> None:
     for name in "abc":
         write_model(place.root / name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from domains.model.model import Model
@@ -40,6 +41,16 @@ def test_weights_that_need_no_change_are_the_pages_of_their_file(tiny: Model) ->
     loaded = load(tiny, "cpu")
     assert in_place(loaded, path) == loaded.bytes_per_component["unet"]
     assert in_place(load(tiny, "cpu", "bfloat16"), path) == 0
+
+
+def test_a_blob_that_a_caller_mapped_is_used_in_place_and_told(tiny: Model) -> None:
+    blobs = tuple(replace(stamp, blob_id=stamp.path[:4], generation=3) for stamp in tiny.files)
+    loaded = load(replace(tiny, files=blobs), "cpu")
+    unet = next(part for part in loaded.value("cpu").components if part.id == "unet")
+    assert unet.mapped_bytes == unet.bytes == in_place(loaded, Path(tiny.folder) / UNET)
+    assert [(one.blob_id, one.generation) for one in unet.sources] == [("unet", 3)]
+    converted = load(replace(tiny, files=blobs), "cpu", "bfloat16").value("cpu")
+    assert {part.mapped_bytes for part in converted.components} == {0}
 
 
 def cut_off(path: Path) -> None:

@@ -12,7 +12,7 @@ from domains.model.fingerprint import CLOCK_GRAIN_S
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, SharedModules, load, loading
 from domains.model.weights_model import read_file
-from tests.domains.inference.on_device.single_files import ldm_vae, write_single
+from tests.domains.inference.on_device.single_files import contents, give_configs, ldm_vae, write_single
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 from tests.domains.model.folders import age
 
@@ -75,3 +75,29 @@ def test_a_model_of_parts_shares_what_is_on_the_device_already(tmp_path: Path) -
     assert mix.modules["unet"] is one.modules["unet"]
     assert mix.modules["text_encoder"] is one.modules["text_encoder"]
     assert mix.modules["vae"] is other.modules["vae"]
+
+
+def checkpoint(file: Path, folder: Path, more: float) -> Model:
+    """A checkpoint in one file with the folder's VAE, and other weights elsewhere."""
+    tensors = {
+        name: value if name.startswith("first_stage_model.") or not value.is_floating_point() else value + more
+        for name, value in contents("sd1", folder).items()
+    }
+    write_single(file, tensors)
+    give_configs(file, folder)
+    return read_file(file, file.parent.name, file.parent.name)
+
+
+def test_checkpoints_in_one_file_with_one_vae_hold_it_once(tmp_path: Path) -> None:
+    folder = Path(write_tiny_model(tmp_path / "sd1").folder)
+    models = [checkpoint(tmp_path / name / "one.safetensors", folder, more) for name, more in (("a", 0.1), ("b", 0.2))]
+    shared = SharedModules()
+    first, second = (finished(model, shared) for model in models)
+    assert second.modules["vae"] is first.modules["vae"]
+    assert second.modules["unet"] is not first.modules["unet"]
+    assert second.modules["text_encoder"] is not first.modules["text_encoder"]
+    # What a file held that is gone cannot be compared.
+    (tmp_path / "a" / "one.safetensors").unlink()
+    third = finished(checkpoint(tmp_path / "c" / "one.safetensors", folder, 0.3), shared)
+    assert third.modules["vae"] is not first.modules["vae"]
+    assert same(third, first, "vae")
