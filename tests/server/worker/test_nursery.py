@@ -119,7 +119,7 @@ async def test_a_nursery_whose_server_died_while_it_started_ends_before_it_impor
     ours.close()
     with theirs:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _NO_LIBRARIES, stdin=theirs, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
+            sys.executable, "-c", _NO_LIBRARIES, stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
         )
     assert await child.communicate() == (None, b"")
     assert child.returncode == 1
