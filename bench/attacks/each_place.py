@@ -26,6 +26,8 @@ _DEATHS: tuple[tuple[Victim, ...], ...] = ((), (Victim.WORKER,), (Victim.NURSERY
 """Who dies in a scenario: the first that reaches a place is the one that attacks it."""
 _REACH = 3
 """Runs of the scenario that may pass without reaching the place."""
+_LINGER_S = 12.0
+"""Longest wait for a place that a timer reaches."""
 _MISSED = "not reached"
 
 
@@ -59,9 +61,11 @@ class PlaceAttack:
         """Attack one place; see `Attack.once`."""
         deaths, attack = self._deaths[fault.place.hash], self._attack
         found, due = list[str](), False
-        for _ in range(_REACH):
+        for attempt in range(_REACH):
             with self._table.failing(fault):
                 found += attack.scenario(deaths).faults
+                if attempt == _REACH - 1:
+                    self._table.wait(_LINGER_S)
                 attack.done += self._table.failed > 0
                 due = self._table.failed > 0 and attack.done % RESTART_EACH == 0
                 if due:
@@ -110,17 +114,25 @@ def _running(attack: PlaceAttack) -> Iterator[tuple[PlaceFault, list[str]]]:
     tried = set[int]()
     while new := [one for one in attack.known() if one.hash not in tried and _chosen(one)]:
         print(len(new), "new places", file=sys.stderr, flush=True)
-        for place in new:
+        for place in sorted(new, key=_order):
             tried.add(place.hash)
             for fault in faults_of(place):
                 yield fault, attack.once(fault)
 
 
 def _starting(attack: PlaceStart) -> Iterator[tuple[PlaceFault, list[str]]]:
+    tried = set[int]()
     for victim in (Victim.START, Victim.FIRST_START):
-        for place in filter(_chosen, attack.explore(victim)):
+        new = [one for one in attack.explore(victim) if one.hash not in tried and _chosen(one)]
+        print(len(new), "new places", file=sys.stderr, flush=True)
+        for place in sorted(new, key=_order):
+            tried.add(place.hash)
             for fault in faults_of(place):
                 yield fault, attack.attacked(fault)
+
+
+def _order(place: Place) -> int:
+    return list(KINDS).index(place.kind)
 
 
 def _chosen(place: Place) -> bool:

@@ -134,10 +134,10 @@ static int python_frames(char *text, int size, int *imports) {
     return length < size ? length : size - 1;
 }
 
-static int native_frames(char *text, int size) {
+static int native_frames(char *text, int size, int most) {
     void *frames[NATIVE + 3];
     int count = backtrace(frames, NATIVE + 3), length = 0;
-    for (int i = 3; i < count && length < size; i++) {
+    for (int i = 3; i < count && i < 3 + most && length < size; i++) {
         Dl_info info;
         if (!dladdr(frames[i], &info) || !info.dli_fname) continue;
         const char *slash = strrchr(info.dli_fname, '/');
@@ -172,13 +172,17 @@ __attribute__((noinline)) static int fault(int kind) {
     busy = 1;
     int aimed = atomic_load(&table->armed) && table->role == role && table->kind == kind;
     if (aimed && table->forever && atomic_load(&table->failing)) {
-        error = table->error;
+        char text[TEXT] = "";
+        int imports = 0;
+        if (table->without_imports) python_frames(text, TEXT, &imports);
+        error = imports ? 0 : table->error;
     } else {
         char text[TEXT] = "";
         int imports = 0, length = kind == MEMORY ? 0 : python_frames(text, TEXT, &imports);
         length += snprintf(text + length, TEXT - length, "| ");
         if (imports) snprintf(text, TEXT, "import | ");
-        else native_frames(text + length, TEXT - length);
+        /* Any line of Python can be the one that needs the next piece of memory. */
+        else native_frames(text + length, TEXT - length, kind == MEMORY ? 2 : NATIVE);
         struct place *one = imports && table->without_imports ? NULL : place_of(kind, text);
         if (one) {
             atomic_fetch_add(&one->calls, 1);

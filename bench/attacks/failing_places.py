@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import subprocess
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import errorcode
@@ -112,6 +113,12 @@ class Table:
             yield
         finally:
             table.armed = 0
+
+    def wait(self, seconds: float) -> None:
+        """Until a call has failed."""
+        begin = time.monotonic()
+        while not self._table.failed and time.monotonic() - begin < seconds:
+            time.sleep(0.1)
 
     @property
     def failed(self) -> int:

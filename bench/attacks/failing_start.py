@@ -100,7 +100,8 @@ class StartAttack:
             plain = status > 0 and text and not any(word in text for word in ("Traceback", "a fault of deviceops"))
             return [] if plain else [f"ends with {status}: {text[-2000:]}"], ""
         self.answers["start: serves"] += 1
-        return self._asked(line.removeprefix(SERVING).split()[0])
+        found, told = self._asked(line.removeprefix(SERVING).split()[0])
+        return [f"{one}: {log.read_text(errors='replace')[-2000:]}" for one in found], told
 
     def _asked(self, address: str) -> tuple[list[str], str]:
         with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
