@@ -18,9 +18,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from domains import errors, limits
-from domains.descriptors import none_left
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.failure import Failure
+from domains.system_errors import system_error
 from server.scrub import scrubbed
 from server.unreadable import readable, readable_stream, tolerant
 
@@ -186,10 +186,10 @@ def _guard_stream(
 async def _answer(
     error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str, request: object
 ) -> NoReturn:
-    error = none_left(error) or error
-    if not isinstance(error, DeviceOpsError):
+    known = error if isinstance(error, DeviceOpsError) else system_error(error)
+    if known is None:
         job = {"job_id": job_id} if (job_id := getattr(request, "job_id", "")) else {}
         _log.error("a bug answered a call", method=method, **job, exc_info=error)
-        error = errors.InternalError("a fault of the server; its log has the details", ErrorReason.INVARIANT_BROKEN)
-    status = rpc_status.to_status(status_of(error))
+        known = errors.InternalError("a fault of the server; its log has the details", ErrorReason.INVARIANT_BROKEN)
+    status = rpc_status.to_status(status_of(known))
     await context.abort(status.code, status.details, status.trailing_metadata)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 from collections.abc import Generator
@@ -54,9 +55,12 @@ def leave_no_core_dump() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (most if 0 <= most < 1 else 1, most))
 
 
-def end_with_parent() -> None:
+def end_with_parent(link: int | None = None) -> None:
     """Called in a worker before anything else. Linux: the kernel kills the worker when the server dies, even while a device
     call hangs. Other systems: the job object or the end of the pipe ends the worker.
+
+    `link`: a descriptor whose other end the server alone has. The kernel reports no death of before this call, so the
+    process exits here if that end is closed.
 
     Also ignores SIGINT and SIGTERM: a terminal sends SIGINT to all of its processes, and systemd SIGTERM to all processes
     of a service. The server handles them: it lets the worker's jobs end, and then kills the worker.
@@ -65,6 +69,16 @@ def end_with_parent() -> None:
         signal.signal(name, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+        if link is not None and _closed(link):
+            os._exit(1)
+
+
+def _closed(link: int) -> bool:
+    """Whether the other end of a pipe or socket is closed."""
+    assert sys.platform == "linux"
+    poll = select.poll()
+    poll.register(link, 0)
+    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a caller does while calls of the system fail, and what was told and must hold: see `nth_fails`."""
 
 import collections
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -120,7 +121,8 @@ class Scenario:
 
     def _upload(self, tier: blob_pb2.BlobTier.ValueType, size: int) -> str:
         spec = blob_pb2.BlobSpec(size_bytes=size, tier=tier)
-        chunk = blob_pb2.BlobChunk(data=bytes(size))
+        # Other bytes each time: what is stored already is not stored again.
+        chunk = blob_pb2.BlobChunk(data=self._seed.to_bytes(8, "big") * (size // 8))
         requests = [
             memory_service_pb2.UploadBlobRequest(blob_spec=spec),
             memory_service_pb2.UploadBlobRequest(chunk=chunk),
@@ -158,4 +160,10 @@ def nursery_of(server: RunningServer) -> int | None:
     """The process that workers are forked from; None: there is none now."""
     workers = {one.process_id for one in server.status().workers}
     children = psutil.Process(server.process.pid).children()
-    return next((one.pid for one in children if one.pid not in workers and "nursery" in " ".join(one.cmdline())), None)
+    return next((one.pid for one in children if one.pid not in workers and "nursery" in _command(one)), None)
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""

@@ -18,8 +18,9 @@ from bench.attacks.failing_scenario import answer_s, end_of
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
 from tests.faults.processes import eventually, gone
-from tests.server import asking
+from tests.server import asking, nursery_source
 from tests.server.harness import RunningServer
+from tests.server.nursery_source import Process
 
 SERVING = "deviceops: serving on "
 
@@ -67,21 +68,28 @@ class StartAttack:
         if victim is Victim.START:
             shutil.copytree(self._template, self._state)
         serve = [sys.executable, "-m", "server", "serve", "--port", "0", "--state", str(self._state), *self._flags]
-        trace = self._trace if fault is None else Path(os.devnull)
-        command = [*started_with(kind, fault, trace, paths), *serve]
-        environment = {**os.environ, **self._environment}
         log = self._state.with_suffix(".log")
         with log.open("wb") as stderr:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment)
+            process = self._begun([*self._traced(kind, fault, paths), *serve], stderr.fileno())
         try:
             return self._served(process, log)
         finally:
             _end(process)
 
-    def _served(self, process: subprocess.Popen[bytes], log: Path) -> tuple[list[str], str]:
+    def _traced(self, kind: Kind, fault: Fault | None, paths: Sequence[Path]) -> list[str]:
+        """What stands before the command."""
+        return started_with(kind, fault, self._trace if fault is None else Path(os.devnull), paths)
+
+    def _begun(self, command: Sequence[str], stderr: int) -> Process:
+        environment = {**os.environ, **self._environment}
+        if source := nursery_source.present():
+            return source.start(command, environment, stderr)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, text=True)
+
+    def _served(self, process: Process, log: Path) -> tuple[list[str], str]:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], answer_s())
-        line = process.stdout.readline().decode() if ready else ""
+        line = process.stdout.readline() if ready else ""
         if not ready:
             self.answers["start: silent"] += 1
             return [f"says nothing for {answer_s():.0f} s: {log.read_text()[-2000:]}"], ""
@@ -92,7 +100,8 @@ class StartAttack:
             plain = status > 0 and text and not any(word in text for word in ("Traceback", "a fault of deviceops"))
             return [] if plain else [f"ends with {status}: {text[-2000:]}"], ""
         self.answers["start: serves"] += 1
-        return self._asked(line.removeprefix(SERVING).split()[0])
+        found, told = self._asked(line.removeprefix(SERVING).split()[0])
+        return [f"{one}: {log.read_text(errors='replace')[-2000:]}" for one in found], told
 
     def _asked(self, address: str) -> tuple[list[str], str]:
         with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -133,7 +142,7 @@ def _there(server: RunningServer, job_id: str) -> bool:
     return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     """Kill a server and its processes: a nursery that has just been started does not end with it yet.
 
     Returns when strace, which is no child of this process, has written the whole trace.

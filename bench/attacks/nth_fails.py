@@ -19,6 +19,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
@@ -34,6 +35,7 @@ from tests.server.harness import RunningServer, running_server
 FLAGS = ("--device", "sim", "--durability", "power")
 QUICK = {"DEVICEOPS_RECHECK_S": "0.5", "OMP_NUM_THREADS": "1"}
 RESTART_EACH = 30
+_Start = TypeVar("_Start", bound=StartAttack)
 _KILLS = {Victim.SERVER: (Victim.NURSERY, Victim.WORKER), Victim.NURSERY: (Victim.WORKER,)}
 """Who dies in the scenario, so that the victim starts a process."""
 
@@ -62,11 +64,27 @@ class Attack:
             due = self.done % RESTART_EACH == 0
             if due:
                 self._server.kill()
-        if not due and (status := self._server.process.poll()) is not None:
-            found.append(f"the server ended with {status}: {self._server.log.read_text()[-2000:]}")
-        elif not due and not self._makes_a_picture():
-            found.append(f"no picture afterwards: {self._server.log.read_text()[-2000:]}")
-        return [*found, *(self._restarted() if found or due else [])]
+        found += [] if due else self.well()
+        return [*found, *(self.restarted() if found or due else [])]
+
+    def well(self) -> list[str]:
+        """What is wrong with the server now."""
+        if (status := self._server.process.poll()) is not None:
+            return [f"the server ended with {status}: {self._server.log.read_text()[-2000:]}"]
+        if not self._makes_a_picture():
+            return [f"no picture afterwards: {self._server.log.read_text()[-2000:]}"]
+        return []
+
+    def scenario(self, deaths: tuple[Victim, ...]) -> Scenario:
+        """Run the scenario. `deaths`: processes that die first."""
+        self._seed += 1
+        scenario = Scenario(self._server, self.told, self._seed)
+        scenario.run(deaths)
+        return scenario
+
+    def kill(self) -> None:
+        """Kill the server, while its calls fail."""
+        self._server.kill()
 
     def _pid(self, victim: Victim) -> int:
         if victim is Victim.WORKER:
@@ -78,11 +96,8 @@ class Attack:
         return self._server.process.pid
 
     def _scenario(self, kind: Kind, victim: Victim) -> Scenario:
-        self._seed += 1
-        scenario = Scenario(self._server, self.told, self._seed)
         kills = kind.starts_processes or victim is Victim.NURSERY
-        scenario.run(_KILLS.get(victim, ()) if kills else ())
-        return scenario
+        return self.scenario(_KILLS.get(victim, ()) if kills else ())
 
     def _makes_a_picture(self) -> bool:
         self._seed += 1
@@ -92,7 +107,7 @@ class Attack:
         except grpc.RpcError:
             return False
 
-    def _restarted(self) -> list[str]:
+    def restarted(self) -> list[str]:
         """Faults of the next server on the same folder."""
         self._server.kill()
         self.restarts += 1
@@ -106,7 +121,7 @@ class Attack:
 
 
 @contextmanager
-def attacks() -> Generator[tuple[Attack, StartAttack]]:
+def attacks(start: type[_Start]) -> Generator[tuple[Attack, _Start]]:
     """A server to hurt, and the folder of one that has a job."""
     with running_server(*FLAGS, environment=QUICK) as server, tempfile.TemporaryDirectory() as folder:
         job_id = asking.submit(server)
@@ -114,7 +129,7 @@ def attacks() -> Generator[tuple[Attack, StartAttack]]:
         server.kill()
         shutil.copytree(server.state, Path(folder) / "template")
         server.start()
-        yield Attack(server), StartAttack(Path(folder), FLAGS, QUICK, job_id)
+        yield Attack(server), start(Path(folder), FLAGS, QUICK, job_id)
 
 
 def main() -> int:
@@ -123,7 +138,7 @@ def main() -> int:
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().getrandbits(32)
     done, possible, findings = collections.Counter[str](), collections.Counter[str](), list[str]()
     begin = time.monotonic()
-    with attacks() as (attack, starts):
+    with attacks(StartAttack) as (attack, starts):
         todo = list[Fault]()
         for name, kind in KINDS.items():
             for victim in kind.victims:

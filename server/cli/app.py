@@ -29,6 +29,7 @@ from server.cli import (
 )
 from server.cli.failure import INTERRUPTED, USAGE, CliError
 from server.cli.printing import emit, notice
+from server.cli.start_checks import NO_THREADS
 
 app = typer.Typer(
     name="deviceops",
@@ -108,6 +109,11 @@ def answered(command: Callable[[], object]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _tell(f"{where}{error.strerror or error}", 1)
+    except RuntimeError as error:
+        # What Python raises where the system refuses a thread.
+        return _tell(NO_THREADS if str(error) == "can't start new thread" else _unforeseen(error), 1)
+    except MemoryError:
+        return _tell("the system gives this program no more memory; end others, or raise the limit (ulimit -v)", 1)
     except Exception as error:
         return _tell(_unforeseen(error), 1)
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from server.cli.failure import USAGE, CliError
-from server.cli.start_checks import spare_threads, start_faults
+from server.cli.start_checks import NO_THREADS, spare_threads, start_faults
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -191,9 +191,7 @@ def _take_stdio() -> tuple[int, int]:
 def _run(given: dict[str, Any], end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
     settings = _settings(given)
     if not spare_threads():
-        raise CliError(
-            "the system lets this user start no more threads; raise its limit (ulimit -u, TasksMax, pids.max)"
-        )
+        raise CliError(NO_THREADS)
     if faults := start_faults(settings):
         raise _unusable(faults)
     from server import app

@@ -20,7 +20,7 @@ _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 _STATE_BYTES = 480
 """Longest path of the state folder: SQLite's unix VFS opens paths of up to 512 bytes (MAX_PATHNAME) with file names."""
 
-
+NO_THREADS = "the system lets this user start no more threads; raise its limit (ulimit -u, TasksMax, pids.max)"
 _THREADS = 32
 """More threads than a server starts until it serves. gRPC's core crashes where it cannot start one of its own."""
 

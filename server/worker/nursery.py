@@ -37,8 +37,9 @@ def main() -> None:
     """Fork a worker for each order until the server has ended. The forked workers continue in this function."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     server = os.getppid()
+    # The server may have died while this process started.
+    end_with_parent(link=0)
     control = socket.socket(fileno=os.dup(0))
-    end_with_parent()
     log.configure_inherited()
     import_behind_the_front()
     _serve(control, server)
@@ -48,7 +49,7 @@ def serve_given(control: socket.socket, server: int) -> None:
     """As `main`, in a process that was forked with everything imported, see `given_nursery`. `server`: its parent, which
     sends over `control` what it would start a nursery with."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
-    end_with_parent()
+    end_with_parent(link=control.fileno())
     if os.getppid() != server:
         os._exit(1)
     packet, fds, _, _ = socket.recv_fds(control, TAKE_OVER_BYTES, 1)

@@ -76,6 +76,22 @@ def test_the_time_to_wait_is_told_to_the_nanosecond() -> None:
     assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 500_000_000)
 
 
+SYSTEM: dict[str, tuple[Exception, ErrorReason, str]] = {
+    "descriptors": (
+        OSError(errno.EMFILE, "Too many open files"),
+        ErrorReason.QUOTA_EXCEEDED,
+        "no file descriptor is left",
+    ),
+    "memory": (MemoryError(), ErrorReason.HOST_OUT_OF_MEMORY, "no more memory"),
+    "mapped": (OSError(errno.ENOMEM, "Cannot allocate"), ErrorReason.HOST_OUT_OF_MEMORY, "no more memory"),
+    "threads": (RuntimeError("can't start new thread"), ErrorReason.QUOTA_EXCEEDED, "no more processes or threads"),
+    "processes": (BlockingIOError(errno.EAGAIN, "Try again"), ErrorReason.QUOTA_EXCEEDED, "no more processes"),
+    "full": (OSError(errno.ENOSPC, "No space", SECRET), ErrorReason.STORAGE_FULL, "is full"),
+    "failing": (OSError(errno.EIO, "Input/output error", SECRET), ErrorReason.STORAGE_FAILED, "returned an error"),
+}
+"""What an exception that nothing has answered says of the system: the reason and the words that a caller gets."""
+
+
 class Broken:
     """A servicer with bugs, and one refusal in mid-stream."""
 
@@ -88,8 +104,10 @@ class Broken:
         yield processing_service_pb2.WatchJobResponse()
         raise ValueError(SECRET)
 
-    async def DeleteJob(self, request: object, context: object) -> processing_service_pb2.DeleteJobResponse:
-        raise OSError(errno.EMFILE, "Too many open files")
+    async def DeleteJob(
+        self, request: processing_service_pb2.DeleteJobRequest, context: object
+    ) -> processing_service_pb2.DeleteJobResponse:
+        raise SYSTEM[request.job_id][0]
 
     async def CancelJob(self, request: object, context: object) -> processing_service_pb2.CancelJobResponse:
         raise errors.NotFound("there is no job 'x'", ErrorReason.JOB_NOT_FOUND, job_id="x")
@@ -124,11 +142,15 @@ async def test_nor_in_the_middle_of_a_stream(broken: Any) -> None:
     assert SECRET not in str(told.value)
 
 
-async def test_descriptors_that_run_out_are_no_fault_of_the_server(broken: Any) -> None:
+@pytest.mark.parametrize("name", SYSTEM)
+async def test_what_the_system_lacks_is_no_fault_of_the_server(broken: Any, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as told:
-        await broken.DeleteJob(processing_service_pb2.DeleteJobRequest())
-    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "no file descriptor is left" in str(told.value.details())
+        await broken.DeleteJob(processing_service_pb2.DeleteJobRequest(job_id=name))
+    _, reason, said = SYSTEM[name]
+    assert told.value.code().value == code_of(reason).value
+    assert said in str(told.value.details())
+    assert reason in str(told.value.trailing_metadata())
+    assert SECRET not in str(told.value)
 
 
 async def test_our_own_errors_pass_with_their_words(broken: Any) -> None:

@@ -40,6 +40,7 @@ from domains.processing.lanes.lane import Lane
 from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
+from domains.system_errors import system_error
 
 _log = structlog.get_logger()
 
@@ -118,10 +119,8 @@ class Attempt:
             outcome = await self._after(gone)
         except DeviceOpsError as error:
             outcome = Broken(failure=Failure.of(error))
-        except Exception:
-            _log.exception("a bug ended a job")
-            message = "a fault of the server ended this job; its log has the details under the job id"
-            outcome = Broken(failure=Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message))
+        except Exception as error:
+            outcome = Broken(failure=_failure_of(error))
         finally:
             if self._obeying is not None:
                 self._obeying.cancel()
@@ -261,3 +260,13 @@ class Attempt:
 def _for_worker(model: Model) -> Model:
     """The model without its list of known prompts, which a worker does not need."""
     return msgspec.structs.replace(model, known_prompts=())
+
+
+def _failure_of(error: Exception) -> Failure:
+    """What a caller hears of an error that nothing has answered."""
+    if (known := system_error(error)) is not None:
+        _log.warning("the system ended a job", problem=str(error) or type(error).__name__)
+        return Failure.of(known)
+    _log.exception("a bug ended a job")
+    message = "a fault of the server ended this job; its log has the details under the job id"
+    return Failure(reason=ErrorReason.INVARIANT_BROKEN, message=message)

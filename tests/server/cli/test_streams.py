@@ -137,6 +137,9 @@ def _raise(error: BaseException) -> None:
         (CliError("as it is", 7), 7, "deviceops: as it is"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "deviceops: /x/y: Permission denied"),
         (KeyboardInterrupt(), 130, ""),
+        (MemoryError(), 1, "deviceops: the system gives this program no more memory; "),
+        (RuntimeError("can't start new thread"), 1, "deviceops: the system lets this user start no more threads; "),
+        (RuntimeError("another"), 1, "a fault of deviceops itself: RuntimeError: another"),
         (ZeroDivisionError("by zero"), 1, "a fault of deviceops itself: ZeroDivisionError: by zero (test_streams.py:"),
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -108,6 +109,20 @@ for _ in range(100):
 async def test_the_thread_that_imported_is_gone_before_the_first_fork() -> None:
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", _IMPORTS, env=ENVIRONMENT)
     assert await child.wait() == 0
+
+
+_NO_LIBRARIES = "import sys; sys.modules['torch'] = None; from server.worker import nursery; nursery.main()"
+
+
+async def test_a_nursery_whose_server_died_while_it_started_ends_before_it_imports() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    with theirs:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _NO_LIBRARIES, stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
+        )
+    assert await child.communicate() == (None, b"")
+    assert child.returncode == 1
 
 
 async def test_two_forks_draw_different_numbers(nursery: NurseryKeeper) -> None:

@@ -1,0 +1,183 @@
+"""Each place that calls the system fails, once and from then on, while a scenario runs or a server starts (by a preload).
+
+python -m bench.attacks.each_place [SECONDS] [WORDS…]      all places where no time is given
+
+As `nth_fails`, which counts calls; this names the line that makes them, so that each is tried and none twice. Words choose
+places by kind and victim: `"fork and thread of start"`, `worker`. Needs a C compiler.
+"""
+
+import collections
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim
+from bench.attacks.failing_places import Place, PlaceFault, Table, compiled
+from bench.attacks.failing_start import StartAttack
+from bench.attacks.harness import tell
+from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks
+from tests.server import nursery_source
+
+_DEATHS: tuple[tuple[Victim, ...], ...] = ((), (Victim.WORKER,), (Victim.NURSERY, Victim.WORKER))
+"""Who dies in a scenario: the first that reaches a place is the one that attacks it."""
+_REACH = 3
+"""Runs of the scenario that may pass without reaching the place."""
+_LINGER_S = 12.0
+"""Longest wait for a place that a timer reaches."""
+_MISSED = "not reached"
+
+
+def faults_of(place: Place) -> list[PlaceFault]:
+    """Once and from then on, with different errors where the kind has two."""
+    errors = KINDS[place.kind].errors
+    return [PlaceFault(place, errors[0], False), PlaceFault(place, errors[-1], True)]
+
+
+class PlaceAttack:
+    """Attacks the places of a server that runs, of its nursery and its worker."""
+
+    def __init__(self, attack: Attack, table: Table) -> None:
+        self._attack, self._table = attack, table
+        self._deaths = dict[int, tuple[Victim, ...]]()
+        self._started = set[int]()
+        """Places that only a start has reached."""
+
+    def explore(self) -> None:
+        """Reach the places."""
+        self._table.forget(imports=True)
+        for deaths in (*_DEATHS, (), ()):
+            self._attack.scenario(deaths)
+            self._see(deaths)
+
+    def known(self) -> list[Place]:
+        """Places that a scenario reaches. Those of error paths become known while others are attacked."""
+        return [one for one in self._table.places() if one.hash in self._deaths]
+
+    def once(self, fault: PlaceFault) -> list[str]:
+        """Attack one place; see `Attack.once`."""
+        deaths, attack = self._deaths[fault.place.hash], self._attack
+        found, due = list[str](), False
+        for attempt in range(_REACH):
+            with self._table.failing(fault):
+                found += attack.scenario(deaths).faults
+                if attempt == _REACH - 1:
+                    self._table.wait(_LINGER_S)
+                attack.done += self._table.failed > 0
+                due = self._table.failed > 0 and attack.done % RESTART_EACH == 0
+                if due:
+                    attack.kill()
+            if self._table.failed:
+                break
+        self._see(deaths)
+        found += [] if due else attack.well()
+        if found or due:
+            found += attack.restarted()
+            self._started |= {one.hash for one in self._table.places()} - self._deaths.keys()
+        return [*found, *([] if self._table.failed else [_MISSED])]
+
+    def _see(self, deaths: tuple[Victim, ...]) -> None:
+        for place in self._table.places():
+            if place.hash not in self._started:
+                self._deaths.setdefault(place.hash, deaths)
+
+
+class PlaceStart(StartAttack):
+    """Attacks the places of a server that starts."""
+
+    table: Table
+
+    def explore(self, victim: Victim) -> list[Place]:
+        """The places of a start."""
+        self.table.forget(imports=False)
+        for _ in range(2):
+            self._run(next(iter(KINDS.values())), None, victim, ())
+        return self.table.places(victim)
+
+    def attacked(self, fault: PlaceFault) -> list[str]:
+        """Start a server with the fault, and then one without on the same folder."""
+        with self.table.failing(fault):
+            found, told = self._run(KINDS[fault.place.kind], None, fault.place.victim, ())
+        found += self._recovered(fault.place.victim, told)
+        return [*found, *([] if self.table.failed else [_MISSED])]
+
+    def _traced(self, kind: Kind, fault: Fault | None, paths: Sequence[Path]) -> list[str]:
+        return []
+
+
+def _running(attack: PlaceAttack) -> Iterator[tuple[PlaceFault, list[str]]]:
+    """Attack until no place is new."""
+    attack.explore()
+    tried = set[int]()
+    while new := [one for one in attack.known() if one.hash not in tried and _chosen(one)]:
+        print(len(new), "new places", file=sys.stderr, flush=True)
+        for place in sorted(new, key=_order):
+            tried.add(place.hash)
+            for fault in faults_of(place):
+                yield fault, attack.once(fault)
+
+
+def _starting(attack: PlaceStart) -> Iterator[tuple[PlaceFault, list[str]]]:
+    tried = set[int]()
+    for victim in (Victim.START, Victim.FIRST_START):
+        new = [one for one in attack.explore(victim) if one.hash not in tried and _chosen(one)]
+        print(len(new), "new places", file=sys.stderr, flush=True)
+        for place in sorted(new, key=_order):
+            tried.add(place.hash)
+            for fault in faults_of(place):
+                yield fault, attack.attacked(fault)
+
+
+def _order(place: Place) -> int:
+    return list(KINDS).index(place.kind)
+
+
+def _chosen(place: Place) -> bool:
+    return all(word in f"{place.kind} of {place.victim}" for word in sys.argv[2:])
+
+
+def main() -> int:
+    """Print what was attacked and found; the status is 1 if anything was."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
+    begin, findings = time.monotonic(), list[str]()
+    done, missed, known = (collections.Counter[str]() for _ in range(3))
+    places = set[tuple[str, int]]()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ |= {"LD_PRELOAD": str(compiled(folder)), "DEVICEOPS_BENCH_PLACES": str(folder / "places")}
+        table = Table(folder / "places")
+        stack.enter_context(nursery_source.opened())
+        attack, starts = stack.enter_context(attacks(PlaceStart))
+        starts.table = table
+        start = "start" in " ".join(sys.argv[2:])
+        for fault, found in _starting(starts) if start else _running(PlaceAttack(attack, table)):
+            name = f"{fault.place.kind} of {fault.place.victim}"
+            places.add((name, fault.place.hash))
+            (missed if _MISSED in found else done)[name] += 1
+            wrong = [one for one in found if one != _MISSED]
+            known[name] += bool(wrong) and fault.place.in_grpc
+            print(f"{time.monotonic() - begin:.0f} s {fault}: {found or 'well'}", file=sys.stderr, flush=True)
+            if not fault.place.in_grpc:
+                findings += [f"{fault}: {one}" for one in wrong]
+            if time.monotonic() - begin > seconds:
+                break
+        answers, restarts = attack.told.answers + starts.answers, attack.restarts
+    tell(
+        "each_place",
+        seconds=time.monotonic() - begin,
+        places=collections.Counter(name for name, _ in places),
+        injected=done,
+        not_reached=missed,
+        ended_in_grpc=known,
+        restarts=restarts,
+        answers=answers,
+        findings=findings,
+    )
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

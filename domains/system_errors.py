@@ -1,0 +1,47 @@
+"""Errors of the system that can meet any line: no memory, no thread, no descriptor, a disk that is full or fails."""
+
+import errno
+import os
+
+from domains.descriptors import none_left
+from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
+
+
+def system_error(error: BaseException) -> DeviceOpsError | None:
+    """The error that a caller hears. None: the system is not at fault."""
+    if isinstance(error, MemoryError):
+        return _no_memory()
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return _no_process()
+    return _of_number(error.errno or 0, error) if isinstance(error, OSError) else None
+
+
+def _of_number(number: int, error: OSError) -> DeviceOpsError | None:
+    if number == errno.ENOMEM:
+        return _no_memory()
+    if number == errno.EAGAIN:
+        return _no_process()
+    if number in _FULL:
+        message = f"a disk of this machine is full ({os.strerror(number)}); free some space, then retry"
+        return ResourceExhausted(message, ErrorReason.STORAGE_FULL)
+    if number in _FAILED:
+        message = (
+            f"a disk of this machine returned an error ({os.strerror(number)}); have its operator look, then retry"
+        )
+        return InternalError(message, ErrorReason.STORAGE_FAILED, problem=os.strerror(number))
+    return none_left(error)
+
+
+def _no_process() -> ResourceExhausted:
+    message = (
+        "the system starts no more processes or threads; retry, or raise its limit (ulimit -u, TasksMax, pids.max)"
+    )
+    return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED)
+
+
+def _no_memory() -> ResourceExhausted:
+    message = "the system gives the server no more memory; retry, end other programs, or raise its limit"
+    return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY)
