@@ -1,8 +1,5 @@
 using DeviceOps.Api.Common.V1;
-using DeviceOps.Api.Device.V1;
 using DeviceOps.Api.Inference.V1;
-using DeviceOps.Api.Memory.V1;
-using DeviceOps.Api.Model.V1;
 using DeviceOps.Api.Processing.V1;
 using DeviceOps.Client.Jobs;
 
@@ -58,46 +55,6 @@ public sealed partial class DeviceOpsClient
     public Task<GenerationResult> GenerateAsync(GenerateRequest request, IProgress<JobEvent>? progress, CancellationToken cancellationToken = default) =>
         GenerateAsync(request, cancellationToken).WaitAsync(progress, CancellationToken.None);
 
-    /// <summary>Loads a model.</summary>
-    /// <param name="load">Which model, and how.</param>
-    /// <param name="jobOptions">Devices, priority, deadlines. Null: the defaults.</param>
-    /// <param name="cancellationToken">Stops the job.</param>
-    /// <returns>The job.</returns>
-    public RunningJob<LoadedModel> LoadModelAsync(ModelLoad load, JobOptions? jobOptions = null, CancellationToken cancellationToken = default) =>
-        Run(new JobSpec { ModelLoad = load }, jobOptions, update => update.LoadedModel, cancellationToken);
-
-    /// <summary>Looks for models in the server's folders.</summary>
-    /// <param name="scan">Where, and how thoroughly.</param>
-    /// <param name="jobOptions">Priority, deadlines. Null: the defaults.</param>
-    /// <param name="cancellationToken">Stops the job.</param>
-    /// <returns>The job.</returns>
-    public RunningJob<ModelScanReport> ScanModelsAsync(ModelScan scan, JobOptions? jobOptions = null, CancellationToken cancellationToken = default) =>
-        Run(new JobSpec { ModelScan = scan }, jobOptions, update => update.ModelScanReport, cancellationToken);
-
-    /// <summary>Copies or moves a blob to another tier of memory or device.</summary>
-    /// <param name="transfer">What, and where to.</param>
-    /// <param name="jobOptions">Priority, deadlines. Null: the defaults.</param>
-    /// <param name="cancellationToken">Stops the job.</param>
-    /// <returns>The job.</returns>
-    public RunningJob<BlobTransferReport> TransferBlobAsync(BlobTransfer transfer, JobOptions? jobOptions = null, CancellationToken cancellationToken = default) =>
-        Run(new JobSpec { BlobTransfer = transfer }, jobOptions, update => update.BlobTransferReport, cancellationToken);
-
-    /// <summary>Measures a device.</summary>
-    /// <param name="benchmark">Which device and what.</param>
-    /// <param name="jobOptions">Priority, deadlines. Null: the defaults.</param>
-    /// <param name="cancellationToken">Stops the job.</param>
-    /// <returns>The job.</returns>
-    public RunningJob<DeviceBenchmarkReport> BenchmarkDeviceAsync(DeviceBenchmark benchmark, JobOptions? jobOptions = null, CancellationToken cancellationToken = default) =>
-        Run(new JobSpec { DeviceBenchmark = benchmark }, jobOptions, update => update.DeviceBenchmarkReport, cancellationToken);
-
-    /// <summary>Gives a device a fresh worker process.</summary>
-    /// <param name="reset">Which device.</param>
-    /// <param name="jobOptions">Priority, deadlines. Null: the defaults.</param>
-    /// <param name="cancellationToken">Stops the job.</param>
-    /// <returns>The job.</returns>
-    public RunningJob<DeviceResetReport> ResetDeviceAsync(DeviceReset reset, JobOptions? jobOptions = null, CancellationToken cancellationToken = default) =>
-        Run(new JobSpec { DeviceReset = reset }, jobOptions, update => update.DeviceResetReport, cancellationToken);
-
     /// <summary>Runs any kind of work as a job. An empty <c>request_id</c> gets a new one.</summary>
     /// <param name="request">The work. It is copied.</param>
     /// <param name="cancellationToken">Stops the job.</param>
@@ -120,7 +77,7 @@ public sealed partial class DeviceOpsClient
     }
 
     private RunningJob<TResult> Run<TResult>(JobSpec spec, JobOptions? jobOptions, Func<WatchJobResponse, TResult?> resultOf, CancellationToken token)
-        where TResult : class => Submit(new SubmitJobRequest { Spec = spec, Options = jobOptions }, resultOf, token);
+        where TResult : class => Submit(new SubmitJobRequest { Spec = spec, Options = jobOptions }.Clone(), resultOf, token);
 
     private RunningJob<TResult> Submit<TResult>(SubmitJobRequest request, Func<WatchJobResponse, TResult?> resultOf, CancellationToken token)
         where TResult : class

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using DeviceOps.Api.Device.V1;
 using DeviceOps.Api.Inference.V1;
 using DeviceOps.Api.Memory.V1;
@@ -103,6 +104,8 @@ public sealed partial class DeviceOpsClient : IDisposable, IAsyncDisposable
     /// <summary>Connects to a server that listens on a named pipe of this machine.</summary>
     /// <param name="name">The pipe's name, without <c>\\.\pipe\</c>.</param>
     /// <returns>The client; dispose of it to close its connections.</returns>
+    /// <remarks>Experimental: the server itself listens on TCP, Unix sockets and stdio; a pipe needs a relay beside it.</remarks>
+    [Experimental("DEVICEOPS001")]
     public static DeviceOpsClient ConnectNamedPipe(string name) => Connect("pipe://" + name);
 
     /// <summary>Closes the connections. Jobs go on: they belong to the server.</summary>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.Versioning;
 using DeviceOps.Api.Device.V1;
 using DeviceOps.Api.Processing.V1;
 using DeviceOps.Client;
@@ -74,6 +75,13 @@ public sealed class DeviceOpsTestServer : IAsyncDisposable
             await process.KillAsync().ConfigureAwait(false);
         }
     }
+
+    /// <summary>Ends the server as its operator does (SIGTERM): it takes no new work, and lets running jobs end for as long as its settings
+    /// say. Linux and macOS.</summary>
+    /// <param name="cancellationToken">Ends the wait, not the server.</param>
+    /// <returns>When it is gone.</returns>
+    [UnsupportedOSPlatform("windows")]
+    public Task StopAsync(CancellationToken cancellationToken = default) => process?.StopAsync(cancellationToken) ?? Task.CompletedTask;
 
     /// <summary>Starts the server again, on the same port and the same state; one that still runs is killed first.</summary>
     /// <param name="cancellationToken">Stops the start.</param>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace DeviceOps.Testing;
@@ -7,6 +8,7 @@ namespace DeviceOps.Testing;
 internal sealed class ServerProcess
 {
     private const string Serving = "deviceops: serving on ";
+    private const int Terminate = 15;
     private readonly Process process;
     private readonly StringBuilder log = new();
     private readonly TaskCompletionSource serving = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -46,12 +48,25 @@ internal sealed class ServerProcess
     /// <summary>Waits for the line that says that it serves.</summary>
     public Task ServingAsync(CancellationToken stop) => serving.Task.WaitAsync(stop);
 
+    /// <summary>Asks it to end, as an operator does (SIGTERM), and waits until it has.</summary>
+    public async Task StopAsync(CancellationToken stop)
+    {
+        if (!process.HasExited && Signal(process.Id, Terminate) != 0)
+        {
+            throw new InvalidOperationException($"process {process.Id} could not be asked to end (errno {Marshal.GetLastPInvokeError()})");
+        }
+        await process.WaitForExitAsync(stop).ConfigureAwait(false);
+    }
+
     /// <summary>Ends it and its children at once.</summary>
     public async Task KillAsync()
     {
         process.Kill(entireProcessTree: true);
         await process.WaitForExitAsync().ConfigureAwait(false);
     }
+
+    [DllImport("libc", EntryPoint = "kill", SetLastError = true)]
+    private static extern int Signal(int processId, int signal);
 
     private void Took(string? line)
     {

@@ -50,6 +50,16 @@ internal sealed class ClientInterceptor(DeviceOpsClientOptions options) : Interc
             call.RequestStream, Answer(call.ResponseAsync, watch), call.ResponseHeadersAsync, call.GetStatus, call.GetTrailers, Leave(call.Dispose, watch));
     }
 
+    public override AsyncDuplexStreamingCall<TRequest, TResponse> AsyncDuplexStreamingCall<TRequest, TResponse>(
+        ClientInterceptorContext<TRequest, TResponse> context, AsyncDuplexStreamingCallContinuation<TRequest, TResponse> next)
+    {
+        var watch = CallWatch.Start(context.Method);
+        var call = next(Prepared(context));
+        return new AsyncDuplexStreamingCall<TRequest, TResponse>(
+            call.RequestStream, new WatchedReader<TResponse>(call.ResponseStream, watch),
+            call.ResponseHeadersAsync, call.GetStatus, call.GetTrailers, Leave(call.Dispose, watch));
+    }
+
     private ClientInterceptorContext<TRequest, TResponse> Prepared<TRequest, TResponse>(ClientInterceptorContext<TRequest, TResponse> context)
         where TRequest : class
         where TResponse : class
