@@ -40,7 +40,7 @@ public sealed class DeviceOpsImageGenerator : IImageGenerator
     {
         ArgumentNullException.ThrowIfNull(request);
         var asked = ImageRequests.From(this, request, options, metadata.DefaultModelId);
-        await ImageRequests.AddImagesAsync(asked.Generation, request.OriginalImages, client, cancellationToken).ConfigureAwait(false);
+        await ImageRequests.AddImagesAsync(asked.Generation, request.OriginalImages, options, client, cancellationToken).ConfigureAwait(false);
         var job = client.GenerateAsync(asked, cancellationToken);
         var watcher = DeviceOpsImageProperties.ProgressOf(options);
         Receipt? receipt = null;

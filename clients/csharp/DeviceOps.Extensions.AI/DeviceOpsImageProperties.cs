@@ -27,7 +27,8 @@ public static class DeviceOpsImageProperties
     /// <summary>Of an edit, how much of the original is made anew, 0..1: a number.</summary>
     public const string Strength = "strength";
 
-    /// <summary>Of an edit, which part of the first original is made anew: a <see cref="DataContent"/> with white where it is.</summary>
+    /// <summary>Of an edit, which part of the first original is made anew: a <see cref="DataContent"/> or
+    /// <see cref="HostedFileContent"/> with white where it is.</summary>
     public const string Mask = "mask";
 
     /// <summary>Told of each event, previews too: an <see cref="IProgress{T}"/> of <see cref="JobEvent"/>.</summary>

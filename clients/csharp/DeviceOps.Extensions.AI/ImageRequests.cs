@@ -22,7 +22,7 @@ internal static class ImageRequests
         [DeviceOpsImageProperties.Sampler] = (asked, value) => Sampling(asked).Sampler = Text(value),
         [DeviceOpsImageProperties.SigmaSchedule] = (asked, value) => Sampling(asked).SigmaSchedule = Text(value),
         [DeviceOpsImageProperties.Strength] = (asked, value) => Start(asked).Strength = Convert.ToDouble(value, CultureInfo.InvariantCulture),
-        [DeviceOpsImageProperties.Mask] = (asked, value) => asked.Mask = new InpaintMask { Image = Inline((DataContent)value) },
+        [DeviceOpsImageProperties.Mask] = (_, _) => { }, // goes ahead with the original pictures
         [DeviceOpsImageProperties.Progress] = (_, _) => { },
     };
 
@@ -46,9 +46,15 @@ internal static class ImageRequests
         return asked;
     }
 
-    /// <summary>The first original is where the picture starts from; further ones are references.</summary>
-    public static async Task AddImagesAsync(Generation asked, IEnumerable<AIContent>? originals, DeviceOpsClient client, CancellationToken stop)
+    /// <summary>The first original is where the picture starts from; further ones are references. The mask belongs to the first.</summary>
+    public static async Task AddImagesAsync(
+        Generation asked, IEnumerable<AIContent>? originals, ImageGenerationOptions? options, DeviceOpsClient client, CancellationToken stop)
     {
+        if (options?.AdditionalProperties?.TryGetValue(DeviceOpsImageProperties.Mask, out var mask) == true && mask is not null)
+        {
+            var content = mask as AIContent ?? throw new ArgumentException($"{DeviceOpsImageProperties.Mask} must be a DataContent or HostedFileContent");
+            asked.Mask = new InpaintMask { Image = await InputAsync(content, client, stop).ConfigureAwait(false) };
+        }
         foreach (var original in originals ?? [])
         {
             var image = await InputAsync(original, client, stop).ConfigureAwait(false);
@@ -102,7 +108,7 @@ internal static class ImageRequests
         HostedFileContent hosted => new ImageInput { BlobId = hosted.FileId },
         DataContent data when data.Data.Length <= MaxInlineBytes => Inline(data),
         DataContent data => new ImageInput { BlobId = await UploadAsync(data, client, stop).ConfigureAwait(false) },
-        _ => throw new ArgumentException($"an original picture is a {content.GetType().Name}: DataContent or HostedFileContent is needed"),
+        _ => throw new ArgumentException($"a picture is given as a {content.GetType().Name}: DataContent or HostedFileContent is needed"),
     };
 
     private static async Task<string> UploadAsync(DataContent data, DeviceOpsClient client, CancellationToken stop)
