@@ -1,18 +1,20 @@
-// The co-operation of an orchestrator with the server: a budget, a reservation, a load, a picture with live progress, a comparison of what
-// each side believes is loaded, and an eviction. Ctrl-C stops the running job and waits for the server's proof.
+// The co-operation of an orchestrator with the server: a model's files in this process's RAM, a budget, a reservation, a load out of that RAM, a
+// picture with live progress, a comparison of what each side believes, and an eviction. Ctrl-C stops the running job and waits for the proof.
 //
-//     dotnet run -- http://127.0.0.1:50051 "a red apple" apple.png
+//     deviceops serve --model-root /dev/shm/models --blob-root /dev/shm/models
+//     dotnet run -- http://127.0.0.1:50051 "a red apple" apple.png /path/to/a/model /dev/shm/models
 
 using DeviceOps.Api.Common.V1;
 using DeviceOps.Api.Inference.V1;
-using DeviceOps.Api.Memory.V1;
 using DeviceOps.Api.Model.V1;
 using DeviceOps.Client;
 using Orchestrator;
 
-var address = args.ElementAtOrDefault(0) ?? "http://127.0.0.1:50051";
-var prompt = args.ElementAtOrDefault(1) ?? "a red apple";
-var file = args.ElementAtOrDefault(2) ?? "apple.png";
+if (args is not [var address, var prompt, var file, var source, var folder])
+{
+    Console.Error.WriteLine("usage: Orchestrator ADDRESS PROMPT FILE MODEL_FOLDER CACHE_FOLDER");
+    return 2;
+}
 using var stop = new CancellationTokenSource();
 Console.CancelKeyPress += (_, pressed) =>
 {
@@ -21,29 +23,35 @@ Console.CancelKeyPress += (_, pressed) =>
 };
 
 using var client = DeviceOpsClient.Connect(address);
-var cache = new ModelCache(client);
+await using var cache = new RamModelCache(client, folder);
+var budget = new Budget(client, "host");
 try
 {
-    var pool = await cache.SetBudgetAsync("host", headroomBytes: 256 << 20, stop.Token);
-    Console.WriteLine($"budget: {pool.AvailableBytes / (1 << 20)} MiB may be used of {pool.Id}");
+    var model = await cache.AddAsync("cached", source, stop.Token);
+    Console.WriteLine($"cached: {cache.SizeBytes / (1 << 20)} MiB of {model.Family}");
 
-    var reservation = await cache.ReserveAsync("host", 64 << 20, stop.Token);
-    var loaded = await cache.LoadAsync("emoji-sd", reservation.Id, Show, stop.Token);
+    var pool = await budget.LeaveAsync(headroomBytes: 256 << 20, stop.Token);
+    Console.WriteLine($"budget: {pool.AvailableBytes / (1 << 20)} MiB may be used of {pool.Id}");
+    var reservation = await budget.ReserveAsync(2 * model.SizeBytes, stop.Token);
+    Console.WriteLine($"reserved: {reservation.SizeBytes / (1 << 20)} MiB");
+
+    var load = client.LoadModelAsync(new ModelLoad { ModelId = model.Id }, new JobOptions { ReservationId = reservation.Id }, stop.Token);
+    var loaded = await load.WaitAsync(new Terminal());
     Console.WriteLine($"loaded: {loaded.Id} on {loaded.DeviceId}");
 
-    var job = client.GenerateAsync(new Generation { Prompt = prompt, ModelId = loaded.ModelId, RequireLoadedModel = true }, stop.Token);
-    await foreach (var told in job)
-    {
-        Show(told);
-    }
-    await client.SaveImageAsync(job.Result.Images[0], file, stop.Token);
+    var job = client.GenerateAsync(new Generation { Prompt = prompt, ModelId = model.Id, RequireLoadedModel = true }, stop.Token);
+    var result = await job.WaitAsync(new Terminal());
+    await client.SaveImageAsync(result.Images[0], file, stop.Token);
     Console.WriteLine($"picture: {file}");
 
-    foreach (var difference in await cache.ReconcileAsync(stop.Token))
+    var differences = await cache.ReconcileAsync(stop.Token);
+    Console.WriteLine($"reconciled: {differences.Count} differences");
+    foreach (var difference in differences)
     {
-        Console.WriteLine($"differs: {difference}");
+        Console.WriteLine($"  {difference.Kind}: {difference.Message}");
     }
-    await cache.EvictAsync(loaded.Id, stop.Token);
+    await client.Models.UnloadModelAsync(new UnloadModelRequest { LoadedModelId = loaded.Id }, cancellationToken: stop.Token);
+    await cache.EvictAsync(model.Id, stop.Token);
     Console.WriteLine("evicted");
 }
 catch (JobCancelledException error)
@@ -57,15 +65,3 @@ catch (DeviceOpsException error)
     return 1;
 }
 return 0;
-
-static void Show(JobEvent told)
-{
-    if (told.Progress is { } progress)
-    {
-        Console.Write($"\r{progress.Stage,-12} {progress.CompletedRatio,5:P0}  {progress.Completed} of {progress.Total} {progress.Unit}   ");
-    }
-    if (told.Terminal)
-    {
-        Console.WriteLine();
-    }
-}
