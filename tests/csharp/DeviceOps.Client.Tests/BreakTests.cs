@@ -1,5 +1,8 @@
 using DeviceOps.Api.Common.V1;
+using DeviceOps.Api.Model.V1;
 using DeviceOps.Testing;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Testing;
 using Xunit;
 
 namespace DeviceOps.Client.Tests;
@@ -33,16 +36,31 @@ public sealed class BreakTests(MortalServer mortal, SharedServer shared)
     }
 
     [Fact]
-    public async Task ACutConnectionLosesNoEvent()
+    public async Task ACutConnectionLosesNoEventAndIsLogged()
     {
-        await using var proxy = new CuttingProxy(shared.Address, cutAfterBytes: 3000, cuts: 3);
-        using var client = DeviceOpsClient.Connect(proxy.Address);
-        var job = client.GenerateAsync(Asking.Small(steps: 40), Asking.Stop);
+        var logs = new FakeLogCollector();
+        using var loggers = LoggerFactory.Create(logging => logging.AddProvider(new FakeLoggerProvider(logs)));
+        await using var proxy = new CuttingProxy(shared.Address, cutAfterBytes: 2000, cuts: 3);
+        using var client = DeviceOpsClient.Connect(new DeviceOpsClientOptions { Address = proxy.Address }, loggers);
+        var job = client.GenerateAsync(Asking.Small(steps: 30), Asking.Stop);
         var events = await Asking.Collect(job);
 
         Asking.AssertWhole(events);
         Assert.Equal(JobEvent.KindOneofCase.Succeeded, events[^1].KindCase);
         Assert.True(proxy.Cuts > 0, "no connection was cut");
+        var logged = logs.GetSnapshot().Where(record => record.Category == "DeviceOps.Client").Select(record => record.Id.Id).ToList();
+        Assert.Contains(1, logged);
+        Assert.Contains(2, logged);
+    }
+
+    [Fact]
+    public async Task ACallThatReadsIsSentAgainWhenItsConnectionBreaks()
+    {
+        await using var proxy = new CuttingProxy(shared.Address, cutAfterBytes: 1, cuts: 2);
+        using var client = DeviceOpsClient.Connect(proxy.Address);
+        var answer = await client.Models.GetModelAsync(new GetModelRequest { ModelId = "emoji-sd" }, cancellationToken: Asking.Stop);
+        Assert.Equal("emoji-sd", answer.Model.Id);
+        Assert.Equal(2, proxy.Cuts);
     }
 
     [Fact]

@@ -15,6 +15,13 @@ public sealed class FailureTests(MortalServer mortal)
 {
     private readonly DeviceOpsClient client = mortal.Server.Client;
 
+    internal static IReadOnlyList<ErrorReason> Raised { get; } =
+    [
+        ErrorReason.DeviceOutOfMemory, ErrorReason.DriverError, ErrorReason.NumericFailure, ErrorReason.QueueTimeout, ErrorReason.QueueFull,
+        ErrorReason.DeviceDisabled, ErrorReason.BudgetExceeded, ErrorReason.ModelNotLoaded, ErrorReason.ModelCorrupt,
+        ErrorReason.ModelIncompatible, ErrorReason.ComponentMissing,
+    ];
+
     [Fact]
     public async Task AFailedJobIsATypedErrorAndTheNextOneWorks()
     {

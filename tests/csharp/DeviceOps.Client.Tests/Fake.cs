@@ -7,6 +7,8 @@ internal abstract class Fake : CallInvoker
 {
     public CallOptions Last { get; private set; }
 
+    public void Forget() => Last = default;
+
     public override TResponse BlockingUnaryCall<TRequest, TResponse>(
         Method<TRequest, TResponse> method, string? host, CallOptions options, TRequest request) => throw Failing(options);
 
@@ -19,10 +21,12 @@ internal abstract class Fake : CallInvoker
         new(new Broken<TResponse>(Failing(options)), Headers(), () => Status.DefaultCancelled, () => [], () => { });
 
     public override AsyncClientStreamingCall<TRequest, TResponse> AsyncClientStreamingCall<TRequest, TResponse>(
-        Method<TRequest, TResponse> method, string? host, CallOptions options) => throw new NotSupportedException();
+        Method<TRequest, TResponse> method, string? host, CallOptions options) =>
+        new(new Sink<TRequest>(), Task.FromException<TResponse>(Failing(options)), Headers(), () => Status.DefaultCancelled, () => [], () => { });
 
     public override AsyncDuplexStreamingCall<TRequest, TResponse> AsyncDuplexStreamingCall<TRequest, TResponse>(
-        Method<TRequest, TResponse> method, string? host, CallOptions options) => throw new NotSupportedException();
+        Method<TRequest, TResponse> method, string? host, CallOptions options) =>
+        new(new Sink<TRequest>(), new Broken<TResponse>(Failing(options)), Headers(), () => Status.DefaultCancelled, () => [], () => { });
 
     protected abstract RpcException Error();
 
@@ -33,6 +37,15 @@ internal abstract class Fake : CallInvoker
     }
 
     private static Task<Metadata> Headers() => Task.FromResult<Metadata>([]);
+
+    private sealed class Sink<T> : IClientStreamWriter<T>
+    {
+        public WriteOptions? WriteOptions { get; set; }
+
+        public Task CompleteAsync() => Task.CompletedTask;
+
+        public Task WriteAsync(T message) => Task.CompletedTask;
+    }
 
     private sealed class Broken<T>(Exception error) : IAsyncStreamReader<T>
     {

@@ -127,21 +127,6 @@ public sealed class GenerateTests(SharedServer server)
     }
 
     [Fact]
-    public async Task FiftyClientsAtOnceEachGetTheirOwnPicture()
-    {
-        var results = await Task.WhenAll(Enumerable.Range(0, 50).Select(async number =>
-        {
-            using var own = DeviceOpsClient.Connect(server.Address);
-            var job = own.GenerateAsync(Asking.Small(seed: number), Asking.Stop);
-            Asking.AssertWhole(await Asking.Collect(job));
-            return (Asked: number, Image: job.Result.Images[0], Bytes: await own.ReadImageAsync(job.Result.Images[0], Asking.Stop));
-        }));
-
-        Assert.All(results, result => Assert.Equal(result.Asked, result.Image.Seed));
-        Assert.Equal(50, results.Select(result => result.Image.File.Sha256).Distinct().Count());
-    }
-
-    [Fact]
     public void AResultBeforeTheEndIsRefused() =>
         Assert.Throws<InvalidOperationException>(() => client.GenerateAsync(Asking.Small(), Asking.Stop).Result);
 

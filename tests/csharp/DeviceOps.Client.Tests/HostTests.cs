@@ -5,8 +5,6 @@ using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Diagnostics.HealthChecks;
 using Microsoft.Extensions.Diagnostics.Metrics.Testing;
-using Microsoft.Extensions.Logging;
-using Microsoft.Extensions.Logging.Testing;
 using Microsoft.Extensions.Options;
 using Xunit;
 
@@ -73,6 +71,30 @@ public sealed class HostTests(SharedServer server)
     }
 
     [Fact]
+    public async Task EveryKindOfCallCarriesTokenAndTraceAndThrowsTypedErrors()
+    {
+        var transport = new Silent();
+        using var client = new DeviceOpsClient(transport, new DeviceOpsClientOptions { Token = "secret" });
+        var bytes = Marshallers.Create(data => data, data => data);
+        Method<byte[], byte[]> Of(MethodType type) => new(type, "other.Service", "Call", bytes, bytes);
+        var calls = new Dictionary<MethodType, Func<Task>>
+        {
+            [MethodType.Unary] = () => client.Invoker.AsyncUnaryCall(Of(MethodType.Unary), null, default, []).ResponseAsync,
+            [MethodType.ServerStreaming] = () => client.Invoker.AsyncServerStreamingCall(Of(MethodType.ServerStreaming), null, default, []).ResponseStream.MoveNext(Asking.Stop),
+            [MethodType.ClientStreaming] = () => client.Invoker.AsyncClientStreamingCall(Of(MethodType.ClientStreaming), null, default).ResponseAsync,
+            [MethodType.DuplexStreaming] = () => client.Invoker.AsyncDuplexStreamingCall(Of(MethodType.DuplexStreaming), null, default).ResponseStream.MoveNext(Asking.Stop),
+        };
+        using var span = new Activity("work").Start();
+        foreach (var call in calls.Values.Append(() => Task.Run(() => client.Invoker.BlockingUnaryCall(Of(MethodType.Unary), null, default, []))))
+        {
+            await Assert.ThrowsAsync<DeviceOpsException>(call);
+            Assert.Equal("Bearer secret", transport.Last.Headers!.GetValue("authorization"));
+            Assert.Contains(span.TraceId.ToHexString(), transport.Last.Headers!.GetValue("traceparent"));
+            transport.Forget();
+        }
+    }
+
+    [Fact]
     public async Task OnlyReadsHaveADeadlineOfTheirOwn()
     {
         var transport = new Silent();
@@ -83,19 +105,6 @@ public sealed class HostTests(SharedServer server)
         Assert.Null(transport.Last.Deadline);
         await Assert.ThrowsAsync<DeviceOpsException>(() => client.Processing.WatchJob(new WatchJobRequest(), cancellationToken: Asking.Stop).ResponseStream.MoveNext(Asking.Stop));
         Assert.Null(transport.Last.Deadline);
-    }
-
-    [Fact]
-    public async Task ABrokenWatchIsLogged()
-    {
-        var logs = new FakeLogCollector();
-        using var loggers = LoggerFactory.Create(logging => logging.AddProvider(new FakeLoggerProvider(logs)));
-        await using var proxy = new CuttingProxy(server.Address, cutAfterBytes: 3000, cuts: 1);
-        using var client = DeviceOpsClient.Connect(new DeviceOpsClientOptions { Address = proxy.Address }, loggers);
-        await client.GenerateAsync(Asking.Small(steps: 40), null, Asking.Stop);
-
-        Assert.Contains(logs.GetSnapshot(), record => record.Category == "DeviceOps.Client" && record.Id.Id == 1);
-        Assert.Contains(logs.GetSnapshot(), record => record.Category == "DeviceOps.Client" && record.Id.Id == 2);
     }
 
     private static ServiceProvider Services(params (string Name, string Value)[] options)

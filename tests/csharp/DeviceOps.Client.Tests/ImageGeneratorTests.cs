@@ -1,9 +1,14 @@
+using System.Buffers.Binary;
+using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Drawing;
 using DeviceOps.Api.Common.V1;
 using DeviceOps.Api.Inference.V1;
 using DeviceOps.Extensions.AI;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Testing;
 using Xunit;
 
 namespace DeviceOps.Client.Tests;
@@ -11,6 +16,10 @@ namespace DeviceOps.Client.Tests;
 /// <summary>A program that knows Microsoft.Extensions.AI alone gets its pictures from this server.</summary>
 public sealed class ImageGeneratorTests(SharedServer server)
 {
+    /// <summary>A mask of 64 × 64 pixels: white on the left, black on the right.</summary>
+    private const string LeftHalf =
+        "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAMUlEQVR42u3MsQ0AMAjAMOj/P8MHdGBhcNZIzoq5/PwXywAAAAAAAAAAAAAAAABcBxpgTAGAxlDsQwAAAABJRU5ErkJggg==";
+
     private static readonly ImageGenerationOptions Quick = new()
     {
         ImageSize = new Size(64, 64),
@@ -74,28 +83,79 @@ public sealed class ImageGeneratorTests(SharedServer server)
     }
 
     [Fact]
-    public async Task AnEditCarriesThePictureToTheServer()
+    public async Task AnEditStartsFromItsPictureWhicheverWayItIsGiven()
     {
         using var generator = server.Client.AsImageGenerator();
-        var original = new DataContent(new byte[] { 1, 2, 3 }, "image/png");
-        var error = await Assert.ThrowsAsync<DeviceOpsException>(() => generator.EditImageAsync(original, "greener", Quick, Asking.Stop));
-        // Until the server takes input pictures it refuses the field by name; afterwards these bytes are no picture.
-        Assert.Contains(error.Reason, new[] { ErrorReason.NotImplemented, ErrorReason.BadImage });
+        var plain = Quick.Clone();
+        plain.AdditionalProperties![DeviceOpsImageProperties.Steps] = 4;
+        var half = plain.Clone();
+        half.AdditionalProperties![DeviceOpsImageProperties.Strength] = 0.5;
+        var original = await Picture(generator, new ImageGenerationRequest("a red apple"), plain);
+        var blob = await server.Client.Blobs.UploadAsync(new MemoryStream(original.Data.ToArray()), "image/png", Asking.Stop);
+
+        var edited = await Picture(generator, new ImageGenerationRequest("a green apple", [original]), half);
+        var hosted = await Picture(generator, new ImageGenerationRequest("a green apple", [new HostedFileContent(blob.Id)]), half);
+        var fresh = await Picture(generator, new ImageGenerationRequest("a green apple"), plain);
+        Assert.Equal(Pixels(edited), Pixels(hosted));
+        Assert.NotEqual(Pixels(original), Pixels(edited));
+        Assert.NotEqual(Pixels(fresh), Pixels(edited));
+
+        half.AdditionalProperties[DeviceOpsImageProperties.Mask] = new DataContent(Convert.FromBase64String(LeftHalf), "image/png");
+        var painted = await generator.GenerateAsync(new ImageGenerationRequest("a green apple", [original]), half, Asking.Stop);
+        Assert.NotNull(Raw(painted).Resolved.Generation.Mask);
+        Assert.NotEqual(Pixels(edited), Pixels(Assert.IsType<DataContent>(Assert.Single(painted.Contents))));
+    }
+
+    [Fact]
+    public async Task WhatIsNoPictureIsRefusedByItsField()
+    {
+        using var generator = server.Client.AsImageGenerator();
+        var error = await Assert.ThrowsAsync<DeviceOpsException>(
+            () => generator.EditImageAsync(new DataContent(new byte[] { 1, 2, 3 }, "image/png"), "greener", Quick, Asking.Stop));
+        Assert.Equal(ErrorReason.BadImage, error.Reason);
         Assert.Contains("init_image", error.Message);
     }
 
     [Fact]
     public async Task APipelineOfAHostWorksRoundIt()
     {
-        var services = new ServiceCollection().AddLogging().AddDeviceOpsClient(options => options.Address = server.Address);
-        services.AddDeviceOpsImageGenerator("emoji-sd").UseLogging().UseOpenTelemetry();
+        var logs = new FakeLogCollector();
+        var spans = new ConcurrentQueue<Activity>();
+        using var listener = new ActivityListener
+        {
+            ShouldListenTo = source => source.Name == "pictures",
+            Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllDataAndRecorded,
+            ActivityStopped = spans.Enqueue,
+        };
+        ActivitySource.AddActivityListener(listener);
+        var services = new ServiceCollection().AddDeviceOpsClient(options => options.Address = server.Address);
+        services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Trace).AddProvider(new FakeLoggerProvider(logs)));
+        services.AddDeviceOpsImageGenerator("emoji-sd").UseLogging().UseOpenTelemetry(sourceName: "pictures").ConfigureOptions(options => options.Count = 2);
         await using var host = services.BuildServiceProvider();
         var generator = host.GetRequiredService<IImageGenerator>();
 
         var response = await generator.GenerateImagesAsync("a red apple", Quick, Asking.Stop);
-        Assert.IsType<DataContent>(Assert.Single(response.Contents));
+        Assert.Equal(2, response.Contents.OfType<DataContent>().Count());
         Assert.Equal("deviceops", generator.GetRequiredService<ImageGeneratorMetadata>().ProviderName);
+        Assert.Contains(spans, span => Equals(span.GetTagItem("gen_ai.provider.name"), "deviceops"));
+        Assert.Contains(logs.GetSnapshot(), record => record.Category?.Contains("LoggingImageGenerator", StringComparison.Ordinal) == true);
     }
+
+    /// <summary>The compressed pixels of a PNG: the chunks called IDAT. The others tell of the job.</summary>
+    private static byte[] Pixels(DataContent png)
+    {
+        var (bytes, pixels) = (png.Data.ToArray(), new List<byte>());
+        for (var at = 8; at < bytes.Length; at += 12 + BinaryPrimitives.ReadInt32BigEndian(bytes.AsSpan(at)))
+        {
+            var size = BinaryPrimitives.ReadInt32BigEndian(bytes.AsSpan(at));
+            pixels.AddRange(bytes.AsSpan(at + 4, 4).SequenceEqual("IDAT"u8) ? bytes.AsSpan(at + 8, size) : []);
+        }
+        Assert.NotEmpty(pixels);
+        return [.. pixels];
+    }
+
+    private static async Task<DataContent> Picture(IImageGenerator generator, ImageGenerationRequest request, ImageGenerationOptions options) =>
+        Assert.IsType<DataContent>(Assert.Single((await generator.GenerateAsync(request, options, Asking.Stop)).Contents));
 
     private static GenerationResult Raw(ImageGenerationResponse response) => (GenerationResult)response.RawRepresentation!;
 

@@ -54,6 +54,10 @@ public sealed class RefusalTests(SharedServer server)
         [ErrorReason.HostOutOfMemory] = () => Create(new BlobSpec { SizeBytes = Endless, Tier = BlobTier.Host }),
         [ErrorReason.ReservationExpired] = OutliveAReservationAsync,
         [ErrorReason.NotSupportedOnDevice] = () => Client.Devices.UpdateDeviceAsync(PowerLimit()).ResponseAsync,
+        [ErrorReason.BadImage] = () => Generate(new Generation { InitImage = new InitImage { Image = new ImageInput { Data = ByteString.CopyFrom(1, 2, 3) } } }),
+        [ErrorReason.DependencyCycle] = () => Client.Models.RegisterModelAsync(Circle()).ResponseAsync,
+        [ErrorReason.CheckpointCorrupt] = ContinueFromNothingAsync,
+        [ErrorReason.QuotaExceeded] = FillASessionAsync,
         [ErrorReason.RunTimeout] = () => Client.GenerateAsync(Hurried(), null, Asking.Stop),
     };
 
@@ -81,6 +85,39 @@ public sealed class RefusalTests(SharedServer server)
         UpdateMask = new FieldMask { Paths = { "power_limit_watts" } },
         ValidateOnly = true,
     };
+
+    private static RegisterModelRequest Circle() => new()
+    {
+        ModelId = "round",
+        PartsSource = new ModelPartsSource { BaseModelId = "emoji-sd", Components = { new ComponentSource { ComponentId = "vae", ModelId = "round" } } },
+    };
+
+    /// <summary>A job that was cancelled before it began has no checkpoint.</summary>
+    private async Task ContinueFromNothingAsync()
+    {
+        await using var session = await Client.OpenSessionAsync(cancellationToken: Asking.Stop);
+        await session.PauseAsync(cancellationToken: Asking.Stop);
+        var job = await session.SubmitAsync(new SubmitJobRequest { Spec = new JobSpec { Generation = Asking.Small() } }, Asking.Stop);
+        await Client.CancelJobAsync(job.Id, "a test", Asking.Stop);
+        await Client.ContinueAsync(job.Id, cancellationToken: Asking.Stop).WaitAsync(null, Asking.Stop);
+    }
+
+    private async Task FillASessionAsync()
+    {
+        var settings = new SessionSettings { Limits = new SessionLimits { MaxQueuedJobs = 1 } };
+        var session = await Client.OpenSessionAsync(settings, cancellationToken: Asking.Stop);
+        await session.PauseAsync(cancellationToken: Asking.Stop);
+        var request = new SubmitJobRequest { Spec = new JobSpec { Generation = Asking.Small() } };
+        try
+        {
+            await session.SubmitAsync(request, Asking.Stop);
+            await session.SubmitAsync(request, Asking.Stop);
+        }
+        finally
+        {
+            await session.CloseAsync(SessionCloseAction.CancelAll, Asking.Stop);
+        }
+    }
 
     private async Task UseAnIdTwiceAsync()
     {

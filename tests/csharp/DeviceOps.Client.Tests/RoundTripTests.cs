@@ -1,7 +1,9 @@
+using System.Text;
 using CsCheck;
 using DeviceOps.Api.Common.V1;
 using DeviceOps.Api.Inference.V1;
 using DeviceOps.Api.Processing.V1;
+using Google.Protobuf;
 using Google.Protobuf.WellKnownTypes;
 using Xunit;
 
@@ -25,13 +27,82 @@ public sealed class RoundTripTests(SharedServer server)
             return new JobEvent { JobId = "job", Sequence = sequence, State = (JobState)state, EventTime = time, Progress = progress };
         });
 
+    /// <summary>What may be present, zero and above 32 bits in a request that the server takes.</summary>
+    private static readonly Gen<GenerateRequest> Requests = Gen.Select(
+        Gen.Char['À', 'ɏ'].Array[0, 40].Select(letters => new string(letters)), Gen.Nullable(Gen.Double[0, 30]), Gen.Nullable(Gen.Long[0, long.MaxValue - 8]), Gen.Int[1, 86_400], Gen.Int[0, 999_999_999],
+        (prompt, guidance, seed, seconds, nanos) =>
+        {
+            var sampling = new Sampling { Steps = 1 + (nanos % 1000) };
+            if (guidance is { } scale)
+            {
+                sampling.GuidanceScale = scale;
+            }
+            if (seed is { } number)
+            {
+                sampling.Seed = number;
+            }
+            return new GenerateRequest
+            {
+                Generation = new Generation
+                {
+                    Prompt = "a " + prompt,
+                    WidthPx = 64,
+                    HeightPx = 64,
+                    Sampling = sampling,
+                    // Absent, these are stored as the server chooses.
+                    Output = new EncodeOptions { MediaType = "image/png", Manifest = ManifestDetail.Full, Provenance = true },
+                    Previews = new PreviewOptions { MaxEdgePx = 256 },
+                    Determinism = Determinism.Exact,
+                    PromptSyntax = PromptSyntax.Plain,
+                    LongPrompt = LongPrompt.Truncate,
+                },
+                Options = new JobOptions { Priority = Priority.Low, RunTimeout = new Duration { Seconds = seconds, Nanos = nanos }, Labels = { new Label { Key = "k", Value = $"{nanos}" } } },
+            };
+        });
+
     [Fact]
     public void LongNumbersPresenceUnknownEnumValuesAndTimesSurviveTheWire() => Events.Sample(told =>
     {
-        var again = JobEvent.Parser.ParseFrom(Google.Protobuf.MessageExtensions.ToByteArray(told));
+        var again = JobEvent.Parser.ParseFrom(told.ToByteArray());
         return again.Equals(told) && again.Sequence == told.Sequence && again.State == told.State
             && again.Progress.HasCompletedRatio == told.Progress.HasCompletedRatio && again.EventTime.Nanos == told.EventTime.Nanos;
     });
+
+    [Fact]
+    public async Task LongNumbersPresenceUnknownEnumValuesAndTimesAreTheSameInPython()
+    {
+        await using var python = new Stdio.EchoChild();
+        var name = Encoding.UTF8.GetBytes("deviceops.common.v1.job_event_pb2:JobEvent\0");
+        await Events.SampleAsync(
+            async told =>
+            {
+                var again = JobEvent.Parser.ParseFrom(await python.Ask("again", [.. name, .. told.ToByteArray()]));
+                return again.Equals(told);
+            },
+            iter: 300,
+            threads: 1);
+    }
+
+    [Fact]
+    public async Task AStoredRequestIsTheOneThatWasSent()
+    {
+        await using var session = await server.Client.OpenSessionAsync(cancellationToken: Asking.Stop);
+        await session.PauseAsync(cancellationToken: Asking.Stop);
+        await Requests.SampleAsync(
+            async asked =>
+            {
+                var request = new SubmitJobRequest { Spec = new JobSpec { Generation = asked.Generation }, Options = asked.Options };
+                var job = await session.SubmitAsync(request, Asking.Stop);
+                var stored = (await server.Client.Processing.GetJobAsync(new GetJobRequest { JobId = job.Id }, cancellationToken: Asking.Stop)).Job;
+                await session.CancelAsync(cancellationToken: Asking.Stop);
+                var expected = asked.Options.Clone();
+                expected.SessionId = session.Id;
+                Assert.Equal(asked.Generation, stored.Spec.Generation);
+                Assert.Equal(expected, stored.Options);
+            },
+            iter: 40,
+            threads: 1);
+    }
 
     [Theory]
     [InlineData(0L)]

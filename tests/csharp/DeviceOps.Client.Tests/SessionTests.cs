@@ -66,24 +66,34 @@ public sealed class SessionTests(SharedServer server)
     }
 
     [Fact]
-    public async Task FiftySessionsAtATimeEachSeeTheirOwnJobAlone()
+    public async Task FiftyClientsAtATimeEachGetTheirOwnPictureInTheirOwnSession()
     {
-        await Task.WhenAll(Enumerable.Range(0, Parallel).Select(async number =>
+        var pictures = await Task.WhenAll(Enumerable.Range(1000, Parallel).Select(OwnPictureAsync));
+        Assert.Equal(Parallel, pictures.Distinct().Count());
+    }
+
+    /// <summary>One client with one session, which sees its own job alone. Returns the hash of the picture.</summary>
+    private async Task<string> OwnPictureAsync(int seed)
+    {
+        using var own = DeviceOpsClient.Connect(server.Address);
+        await using var session = await own.OpenSessionAsync(cancellationToken: Asking.Stop);
+        var job = session.GenerateAsync(Asking.Small(seed: seed), Asking.Stop);
+        Asking.AssertWhole(await Asking.Collect(job));
+        var image = Assert.Single(job.Result.Images);
+        Assert.Equal(seed, image.Seed);
+        Assert.NotEmpty(await own.ReadImageAsync(image, Asking.Stop));
+
+        await session.CloseAsync(cancellationToken: Asking.Stop);
+        var jobs = new HashSet<string>();
+        await foreach (var message in session.WatchAsync(cancellationToken: Asking.Stop))
         {
-            await using var session = await server.Client.OpenSessionAsync(cancellationToken: Asking.Stop);
-            var job = session.GenerateAsync(Asking.Small(seed: 1000 + number), Asking.Stop);
-            await job.WaitAsync(cancellationToken: Asking.Stop);
-            await session.CloseAsync(cancellationToken: Asking.Stop);
-            var jobs = new HashSet<string>();
-            await foreach (var message in session.WatchAsync(cancellationToken: Asking.Stop))
+            if (message.JobUpdate is { } update)
             {
-                if (message.JobUpdate is { } update)
-                {
-                    jobs.Add(update.Event.JobId);
-                }
+                jobs.Add(update.Event.JobId);
             }
-            Assert.Equal([job.JobId], jobs);
-            Assert.Equal(1, (await session.GetAsync(Asking.Stop)).JobCounts.Succeeded);
-        }));
+        }
+        Assert.Equal([job.JobId], jobs);
+        Assert.Equal(1, (await session.GetAsync(Asking.Stop)).JobCounts.Succeeded);
+        return image.File.Sha256;
     }
 }

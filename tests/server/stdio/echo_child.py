@@ -9,9 +9,11 @@
 /garbage   writes bytes into the pipe that are no frame
 /compute   keeps the serving thread busy, without reading its inbox, until the file named in the message exists
 /refuse    closes with a status that has every part
+/again     sends back a message of the contract as Python has read it; its type comes first, as `module:Message` and a NUL
 """
 
 import ctypes
+import importlib
 import os
 import subprocess
 import sys
@@ -59,6 +61,9 @@ class Server:
             if method == "/noise":
                 make_noise()
             (self.peer.send_raw if message.raw else self.peer.send)(call_id, message.data)
+        elif method == "/again":
+            self.peer.send(call_id, written_again(message.data))
+            self.peer.close(call_id)
         elif method == "/burst":
             for number in range(int(message.data)):
                 self.peer.send(call_id, number.to_bytes(1024, "big"))
@@ -77,6 +82,16 @@ class Server:
             self.peer.close(call_id)
         elif method == "/refuse":
             self.peer.close(call_id, Code.NOT_FOUND, "no such thing", details=b"\x08\x05", trailers=[("a", "b")])
+
+
+def written_again(request: bytes) -> bytes:
+    """The message that follows its type, from the values that Python has seen in it."""
+    from google.protobuf import json_format
+
+    name, _, data = request.partition(b"\0")
+    module, _, type_name = name.decode().partition(":")
+    kind = getattr(importlib.import_module(module), type_name)
+    return json_format.Parse(json_format.MessageToJson(kind.FromString(data)), kind()).SerializeToString()
 
 
 def make_noise() -> None:

@@ -1,6 +1,7 @@
 """Every method of the server over TCP, a Unix socket and stdio: one server, and the same answers."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
@@ -30,46 +31,8 @@ STATUS = processing_service_pb2.GetSystemStatusRequest()
 METHODS = [method for served in SERVICES.values() for method in served.service.methods]
 LIMIT = [("grpc.max_receive_message_length", 16 << 20)]
 
-DEVICE = {"deviceId": "$device"}
-POOL = {"memoryPoolId": "$pool"}
-SMALL = {"prompt": "a red apple", "widthPx": 64, "heightPx": 64, "sampling": {"steps": 1, "seed": 1}}
-REAL: dict[str, Any] = {
-    "DeviceService.GetDevice": DEVICE,
-    "DeviceService.GetDeviceStatus": DEVICE,
-    "DeviceService.QueryDeviceHistory": DEVICE,
-    "DeviceService.RecommendDeviceSettings": DEVICE,
-    "DeviceService.UpdateDevice": {
-        **DEVICE,
-        "settings": {"enabled": True},
-        "updateMask": "enabled",
-        "validateOnly": True,
-    },
-    "DeviceService.WatchDeviceStatus": {"deviceIds": ["$device"], "interval": "0.2s"},
-    "InferenceService.Generate": {"generation": {**SMALL, "widthPx": 63}},
-    "InferenceService.GetInferenceCapabilities": {"deviceIds": ["$device"]},
-    "MemoryService.CreateBlob": {"blobSpec": {"sizeBytes": "4", "mediaType": "image/png"}},
-    "MemoryService.CreateReservation": {**POOL, "sizeBytes": "4096", "timeToLive": "5s"},
-    "MemoryService.GetBlob": {"blobId": "b-none"},
-    "MemoryService.GetMemoryPool": {**POOL, "includeOwners": True},
-    "MemoryService.ListBlobs": {"pageSize": 1},
-    "MemoryService.ListReservations": {"pageSize": 1},
-    "MemoryService.QueryMemoryHistory": POOL,
-    "MemoryService.ReadBlob": {"blobId": "b-none", "offsetBytes": "1"},
-    "MemoryService.ReclaimMemory": {**POOL, "freeBytes": "1", "validateOnly": True},
-    "MemoryService.RenewReservation": {"reservationId": "r-none", "timeToLive": "5s"},
-    "MemoryService.WatchMemoryPools": {"memoryPoolIds": ["$pool"], "interval": "0.2s"},
-    "ModelService.GetModel": {"modelId": "none"},
-    "ModelService.ListModels": {"pageSize": 1},
-    "ModelService.UnloadModel": {"modelId": "none"},
-    "ProcessingService.CancelJob": {"jobId": "j-none", "cause": "a test"},
-    "ProcessingService.DeleteByLabels": {"labels": [{"key": "k", "value": "v"}], "validateOnly": True},
-    "ProcessingService.GetJob": {"jobId": "j-none"},
-    "ProcessingService.ListJobs": {"pageSize": 1},
-    "ProcessingService.SubmitJob": {"spec": {"generation": SMALL}, "validateOnly": True},
-    "ProcessingService.WatchEvents": {"afterSequence": "1"},
-    "ProcessingService.WatchJob": {"jobId": "j-none"},
-}
-"""Requests with content, as protobuf JSON; `$device` and `$pool` stand for ids of the server."""
+REAL: dict[str, Any] = json.loads((Path(__file__).parents[2] / "rpc_requests.json").read_text("utf-8"))
+"""Requests with content, as protobuf JSON; `$device` and `$pool` stand for ids. The tests in C# send them too."""
 
 Channels = dict[str, grpc.aio.Channel]
 Answer = tuple[str, str, bytes, list[str]]

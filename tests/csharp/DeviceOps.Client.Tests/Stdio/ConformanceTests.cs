@@ -37,6 +37,9 @@ public sealed class ThreeWays : IAsyncLifetime
 
     public DeviceOpsClient Unix { get; private set; } = null!;
 
+    /// <summary>The one device; its pool has the same id.</summary>
+    public string DeviceId { get; private set; } = "";
+
     public int Starts => channel.Starts;
 
     public void KillServer()
@@ -49,6 +52,12 @@ public sealed class ThreeWays : IAsyncLifetime
     {
         var status = (await Stdio.Processing.GetSystemStatusAsync(new GetSystemStatusRequest(), deadline: DateTime.UtcNow.AddMinutes(2), cancellationToken: Asking.Stop)).Status;
         (Tcp, Unix) = (DeviceOpsClient.Connect(status.ListenAddresses[0]), DeviceOpsClient.Connect(status.ListenAddresses[1]));
+        // Answers differ while the device starts.
+        using var watch = Tcp.Devices.WatchDeviceStatus(new WatchDeviceStatusRequest(), cancellationToken: Asking.Stop);
+        while (DeviceId.Length == 0 && await watch.ResponseStream.MoveNext(Asking.Stop))
+        {
+            DeviceId = watch.ResponseStream.Current.Statuses.FirstOrDefault(device => device.State == DeviceState.Available)?.DeviceId ?? "";
+        }
     }
 
     public async ValueTask DisposeAsync()
@@ -69,6 +78,11 @@ public sealed class ConformanceTests(ThreeWays ways) : IClassFixture<ThreeWays>
         InferenceService.Descriptor, PostprocessingService.Descriptor, ProcessingService.Descriptor,
     ];
 
+    private static readonly JsonElement Requests = Read();
+
+    /// <summary>The methods of tests/rpc_requests.json, which the tests in Python send too.</summary>
+    public static TheoryData<string> Named => [.. Requests.EnumerateObject().Select(request => request.Name)];
+
     public static TheoryData<string> Methods => [.. Services.SelectMany(service => service.Methods).Select(method => method.FullName)];
 
     [Theory]
@@ -76,9 +90,17 @@ public sealed class ConformanceTests(ThreeWays ways) : IClassFixture<ThreeWays>
     public async Task AMethodAnswersTheSameOverEachTransport(string name)
     {
         var method = Services.SelectMany(service => service.Methods).Single(method => method.FullName == name);
-        var overTcp = await AnswerAsync(ways.Tcp, method);
-        Assert.Equal(overTcp, await AnswerAsync(ways.Unix, method));
-        Assert.Equal(overTcp, await AnswerAsync(ways.Stdio, method));
+        await SameAsync(method, (IMessage)Activator.CreateInstance(method.InputType.ClrType)!);
+    }
+
+    [Theory]
+    [MemberData(nameof(Named))]
+    public async Task ARequestWithContentIsAnsweredTheSameOverEachTransport(string name)
+    {
+        var method = Services.SelectMany(service => service.Methods).Single(method => method.FullName.EndsWith("." + name, StringComparison.Ordinal));
+        var json = Requests.GetProperty(name).GetRawText().Replace("$device", ways.DeviceId, StringComparison.Ordinal).Replace("$pool", ways.DeviceId, StringComparison.Ordinal);
+        var answer = await SameAsync(method, JsonParser.Default.Parse(json, method.InputType));
+        Assert.Contains(answer.Split(':')[0], new[] { "OK", "OK, nothing", "NotFound", "InvalidArgument" });
     }
 
     [Fact]
@@ -106,12 +128,27 @@ public sealed class ConformanceTests(ThreeWays ways) : IClassFixture<ThreeWays>
         }
     }
 
+    /// <summary>The answer, which is the same over each transport.</summary>
+    private async Task<string> SameAsync(MethodDescriptor method, IMessage request)
+    {
+        var overTcp = await AnswerAsync(ways.Tcp, method, request);
+        Assert.Equal(overTcp, await AnswerAsync(ways.Unix, method, request));
+        Assert.Equal(overTcp, await AnswerAsync(ways.Stdio, method, request));
+        return overTcp;
+    }
+
+    private static JsonElement Read()
+    {
+        using var file = typeof(ConformanceTests).Assembly.GetManifestResourceStream("rpc_requests.json")!;
+        return JsonDocument.Parse(file).RootElement.Clone();
+    }
+
     /// <summary>What a caller sees of a call, as one text: the status with its details, or the fields of the first answer.</summary>
-    private static async Task<string> AnswerAsync(DeviceOpsClient client, MethodDescriptor method)
+    private static async Task<string> AnswerAsync(DeviceOpsClient client, MethodDescriptor method, IMessage request)
     {
         try
         {
-            var answer = await FirstAsync(client.Invoker, method);
+            var answer = await FirstAsync(client.Invoker, method, request);
             return answer is null ? "OK, nothing" : "OK: " + string.Join(" ", Shape(answer));
         }
         catch (RpcException error)
@@ -128,10 +165,9 @@ public sealed class ConformanceTests(ThreeWays ways) : IClassFixture<ThreeWays>
         return [.. json.RootElement.EnumerateObject().Select(field => field.Name)];
     }
 
-    private static async Task<IMessage?> FirstAsync(CallInvoker invoker, MethodDescriptor method)
+    private static async Task<IMessage?> FirstAsync(CallInvoker invoker, MethodDescriptor method, IMessage request)
     {
         var options = new CallOptions(cancellationToken: Asking.Stop, deadline: DateTime.UtcNow.AddSeconds(60));
-        var request = (IMessage)Activator.CreateInstance(method.InputType.ClrType)!;
         if (method.IsClientStreaming)
         {
             using var sending = invoker.AsyncClientStreamingCall(Described(method, MethodType.ClientStreaming), null, options);
