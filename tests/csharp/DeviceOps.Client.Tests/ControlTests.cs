@@ -15,7 +15,7 @@ public sealed class ControlTests(MortalServer mortal)
     public async Task APausedJobBranchesAndGoesOn()
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(Asking.Stop);
-        var job = client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 24), stop.Token);
+        var job = client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 16), stop.Token);
         await using var events = job.GetAsyncEnumerator(Asking.Stop);
         while (await events.MoveNextAsync() && events.Current.Progress?.Stage != "denoising")
         {
@@ -29,7 +29,7 @@ public sealed class ControlTests(MortalServer mortal)
         var branch = client.ContinueAsync(job.JobId, new Generation { Prompt = "a green pear" }, options, Asking.Stop);
         var result = await branch.WaitAsync(cancellationToken: Asking.Stop);
         Assert.NotEqual(job.JobId, branch.JobId);
-        Assert.Equal(("a green pear", 24), (result.Resolved.Generation.Prompt, result.Resolved.Generation.Sampling.Steps));
+        Assert.Equal(("a green pear", 16), (result.Resolved.Generation.Prompt, result.Resolved.Generation.Sampling.Steps));
         Assert.Equal(7, Assert.Single(result.Images).Seed);
 
         Assert.Contains((await client.ResumeJobAsync(job.JobId, cancellationToken: Asking.Stop)).State, new[] { JobState.Queued, JobState.Running });
