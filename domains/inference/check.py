@@ -11,7 +11,7 @@ from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
-from domains.inference.prompts import LongPrompt, Syntax, refusal
+from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
 from domains.model.families import Family
 from domains.model.model import Model
@@ -105,7 +105,7 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
 
 def _prompt(asked: Generation) -> Iterator[Violation]:
     for name in ("prompt", "negative_prompt", *SECOND, *THIRD):
-        yield from _text(f"generation.{name}", getattr(asked, name), asked.prompt_syntax)
+        yield from _text(f"generation.{name}", getattr(asked, name))
     yield from within("clip_skip", asked.clip_skip)
     if len(asked.blended_prompts) > limits.BLENDED_PROMPTS:
         message = f"has {len(asked.blended_prompts)} prompts; at most {limits.BLENDED_PROMPTS} blend with the main one"
@@ -115,7 +115,7 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
     shares = [1.0]
     for place, one in enumerate(asked.blended_prompts):
         path = f"generation.blended_prompts[{place}]"
-        yield from _text(f"{path}.prompt", one.prompt, asked.prompt_syntax)
+        yield from _text(f"{path}.prompt", one.prompt)
         yield from within("blended_prompts.weight", one.weight, f"{path}.weight")
         shares.append(1.0 if one.weight is None else one.weight)
     if abs(sum(shares)) < _LEAST_SHARES:
@@ -123,13 +123,11 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
         yield Violation(field="generation.blended_prompts", message=message)
 
 
-def _text(field: str, text: str, syntax: Syntax) -> Iterator[Violation]:
+def _text(field: str, text: str) -> Iterator[Violation]:
     size = len(text.encode())
     if size > limits.PROMPT_BYTES:
         message = f"has {size} bytes; a prompt has at most {limits.PROMPT_BYTES}"
         yield Violation(field=field, message=message, allowed=f"0..{limits.PROMPT_BYTES} bytes")
-    elif message := refusal(text, syntax):
-        yield Violation(field=field, message=message)
 
 
 def _size(asked: Generation) -> Iterator[Violation]:

@@ -14,6 +14,12 @@ IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
 PROMPT_WINDOWS: Final = 32
 """Most windows of a text encoder, 2,400 tokens of CLIP, that one prompt fills."""
+PROMPT_EDITS: Final = 256
+"""Most edits by step, such as `[a:b:0.5]`, in one prompt."""
+PROMPT_VARIANTS: Final = 64
+"""Most different texts that one prompt becomes in the steps; all are encoded before the first."""
+PROMPT_PARTS: Final = 16
+"""Most parts of a prompt that AND joins; each adds two rows to a forward."""
 BLENDED_PROMPTS: Final = 16
 PROMPT_WEIGHT: Final = (-10.0, 10.0)
 CLIP_SKIP: Final = (0, 11)

@@ -12,6 +12,7 @@ from domains.inference.check import Checked, checked, for_family, for_model, for
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
+from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
@@ -42,7 +43,7 @@ def resolve(
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)
-    return ResolvedGeneration(
+    resolved = ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
         family=model.family,
@@ -75,6 +76,8 @@ def resolve(
             for one in asked.blended_prompts
         ),
     )
+    check_prompts(resolved)
+    return resolved
 
 
 def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:

@@ -11,7 +11,7 @@ from domains.device.record import DeviceView
 from domains.errors import ErrorReason, Unavailable, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.prompt_fields import prompts_of
+from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import FieldPrompt, LongPrompt, PromptReading, Syntax
 from domains.processing.generation_resolver import GenerationResolver
 from domains.processing.lanes.lane import Lane
@@ -49,10 +49,11 @@ class ConditioningPreviews:
         """
         files = await self._generations.read(given)
         _, model, resolved = self._generations.resolved(given, files)
+        plan = prompt_plan(resolved)
         order = ReadPromptsOrder(
             order_id=new_order_id("read"),
             model=model,
-            prompts=prompts_of(resolved),
+            prompts=plan.encoded[:READINGS],
             textual_inversions=resolved.textual_inversions,
             words=tuple(files.words),
         )
@@ -64,7 +65,7 @@ class ConditioningPreviews:
         return PreviewedConditioning(
             prompts=read,
             refused=long if refuses else (),
-            odd=(*(() if refuses else long), *_unknown_words(resolved, order.prompts)),
+            odd=(*(() if refuses else long), *plan.beyond, *_unknown_words(resolved, plan.encoded)),
         )
 
     async def _lane(self, device_ids: Sequence[str]) -> Lane:

@@ -12,6 +12,7 @@ from server.cli.failure import INTERRUPTED, USAGE, CliError, must_be_text
 from server.cli.files import media_type_of, targets
 from server.cli.generation_session import Plan, generate_pictures, submit
 from server.cli.previews import preview_folder
+from server.cli.prompt import LongOption, SyntaxOption
 from server.cli.request import Wish
 
 _PREVIEW_EVERY = 5
@@ -65,6 +66,9 @@ def generate(
     zoom_padding: Annotated[
         int | None, typer.Option(help="How much around the mask is made with it, px. [default: 32]")
     ] = None,
+    syntax: SyntaxOption = None,
+    long_prompt: LongOption = None,
+    clip_skip: Annotated[int | None, typer.Option(help="How many last layers of CLIP to leave out.")] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
@@ -119,6 +123,9 @@ def generate(
     wish = Wish(
         prompt=prompt,
         negative=negative,
+        syntax=syntax or "",
+        long_prompt=long_prompt or "",
+        clip_skip=clip_skip,
         model=model,
         steps=steps,
         guidance=guidance,

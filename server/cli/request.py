@@ -23,6 +23,11 @@ class Wish:
 
     prompt: str
     negative: str = ""
+    syntax: str = ""
+    """How brackets are read: plain, a1111 or comfyui; empty: as plain text."""
+    long_prompt: str = ""
+    """truncate, chunk or refuse; empty: truncate."""
+    clip_skip: int | None = None
     model: str = ""
     """A model's id; empty: the server's default."""
     steps: int | None = None
@@ -124,6 +129,9 @@ def _generation(wish: Wish) -> Generation:
     return generation_pb2.Generation(
         prompt=wish.prompt,
         negative_prompt=wish.negative,
+        prompt_syntax=generation_pb2.PromptSyntax.Value(f"PROMPT_SYNTAX_{wish.syntax.upper() or 'UNSPECIFIED'}"),
+        long_prompt=generation_pb2.LongPrompt.Value(f"LONG_PROMPT_{wish.long_prompt.upper() or 'UNSPECIFIED'}"),
+        clip_skip=wish.clip_skip,
         model_id=wish.model,
         width_px=wish.width,
         height_px=wish.height,
