@@ -9,6 +9,7 @@ from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
@@ -31,6 +32,7 @@ from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.memory.prefetch import Prefetching
 from domains.processing.memory.run_times import RunTimes
+from domains.processing.reproduction import Reproducing
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
@@ -68,6 +70,7 @@ class ProcessingParts:
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.pictures = InputPictures(jobs, memory.blobs)
+        self.reproductions = Reproductions(jobs, memory.blobs)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
             jobs=jobs,
@@ -76,6 +79,7 @@ class ProcessingParts:
             loaded=loaded,
             blobs=memory.blobs,
             pictures=self.pictures,
+            reproductions=self.reproductions,
             memory=JobAdmission(
                 memory.admission,
                 memory.reclaiming,
@@ -125,4 +129,5 @@ class ProcessingParts:
             self.pictures,
             sessions,
         )
+        self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions)
         self.conditioning = ConditioningPreviews(self.submissions.generations, board.lanes, devices.devices)
