@@ -9,6 +9,7 @@ from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
+from domains.inference.check_variation import variation_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
@@ -155,6 +156,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     for name in ("steps", "guidance_scale", "eta"):
         yield from within(f"sampling.{name}", getattr(sampling, name))
     yield from within("sampling.seed", sampling.seed, advice=_SEED_ADVICE)
+    yield from variation_violations(sampling.seed_variation)
     for index, seed in enumerate(sampling.seeds):
         yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]", _SEED_ADVICE)
     yield from within("sampling.seeds", len(sampling.seeds))

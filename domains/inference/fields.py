@@ -112,6 +112,8 @@ FIELDS: Mapping[str, Field] = {
         _sampling("seed", bounds=limits.SEED),
         _sampling("seeds", bounds=(0, limits.IMAGES[1])),
         _sampling("eta", bounds=limits.ETA, default="0"),
+        _sampling("seed_variation.seed", bounds=limits.SEED),
+        _sampling("seed_variation.strength", bounds=limits.VARIATION),
         _init_image("image.data"),
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),

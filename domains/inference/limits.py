@@ -35,6 +35,7 @@ START_RATIO: Final = (0.0, 0.999)
 END_RATIO: Final = (0.001, 1.0)
 """One step of a thousand is the least that can lie between start and end."""
 ETA: Final = (0.0, 1.0)
+VARIATION: Final = (0.0, 1.0)
 STRENGTH: Final = (0.0, 1.0)
 DEFAULT_STRENGTH: Final = 0.75
 MASK_BLUR_PX: Final = (0, 50)

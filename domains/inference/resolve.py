@@ -14,6 +14,7 @@ from domains.inference.generation import EncodeOptions, Generation, ResolvedGene
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
+from domains.inference.seed_variation import resolved_variation
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
@@ -43,6 +44,7 @@ def resolve(
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)
+    chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     resolved = ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
@@ -56,7 +58,8 @@ def resolve(
         steps=_steps(sampling.steps, model, sampler, schedule),
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
-        seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
+        seeds=chosen,
+        seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
         output=_output(asked.output),
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),

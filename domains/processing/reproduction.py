@@ -1,12 +1,12 @@
 """Submits the work of making a picture again from what its file says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, InvalidRequest, NotFound, Violation
-from domains.inference.check import checked
+from domains.errors import ErrorReason, InvalidRequest, NotFound, NotServed, Violation
+from domains.inference.check import Checked, checked
 from domains.inference.generation import EncodeOptions, Generation, Lora, ResolvedGeneration
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import FIELD, Cause, NamedLora, Recipe, stem
@@ -40,10 +40,18 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
 class Reproducing:
     """Finds the models that files name in this server's catalogue."""
 
-    def __init__(self, submissions: Submissions, catalogue: Catalogue, pictures: Reproductions) -> None:
+    def __init__(
+        self,
+        submissions: Submissions,
+        catalogue: Catalogue,
+        pictures: Reproductions,
+        asked_again: Callable[[ResolvedGeneration], Checked],
+    ) -> None:
+        """`asked_again`: the request that has every choice of a generation."""
         self._submissions = submissions
         self._catalogue = catalogue
         self._pictures = pictures
+        self._asked_again = asked_again
 
     async def submit(
         self, given: Reproduction, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
@@ -58,9 +66,9 @@ class Reproducing:
         picture = await self._pictures.look(given.data, given.blob_id)
         work, options = await self._work(given, picture, options)
         job_id = new_job_id()
-        await self._pictures.own(picture, job_id)
         job: Job | None = None
         try:
+            await self._pictures.own(picture, work.resolved.input_blobs, job_id)
             job = self._submissions.reproduce(work, options, asked, detached=detached, job_id=job_id)
             return job
         finally:
@@ -73,15 +81,17 @@ class Reproducing:
         recipe = picture.recipe
         model = self._model(given.model_id, recipe)
         loras, causes = self._loras(recipe)
-        generation = fitted(recipe, model, picture, loras)
-        read = checked(generation)
-        if (error := read.wrong.error()) is not None:
-            raise as_bad_image(error)
         generations = self._submissions.generations
-        files = await generations.read(read)
         try:
+            if recipe.original is None:
+                read = checked(fitted(recipe, model, picture, loras))
+            else:
+                read = self._asked_again(replace(recipe.original, model_id=model.id))
+            if (error := read.wrong.error()) is not None:
+                raise error
+            files = await generations.read(read)
             work, options = generations.work(read, options, files)
-        except InvalidRequest as error:
+        except (InvalidRequest, NotServed) as error:
             raise as_bad_image(error) from None
         resolved = work.resolved
         return (
@@ -125,8 +135,6 @@ class Reproducing:
 def fitted(recipe: Recipe, model: Model, picture: SentPicture, loras: Sequence[Lora]) -> Generation:
     """The request for the picture, as the model's family takes it."""
     asked = replace(recipe.generation, model_id=model.id)
-    if recipe.original is not None:
-        return asked
     if not FAMILIES[model.family].reads_windows:
         asked = replace(asked, prompt_syntax=Syntax.PLAIN, long_prompt=LongPrompt.TRUNCATE, clip_skip=None)
     elif model.family == "sdxl" and recipe.source == "a1111":
@@ -137,7 +145,7 @@ def fitted(recipe: Recipe, model: Model, picture: SentPicture, loras: Sequence[L
     return replace(asked, loras=tuple(loras), output=EncodeOptions(media_type=picture.media_type))
 
 
-def as_bad_image(error: InvalidRequest) -> InvalidRequest:
+def as_bad_image(error: InvalidRequest | NotServed) -> InvalidRequest:
     """What a file asks for and cannot be made, as a fault of the file."""
     said = "; ".join(f"{one.field.removeprefix('generation.')}: {one.message}" for one in error.violations[:4])
     message = f"the image says how it was made, and that cannot be made here: {said}"
@@ -164,6 +172,8 @@ def _changes(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
         for was, now in zip(getattr(original, name), getattr(resolved, name), strict=False):
             if was.model_sha256 != now.model_sha256:
                 yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
+    if recipe.image_count > 1:
+        yield Cause(name="image_count", original=str(recipe.image_count), present="1")
     was, now = original.init_image, resolved.init_image
     if was is not None and now is not None and was.sha256 != now.sha256:
         yield Cause(name="image_sha256", original=was.sha256, present=now.sha256)

@@ -35,6 +35,9 @@ class Wish:
     sampler: str = ""
     sigma_schedule: str = ""
     seed: int | None = None
+    variation_seed: int | None = None
+    variation: float | None = None
+    """How far the noise is moved to the second seed, 0..1. None: not at all."""
     count: int = 1
     width: int | None = None
     """px"""
@@ -185,4 +188,7 @@ def _sampling(wish: Wish) -> Sampling:
         steps=wish.steps,
         guidance_scale=wish.guidance,
         seed=wish.seed,
+        seed_variation=None
+        if wish.variation is None
+        else sampling_pb2.SeedVariation(seed=wish.variation_seed, strength=wish.variation),
     )

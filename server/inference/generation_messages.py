@@ -30,6 +30,7 @@ from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, to_mask
+from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -87,6 +88,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seed=sampling.seed if sampling.HasField("seed") else None,
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
+            seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
@@ -155,6 +157,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seed=asked.sampling.seed,
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
+            seed_variation=to_variation(asked.sampling.seed_variation),
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
@@ -203,6 +206,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             guidance_scale=resolved.guidance_scale,
             seeds=resolved.seeds,
             eta=resolved.eta,
+            seed_variation=to_variation(resolved.seed_variation),
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),

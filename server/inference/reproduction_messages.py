@@ -2,11 +2,13 @@
 
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import generated_image_pb2, reproduction_pb2
+from domains.inference.check import Checked
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.recipes import Verdict
 from domains.processing.jobs.event import GenerationResult, ReproductionResult
 from domains.processing.jobs.kinds import ReproduceWork
 from domains.processing.reproduction import Reproduction
-from server.inference.generation_messages import to_resolved
+from server.inference.generation_messages import from_generation, to_filled, to_resolved
 
 _VERDICTS = {
     Verdict.IDENTICAL: reproduction_pb2.REPRODUCTION_VERDICT_IDENTICAL,
@@ -14,6 +16,11 @@ _VERDICTS = {
     Verdict.DIFFERENT: reproduction_pb2.REPRODUCTION_VERDICT_DIFFERENT,
 }
 _CAUSES = 64
+
+
+def asked_again(resolved: ResolvedGeneration) -> Checked:
+    """The request that has every choice of a generation. Raises what of it this server does not serve."""
+    return from_generation(to_filled(resolved))
 
 
 def from_reproduction(message: reproduction_pb2.Reproduction) -> Reproduction:

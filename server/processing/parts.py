@@ -37,6 +37,7 @@ from domains.processing.sessions.sessions import Sessions
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
+from server.inference.reproduction_messages import asked_again
 from server.memory.parts import MemoryParts
 from server.settings import Settings
 
@@ -129,5 +130,5 @@ class ProcessingParts:
             self.pictures,
             sessions,
         )
-        self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions)
+        self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions, asked_again)
         self.conditioning = ConditioningPreviews(self.submissions.generations, board.lanes, devices.devices)

@@ -45,11 +45,10 @@ def made(server: RunningServer, generation: generation_pb2.Generation) -> list[b
 
 @pytest.fixture(scope="module")
 def picture(server: RunningServer) -> bytes:
-    """A file that the server made, the second one of its job."""
-    asked = asking.exact_picture(seed=5)
-    asked.image_count = 2
+    """A file that the server made."""
+    asked = asking.exact_picture(seed=6)
     asked.prompt, asked.prompt_syntax = "an [owl|apple] AND fog:0.3", generation_pb2.PROMPT_SYNTAX_A1111
-    return made(server, asked)[1]
+    return made(server, asked)[0]
 
 
 def test_a_picture_of_this_server_comes_out_identical(server: RunningServer, picture: bytes) -> None:
@@ -61,6 +60,15 @@ def test_a_picture_of_this_server_comes_out_identical(server: RunningServer, pic
     assert report.original.generation == report.present.generation
     assert list(report.original.generation.sampling.seeds) == [6]
     assert report.present.device_id == "cpu"
+
+
+def test_one_of_several_pictures_is_made_again_alone(server: RunningServer) -> None:
+    asked = asking.exact_picture(seed=5)
+    asked.image_count = 2
+    report = reproduce(server, made(server, asked)[1])
+    assert report.max_difference <= 2
+    assert list(report.present.generation.sampling.seeds) == [6]
+    assert [(one.name, one.original_value, one.present_value) for one in report.causes] == [("image_count", "2", "1")]
 
 
 def test_a_changed_pixel_is_told_with_what_is_not_the_same(server: RunningServer, picture: bytes) -> None:

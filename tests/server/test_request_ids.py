@@ -75,10 +75,6 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str, session_
             inference_service_pb2.GenerateRequest(generation=generation, options=ON_SIM_0),
             options__priority=job_event_pb2.PRIORITY_HIGH,
         ),
-        "ReproduceImage": Case(
-            inference_service_pb2.ReproduceImageRequest(reproduction=remade.work(), options=ON_SIM_0),
-            reproduction__tolerance=7,
-        ),
         "UpdateJob": Case(
             processing_service_pb2.UpdateJobRequest(
                 job_id=job_id,
@@ -207,6 +203,10 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str, session_
                 reservation_id=reservation_id, time_to_live=Duration(seconds=3000)
             ),
             size_bytes=3 * MIB,
+        ),
+        "ReproduceImage": Case(
+            inference_service_pb2.ReproduceImageRequest(reproduction=remade.work(), options=ON_SIM_0),
+            reproduction__tolerance=7,
         ),
         "UnloadModel": Case(model_service_pb2.UnloadModelRequest(device_id="sim-0"), device_id="sim-1"),
         # The last: from here on its device takes no new work.

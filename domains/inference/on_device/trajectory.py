@@ -177,7 +177,8 @@ def begin(
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
     )
-    noise = Noise(resolved.seeds, shape, device)
+    # Of a picture, the first draw is from what its encoder made of it.
+    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=0 if picture is None else 1)
     return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
 
 

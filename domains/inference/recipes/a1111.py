@@ -41,6 +41,7 @@ def of_parameters(text: str) -> Recipe:
     if words.startswith(_NEGATIVE):
         prompt, negative = "", words.removeprefix(_NEGATIVE)
     sampler, schedule = of_a1111(settings["Sampler"], settings.get("Schedule type", ""))
+    width_px, height_px = _size(settings)
     return Recipe(
         source="a1111",
         generation=Generation(
@@ -48,7 +49,8 @@ def of_parameters(text: str) -> Recipe:
             negative_prompt=negative.strip(),
             prompt_syntax=Syntax.A1111,
             long_prompt=LongPrompt.CHUNK,
-            **_size(settings),
+            width_px=width_px,
+            height_px=height_px,
             sampling=Sampling(
                 sampler=sampler,
                 sigma_schedule=schedule or ("normal" if sampler else ""),
@@ -82,9 +84,9 @@ def _settings(line: str) -> Iterator[tuple[str, str]]:
         yield found[1].strip(), value
 
 
-def _size(settings: Mapping[str, str]) -> dict[str, int]:
+def _size(settings: Mapping[str, str]) -> tuple[int | None, int | None]:
     found = _SIZE.fullmatch(settings.get("Size", ""))
-    return {"width_px": int(found[1]), "height_px": int(found[2])} if found else {}
+    return (int(found[1]), int(found[2])) if found else (None, None)
 
 
 def _unread(settings: Mapping[str, str], sampler: str) -> Iterator[Cause]:

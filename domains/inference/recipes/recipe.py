@@ -40,15 +40,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     """The program that wrote it."""
-    generation: Generation
-    """Without its model."""
+    generation: Generation = Generation(prompt="")
+    """Without its model, as another program says it. Of our own manifest: see `original`."""
     model: NamedModel
     loras: tuple[NamedLora, ...] = ()
     """Those that are named, and not yet in `generation`."""
     unread: tuple[Cause, ...] = ()
     """Settings that have no counterpart here."""
     original: ResolvedGeneration | None = None
-    """Of our own manifest."""
+    """What our own manifest says, of this picture alone."""
+    image_count: int = 1
+    """How many pictures were made together, which can change their rounding."""
     versions: tuple[tuple[str, str], ...] = ()
     """(`library` or `server_version`, what computed it), as our own manifest says."""
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import asdict
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
@@ -61,8 +61,11 @@ class Reproductions:
             recipe=recipe,
         )
 
-    async def own(self, picture: SentPicture, job_id: str) -> None:
-        """Keep the file for a job that is about to be stored. Raises if the blob is gone meanwhile."""
+    async def own(self, picture: SentPicture, inputs: Iterable[str], job_id: str) -> None:
+        """Keep the file, and the blobs that its generation starts from, for a job that is about to be stored. Raises if a
+        blob is gone meanwhile."""
+        for name in dict.fromkeys(inputs):
+            self._blobs.hold(name, job_id)
         if picture.data:
             await self._blobs.keep(picture.data, picture.media_type, job_id)
         else:
@@ -85,7 +88,7 @@ class Reproductions:
             comparison=comparison,
             causes=causes_of(work, comparison, job.device_id),
         )
-        return Done(**(asdict(done) | {"result": told}))
+        return msgspec.structs.replace(done, result=told)
 
     async def close(self) -> None:
         """End the decoder's process."""
