@@ -9,6 +9,7 @@ from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
+from domains.inference.check_sizes import size_violations
 from domains.inference.check_variation import variation_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
@@ -52,7 +53,12 @@ def checked(asked: Generation) -> Checked:
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
     parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
-    alone = (*chain.from_iterable(parts), *mask_violations(asked), *_output(asked))
+    alone = (
+        *chain.from_iterable(parts),
+        *mask_violations(asked),
+        *size_violations(asked.size_conditioning),
+        *_output(asked),
+    )
     return Wrong(alone, (*_together(asked), *mask_exclusions(asked)))
 
 
@@ -90,6 +96,9 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
     }
+    if asked.size_conditioning is not None and not family.reads_sizes:
+        text = f"models of the family {family.id} are told no sizes; leave it out"
+        yield Violation(field="generation.size_conditioning", message=text)
     for path in sorted(unread(family)):
         if given.get(path):
             name = path.removesuffix(".prompt")

@@ -13,6 +13,7 @@ from domains.inference import limits
 from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
+from domains.inference.size_conditioning import SizeConditioning
 
 _ROUNDING = 1e-6
 
@@ -239,6 +240,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     clip_skip: int | None = None
     """0..11 last layers of the CLIP text encoders to leave out. Absent: 0."""
     blended_prompts: tuple[WeightedPrompt, ...] = ()
+    size_conditioning: SizeConditioning | None = None
+    """What the denoiser is told about sizes. Absent: the size that is made, nothing cropped."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,6 +285,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Each with its weight."""
     seed_variation: ResolvedSeedVariation | None = None
     """None: the seeds alone."""
+    size_conditioning: SizeConditioning | None = None
+    """None: the size that is made, nothing cropped."""
 
     @property
     def positive(self) -> Prompt:

@@ -9,6 +9,9 @@ EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
 EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
 """Description of the allowed edges."""
+TOLD_EDGE_PX: Final = (1, 16384)
+"""Edges of sizes that a denoiser is told."""
+CROP_PX: Final = (0, 4096)
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024

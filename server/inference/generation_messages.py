@@ -30,6 +30,7 @@ from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, to_mask
+from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
@@ -95,6 +96,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         mask=from_mask(message.mask) if message.HasField("mask") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
+        size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         loras=tuple(map(from_lora, message.loras)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
@@ -180,6 +182,7 @@ def _prompt_fields(told: Generation | ResolvedGeneration) -> dict[str, Any]:
         "third_prompt": told.third_prompt,
         "third_negative_prompt": told.third_negative_prompt,
         "clip_skip": told.clip_skip,
+        "size_conditioning": to_sizes(told.size_conditioning),
         "blended_prompts": [
             generation_pb2.WeightedPrompt(prompt=one.prompt, weight=one.weight) for one in told.blended_prompts
         ],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -52,11 +52,14 @@ class Renew:
 
     def _computed(self, adapters: Adapters, variant: "_Variant") -> Conditions:
         size_px = self._resolved.width_px, self._resolved.height_px
+        # Only families that read sizes are told some.
+        told = self._resolved.size_conditioning
+        sizes: dict[str, Any] = {} if told is None else {"told": told}
         whole = self._resolved.guidance_scale * len(variant.positives)
         with beside([Share(adapters)]):
             return together(
                 [
-                    self._family.conditions(one, variant.negative, whole * weight, size_px)
+                    self._family.conditions(one, variant.negative, whole * weight, size_px, **sizes)
                     for one, weight in zip(variant.positives, self._read.weights, strict=True)
                 ]
             )

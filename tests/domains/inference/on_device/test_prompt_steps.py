@@ -17,6 +17,7 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.size_conditioning import SizeConditioning
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.test_every_family import FOG, OWL, TOLERANCE, Loaded, asked, gap
 from tests.domains.inference.on_device.tiny_families import write_tiny_family
@@ -91,6 +92,30 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     from tests.domains.inference.on_device.reference import reference_pipeline
 
     return Loaded(write_tiny_model(tmp_path_factory.mktemp("alone") / "sd1"), pipeline=reference_pipeline)
+
+
+def test_sdxl_is_told_the_sizes_that_were_asked_for(family: Loaded) -> None:
+    if family.model.family != "sdxl":
+        return
+    told = SizeConditioning(original_px=(640, 512), target_px=(96, 64), crop_left_px=8, crop_top_px=16)
+    wanted = wanted_of(family, OWL, steps=2, size_conditioning=told)
+    shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
+    theirs = family.theirs(
+        prompt=OWL,
+        negative_prompt=FOG,
+        height=wanted.height_px,
+        width=wanted.width_px,
+        num_inference_steps=2,
+        guidance_scale=wanted.guidance_scale,
+        original_size=(512, 640),
+        crops_coords_top_left=(16, 8),
+        target_size=(64, 96),
+        latents=torch.randn((1, *shape), generator=torch.Generator().manual_seed(wanted.seeds[0])),
+        output_type="latent",
+    ).images
+    found = final_latents(family.ours, wanted)
+    assert gap(found, theirs) < TOLERANCE
+    assert gap(found, final_latents(family.ours, wanted_of(family, OWL, steps=2))) > TOLERANCE
 
 
 def test_the_negative_prompt_changes_too(sd1: Loaded) -> None:
