@@ -26,6 +26,7 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
+from domains.processing.mask_preview import MaskPreviews
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.memory.host_loads import HostLoads
@@ -131,4 +132,6 @@ class ProcessingParts:
             sessions,
         )
         self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions, asked_again)
-        self.conditioning = ConditioningPreviews(self.submissions.generations, board.lanes, devices.devices)
+        self.conditioning = ConditioningPreviews(
+            self.submissions.generations, MaskPreviews(self.pictures, memory.blobs), board.lanes, devices.devices
+        )
