@@ -207,6 +207,7 @@ class Server:
             self.processing.waits,
             self.clock,
             self.processing.overview,
+            self.processing.reproducing,
         )
         inference = InferenceServicer(
             self.processing.submissions,
@@ -215,6 +216,7 @@ class Server:
             parts.devices,
             self.processing.plans,
             self.processing.conditioning,
+            self.processing.reproducing,
         )
         model = ModelServicer(
             self.processing.submissions,
@@ -342,6 +344,7 @@ class Server:
         await self._background.close()
         await self.processing.dispatcher.idle()
         await self.processing.pictures.close()
+        await self.processing.reproductions.close()
         self.jobs.store_ends()
         self.host_models.close()
         self.events.close()

@@ -4,8 +4,9 @@ Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit`
 `bad_image`, `masks` (what is made anew, its edge, the way back). Untrusted files: `decoder_process` with `decoder_child`
 and `decoder_frames`.
 
-Texts inside a file: `manifest`, `metadata`, `exif`, `provenance` (the mark of a picture made by AI). One module a container:
-`png` with `png_chunks`, `jpeg`, `webp`, `avif`. For people: `contact_sheet`, `terminal`.
+Texts inside a file: `manifest`, `texts` (those of other programs too), `metadata`, `exif`, `provenance` (the mark of a
+picture made by AI). One module a container: `png` with `png_chunks`, `jpeg`, `webp`, `avif`. For people: `contact_sheet`,
+`terminal`.
 
 Pixels are uint8 arrays: (height, width) is grey, (height, width, 3) RGB, (height, width, 4) RGBA with straight alpha.
 """

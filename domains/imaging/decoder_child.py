@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from domains.errors import InvalidRequest
 from domains.imaging.decode import decode
-from domains.imaging.decoder_frames import ANSWER, ASK, PICTURE, READY, REFUSED, REFUSED_BYTES, Refused
+from domains.imaging.decoder_frames import ANSWER, ASK, PICTURE, READY, REFUSED, REFUSED_BYTES, TEXTS, Refused
+from domains.imaging.texts import read_texts
 
 COMPUTE_S = 1.5
 """Processor time for one picture. Longer: SIGPROF ends the process."""
@@ -52,13 +53,16 @@ def serve(decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
         data = source.read(size)
         if len(data) < size:
             return
-        _answer(sink, partial(decoder, data, max_pixels=max_pixels, channels=channels))
+        if channels:
+            _answer(sink, partial(decoder, data, max_pixels=max_pixels, channels=channels))
+        else:
+            _answer(sink, partial(read_texts, data))
 
 
-def _answer(sink: BinaryIO, decoded: Callable[[], NDArray[np.uint8]]) -> None:
+def _answer(sink: BinaryIO, read: Callable[[], NDArray[np.uint8] | dict[str, str]]) -> None:
     _compute_for(COMPUTE_S)
     try:
-        pixels = decoded()
+        found = read()
     except InvalidRequest as error:
         _compute_for(0)
         problem = error.violations[0].message.removeprefix("the image ")[:_SHOWN]
@@ -69,8 +73,13 @@ def _answer(sink: BinaryIO, decoded: Callable[[], NDArray[np.uint8]]) -> None:
         sink.write(body)
     else:
         _compute_for(0)
-        sink.write(ANSWER.pack(PICTURE, pixels.shape[0], pixels.shape[1]))
-        sink.write(np.ascontiguousarray(pixels).data)
+        if isinstance(found, dict):
+            body = msgspec.msgpack.encode(found)
+            sink.write(ANSWER.pack(TEXTS, len(body), 0))
+            sink.write(body)
+        else:
+            sink.write(ANSWER.pack(PICTURE, found.shape[0], found.shape[1]))
+            sink.write(np.ascontiguousarray(found).data)
     sink.flush()
 
 

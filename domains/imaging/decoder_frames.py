@@ -7,10 +7,13 @@ import msgspec
 READY = b"ready\n"
 """The first bytes of the process: its limits are set."""
 ASK = struct.Struct("<QBQ")
-"""Largest number of pixels, channels, size of the file in bytes. The file follows."""
+"""Largest number of pixels, channels, size of the file in bytes. The file follows. 0 channels: its texts are asked for."""
 ANSWER = struct.Struct("<BQQ")
-"""PICTURE, height and width, then the pixels; or REFUSED, size in bytes and 0, then a `Refused` as MessagePack."""
-PICTURE, REFUSED = 1, 2
+"""PICTURE, height and width, then the pixels; REFUSED, size in bytes and 0, then a `Refused` as MessagePack; or TEXTS, size
+in bytes and 0, then an object of texts as MessagePack."""
+PICTURE, REFUSED, TEXTS = 1, 2, 3
+TEXTS_BYTES = 5 << 20
+"""Largest object of texts: four texts of 1 MiB."""
 REFUSED_BYTES = 16 * 1024
 """Largest `Refused`."""
 

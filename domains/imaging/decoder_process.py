@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from domains.errors import InternalError, InvalidRequest, Violation
 from domains.imaging.bad_image import bad_image
-from domains.imaging.decoder_frames import ANSWER, ASK, PICTURE, READY, REFUSED_BYTES, Refused
+from domains.imaging.decoder_frames import (
+    ANSWER,
+    ASK,
+    PICTURE,
+    READY,
+    REFUSED,
+    REFUSED_BYTES,
+    TEXTS,
+    TEXTS_BYTES,
+    Refused,
+)
 
 COMMAND = (sys.executable, "-m", "domains.imaging.decoder_child")
 ANSWER_S = 10.0
@@ -25,6 +35,9 @@ ANSWER_S = 10.0
 _START_S = 60.0
 _NAMES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "WINDIR", "LANG")
 """Variables of the environment that Python needs to start; secrets have other names."""
+
+
+Answer = TypeVar("Answer")
 
 
 class PictureDecoder:
@@ -44,11 +57,20 @@ class PictureDecoder:
 
         Raises InvalidRequest(BAD_IMAGE) for a file that `decode` refuses, that ends its decoder, or that takes too long.
         """
+        return await self._asked(data, lambda process: _exchange(process, data, max_pixels, channels), field)
+
+    async def texts(self, data: bytes, *, field: str = "image") -> dict[str, str]:
+        """The texts that say how a picture was made, as `domains.imaging.texts` reads them. Raises as `decode`."""
+        return await self._asked(data, lambda process: _texts(process, data), field)
+
+    async def _asked(
+        self, data: bytes, exchange: Callable[[asyncio.subprocess.Process], Awaitable[Answer]], field: str
+    ) -> Answer:
         async with self._turn:
             process = await self._running()
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    return await _exchange(process, data, max_pixels, channels)
+                    return await exchange(process)
             except InvalidRequest as error:
                 violations = [Violation(field=field, message=one.message) for one in error.violations]
                 raise InvalidRequest(violations, error.reason, **error.facts) from None
@@ -103,17 +125,38 @@ async def _exchange(
     process: asyncio.subprocess.Process, data: bytes, max_pixels: int, channels: int
 ) -> NDArray[np.uint8]:
     """One picture to the process and its answer back, which is believed in nothing: the process may be taken over."""
+    stdout, kind, height, width = await _send(process, data, max_pixels, channels)
+    if kind == PICTURE and 0 < height * width <= max_pixels:
+        pixels = bytearray(await stdout.readexactly(height * width * channels))
+        shape = (height, width) if channels == 1 else (height, width, channels)
+        return np.frombuffer(pixels, np.uint8).reshape(shape)
+    raise await _refused(stdout, kind, height)
+
+
+async def _texts(process: asyncio.subprocess.Process, data: bytes) -> dict[str, str]:
+    """The same for the texts of a file."""
+    stdout, kind, size, _ = await _send(process, data, 0, 0)
+    if kind == TEXTS and 0 < size <= TEXTS_BYTES:
+        return msgspec.msgpack.decode(await stdout.readexactly(size), type=dict[str, str])
+    raise await _refused(stdout, kind, size)
+
+
+async def _send(
+    process: asyncio.subprocess.Process, data: bytes, max_pixels: int, channels: int
+) -> tuple[asyncio.StreamReader, int, int, int]:
+    """The file to the process; returns the head of its answer."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(ASK.pack(max_pixels, channels, len(data)))
     process.stdin.write(data)
     await process.stdin.drain()
-    kind, height, width = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
-    if kind == PICTURE and 0 < height * width <= max_pixels:
-        pixels = bytearray(await process.stdout.readexactly(height * width * channels))
-        shape = (height, width) if channels == 1 else (height, width, channels)
-        return np.frombuffer(pixels, np.uint8).reshape(shape)
-    if kind == PICTURE or not 0 < height <= REFUSED_BYTES:
+    kind, first, second = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    return process.stdout, kind, first, second
+
+
+async def _refused(stdout: asyncio.StreamReader, kind: int, size: int) -> InvalidRequest:
+    """The refusal that follows. Raises EOFError for an answer that is none."""
+    if kind != REFUSED or not 0 < size <= REFUSED_BYTES:
         raise EOFError
-    refused = msgspec.msgpack.decode(await process.stdout.readexactly(height), type=Refused)
-    raise bad_image(refused.problem, **refused.facts)
+    refused = msgspec.msgpack.decode(await stdout.readexactly(size), type=Refused)
+    return bad_image(refused.problem, **refused.facts)

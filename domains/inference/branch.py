@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from domains.errors import InvalidRequest, Violation
 from domains.inference.check import Checked, checked
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 
 _SAME = {
     "model_id": "model_id",
@@ -14,6 +15,7 @@ _SAME = {
     "width_px": "width_px",
     "height_px": "height_px",
     "seeds": "sampling.seeds",
+    "seed_variation": "sampling.seed_variation",
     "sampler": "sampling.sampler",
     "sigma_schedule": "sampling.sigma_schedule",
     "steps": "sampling.steps",
@@ -51,7 +53,12 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
         eta=resolved.eta if own.eta is None else own.eta,
         guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         seeds=resolved.seeds if seedless else own.seeds,
+        seed_variation=own.seed_variation or _asked(resolved.seed_variation),
     )
+
+
+def _asked(variation: ResolvedSeedVariation | None) -> SeedVariation | None:
+    return None if variation is None else SeedVariation(seed=variation.seeds[0], strength=variation.strength)
 
 
 def check_branch(branch: ResolvedGeneration, source: ResolvedGeneration, job_id: str) -> None:

@@ -9,9 +9,11 @@ from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
+from domains.inference.check_sizes import size_violations
+from domains.inference.check_variation import variation_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
-from domains.inference.prompts import LongPrompt, Syntax, refusal
+from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
 from domains.model.families import Family
 from domains.model.model import Model
@@ -51,7 +53,12 @@ def checked(asked: Generation) -> Checked:
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
     parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
-    alone = (*chain.from_iterable(parts), *mask_violations(asked), *_output(asked))
+    alone = (
+        *chain.from_iterable(parts),
+        *mask_violations(asked),
+        *size_violations(asked.size_conditioning),
+        *_output(asked),
+    )
     return Wrong(alone, (*_together(asked), *mask_exclusions(asked)))
 
 
@@ -89,6 +96,9 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
     }
+    if asked.size_conditioning is not None and not family.reads_sizes:
+        text = f"models of the family {family.id} are told no sizes; leave it out"
+        yield Violation(field="generation.size_conditioning", message=text)
     for path in sorted(unread(family)):
         if given.get(path):
             name = path.removesuffix(".prompt")
@@ -105,7 +115,7 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
 
 def _prompt(asked: Generation) -> Iterator[Violation]:
     for name in ("prompt", "negative_prompt", *SECOND, *THIRD):
-        yield from _text(f"generation.{name}", getattr(asked, name), asked.prompt_syntax)
+        yield from _text(f"generation.{name}", getattr(asked, name))
     yield from within("clip_skip", asked.clip_skip)
     if len(asked.blended_prompts) > limits.BLENDED_PROMPTS:
         message = f"has {len(asked.blended_prompts)} prompts; at most {limits.BLENDED_PROMPTS} blend with the main one"
@@ -115,7 +125,7 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
     shares = [1.0]
     for place, one in enumerate(asked.blended_prompts):
         path = f"generation.blended_prompts[{place}]"
-        yield from _text(f"{path}.prompt", one.prompt, asked.prompt_syntax)
+        yield from _text(f"{path}.prompt", one.prompt)
         yield from within("blended_prompts.weight", one.weight, f"{path}.weight")
         shares.append(1.0 if one.weight is None else one.weight)
     if abs(sum(shares)) < _LEAST_SHARES:
@@ -123,13 +133,11 @@ def _prompt(asked: Generation) -> Iterator[Violation]:
         yield Violation(field="generation.blended_prompts", message=message)
 
 
-def _text(field: str, text: str, syntax: Syntax) -> Iterator[Violation]:
+def _text(field: str, text: str) -> Iterator[Violation]:
     size = len(text.encode())
     if size > limits.PROMPT_BYTES:
         message = f"has {size} bytes; a prompt has at most {limits.PROMPT_BYTES}"
         yield Violation(field=field, message=message, allowed=f"0..{limits.PROMPT_BYTES} bytes")
-    elif message := refusal(text, syntax):
-        yield Violation(field=field, message=message)
 
 
 def _size(asked: Generation) -> Iterator[Violation]:
@@ -157,6 +165,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     for name in ("steps", "guidance_scale", "eta"):
         yield from within(f"sampling.{name}", getattr(sampling, name))
     yield from within("sampling.seed", sampling.seed, advice=_SEED_ADVICE)
+    yield from variation_violations(sampling.seed_variation)
     for index, seed in enumerate(sampling.seeds):
         yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]", _SEED_ADVICE)
     yield from within("sampling.seeds", len(sampling.seeds))

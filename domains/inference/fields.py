@@ -74,6 +74,10 @@ def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
 
+def _told_size(path: str, **what: Any) -> Field:
+    return Field(path=f"size_conditioning.{path}", group="size", unit="px", **what)
+
+
 CHUNK = "LONG_PROMPT_CHUNK"
 SECOND = ("second_prompt", "second_negative_prompt")
 """Texts for the second text encoder."""
@@ -105,6 +109,13 @@ FIELDS: Mapping[str, Field] = {
         _edge("width_px"),
         _edge("height_px"),
         Field(path="image_count", group="size", bounds=limits.IMAGES, default="1", zero_is_unset=True),
+        *(
+            _told_size(f"{name}.{edge}", bounds=limits.TOLD_EDGE_PX)
+            for name in ("original_size", "target_size")
+            for edge in ("width_px", "height_px")
+        ),
+        _told_size("crop_left_px", bounds=limits.CROP_PX, default="0"),
+        _told_size("crop_top_px", bounds=limits.CROP_PX, default="0"),
         _sampling("sampler", allowed=tuple(SAMPLERS)),
         _sampling("sigma_schedule", allowed=tuple(SIGMA_SCHEDULES)),
         _sampling("steps", bounds=limits.STEPS, unit="steps"),
@@ -112,6 +123,8 @@ FIELDS: Mapping[str, Field] = {
         _sampling("seed", bounds=limits.SEED),
         _sampling("seeds", bounds=(0, limits.IMAGES[1])),
         _sampling("eta", bounds=limits.ETA, default="0"),
+        _sampling("seed_variation.seed", bounds=limits.SEED),
+        _sampling("seed_variation.strength", bounds=limits.VARIATION),
         _init_image("image.data"),
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
@@ -193,7 +206,8 @@ def unread(family: Family) -> frozenset[str]:
     """Paths of the fields that have no meaning for a family."""
     few = {1: SECOND + THIRD, 2: THIRD}.get(family.text_encoders, ())
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
-    return frozenset((*few, *windows))
+    sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
+    return frozenset((*few, *windows, *sizes))
 
 
 def _of(family: Family, field: Field) -> Field:

@@ -12,6 +12,8 @@ import msgspec
 from domains.inference import limits
 from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
+from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
+from domains.inference.size_conditioning import SizeConditioning
 
 _ROUNDING = 1e-6
 
@@ -33,6 +35,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per image. Empty: see `seed`."""
     eta: float | None = None
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
+    seed_variation: SeedVariation | None = None
+    """A second seed that varies each picture. Absent: none."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +240,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     clip_skip: int | None = None
     """0..11 last layers of the CLIP text encoders to leave out. Absent: 0."""
     blended_prompts: tuple[WeightedPrompt, ...] = ()
+    size_conditioning: SizeConditioning | None = None
+    """What the denoiser is told about sizes. Absent: the size that is made, nothing cropped."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,6 +283,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     clip_skip: int = 0
     blended_prompts: tuple[WeightedPrompt, ...] = ()
     """Each with its weight."""
+    seed_variation: ResolvedSeedVariation | None = None
+    """None: the seeds alone."""
+    size_conditioning: SizeConditioning | None = None
+    """None: the size that is made, nothing cropped."""
 
     @property
     def positive(self) -> Prompt:

@@ -9,11 +9,20 @@ EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
 EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"
 """Description of the allowed edges."""
+TOLD_EDGE_PX: Final = (1, 16384)
+"""Edges of sizes that a denoiser is told."""
+CROP_PX: Final = (0, 4096)
 AREA_PX2: Final = 4096 * 4096
 IMAGES: Final = (1, 16)
 PROMPT_BYTES: Final = 32 * 1024
 PROMPT_WINDOWS: Final = 32
 """Most windows of a text encoder, 2,400 tokens of CLIP, that one prompt fills."""
+PROMPT_EDITS: Final = 256
+"""Most edits by step, such as `[a:b:0.5]`, in one prompt."""
+PROMPT_VARIANTS: Final = 64
+"""Most different texts that one prompt becomes in the steps; all are encoded before the first."""
+PROMPT_PARTS: Final = 16
+"""Most parts of a prompt that AND joins; each adds two rows to a forward."""
 BLENDED_PROMPTS: Final = 16
 PROMPT_WEIGHT: Final = (-10.0, 10.0)
 CLIP_SKIP: Final = (0, 11)
@@ -29,6 +38,7 @@ START_RATIO: Final = (0.0, 0.999)
 END_RATIO: Final = (0.001, 1.0)
 """One step of a thousand is the least that can lie between start and end."""
 ETA: Final = (0.0, 1.0)
+VARIATION: Final = (0.0, 1.0)
 STRENGTH: Final = (0.0, 1.0)
 DEFAULT_STRENGTH: Final = 0.75
 MASK_BLUR_PX: Final = (0, 50)

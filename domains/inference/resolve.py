@@ -12,7 +12,9 @@ from domains.inference.check import Checked, checked, for_family, for_model, for
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
+from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
+from domains.inference.seed_variation import resolved_variation
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
@@ -42,7 +44,8 @@ def resolve(
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     schedule = sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)
-    return ResolvedGeneration(
+    chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
+    resolved = ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
         family=model.family,
@@ -55,12 +58,14 @@ def resolve(
         steps=_steps(sampling.steps, model, sampler, schedule),
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
-        seeds=sampling.seeds or seeds(sampling.seed, asked.image_count or 1),
+        seeds=chosen,
+        seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
         output=_output(asked.output),
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
         mask=resolved_mask(asked, mask, picture),
         determinism=asked.determinism,
+        size_conditioning=asked.size_conditioning,
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),
         prompt_syntax=asked.prompt_syntax,
@@ -75,6 +80,8 @@ def resolve(
             for one in asked.blended_prompts
         ),
     )
+    check_prompts(resolved)
+    return resolved
 
 
 def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:

@@ -4,6 +4,8 @@ submit.py, dispatcher.py  the way in: checks and stores work; starts it on the l
 branches.py               continues jobs from the checkpoints of others
 generation_resolver.py    resolves the request of a generation to the work of a job
 conditioning_preview.py   how the inputs of a generation are read, without making a picture
+mask_preview.py           what a mask covers
+reproduction.py           makes pictures again from what their files say
 event_snapshots.py        things in events, as the log of changes stores them
 places.py                 where work may run: the devices that a request names, and those that can
   └► front/     work that the front process carries out by itself

@@ -11,12 +11,13 @@ from domains.device.record import DeviceView
 from domains.errors import ErrorReason, Unavailable, Violation
 from domains.inference.check import Checked
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.prompt_fields import prompts_of
+from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import FieldPrompt, LongPrompt, PromptReading, Syntax
 from domains.processing.generation_resolver import GenerationResolver
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.lanes.placement import Placement
+from domains.processing.mask_preview import MaskAnalysis, MaskPreviews
 from domains.processing.workers.ask import ask
 from domains.processing.workers.worker import PromptsRead, ReadPromptsOrder, new_order_id
 
@@ -28,6 +29,8 @@ class PreviewedConditioning(msgspec.Struct, frozen=True, kw_only=True):
     """How the inputs of a generation are read."""
 
     prompts: tuple[PromptReading, ...]
+    mask: MaskAnalysis | None
+    """None: there is no mask."""
     refused: tuple[Violation, ...]
     """What a generation would be refused for."""
     odd: tuple[Violation, ...]
@@ -37,7 +40,8 @@ class PreviewedConditioning(msgspec.Struct, frozen=True, kw_only=True):
 class ConditioningPreviews:
     """Previews for this server's models and devices."""
 
-    def __init__(self, generations: GenerationResolver, lanes: Lanes, devices: Devices) -> None:
+    def __init__(self, generations: GenerationResolver, masks: MaskPreviews, lanes: Lanes, devices: Devices) -> None:
+        self._masks = masks
         self._generations = generations
         self._lanes = lanes
         self._devices = devices
@@ -49,10 +53,11 @@ class ConditioningPreviews:
         """
         files = await self._generations.read(given)
         _, model, resolved = self._generations.resolved(given, files)
+        plan = prompt_plan(resolved)
         order = ReadPromptsOrder(
             order_id=new_order_id("read"),
             model=model,
-            prompts=prompts_of(resolved),
+            prompts=plan.encoded[:READINGS],
             textual_inversions=resolved.textual_inversions,
             words=tuple(files.words),
         )
@@ -61,10 +66,12 @@ class ConditioningPreviews:
         read = (await ask(lane.worker, order, PromptsRead)).readings[:READINGS]
         refuses = resolved.long_prompt is LongPrompt.REFUSE
         long = tuple(_truncated(read))
+        mask = None if given.asked.mask is None else await self._masks.of(given.asked.mask, resolved)
         return PreviewedConditioning(
             prompts=read,
+            mask=mask,
             refused=long if refuses else (),
-            odd=(*(() if refuses else long), *_unknown_words(resolved, order.prompts)),
+            odd=(*(() if refuses else long), *plan.beyond, *_unknown_words(resolved, plan.encoded), *_empty(mask)),
         )
 
     async def _lane(self, device_ids: Sequence[str]) -> Lane:
@@ -93,6 +100,12 @@ def _truncated(readings: Sequence[PromptReading]) -> Iterator[Violation]:
                 f"of them; left out: {cut[:200]!r}"
             )
             yield Violation(field=f"generation.{one.field}", message=message)
+
+
+def _empty(mask: MaskAnalysis | None) -> Iterator[Violation]:
+    if mask is not None and not mask.region_count:
+        message = "makes no pixel anew: it is black everywhere, or white everywhere and inverted"
+        yield Violation(field="generation.mask", message=message)
 
 
 _EMBEDDING = re.compile(r"\bembedding:([\w.-]{1,255})")

@@ -32,6 +32,7 @@ from domains.processing.jobs.kinds import (
     HostLoadWork,
     LoadWork,
     ModelBenchmarkWork,
+    ReproduceWork,
     ResetWork,
     ScanWork,
     TransferWork,
@@ -151,6 +152,16 @@ class Submissions:
         if continued is not None:
             self._branches.check(work, continued)
         return self._submit(work, options, asked, detached, validate_only, job_id, continued)
+
+    def reproduce(
+        self, work: ReproduceWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True, job_id: str
+    ) -> Job:
+        """Make a picture again. `job_id`: an id of `new_job_id`."""
+        return self._submit(work, options, asked, detached, job_id=job_id)
+
+    def release(self, job_id: str) -> None:
+        """Let go of the files of a job that was not stored."""
+        self._blobs.release(job_id)
 
     def load(
         self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True

@@ -12,6 +12,7 @@ from server.cli.failure import INTERRUPTED, USAGE, CliError, must_be_text
 from server.cli.files import media_type_of, targets
 from server.cli.generation_session import Plan, generate_pictures, submit
 from server.cli.previews import preview_folder
+from server.cli.prompt import LongOption, SyntaxOption
 from server.cli.request import Wish
 
 _PREVIEW_EVERY = 5
@@ -31,6 +32,8 @@ def generate(
         str, typer.Option(help="Noise levels: normal, karras, exponential. [default: the model's own]")
     ] = "",
     seed: Annotated[int | None, typer.Option(help="Start of the noise; picture i uses seed + i.")] = None,
+    variation_seed: Annotated[int | None, typer.Option(help="A second seed that varies the first.")] = None,
+    variation: Annotated[float | None, typer.Option(help="How far to go to the second seed, 0..1.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many pictures; the files are numbered.")] = 1,
     width: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
@@ -65,6 +68,9 @@ def generate(
     zoom_padding: Annotated[
         int | None, typer.Option(help="How much around the mask is made with it, px. [default: 32]")
     ] = None,
+    syntax: SyntaxOption = None,
+    long_prompt: LongOption = None,
+    clip_skip: Annotated[int | None, typer.Option(help="How many last layers of CLIP to leave out.")] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
@@ -106,6 +112,8 @@ def generate(
     must_be_text(PROMPT=prompt, **{"--negative": negative})
     if detach and (previews is not None or preview_every is not None):
         raise CliError("--detach waits for no previews; `deviceops watch ID --previews DIR` shows them", USAGE)
+    if variation is None and variation_seed is not None:
+        raise CliError("--variation-seed needs --variation, which says how far to go to it", USAGE)
     if image is None and (strength is not None or fit is not None):
         raise CliError("--strength and --fit are about a picture to start from; give one with --image FILE", USAGE)
     about_mask = (mask_blur, mask_dilation, mask_invert, mask_blend, mask_fill, zoom_to_mask, zoom_padding)
@@ -119,12 +127,17 @@ def generate(
     wish = Wish(
         prompt=prompt,
         negative=negative,
+        syntax=syntax or "",
+        long_prompt=long_prompt or "",
+        clip_skip=clip_skip,
         model=model,
         steps=steps,
         guidance=guidance,
         sampler=sampler,
         sigma_schedule=schedule,
         seed=seed,
+        variation_seed=variation_seed,
+        variation=variation,
         count=count,
         width=width,
         height=height,

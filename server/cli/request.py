@@ -23,6 +23,11 @@ class Wish:
 
     prompt: str
     negative: str = ""
+    syntax: str = ""
+    """How brackets are read: plain, a1111 or comfyui; empty: as plain text."""
+    long_prompt: str = ""
+    """truncate, chunk or refuse; empty: truncate."""
+    clip_skip: int | None = None
     model: str = ""
     """A model's id; empty: the server's default."""
     steps: int | None = None
@@ -30,6 +35,9 @@ class Wish:
     sampler: str = ""
     sigma_schedule: str = ""
     seed: int | None = None
+    variation_seed: int | None = None
+    variation: float | None = None
+    """How far the noise is moved to the second seed, 0..1. None: not at all."""
     count: int = 1
     width: int | None = None
     """px"""
@@ -124,6 +132,9 @@ def _generation(wish: Wish) -> Generation:
     return generation_pb2.Generation(
         prompt=wish.prompt,
         negative_prompt=wish.negative,
+        prompt_syntax=generation_pb2.PromptSyntax.Value(f"PROMPT_SYNTAX_{wish.syntax.upper() or 'UNSPECIFIED'}"),
+        long_prompt=generation_pb2.LongPrompt.Value(f"LONG_PROMPT_{wish.long_prompt.upper() or 'UNSPECIFIED'}"),
+        clip_skip=wish.clip_skip,
         model_id=wish.model,
         width_px=wish.width,
         height_px=wish.height,
@@ -177,4 +188,7 @@ def _sampling(wish: Wish) -> Sampling:
         steps=wish.steps,
         guidance_scale=wish.guidance,
         seed=wish.seed,
+        seed_variation=None
+        if wish.variation is None
+        else sampling_pb2.SeedVariation(seed=wish.variation_seed, strength=wish.variation),
     )

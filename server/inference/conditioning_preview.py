@@ -6,12 +6,13 @@ from typing import Any
 import grpc
 import msgspec
 
-from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.inference.v1 import conditioning_preview_pb2, generation_pb2, inference_service_pb2
 from domains import limits
 from domains.errors import ErrorReason, Violation
 from domains.inference.prompts import PromptReading
 from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.mask_preview import MaskAnalysis
 from server import convert
 from server.fitted import fitted
 from server.inference.generation_messages import from_generation
@@ -56,6 +57,7 @@ class ConditioningMethods:
         told = await self._conditioning.of(given, tuple(request.devices.device_ids))
         return inference_service_pb2.PreviewConditioningResponse(
             prompts=[_bounded(to_reading(one)) for one in told.prompts],
+            mask=None if told.mask is None else to_mask_analysis(told.mask),
             findings=[
                 *_findings(told.refused, error_pb2.SEVERITY_ERROR),
                 *_findings(told.odd, error_pb2.SEVERITY_WARNING),
@@ -105,6 +107,23 @@ def _bounded(reading: conditioning_preview_pb2.PromptReading) -> conditioning_pr
     while (size := reading.ByteSize()) > _READING_BYTES:
         del reading.segments[len(reading.segments) * _READING_BYTES // size - 1 :]
     return reading
+
+
+def to_mask_analysis(found: MaskAnalysis) -> conditioning_preview_pb2.MaskAnalysis:
+    """The message of what a mask covers."""
+    blob = found.blob
+    return conditioning_preview_pb2.MaskAnalysis(
+        painted_ratio=found.painted_ratio,
+        region_count=found.region_count,
+        edge_density_ratio=found.edge_density_ratio,
+        file=image_pb2.ImageFile(
+            blob_id=blob.id,
+            media_type=blob.media_type,
+            size=image_pb2.ImageSize(width_px=found.width_px, height_px=found.height_px),
+            size_bytes=blob.size_bytes,
+            sha256=blob.sha256,
+        ),
+    )
 
 
 def _findings(told: Iterable[Violation], severity: error_pb2.Severity.ValueType) -> list[error_pb2.Finding]:

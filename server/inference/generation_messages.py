@@ -30,6 +30,8 @@ from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, to_mask
+from server.inference.size_messages import from_sizes, to_sizes
+from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -87,12 +89,14 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seed=sampling.seed if sampling.HasField("seed") else None,
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
+            seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         mask=from_mask(message.mask) if message.HasField("mask") else None,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
+        size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         loras=tuple(map(from_lora, message.loras)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
@@ -155,6 +159,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seed=asked.sampling.seed,
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
+            seed_variation=to_variation(asked.sampling.seed_variation),
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
@@ -177,6 +182,7 @@ def _prompt_fields(told: Generation | ResolvedGeneration) -> dict[str, Any]:
         "third_prompt": told.third_prompt,
         "third_negative_prompt": told.third_negative_prompt,
         "clip_skip": told.clip_skip,
+        "size_conditioning": to_sizes(told.size_conditioning),
         "blended_prompts": [
             generation_pb2.WeightedPrompt(prompt=one.prompt, weight=one.weight) for one in told.blended_prompts
         ],
@@ -203,6 +209,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             guidance_scale=resolved.guidance_scale,
             seeds=resolved.seeds,
             eta=resolved.eta,
+            seed_variation=to_variation(resolved.seed_variation),
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),

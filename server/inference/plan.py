@@ -10,6 +10,7 @@ from deviceops.inference.v1 import generation_plan_pb2, inference_service_pb2
 from domains.amounts import bytes_told
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.check import Checked
+from domains.inference.prompt_plan import prompt_plan
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -49,7 +50,7 @@ class PlanMethods:
         )
         return inference_service_pb2.PlanGenerationResponse(
             resolved=to_resolved(result, device.id if device else ""),
-            findings=_worth_knowing(forecast),
+            findings=[*_worth_knowing(forecast), *_without_effect(work)],
             estimate=None if forecast is None else to_estimate(work, forecast),
         )
 
@@ -70,6 +71,17 @@ class PlanMethods:
             errors.append(error)
             return None
         return job.work if isinstance(job.work, GenerateWork) else None
+
+
+def _without_effect(work: GenerateWork) -> Iterator[error_pb2.Finding]:
+    """Parts of the prompts that change nothing."""
+    for one in prompt_plan(work.resolved).beyond:
+        yield error_pb2.Finding(
+            severity=error_pb2.SEVERITY_WARNING,
+            reason=convert.to_reason(ErrorReason.INVALID_FIELD),
+            field=one.field,
+            message=one.message,
+        )
 
 
 def _read(

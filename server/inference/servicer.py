@@ -32,6 +32,7 @@ from domains.model.model import Model, ModelState
 from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.jobs.job import Job
 from domains.processing.memory.generation_plan import GenerationPlans
+from domains.processing.reproduction import Reproducing
 from domains.processing.submit import Submissions
 from domains.requests import Asked
 from server import convert
@@ -39,6 +40,7 @@ from server.heartbeat import Followed
 from server.inference.conditioning_preview import ConditioningMethods
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
+from server.inference.reproduction_messages import from_reproduction
 from server.processing.watch import submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -57,7 +59,9 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         devices: Devices,
         plans: GenerationPlans,
         conditioning: ConditioningPreviews,
+        reproducing: Reproducing,
     ) -> None:
+        self._reproducing = reproducing
         PlanMethods.__init__(self, submissions, plans)
         ConditioningMethods.__init__(self, conditioning)
         self._submissions = submissions
@@ -78,6 +82,19 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
             return await self._submissions.submit_generation(
                 generation, options, asked, detached=request.detached, must_be_loaded=loaded
             )
+
+        return await submit_later_and_follow(self._submissions, request, context, submit)
+
+    async def ReproduceImage(  # yields the bytes of its responses, see `register`
+        self, request: inference_service_pb2.ReproduceImageRequest, context: Context
+    ) -> Followed[bytes]:
+        """Make a picture again from its file, and follow the job."""
+
+        async def submit(asked: Asked) -> Job:
+            reproduction, options = convert.both(
+                lambda: from_reproduction(request.reproduction), lambda: convert.from_options(request.options)
+            )
+            return await self._reproducing.submit(reproduction, options, asked, detached=request.detached)
 
         return await submit_later_and_follow(self._submissions, request, context, submit)
 

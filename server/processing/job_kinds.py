@@ -14,6 +14,7 @@ from domains.processing.jobs.kinds import (
     HostLoadWork,
     LoadWork,
     ModelBenchmarkWork,
+    ReproduceWork,
     ResetWork,
     ScanWork,
     TransferWork,
@@ -27,6 +28,7 @@ from server.device.messages import to_benchmark_report, to_reset_report
 from server.device.work import to_benchmark, to_reset
 from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
+from server.inference.reproduction_messages import to_report, to_reproduction
 from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.benchmark_messages import to_model_benchmark, to_model_benchmark_report
 from server.model.conversion_messages import to_conversion, to_conversion_report
@@ -40,6 +42,7 @@ _WARNINGS = 100
 
 KIND_OF: dict[str, job_pb2.JobKind.ValueType] = {
     "generate": job_pb2.JOB_KIND_GENERATION,
+    "reproduce": job_pb2.JOB_KIND_REPRODUCTION,
     "load_model": job_pb2.JOB_KIND_MODEL_LOAD,
     "load_to_host": job_pb2.JOB_KIND_MODEL_LOAD,
     "scan_models": job_pb2.JOB_KIND_MODEL_SCAN,
@@ -58,6 +61,8 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
     """The spec of the work as the caller asked for it; empty if this server cannot read the work."""
     spec = job_pb2.JobSpec()
     match work:
+        case ReproduceWork():
+            spec.reproduction.CopyFrom(to_reproduction(work))
         case GenerateWork():
             spec.generation.CopyFrom(to_generation(work.asked))
         case LoadWork() | HostLoadWork():
@@ -90,6 +95,12 @@ def put_result(
 ) -> None:
     """Set the arm of a message that holds the work's result. None: sets nothing."""
     match result:
+        case events.ReproductionResult() if isinstance(job.work, ReproduceWork):
+            report = to_report(job.work, result, to_image(result.images[0]), job.device_id)
+            message.reproduction_report.CopyFrom(report)
+        case events.GenerationResult() if isinstance(job.work, ReproduceWork):
+            # The picture alone is no report.
+            pass
         case events.GenerationResult():
             message.generation_result.CopyFrom(_generation_result(job, result))
             given_up = receipt.work.degradations if receipt else ()

@@ -9,6 +9,7 @@ from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
@@ -25,16 +26,19 @@ from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
+from domains.processing.mask_preview import MaskPreviews
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.job_admission import JobAdmission
 from domains.processing.memory.prefetch import Prefetching
 from domains.processing.memory.run_times import RunTimes
+from domains.processing.reproduction import Reproducing
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.submit import Submissions
 from domains.processing.workers.silence import Silences
 from server.device.parts import DeviceParts
+from server.inference.reproduction_messages import asked_again
 from server.memory.parts import MemoryParts
 from server.settings import Settings
 
@@ -68,6 +72,7 @@ class ProcessingParts:
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.pictures = InputPictures(jobs, memory.blobs)
+        self.reproductions = Reproductions(jobs, memory.blobs)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
             jobs=jobs,
@@ -76,6 +81,7 @@ class ProcessingParts:
             loaded=loaded,
             blobs=memory.blobs,
             pictures=self.pictures,
+            reproductions=self.reproductions,
             memory=JobAdmission(
                 memory.admission,
                 memory.reclaiming,
@@ -125,4 +131,7 @@ class ProcessingParts:
             self.pictures,
             sessions,
         )
-        self.conditioning = ConditioningPreviews(self.submissions.generations, board.lanes, devices.devices)
+        self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions, asked_again)
+        self.conditioning = ConditioningPreviews(
+            self.submissions.generations, MaskPreviews(self.pictures, memory.blobs), board.lanes, devices.devices
+        )

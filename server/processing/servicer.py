@@ -18,12 +18,14 @@ from domains.processing.jobs.label_deletion import LabelDeletion
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
+from domains.processing.reproduction import Reproducing
 from domains.processing.submit import Submissions
 from domains.requests import NEW, Asked
 from server import convert, paging
 from server.device.work import from_benchmark, from_reset
 from server.heartbeat import Followed
 from server.inference.generation_messages import from_generation, from_previews
+from server.inference.reproduction_messages import from_reproduction
 from server.memory.blob_messages import from_transfer
 from server.model.benchmark_messages import from_model_benchmark
 from server.model.conversion_messages import from_conversion
@@ -58,7 +60,9 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
         waits: Waits,
         clock: ClockWatch,
         overview: QueueOverview,
+        reproducing: Reproducing,
     ) -> None:
+        self._reproducing = reproducing
         SystemEventMethods.__init__(self, events, instance_id, lambda job: to_listed(job, view))
         LabelDeletionMethods.__init__(self, LabelDeletion(submissions.jobs, blobs))
         ClockMethods.__init__(self, clock, status)
@@ -133,6 +137,11 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
             case _ if request.validate_only:
                 message = "only generations can be checked without being started"
                 raise NotServed([Violation(field="validate_only", message=message)])
+            case "reproduction":
+                reproduction, options = convert.both(
+                    lambda: from_reproduction(spec.reproduction), lambda: convert.from_options(request.options)
+                )
+                return await self._reproducing.submit(reproduction, options, asked)
             case "model_load":
                 load, options = convert.both(
                     lambda: from_load(spec.model_load), lambda: convert.from_options(request.options)

@@ -23,6 +23,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "height_px": {"width_px": 64},
     "output.quality": {"output.media_type": "image/jpeg"},
     "sampling.eta": {"sampling.sampler": "ddim"},
+    "sampling.seed_variation.seed": {"sampling.seed_variation.strength": 0.5},
     "sampling.sigma_schedule": {"sampling.sampler": "euler"},
     "init_image.strength": {"init_image.image.data": PNG},
     "init_image.fit": {"init_image.image.data": PNG},

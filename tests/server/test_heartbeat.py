@@ -20,7 +20,7 @@ from server.heartbeat import FINITE
 from server.heartbeat import HEARTBEAT_S as CONTRACT_S
 from server.settings import Settings
 from tests.domains.model.folders import UNET_TENSORS, write_model
-from tests.server import asking
+from tests.server import asking, remade
 from tests.server.asking import CALL_S, picture
 from tests.server.harness import RunningServer
 from tests.server.sim import sim, simulated
@@ -106,6 +106,12 @@ def generate(server: RunningServer) -> Any:
     return server.inference.Generate(inference_service_pb2.GenerateRequest(generation=picture()), timeout=CALL_S)
 
 
+def reproduce(server: RunningServer) -> Any:
+    """Waits for a device that hangs."""
+    request = inference_service_pb2.ReproduceImageRequest(reproduction=remade.work())
+    return server.inference.ReproduceImage(request, timeout=CALL_S)
+
+
 def load(server: RunningServer) -> Any:
     """Waits for a device that hangs."""
     load = model_work_pb2.ModelLoad(model_id="emoji-sd")
@@ -172,6 +178,7 @@ CASES: dict[str, Callable[[RunningServer], Any]] = {
     "processing.v1.ProcessingService.WatchJob": watch_job,
     "processing.v1.ProcessingService.WatchSession": watch_session,
     "inference.v1.InferenceService.Generate": generate,
+    "inference.v1.InferenceService.ReproduceImage": reproduce,
     "model.v1.ModelService.LoadModel": load,
     "model.v1.ModelService.ScanModels": scan,
     "model.v1.ModelService.WatchLoadedModels": watch_loaded,

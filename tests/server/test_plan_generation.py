@@ -124,6 +124,14 @@ def test_what_does_not_exist_is_a_finding_and_no_failure(
     assert errors(plan(server, asked)) == {"": reason}
 
 
+def test_an_edit_beyond_the_steps_is_a_warning(server: RunningServer) -> None:
+    asked = picture(steps=3)
+    asked.prompt, asked.prompt_syntax = "an [owl:apple:3]", generation_pb2.PROMPT_SYNTAX_A1111
+    told = plan(server, asked)
+    assert told.HasField("resolved")
+    assert "generation.prompt" in {one.field for one in told.findings if one.severity == error_pb2.SEVERITY_WARNING}
+
+
 def test_a_picture_that_is_none_is_a_finding(server: RunningServer) -> None:
     asked = picture()
     asked.init_image.image.data = b"no picture"

@@ -3,11 +3,13 @@
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import model_service_pb2
+from domains.imaging import decode, encode
 from tests.server import asking
 from tests.server.harness import RunningServer
 
@@ -79,6 +81,21 @@ def test_words_that_change_nothing_are_told(server: RunningServer) -> None:
 @pytest.mark.parametrize("prompt", ["((((a ]] [b", "(" * 5000, "(a:1.1)b" * 3600, "", "BREAK " * 5])
 def test_any_brackets_are_read(server: RunningServer, prompt: str) -> None:
     assert preview(server, prompt=prompt, prompt_syntax=A1111).prompts
+
+
+def test_a_mask_is_told_as_it_is_applied(server: RunningServer) -> None:
+    levels = np.zeros((64, 72), np.uint8)
+    levels[8:16, 8:16] = levels[40:50, 30:50] = 255
+    start = conditioning_pb2.InitImage(image={"data": encode(np.zeros((64, 72, 3), np.uint8), "image/png")})
+    mask = conditioning_pb2.InpaintMask(image={"data": encode(levels, "image/png")}, blur_px=0)
+    told = preview(server, prompt="owl", init_image=start, mask=mask)
+    assert (told.mask.region_count, told.mask.painted_ratio) == (2, pytest.approx((64 + 200) / (64 * 72)))
+    assert told.mask.edge_density_ratio == pytest.approx((28 + 56) / 264)
+    shown = decode(asking.blob(server, told.mask.file.blob_id), max_pixels=64 * 72, channels=1)
+    assert np.array_equal(shown, levels)
+    mask.invert, mask.image.data = True, encode(np.full((64, 72), 255, np.uint8), "image/png")
+    empty = preview(server, prompt="owl", init_image=start, mask=mask)
+    assert (empty.mask.region_count, [one.field for one in empty.findings]) == (0, ["generation.mask"])
 
 
 @pytest.mark.parametrize(

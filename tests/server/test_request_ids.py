@@ -18,7 +18,7 @@ from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import blob_pb2, memory_budget_pb2, memory_service_pb2
 from deviceops.model.v1 import model_service_pb2, model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2, session_pb2, system_status_pb2
-from tests.server import asking
+from tests.server import asking, remade
 from tests.server.asking import CALL_S, kind, picture
 from tests.server.harness import RunningServer
 from tests.server.sim import device, sim, simulated, state
@@ -203,6 +203,10 @@ def cases(folder: Path, blob_id: str, reservation_id: str, job_id: str, session_
                 reservation_id=reservation_id, time_to_live=Duration(seconds=3000)
             ),
             size_bytes=3 * MIB,
+        ),
+        "ReproduceImage": Case(
+            inference_service_pb2.ReproduceImageRequest(reproduction=remade.work(), options=ON_SIM_0),
+            reproduction__tolerance=7,
         ),
         "UnloadModel": Case(model_service_pb2.UnloadModelRequest(device_id="sim-0"), device_id="sim-1"),
         # The last: from here on its device takes no new work.

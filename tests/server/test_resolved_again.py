@@ -8,6 +8,7 @@ from domains.inference import limits
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.inference.seed_variation import SeedVariation
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.event import GenerationResult
 from server.inference.generation_messages import from_generation, to_resolved
@@ -45,6 +46,9 @@ def samplings(draw: st.DrawFn, model: Model) -> tuple[Sampling, int | None]:
         guidance_scale=draw(st.none() | st.floats(*limits.GUIDANCE)),
         seed=None if seeds else draw(st.none() | SEEDS),
         seeds=seeds,
+        seed_variation=draw(
+            st.none() | st.builds(SeedVariation, seed=st.none() | SEEDS, strength=st.floats(*limits.VARIATION))
+        ),
         eta=draw(st.none() | (st.floats(*limits.ETA) if takes.eta else st.just(0.0))),
     )
     return sampling, count

@@ -19,6 +19,7 @@ from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, 
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import ResolvedMask
 from domains.inference.on_device.trajectory import Trajectory
+from domains.inference.seed_variation import ResolvedSeedVariation
 
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
@@ -40,6 +41,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     mask: ResolvedMask | None = None
     loras: tuple[ResolvedLora, ...] = ()
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
+    seed_variation: ResolvedSeedVariation | None = None
     place: int
     """Number of lines of the walk that are done."""
 

@@ -1,19 +1,72 @@
 """Turns a request's prompts into the conditions of its denoiser."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
 from domains.inference.on_device.blend import blended, of_one_length
+from domains.inference.on_device.composed import together
 from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Degraded
+
+
+class Renew:
+    """Computes the conditions of a step with its prompts and adapters; the text encoders do not run again."""
+
+    def __init__(self, family: Family, resolved: ResolvedGeneration, read: "_Read") -> None:
+        self._family, self._resolved, self._read = family, resolved, read
+        self._kept: dict[int, Conditions] = {}
+        """The last ones by variant, with the same adapters."""
+        self._with: Adapters | None = None
+
+    def variant(self, step: int) -> int:
+        """Which of the prompts count in a step, from 0."""
+        return self._read.by_step[min(step, len(self._read.by_step) - 1)]
+
+    @property
+    def changes(self) -> bool:
+        """Whether the prompts of some step are others."""
+        return len(self._read.variants) > 1
+
+    def __call__(self, adapters: Adapters, step: int) -> Conditions:
+        """The conditions of a step, counted from 0."""
+        if adapters is not self._with:
+            self._kept.clear()
+            self._with = adapters
+        variant = self.variant(step)
+        found = self._kept.pop(variant, None) or self._computed(adapters, self._read.variants[variant])
+        if self.changes:
+            # Two prompts that take turns are computed once.
+            self._kept = {**dict([*self._kept.items()][-1:]), variant: found}
+        return found
+
+    def _computed(self, adapters: Adapters, variant: "_Variant") -> Conditions:
+        size_px = self._resolved.width_px, self._resolved.height_px
+        # Only families that read sizes are told some.
+        told = self._resolved.size_conditioning
+        sizes: dict[str, Any] = {} if told is None else {"told": told}
+        whole = self._resolved.guidance_scale * len(variant.positives)
+        with beside([Share(adapters)]):
+            return together(
+                [
+                    self._family.conditions(one, variant.negative, whole * weight, size_px, **sizes)
+                    for one, weight in zip(variant.positives, self._read.weights, strict=True)
+                ]
+            )
+
+    def tensors(self) -> Sequence[Tensor]:
+        """The device tensors that it keeps."""
+        return [tensor for one in self._kept.values() for tensor in one.tensors()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +74,8 @@ class Conditioned:
     """The conditions, and what their computation showed."""
 
     conditions: Conditions
-    renew: Callable[[Adapters], Conditions]
-    """Computes the conditions with other adapters beside the denoiser; the text encoders do not run again."""
+    """Of the first step."""
+    renew: Renew
     cache_hits: int
     degradations: tuple[Degraded, ...]
 
@@ -34,25 +87,29 @@ def condition(
     prompts: PromptCache,
     adapters: Adapters = NO_ADAPTERS,
 ) -> Conditioned:
-    """Encode the prompt, and the negative prompt where the family reads it at this guidance."""
+    """Encode the prompts of all steps, and the negative prompt where the family reads it at this guidance."""
     with beside([Share(adapters)]):
         read = _read(loaded, family, resolved, prompts, adapters.of_texts)
-
-    def renew(present: Adapters) -> Conditions:
-        with beside([Share(present)]):
-            size_px = resolved.width_px, resolved.height_px
-            return family.conditions(read.positive, read.negative, resolved.guidance_scale, size_px)
-
+    renew = Renew(family, resolved, read)
     return Conditioned(
-        conditions=renew(adapters), renew=renew, cache_hits=read.cache_hits, degradations=read.degradations
+        conditions=renew(adapters, 0), renew=renew, cache_hits=read.cache_hits, degradations=read.degradations
     )
+
+
+class _Variant(NamedTuple):
+    """The prompts of some steps, encoded."""
+
+    positives: Sequence[EncodedPrompt]
+    """More than one: they guide together."""
+    negative: EncodedPrompt | None
 
 
 class _Read(NamedTuple):
     """The prompts, encoded."""
 
-    positive: EncodedPrompt
-    negative: EncodedPrompt | None
+    variants: Sequence[_Variant]
+    by_step: Sequence[int]
+    weights: Sequence[float]
     cache_hits: int
     degradations: tuple[Degraded, ...]
 
@@ -60,6 +117,7 @@ class _Read(NamedTuple):
 def _read(
     loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache, of_texts: str
 ) -> _Read:
+    plan = prompt_plan(resolved)
     guided = FAMILIES[loaded.family].reads_negative(resolved.guidance_scale)
     hits = 0
 
@@ -69,20 +127,39 @@ def _read(
         hits += hit
         return found
 
-    texts = {"prompt": resolved.positive}
-    texts |= {f"blended_prompts[{place}].prompt": one for place, (one, _) in enumerate(resolved.blended)}
-    texts |= {"negative_prompt": resolved.negative} if guided else {}
-    encoded = {field: encode(prompt) for field, prompt in texts.items()}
-    long = {field: one for field, one in encoded.items() if one.tokens > one.tokens_read}
+    encoded = [encode(one.prompt) for one in plan.encoded]
+    long = {
+        one.fields[0]: found
+        for one, found in zip(plan.encoded, encoded, strict=True)
+        if found.tokens > found.tokens_read
+    }
     if resolved.long_prompt is LongPrompt.REFUSE and long:
         raise InvalidRequest([_too_long(field, one) for field, one in long.items()])
-    halves = list(encoded.values())
     if FAMILIES[loaded.family].reads_windows:
-        halves = of_one_length(halves, lambda: encode(resolved.empty))
-    shares = [1.0, *(share for _, share in resolved.blended)]
-    positive = blended(list(zip(halves, shares, strict=False)))
-    cut = tuple(_cut(field, one) for field, one in long.items())
-    return _Read(positive, halves[-1] if guided else None, hits, cut)
+        encoded = of_one_length(encoded, lambda: encode(resolved.empty))
+    known = {one.prompt: found for one, found in zip(plan.encoded, encoded, strict=True)}
+    shares = [share for _, share in resolved.blended]
+    return _Read(
+        variants=[_variant(one, known, shares, guided=guided) for one in plan.variants],
+        by_step=plan.by_step,
+        weights=plan.weights,
+        cache_hits=hits,
+        degradations=(*(_cut(field, one) for field, one in long.items()), *map(_beyond, plan.beyond)),
+    )
+
+
+def _variant(
+    variant: PromptVariant, known: Mapping[Prompt, EncodedPrompt], shares: Sequence[float], *, guided: bool
+) -> _Variant:
+    others = [(known[one], share) for one, share in zip(variant.blended, shares, strict=True)]
+    return _Variant(
+        positives=[blended([(known[one], 1.0), *others]) for one in variant.positives],
+        negative=known[variant.negative] if guided else None,
+    )
+
+
+def _beyond(told: Violation) -> Degraded:
+    return Degraded(kind="prompt_edit_unused", reason=ErrorReason.INVALID_FIELD, detail=told.message, field=told.field)
 
 
 def _too_long(field: str, prompt: EncodedPrompt) -> Violation:

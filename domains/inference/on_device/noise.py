@@ -10,6 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domains.inference.seed_variation import ResolvedSeedVariation
+
+_SAME = 0.9995
+"""Mean cosine of noises that are taken for the same, whose angle is too small to divide by its sine."""
 _BITS_READ = 32
 """Bits of a seed that torch's own seeding reads."""
 _STATE_AT, _STATE_WORDS = 24, 624
@@ -34,11 +38,34 @@ def _filled(state: Tensor, low: int, high: int) -> Tensor:
     return state
 
 
+def moved(first: Tensor, other: Tensor, strength: float) -> Tensor:
+    """Noise between two noises (channels, h, w): spherical interpolation of each column, as A1111's variation seed does."""
+    if strength in (0.0, 1.0):
+        return other if strength else first
+    unit_first, unit_other = (one / torch.norm(one, dim=1, keepdim=True) for one in (first, other))
+    cosine = (unit_first * unit_other).sum(1)
+    if float(cosine.mean()) > _SAME:
+        return torch.lerp(first, other, strength)
+    angle = torch.acos(cosine)
+    shares = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - strength, strength))
+    return sum((share.unsqueeze(1) * one for share, one in zip(shares, (first, other), strict=True)), torch.zeros(()))
+
+
 class Noise:
     """Standard normal noise for a job's pictures: the same for a seed on any device and beside any other job."""
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        shape: tuple[int, int, int],
+        device: torch.device,
+        variation: ResolvedSeedVariation | None = None,
+        varied: int = 0,
+    ) -> None:
+        """`variation`: moves the noise of draw number `varied`, from 0, which the walk begins with."""
         self._generators = [generator_of(seed) for seed in seeds]
+        self._variation = variation
+        self._until_varied = varied
         self._shape = shape
         self._device = device
 
@@ -56,4 +83,9 @@ class Noise:
         drawn = torch.empty((len(self._generators), *self._shape), pin_memory=self._device.type == "cuda")
         for row, generator in zip(drawn, self._generators, strict=True):
             row.normal_(generator=generator)
+        if self._variation is not None and self._until_varied == 0:
+            for row, seed in zip(drawn, self._variation.seeds, strict=True):
+                other = torch.empty(self._shape).normal_(generator=generator_of(seed))
+                row.copy_(moved(row, other, self._variation.strength))
+        self._until_varied -= 1
         return drawn.to(self._device, non_blocking=True)

@@ -142,7 +142,7 @@ class PreparedRun(LoadRun):
     ) -> Trajectory:
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
-        renew = conditioned.renew if self._adapters.later else None
+        renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
         conditions = conditioned.conditions
         return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew, masked)
 

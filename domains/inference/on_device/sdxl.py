@@ -14,6 +14,7 @@ from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.unet import UNet, flat
 from domains.inference.prompts import Prompt
+from domains.inference.size_conditioning import AS_MADE, SizeConditioning
 from domains.model.on_device import OnDeviceModel
 
 _TEXTS = ("text_encoder", "text_encoder_2")
@@ -41,15 +42,21 @@ class Sdxl(LatentCodec):
         return encoded(prompt, max(laid, key=lambda one: one.count - one.read), states, found[-1].pooled)
 
     def conditions(
-        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+        self,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+        told: SizeConditioning = AS_MADE,
     ) -> Conditions:
+        """`told`: the sizes that the denoiser is told."""
         halves = [positive] if negative is None else [_unconditional(negative), positive]
         pooled = torch.cat([pooled_of(half) for half in halves])
         keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(
             guidance=guidance,
             guided=negative is not None,
-            inputs=[self._unet.added(pooled, _sizes(size_px)), *flat(keys)],
+            inputs=[self._unet.added(pooled, told.numbers(size_px)), *flat(keys)],
         )
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
@@ -72,9 +79,3 @@ def _unconditional(prompt: EncodedPrompt) -> EncodedPrompt:
         tokens=prompt.tokens,
         tokens_read=prompt.tokens_read,
     )
-
-
-def _sizes(size_px: SizePx) -> tuple[int, ...]:
-    """Height and width of the original, its crop's top and left, height and width of the target: no crop, no scaling."""
-    width, height = size_px
-    return height, width, 0, 0, height, width

@@ -1,13 +1,15 @@
 """A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
+from domains.inference.on_device.composed import gathered, spread
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise
@@ -16,8 +18,21 @@ from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
 from domains.model.families import FAMILIES
 
-Renew = Callable[[Adapters], Conditions]
-"""Computes the same prompts' conditions with other adapters."""
+
+class Renew(Protocol):
+    """Computes the conditions of a step with its prompts and with adapters."""
+
+    def __call__(self, adapters: Adapters, step: int) -> Conditions:
+        """The conditions."""
+        ...
+
+    def variant(self, step: int) -> int:
+        """Which prompts count in a step."""
+        ...
+
+    def tensors(self) -> Sequence[Tensor]:
+        """The device tensors that it keeps."""
+        ...
 
 
 class Trajectory:
@@ -35,12 +50,13 @@ class Trajectory:
         masked: Masked | None = None,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
-        for adapters that count in later steps alone; needed if there are some. `masked`: the part of the picture that is
-        made anew; None: all of it."""
+        of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
+        None: all of it."""
         self.family = family
         self.conditions = conditions
         self._adapters = self._present = adapters
         self._renew = renew
+        self._variant = 0 if renew is None else renew.variant(0)
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -98,13 +114,15 @@ class Trajectory:
         )
 
     def _enter_phase(self) -> None:
-        """Take the adapters that count in the next step. They change the keys that conditions hold."""
+        """Take the prompts and adapters that count in the next step. Adapters change the keys that conditions hold."""
         adapters = self._adapters.at(self.index)
-        if adapters is self._present:
+        variant = self._variant if self._renew is None else self._renew.variant(self.index)
+        if adapters is self._present and variant == self._variant:
             return
         if self._renew is None:
             raise RuntimeError("adapters of later steps need conditions of their own")
-        self.conditions, self._present = self._renew(adapters), adapters
+        self.conditions, self._present = self._renew(adapters, self.index), adapters
+        self._variant = variant
 
     def apply(self, output: Tensor) -> None:
         """Follow one line with the denoiser's output."""
@@ -132,7 +150,8 @@ class Trajectory:
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
         masks = () if self._mask is None else self._mask.kept().values()
-        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors(), *masks]
+        renewed = () if self._renew is None else self._renew.tensors()
+        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors(), *masks, *renewed]
 
 
 def begin(
@@ -158,7 +177,8 @@ def begin(
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
     )
-    noise = Noise(resolved.seeds, shape, device)
+    # Of a picture, the first draw is from what its encoder made of it.
+    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=0 if picture is None else 1)
     return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
 
 
@@ -181,9 +201,15 @@ def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Seq
     first = group[0]
     if len(group) == 1 and first.split:
         whole = first.inputs()
-        parts = (replace(whole, latents=latents) for latents in whole.latents.split(1))
-        return [torch.cat([output for part in parts for output in first.family.denoise([part], keep_on)])]
-    return first.family.denoise([trajectory.inputs() for trajectory in group], keep_on)
+        parts = [replace(whole, latents=latents) for latents in whole.latents.split(1)]
+        return [torch.cat([_denoised(first.family, [part], keep_on)[0] for part in parts])]
+    return _denoised(first.family, [trajectory.inputs() for trajectory in group], keep_on)
+
+
+def _denoised(family: Family, jobs: Sequence[StepRows], keep_on: KeepOn) -> Sequence[Tensor]:
+    """The denoiser's output for each job."""
+    rows = [spread(job) for job in jobs]
+    return gathered(family.denoise([one for some in rows for one in some], keep_on), [len(some) for some in rows])
 
 
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:

@@ -4,13 +4,15 @@
     reading.parts        # two parts; the first has the segments "a ", "red" (1.3) and " apple"
 
 `prompt` holds all that decides how encoders read a prompt; `a1111_brackets` and `comfyui_brackets` know the two
-syntaxes, `a1111_schedule` what is not served of them; `segment` is what they find; `windows` lays tokens out for a text
-encoder, and `shown` tells what it reads.
+syntaxes, `step_edits` and `composition` what A1111 changes by step and joins by AND; `segment` is what they find;
+`windows` lays tokens out for a text encoder, and `shown` tells what it reads.
 """
 
+from domains.inference.prompts.composition import composed
 from domains.inference.prompts.prompt import FieldPrompt, Prompt, plain
-from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read, refusal
+from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read
 from domains.inference.prompts.shown import Piece, PromptReading, PromptSegment, segments_of
+from domains.inference.prompts.step_edits import Schedule, TooManyEdits, scheduled
 from domains.inference.prompts.windows import Token, Windows, laid_out
 
 __all__ = [
@@ -21,13 +23,16 @@ __all__ = [
     "PromptReading",
     "PromptSegment",
     "Reading",
+    "Schedule",
     "Segment",
     "Syntax",
     "Token",
+    "TooManyEdits",
     "Windows",
+    "composed",
     "laid_out",
     "plain",
     "read",
-    "refusal",
+    "scheduled",
     "segments_of",
 ]

@@ -6,7 +6,6 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference.prompts.a1111_brackets import a1111_segments
-from domains.inference.prompts.a1111_schedule import scheduled
 from domains.inference.prompts.comfyui_brackets import comfyui_segments
 from domains.inference.prompts.segment import Segment, merged
 
@@ -72,11 +71,3 @@ def _divided(segments: tuple[Segment, ...]) -> tuple[tuple[Segment, ...], ...]:
             text = other.lstrip() if place == len(others) else other.strip()
             parts.append([Segment(text, segment.weight)])
     return tuple(map(merged, parts))
-
-
-def refusal(text: str, syntax: Syntax) -> str:
-    """What A1111 would read in a text and this server does not compute yet. Empty: nothing."""
-    found = scheduled(text) if syntax is Syntax.A1111 else ()
-    if not found:
-        return ""
-    return f"{', '.join(found)} is not served yet; write it without, escape its brackets, or read it as PLAIN"

@@ -81,6 +81,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of a prompt that the denoiser reads, start and end included."""
     reads_windows: bool = False
     """Whether it reads prompts by CLIP alone, window by window: then words have weights, and layers can be left out."""
+    reads_sizes: bool = False
+    """Whether its denoiser was trained with the sizes of pictures, and reads them."""
     default_guidance: float
     """Guidance of a request that names none."""
     guidance_off: float | None = 1.0

@@ -46,6 +46,7 @@ SDXL = Family(
     alignment_px=8,
     prompt_tokens=CLIP_TOKENS,
     reads_windows=True,
+    reads_sizes=True,
     default_guidance=5.0,
     prediction_types=("epsilon", "v_prediction"),
     latent_channels=4,

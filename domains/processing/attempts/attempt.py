@@ -25,6 +25,7 @@ from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.making_room import Evicting, MakingRoom
+from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
 from domains.processing.jobs.ending import end_of
@@ -63,6 +64,7 @@ class AttemptTools:
     loaded: LoadedModels
     blobs: BlobStore
     pictures: InputPictures
+    reproductions: Reproductions
     memory: MemoryForJobs
     runners: FrontRunners
     wishes: PreviewWishes
@@ -184,7 +186,8 @@ class Attempt:
             await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
-        return following.outcome
+        outcome = following.outcome
+        return await tools.reproductions.compared(self._now, outcome) if isinstance(outcome, Done) else outcome
 
     def _supplies(self, fallback: Fallback, kept: Checkpoint | None) -> Supplies:
         def previews(own: Previews) -> Previews:

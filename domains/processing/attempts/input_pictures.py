@@ -60,6 +60,11 @@ class InputPictures:
             height_px=pixels.shape[0],
         )
 
+    async def levels(self, mask: InpaintMask, resolved: ResolvedGeneration) -> bytes:
+        """The grey values of a request's mask, one byte each, in the size of the result. Raises as `look`."""
+        data = mask.data or await self._read(mask.blob_id, field=MASK_FIELD)
+        return await self._fitted(data, resolved, MASK_FIELD)
+
     async def own(self, init: Source, picture: InputPicture, job_id: str) -> None:
         """Keep the file for a job that is about to be stored: a file of the request itself until the job is deleted, a blob
         until the job ends. Raises if the blob is gone meanwhile."""

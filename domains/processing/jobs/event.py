@@ -7,6 +7,7 @@ from domains.device.record import DeviceView
 from domains.errors import ErrorReason
 from domains.failure import Failure
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.recipes import Cause, Comparison
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.transfer_request import TransferReport
 from domains.model.benchmark import ModelBenchmarkReport
@@ -51,6 +52,14 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
     """(component, precision of its computation, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()
     """Versions of the computing libraries: `torch 2.14.1`."""
+
+
+class ReproductionResult(GenerationResult, frozen=True, kw_only=True, tag="reproduction"):
+    """A picture that was made again, and how it compares to the first one."""
+
+    comparison: Comparison
+    causes: tuple[Cause, ...] = ()
+    """What was not the same, the likeliest cause first."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
@@ -118,6 +127,7 @@ class ConversionResult(msgspec.Struct, frozen=True, kw_only=True, tag="conversio
 
 JobResult = (
     GenerationResult
+    | ReproductionResult
     | LoadResult
     | ScanResult
     | BenchmarkResult

@@ -24,6 +24,7 @@ from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.dispatcher import Dispatcher
 from domains.processing.jobs.event import JobEvent
 from domains.processing.jobs.job import Job, JobOptions
@@ -168,6 +169,7 @@ class DispatchBench:
             loaded=self.loaded,
             blobs=self.blobs,
             pictures=InputPictures(self.jobs, self.blobs),
+            reproductions=Reproductions(self.jobs, self.blobs),
             memory=self.memory,
             runners=NO_RUNNERS,
             wishes=self.wishes,

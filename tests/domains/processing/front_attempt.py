@@ -23,6 +23,7 @@ async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
         loaded=_NONE,
         blobs=_NONE,
         pictures=_NONE,
+        reproductions=_NONE,
         memory=Memory(),
         runners=FrontRunners(
             scan=_NONE, reset=_NONE, transfer=cast(Any, transfer), validate=_NONE, load_to_host=_NONE, convert=_NONE

@@ -17,6 +17,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.jobs.store import JobStore
@@ -113,6 +114,7 @@ class Floor:
             loaded=self.loaded,
             blobs=nothing,
             pictures=InputPictures(self.jobs, nothing),
+            reproductions=Reproductions(self.jobs, nothing),
             memory=Memory(),
             runners=runners,
             wishes=PreviewWishes(),

@@ -2,6 +2,7 @@
 
 entry.py             what an entry has; the type checker holds that each has all of it
 generate.py          make pictures: a device
+reproduce.py         make a picture again and compare: a device
 load_model.py        bring a model onto a device: a device
 load_to_host.py      bring a model into the RAM tier: the front process
 benchmark_device.py  measure a device: a device, alone
@@ -27,6 +28,7 @@ from domains.processing.jobs.kinds.entry import DeviceKind, FrontKind
 from domains.processing.jobs.kinds.generate import GenerateWork
 from domains.processing.jobs.kinds.load_model import LoadWork
 from domains.processing.jobs.kinds.load_to_host import HostLoadWork
+from domains.processing.jobs.kinds.reproduce import ReproduceWork
 from domains.processing.jobs.kinds.reset_device import ResetWork
 from domains.processing.jobs.kinds.scan_models import ScanWork
 from domains.processing.jobs.kinds.transfer_blob import TransferWork
@@ -34,14 +36,14 @@ from domains.processing.jobs.kinds.unreadable import UnreadableWork
 from domains.processing.jobs.kinds.validate_model import ValidateWork
 from domains.reasons import Domain
 
-DeviceWork = GenerateWork | LoadWork | BenchmarkWork | ModelBenchmarkWork
+DeviceWork = GenerateWork | ReproduceWork | LoadWork | BenchmarkWork | ModelBenchmarkWork
 """Work that a device worker carries out."""
 FrontWork = ScanWork | ResetWork | TransferWork | ValidateWork | HostLoadWork | ConvertWork
 """Work that the front process carries out by itself."""
 Work = DeviceWork | FrontWork | UnreadableWork
 """Work that a job can have."""
 
-DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, LoadWork, BenchmarkWork, ModelBenchmarkWork)
+DEVICE_KINDS: tuple[type[DeviceKind], ...] = (GenerateWork, ReproduceWork, LoadWork, BenchmarkWork, ModelBenchmarkWork)
 FRONT_KINDS: tuple[type[FrontKind], ...] = (
     ScanWork,
     ResetWork,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domains.inference.prompts import Syntax, read, refusal
+from domains.inference.prompts import Syntax, read
 
 A1111 = {
     "normal text": [("normal text", 1.0)],
@@ -94,27 +94,6 @@ def test_break_begins_a_part_with_the_weight_that_holds_there() -> None:
     assert read("a BREAK b", Syntax.COMFYUI).parts == ((("a BREAK b", 1.0),),)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("a AND b", "AND"),
-        ("[a|b]", "[a|b]"),
-        ("x [a:b:0.5]", "[a:b:0.5]"),
-        ("[[a]:5]", "[a:b:0.5]"),
-        ("[a[b|c]:d]", "[a|b]"),
-    ],
-)
-def test_what_is_not_served_is_named(text: str, name: str) -> None:
-    assert refusal(text, Syntax.A1111).startswith(name)
-    assert not refusal(text, Syntax.COMFYUI)
-    assert not refusal(text, Syntax.PLAIN)
-
-
-@pytest.mark.parametrize("text", ["(a:0.5)", "[a]", r"\[a:b:0.5\]", "BRAND", "a|b", "[a: b]"])
-def test_what_is_served_is_not_refused(text: str) -> None:
-    assert not refusal(text, Syntax.A1111)
-
-
 LARGE = 32 * 1024
 HOSTILE = {
     "a number without an end": "(a:" + "1" * LARGE,
@@ -133,6 +112,5 @@ HOSTILE = {
 def test_no_prompt_takes_long_to_read(text: str, syntax: Syntax) -> None:
     """A pattern that tries such a text again from each place takes 2 to 20 s."""
     began = time.process_time()
-    refusal(text, syntax)
     read(text, syntax)
     assert time.process_time() - began < 1

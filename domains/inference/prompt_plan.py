@@ -1,0 +1,161 @@
+"""Which prompts a generation encodes, and which of them count in each step."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.inference import limits
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.prompts import FieldPrompt, Prompt, Schedule, Syntax, TooManyEdits, composed, scheduled
+from domains.model.families import FAMILIES
+
+
+class PromptVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompts of some steps."""
+
+    positives: tuple[Prompt, ...]
+    """More than one: they guide together, by `PromptPlan.weights`."""
+    blended: tuple[Prompt, ...] = ()
+    """They blend with the positive one."""
+    negative: Prompt
+
+
+class PromptPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompts of all steps."""
+
+    weights: tuple[float, ...]
+    """Of the positive prompts that AND joins."""
+    variants: tuple[PromptVariant, ...]
+    by_step: tuple[int, ...]
+    """The variant of each computed step."""
+    encoded: tuple[FieldPrompt, ...]
+    """What the text encoders read; the negative prompt only where guidance makes use of it."""
+    beyond: tuple[Violation, ...]
+    """Edits by step that never happen."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt in each step."""
+
+    source: FieldPrompt
+    prompts: tuple[Prompt, ...]
+    """The different ones."""
+    by_step: tuple[int, ...]
+    beyond: tuple[Violation, ...]
+
+
+def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
+    """The plan of a generation. Raises INVALID_FIELD for more edits by step than are computed."""
+    parts, weights = composed_of(resolved)
+    read = FAMILIES[resolved.family].reads_negative(resolved.guidance_scale)
+    positives = [FieldPrompt(fields=_fields("", resolved), prompt=one) for one in parts]
+    blended = [
+        FieldPrompt(fields=(f"blended_prompts[{place}].prompt",), prompt=prompt)
+        for place, (prompt, _) in enumerate(resolved.blended)
+    ]
+    negative = FieldPrompt(fields=_fields("negative_", resolved), prompt=resolved.negative)
+    steps = max(1, resolved.computed_steps)
+    told = [_over(one, steps) for one in (*positives, *blended)]
+    last = _over(negative, steps) if read else _still(negative, steps)
+    choices = list(zip(*(one.by_step for one in (*told, last)), strict=True))
+    different = list(dict.fromkeys(choices))
+    return PromptPlan(
+        weights=weights,
+        variants=tuple(_variant((*told, last), one, len(positives)) for one in different),
+        by_step=tuple(different.index(one) for one in choices),
+        encoded=tuple(
+            replace(part.source, prompt=prompt)
+            for part in (*told, *([last] if read else []))
+            for prompt in part.prompts
+        ),
+        beyond=tuple(fault for part in (*told, last) for fault in part.beyond),
+    )
+
+
+def composed_of(resolved: ResolvedGeneration) -> tuple[Sequence[Prompt], tuple[float, ...]]:
+    """The positive prompts that guide together, with their weights."""
+    if resolved.prompt_syntax is not Syntax.A1111:
+        return [resolved.positive], (1.0,)
+    parts = composed(resolved.prompt)
+    others = resolved.positive.texts[1:]
+    return [replace(resolved.positive, texts=(text, *others)) for text, _ in parts], tuple(one for _, one in parts)
+
+
+def check_prompts(resolved: ResolvedGeneration) -> None:
+    """Raise UNSUPPORTED_COMBINATION for a composition that cannot be computed, INVALID_FIELD as `prompt_plan`."""
+    if resolved.prompt_syntax is not Syntax.A1111:
+        return
+    prompt_plan(resolved)
+    if wrong := list(_composition_faults(resolved)):
+        raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
+
+
+def _composition_faults(resolved: ResolvedGeneration) -> Iterator[Violation]:
+    parts, _ = composed_of(resolved)
+    for place, (prompt, _) in enumerate(resolved.blended):
+        if len(composed(prompt.text)) > 1:
+            message = "a prompt that blends has no parts that AND joins; write AND in `prompt`, or quote the word"
+            yield Violation(field=f"generation.blended_prompts[{place}].prompt", message=message)
+    if len(parts) == 1:
+        return
+    if len(parts) > limits.PROMPT_PARTS:
+        message = f"AND joins {len(parts)} prompts; at most {limits.PROMPT_PARTS} guide together"
+        yield Violation(field="generation.prompt", message=message)
+    named = ("second_prompt", "third_prompt", "blended_prompts")
+    for name in [name for name in named if getattr(resolved, name)]:
+        message = "cannot be told for each of the prompts that AND joins; leave it out, or write no AND"
+        yield Violation(field=f"generation.{name}", message=message)
+    if not FAMILIES[resolved.family].reads_negative(resolved.guidance_scale):
+        message = "AND adds guidances up, and guidance is off at this scale; take more than 1, or write no AND"
+        yield Violation(field="generation.sampling.guidance_scale", message=message, allowed="more than 1")
+
+
+def _over(source: FieldPrompt, steps: int) -> _Part:
+    """A prompt in each step."""
+    if source.prompt.syntax is not Syntax.A1111:
+        return _still(source, steps)
+    schedules = [_scheduled(source.field_of(place), text, steps) for place, text in enumerate(source.prompt.texts)]
+    choices = list(zip(*(one.by_step for one in schedules), strict=True))
+    different = list(dict.fromkeys(choices))
+    return _Part(
+        source=source,
+        prompts=tuple(
+            replace(source.prompt, texts=tuple(one.texts[at] for one, at in zip(schedules, chosen, strict=True)))
+            for chosen in different
+        ),
+        by_step=tuple(different.index(one) for one in choices),
+        beyond=tuple(
+            Violation(
+                field=f"generation.{source.field_of(place)}",
+                message=f"{edit[:100]!r} changes at step {steps} or later, which is the last one: it has no effect",
+            )
+            for place, one in enumerate(schedules)
+            for edit in one.beyond
+        ),
+    )
+
+
+def _still(source: FieldPrompt, steps: int) -> _Part:
+    return _Part(source=source, prompts=(source.prompt,), by_step=(0,) * steps, beyond=())
+
+
+def _scheduled(field: str, text: str, steps: int) -> Schedule:
+    try:
+        return scheduled(text, steps)
+    except TooManyEdits as error:
+        message = f"{error}; write fewer, or split the generation"
+        raise InvalidRequest([Violation(field=f"generation.{field}", message=message)]) from None
+
+
+def _variant(parts: Sequence[_Part], choice: Sequence[int], positives: int) -> PromptVariant:
+    *chosen, negative = (part.prompts[at] for part, at in zip(parts, choice, strict=True))
+    return PromptVariant(positives=tuple(chosen[:positives]), blended=tuple(chosen[positives:]), negative=negative)
+
+
+def _fields(kind: str, resolved: ResolvedGeneration) -> tuple[str, ...]:
+    """The field of the text for each encoder: an empty one stands for the first."""
+    first = f"{kind}prompt"
+    others = (f"{number}_{kind}prompt" for number in ("second", "third"))
+    return (first, *(name if getattr(resolved, name) else first for name in others))

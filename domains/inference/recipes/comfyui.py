@@ -1,0 +1,113 @@
+"""The recipe of ComfyUI's `prompt`: the graph that ran, as JSON. Graphs with one sampler and plain texts are read."""
+
+from typing import Any, cast
+
+import msgspec
+
+from domains.inference.generation import Generation, Sampling
+from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.recipes.names import of_others
+from domains.inference.recipes.recipe import Cause, NamedLora, NamedModel, Recipe, stem, unusable
+
+_SAMPLERS = ("KSampler", "KSamplerAdvanced")
+_FAR = 64
+"""Most nodes between a sampler and its model."""
+_READ = {
+    *(*_SAMPLERS, "CLIPTextEncode", "CheckpointLoaderSimple", "LoraLoader", "LoraLoaderModelOnly"),
+    *("EmptyLatentImage", "CLIPSetLastLayer", "VAEDecode", "SaveImage", "PreviewImage"),
+}
+
+
+class _Node(msgspec.Struct, frozen=True):
+    class_type: str
+    inputs: dict[str, Any] = {}
+
+
+_Graph = dict[str, _Node]
+
+
+def of_graph(text: str) -> Recipe:
+    """Read a graph. Raises BAD_IMAGE if it does not say enough."""
+    try:
+        graph = msgspec.json.decode(text, type=_Graph)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise unusable(f"has a ComfyUI graph that cannot be read: {str(error)[:200]}") from None
+    samplers = [node for node in graph.values() if node.class_type in _SAMPLERS]
+    if len(samplers) != 1:
+        raise unusable(f"was made by a ComfyUI graph with {len(samplers)} samplers; one is read")
+    (sampling,) = samplers
+    inputs = sampling.inputs
+    latents = _at(graph, inputs.get("latent_image"))
+    if latents is None or latents.class_type != "EmptyLatentImage" or _number(inputs.get("denoise", 1.0)) != 1.0:
+        raise unusable("was made from another picture, or of latents that its graph does not describe")
+    sampler, schedule = of_others(str(inputs.get("sampler_name", "")), str(inputs.get("scheduler", "")))
+    checkpoint, loras = _model(graph, inputs.get("model"))
+    return Recipe(
+        source="comfyui",
+        generation=Generation(
+            prompt=_text(graph, inputs.get("positive")),
+            negative_prompt=_text(graph, inputs.get("negative")),
+            prompt_syntax=Syntax.COMFYUI,
+            long_prompt=LongPrompt.CHUNK,
+            width_px=int(_number(latents.inputs.get("width"))),
+            height_px=int(_number(latents.inputs.get("height"))),
+            sampling=Sampling(
+                sampler=sampler,
+                sigma_schedule=schedule,
+                steps=int(_number(inputs.get("steps"))),
+                guidance_scale=float(_number(inputs.get("cfg"))),
+                seeds=(_whole(inputs.get("seed", inputs.get("noise_seed"))),),
+            ),
+        ),
+        model=NamedModel(name=stem(checkpoint)),
+        loras=loras,
+        unread=(
+            *(() if sampler else (Cause(name="sampler", original=str(inputs.get("sampler_name"))[:255]),)),
+            *(() if schedule else (Cause(name="sigma_schedule", original=str(inputs.get("scheduler"))[:255]),)),
+            *(
+                Cause(name="node", original=kind[:255])
+                for kind in sorted({node.class_type for node in graph.values()} - _READ)[:_FAR]
+            ),
+        ),
+    )
+
+
+def _at(graph: _Graph, link: Any) -> _Node | None:
+    """The node that an input is linked with."""
+    if not isinstance(link, list) or not link:
+        return None
+    return graph.get(str(cast(list[Any], link)[0])[:64])
+
+
+def _text(graph: _Graph, link: Any) -> str:
+    node = _at(graph, link)
+    text = node.inputs.get("text") if node is not None and node.class_type == "CLIPTextEncode" else None
+    if not isinstance(text, str):
+        raise unusable("was made by a ComfyUI graph whose prompt is no plain text")
+    return text
+
+
+def _model(graph: _Graph, link: Any) -> tuple[str, tuple[NamedLora, ...]]:
+    loras: list[NamedLora] = []
+    for _ in range(_FAR):
+        node = _at(graph, link)
+        if node is None:
+            break
+        if "ckpt_name" in node.inputs:
+            return str(node.inputs["ckpt_name"]), tuple(loras)
+        if "lora_name" in node.inputs:
+            weight = float(_number(node.inputs.get("strength_model", 1.0)))
+            loras.append(NamedLora(name=str(node.inputs["lora_name"]), weight=weight))
+        link = node.inputs.get("model")
+    raise unusable("was made by a ComfyUI graph that names no checkpoint")
+
+
+def _number(value: Any) -> float:
+    """A number of the graph. Raises BAD_IMAGE for a link, and for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 2**63:
+        raise unusable(f"was made by a ComfyUI graph with {str(value)[:64]!r} where a number belongs")
+    return value
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and _number(value) >= 0 else int(_number(value))

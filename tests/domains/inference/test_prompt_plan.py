@@ -1,0 +1,49 @@
+"""What of A1111's compositions and edits cannot be computed is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from domains.errors import ErrorReason, InvalidRequest
+from domains.inference import limits
+from domains.inference.generation import Generation, Sampling, WeightedPrompt
+from domains.inference.prompt_plan import prompt_plan
+from domains.inference.prompts import Syntax
+from domains.inference.resolve import resolve
+from tests.domains.inference.on_device.requests import embedded_model, request
+
+
+def refused(prompt: str, **changes: Any) -> tuple[ErrorReason, list[str]]:
+    asked = Generation(prompt=prompt, prompt_syntax=Syntax.A1111, **changes)
+    with pytest.raises(InvalidRequest) as error:
+        resolve(asked, embedded_model())
+    return error.value.reason, [one.field for one in error.value.violations]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "field"),
+    [
+        ("a AND b", {"sampling": Sampling(guidance_scale=1.0)}, "generation.sampling.guidance_scale"),
+        ("a AND b", {"blended_prompts": (WeightedPrompt(prompt="c"),)}, "generation.blended_prompts"),
+        ("a", {"blended_prompts": (WeightedPrompt(prompt="c AND d"),)}, "generation.blended_prompts[0].prompt"),
+        (" AND ".join("abcdefghijklmnopqrstuvwxyz"), {}, "generation.prompt"),
+    ],
+)
+def test_a_composition_that_cannot_be_computed_is_refused(prompt: str, changes: dict[str, Any], field: str) -> None:
+    assert refused(prompt, **changes) == (ErrorReason.UNSUPPORTED_COMBINATION, [field])
+
+
+def test_too_many_edits_are_refused_by_the_field() -> None:
+    many = "[a|b]" * (limits.PROMPT_EDITS + 1)
+    assert refused("owl", negative_prompt=many) == (ErrorReason.INVALID_FIELD, ["generation.negative_prompt"])
+
+
+def test_a_thousand_weights_are_no_edits() -> None:
+    assert resolve(Generation(prompt="(a:1.1)" * 1000, prompt_syntax=Syntax.A1111), embedded_model())
+
+
+def test_other_syntaxes_know_no_edits() -> None:
+    for syntax in (Syntax.PLAIN, Syntax.COMFYUI):
+        plan = prompt_plan(request(embedded_model(), prompt="[a:b:0.5] AND c", prompt_syntax=syntax))
+        assert len(plan.variants) == 1
+        assert plan.weights == (1.0,)
