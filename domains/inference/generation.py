@@ -11,6 +11,7 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
+from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 
 _ROUNDING = 1e-6
@@ -33,6 +34,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per image. Empty: see `seed`."""
     eta: float | None = None
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
+    own: OwnWalk = AS_THE_MODEL
+    """What else is said about the walk."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,6 +255,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int
     sampler: str
     sigma_schedule: str
+    """Empty: `own` has the noise levels."""
     steps: int
     guidance_scale: float
     eta: float | None
@@ -277,6 +281,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     clip_skip: int = 0
     blended_prompts: tuple[WeightedPrompt, ...] = ()
     """Each with its weight."""
+    own: OwnWalk = AS_THE_MODEL
+    """What else is said about the walk."""
 
     @property
     def positive(self) -> Prompt:

@@ -30,6 +30,7 @@ from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, to_mask
+from server.inference.own_walk_messages import from_own_walk, own_walk_fields
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -87,6 +88,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seed=sampling.seed if sampling.HasField("seed") else None,
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
+            own=from_own_walk(sampling),
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
@@ -155,6 +157,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seed=asked.sampling.seed,
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
+            **own_walk_fields(asked.sampling.own),
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
@@ -199,10 +202,11 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         sampling=sampling_pb2.Sampling(
             sampler=resolved.sampler,
             sigma_schedule=resolved.sigma_schedule,
-            steps=resolved.steps,
+            steps=None if resolved.own.steps else resolved.steps,
             guidance_scale=resolved.guidance_scale,
             seeds=resolved.seeds,
             eta=resolved.eta,
+            **own_walk_fields(resolved.own),
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),

@@ -157,6 +157,7 @@ def begin(
         eta=resolved.eta,
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
+        own=resolved.own,
     )
     noise = Noise(resolved.seeds, shape, device)
     return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
