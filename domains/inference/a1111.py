@@ -25,7 +25,7 @@ def parameters_of(request: ResolvedGeneration, index: int) -> str:
 def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, str]]:
     yield "Steps", str(request.steps)
     yield "Sampler", SAMPLERS[request.sampler].display_name
-    if request.sigma_schedule != "normal":
+    if request.sigma_schedule not in ("", "normal"):
         yield "Schedule type", SIGMA_SCHEDULES[request.sigma_schedule]
     yield "CFG scale", f"{request.guidance_scale:g}"
     yield "Seed", str(request.seeds[index])

@@ -1,12 +1,14 @@
 """A generation that continues from the checkpoint of another one, with a request of its own."""
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from msgspec.structs import replace
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference.check import Checked, checked
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 
 _SAME = {
@@ -20,6 +22,7 @@ _SAME = {
     "sigma_schedule": "sampling.sigma_schedule",
     "steps": "sampling.steps",
     "eta": "sampling.eta",
+    **{f"own.{name}": f"sampling.{name}" for name in OwnWalk.__struct_fields__},
     "init_image": "init_image",
     "mask": "mask",
 }
@@ -45,11 +48,13 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
 
 def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
     seedless = own.seed is None and not own.seeds
+    walk = resolved.own if own.own == AS_THE_MODEL else own.own
     return replace(
         own,
+        own=walk,
         sampler=own.sampler or resolved.sampler,
-        sigma_schedule=own.sigma_schedule or resolved.sigma_schedule,
-        steps=own.steps or resolved.steps,
+        sigma_schedule=own.sigma_schedule or ("" if walk.steps else resolved.sigma_schedule),
+        steps=own.steps or (None if walk.steps else resolved.steps),
         eta=resolved.eta if own.eta is None else own.eta,
         guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         seeds=resolved.seeds if seedless else own.seeds,
@@ -70,7 +75,7 @@ def check_branch(branch: ResolvedGeneration, source: ResolvedGeneration, job_id:
 def _differing(branch: ResolvedGeneration, source: ResolvedGeneration, job_id: str) -> Iterator[Violation]:
     named: set[str] = set()
     for name, field in _SAME.items():
-        mine, theirs = getattr(branch, name), getattr(source, name)
+        mine, theirs = map(attrgetter(name), (branch, source))
         if mine == theirs or field in named:
             continue
         named.add(field)

@@ -11,6 +11,7 @@ from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_sizes import size_violations
 from domains.inference.check_variation import variation_violations
+from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
@@ -73,6 +74,7 @@ def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:
         able = ", ".join(name for name, one in SAMPLERS.items() if one.eta)
         text = f"{sampler} does not read eta; leave it absent or 0, or take one that does: {able}"
         yield Violation(field="generation.sampling.eta", message=text, allowed="0")
+    yield from walk_for_sampler(sampler, asked)
 
 
 def for_model(sampler: str, asked: Sampling, model: Model) -> Iterator[Violation]:
@@ -87,6 +89,7 @@ def for_model(sampler: str, asked: Sampling, model: Model) -> Iterator[Violation
         text = f"{sampler} does not take the sigma schedule {asked.sigma_schedule} with models of the family"
         text = f"{text} {model.family}; it takes: {known}"
         yield Violation(field="generation.sampling.sigma_schedule", message=text, allowed=known)
+    yield from walk_for_model(asked, model)
 
 
 def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
@@ -171,6 +174,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     yield from within("sampling.seeds", len(sampling.seeds))
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
+    yield from walk_violations(sampling)
 
 
 def _init_image(asked: Generation) -> Iterator[Violation]:
@@ -191,6 +195,7 @@ def _together(asked: Generation) -> Iterator[Violation]:
     sampling, output = asked.sampling, asked.output
     if sampling.sampler in SAMPLERS:
         yield from for_sampler(sampling.sampler, sampling)
+    yield from levels_together(sampling)
     if sampling.seeds and sampling.seed is not None:
         text = "one seed a picture and a first seed exclude each other; leave `seed` or `seeds` empty"
         yield Violation(field="generation.sampling.seeds", message=text)

@@ -25,14 +25,19 @@ class Rung(StrEnum):
     """The pictures of the job are denoised one after the other."""
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
+    LOWER_PRECISION = "lower_precision"
+    """The model is loaded in half the bytes."""
+    OTHER_DEVICE = "other_device"
+    """The job moves to another device that it may run on."""
 
 
 LADDER: Mapping[Stage, tuple[Rung, ...]] = {
-    Stage.LOADING: (Rung.EVICTION,),
-    Stage.CONDITIONING: (Rung.EVICTION,),
-    Stage.ENCODING_INPUT: (Rung.EVICTION,),
-    Stage.DENOISING: (Rung.EVICTION, Rung.SMALLER_BATCH),
-    Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING),
+    Stage.QUEUED: (Rung.OTHER_DEVICE,),
+    Stage.LOADING: (Rung.EVICTION, Rung.LOWER_PRECISION, Rung.OTHER_DEVICE),
+    Stage.CONDITIONING: (Rung.EVICTION, Rung.OTHER_DEVICE),
+    Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OTHER_DEVICE),
+    Stage.DENOISING: (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OTHER_DEVICE),
+    Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OTHER_DEVICE),
 }
 """By the stage that failed. Stages that are not named have no rungs."""
 
@@ -40,6 +45,8 @@ FIELD_OF: Mapping[Rung, str] = {
     Rung.EVICTION: "allow_eviction",
     Rung.SMALLER_BATCH: "allow_smaller_batch",
     Rung.VAE_TILING: "allow_tiling",
+    Rung.LOWER_PRECISION: "allow_lower_precision",
+    Rung.OTHER_DEVICE: "allow_other_device",
 }
 """The field of `FallbackPolicy` that permits the rung."""
 

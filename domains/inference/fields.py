@@ -12,6 +12,7 @@ import msgspec
 from domains.inference import limits
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import DEFAULT_BLUR_PX, DEFAULT_ZOOM_PADDING_PX, MaskBlend, MaskFill
+from domains.inference.own_walk import SPACINGS
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.model.families import Family
@@ -125,6 +126,11 @@ FIELDS: Mapping[str, Field] = {
         _sampling("eta", bounds=limits.ETA, default="0"),
         _sampling("seed_variation.seed", bounds=limits.SEED),
         _sampling("seed_variation.strength", bounds=limits.VARIATION),
+        _sampling("timestep_spacing", allowed=SPACINGS),
+        _sampling("solver_order", bounds=limits.SOLVER_ORDER),
+        _sampling("flow_shift", bounds=limits.FLOW_SHIFT),
+        _sampling("sigmas", bounds=limits.SIGMAS),
+        _sampling("timesteps", bounds=limits.TIMESTEPS),
         _init_image("image.data"),
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
@@ -207,7 +213,8 @@ def unread(family: Family) -> frozenset[str]:
     few = {1: SECOND + THIRD, 2: THIRD}.get(family.text_encoders, ())
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
-    return frozenset((*few, *windows, *sizes))
+    walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
+    return frozenset((*few, *windows, *sizes, *walk))
 
 
 def _of(family: Family, field: Field) -> Field:

@@ -11,6 +11,7 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
+from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
@@ -37,6 +38,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
     seed_variation: SeedVariation | None = None
     """A second seed that varies each picture. Absent: none."""
+    own: OwnWalk = AS_THE_MODEL
+    """What else is said about the walk."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,6 +261,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int
     sampler: str
     sigma_schedule: str
+    """Empty: `own` has the noise levels."""
     steps: int
     guidance_scale: float
     eta: float | None
@@ -287,6 +291,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the seeds alone."""
     size_conditioning: SizeConditioning | None = None
     """None: the size that is made, nothing cropped."""
+    own: OwnWalk = AS_THE_MODEL
+    """What else is said about the walk."""
 
     @property
     def positive(self) -> Prompt:

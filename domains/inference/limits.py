@@ -39,6 +39,13 @@ END_RATIO: Final = (0.001, 1.0)
 """One step of a thousand is the least that can lie between start and end."""
 ETA: Final = (0.0, 1.0)
 VARIATION: Final = (0.0, 1.0)
+SOLVER_ORDER: Final = (1, 3)
+FLOW_SHIFT: Final = (0.01, 100.0)
+SIGMAS: Final = (0, 1001)
+"""Number of noise levels that a request can list: one more than steps."""
+SIGMA: Final = (0.0, 1000.0)
+TIMESTEPS: Final = (0, 1000)
+TIMESTEP: Final = (0, 999)
 STRENGTH: Final = (0.0, 1.0)
 DEFAULT_STRENGTH: Final = 0.75
 MASK_BLUR_PX: Final = (0, 50)

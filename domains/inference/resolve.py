@@ -42,7 +42,8 @@ def resolve(
     unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
     if unfit := [*unfit, *for_family(asked, FAMILIES[model.family]), *for_variant(asked, model)]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
-    schedule = sampling.sigma_schedule or schedule_of(model, sampler)
+    own = sampling.own
+    schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = _size(asked, model, picture)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     resolved = ResolvedGeneration(
@@ -55,7 +56,7 @@ def resolve(
         height_px=height_px,
         sampler=sampler,
         sigma_schedule=schedule,
-        steps=_steps(sampling.steps, model, sampler, schedule),
+        steps=own.steps or _steps(sampling.steps, model, sampler, schedule),
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
         seeds=chosen,
@@ -75,6 +76,7 @@ def resolve(
         third_prompt=asked.third_prompt,
         third_negative_prompt=asked.third_negative_prompt,
         clip_skip=asked.clip_skip or 0,
+        own=own,
         blended_prompts=tuple(
             WeightedPrompt(prompt=one.prompt, weight=1.0 if one.weight is None else one.weight)
             for one in asked.blended_prompts

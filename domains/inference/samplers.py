@@ -43,6 +43,9 @@ SIGMA_SCHEDULES: Mapping[str, str] = {
 }
 """A1111's name of each schedule, by id, in display order."""
 
+WALK_OPTIONS = ("solver_order", "timestep_spacing", "sigmas", "timesteps")
+"""Fields of `Sampling`, beside `eta`, that only some samplers read."""
+
 WHOLE_SCHEDULES = ("simple",)
 """Schedules that visit trained levels alone, each once."""
 
@@ -71,6 +74,21 @@ class SamplerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Most steps, whatever the model; None: no limit of the sampler's own."""
     evaluations_per_step: int = 1
     """Number of denoiser evaluations in a step."""
+    ordered: bool = False
+    """Whether the request chooses the solver's order."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The fields of `Sampling` that it reads and others do not."""
+        read = {
+            "eta": self.eta,
+            "solver_order": self.ordered,
+            # The distilled ones visit what they were distilled to.
+            "timestep_spacing": self.most_steps is None,
+            "sigmas": len(self.sigma_schedules) > 1,
+            "timesteps": len(self.sigma_schedules) > 1,
+        }
+        return tuple(name for name, reads in read.items() if reads)
 
 
 def _entry(
@@ -91,6 +109,7 @@ _FLOW: Mapping[str, Any] = {"flow_schedules": ("normal", "karras", "exponential"
 _TRAINED: Mapping[str, Any] = {"trained_steps_only": True}
 _TWICE: Mapping[str, Any] = {"evaluations_per_step": 2}
 _NOISY: Mapping[str, Any] = {"stochastic": True}
+_ORDERED: Mapping[str, Any] = {"ordered": True, **_TRAINED}
 _DISTILLED: Mapping[str, Any] = {"most_steps": DISTILLED_STEPS, **_TRAINED}
 
 SAMPLERS: Mapping[str, SamplerEntry] = {
@@ -110,8 +129,8 @@ SAMPLERS: Mapping[str, SamplerEntry] = {
         _entry("ddpm", "DDPM", 50, _OWN, **_TRAINED, **_NOISY),
         _entry("pndm", "PLMS", 25, _OWN, **_TRAINED),
         _entry("lms", "LMS", 25, _ALL),
-        _entry("deis", "DEIS", 20, _ALL, **_TRAINED),
-        _entry("unipc", "UniPC", 20, _ALL, **_TRAINED),
+        _entry("deis", "DEIS", 20, _ALL, **_ORDERED),
+        _entry("unipc", "UniPC", 20, _ALL, **_ORDERED),
         _entry("res_multistep", "Res Multistep", 20, _ALL),
         _entry("lcm", "LCM", 4, _OWN, **_DISTILLED, **_NOISY),
         _entry("tcd", "TCD", 4, _OWN, eta=True, default_eta=0.3, **_DISTILLED),

@@ -44,6 +44,11 @@ def usual_precision(capability: tuple[int, int] | None) -> str:
     return "bfloat16" if capability >= (8, 0) else "float16"
 
 
+def lower_precision(execution: Execution, usual: str) -> str:
+    """A precision of half the bytes for a load that does not fit. Empty: there is none. `usual`: see `usual_precision`."""
+    return "bfloat16" if (execution.precision or usual) == "float32" else ""
+
+
 def leaves_float16(config: Mapping[str, Any]) -> bool:
     """Whether activations of the component with this config.json leave float16's range.
 

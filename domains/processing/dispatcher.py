@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -16,6 +17,7 @@ from domains.processing.lanes.lane import Lane, needs_all
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.lanes.room_signal import RoomSignal
+from domains.processing.memory.company import any_company
 
 _ANSWER_FIRST_S = 0.002
 """Delay before a new job starts: its caller gets the first event before a CPU worker takes the cores."""
@@ -40,11 +42,14 @@ class Dispatcher:
         meter: WorkloadMeter,
         held_back: HeldBack,
         tools: AttemptTools,
+        beside: Callable[[Job, Lane], bool] = any_company,
     ) -> None:
+        """`beside`: whether a job may run beside those that run on a lane; else it waits until one of them has ended."""
         self._queue = queue
         self._lanes = lanes
         self._meter = meter
         self._held_back = held_back
+        self._beside = beside
         self._tools = tools
         self._jobs = tools.jobs
         self._devices = tools.devices
@@ -131,8 +136,10 @@ class Dispatcher:
         job = self._queue.next(lambda placement: self._lanes.fits(lane, placement))
         if job is None or lane.leaving_for(job):
             return None
-        # The next job needs the device alone: no other job overtakes it until the device is free.
-        return None if needs_all(job) and lane.occupied else job
+        if not lane.occupied:
+            return job
+        # The next job needs the device alone, or more of its memory: no other job overtakes it until the device is free.
+        return None if needs_all(job) or not self._beside(job, lane) else job
 
     def _start(self, job: Job, lane: Lane) -> None:
         self._queue.take(job)

@@ -30,6 +30,7 @@ from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, to_mask
+from server.inference.own_walk_messages import from_own_walk, own_walk_fields
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
@@ -90,6 +91,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
             seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
+            own=from_own_walk(sampling),
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
@@ -160,6 +162,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
             seed_variation=to_variation(asked.sampling.seed_variation),
+            **own_walk_fields(asked.sampling.own),
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
@@ -205,11 +208,12 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         sampling=sampling_pb2.Sampling(
             sampler=resolved.sampler,
             sigma_schedule=resolved.sigma_schedule,
-            steps=resolved.steps,
+            steps=None if resolved.own.steps else resolved.steps,
             guidance_scale=resolved.guidance_scale,
             seeds=resolved.seeds,
             eta=resolved.eta,
             seed_variation=to_variation(resolved.seed_variation),
+            **own_walk_fields(resolved.own),
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),

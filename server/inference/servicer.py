@@ -195,12 +195,14 @@ def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:
 
 def to_sampler(sampler: SamplerEntry) -> capability_pb2.SamplerInfo:
     """One line of the table."""
-    eta = capability_pb2.SamplerOption(field="eta", default_value=f"{sampler.default_eta:g}")
+    defaults = {"eta": f"{sampler.default_eta:g}"}
     return capability_pb2.SamplerInfo(
         id=sampler.id,
         display_name=sampler.display_name,
         recommended_steps=sampler.recommended_steps,
-        options=[eta] if sampler.eta else [],
+        options=[
+            capability_pb2.SamplerOption(field=name, default_value=defaults.get(name, "")) for name in sampler.options
+        ],
         sigma_schedules=sampler.sigma_schedules,
         families=[name for name in COMPUTED if schedules_for(sampler.id, flow=FAMILIES[name].flow)],
         stochastic=sampler.stochastic,

@@ -27,6 +27,7 @@ from domains.processing.lanes.board import Board
 from domains.processing.lanes.overview import QueueOverview
 from domains.processing.lanes.waits import Waits
 from domains.processing.mask_preview import MaskPreviews
+from domains.processing.memory.company import Company
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.generation_plan import GenerationPlans
 from domains.processing.memory.host_loads import HostLoads
@@ -75,6 +76,7 @@ class ProcessingParts:
         self.reproductions = Reproductions(jobs, memory.blobs)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
+            elsewhere=board.lanes.has_other_than,
             jobs=jobs,
             devices=devices.devices,
             catalogue=catalogue,
@@ -107,8 +109,11 @@ class ProcessingParts:
             stop_limit_s=settings.stop_timeout_s,
         )
         self.overview = QueueOverview(board, jobs, devices.devices, memory.hold_back, draining)
-        self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find)
-        self.dispatcher = Dispatcher(board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools)
+        company = Company(self.estimates, loaded, memory.pools)
+        self.waits = Waits(board, devices.devices, memory.hold_back, draining, jobs.find, company)
+        self.dispatcher = Dispatcher(
+            board.queue, board.lanes, board.room, board.meter, memory.hold_back, tools, beside=company
+        )
         step_limit = StepLimit(step_times, devices.devices, settings.max_step_s)
         self.plans = GenerationPlans(
             self.estimates,

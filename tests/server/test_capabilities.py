@@ -57,11 +57,11 @@ def test_the_samplers_are_all_there_with_what_they_take(told: Answer) -> None:
         assert tuple(sampler.sigma_schedules) == known.sigma_schedules
         assert list(sampler.families) == [name for name in COMPUTED if known.flow_schedules or not FAMILIES[name].flow]
         assert sampler.evaluations_per_step == SAMPLERS[sampler.id].evaluations_per_step
-    assert {one.id: [option.field for option in one.options] for one in told.samplers if one.options} == {
-        "ddim": ["eta"],
-        "tcd": ["eta"],
-    }
-    assert {one.id: one.options[0].default_value for one in told.samplers if one.options} == {"ddim": "0", "tcd": "0.3"}
+    options = {one.id: {option.field: option.default_value for option in one.options} for one in told.samplers}
+    assert {name: one["eta"] for name, one in options.items() if "eta" in one} == {"ddim": "0", "tcd": "0.3"}
+    assert {name for name, one in options.items() if "solver_order" in one} == {"deis", "unipc"}
+    assert {name for name, one in options.items() if "timestep_spacing" not in one} == {"lcm", "tcd"}
+    assert {name for name, one in options.items() if "sigmas" not in one} == {"ddim", "ddpm", "pndm", "lcm", "tcd"}
     stochastic = {name for name, one in SAMPLERS.items() if one.stochastic}
     assert {one.id for one in told.samplers if one.stochastic} == stochastic >= {"euler_a", "dpmpp_sde", "lcm"}
     assert [schedule.id for schedule in told.sigma_schedules] == list(SIGMA_SCHEDULES)
@@ -85,10 +85,14 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert not [path for path in known if path.startswith("controls")]
 
 
+OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift")
+"""The model has one text encoder and is no flow model."""
+
+
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
     without, from_picture, capability = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
-    read = [path for path in FIELDS if path not in (*SECOND, *THIRD)]  # the model has one text encoder
+    read = [path for path in FIELDS if path not in OF_OTHER_MODELS]
     assert [field.field for field in capability.fields] == read
     of_picture, of_part = ("init_image.", "mask."), ("mask.",)
     assert [field.field for field in without.fields] == [path for path in read if not path.startswith(of_picture)]

@@ -24,6 +24,8 @@ NEEDS: dict[str, dict[str, object]] = {
     "output.quality": {"output.media_type": "image/jpeg"},
     "sampling.eta": {"sampling.sampler": "ddim"},
     "sampling.seed_variation.seed": {"sampling.seed_variation.strength": 0.5},
+    "sampling.solver_order": {"sampling.sampler": "unipc"},
+    **{f"sampling.{name}": {"sampling.sampler": "euler"} for name in ("timestep_spacing", "sigmas", "timesteps")},
     "sampling.sigma_schedule": {"sampling.sampler": "euler"},
     "init_image.strength": {"init_image.image.data": PNG},
     "init_image.fit": {"init_image.image.data": PNG},
@@ -43,6 +45,8 @@ SOME: dict[str, object] = {
     "textual_inversions.model_id": NO_LORA,
     "init_image.image.data": PNG,
     "mask.image.data": MASK,
+    "sampling.sigmas": [9.0, 0.0],
+    "sampling.timesteps": [9],
 }
 """Values of fields that do not take any."""
 
@@ -122,7 +126,7 @@ def sized(field: Field, size: float) -> object:
     """A value of that size: a number, a text of so many bytes, or a list of so many entries."""
     if field.unit == "bytes":
         return "x" * int(size)
-    return list(range(int(size))) if field.path == "sampling.seeds" else size
+    return list(range(int(size)))[::-1] if field.path in LISTS else size
 
 
 def beyond(field: Field, bound: float, way: Callable[[float, float], float], away: float) -> float:
@@ -132,6 +136,10 @@ def beyond(field: Field, bound: float, way: Callable[[float, float], float], awa
     return way(bound, field.multiple_of or 1)
 
 
+LISTS = ("sampling.seeds", "sampling.sigmas", "sampling.timesteps")
+"""Fields whose bounds are those of the number of entries."""
+NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift")
+"""The server's model has one text encoder and is no flow model."""
 RANGES = [field for field in FIELDS.values() if field.bounds]
 
 
@@ -140,11 +148,10 @@ def test_a_range_holds_at_its_ends_and_no_further(server: RunningServer, field: 
     assert field.bounds
     low, high = field.bounds
     for inside in (low, high):
-        # The server's model has one text encoder.
-        refused = [field.path] if inside and field.path in (*SECOND, *THIRD) else []
+        refused = [field.path] if inside and field.path in NOT_OF_THE_MODEL else []
         assert refused_paths(server, with_needs(field.path, sized(field, inside))) == refused, inside
     below = beyond(field, low, lambda value, step: value - step, -math.inf)
-    if field.unit != "bytes" and field.path != "sampling.seeds" and not (below == 0 and field.zero_is_unset):
+    if field.unit != "bytes" and field.path not in LISTS and not (below == 0 and field.zero_is_unset):
         assert refused_paths(server, with_needs(field.path, below)) == [field.path]
     above = beyond(field, high, lambda value, step: value + step, math.inf)
     if above < 2**63:

@@ -1,13 +1,16 @@
 """A resolved generation asks for itself: its message, read as a request and resolved again, is the same."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceops.inference.v1 import resolved_generation_pb2
 from domains.inference import limits
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
+from domains.inference.own_walk import OwnWalk
 from domains.inference.resolve import resolve
-from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry
 from domains.inference.seed_variation import SeedVariation
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.event import GenerationResult
@@ -33,16 +36,35 @@ MODELS = st.builds(
 
 
 @st.composite
+def own_walks(draw: st.DrawFn, takes: SamplerEntry) -> OwnWalk:
+    """What a request can say about the walk of a sampler."""
+    name = draw(st.sampled_from(["", *(one for one in takes.options if one != "eta")]))
+    levels = draw(st.lists(st.integers(*limits.TIMESTEP), min_size=2, max_size=5, unique=True).map(sorted))
+    values: dict[str, Any] = {
+        "": {},
+        "solver_order": {"solver_order": 3},
+        "timestep_spacing": {"timestep_spacing": "trailing"},
+        "sigmas": {"sigmas": tuple(level / 2 for level in levels[::-1])},
+        "timesteps": {"timesteps": tuple(levels[::-1])},
+    }
+    return OwnWalk(**values[name])
+
+
+@st.composite
 def samplings(draw: st.DrawFn, model: Model) -> tuple[Sampling, int | None]:
     """A sampling that the model can be asked for, and the number of pictures that goes with it."""
     name = draw(st.sampled_from(["", *SAMPLERS]))
     takes = SAMPLERS[name or model.default_sampler or next(iter(SAMPLERS))]
+    own = draw(own_walks(takes))
     seeds = draw(st.lists(SEEDS, max_size=limits.IMAGES[1]).map(tuple))
     count = draw(st.sampled_from([None, len(seeds)])) if seeds else draw(st.none() | st.integers(*limits.IMAGES))
     sampling = Sampling(
         sampler=name,
-        sigma_schedule=draw(st.sampled_from(["", *takes.sigma_schedules])),
-        steps=draw(st.none() | st.integers(limits.STEPS[0], takes.most_steps or limits.STEPS[1])),
+        own=own,
+        sigma_schedule="" if own.steps else draw(st.sampled_from(["", *takes.sigma_schedules])),
+        steps=None
+        if own.steps
+        else draw(st.none() | st.integers(limits.STEPS[0], takes.most_steps or limits.STEPS[1])),
         guidance_scale=draw(st.none() | st.floats(*limits.GUIDANCE)),
         seed=None if seeds else draw(st.none() | SEEDS),
         seeds=seeds,

@@ -19,6 +19,7 @@ from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, 
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import ResolvedMask
 from domains.inference.on_device.trajectory import Trajectory
+from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation
 
 _VERSION = 1
@@ -37,6 +38,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     sigma_schedule: str
     steps: int
     eta: float | None
+    own: OwnWalk = AS_THE_MODEL
     init_image: ResolvedInitImage | None = None
     mask: ResolvedMask | None = None
     loras: tuple[ResolvedLora, ...] = ()

@@ -12,10 +12,10 @@ from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.outcome import CheckpointReady, ModelLoaded, ModelPlacing, Report
-from domains.model.execution import AS_USUAL, Execution
+from domains.model.execution import AS_USUAL, Execution, lower_precision
 from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, usual_on
 from domains.progress import Progressed, Stage, StageStarted, Unit
 from domains.stop import Stop, stronger
 
@@ -125,6 +125,20 @@ class LoadRun:
             self._models.leave(self.id, load)
             self._there, self._load = load.there, None
             self._tell(ModelLoaded(loaded=self.loaded.value(self._device_id)))
+
+    @property
+    def lower_precision(self) -> str:
+        """The precision in which the model could be loaded instead. Empty: there is none, or nothing is to be loaded."""
+        if self.has_model:
+            return ""
+        return lower_precision(self._execution, usual_on(self.device))
+
+    def load_lower(self) -> None:
+        """Begin the load again in `lower_precision`."""
+        self._execution = Execution(precision=self.lower_precision)
+        load, self._load = self._load, None
+        if load is not None:
+            self._models.leave(self.id, load)
 
     def poll(self) -> None:
         """Report what has ended."""

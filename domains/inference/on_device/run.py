@@ -114,6 +114,8 @@ class Run(PreparedRun):
         found: list[Rung] = []
         if self.stage is Stage.DENOISING and len(self.walking.latents) > 1 and not self.walking.split:
             found.append(Rung.SMALLER_BATCH)
+        if self.stage is Stage.LOADING and self.lower_precision:
+            found.append(Rung.LOWER_PRECISION)
         if self.stage is Stage.DECODING and self._smaller_tile() is not None:
             found.append(Rung.VAE_TILING)
         return found
@@ -121,12 +123,16 @@ class Run(PreparedRun):
     def give_up(self, rung: Rung, why: DeviceOpsError) -> None:
         """Take a rung of `rungs`, and report it."""
         self.taken = (*self.taken, rung)
-        detail = "the pictures are denoised one after the other"
-        if rung is Rung.SMALLER_BATCH:
-            self.walking.split = True
-        else:
-            self._tile = self._smaller_tile()
-            detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"
+        match rung:
+            case Rung.SMALLER_BATCH:
+                self.walking.split = True
+                detail = "the pictures are denoised one after the other"
+            case Rung.LOWER_PRECISION:
+                detail = f"the model is loaded in {self.lower_precision}, which changes the picture"
+                self.load_lower()
+            case _:
+                self._tile = self._smaller_tile()
+                detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"
         self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
 
     def _smaller_tile(self) -> int | None:

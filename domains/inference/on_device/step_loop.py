@@ -219,9 +219,17 @@ class StepLoop:
         for job in group:
             with self._answering(job):
                 if not job.has_model:
-                    self._bring_model(job)
+                    self._bring_or_give_way(job)
                 if isinstance(job, Run) and job.has_model:
                     self._compute(job)
+
+    def _bring_or_give_way(self, job: LoadRun) -> None:
+        try:
+            self._bring_model(job)
+        except Exception as error:
+            if not isinstance(job, Run):
+                raise
+            self._give_way(job, error)
 
     def _bring_model(self, job: LoadRun) -> None:
         """Load a piece of the job's model; a model that is there with other weights is unloaded first."""

@@ -176,6 +176,7 @@ def begin(
         eta=resolved.eta,
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
         computed=resolved.computed_steps,
+        own=resolved.own,
     )
     # Of a picture, the first draw is from what its encoder made of it.
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=0 if picture is None else 1)

@@ -13,7 +13,7 @@ _SHORT = 15
 
 
 def deis(walk: Walk) -> Iterator[Line]:
-    """Up to the order of the options. The last level has noise, else log ρ is no number: see `spacing`."""
+    """Up to the order of the options. Diffusers ends at a level with noise, and so do walks by a schedule; see `table`."""
     for index, step in enumerate(walk.steps):
         ratios = [walk.steps[index - back].begin.ratio for back in range(_order(walk, index))]
         yield Line(
@@ -42,7 +42,8 @@ def _integrals(ratios: Sequence[float], end: float) -> list[float]:
         for other in logs:
             if other != chosen:
                 basis *= Polynomial([-other, 1.0]) / (chosen - other)
-        found.append(_under(basis, math.log(end)) - _under(basis, logs[0]))
+        # At no noise the antiderivative is 0: ρ falls faster than a power of log ρ rises.
+        found.append((_under(basis, math.log(end)) if end else 0.0) - _under(basis, logs[0]))
     return found
 
 

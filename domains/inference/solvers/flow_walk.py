@@ -10,14 +10,14 @@ _TRAIN_STEPS = 1000
 """A flow model is told σ times this."""
 
 
-def flow_walk(sigmas: Sequence[float], options: Options, train_steps: int = _TRAIN_STEPS) -> Walk:
-    """From falling sigmas, 0..1, without the last zero."""
+def flow_walk(sigmas: Sequence[float], options: Options, train_steps: int = _TRAIN_STEPS, last: float = 0.0) -> Walk:
+    """From falling sigmas, 0..1, without the one that the walk ends at, which is `last`."""
 
     def level(sigma: float) -> Level:
         return in_flow(sigma, sigma * train_steps)
 
     return Walk(
-        steps=chained([level(sigma) for sigma in sigmas], level(0.0)),
+        steps=chained([level(sigma) for sigma in sigmas], level(last)),
         prediction="flow",
         initial_scale=1.0,
         between=lambda ratio: level(ratio / (1 + ratio)),

@@ -1,17 +1,19 @@
 """What a sampler will do with a model: its lines, from the model's scheduler_config.json and a request's choices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.samplers import SAMPLERS, most_trained_steps, schedules_for, steps_refusal, walkers_of
 from domains.inference.solvers.flow_sigmas import Flow, flow_sigmas
 from domains.inference.solvers.flow_walk import flow_walk
 from domains.inference.solvers.level import Level
 from domains.inference.solvers.line import Line
+from domains.inference.solvers.own_levels import own_levels
 from domains.inference.solvers.table import SOLVERS, Solver
 from domains.inference.solvers.trained_walk import trained_walk
 from domains.inference.solvers.walk import Options, Walk
@@ -52,21 +54,27 @@ def plan(
     eta: float | None,
     flow: Flow | None = None,
     computed: int | None = None,
+    own: OwnWalk = AS_THE_MODEL,
 ) -> Plan:
     """Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
     config with an impossible value. `flow` counts for flow models alone. `computed`: how many of the steps, the last
-    ones, are computed; None: all."""
-    _refuse_unknown(sampler, sigma_schedule, flow=is_flow(config))
+    ones, are computed; None: all. `own`: the request's own levels, which count in place of schedule and steps, and
+    options, which count in place of the config's."""
+    config = {**config, **own.options}
+    _refuse_unknown(sampler, sigma_schedule if own.steps is None else "normal", flow=is_flow(config))
     if fault := fault_in(config):
         raise _incompatible(fault.message, field=fault.field)
     solver = SOLVERS[sampler]
     try:
         options = _options(sampler, config, eta)
-        if is_flow(config):
+        if own.steps is not None:
+            walk = own_levels(solver, config, own, options)
+        elif is_flow(config):
             sigmas = flow_sigmas(config, sigma_schedule, steps, flow or Flow())
             walk = flow_walk(sigmas.tolist(), options, train_steps_of(config))
         else:
-            walk = _walk(solver, sampler, config, sigma_schedule, steps, options)
+            spacings = ({},) if own.timestep_spacing else _SPACINGS
+            walk = _walk(solver, sampler, config, sigma_schedule, steps, options, spacings)
         walk = walk.after(len(walk.steps) - (len(walk.steps) if computed is None else computed))
         if not walk.steps:
             return Plan(lines=(), initial_scale=walk.initial_scale)
@@ -92,13 +100,19 @@ def try_config(config: Mapping[str, Any]) -> None:
 
 
 def _walk(
-    solver: Solver, sampler: str, config: Mapping[str, Any], sigma_schedule: str, steps: int, options: Options
+    solver: Solver,
+    sampler: str,
+    config: Mapping[str, Any],
+    sigma_schedule: str,
+    steps: int,
+    options: Options,
+    spacings: Sequence[Mapping[str, object]],
 ) -> Walk:
     """By the model's own spacing, or by another one where that repeats a level or gives another number of steps."""
     most = most_trained_steps(train_steps_of(config), sampler, sigma_schedule)
     if most and steps > most:
         raise steps_refusal(sampler, steps, most)
-    for spacing in _SPACINGS:
+    for spacing in spacings:
         if found := trained_walk(solver, {**config, **spacing}, sigma_schedule, steps, options):
             return found
     raise steps_refusal(sampler, steps, most or train_steps_of(config))

@@ -47,11 +47,17 @@ def trained_walk(
     return Walk(
         steps=found,
         prediction=config.get("prediction_type", "epsilon"),
-        initial_scale=found[0].begin.sigma if solver.grid is Grid.POINTS and spacing in _SCALED_SPACINGS else 1.0,
+        initial_scale=initial_scale(solver, config, found[0].begin),
         between=noise.at_ratio,
         at_timestep=noise.at_timestep,
         options=options,
     )
+
+
+def initial_scale(solver: Solver, config: Mapping[str, Any], first: Level) -> float:
+    """Standard deviation of the first latents."""
+    spacing = config.get("timestep_spacing", DEFAULTS.get(solver.grid, "leading"))
+    return first.sigma if solver.grid is Grid.POINTS and spacing in _SCALED_SPACINGS else 1.0
 
 
 def _trained(grid: Grid, visited: NDArray[np.float64], trained: int) -> bool:
@@ -70,7 +76,7 @@ def _last_timestep(noise: TrainedNoise, config: Mapping[str, Any]) -> int:
 def _normal(
     solver: Solver, noise: TrainedNoise, config: Mapping[str, Any], visited: NDArray[np.float64]
 ) -> tuple[Step, ...]:
-    end = _end(solver.grid, solver.last, noise, config)
+    end = end_level(solver.grid, solver.last, noise, config)
     match solver.grid:
         case Grid.POINTS | Grid.INTERVALS:
             return chained([noise.at_fraction(float(place)) for place in visited], end)
@@ -97,10 +103,11 @@ def _scheduled(
     if schedule == "karras" and (solver.whole_karras and config.get("beta_schedule") != "squaredcos_cap_v2"):
         told = round
     levels = [noise.at_ratio(float(ratio), told) for ratio in ratios]
-    return chained(levels, _end(solver.grid, solver.last, noise, config))
+    return chained(levels, end_level(solver.grid, solver.last, noise, config))
 
 
-def _end(grid: Grid, last: Last, noise: TrainedNoise, config: Mapping[str, Any]) -> Level:
+def end_level(grid: Grid, last: Last, noise: TrainedNoise, config: Mapping[str, Any]) -> Level:
+    """The level that a walk ends at."""
     noisy = {
         Last.CLEAN: False,
         Last.TRAINED: True,

@@ -26,7 +26,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.layout import picture_layout
-from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key
+from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key, usual_on
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
@@ -46,4 +46,5 @@ __all__ = [
     "skeleton_key",
     "tokenizers",
     "translate",
+    "usual_on",
 ]

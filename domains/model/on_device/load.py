@@ -293,8 +293,12 @@ def _filled_in(execution: Execution, place: torch.device) -> Execution:
             raise NotSupported(message, precision=precision)
     if execution.precision:
         return execution
-    capability = torch.cuda.get_device_capability(place) if place.type == "cuda" else None
-    return msgspec.structs.replace(execution, precision=usual_precision(capability))
+    return msgspec.structs.replace(execution, precision=usual_on(place))
+
+
+def usual_on(place: torch.device) -> str:
+    """The precision in which models are loaded onto a device if none is asked for."""
+    return usual_precision(torch.cuda.get_device_capability(place) if place.type == "cuda" else None)
 
 
 def _dtype(model: Model, part: str, execution: Execution) -> torch.dtype:

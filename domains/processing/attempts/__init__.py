@@ -2,6 +2,7 @@
 
 attempt.py        claims memory, runs the work, passes on a request to stop, records the end
 making_room.py    unloads idle models for an attempt whose device is out of memory
+moving.py         moves a job to another device when its own is out of memory
 checkpoints.py    stores the checkpoints of jobs, and deletes those that no attempt will read
 following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it

@@ -25,6 +25,7 @@ from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.making_room import Evicting, MakingRoom
+from domains.processing.attempts.moving import Elsewhere, moved, nowhere
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
@@ -35,7 +36,7 @@ from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork, UnreadableWork
 from domains.processing.jobs.kinds.entry import Supplies
-from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, WorkerDeath
+from domains.processing.jobs.outcome import Broken, Done, Halted, Moved, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
 from domains.processing.workers.silence import Silences
@@ -74,6 +75,7 @@ class AttemptTools:
     """Longest time without a report of any order from a worker; then the worker hangs and is ended."""
     stop_limit_s: float
     """Longest time between a final request to stop and the stop; then the worker is ended."""
+    elsewhere: Elsewhere = nowhere
 
 
 class Attempt:
@@ -126,7 +128,7 @@ class Attempt:
         finally:
             if self._obeying is not None:
                 self._obeying.cancel()
-        self._end(outcome)
+        self._end(self._moved(outcome))
         self._log_end(time.monotonic() - begin_s)
 
     async def _work(self) -> Outcome:
@@ -162,6 +164,15 @@ class Attempt:
             kept = outcome.checkpoint or self.job.checkpoint
             outcome = await self._order(work, worker, limits, room.for_worker(), kept)
         return room.whole(self._now, outcome)
+
+    def _moved(self, outcome: Outcome) -> Outcome:
+        """The outcome, or the move to another device that the job permits in its place, which is recorded."""
+        if not isinstance(outcome, Broken) or self._live.stop is not None:
+            return outcome
+        found = moved(self._now, self._lane.device_id, outcome, self._tools.elsewhere)
+        if isinstance(found, Moved):
+            self._tools.jobs.record(self.job.id, found.receipt.degradations[-1])
+        return found
 
     @property
     def _now(self) -> Job:

@@ -10,7 +10,7 @@ from domains.processing.jobs.event import Cancelled, Failed, Interrupted, Paused
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.live_job import receipt_of
-from domains.processing.jobs.outcome import Broken, Done, Halted, Outcome, WorkerDeath
+from domains.processing.jobs.outcome import Broken, Done, Halted, Moved, Outcome, WorkerDeath
 from domains.progress import Receipt
 from domains.stop import Stop, StopKind
 
@@ -27,6 +27,14 @@ def end_of(job: Job, stop: Stop | None, outcome: Outcome, now: Instant) -> End:
             result = outcome.result or job.result
             receipt = receipt_of(job, now, outcome.receipt)
             return Failed(failure=outcome.failure, receipt=receipt, result=result, checkpoint=outcome.checkpoint)
+        case Moved():
+            return Interrupted(
+                reason=outcome.failure.reason,
+                message=outcome.failure.message,
+                checkpoint=outcome.checkpoint,
+                work=outcome.receipt,
+                left_device_id=outcome.device_id,
+            )
         case Halted():
             return _stopped(job, stop or _stop_of(outcome), outcome, now)
         case WorkerDeath():

@@ -233,6 +233,8 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
     """The checkpoint that this attempt wrote. None: an earlier one stays, if there is one."""
     work: Receipt = Receipt()
     """The cost of this attempt, if its worker reported it."""
+    left_device_id: str = ""
+    """The device on which it runs no more, for lack of memory. Empty: it may run there again."""
 
 
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):

@@ -87,6 +87,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The newest progress; kept in memory only, while the job runs."""
     failure: Failure | None = None
     receipt: JobReceipt | None = None
+    left_device_ids: tuple[str, ...] = ()
+    """Devices that it has left for others, for lack of memory."""
 
     @property
     def etag(self) -> str:

@@ -103,6 +103,7 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
             changes |= {"progress": None}
             changes |= _kept(job, event, entry.time_s)
             changes |= {"suspect": True, "crashes": job.crashes + event.alone} if event.crashed else {}
+            changes |= {"left_device_ids": (*job.left_device_ids, event.left_device_id)} if event.left_device_id else {}
         case Paused():
             changes |= {"progress": None, "pause_time_s": entry.time_s}
             changes |= _kept(job, event, entry.time_s)

@@ -31,6 +31,17 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
     """The progress that the worker kept. None: it kept none."""
 
 
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """The device was out of memory, and the job goes on on another one."""
+
+    device_id: str
+    """The device that it leaves."""
+    failure: Failure
+    receipt: Receipt = Receipt()
+    checkpoint: Checkpoint | None = None
+    """The progress that the worker kept. None: it kept none."""
+
+
 class Halted(msgspec.Struct, frozen=True, kw_only=True):
     """The work stopped at a safe point."""
 
@@ -55,4 +66,4 @@ class WorkerDeath(msgspec.Struct, frozen=True, kw_only=True):
     """The job ran alone in this attempt."""
 
 
-Outcome = Done | Broken | Halted | WorkerDeath
+Outcome = Done | Broken | Moved | Halted | WorkerDeath

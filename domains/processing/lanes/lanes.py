@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from domains.device.device import DeviceState
 from domains.device.devices import Devices
 from domains.errors import ErrorReason, Unavailable
+from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import FRONT_KINDS
 from domains.processing.lanes.lane import Lane, Turn
-from domains.processing.lanes.placement import Placement
+from domains.processing.lanes.placement import Placement, placement_of
 from domains.processing.lanes.room_signal import RoomSignal
 from domains.processing.workers.worker import Worker
 from domains.stop import Stop, StopKind
@@ -102,6 +103,11 @@ class Lanes:
     def has_other(self, placement: Placement, besides: Callable[[Lane], bool]) -> bool:
         """Whether a lane other than those of `besides` may run jobs of a placement."""
         return any(self.fits(lane, placement) for lane in self._lanes if not besides(lane))
+
+    def has_other_than(self, job: Job, device_id: str) -> bool:
+        """Whether another device takes work and may run the job."""
+        placement = placement_of(job)
+        return self.has_other(placement, lambda lane: lane.device_id == device_id or not self.takes_work(lane))
 
     def takes_work(self, lane: Lane) -> bool:
         """Whether new jobs may start on the lane. The front's lanes always accept them."""

@@ -19,9 +19,13 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Ids or aliases that the job's options or its work name. Empty: any device."""
     allow_cpu: bool = False
     """Allow the CPU although it is not named and there are other devices."""
+    left_device_ids: frozenset[str] = frozenset()
+    """Ids of devices that the job has left for others."""
 
     def allows(self, device: Device) -> bool:
-        """Whether the devices that are named, if any are, include this one."""
+        """Whether the devices that are named, if any are, include this one, and the job has not left it."""
+        if device.id in self.left_device_ids:
+            return False
         return not self.device_ids or not self.device_ids.isdisjoint((device.id, *device.aliases))
 
     def leaves_cpu(self, views: Iterable[DeviceView]) -> bool:
@@ -35,8 +39,13 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def placement_of(job: Job) -> Placement:
-    """The placement of a job; it never changes."""
+    """The placement of a job; it changes when the job leaves a device for another one."""
     if isinstance(job.work, FrontWork):
         return Placement(front=type(job.work))
     named = job.work.device_ids or job.options.device_ids
-    return Placement(front=None, device_ids=frozenset(named), allow_cpu=job.options.allow_cpu)
+    return Placement(
+        front=None,
+        device_ids=frozenset(named),
+        allow_cpu=job.options.allow_cpu,
+        left_device_ids=frozenset(job.left_device_ids),
+    )

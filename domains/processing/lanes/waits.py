@@ -61,11 +61,21 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 class Waits:
     """Reads the present state on each call."""
 
-    def __init__(self, board: Board, devices: Devices, held_back: HeldBack, draining: Draining, find: Find) -> None:
+    def __init__(
+        self,
+        board: Board,
+        devices: Devices,
+        held_back: HeldBack,
+        draining: Draining,
+        find: Find,
+        beside: Callable[[Job, Lane], bool] = lambda job, lane: True,
+    ) -> None:
+        """`beside`: whether a job may run beside those that run on a lane."""
         self._queue = board.queue
         self._lanes = board.lanes
         self._devices = devices
         self._held_back = held_back
+        self._beside = beside
         self._draining = draining
         self._find = find
 
@@ -111,6 +121,9 @@ class Waits:
     def _in_line(self, job: Job, lane: Lane, ahead: int) -> Wait:
         if not ahead and (loading := self._load_on(lane)):
             return Wait(reason=WaitReason.LOAD, detail=loading, device_id=lane.device_id, ahead=0)
+        if not ahead and lane.occupied and lane.room and not self._beside(job, lane):
+            detail = f"it fits on {lane.device_id}, but not beside the {len(lane.running)} running there"
+            return Wait(reason=WaitReason.MEMORY, detail=detail, device_id=lane.device_id, ahead=0)
         parts = [f"{ahead} waiting before it"] if ahead else []
         parts += [f"{len(lane.running)} running on {lane.device_id or 'the server'}"] if lane.running else []
         parts += [f"{name} is being unloaded" for name in lane.leaving_for(job)]

@@ -7,6 +7,7 @@ import msgspec
 
 from domains.device.device import Device
 from domains.device.devices import Devices
+from domains.inference.generation import ResolvedGeneration
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.execution import Execution
@@ -126,7 +127,7 @@ class Estimates:
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = sum(part.bytes for part in parts)
-        activation, runs = self._activation(model, device.id, shape)
+        activation, runs = self._activation(model.id, device.id, shape)
         step = self._steps.usual(device.id, model, shape.width_px, shape.height_px, shape.images)
         free = await self._free(pool_of(device.id))
         own = {one.id for one in self._loaded.list() if one.device_id == device.id and one.model_id == model.id}
@@ -150,6 +151,10 @@ class Estimates:
         count = self._footprints.load_count(model, device_id)
         return self._footprints.load_s(model, device_id, size_bytes) if size_bytes else 0.0, count
 
+    def activation_bytes(self, resolved: ResolvedGeneration, device_id: str) -> int | None:
+        """See `company.Activations`."""
+        return self._activation(resolved.model_id, device_id, _shape_of(resolved))[0]
+
     async def _free(self, pool_id: str) -> int | None:
         if pool_id not in self._pools.ids():
             return None
@@ -162,9 +167,9 @@ class Estimates:
         known = need_bytes > 0 and pool_id in self._pools.ids()
         return self._reclaiming.victims(pool_id, need_bytes, 0.0) if known else []
 
-    def _activation(self, model: Model, device_id: str, shape: Shape) -> tuple[int | None, int]:
+    def _activation(self, model_id: str, device_id: str, shape: Shape) -> tuple[int | None, int]:
         """Bytes beside the weights, and the number of runs that they rest on."""
-        by_shape = self._runs.get((model.id, device_id))
+        by_shape = self._runs.get((model_id, device_id))
         if not by_shape:
             return None, 0
         nearest = min(by_shape, key=lambda known: abs(known.pixels - shape.pixels))
@@ -174,13 +179,19 @@ class Estimates:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
             return
         receipt, resolved = job.receipt.work, job.work.resolved
-        if not receipt.steps_executed:
+        lane = self._lanes.with_job(job.id)
+        if not receipt.steps_executed or (lane is not None and job.id in lane.shared):
+            # The peak of a device that jobs share is that of all of them.
             return
         weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == job.device_id)
         peak = receipt.peak_device_bytes
-        shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
+        shape = _shape_of(resolved)
         by_shape = self._runs[resolved.model_id, job.device_id]
         by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))
+
+
+def _shape_of(resolved: ResolvedGeneration) -> Shape:
+    return Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
 
 
 def _on_a_line(by_shape: Mapping[Shape, Iterable[int | None]], pixels: int) -> int | None:

@@ -7,6 +7,7 @@ from domains.errors import InvalidRequest
 from domains.inference.branch import check_branch, filled
 from domains.inference.check import checked
 from domains.inference.generation import Generation, Sampling
+from domains.inference.own_walk import OwnWalk
 from domains.inference.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model
 
@@ -45,6 +46,8 @@ def test_prompts_guidance_and_previews_of_a_branch_are_its_own() -> None:
         ("sampling.sigma_schedule", {"sigma_schedule": "karras"}),
         ("sampling.steps", {"steps": 8}),
         ("sampling.eta", {"eta": 0.1}),
+        ("sampling.sigmas", {"own": OwnWalk(sigmas=(9.0, 0.0))}),
+        ("sampling.flow_shift", {"own": OwnWalk(flow_shift=2.0)}),
         ("width_px", {"width_px": 128}),
         ("height_px", {"height_px": 64}),
         ("model_id", {"model_sha256": "0" * 64}),
@@ -55,6 +58,16 @@ def test_each_field_that_made_the_latents_is_refused_by_its_name(field: str, cha
         check_branch(msgspec.structs.replace(RESOLVED, **change), RESOLVED, "job-1")
     assert [one.field for one in told.value.violations] == [f"generation.{field}"]
     assert "job-1" in told.value.violations[0].message
+
+
+def test_a_branch_of_own_levels_keeps_them() -> None:
+    source = Generation(prompt="an owl", sampling=Sampling(sampler="euler", own=OwnWalk(sigmas=(9.0, 3.0, 0.0))))
+    resolved = resolve(source, embedded_model())
+    given = filled(checked(Generation(prompt="a whale")), source, resolved)
+    assert given.wrong.error() is None
+    found = resolve(given, embedded_model())
+    assert (found.own.sigmas, found.steps, found.sigma_schedule) == ((9.0, 3.0, 0.0), 2, "")
+    check_branch(found, resolved, "job-1")
 
 
 def test_everything_that_differs_is_named_at_once() -> None:

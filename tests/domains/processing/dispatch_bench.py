@@ -36,6 +36,7 @@ from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.queue import JobQueue
+from domains.processing.memory.company import any_company
 from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.progress import Receipt, Stage
@@ -138,9 +139,9 @@ def _takes_all(device_id: str, *, occupied: bool) -> bool:
     return False
 
 
-def a_dispatcher(board: Board, tools: AttemptTools) -> Dispatcher:
+def a_dispatcher(board: Board, tools: AttemptTools, beside: Callable[[Job, Lane], bool] = any_company) -> Dispatcher:
     """Over lanes with room in memory."""
-    return Dispatcher(board.queue, board.lanes, board.room, board.meter, _takes_all, tools)
+    return Dispatcher(board.queue, board.lanes, board.room, board.meter, _takes_all, tools, beside)
 
 
 class DispatchBench:
@@ -158,7 +159,9 @@ class DispatchBench:
         self.draining = Draining()
         self.wishes = PreviewWishes()
         self.board = Board(JobQueue(100), self.devices)
-        self.dispatcher = a_dispatcher(self.board, self._tools())
+        self.crowded = False
+        """Whether no job fits beside another one."""
+        self.dispatcher = a_dispatcher(self.board, self._tools(), self.beside)
         self.start_worker()
 
     def _tools(self) -> AttemptTools:
@@ -177,15 +180,20 @@ class DispatchBench:
             silences=Silences(self.devices, least_s=60),
             stall_limit_s=60,
             stop_limit_s=STOP_LIMIT_S,
+            elsewhere=self.board.lanes.has_other_than,
         )
 
     def start_worker(self) -> None:
         """A (new) worker is ready."""
-        self.worker = PlayedWorker(a_device())
-        self.lane = Lane(lambda: 2, self.worker)
-        self.board.lanes.add(self.lane)
-        self.devices.described("cuda:0", self.worker.device, DeviceReach(capacity=2), ready=True)
+        self.worker, self.lane = self.arrive("cuda:0", a_device())
+
+    def arrive(self, name: str, device: Device) -> tuple[PlayedWorker, Lane]:
+        """The worker of a device is ready."""
+        worker = PlayedWorker(device)
+        self.board.lanes.add(lane := Lane(lambda: 2, worker))
+        self.devices.described(name, device, DeviceReach(capacity=2), ready=True)
         self.dispatcher.pump()
+        return worker, lane
 
     def die(self) -> None:
         """The worker process dies by itself."""
@@ -199,6 +207,10 @@ class DispatchBench:
         asked = Generation(prompt="an owl", image_count=pictures)
         work = GenerateWork(asked=asked, resolved=resolve(asked, self.catalogue.default()))
         return self.jobs.submit(work, JobOptions(**options))[0].id  # pyright: ignore[reportArgumentType]  # by name
+
+    def beside(self, job: Job, lane: Lane) -> bool:
+        """Whether a job fits beside those of a lane."""
+        return not self.crowded
 
     def job(self, job_id: str) -> Job:
         """As it is now."""

@@ -28,6 +28,7 @@ from domains.device.simulated.faults import (
 )
 from domains.device.simulated.script import SimDevice
 from domains.errors import ErrorReason, ResourceExhausted
+from domains.inference.fallback import Fallback
 from domains.inference.on_device import StepLoop
 from domains.inference.on_device.family import KeepOn, StepRows
 from domains.inference.on_device.hardware import Mark
@@ -142,6 +143,36 @@ def test_out_of_memory_at_a_step_ends_that_job_and_the_next_one_works(simulate: 
     sim.loop.forget_prompts()
     assert sim.measure().live_bytes == before.live_bytes
     assert isinstance(sim.run(tiny, "b"), RunFinished)
+
+
+def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permits_it(
+    simulate: Simulate, tiny: Model
+) -> None:
+    roomy = simulate()
+    bring(roomy.loop, tiny)
+    size = sum(roomy.loop.model_bytes().values())
+
+    def made(**permits: bool) -> tuple[Sim, Report]:
+        sim = simulate(memory=RUNTIME + round(0.8 * size))
+        fallback = Fallback(allow_eviction=False, **permits)
+        sim.loop.submit("a", tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback)
+        while sim.loop.tick():
+            pass
+        return sim, sim.reports[-1][1]
+
+    _, refused = made()
+    assert isinstance(refused, RunFailed)
+    assert refused.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert refused.facts["would_help"] == "options.fallback.allow_lower_precision"
+
+    sim, end = made(allow_lower_precision=True)
+    assert isinstance(end, RunFinished)
+    (told,) = end.receipt.degradations
+    assert (told.kind, told.reason) == ("lower_precision", "DEVICE_OUT_OF_MEMORY")
+    assert "bfloat16" in told.detail
+    assert ("a", told) in sim.reports
+    assert sum(sim.loop.model_bytes().values()) < 0.8 * size
+    assert sim.loop.loaded(tiny.id).precision_of("unet") == "bfloat16"
 
 
 @pytest.mark.parametrize(

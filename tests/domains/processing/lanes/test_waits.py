@@ -23,7 +23,7 @@ class Waiting(DispatchBench):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.is_full = False
-        self.waits = Waits(self.board, self.devices, self._held_back, self.draining, self.jobs.find)
+        self.waits = Waits(self.board, self.devices, self._held_back, self.draining, self.jobs.find, self.beside)
 
     def _held_back(self, device_id: str, *, occupied: bool) -> bool:
         return self.is_full
@@ -55,6 +55,20 @@ async def test_a_job_behind_others_is_told_how_many(bench: Waiting) -> None:
     assert told[2] is not None
     assert told[2].detail == f"2 waiting before it, 2 running on {DEVICE_ID}"
     assert [bench.of(job_id) for job_id in running] == [None, None]
+
+
+async def test_a_job_that_fits_alone_but_not_beside_another_waits_for_its_end_and_is_told_so(bench: Waiting) -> None:
+    bench.crowded = True
+    first, second = bench.submit(), bench.submit()
+    await bench.at_work(first)
+    wait = bench.of(second)
+    assert wait is not None
+    assert (wait.reason, wait.device_id) == (WaitReason.MEMORY, DEVICE_ID)
+    assert "beside" in wait.detail
+    assert bench.job(second).state is JobState.QUEUED
+    await bench.finish(first)
+    await bench.finish(second)
+    assert bench.job(second).attempt == 1
 
 
 async def test_a_job_without_an_enabled_device_is_told_why_each_takes_none(bench: Waiting) -> None:
