@@ -146,7 +146,7 @@ def filled(asked: Generation) -> dict[str, object]:
     [
         (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="b", weight=-1.0),)), "blended_prompts"),
         (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="b"),) * 17), "blended_prompts"),
-        (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="[x|y]"),)), "blended_prompts[0].prompt"),
+        (Generation(prompt="a", blended_prompts=(WeightedPrompt(prompt="x AND y"),)), "blended_prompts[0].prompt"),
         (Generation(prompt="a", second_prompt="x AND y"), "second_prompt"),
     ],
 )
