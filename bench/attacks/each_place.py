@@ -3,7 +3,7 @@
 python -m bench.attacks.each_place [SECONDS] [WORDS…]      all places where no time is given
 
 As `nth_fails`, which counts calls; this names the line that makes them, so that each is tried and none twice. Words choose
-places by kind and victim: `"fork and thread of start"`, `worker`. Needs a C compiler.
+places by kind and victim: `"fork and thread of start"`, `worker`, `-open` for all but those. Needs a C compiler.
 """
 
 import collections
@@ -136,7 +136,8 @@ def _order(place: Place) -> int:
 
 
 def _chosen(place: Place) -> bool:
-    return all(word in f"{place.kind} of {place.victim}" for word in sys.argv[2:])
+    name = f"{place.kind} of {place.victim}"
+    return all(word[1:] not in name if word.startswith("-") else word in name for word in sys.argv[2:])
 
 
 def main() -> int:
