@@ -11,7 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-UNSHARE = ("unshare", "--map-root-user", "--net")
+# Root needs no namespace of users, in which files cannot be given to another user.
+UNSHARE = (
+    ("unshare", "--net") if hasattr(os, "geteuid") and not os.geteuid() else ("unshare", "--map-root-user", "--net")
+)
 _INSIDE = "--inside"
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x1 | 0x40
