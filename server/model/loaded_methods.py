@@ -39,7 +39,7 @@ class LoadedModelMethods:
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded
-        self._unloading = unloading
+        self._drained_unload = unloading
 
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
@@ -51,7 +51,7 @@ class LoadedModelMethods:
         convert.refuse(drain_violations(drain), unserved if request.keep_on_host else [])
         targets = self._targets(request)
         read = self._blob_models.read_by(targets)
-        drained = await self._unloading.unload(targets, drain)
+        drained = await self._drained_unload.unload(targets, drain)
         done = drained.unloaded
         released = sorted(read - self._blob_models.read_by_any(read, self._loaded.list()))
         return model_service_pb2.UnloadModelResponse(
