@@ -84,7 +84,7 @@ def ram() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def server(built: Mapping[str, str], ram: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server for all of C#, started when everything is compiled. C# programs map files in /dev/shm."""
-    roots = {"DEVICEOPS_BLOB_ROOTS": json.dumps([str(ram.parent)]), "DEVICEOPS_MODEL_ROOTS": json.dumps([str(ram)])}
+    roots = {"DEVICEOPS_BLOB_ROOTS": json.dumps([str(ram.parent)])}
     with running_server("--socket", str(tmp_path_factory.mktemp("s") / "socket"), environment=roots) as running:
         yield running
 

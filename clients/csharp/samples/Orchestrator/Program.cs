@@ -1,7 +1,7 @@
 // The co-operation of an orchestrator with the server: a model's files in this process's RAM, a budget, a reservation, a load out of that RAM, a
 // picture with live progress, a comparison of what each side believes, and an eviction. Ctrl-C stops the running job and waits for the proof.
 //
-//     deviceops serve --model-root /dev/shm/models --blob-root /dev/shm/models
+//     deviceops serve --blob-root /dev/shm/models
 //     dotnet run -- http://127.0.0.1:50051 "a red apple" apple.png /path/to/a/model /dev/shm/models
 
 using DeviceOps.Api.Common.V1;

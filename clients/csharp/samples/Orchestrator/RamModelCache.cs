@@ -5,8 +5,8 @@ using DeviceOps.Client;
 namespace Orchestrator;
 
 /// <summary>
-/// Model files that this process keeps in RAM, for loads that touch no disk. They lie in a folder of a RAM disk (<c>/dev/shm</c>) that is both a
-/// model root and a blob root of the server. This process maps each file, and the server reads the same pages.
+/// Model files that this process keeps in RAM, for loads that touch no disk. They lie in a folder of a RAM disk (<c>/dev/shm</c>) inside a blob root
+/// of the server. This process maps each file and registers it as a blob; the server loads the model from these blobs and keeps no copy.
 /// </summary>
 internal sealed class RamModelCache(DeviceOpsClient client, string folder) : IAsyncDisposable
 {
@@ -23,12 +23,7 @@ internal sealed class RamModelCache(DeviceOpsClient client, string folder) : IAs
             await cached.AddAsync(client, file, Path.GetRelativePath(source, file), stop);
         }
         generation++;
-        var request = new RegisterModelRequest
-        {
-            ModelId = modelId,
-            PathSource = new ModelPathSource { Path = cached.Folder },
-            RequestId = Guid.NewGuid().ToString(),
-        };
+        var request = new RegisterModelRequest { ModelId = modelId, BlobSource = cached.Source, RequestId = Guid.NewGuid().ToString() };
         return (await client.Models.RegisterModelAsync(request, cancellationToken: stop)).Model;
     }
 
@@ -77,7 +72,8 @@ internal sealed class RamModelCache(DeviceOpsClient client, string folder) : IAs
     {
         private readonly List<MemoryMappedFile> maps = [];
 
-        public string Folder => folder;
+        /// <summary>Which blob holds which file of the model.</summary>
+        public ModelBlobSource Source { get; } = new();
 
         public List<MappedBlob> Blobs { get; } = [];
 
@@ -89,7 +85,9 @@ internal sealed class RamModelCache(DeviceOpsClient client, string folder) : IAs
             Directory.CreateDirectory(Path.GetDirectoryName(path)!);
             File.Copy(source, path, overwrite: true);
             maps.Add(MemoryMappedFile.CreateFromFile(path, FileMode.Open));
-            Blobs.Add(await client.Blobs.RegisterAsync(path, cancellationToken: stop));
+            var blob = await client.Blobs.RegisterAsync(path, cancellationToken: stop);
+            Blobs.Add(blob);
+            Source.Files.Add(new ModelBlobFile { Path = name.Replace('\\', '/'), BlobId = blob.Id });
         }
 
         public async ValueTask DisposeAsync()
