@@ -9,7 +9,7 @@ from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
-from domains.inference.check_sizes import size_violations
+from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_variation import variation_violations
 from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
@@ -99,9 +99,7 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
     }
-    if asked.size_conditioning is not None and not family.reads_sizes:
-        text = f"models of the family {family.id} are told no sizes; leave it out"
-        yield Violation(field="generation.size_conditioning", message=text)
+    yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):
             name = path.removesuffix(".prompt")

@@ -111,7 +111,7 @@ FIELDS: Mapping[str, Field] = {
         _edge("height_px"),
         Field(path="image_count", group="size", bounds=limits.IMAGES, default="1", zero_is_unset=True),
         *(
-            _told_size(f"{name}.{edge}", bounds=limits.TOLD_EDGE_PX)
+            _told_size(f"{name}.{edge}", bounds=limits.TOLD_EDGE_PX, zero_is_unset=True)
             for name in ("original_size", "target_size")
             for edge in ("width_px", "height_px")
         ),

@@ -66,7 +66,7 @@ def resolve(
         init_image=None if picture is None else resolved_picture(asked, picture),
         mask=resolved_mask(asked, mask, picture),
         determinism=asked.determinism,
-        size_conditioning=asked.size_conditioning,
+        size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),
         prompt_syntax=asked.prompt_syntax,
