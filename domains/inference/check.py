@@ -8,6 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
+from domains.inference.check_guidance import guidance_for_family, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_variation import variation_violations
@@ -99,6 +100,7 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
     }
+    yield from guidance_for_family(asked.sampling, family)
     yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):
@@ -167,6 +169,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
         yield from within(f"sampling.{name}", getattr(sampling, name))
     yield from within("sampling.seed", sampling.seed, advice=_SEED_ADVICE)
     yield from variation_violations(sampling.seed_variation)
+    yield from guidance_violations(sampling)
     for index, seed in enumerate(sampling.seeds):
         yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]", _SEED_ADVICE)
     yield from within("sampling.seeds", len(sampling.seeds))

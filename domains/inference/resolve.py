@@ -59,6 +59,8 @@ def resolve(
         steps=own.steps or _steps(sampling.steps, model, sampler, schedule),
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
+        guidance_start_ratio=sampling.guidance_start_ratio or 0.0,
+        guidance_end_ratio=1.0 if sampling.guidance_end_ratio is None else sampling.guidance_end_ratio,
         seeds=chosen,
         seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
         output=_output(asked.output),
