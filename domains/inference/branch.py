@@ -58,8 +58,15 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
         eta=resolved.eta if own.eta is None else own.eta,
         guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         seeds=resolved.seeds if seedless else own.seeds,
+        guidance_start_ratio=_or(own.guidance_start_ratio, resolved.guidance_start_ratio, 0.0),
+        guidance_end_ratio=_or(own.guidance_end_ratio, resolved.guidance_end_ratio, 1.0),
         seed_variation=own.seed_variation or _asked(resolved.seed_variation),
     )
+
+
+def _or(own: float | None, theirs: float, default: float) -> float | None:
+    """What the branch says, else what the other one has. None: the default."""
+    return (None if theirs == default else theirs) if own is None else own
 
 
 def _asked(variation: ResolvedSeedVariation | None) -> SeedVariation | None:

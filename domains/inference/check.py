@@ -8,8 +8,9 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
+from domains.inference.check_guidance import guidance_for_family, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
-from domains.inference.check_sizes import size_violations
+from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_variation import variation_violations
 from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
@@ -99,9 +100,8 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
     }
-    if asked.size_conditioning is not None and not family.reads_sizes:
-        text = f"models of the family {family.id} are told no sizes; leave it out"
-        yield Violation(field="generation.size_conditioning", message=text)
+    yield from guidance_for_family(asked.sampling, family)
+    yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):
             name = path.removesuffix(".prompt")
@@ -169,6 +169,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
         yield from within(f"sampling.{name}", getattr(sampling, name))
     yield from within("sampling.seed", sampling.seed, advice=_SEED_ADVICE)
     yield from variation_violations(sampling.seed_variation)
+    yield from guidance_violations(sampling)
     for index, seed in enumerate(sampling.seeds):
         yield from within("sampling.seed", seed, f"generation.sampling.seeds[{index}]", _SEED_ADVICE)
     yield from within("sampling.seeds", len(sampling.seeds))

@@ -4,21 +4,20 @@ from collections.abc import Iterator
 
 from domains.errors import Violation
 from domains.inference.bounds import within
-from domains.inference.size_conditioning import SizeConditioning, SizePx
-
-_PATH = "size_conditioning"
+from domains.inference.size_conditioning import SizeConditioning
+from domains.model.families import Family
 
 
 def size_violations(asked: SizeConditioning | None) -> Iterator[Violation]:
     """Values outside their ranges."""
-    if asked is None:
-        return
-    yield from _size("original_size", asked.original_px)
-    yield from _size("target_size", asked.target_px)
-    yield from within(f"{_PATH}.crop_left_px", asked.crop_left_px)
-    yield from within(f"{_PATH}.crop_top_px", asked.crop_top_px)
+    for path, value in asked.by_path.items() if asked else ():
+        if value:
+            yield from within(path, value)
 
 
-def _size(name: str, size: SizePx | None) -> Iterator[Violation]:
-    for edge, value in zip(("width_px", "height_px"), size or (), strict=False):
-        yield from within(f"{_PATH}.{name}.{edge}", value)
+def sizes_for_family(asked: SizeConditioning | None, family: Family) -> Iterator[Violation]:
+    """Sizes that the models of a family are not told."""
+    for path, value in asked.by_path.items() if asked and not family.reads_sizes else ():
+        if value:
+            text = f"models of the family {family.id} are told no sizes; leave it out"
+            yield Violation(field=f"generation.{path}", message=text)

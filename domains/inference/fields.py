@@ -111,7 +111,7 @@ FIELDS: Mapping[str, Field] = {
         _edge("height_px"),
         Field(path="image_count", group="size", bounds=limits.IMAGES, default="1", zero_is_unset=True),
         *(
-            _told_size(f"{name}.{edge}", bounds=limits.TOLD_EDGE_PX)
+            _told_size(f"{name}.{edge}", bounds=limits.TOLD_EDGE_PX, zero_is_unset=True)
             for name in ("original_size", "target_size")
             for edge in ("width_px", "height_px")
         ),
@@ -121,6 +121,8 @@ FIELDS: Mapping[str, Field] = {
         _sampling("sigma_schedule", allowed=tuple(SIGMA_SCHEDULES)),
         _sampling("steps", bounds=limits.STEPS, unit="steps"),
         _sampling("guidance_scale", bounds=limits.GUIDANCE),
+        _sampling("guidance_start_ratio", bounds=limits.START_RATIO, default="0"),
+        _sampling("guidance_end_ratio", bounds=limits.END_RATIO, default="1"),
         _sampling("seed", bounds=limits.SEED),
         _sampling("seeds", bounds=(0, limits.IMAGES[1])),
         _sampling("eta", bounds=limits.ETA, default="0"),
@@ -214,7 +216,8 @@ def unread(family: Family) -> frozenset[str]:
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
-    return frozenset((*few, *windows, *sizes, *walk))
+    range_ = ("sampling.guidance_start_ratio", "sampling.guidance_end_ratio") if family.guidance_off is None else ()
+    return frozenset((*few, *range_, *windows, *sizes, *walk))
 
 
 def _of(family: Family, field: Field) -> Field:

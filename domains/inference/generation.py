@@ -36,6 +36,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per image. Empty: see `seed`."""
     eta: float | None = None
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
+    guidance_start_ratio: float | None = None
+    """Share of the steps after which guidance begins, 0..1. Absent: 0."""
+    guidance_end_ratio: float | None = None
+    """Share of the steps after which it ends, more than its start. Absent: 1."""
     seed_variation: SeedVariation | None = None
     """A second seed that varies each picture. Absent: none."""
     own: OwnWalk = AS_THE_MODEL
@@ -289,10 +293,18 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Each with its weight."""
     seed_variation: ResolvedSeedVariation | None = None
     """None: the seeds alone."""
+    guidance_start_ratio: float = 0.0
+    guidance_end_ratio: float = 1.0
     size_conditioning: SizeConditioning | None = None
     """None: the size that is made, nothing cropped."""
     own: OwnWalk = AS_THE_MODEL
     """What else is said about the walk."""
+
+    @property
+    def guided_steps(self) -> range:
+        """The computed steps, from 0, in which guidance counts."""
+        ratios = self.guidance_start_ratio, self.guidance_end_ratio
+        return range(*(math.ceil(self.computed_steps * ratio - _ROUNDING) for ratio in ratios))
 
     @property
     def positive(self) -> Prompt:

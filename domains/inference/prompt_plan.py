@@ -20,6 +20,8 @@ class PromptVariant(msgspec.Struct, frozen=True, kw_only=True):
     blended: tuple[Prompt, ...] = ()
     """They blend with the positive one."""
     negative: Prompt
+    guided: bool = True
+    """Whether guidance counts in these steps."""
 
 
 class PromptPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +61,11 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
     steps = max(1, resolved.computed_steps)
     told = [_over(one, steps) for one in (*positives, *blended)]
     last = _over(negative, steps) if read else _still(negative, steps)
-    choices = list(zip(*(one.by_step for one in (*told, last)), strict=True))
+    guided = resolved.guided_steps
+    choices = [
+        (*choice, step in guided)
+        for step, choice in enumerate(zip(*(one.by_step for one in (*told, last)), strict=True))
+    ]
     different = list(dict.fromkeys(choices))
     return PromptPlan(
         weights=weights,
@@ -107,6 +113,9 @@ def _composition_faults(resolved: ResolvedGeneration) -> Iterator[Violation]:
     for name in [name for name in named if getattr(resolved, name)]:
         message = "cannot be told for each of the prompts that AND joins; leave it out, or write no AND"
         yield Violation(field=f"generation.{name}", message=message)
+    if len(resolved.guided_steps) < resolved.computed_steps:
+        message = "AND adds guidances up in every step; leave the range of guidance out, or write no AND"
+        yield Violation(field="generation.sampling.guidance_end_ratio", message=message)
     if not FAMILIES[resolved.family].reads_negative(resolved.guidance_scale):
         message = "AND adds guidances up, and guidance is off at this scale; take more than 1, or write no AND"
         yield Violation(field="generation.sampling.guidance_scale", message=message, allowed="more than 1")
@@ -150,8 +159,11 @@ def _scheduled(field: str, text: str, steps: int) -> Schedule:
 
 
 def _variant(parts: Sequence[_Part], choice: Sequence[int], positives: int) -> PromptVariant:
-    *chosen, negative = (part.prompts[at] for part, at in zip(parts, choice, strict=True))
-    return PromptVariant(positives=tuple(chosen[:positives]), blended=tuple(chosen[positives:]), negative=negative)
+    *places, guided = choice
+    *chosen, negative = (part.prompts[at] for part, at in zip(parts, places, strict=True))
+    return PromptVariant(
+        guided=bool(guided), positives=tuple(chosen[:positives]), blended=tuple(chosen[positives:]), negative=negative
+    )
 
 
 def _fields(kind: str, resolved: ResolvedGeneration) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from server.inference.encode_messages import from_encode, to_encode, unserved_en
 from server.inference.mask_messages import from_mask, to_mask
 from server.inference.own_walk_messages import from_own_walk, own_walk_fields
 from server.inference.size_messages import from_sizes, to_sizes
-from server.inference.variation_messages import from_variation, to_variation
+from server.inference.variation_messages import from_variation, to_guidance_range, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -90,6 +90,8 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             seed=sampling.seed if sampling.HasField("seed") else None,
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
+            guidance_start_ratio=sampling.guidance_start_ratio if sampling.HasField("guidance_start_ratio") else None,
+            guidance_end_ratio=sampling.guidance_end_ratio if sampling.HasField("guidance_end_ratio") else None,
             seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
             own=from_own_walk(sampling),
         ),
@@ -161,6 +163,8 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             seed=asked.sampling.seed,
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
+            guidance_start_ratio=asked.sampling.guidance_start_ratio,
+            guidance_end_ratio=asked.sampling.guidance_end_ratio,
             seed_variation=to_variation(asked.sampling.seed_variation),
             **own_walk_fields(asked.sampling.own),
         ),
@@ -212,6 +216,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             guidance_scale=resolved.guidance_scale,
             seeds=resolved.seeds,
             eta=resolved.eta,
+            **to_guidance_range(resolved),
             seed_variation=to_variation(resolved.seed_variation),
             **own_walk_fields(resolved.own),
         ),

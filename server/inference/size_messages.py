@@ -8,8 +8,8 @@ from domains.inference.size_conditioning import SizeConditioning, SizePx
 def from_sizes(message: passes_pb2.SizeConditioning) -> SizeConditioning:
     """The sizes of a request."""
     return SizeConditioning(
-        original_px=_from_size(message.original_size) if message.HasField("original_size") else None,
-        target_px=_from_size(message.target_size) if message.HasField("target_size") else None,
+        original_px=_from_size(message.original_size),
+        target_px=_from_size(message.target_size),
         crop_left_px=message.crop_left_px,
         crop_top_px=message.crop_top_px,
     )
@@ -31,5 +31,5 @@ def _from_size(message: image_pb2.ImageSize) -> SizePx:
     return message.width_px, message.height_px
 
 
-def _to_size(size: SizePx | None) -> image_pb2.ImageSize | None:
-    return None if size is None else image_pb2.ImageSize(width_px=size[0], height_px=size[1])
+def _to_size(size: SizePx) -> image_pb2.ImageSize | None:
+    return image_pb2.ImageSize(width_px=size[0], height_px=size[1]) if any(size) else None

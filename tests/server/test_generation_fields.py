@@ -11,6 +11,7 @@ from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.imaging import encode
 from domains.inference.fields import FIELDS, SECOND, THIRD, Field
+from domains.inference.size_conditioning import AS_MADE
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
@@ -138,8 +139,8 @@ def beyond(field: Field, bound: float, way: Callable[[float, float], float], awa
 
 LISTS = ("sampling.seeds", "sampling.sigmas", "sampling.timesteps")
 """Fields whose bounds are those of the number of entries."""
-NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift")
-"""The server's model has one text encoder and is no flow model."""
+NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift", *AS_MADE.by_path)
+"""The server's model has one text encoder, is told no sizes and is no flow model."""
 RANGES = [field for field in FIELDS.values() if field.bounds]
 
 

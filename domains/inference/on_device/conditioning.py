@@ -140,7 +140,7 @@ def _read(
     known = {one.prompt: found for one, found in zip(plan.encoded, encoded, strict=True)}
     shares = [share for _, share in resolved.blended]
     return _Read(
-        variants=[_variant(one, known, shares, guided=guided) for one in plan.variants],
+        variants=[_variant(one, known, shares, guided=guided and one.guided) for one in plan.variants],
         by_step=plan.by_step,
         weights=plan.weights,
         cache_hits=hits,

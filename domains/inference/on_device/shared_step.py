@@ -53,6 +53,8 @@ class SharedSteps:
 
     def _may_begin(self, job: Run) -> bool:
         with self._answering(job), self._giving_way(job):
+            # Before the rows of the step are counted.
+            job.walking.enter_phase()
             self._hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
             return True
         return False
@@ -108,10 +110,10 @@ class SharedSteps:
         added: list[Callable[[Fence], None]] = []
         for job, output in zip(jobs, outputs, strict=True):
             with self._answering(job):
-                walking = job.walking
+                walking, share = job.walking, job.walking.rows / timer.rows
                 walking.apply(output)
                 self._hardware.after_step(job.id, walking.index, walking.latents)
-                added.append(job.stepped(walking.rows / timer.rows, timer.passed))
+                added.append(job.stepped(share, timer.passed))
         fence = timer.fence()
         for add in added:
             add(fence)

@@ -104,7 +104,7 @@ class Trajectory:
 
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
-        self._enter_phase()
+        self.enter_phase()
         read = None if self._mask is None else self._mask.read
         return StepRows(
             latents=self.latents if read is None else torch.cat([self.latents, read], dim=1),
@@ -113,7 +113,7 @@ class Trajectory:
             adapters=self._present,
         )
 
-    def _enter_phase(self) -> None:
+    def enter_phase(self) -> None:
         """Take the prompts and adapters that count in the next step. Adapters change the keys that conditions hold."""
         adapters = self._adapters.at(self.index)
         variant = self._variant if self._renew is None else self._renew.variant(self.index)

@@ -26,11 +26,23 @@ def refused(prompt: str, **changes: Any) -> tuple[ErrorReason, list[str]]:
         ("a AND b", {"sampling": Sampling(guidance_scale=1.0)}, "generation.sampling.guidance_scale"),
         ("a AND b", {"blended_prompts": (WeightedPrompt(prompt="c"),)}, "generation.blended_prompts"),
         ("a", {"blended_prompts": (WeightedPrompt(prompt="c AND d"),)}, "generation.blended_prompts[0].prompt"),
+        ("a AND b", {"sampling": Sampling(guidance_end_ratio=0.5)}, "generation.sampling.guidance_end_ratio"),
         (" AND ".join("abcdefghijklmnopqrstuvwxyz"), {}, "generation.prompt"),
     ],
 )
 def test_a_composition_that_cannot_be_computed_is_refused(prompt: str, changes: dict[str, Any], field: str) -> None:
     assert refused(prompt, **changes) == (ErrorReason.UNSUPPORTED_COMBINATION, [field])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(guidance_start_ratio=0.5, guidance_end_ratio=0.5)])
+def test_a_range_of_guidance_has_an_end_after_its_start(sampling: Sampling) -> None:
+    assert refused("a", sampling=sampling) == (ErrorReason.INVALID_FIELD, ["generation.sampling.guidance_end_ratio"])
+
+
+def test_guidance_counts_in_a_share_of_the_computed_steps() -> None:
+    asked = Generation(prompt="a", sampling=Sampling(steps=10, guidance_start_ratio=0.25, guidance_end_ratio=0.5))
+    plan = prompt_plan(resolve(asked, embedded_model()))
+    assert [plan.variants[at].guided for at in plan.by_step] == [False] * 3 + [True] * 2 + [False] * 5
 
 
 def test_too_many_edits_are_refused_by_the_field() -> None:

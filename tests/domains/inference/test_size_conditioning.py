@@ -16,14 +16,17 @@ def test_without_a_word_nothing_is_cropped_or_scaled() -> None:
     assert AS_MADE.numbers((64, 48)) == (48, 64, 0, 0, 48, 64)
     told = SizeConditioning(original_px=(100, 200), crop_left_px=3, crop_top_px=4)
     assert told.numbers((64, 48)) == (200, 100, 4, 3, 48, 64)
+    assert SizeConditioning(original_px=(100, 0)).numbers((64, 48)) == (48, 100, 0, 0, 48, 64)
 
 
 def test_a_family_without_sizes_refuses_them() -> None:
-    asked = Generation(prompt="owl", size_conditioning=AS_MADE)
+    asked = Generation(prompt="owl", size_conditioning=SizeConditioning(target_px=(0, 9), crop_left_px=1))
     with pytest.raises(InvalidRequest) as refused:
         resolve(asked, embedded_model())
     assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
-    assert [one.field for one in refused.value.violations] == ["generation.size_conditioning"]
+    paths = [one.field.removeprefix("generation.size_conditioning.") for one in refused.value.violations]
+    assert paths == ["target_size.height_px", "crop_left_px"]
+    assert resolve(Generation(prompt="owl", size_conditioning=AS_MADE), embedded_model()).size_conditioning is None
     assert not list(for_family(asked, FAMILIES["sdxl"]))
 
 
@@ -32,7 +35,7 @@ def test_a_family_without_sizes_refuses_them() -> None:
     [
         ({"crop_left_px": -1}, "crop_left_px"),
         ({"crop_top_px": 4097}, "crop_top_px"),
-        ({"original_px": (0, 5)}, "original_size.width_px"),
+        ({"original_px": (-1, 5)}, "original_size.width_px"),
         ({"target_px": (5, 20000)}, "target_size.height_px"),
     ],
 )

@@ -94,6 +94,14 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return Loaded(write_tiny_model(tmp_path_factory.mktemp("alone") / "sd1"), pipeline=reference_pipeline)
 
 
+def test_guidance_counts_in_its_steps_alone(family: Loaded) -> None:
+    """Outside of them the output is that of the prompt: as with a guidance of 1."""
+    wanted = wanted_of(family, OWL, guidance_start_ratio=0.25, guidance_end_ratio=0.75)
+    alone = [(OWL, 1 / wanted.guidance_scale)]
+    steps = [alone, [(OWL, 1)], [(OWL, 1)], alone]
+    assert gap(final_latents(family.ours, wanted), theirs(family, wanted, steps)) < TOLERANCE
+
+
 def test_sdxl_is_told_the_sizes_that_were_asked_for(family: Loaded) -> None:
     if family.model.family != "sdxl":
         return
