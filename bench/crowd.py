@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished
 from domains.model.model import Model
@@ -78,7 +79,7 @@ class Engine:
         while waiting or running:
             while waiting and running < at_once:
                 place, one = waiting.popleft()
-                self.loop.submit(str(place), self.model, one)
+                self.loop.submit(str(place), Given(self.model, one))
                 running += 1
             self._ended.clear()
             self.loop.tick()

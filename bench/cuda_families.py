@@ -25,6 +25,7 @@ import transformers
 from bench.cuda_load import Loop
 from bench.large_model import write_weights
 from bench.measure import Spread, ratio, result, spread
+from domains.inference.given import Given
 from domains.inference.outcome import RunFinished
 from domains.model.model import Model
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -234,14 +235,14 @@ def ours(model: Model, sizes: Sizes) -> dict[str, Any]:
     loop = Loop()
     size: dict[str, Any] = {"width_px": sizes.edge_px, "height_px": sizes.edge_px, "steps": sizes.steps}
     wanted = request(model, None, guidance_scale=5.0, **size, **(sizes.sampler or _flow_sampler(model)))
-    loop.loop.submit("warm up", model, wanted)
+    loop.loop.submit("warm up", Given(model, wanted))
     loop.ended("warm up")
     before = torch.cuda.memory_allocated()
     loop.loop.peak_bytes = 0
     times, steps = list[float](), list[float]()
     for number in range(ROUNDS):
         begin = time.perf_counter()
-        loop.loop.submit(f"{number}", model, wanted)
+        loop.loop.submit(f"{number}", Given(model, wanted))
         end, _ = loop.ended(f"{number}")
         times.append(end - begin)
         at = loop.steps_of(f"{number}")
@@ -249,7 +250,7 @@ def ours(model: Model, sizes: Sizes) -> dict[str, Any]:
     peak, loop.loop.peak_bytes = loop.loop.peak_bytes, 0
     begin, names = time.perf_counter(), [f"one of {number}" for number in range(sizes.jobs)]
     for name in names:
-        loop.loop.submit(name, model, wanted)
+        loop.loop.submit(name, Given(model, wanted))
     while len({name for _, name, report in loop.reports if isinstance(report, RunFinished)} & set(names)) < len(names):
         loop.loop.tick()
     together = time.perf_counter() - begin

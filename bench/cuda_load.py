@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from bench.large_model import write_large_model
 from bench.measure import interleave, ratio, result, spread
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
@@ -124,7 +125,7 @@ def first_step_s(model: Model) -> dict[str, list[float]]:
     loop, took = Loop(), dict[str, list[float]]()
     for name in ("page cache", "RAM tier", "RAM tier, again"):
         begin = time.perf_counter()
-        loop.loop.submit(name, model, request(model, steps=2, width_px=1024, height_px=1024))
+        loop.loop.submit(name, Given(model, request(model, steps=2, width_px=1024, height_px=1024)))
         loop.ended(name)
         took[name] = [at - begin for at in loop.steps_of(name)[:2]]
         loop.loop.unload(model.id)
@@ -138,7 +139,7 @@ def cancels_s(model: Model) -> tuple[list[float], int]:
     before = torch.cuda.memory_allocated()
     for number, share in enumerate((0.0, 0.1, 0.3, 0.5, 0.7, 0.9)):
         loop.loop.load(f"{number}", model)
-        while loop.loop.model_bytes().get(model.id, 0) < share * model.size_bytes:
+        while loop.loop.resources.model_bytes().get(model.id, 0) < share * model.size_bytes:
             loop.loop.tick()
         begin = time.perf_counter()
         loop.loop.stop(f"{number}", CANCEL)
@@ -152,7 +153,7 @@ def cancels_s(model: Model) -> tuple[list[float], int]:
 def beside_s(model: Model, other: Model) -> dict[str, list[float]]:
     """Times of a job's steps alone, and while another model is loaded again and again; and the times of those loads."""
     loop = Loop()
-    loop.loop.submit("beside", model, request(model, steps=STEPS, width_px=1024, height_px=1024))
+    loop.loop.submit("beside", Given(model, request(model, steps=STEPS, width_px=1024, height_px=1024)))
     loop.until(lambda job, report: is_step(job, "beside", report) and getattr(report, "completed", 0) >= 10)
     alone_from = time.perf_counter()
     loop.until(lambda job, report: is_step(job, "beside", report) and getattr(report, "completed", 0) >= 40)

@@ -15,6 +15,7 @@ import torch
 
 from bench.measure import interleave, ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report
 from tests.domains.inference.on_device.recorder import bring
@@ -41,7 +42,7 @@ class Ours:
 
     def picture(self) -> bytes:
         """One picture as PNG."""
-        self.loop.submit("bench", self.loaded.model, REQUEST)
+        self.loop.submit("bench", Given(self.loaded.model, REQUEST))
         while self.loop.tick():
             pass
         return self._file

@@ -13,6 +13,7 @@ import msgspec
 from bench.crowd import AT_ONCE, Engine, crowd, folder, tiny_model
 from bench.measure import ratio, result, spread
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.outcome import Report
 from domains.progress import Progressed, Stage
 
@@ -45,12 +46,12 @@ class Race:
         self._first_s = self._end_s = 0.0
         others = crowd(engine.model, AT_ONCE)
         for place, one in enumerate(others):
-            engine.loop.submit(str(place), engine.model, _long(one))
+            engine.loop.submit(str(place), Given(engine.model, _long(one)))
         for _ in range(3 * AT_ONCE):
             engine.loop.tick()
         engine.on_report, self._waited = self._note, 0
         came_s = time.perf_counter()
-        engine.loop.submit("late", engine.model, _long(crowd(engine.model, AT_ONCE + 1)[-1]))
+        engine.loop.submit("late", Given(engine.model, _long(crowd(engine.model, AT_ONCE + 1)[-1])))
         while engine.loop.tick():
             pass
         return self._first_s - came_s, self._end_s - came_s, self._waited

@@ -9,6 +9,8 @@ Read: `prompts` (the words of a prompt with their weights, and the windows of a 
 
 Walked: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
 
+Given to a run: `given` (an attempt with all that it reads).
+
 Reported: `outcome` (reports of a running generation), `kept_file` (a file that the front keeps for the worker), `manifest`
 and `a1111` (the texts inside a picture's file).
 

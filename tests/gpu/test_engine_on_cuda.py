@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from domains.inference.generation import Previews
+from domains.inference.given import Given
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -70,7 +71,7 @@ def test_jobs_finish_with_previews_device_time_and_peak() -> None:
     recorder = Recorder(embedded_model(), "cuda")
     for name in ("a", "b"):
         asked = request(embedded_model(), steps=12, seeds=(1, 2), previews=Previews(every_steps=4))
-        recorder.loop.submit(name, recorder.loaded.model, asked)
+        recorder.loop.submit(name, Given(recorder.loaded.model, asked))
     recorder.run()
     for name in ("a", "b"):
         end = recorder.last(name)
@@ -93,7 +94,7 @@ def test_cancelling_gives_memory_back_and_unloading_the_rest(tiny: Model) -> Non
 def _cancelled_and_unloaded(tiny: Model) -> int:
     """Bytes that stay allocated after a cancelled job and its model are gone."""
     recorder = Recorder(tiny, "cuda")
-    recorder.loop.submit("a", recorder.loaded.model, request(tiny, steps=500, seeds=(1, 2)))
+    recorder.loop.submit("a", Given(recorder.loaded.model, request(tiny, steps=500, seeds=(1, 2))))
     for _ in range(6):
         recorder.loop.tick()
     recorder.loop.stop("a", Stop(kind=StopKind.CANCEL))
@@ -110,12 +111,14 @@ def _cancelled_and_unloaded(tiny: Model) -> int:
 
 def test_a_picture_too_large_is_out_of_device_memory_and_the_next_job_works(tiny: Model) -> None:
     recorder = Recorder(tiny, "cuda")
-    recorder.loop.submit("large", recorder.loaded.model, request(tiny, steps=1, width_px=1 << 16, height_px=1 << 16))
+    recorder.loop.submit(
+        "large", Given(recorder.loaded.model, request(tiny, steps=1, width_px=1 << 16, height_px=1 << 16))
+    )
     recorder.run()
     end = recorder.last("large")
     assert isinstance(end, RunFailed)
     assert end.reason == "DEVICE_OUT_OF_MEMORY"
-    recorder.loop.submit("next", recorder.loaded.model, request(tiny, steps=2))
+    recorder.loop.submit("next", Given(recorder.loaded.model, request(tiny, steps=2)))
     recorder.run()
     assert isinstance(recorder.last("next"), RunFinished)
     recorder.loop.close()

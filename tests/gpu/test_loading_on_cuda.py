@@ -93,14 +93,14 @@ def test_a_load_cancelled_beside_others_is_proven_and_the_next_one_works(tiny: M
 def test_a_model_that_comes_back_from_host_memory_has_the_weights_of_its_files(tiny: Model) -> None:
     recorder = Recorder(tiny, "cuda")
     first = {name: value.cpu() for name, value in recorder.loaded.modules["unet"].state_dict().items()}
-    assert recorder.loop.pinned_bytes() > 0
+    assert recorder.loop.resources.pinned_bytes() > 0
     recorder.loop.unload(tiny.id)
     again = bring(recorder.loop, tiny)
     assert again.modules["unet"] is recorder.loaded.modules["unet"]
     for name, value in again.modules["unet"].state_dict().items():
         assert torch.equal(value.cpu(), first[name]), name
-    recorder.loop.forget_host_copies()
-    assert recorder.loop.pinned_bytes() == 0
+    recorder.loop.resources.forget_host_copies()
+    assert recorder.loop.resources.pinned_bytes() == 0
     recorder.loop.close()
 
 

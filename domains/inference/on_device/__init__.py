@@ -3,7 +3,7 @@
 For the worker process:
 
     loop = StepLoop("cpu", report)                    # report(job_id: str, event: domains.inference.outcome.Report)
-    loop.submit(job_id, model, resolved)              # AlreadyExists if the id runs; returns at once
+    loop.submit(job_id, Given(model, resolved))       # AlreadyExists if the id runs; returns at once
     loop.load(job_id, model)                          # the same for a run that only loads its model
     loop.stop(job_id, stop)                           # False if it is not running (any more)
     while loop.tick(): …                              # one unit of work; True while work remains
@@ -32,7 +32,8 @@ For each submitted job, `report` gets stages, progress, its loaded model, previe
 `RunFinished`, `RunFailed`, `RunStopped`, and nothing after it.
 
 The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward), `shared_step` (a step of a group), `pace`,
-`ending` (last reports), `hardware`, `fence` with `in_flight` (work that the device has not finished).
+`keep_on` (leaves a step), `ending` (ends jobs), `resources` (what all runs share), `hardware`, `fence` with `in_flight`
+(work that the device has not finished).
 
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` (the models),
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without

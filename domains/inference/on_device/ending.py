@@ -1,14 +1,70 @@
-"""Makes the last report of a job, one function a kind. Each frees the job's tensors before it measures."""
+"""Ends jobs. The last report has one function a kind; each frees the job's tensors before it measures."""
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 
 import torch
+from structlog.contextvars import bound_contextvars
 
 from domains.errors import DeviceOpsError
+from domains.inference.on_device.family import Abandoned
+from domains.inference.on_device.groups import Turns
+from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.load_run import LoadRun
-from domains.inference.outcome import RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import Report, RunFailed, RunFinished, RunStopped
+from domains.model.on_device import translate
 from domains.stop import Stop
+
+
+class Ends:
+    """Removes jobs from the turns of a device, each with its last report."""
+
+    def __init__(
+        self, turns: Turns, device: torch.device, hardware: Hardware, report: Callable[[str, Report], None]
+    ) -> None:
+        self._turns = turns
+        self._device = device
+        self._hardware = hardware
+        self._report = report
+
+    @contextmanager
+    def answering(self, *jobs: LoadRun) -> Generator[None]:
+        """Turns an error into the end of those of the jobs that still run, here only."""
+        try:
+            yield
+        except Abandoned:
+            return  # Cancelled jobs end in the next tick.
+        except Exception as error:
+            for job in [job for job in jobs if job in self._turns]:
+                with bound_contextvars(job_id=job.id):
+                    told = translate(error, self._device, str(job.stage))
+                self._end(job, lambda job, told=told: failed(job, told))
+
+    def end_stopped(self) -> None:
+        """End the jobs that were asked to stop and can stop now."""
+        for job in [job for job in self._turns if job.stop is not None and (job.stop.final or job.pausable)]:
+            self.end_as_asked(job)
+
+    def end_as_asked(self, job: LoadRun) -> None:
+        """End a job: finished, or stopped if it was asked to stop. A job that continues later reports its progress."""
+        stop = job.stop
+        if stop is None or (job.done and not stop.final):
+            self._end(job, finished)
+            return
+        if not stop.final:
+            with self.answering(job):
+                if (kept := job.keep()) is not None:
+                    self._report(job.id, kept)
+        if job in self._turns:
+            self._end(job, lambda job: stopped(job, stop))
+
+    def _end(self, job: LoadRun, last: Callable[[LoadRun], Report]) -> None:
+        """Remove a job and send its last report."""
+        self._turns.remove(job)
+        report = last(job)
+        self._hardware.after_job(job.id)
+        self._report(job.id, report)
 
 
 def finished(job: LoadRun) -> RunFinished:

@@ -17,14 +17,14 @@ def give_way(job: Run, error: Exception) -> None:
     if told.reason not in OUT_OF_MEMORY:
         raise told
     rungs = job.rungs()
-    rung = next_rung(job.stage, job.fallback, rungs, len(job.taken))
+    rung = next_rung(job.stage, job.given.fallback, rungs, len(job.taken))
     if rung is None:
         raise _final(job, told) from error
     job.give_up(rung, told)
 
 
 def _final(job: Run, told: DeviceOpsError) -> DeviceOpsError:
-    fields = would_help(job.stage, job.fallback, job.rungs())
+    fields = would_help(job.stage, job.given.fallback, job.rungs())
     if not fields:
         return told
     names = ", ".join(f"options.fallback.{field}" for field in fields)

@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
-from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.resources import Resources
 from domains.inference.outcome import CheckpointReady, ModelLoaded, ModelPlacing, Report
 from domains.model.execution import AS_USUAL, Execution, lower_precision
 from domains.model.loaded import LoadedComponent
@@ -32,12 +32,10 @@ class LoadRun:
         self,
         job_id: str,
         model: Model,
-        models: ResidentModels,
-        device_id: str,
+        resources: Resources,
         tell: Callable[[Report], None],
         execution: Execution = AS_USUAL,
     ) -> None:
-        """`device_id`: the server's name of the device."""
         self.id = job_id
         self.model = model
         self.meter = Meter()
@@ -46,9 +44,8 @@ class LoadRun:
         """The first request to stop; None: there is none."""
         self.stop_asked_at = 0.0
         """Time of that request on `time.perf_counter`."""
-        self._models = models
+        self._resources = resources
         self._execution = execution
-        self._device_id = device_id
         self._tell = tell
         self._load: ModelLoad | None = None
         self._there: tuple[OnDeviceModel, Family] | None = None
@@ -65,7 +62,7 @@ class LoadRun:
     @property
     def device(self) -> torch.device:
         """Where the run computes."""
-        return self._models.device
+        return self._resources.device
 
     @property
     def has_model(self) -> bool:
@@ -114,7 +111,7 @@ class LoadRun:
 
     def bring_model(self, *, alone: bool) -> None:
         """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
-        load = self._load = self._load or self._models.bring(self.id, self.model, self._execution)
+        load = self._load = self._load or self._resources.models.bring(self.id, self.model, self._execution)
         if load.there is None:
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
@@ -122,9 +119,9 @@ class LoadRun:
                 load.advance(self.id, alone=alone)
             self._tell_placed(load)
         if load.there is not None:
-            self._models.leave(self.id, load)
+            self._resources.models.leave(self.id, load)
             self._there, self._load = load.there, None
-            self._tell(ModelLoaded(loaded=self.loaded.value(self._device_id)))
+            self._tell(ModelLoaded(loaded=self.loaded.value(self._resources.device_id)))
 
     @property
     def lower_precision(self) -> str:
@@ -138,7 +135,7 @@ class LoadRun:
         self._execution = Execution(precision=self.lower_precision)
         load, self._load = self._load, None
         if load is not None:
-            self._models.leave(self.id, load)
+            self._resources.models.leave(self.id, load)
 
     def poll(self) -> None:
         """Report what has ended."""
@@ -157,7 +154,7 @@ class LoadRun:
         """Free everything that no other run needs. Reports nothing more."""
         load, self._load, self._there = self._load, None, None
         if load is not None:
-            self._models.leave(self.id, load)
+            self._resources.models.leave(self.id, load)
 
     def held_bytes(self) -> int:
         """Bytes on the device that are freed if the run ends now."""

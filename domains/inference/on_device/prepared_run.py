@@ -1,6 +1,6 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -8,26 +8,23 @@ from torch import Tensor
 
 from domains.errors import DataLoss, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.adapters import NO_ADAPTERS, AdapterPool, asked_of
+from domains.inference.given import Given
+from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
-from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
 from domains.inference.on_device.input_picture import read_pixels
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
 from domains.inference.on_device.preview_writer import PreviewWriter
-from domains.inference.on_device.prompt_cache import PromptCache
-from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report
 from domains.model.families.unet import INPAINTING
-from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
 
 
@@ -37,39 +34,25 @@ class PreparedRun(LoadRun):
     def __init__(
         self,
         job_id: str,
-        model: Model,
-        resolved: ResolvedGeneration,
-        models: ResidentModels,
-        prompts: PromptCache,
-        hardware: Hardware,
-        previews: PreviewWriter,
-        device_id: str,
+        given: Given,
+        resources: Resources,
         tell: Callable[[Report], None],
-        kept: KeptFile | None = None,
-        picture: KeptFile | None = None,
-        mask: KeptFile | None = None,
-        *,
-        pool: AdapterPool,
-        loras: Sequence[Model] = (),
-        words: Sequence[Model] = (),
     ) -> None:
-        """`kept`, `picture`, `mask`, `loras`, `words`: see `Run`."""
-        super().__init__(job_id, model, models, device_id, tell)
-        self.resolved = resolved
+        super().__init__(job_id, given.model, resources, tell)
+        self.given = given
         self.trajectory: Trajectory | None = None
-        self._prompts = prompts
-        self._pool = pool
-        self._loras = loras
-        self._words = words
         self._adapters = NO_ADAPTERS
-        self._hardware = hardware
+        self._hardware = resources.hardware
         self._in_flight = InFlight()
-        self._previews = previews
-        self._kept = kept
-        self._picture = picture
-        self._mask = mask
+        self._previews = PreviewWriter(given.resolved, resources.files)
+        self._kept = given.kept
         self._conditioned: Conditioned | None = None
         """Between conditioning and the beginning of the trajectory."""
+
+    @property
+    def resolved(self) -> ResolvedGeneration:
+        """What the run makes."""
+        return self.given.resolved
 
     @property
     def walking(self) -> Trajectory:
@@ -91,8 +74,8 @@ class PreparedRun(LoadRun):
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
-        self._adapters = self._pool.adapters(asked_of(self.resolved, self._loras, self._words), self.loaded)
-        found = condition(self.loaded, self.family, self.resolved, self._prompts, self._adapters)
+        self._adapters = self._resources.adapters.adapters(asked_of(self.given), self.loaded)
+        found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -152,9 +135,9 @@ class PreparedRun(LoadRun):
         self._progress(Stage.DENOISING, trajectory.index, trajectory.steps, Unit.STEPS)
 
     def _pixels(self) -> Tensor:
-        if self._picture is None:
+        if self.given.picture is None:
             raise RuntimeError(f"job {self.id} has no picture to start from")
-        return read_pixels(self._picture, self.resolved)
+        return read_pixels(self.given.picture, self.resolved)
 
     def _seen(self) -> Tensor:
         """The pixels that the encoder sees."""
@@ -163,9 +146,9 @@ class PreparedRun(LoadRun):
     @cached_property
     def scene(self) -> Scene | None:
         """The picture of which a part is made anew. None: there is no mask."""
-        if self.resolved.mask is None or self._mask is None:
+        if self.resolved.mask is None or self.given.mask is None:
             return None
-        levels = read_pixels(self._mask, self.resolved, ())
+        levels = read_pixels(self.given.mask, self.resolved, ())
         return Scene(self.resolved, self.resolved.mask, self._pixels().numpy(), levels.numpy())
 
     def _continued(self, trajectory: Trajectory) -> bool:

@@ -6,30 +6,25 @@ first step, this file the rest.
 them waits.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Future
 
 import structlog
 import torch
 from torch import Tensor
 
 from domains.errors import DeviceOpsError, ErrorReason
-from domains.inference.fallback import NOTHING, Fallback, Rung
-from domains.inference.generation import Determinism, Previews, ResolvedGeneration
-from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.adapters import AdapterPool
+from domains.inference.fallback import Rung
+from domains.inference.generation import Determinism, Previews
+from domains.inference.given import Given
 from domains.inference.on_device.family import KeepOn
 from domains.inference.on_device.fence import Fence, to_host
-from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.prepared_run import PreparedRun
-from domains.inference.on_device.preview_writer import PreviewWriter
-from domains.inference.on_device.prompt_cache import PromptCache
-from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.outcome import Report
-from domains.model.model import Model
 from domains.progress import Degraded, Stage, Unit
 
 _log = structlog.get_logger()
@@ -44,51 +39,9 @@ _EMPTY_MASK = Degraded(
 class Run(PreparedRun):
     """A running generation. Owns its tensors: dropping the object frees them."""
 
-    def __init__(
-        self,
-        job_id: str,
-        model: Model,
-        resolved: ResolvedGeneration,
-        models: ResidentModels,
-        prompts: PromptCache,
-        files: Executor,
-        hardware: Hardware,
-        device_id: str,
-        tell: Callable[[Report], None],
-        made: int = 0,
-        kept: KeptFile | None = None,
-        picture: KeptFile | None = None,
-        mask: KeptFile | None = None,
-        *,
-        pool: AdapterPool,
-        loras: Sequence[Model] = (),
-        words: Sequence[Model] = (),
-        fallback: Fallback = NOTHING,
-    ) -> None:
-        """`made`: number of pictures, from the first, that exist. `kept`: the progress to continue from. `picture`: the
-        pixels to start from, RGB in the size of the result. `mask`: which of them to make anew, one byte each.
-        `loras` and `words`: the catalogue's entries of the LoRAs
-        and the textual inversions that the generation names, in its order. `fallback`: what may be given up when the
-        device is out of memory."""
-        super().__init__(
-            job_id,
-            model,
-            resolved,
-            models,
-            prompts,
-            hardware,
-            PreviewWriter(resolved, files),
-            device_id,
-            tell,
-            kept,
-            picture,
-            mask,
-            pool=pool,
-            loras=loras,
-            words=words,
-        )
-        self._pictures = Pictures(resolved, files, made)
-        self.fallback = fallback
+    def __init__(self, job_id: str, given: Given, resources: Resources, tell: Callable[[Report], None]) -> None:
+        super().__init__(job_id, given, resources, tell)
+        self._pictures = Pictures(given.resolved, resources.files, given.made)
         self.taken: tuple[Rung, ...] = ()
         """What was given up so far."""
         self._tile: int | None = None

@@ -1,32 +1,31 @@
 """Advances a set of generations on one device, one unit of work at a time, in turns."""
 
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
 
 import torch
 from structlog.contextvars import bound_contextvars
 
 from domains.errors import AlreadyExists, DeviceOpsError, FailedPrecondition
-from domains.inference.fallback import NOTHING, OUT_OF_MEMORY, Fallback
-from domains.inference.generation import Previews, ResolvedGeneration
-from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.adapters import AdapterPool
-from domains.inference.on_device.ending import failed, finished, stopped
+from domains.inference.fallback import OUT_OF_MEMORY
+from domains.inference.generation import Previews
+from domains.inference.given import Given
+from domains.inference.on_device.ending import Ends
 from domains.inference.on_device.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
 from domains.inference.on_device.hardware import Hardware, RealHardware
+from domains.inference.on_device.keep_on import keep_on_for
 from domains.inference.on_device.ladder import give_way
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.pace import Pace
-from domains.inference.on_device.prompt_cache import PromptCache
-from domains.inference.on_device.resident_models import ResidentModels
+from domains.inference.on_device.resources import resources_of
 from domains.inference.on_device.run import Run
 from domains.inference.on_device.shared_step import SharedSteps
 from domains.inference.outcome import ModelUnloaded, Report
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel, translate
+from domains.model.on_device import OnDeviceModel
 from domains.stop import Stop, StopKind
 
 _CLOSED = Stop(kind=StopKind.CANCEL, cause="the worker is closed")
@@ -57,20 +56,18 @@ class StepLoop:
         self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
         self._stop_of = stop_of
-        self._device_id = device_id
-        self._files = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
-        self._prompts = PromptCache()
-        self._adapters = AdapterPool()
-        self._models = ResidentModels(self.device, self.hardware)
+        self.resources = resources_of(self.device, device_id, self.hardware, encoders)
+        self._models = self.resources.models
         pace = Pace()
         self._turns = Turns(pace)
-        self._steps = SharedSteps(self.hardware, pace, self._answering, self._keep_on, self._give_way)
+        self._ends = Ends(self._turns, self.device, self.hardware, report)
+        self._steps = SharedSteps(self.hardware, pace, self._ends.answering, self._keep_on, self._give_way)
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
     def load(self, job_id: str, model: Model, execution: Execution = AS_USUAL) -> None:
         """Add a run that only loads a model. See `submit`."""
-        self._add(LoadRun(job_id, model, self._models, self._device_id, self._teller(job_id), execution))
+        self._add(LoadRun(job_id, model, self.resources, self._teller(job_id), execution))
 
     def loaded(self, model_id: str) -> OnDeviceModel:
         """A model that is on the device. Raises MODEL_NOT_LOADED."""
@@ -85,93 +82,25 @@ class StepLoop:
             names = ", ".join(job.id for job in users)
             message = f"model {model_id} is in use by {names}; cancel them or wait"
             raise FailedPrecondition(message, model_id=model_id, jobs=names)
-        self._prompts.forget(model_id)
-        self._hold_prompts()
-        freed = self._models.unload(model_id)
-        self._adapters.keep_models(self._models.contents())
-        return freed
+        return self.resources.unload(model_id)
 
     def unload_all(self) -> int:
         """Drop every model that no job uses; returns the bytes freed."""
         used = {job.model.id for job in self._turns}
         return sum(self.unload(model_id) or 0 for model_id in self._models.ids() if model_id not in used)
 
-    def forget_prompts(self) -> None:
-        """Drop all cached prompt encodings."""
-        self._prompts.clear()
-        self._hold_prompts()
-
-    def forget_host_copies(self) -> None:
-        """Drop what is kept in host memory: models that have left the device, and adapters."""
-        self._adapters.clear()
-        if self._models.tier is not None:
-            self._models.tier.clear()
-
-    def pinned_bytes(self) -> int:
-        """Bytes of host memory that these pin."""
-        return 0 if self._models.tier is None else self._models.tier.pinned_bytes
-
-    def model_bytes(self) -> dict[str, int]:
-        """Bytes of each loaded model, by id."""
-        return self._models.sizes()
-
     def job_bytes(self) -> dict[str, int]:
         """Bytes of each running job's tensors, by id."""
         return {job.id: job.held_bytes() for job in self._turns}
 
-    def adapter_bytes(self) -> int:
-        """Bytes of host memory that the files of adapters take."""
-        return self._adapters.held_bytes()
+    def submit(self, job_id: str, given: Given, previews: Previews | None = None) -> None:
+        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for.
 
-    def prompt_bytes(self) -> int:
-        """Bytes of the cached prompt encodings."""
-        return self._prompts.held_bytes()
-
-    def shared_bytes(self) -> int:
-        """Bytes that are held for jobs that share forwards, beside their own."""
-        return self._models.shared_bytes()
-
-    def submit(
-        self,
-        job_id: str,
-        model: Model,
-        resolved: ResolvedGeneration,
-        previews: Previews | None = None,
-        *,
-        made: int = 0,
-        kept: KeptFile | None = None,
-        picture: KeptFile | None = None,
-        mask: KeptFile | None = None,
-        loras: Sequence[Model] = (),
-        words: Sequence[Model] = (),
-        fallback: Fallback = NOTHING,
-    ) -> None:
-        """Add a generation; a later `tick` runs its first unit. `previews` None: those that it asked for. `made`, `kept`,
-        `picture`, `mask`, `loras`, `words` and `fallback`: see `Run`.
-
-        It loads its model if that is not on the device, and replaces one that is there with other weights than `model`
-        names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
+        It loads its model if that is not on the device, and replaces one that is there with other weights than
+        `given.model` names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
         """
-        job = Run(
-            job_id,
-            model,
-            resolved,
-            self._models,
-            self._prompts,
-            self._files,
-            self.hardware,
-            self._device_id,
-            self._teller(job_id),
-            made,
-            kept,
-            picture,
-            mask,
-            pool=self._adapters,
-            loras=loras,
-            words=words,
-            fallback=fallback,
-        )
-        job.show(resolved.previews if previews is None else previews)
+        job = Run(job_id, given, self.resources, self._teller(job_id))
+        job.show(given.resolved.previews if previews is None else previews)
         self._add(job)
 
     def show(self, job_id: str, previews: Previews) -> None:
@@ -189,16 +118,16 @@ class StepLoop:
     def tick(self) -> bool:
         """End cancelled jobs, do one unit of work, report what is finished. True while jobs remain."""
         with torch.inference_mode():
-            self._stop_asked()
+            self._ends.end_stopped()
             if group := self._turns.take():
                 self._advance(group)
             else:
                 self._wait()
             for job in list(self._turns):
-                with self._answering(job):
+                with self._ends.answering(job):
                     job.poll()
                     if job.done:
-                        self._end_as_asked(job)
+                        self._ends.end_as_asked(job)
         self._note_peak()
         return bool(self._turns)
 
@@ -206,18 +135,18 @@ class StepLoop:
         """End every job as RunStopped, stop the encoders, then drop the models."""
         for job in self._turns:
             job.ask_to_stop(_CLOSED)
-        self._stop_asked()
-        self._files.shutdown(wait=True, cancel_futures=True)
+        self._ends.end_stopped()
+        self.resources.files.shutdown(wait=True, cancel_futures=True)
         for model_id in self._models.ids():
             self.unload(model_id)
-        self.forget_host_copies()
+        self.resources.forget_host_copies()
 
     def _advance(self, group: Group) -> None:
         if denoising := [job for job in group if isinstance(job, Run) and job.denoising]:
             self._steps.do(denoising)
             return
         for job in group:
-            with self._answering(job):
+            with self._ends.answering(job):
                 if not job.has_model:
                     self._bring_or_give_way(job)
                 if isinstance(job, Run) and job.has_model:
@@ -252,7 +181,7 @@ class StepLoop:
             raise
         except Exception as error:
             self._give_way(job, error)
-        self._hold_prompts()
+        self.resources.hold_prompts()
         if job.denoising:
             self._turns.seat(job)
 
@@ -273,24 +202,7 @@ class StepLoop:
         pause abandons it too; otherwise a pause takes effect at the unit's end, so that no step is computed twice."""
         if self.device.type != "cpu":
             return regardless
-
-        def keep_on() -> None:
-            for job in group:
-                job.show_life()
-            stops: list[Stop] = []
-            for job in group:
-                stop = self._stop_of(job.id)
-                if stop is None or (stop.kind is StopKind.PAUSE and not pauses):
-                    return
-                stops.append(stop)
-            for job, stop in zip(group, stops, strict=True):
-                job.ask_to_stop(stop)
-            raise Abandoned
-
-        return keep_on
-
-    def _hold_prompts(self) -> None:
-        self.hardware.hold("prompts", self._prompts.held_bytes())
+        return keep_on_for(group, self._stop_of, pauses=pauses)
 
     def _wait(self) -> None:
         """Wait until the device or an encoder has finished something, or for a short time: no unit can be enqueued."""
@@ -299,43 +211,6 @@ class StepLoop:
             return
         if files := [future for job in self._turns for future in job.waiting_for()]:
             wait(files, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
-
-    @contextmanager
-    def _answering(self, *jobs: LoadRun) -> Generator[None]:
-        """Turns an error into the end of those of the jobs that still run, here only."""
-        try:
-            yield
-        except Abandoned:
-            return  # Cancelled jobs end in the next tick.
-        except Exception as error:
-            for job in [job for job in jobs if job in self._turns]:
-                with bound_contextvars(job_id=job.id):
-                    told = translate(error, self.device, str(job.stage))
-                self._end(job, lambda job, told=told: failed(job, told))
-
-    def _stop_asked(self) -> None:
-        for job in [job for job in self._turns if job.stop is not None and (job.stop.final or job.pausable)]:
-            self._end_as_asked(job)
-
-    def _end_as_asked(self, job: LoadRun) -> None:
-        """End a job: finished, or stopped if it was asked to stop. A job that continues later reports its progress."""
-        stop = job.stop
-        if stop is None or (job.done and not stop.final):
-            self._end(job, finished)
-            return
-        if not stop.final:
-            with self._answering(job):
-                if (kept := job.keep()) is not None:
-                    self._report(job.id, kept)
-        if job in self._turns:
-            self._end(job, lambda job: stopped(job, stop))
-
-    def _end(self, job: LoadRun, last: Callable[[LoadRun], Report]) -> None:
-        """Remove a job and send its last report."""
-        self._turns.remove(job)
-        report = last(job)
-        self.hardware.after_job(job.id)
-        self._report(job.id, report)
 
     def _add(self, job: LoadRun) -> None:
         if self._find(job.id) is not None:

@@ -62,7 +62,7 @@ class DeviceOrders:
             case MeasureOrder():
                 measure = allocator.measure(self._device, self._owners(), self._served.runtime, self._steps.peak_bytes)
                 if measure.pinned_bytes is not None:
-                    pinned = measure.pinned_bytes + self._steps.pinned_bytes()
+                    pinned = measure.pinned_bytes + self._steps.resources.pinned_bytes()
                     measure = msgspec.structs.replace(measure, pinned_bytes=pinned)
                 measure = self._steps.hardware.measured(measure)
                 yield Measured(
@@ -108,8 +108,8 @@ class DeviceOrders:
     def _empty(self, order: EmptyOrder) -> int | None:
         before = allocator.measure(self._device, ()).held_bytes
         model_bytes = self._steps.unload_all() if order.models else 0
-        self._steps.forget_prompts()
-        self._steps.forget_host_copies()
+        self._steps.resources.forget_prompts()
+        self._steps.resources.forget_host_copies()
         if order.compact:
             allocator.compact(self._device)
         allocator.empty_caches(self._device)
@@ -124,19 +124,19 @@ class DeviceOrders:
 
     def _adapters(self) -> tuple[MemoryOwner, ...]:
         """What the adapters hold, which are in host memory for every device."""
-        return (MemoryOwner(kind=OwnerKind.CACHE, id="adapters", live_bytes=self._steps.adapter_bytes()),)
+        return (MemoryOwner(kind=OwnerKind.CACHE, id="adapters", live_bytes=self._steps.resources.adapter_bytes()),)
 
     def _owners(self) -> list[MemoryOwner]:
         """Owners of the tensors on the device."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=model_id, live_bytes=size)
-            for model_id, size in self._steps.model_bytes().items()
+            for model_id, size in self._steps.resources.model_bytes().items()
         ]
         jobs = [
             MemoryOwner(kind=OwnerKind.JOB, id=job_id, live_bytes=size)
             for job_id, size in self._steps.job_bytes().items()
         ]
-        kept = {"prompts": self._steps.prompt_bytes(), "batches": self._steps.shared_bytes()}
+        kept = {"prompts": self._steps.resources.prompt_bytes(), "batches": self._steps.resources.shared_bytes()}
         caches = [MemoryOwner(kind=OwnerKind.CACHE, id=name, live_bytes=size) for name, size in kept.items()]
         adapters = self._adapters() if self._on_host else ()
         return [*models, *jobs, *caches, *adapters, *self._blobs.owners()]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.failure import Failure
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.measurement import LatencySummary
@@ -67,7 +68,7 @@ class ModelBench:
         self._marks: list[float] = []
         """Ends of the part's denoising steps."""
         self._steps_done = self._steps_before = 0
-        self._was_there = model.id in steps.model_bytes()
+        self._was_there = model.id in steps.resources.model_bytes()
         self._parts = self._measure()
 
     @property
@@ -132,7 +133,7 @@ class ModelBench:
     def _ended(self, last: Last) -> Last:
         self.part_id = ""
         self._parts.close()
-        self._steps.forget_prompts()
+        self._steps.resources.forget_prompts()
         if not self._was_there:
             self._unload()
         if isinstance(last, RunStopped):
@@ -166,7 +167,7 @@ class ModelBench:
             raise PartEnded(self._refused(message))
         for _ in range(asked.load_runs):
             self._unload()
-            self._steps.forget_host_copies()
+            self._steps.resources.forget_host_copies()
             loads.append((yield from self._load()))
         yield from self._load()
         self._tell(StageStarted(stage=Stage.MEASURING))
@@ -212,9 +213,9 @@ class ModelBench:
         failure: Failure | None = None
         for index in range(self._order.asked.warmup_runs + self._order.asked.runs):
             # The first stage of a run is to encode its prompt.
-            self._steps.forget_prompts()
+            self._steps.resources.forget_prompts()
             begin = time.perf_counter()
-            yield lambda: self._steps.submit(self.part_id, self._model, case)
+            yield lambda: self._steps.submit(self.part_id, Given(self._model, case))
             if (failure := self._failure()) is not None:
                 break
             self._steps_before += case.steps
@@ -251,7 +252,7 @@ class ModelBench:
         """Take the model off the device, if it is there."""
         # A driver that failed may refuse even that; the worker then ends.
         with suppress(DeviceOpsError):
-            if self._model.id in self._steps.model_bytes():
+            if self._model.id in self._steps.resources.model_bytes():
                 freed = self._steps.unload(self._model.id)
                 self._loaded = None
                 self._tell(ModelUnloaded(model_id=self._model.id, freed_bytes=freed))

@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 from domains.device.on_device.torch_errors import translate
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import ErrorReason
+from domains.inference.given import Given
 from domains.inference.on_device import PromptReader, StepLoop
 from domains.inference.outcome import ModelPlacing, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
@@ -151,19 +152,7 @@ class OrderLoop:
         try:
             match order:
                 case GenerateOrder():
-                    self._steps.submit(
-                        order.order_id,
-                        self._here(order.model),
-                        order.resolved,
-                        order.previews,
-                        made=order.made,
-                        kept=order.kept,
-                        picture=order.picture,
-                        mask=order.mask,
-                        loras=[self._here(lora) for lora in order.loras],
-                        words=[self._here(word) for word in order.words],
-                        fallback=order.fallback,
-                    )
+                    self._steps.submit(order.order_id, self._all_here(order.given), order.previews)
                     self._runs(call, order)
                 case LoadOrder():
                     self._steps.load(order.order_id, self._here(order.model), order.execution)
@@ -204,6 +193,15 @@ class OrderLoop:
     def _here(self, model: Model) -> Model:
         """The model with its place on this machine. An order names it by its id and its hash too."""
         return msgspec.structs.replace(model, folder=str(self._folder_of(model)))
+
+    def _all_here(self, given: Given) -> Given:
+        """What a run was given, each model with its place on this machine."""
+        return msgspec.structs.replace(
+            given,
+            model=self._here(given.model),
+            loras=tuple(self._here(lora) for lora in given.loras),
+            words=tuple(self._here(word) for word in given.words),
+        )
 
     def _benchmark_teller(self, call: int) -> Callable[[Report], None]:
         return lambda report: self._pass_on(call, report)

@@ -9,9 +9,8 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
-from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews, ResolvedGeneration, ResolvedTextualInversion
-from domains.inference.kept_file import KeptFile
+from domains.inference.given import Given
 from domains.inference.outcome import (
     CheckpointReady,
     ImageReady,
@@ -41,24 +40,9 @@ class GenerateOrder(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     """Make these pictures; load the model first if it is not loaded."""
 
     order_id: str
-    model: Model
-    resolved: ResolvedGeneration
+    given: Given
     previews: Previews
     """The job's own previews, or finer ones for its watchers."""
-    made: int = 0
-    """Number of pictures, from the first, that earlier attempts reported: they are not made again."""
-    kept: KeptFile | None = None
-    """The progress to continue from. None: begin at the start."""
-    picture: KeptFile | None = None
-    """Pixels of the picture to start from, RGB in the size of the pictures. None: start from noise."""
-    mask: KeptFile | None = None
-    """Which of them to make anew, one byte each. None: all."""
-    loras: tuple[Model, ...] = ()
-    """The catalogue's entries of the LoRAs, in the order of `resolved`."""
-    words: tuple[Model, ...] = ()
-    """Those of the textual inversions."""
-    fallback: Fallback = NOTHING
-    """What the worker may give up when the device is out of memory."""
 
 
 class PreviewOrder(msgspec.Struct, frozen=True, kw_only=True, tag="previews"):

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from domains.inference.generation import ResolvedGeneration, ResolvedLora, ResolvedTextualInversion
+from domains.inference.generation import ResolvedLora, ResolvedTextualInversion
+from domains.inference.given import Given
 from domains.inference.lora_blocks import Blocks, block_of, blocks_of
 from domains.inference.on_device.adapters.beside import Adapters, Delta, Phase
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes, joined, magnitudes
@@ -35,11 +36,12 @@ class Chosen(NamedTuple):
     fitted: Sequence[Fitted]
 
 
-def asked_of(resolved: ResolvedGeneration, loras: Sequence[Model], words: Sequence[Model]) -> Asked:
-    """The adapters of a generation. `loras`, `words`: their entries in the catalogue, in its order."""
+def asked_of(given: Given) -> Asked:
+    """The adapters of a generation."""
+    resolved = given.resolved
     return Asked(
-        loras=[*zip(resolved.loras, loras, strict=True)],
-        words=[*zip(resolved.textual_inversions, words, strict=True)],
+        loras=[*zip(resolved.loras, given.loras, strict=True)],
+        words=[*zip(resolved.textual_inversions, given.words, strict=True)],
         steps=resolved.computed_steps,
     )
 

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.given import Given
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -36,20 +37,19 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """The order with the previews that the job's watchers want."""
-        return GenerateOrder(
-            order_id=order_id,
+        given = Given(
             model=supplies.model(self.resolved.model_id),
             resolved=self.resolved,
-            previews=supplies.previews(self.resolved.previews),
             # At least one picture is made again, so that the result names the components that computed it.
             made=min(supplies.made, len(self.resolved.seeds) - 1),
             kept=supplies.kept,
             picture=supplies.picture,
             mask=supplies.mask,
-            fallback=supplies.fallback,
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
+            fallback=supplies.fallback,
         )
+        return GenerateOrder(order_id=order_id, given=given, previews=supplies.previews(self.resolved.previews))
 
     def result(self, reported: Reported) -> GenerationResult:
         """The pictures, and the components that computed them."""

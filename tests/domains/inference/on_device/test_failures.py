@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from domains.inference.generation import EncodeOptions
+from domains.inference.given import Given
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.vae_decoder import VaeDecoder
 from domains.inference.outcome import RunFailed, RunFinished
@@ -35,7 +36,7 @@ def failure(loop: Recorder, job_id: str) -> RunFailed:
 
 
 def test_latents_that_are_no_numbers_name_step_and_sampler(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5, sampler="euler"))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5, sampler="euler")))
     for _ in range(3):
         loop.loop.tick()  # conditioning and two steps
     next(loop.loaded.modules["unet"].parameters()).data.fill_(float("nan"))
@@ -47,7 +48,7 @@ def test_latents_that_are_no_numbers_name_step_and_sampler(loop: Recorder, tiny:
 
 def test_an_unexpected_error_is_told_without_its_text_and_logged_with_it(loop: Recorder, tiny: Model) -> None:
     loop.loaded.modules["text_encoder"].to("meta")
-    loop.loop.submit("a", loop.loaded.model, request(tiny))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny)))
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         loop.run()
     end = failure(loop, "a")
@@ -59,13 +60,13 @@ def test_an_unexpected_error_is_told_without_its_text_and_logged_with_it(loop: R
 
 
 def test_a_picture_too_large_for_the_host_is_out_of_memory(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, width_px=1 << 26, height_px=1 << 22))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, width_px=1 << 26, height_px=1 << 22)))
     loop.run()
     assert failure(loop, "a").reason == "HOST_OUT_OF_MEMORY"
 
 
 def test_an_unknown_sampler_is_refused_by_name(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, sampler="magic"))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, sampler="magic")))
     loop.run()
     end = failure(loop, "a")
     assert end.reason == "INVALID_FIELD"
@@ -73,8 +74,8 @@ def test_an_unknown_sampler_is_refused_by_name(loop: Recorder, tiny: Model) -> N
 
 
 def test_the_job_beside_a_failing_one_finishes(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("good", loop.loaded.model, request(tiny, steps=3))
-    loop.loop.submit("bad", loop.loaded.model, request(tiny, sampler="magic"))
+    loop.loop.submit("good", Given(loop.loaded.model, request(tiny, steps=3)))
+    loop.loop.submit("bad", Given(loop.loaded.model, request(tiny, sampler="magic")))
     loop.run()
     assert isinstance(loop.last("good"), RunFinished)
     assert failure(loop, "bad").receipt.steps_executed == 0
@@ -82,7 +83,7 @@ def test_the_job_beside_a_failing_one_finishes(loop: Recorder, tiny: Model) -> N
 
 def test_a_file_that_cannot_be_written_fails_its_job(loop: Recorder, tiny: Model) -> None:
     lossy_png = EncodeOptions(media_type="image/png", quality=50)
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1, output=lossy_png))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1, output=lossy_png)))
     loop.run()
     assert failure(loop, "a").reason == "UNSUPPORTED_COMBINATION"
 
@@ -94,7 +95,7 @@ def test_a_reporter_that_fails_ends_the_tick_and_is_not_swallowed(tiny: Model) -
         raise BrokenPipeError
 
     recorder.on_report = broken
-    recorder.loop.submit("a", recorder.loaded.model, request(tiny))
+    recorder.loop.submit("a", Given(recorder.loaded.model, request(tiny)))
     with pytest.raises(BrokenPipeError):
         recorder.run()
     recorder.on_report = lambda job_id, report: None
@@ -102,7 +103,7 @@ def test_a_reporter_that_fails_ends_the_tick_and_is_not_swallowed(tiny: Model) -
 
 
 def test_ticks_leave_grad_mode_as_it_was(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     loop.run()
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
@@ -124,12 +125,12 @@ def not_finite_unless_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_decode_that_overflows_is_repeated_in_float32_and_told(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(tiny)
     wide: dict[str, Any] = {"steps": 2, "seeds": (1, 2)}
-    recorder.loop.submit("float32", recorder.loaded.model, request(tiny, **wide))
+    recorder.loop.submit("float32", Given(recorder.loaded.model, request(tiny, **wide)))
     recorder.run()
     expected = [pixels(file) for file in recorder.files("float32")]
     recorder.loaded.modules["vae"].to(torch.bfloat16)
     not_finite_unless_float32(monkeypatch)
-    recorder.loop.submit("a", recorder.loaded.model, request(tiny, **wide))
+    recorder.loop.submit("a", Given(recorder.loaded.model, request(tiny, **wide)))
     recorder.run()
     end = recorder.last("a")
     assert isinstance(end, RunFinished)
@@ -159,7 +160,7 @@ def test_pixels_that_are_no_numbers_in_float32_fail_the_job_and_are_no_black_pic
         return found
 
     monkeypatch.setattr(VaeDecoder, "__call__", call)
-    recorder.loop.submit("a", recorder.loaded.model, request(tiny, steps=2))
+    recorder.loop.submit("a", Given(recorder.loaded.model, request(tiny, steps=2)))
     recorder.run()
     end = failure(recorder, "a")
     assert (end.reason, end.facts["stage"], end.facts["image_index"]) == ("NUMERIC_FAILURE", "decoding", "0")

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from domains.imaging import DigitalSource, read_marks
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Previews, ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device import slices
 from domains.inference.on_device.families import family_of
@@ -55,8 +56,15 @@ def stored(folder: Path, pixels: Tensor = PIXELS) -> KeptFile:
     return KeptFile(path=str(path), sha256=sha256(data).hexdigest())
 
 
-def run(loop: Recorder, name: str, wanted: ResolvedGeneration, picture: KeptFile | None, **given: Any) -> Report:
-    loop.loop.submit(name, loop.loaded.model, wanted, picture=picture, **given)
+def run(
+    loop: Recorder,
+    name: str,
+    wanted: ResolvedGeneration,
+    picture: KeptFile | None,
+    previews: Previews | None = None,
+    **given: Any,
+) -> Report:
+    loop.loop.submit(name, Given(loop.loaded.model, wanted, picture=picture, **given), previews)
     loop.run()
     return loop.last(name)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from domains.inference.generation import Determinism, ResolvedGeneration, ResolvedInitImage
+from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
@@ -63,7 +64,7 @@ def run(
     files = {"picture": stored(here, picture)}
     if wanted.mask is not None:
         files["mask"] = stored(here / "mask", torch.from_numpy(white))
-    loop.loop.submit(name, loop.loaded.model, wanted, **files, **given)
+    loop.loop.submit(name, Given(loop.loaded.model, wanted, **files, **given))
     loop.run()
     return loop.last(name)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from domains.inference.fallback import Fallback
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.on_device import tiles
 from domains.inference.on_device.batches import Batches, Forward
 from domains.inference.on_device.family import KeepOn, StepRows, regardless
@@ -33,7 +34,7 @@ def loop(tiny: Model) -> Iterator[Recorder]:
 
 
 def run(loop: Recorder, job_id: str, asked: ResolvedGeneration, fallback: Fallback) -> None:
-    loop.loop.submit(job_id, loop.loaded.model, asked, fallback=fallback)
+    loop.loop.submit(job_id, Given(loop.loaded.model, asked, fallback=fallback))
     loop.run()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.outcome import CheckpointReady, Report, RunFinished, RunStopped
 from domains.inference.samplers import SAMPLERS
@@ -67,7 +68,7 @@ class Runs:
                 self.loop.loop.stop(job_id, PAUSE)
 
         self.loop.on_report = pause
-        self.loop.loop.submit(name, self.loop.loaded.model, asked, made=made, **given)
+        self.loop.loop.submit(name, Given(self.loop.loaded.model, asked, made=made, **given))
         self.loop.run()
         return name
 
@@ -135,7 +136,7 @@ def test_pictures_that_were_made_before_the_pause_are_not_made_again(runs: Runs,
 
 def test_a_pause_before_the_latents_exist_keeps_nothing_and_begins_again(runs: Runs, tiny: Model) -> None:
     asked = request(tiny, steps=2, width_px=16, height_px=16)
-    runs.loop.loop.submit("early", runs.loop.loaded.model, asked)
+    runs.loop.loop.submit("early", Given(runs.loop.loaded.model, asked))
     runs.loop.loop.stop("early", PAUSE)
     runs.loop.run()
     assert [type(report) for report in runs.loop.reports["early"]] == [RunStopped]
@@ -182,7 +183,7 @@ def test_a_pause_abandons_a_decoding_and_keeps_the_final_latents(runs: Runs, tin
 
 
 def test_a_cancellation_after_a_pause_counts(runs: Runs, tiny: Model) -> None:
-    runs.loop.loop.submit("both", runs.loop.loaded.model, request(tiny))
+    runs.loop.loop.submit("both", Given(runs.loop.loaded.model, request(tiny)))
     runs.loop.loop.stop("both", PAUSE)
     runs.loop.loop.stop("both", CANCEL)
     runs.loop.run()

@@ -53,7 +53,7 @@ def test_two_checkpoints_hold_a_common_component_once(loop: StepLoop, twins: tup
     assert second.modules["text_encoder"] is first.modules["text_encoder"]
     assert second.modules["unet"] is not first.modules["unet"]
     unet = first.bytes_per_component["unet"]
-    assert loop.model_bytes() == {"first": first.size_bytes, "second": unet}
+    assert loop.resources.model_bytes() == {"first": first.size_bytes, "second": unet}
 
 
 @pytest.mark.parametrize("gone", [0, 1])
@@ -63,7 +63,7 @@ def test_unloading_one_keeps_what_the_other_shares(loop: StepLoop, twins: tuple[
     unet, whole = loaded[0].bytes_per_component["unet"], loaded[0].size_bytes
     del loaded
     assert loop.unload(twins[gone].id) == unet
-    assert loop.model_bytes() == {stays.id: whole}
+    assert loop.resources.model_bytes() == {stays.id: whole}
     assert next(loop.loaded(stays.id).modules["vae"].parameters()).device.type == "cpu"
     assert loop.unload(stays.id) == whole
     assert vae() is None
@@ -75,7 +75,7 @@ def test_a_shared_component_whose_file_has_changed_is_refused(loop: StepLoop, tw
     save_file({name: value + 1 for name, value in load_file(path).items()}, path)
     with pytest.raises(FailedPrecondition):
         bring(loop, twins[1])
-    assert list(loop.model_bytes()) == [twins[0].id]
+    assert list(loop.resources.model_bytes()) == [twins[0].id]
 
 
 def test_a_component_in_another_precision_is_another_one(loop: StepLoop, twins: tuple[Model, Model]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason
 from domains.inference.generation import Determinism, ResolvedGeneration
+from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device import prepared_run
 from domains.inference.on_device.family import KeepOn, StepRows
@@ -101,7 +102,7 @@ MIXED: list[dict[str, Any]] = [
 
 def submit(loop: Recorder, **asked: ResolvedGeneration) -> None:
     for name, resolved in asked.items():
-        loop.loop.submit(name, loop.loaded.model, resolved)
+        loop.loop.submit(name, Given(loop.loaded.model, resolved))
 
 
 def test_mixed_jobs_share_their_steps_and_each_has_the_latents_of_itself_alone(
@@ -285,13 +286,13 @@ def test_a_forward_too_large_for_the_memory_is_done_job_by_job_and_remembered(
 
 
 def test_what_a_group_holds_together_is_given_back_when_one_leaves(loop: Recorder, tiny: Model, walks: Walks) -> None:
-    before = loop.loop.shared_bytes()
+    before = loop.loop.resources.shared_bytes()
     asked = {name: request(tiny, **SMALL, steps=9, seeds=(n,)) for n, name in enumerate("ab")}
     submit(loop, **asked)
     while len(walks.forwards) < 2:
         loop.loop.tick()
     own = loop.loop.job_bytes()
-    assert loop.loop.shared_bytes() > sum(t.nbytes for t in walks.of[asked["a"]].conditions.tensors())
+    assert loop.loop.resources.shared_bytes() > sum(t.nbytes for t in walks.of[asked["a"]].conditions.tensors())
     # What a job holds does not depend on its neighbours.
     alone = sum(t.nbytes for t in walks.of[asked["a"]].tensors())
     assert own["a"] == own["b"] == pytest.approx(alone, rel=0.01)
@@ -299,7 +300,7 @@ def test_what_a_group_holds_together_is_given_back_when_one_leaves(loop: Recorde
     loop.loop.stop("a", CANCEL)
     loop.loop.stop("b", CANCEL)
     loop.run()
-    assert loop.loop.shared_bytes() <= before
+    assert loop.loop.resources.shared_bytes() <= before
 
 
 class AnyCompany(RuleBasedStateMachine):
@@ -382,7 +383,7 @@ class AnyCompany(RuleBasedStateMachine):
         path = self.folder / name
         path.write_bytes(kept.data if kept else b"")
         file = KeptFile(path=str(path), sha256=sha256(kept.data).hexdigest()) if kept else None
-        self.recorder.loop.submit(f"{name} again", self.loaded.model, asked, kept=file)
+        self.recorder.loop.submit(f"{name} again", Given(self.loaded.model, asked, kept=file))
 
     def _compare(self, asked: ResolvedGeneration) -> None:
         self.compared.append(asked)

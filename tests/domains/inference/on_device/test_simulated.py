@@ -29,6 +29,7 @@ from domains.device.simulated.faults import (
 from domains.device.simulated.script import SimDevice
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.fallback import Fallback
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.on_device.family import KeepOn, StepRows
 from domains.inference.on_device.hardware import Mark
@@ -80,7 +81,7 @@ class Sim:
 
     def run(self, model: Model, job_id: str, steps: int = 3) -> Report:
         """A job, to its last report."""
-        self.loop.submit(job_id, model, request(model, steps=steps))
+        self.loop.submit(job_id, Given(model, request(model, steps=steps)))
         while self.loop.tick():
             pass
         return self.reports[-1][1]
@@ -92,12 +93,12 @@ class Sim:
         """As `domains.processing.on_device.device_orders` asks."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=name, live_bytes=size)
-            for name, size in self.loop.model_bytes().items()
+            for name, size in self.loop.resources.model_bytes().items()
         ]
         jobs = [
             MemoryOwner(kind=OwnerKind.JOB, id=name, live_bytes=size) for name, size in self.loop.job_bytes().items()
         ]
-        cache = MemoryOwner(kind=OwnerKind.CACHE, id="prompts", live_bytes=self.loop.prompt_bytes())
+        cache = MemoryOwner(kind=OwnerKind.CACHE, id="prompts", live_bytes=self.loop.resources.prompt_bytes())
         return self.hardware.measured(MemoryMeasure(time_s=1.0, owners=(*models, *jobs, cache)))
 
 
@@ -123,7 +124,7 @@ def test_without_faults_the_pictures_are_those_of_the_cpu(simulate: Simulate, ti
     assert isinstance(sim.run(tiny, "a"), RunFinished)
     real: list[Report] = []
     loop = StepLoop("cpu", lambda _, report: real.append(report))
-    loop.submit("a", tiny, request(tiny, steps=3))
+    loop.submit("a", Given(tiny, request(tiny, steps=3)))
     while loop.tick():
         pass
     loop.close()
@@ -140,7 +141,7 @@ def test_out_of_memory_at_a_step_ends_that_job_and_the_next_one_works(simulate: 
     assert int(end.facts["needed_bytes"]) > int(end.facts["available_bytes"])
     assert end.receipt.steps_executed == 1
     assert sim.struck == [(0, "a")]
-    sim.loop.forget_prompts()
+    sim.loop.resources.forget_prompts()
     assert sim.measure().live_bytes == before.live_bytes
     assert isinstance(sim.run(tiny, "b"), RunFinished)
 
@@ -150,12 +151,12 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
 ) -> None:
     roomy = simulate()
     bring(roomy.loop, tiny)
-    size = sum(roomy.loop.model_bytes().values())
+    size = sum(roomy.loop.resources.model_bytes().values())
 
     def made(**permits: bool) -> tuple[Sim, Report]:
         sim = simulate(memory=RUNTIME + round(0.8 * size))
         fallback = Fallback(allow_eviction=False, **permits)
-        sim.loop.submit("a", tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback)
+        sim.loop.submit("a", Given(tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback))
         while sim.loop.tick():
             pass
         return sim, sim.reports[-1][1]
@@ -171,7 +172,7 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
     assert (told.kind, told.reason) == ("lower_precision", "DEVICE_OUT_OF_MEMORY")
     assert "bfloat16" in told.detail
     assert ("a", told) in sim.reports
-    assert sum(sim.loop.model_bytes().values()) < 0.8 * size
+    assert sum(sim.loop.resources.model_bytes().values()) < 0.8 * size
     assert sim.loop.loaded(tiny.id).precision_of("unet") == "bfloat16"
 
 
@@ -189,7 +190,7 @@ def test_a_fault_at_a_step_is_typed_and_leaves_the_job_beside_alone(
     sim = simulate(fault)
     bring(sim.loop, tiny)
     for name in ("hit", "beside"):
-        sim.loop.submit(name, tiny, request(tiny, steps=4))
+        sim.loop.submit(name, Given(tiny, request(tiny, steps=4)))
     while sim.loop.tick():
         pass
     last = dict(sim.reports)
@@ -251,7 +252,7 @@ def test_latents_that_do_not_fit_end_their_job(simulate: Simulate, tiny: Model) 
     size = bring(simulate().loop, tiny).size_bytes
     sim = simulate(memory=RUNTIME + size + 600_000)
     assert isinstance(sim.run(tiny, "small"), RunFinished)
-    sim.loop.submit("large", tiny, request(tiny, steps=1, width_px=512, height_px=512))
+    sim.loop.submit("large", Given(tiny, request(tiny, steps=1, width_px=512, height_px=512)))
     while sim.loop.tick():
         pass
     end = sim.reports[-1][1]
@@ -351,7 +352,7 @@ def test_a_spoiled_result_differs_in_every_element(simulate: Simulate, dtype: to
 def test_a_slow_device_takes_its_time_and_stays_cancellable(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(speed=0.0001)
     bring(sim.loop, tiny)
-    sim.loop.submit("slow", tiny, request(tiny, steps=50))
+    sim.loop.submit("slow", Given(tiny, request(tiny, steps=50)))
     for _ in range(5):
         assert sim.loop.tick()
     steps = [r for _, r in sim.reports if isinstance(r, Progressed) and r.stage is Stage.DENOISING and r.completed]
@@ -395,9 +396,9 @@ def test_units_queue_up_on_the_devices_clock() -> None:
 def test_a_slow_load_is_slow_and_can_be_cancelled(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(SlowLoad(bytes_per_second=1))
     sim.loop.load("a", tiny)
-    while not sim.loop.model_bytes().get(tiny.id):
+    while not sim.loop.resources.model_bytes().get(tiny.id):
         assert sim.loop.tick()
-    assert 0 < sim.loop.model_bytes()[tiny.id] < sum(path.stat().st_size for path in weight_files(tiny))
+    assert 0 < sim.loop.resources.model_bytes()[tiny.id] < sum(path.stat().st_size for path in weight_files(tiny))
     assert (sim.measure().live_bytes or 0) > RUNTIME
     assert sim.loop.stop("a", CANCEL)
     assert not sim.loop.tick()
@@ -415,7 +416,7 @@ def test_a_neighbour_computes_while_a_model_loads(simulate: Simulate, tiny: Mode
     sim.device = msgspec.structs.replace(sim.device, faults=(SlowLoad(bytes_per_second=1),))
     sim.hardware.set_up(sim.counts.setup(sim.device))
     sim.loop.load("load", other, Execution(precision="bfloat16"))  # else it shared all weights
-    sim.loop.submit("beside", tiny, request(tiny, steps=12))
+    sim.loop.submit("beside", Given(tiny, request(tiny, steps=12)))
     while not any(isinstance(report, RunFinished) for name, report in sim.reports if name == "beside"):
         assert sim.loop.tick()
     assert not any(isinstance(report, RUN_ENDS) for name, report in sim.reports if name == "load")
@@ -426,8 +427,8 @@ def test_a_neighbour_computes_while_a_model_loads(simulate: Simulate, tiny: Mode
 def test_jobs_of_one_model_share_its_load_and_the_last_to_leave_cancels_it(simulate: Simulate, tiny: Model) -> None:
     sim = simulate(SlowLoad(bytes_per_second=1))
     for name in ("a", "b"):
-        sim.loop.submit(name, tiny, request(tiny, steps=1))
-    while not sim.loop.model_bytes().get(tiny.id):
+        sim.loop.submit(name, Given(tiny, request(tiny, steps=1)))
+    while not sim.loop.resources.model_bytes().get(tiny.id):
         assert sim.loop.tick()
     held = sim.measure().live_bytes or 0
     sim.loop.stop("a", CANCEL)
@@ -503,7 +504,7 @@ def test_the_devices_time_is_divided_among_the_jobs_of_a_shared_step(
 
     monkeypatch.setattr(sim.hardware, "fence", kept)
     for name, guidance in (("guided", 5.0), ("plain", 1.0)):
-        sim.loop.submit(name, tiny, request(tiny, steps=4, guidance_scale=guidance))
+        sim.loop.submit(name, Given(tiny, request(tiny, steps=4, guidance_scale=guidance)))
     while sim.loop.tick():
         pass
     ends = {name: report for name, report in sim.reports if isinstance(report, RunFinished)}
@@ -532,10 +533,10 @@ def test_a_job_that_comes_to_a_device_with_two_steps_in_its_queue_joins_them(
     # So slow that the queue is always full.
     sim = simulate(speed=0.2)
     for name in ("a", "b"):
-        sim.loop.submit(name, tiny, request(tiny, steps=8))
+        sim.loop.submit(name, Given(tiny, request(tiny, steps=8)))
     while len(groups) < 3:
         sim.loop.tick()
-    sim.loop.submit("late", tiny, request(tiny, steps=4))
+    sim.loop.submit("late", Given(tiny, request(tiny, steps=4)))
     while sim.loop.tick():
         pass
     assert all(size > 1 for size in groups)

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from domains.inference.given import Given
 from domains.inference.outcome import RunFinished
 from domains.model.conversion import ConversionOrder
 from domains.model.kind import ModelKind
@@ -102,7 +103,7 @@ def picture(model: Model) -> bytes:
     recorder = Recorder(model)
     try:
         asked = request(model, width_px=48, height_px=32, sampler=model.default_sampler, steps=2)
-        recorder.loop.submit("a", recorder.loaded.model, asked)
+        recorder.loop.submit("a", Given(recorder.loaded.model, asked))
         recorder.run()
         assert isinstance(recorder.last("a"), RunFinished), recorder.last("a")
         (file,) = recorder.files("a")

@@ -12,6 +12,7 @@ from domains import imaging
 from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, NotFound
 from domains.inference import manifest
 from domains.inference.generation import Determinism, EncodeOptions, ManifestDetail, Previews
+from domains.inference.given import Given
 from domains.inference.outcome import ImageReady, RunFailed, RunFinished
 from domains.model.execution import Execution
 from domains.model.model import Model
@@ -29,7 +30,7 @@ def loop(tiny: Model) -> Iterator[Recorder]:
 
 
 def test_a_job_tells_stages_steps_pictures_and_its_end_in_order(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=3, seeds=(4, 9)))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=3, seeds=(4, 9))))
     loop.run()
     stages = [report.stage for report in loop.reports["a"] if isinstance(report, StageStarted)]
     assert stages == [Stage.CONDITIONING, Stage.DENOISING, Stage.DECODING, Stage.ENCODING]
@@ -44,7 +45,7 @@ def test_a_long_unit_of_work_on_a_cpu_shows_signs_of_life(
     loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("domains.inference.on_device.load_run._LIFE_S", 0.0)
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=2, seeds=(4, 9)))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=2, seeds=(4, 9))))
     loop.run()
     told = [report for report in loop.reports["a"] if isinstance(report, Progressed)]
     steps = [report.completed for report in told if report.stage is Stage.DENOISING]
@@ -56,7 +57,7 @@ def test_a_long_unit_of_work_on_a_cpu_shows_signs_of_life(
 
 
 def test_a_receipt_measures_every_stage(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=3))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=3)))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunFinished)
@@ -69,7 +70,7 @@ def test_a_receipt_measures_every_stage(loop: Recorder, tiny: Model) -> None:
 
 def test_a_file_carries_the_manifest_that_makes_it_again(loop: Recorder, tiny: Model) -> None:
     asked = request(tiny, steps=2, seeds=(4, 9))
-    loop.loop.submit("a", loop.loaded.model, asked)
+    loop.loop.submit("a", Given(loop.loaded.model, asked))
     loop.run()
     said = imaging.read_manifest(loop.files("a")[1])
     assert said is not None
@@ -80,7 +81,7 @@ def test_a_file_carries_the_manifest_that_makes_it_again(loop: Recorder, tiny: M
 @pytest.mark.parametrize("media_type", list(imaging.MEDIA_TYPES))
 def test_the_file_is_of_the_type_and_size_asked_for(loop: Recorder, tiny: Model, media_type: str) -> None:
     output = EncodeOptions(media_type=media_type, manifest=ManifestDetail.NONE)
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1, width_px=40, height_px=24, output=output))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1, width_px=40, height_px=24, output=output)))
     loop.run()
     header = imaging.probe(loop.files("a")[0])
     assert (header.media_type, header.width_px, header.height_px) == (media_type, 40, 24)
@@ -89,18 +90,18 @@ def test_the_file_is_of_the_type_and_size_asked_for(loop: Recorder, tiny: Model,
 
 def test_an_exact_request_gives_the_same_bytes_alone_and_in_a_crowd(loop: Recorder, tiny: Model) -> None:
     asked = request(tiny, steps=4, sampler="euler_a", seeds=(4, 9), determinism=Determinism.EXACT)
-    loop.loop.submit("alone", loop.loaded.model, asked)
+    loop.loop.submit("alone", Given(loop.loaded.model, asked))
     loop.run()
     for number in range(3):
-        loop.loop.submit(f"other {number}", loop.loaded.model, request(tiny, steps=3, seeds=(number,)))
-    loop.loop.submit("crowd", loop.loaded.model, asked)
+        loop.loop.submit(f"other {number}", Given(loop.loaded.model, request(tiny, steps=3, seeds=(number,))))
+    loop.loop.submit("crowd", Given(loop.loaded.model, asked))
     loop.run()
     assert loop.files("alone") == loop.files("crowd")
 
 
 def test_a_seed_gives_the_same_picture_whatever_its_neighbours_in_the_job(loop: Recorder, tiny: Model) -> None:
     for name, seeds in {"both": (4, 9), "second": (9,)}.items():
-        loop.loop.submit(name, loop.loaded.model, request(tiny, steps=4, sampler="euler_a", seeds=seeds))
+        loop.loop.submit(name, Given(loop.loaded.model, request(tiny, steps=4, sampler="euler_a", seeds=seeds)))
     loop.run()
     both, second = (imaging.decode(loop.files(name)[-1], max_pixels=1 << 20) for name in ("both", "second"))
     assert np.abs(both.astype(int) - second.astype(int)).max() <= 1
@@ -109,15 +110,15 @@ def test_a_seed_gives_the_same_picture_whatever_its_neighbours_in_the_job(loop: 
 
 
 def test_a_short_job_does_not_wait_for_a_long_one(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("long", loop.loaded.model, request(tiny, steps=40))
-    loop.loop.submit("short", loop.loaded.model, request(tiny, steps=2))
+    loop.loop.submit("long", Given(loop.loaded.model, request(tiny, steps=40)))
+    loop.loop.submit("short", Given(loop.loaded.model, request(tiny, steps=2)))
     loop.run()
     assert loop.order == ["short", "long"]
 
 
 def test_prompts_are_encoded_once(loop: Recorder, tiny: Model) -> None:
     for name, prompt in {"first": "owl", "same": "owl", "other": "red apple"}.items():
-        loop.loop.submit(name, loop.loaded.model, request(tiny, steps=1, prompt=prompt))
+        loop.loop.submit(name, Given(loop.loaded.model, request(tiny, steps=1, prompt=prompt)))
         loop.run()
     hits = {name: end.receipt.cache_hits for name in loop.order if isinstance(end := loop.last(name), RunFinished)}
     assert hits == {"first": 0, "same": 2, "other": 1}
@@ -125,9 +126,9 @@ def test_prompts_are_encoded_once(loop: Recorder, tiny: Model) -> None:
 
 def test_without_guidance_the_negative_prompt_is_not_encoded(loop: Recorder, tiny: Model) -> None:
     asked = request(tiny, steps=1, guidance_scale=1.0, negative_prompt="blue")
-    loop.loop.submit("without", loop.loaded.model, asked)
+    loop.loop.submit("without", Given(loop.loaded.model, asked))
     loop.run()
-    loop.loop.submit("with", loop.loaded.model, request(tiny, asked, guidance_scale=2.0))
+    loop.loop.submit("with", Given(loop.loaded.model, request(tiny, asked, guidance_scale=2.0)))
     loop.run()
     end = loop.last("with")
     assert isinstance(end, RunFinished)
@@ -135,7 +136,7 @@ def test_without_guidance_the_negative_prompt_is_not_encoded(loop: Recorder, tin
 
 
 def test_a_prompt_that_is_too_long_says_what_was_cut(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1, prompt="owl " * 100))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1, prompt="owl " * 100)))
     loop.run()
     (told,) = loop.of("a", Degraded)
     assert isinstance(told, Degraded)
@@ -148,7 +149,7 @@ def test_a_prompt_that_is_too_long_says_what_was_cut(loop: Recorder, tiny: Model
 
 def test_previews_come_as_often_and_as_large_as_asked(loop: Recorder, tiny: Model) -> None:
     asked = request(tiny, steps=6, width_px=96, height_px=48, previews=Previews(every_steps=2, max_edge_px=32))
-    loop.loop.submit("a", loop.loaded.model, asked)
+    loop.loop.submit("a", Given(loop.loaded.model, asked))
     loop.run()
     previews = [report for report in loop.reports["a"] if isinstance(report, PreviewReady)]
     assert {preview.step for preview in previews} <= {2, 4}  # the newest is kept; after the last comes the picture
@@ -159,18 +160,18 @@ def test_previews_come_as_often_and_as_large_as_asked(loop: Recorder, tiny: Mode
 
 
 def test_an_id_that_runs_is_refused_and_free_again_afterwards(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     with pytest.raises(AlreadyExists):
-        loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+        loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     loop.run()
     loop.reports.clear()
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     loop.run()
     assert isinstance(loop.last("a"), RunFinished)
 
 
 def test_a_model_in_use_cannot_be_unloaded_and_gives_its_bytes_back_afterwards(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     with pytest.raises(FailedPrecondition, match="in use by a"):
         loop.loop.unload(tiny.id)
     loop.run()
@@ -180,7 +181,7 @@ def test_a_model_in_use_cannot_be_unloaded_and_gives_its_bytes_back_afterwards(l
     with pytest.raises(FailedPrecondition) as refused:
         loop.loop.loaded(tiny.id)
     assert refused.value.reason is ErrorReason.MODEL_NOT_LOADED
-    loop.loop.submit("b", tiny, request(tiny, steps=1))
+    loop.loop.submit("b", Given(tiny, request(tiny, steps=1)))
     loop.run()
     assert loop.reports["b"][0] == StageStarted(stage=Stage.LOADING)
     assert isinstance(loop.last("b"), RunFinished)
@@ -209,13 +210,13 @@ def test_a_load_replaces_a_model_whose_files_have_changed(tmp_path: Path) -> Non
     assert loaded is not recorder.loaded
     assert loaded.model.sha256 == changed.sha256
     assert torch.equal(loaded.modules["unet"].state_dict()["conv_out.bias"], torch.ones(4))
-    assert list(recorder.loop.model_bytes()) == [changed.id]
+    assert list(recorder.loop.resources.model_bytes()) == [changed.id]
     recorder.loop.close()
 
 
 def test_a_model_that_a_job_uses_is_not_replaced(tmp_path: Path) -> None:
     recorder = Recorder(write_tiny_model(tmp_path / "tiny"))
-    recorder.loop.submit("a", recorder.loaded.model, request(recorder.loaded.model, steps=3))
+    recorder.loop.submit("a", Given(recorder.loaded.model, request(recorder.loaded.model, steps=3)))
     changed = rewritten(tmp_path / "tiny")
     recorder.loop.tick()
     recorder.loop.load("b", changed)

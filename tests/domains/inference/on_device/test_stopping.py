@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from domains.inference.given import Given
 from domains.inference.on_device import slices
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import Report, RunFinished, RunStopped
@@ -52,7 +53,7 @@ def test_a_cancelled_job_does_no_more_work(
             assert loop.loop.stop(job_id, CANCEL)
 
     loop.on_report = cancel
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5, seeds=(1, 2)))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5, seeds=(1, 2))))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunStopped)
@@ -69,7 +70,7 @@ def looks_of(loop: Recorder, model: Model, **asked: Any) -> dict[Stage, int]:
         return None
 
     loop.stop_of = stop_of
-    loop.loop.submit("looks", loop.loaded.model, request(model, steps=1, **asked))
+    loop.loop.submit("looks", Given(loop.loaded.model, request(model, steps=1, **asked)))
     loop.run()
     assert isinstance(loop.last("looks"), RunFinished)
     return looks
@@ -105,7 +106,7 @@ def test_a_cancel_within_a_long_operation_is_obeyed_at_the_next_look(
         return CANCEL if wanted else None
 
     loop.stop_of = stop_of
-    loop.loop.submit("a", loop.loaded.model, asked)
+    loop.loop.submit("a", Given(loop.loaded.model, asked))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunStopped)
@@ -127,7 +128,7 @@ def test_a_step_that_nobody_wants_is_left_in_its_middle(
         return CANCEL if len(asked) >= looks else None
 
     loop.stop_of = stop_of
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5)))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunStopped)
@@ -138,7 +139,7 @@ def test_a_step_that_nobody_wants_is_left_in_its_middle(
 
 def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny: Model) -> None:
     loop.stop_of = lambda job_id: CANCEL if STARTED_DECODING in loop.reports[job_id] else None
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5)))
     loop.run()
     end = loop.last("a")
     assert isinstance(end, RunStopped)
@@ -147,7 +148,7 @@ def test_a_decoding_that_nobody_wants_is_left_in_its_middle(loop: Recorder, tiny
 
 
 def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny)))
     assert loop.loop.stop("a", CANCEL)
     loop.run()
     end = loop.last("a")
@@ -157,7 +158,7 @@ def test_a_job_cancelled_before_its_first_turn_is_never_conditioned(loop: Record
 
 
 def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5, seeds=(1, 2)))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5, seeds=(1, 2))))
     for _ in range(3):
         loop.loop.tick()
     assert _trajectories() == 1
@@ -172,7 +173,7 @@ def test_cancelling_gives_the_latents_back(loop: Recorder, tiny: Model) -> None:
 
 def test_nobody_is_cancelled_under_an_id_that_ended(loop: Recorder, tiny: Model) -> None:
     assert not loop.loop.stop("a", CANCEL)
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=1)))
     loop.run()
     assert not loop.loop.stop("a", CANCEL)
     assert isinstance(loop.last("a"), RunFinished)
@@ -180,7 +181,7 @@ def test_nobody_is_cancelled_under_an_id_that_ended(loop: Recorder, tiny: Model)
 
 def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
     for name in ("a", "b"):
-        loop.loop.submit(name, loop.loaded.model, request(tiny, steps=3))
+        loop.loop.submit(name, Given(loop.loaded.model, request(tiny, steps=3)))
     loop.loop.tick()
     loop.loop.stop("a", CANCEL)
     loop.run()
@@ -191,7 +192,7 @@ def test_a_neighbour_goes_on(loop: Recorder, tiny: Model) -> None:
 def test_closing_ends_every_job_as_stopped(tiny: Model) -> None:
     recorder = Recorder(tiny)
     for name in ("a", "b"):
-        recorder.loop.submit(name, recorder.loaded.model, request(tiny))
+        recorder.loop.submit(name, Given(recorder.loaded.model, request(tiny)))
     recorder.loop.tick()
     recorder.loop.close()
     assert all(isinstance(recorder.last(name), RunStopped) for name in ("a", "b"))
@@ -220,7 +221,7 @@ class AnyOrder(RuleBasedStateMachine):
         asked = request(
             self.model, steps=steps, seeds=tuple(range(pictures)), sampler=sampler, width_px=16, height_px=16
         )
-        self.recorder.loop.submit(name, self.recorder.loaded.model, asked)
+        self.recorder.loop.submit(name, Given(self.recorder.loaded.model, asked))
 
     @rule(pick=st.integers(0, 99))
     def cancel(self, pick: int) -> None:

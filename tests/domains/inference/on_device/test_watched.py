@@ -6,6 +6,7 @@ import pytest
 from torch import Tensor
 
 from domains.inference.generation import Previews
+from domains.inference.given import Given
 from domains.inference.on_device.sd1 import Sd1
 from domains.inference.outcome import Report, RunFinished
 from domains.model.model import Model
@@ -49,7 +50,7 @@ def at_steps(loop: Recorder, wishes: dict[int, Previews]) -> None:
 
 
 def test_nobody_watches_so_none_is_computed(loop: Recorder, tiny: Model, taken: list[tuple[int, int]]) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=STEPS))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=STEPS)))
     loop.run()
     assert taken == []
 
@@ -58,7 +59,7 @@ def test_previews_begin_with_the_watcher_and_end_with_it(
     loop: Recorder, tiny: Model, taken: list[tuple[int, int]]
 ) -> None:
     at_steps(loop, {3: WATCHED, 7: UNWATCHED})
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=STEPS))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=STEPS)))
     loop.run()
     assert isinstance(loop.last("a"), RunFinished)
     steps = [report.step for report in loop.of("a", PreviewReady) if isinstance(report, PreviewReady)]
@@ -71,10 +72,10 @@ def test_previews_begin_with_the_watcher_and_end_with_it(
 
 def test_pictures_are_the_same_bytes_watched_or_not(loop: Recorder, tiny: Model, taken: list[tuple[int, int]]) -> None:
     asked = request(tiny, steps=STEPS, sampler="euler_a", seeds=(4, 9))
-    loop.loop.submit("alone", loop.loaded.model, asked)
+    loop.loop.submit("alone", Given(loop.loaded.model, asked))
     loop.run()
     assert taken == []
-    loop.loop.submit("watched", loop.loaded.model, asked, Previews(every_steps=1, max_edge_px=512))
+    loop.loop.submit("watched", Given(loop.loaded.model, asked), Previews(every_steps=1, max_edge_px=512))
     loop.run()
     assert len(taken) == STEPS - 1
     assert loop.files("watched") == loop.files("alone")
@@ -83,7 +84,7 @@ def test_pictures_are_the_same_bytes_watched_or_not(loop: Recorder, tiny: Model,
 def test_a_job_keeps_the_previews_that_it_asked_for_itself(
     loop: Recorder, tiny: Model, taken: list[tuple[int, int]]
 ) -> None:
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5, previews=WATCHED))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5, previews=WATCHED)))
     loop.run()
     assert len(taken) == 2
 
@@ -98,7 +99,7 @@ def test_a_preview_that_fails_ends_only_the_previews_of_watchers(
         raise RuntimeError("no memory for a preview")
 
     monkeypatch.setattr(Sd1, "preview", broken)
-    loop.loop.submit("a", loop.loaded.model, request(tiny, steps=5), Previews(every_steps=1))
+    loop.loop.submit("a", Given(loop.loaded.model, request(tiny, steps=5)), Previews(every_steps=1))
     loop.run()
     assert isinstance(loop.last("a"), RunFinished)
     assert len(tried) == 1

@@ -45,11 +45,11 @@ async def test_an_idle_model_goes_and_the_job_goes_on_from_its_step(bench: Dispa
     bench.memory.idle = ["other@cuda:0"]
     job_id = bench.submit()
     first = await ordered(bench, job_id, CheckpointReady(step=3, data=b"latents"), FULL)
-    assert first.fallback == NOTHING, "the worker gives up nothing while an idle model can go"
+    assert first.given.fallback == NOTHING, "the worker gives up nothing while an idle model can go"
     second = await ordered(bench, job_id, number=2)
-    assert second.fallback == Fallback(max_attempts=2)
-    assert second.kept is not None
-    assert second.kept.sha256 == sha256(b"latents").hexdigest()
+    assert second.given.fallback == Fallback(max_attempts=2)
+    assert second.given.kept is not None
+    assert second.given.kept.sha256 == sha256(b"latents").hexdigest()
     await bench.finish(job_id)
     assert bench.memory.needs == [200]
     (told,) = [event for event in bench.events(job_id) if isinstance(event, Degraded)]
@@ -65,7 +65,7 @@ async def test_a_job_that_forbids_it_fails_and_is_told_what_would_have_helped(be
     bench.memory.idle = ["other@cuda:0"]
     job_id = bench.submit(fallback=Fallback(allow_eviction=False))
     order = await ordered(bench, job_id, CheckpointReady(step=3, data=b"latents"), FULL)
-    assert order.fallback == Fallback(allow_eviction=False)
+    assert order.given.fallback == Fallback(allow_eviction=False)
     job = await bench.until(job_id, JobState.FAILED)
     assert job.failure is not None
     assert job.failure.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
@@ -79,7 +79,7 @@ async def test_models_go_one_after_the_other_until_the_attempts_are_used_up(benc
     bench.memory.idle = ["c", "b", "a"]
     job_id = bench.submit(fallback=Fallback(max_attempts=2))
     orders = [await ordered(bench, job_id, FULL, number=1 + n) for n in range(3)]
-    assert [order.fallback.max_attempts for order in orders] == [0, 0, 0]
+    assert [order.given.fallback.max_attempts for order in orders] == [0, 0, 0]
     await bench.until(job_id, JobState.FAILED)
     assert bench.memory.idle == ["c"]
     kinds = [event.kind for event in bench.events(job_id) if isinstance(event, Degraded)]
@@ -89,7 +89,7 @@ async def test_models_go_one_after_the_other_until_the_attempts_are_used_up(benc
 async def test_without_an_idle_model_the_worker_gives_up_what_it_may(bench: DispatchBench) -> None:
     job_id = bench.submit()
     order = await ordered(bench, job_id, FULL)
-    assert order.fallback == Fallback()
+    assert order.given.fallback == Fallback()
     job = await bench.until(job_id, JobState.FAILED)
     assert job.failure is not None
     assert "would_help" not in job.failure.facts
@@ -100,6 +100,6 @@ async def test_a_model_that_cannot_be_unloaded_is_asked_for_once(bench: Dispatch
     job_id = bench.submit()
     await ordered(bench, job_id, FULL)
     second = await ordered(bench, job_id, FULL, number=2)
-    assert second.fallback == Fallback()
+    assert second.given.fallback == Fallback()
     await bench.until(job_id, JobState.FAILED)
     assert len(bench.memory.needs) == 1

@@ -48,7 +48,7 @@ async def test_the_order_of_a_job_says_what_is_wanted_and_the_worker_hears_of_ch
     await bench.at_work(job_id)
     (order,) = bench.worker.orders
     assert isinstance(order, GenerateOrder)
-    assert (order.previews, order.resolved.previews) == (COARSE, NONE)
+    assert (order.previews, order.given.resolved.previews) == (COARSE, NONE)
     assert bench.worker.shown == []
     leave()
     wishes.join(job_id, FINE)

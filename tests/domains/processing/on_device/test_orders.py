@@ -119,7 +119,7 @@ def test_adapters_count_in_host_memory_whatever_the_device(name: str, monkeypatc
     measure = Begin(call=1, order=MeasureOrder(order_id="measure-1"))
     box = Mailbox(*((setup,) if name == "sim-0" else ()), measure)
     loop = OrderLoop(box, name, folder_of)
-    monkeypatch.setattr(loop._steps, "adapter_bytes", lambda: 7)  # pyright: ignore[reportPrivateUsage]  # as if a job had some
+    monkeypatch.setattr(loop._steps.resources.adapters, "held_bytes", lambda: 7)  # pyright: ignore[reportPrivateUsage]  # as if a job had some
     loop.run()
     measured = box.of(1)[0]
     assert isinstance(measured, Measured)

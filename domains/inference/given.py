@@ -1,0 +1,29 @@
+"""What a run is given to make pictures with."""
+
+import msgspec
+
+from domains.inference.fallback import NOTHING, Fallback
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.kept_file import KeptFile
+from domains.model.model import Model
+
+
+class Given(msgspec.Struct, frozen=True):
+    """One attempt at a generation, with all that it reads."""
+
+    model: Model
+    resolved: ResolvedGeneration
+    made: int = 0
+    """Number of pictures, from the first, that earlier attempts reported: they are not made again."""
+    kept: KeptFile | None = None
+    """The progress to continue from. None: begin at the start."""
+    picture: KeptFile | None = None
+    """Pixels of the picture to start from, RGB in the size of the result. None: start from noise."""
+    mask: KeptFile | None = None
+    """Which of them to make anew, one byte each. None: all."""
+    loras: tuple[Model, ...] = ()
+    """The catalogue's entries of the LoRAs, in the order of `resolved`."""
+    words: tuple[Model, ...] = ()
+    """The catalogue's entries of the textual inversions, in the order of `resolved`."""
+    fallback: Fallback = NOTHING
+    """What the worker may give up when the device is out of memory."""

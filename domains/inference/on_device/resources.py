@@ -1,0 +1,82 @@
+"""What all runs on one device share, and how many bytes it holds."""
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from domains.inference.on_device.adapters import AdapterPool
+from domains.inference.on_device.hardware import Hardware
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.resident_models import ResidentModels
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The device, what is on it beside the tensors of runs, and what is kept for it in host memory."""
+
+    device: torch.device
+    device_id: str
+    """The server's name of the device."""
+    hardware: Hardware
+    models: ResidentModels
+    prompts: PromptCache
+    adapters: AdapterPool
+    files: Executor
+    """Encodes files beside the loop."""
+
+    def hold_prompts(self) -> None:
+        """Tell the hardware how many bytes the cached prompt encodings take."""
+        self.hardware.hold("prompts", self.prompts.held_bytes())
+
+    def forget_prompts(self) -> None:
+        """Drop all cached prompt encodings."""
+        self.prompts.clear()
+        self.hold_prompts()
+
+    def forget_host_copies(self) -> None:
+        """Drop what is kept in host memory: models that have left the device, and adapters."""
+        self.adapters.clear()
+        if self.models.tier is not None:
+            self.models.tier.clear()
+
+    def unload(self, model_id: str) -> int | None:
+        """Drop a model that no run uses; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND."""
+        self.prompts.forget(model_id)
+        self.hold_prompts()
+        freed = self.models.unload(model_id)
+        self.adapters.keep_models(self.models.contents())
+        return freed
+
+    def pinned_bytes(self) -> int:
+        """Bytes of host memory that models which have left the device pin."""
+        return 0 if self.models.tier is None else self.models.tier.pinned_bytes
+
+    def model_bytes(self) -> dict[str, int]:
+        """Bytes of each loaded model, by id."""
+        return self.models.sizes()
+
+    def adapter_bytes(self) -> int:
+        """Bytes of host memory that the files of adapters take."""
+        return self.adapters.held_bytes()
+
+    def prompt_bytes(self) -> int:
+        """Bytes of the cached prompt encodings."""
+        return self.prompts.held_bytes()
+
+    def shared_bytes(self) -> int:
+        """Bytes that are held for runs that share forwards, beside their own."""
+        return self.models.shared_bytes()
+
+
+def resources_of(device: torch.device, device_id: str, hardware: Hardware, encoders: int) -> Resources:
+    """Empty resources. `encoders`: number of threads that encode files."""
+    return Resources(
+        device=device,
+        device_id=device_id,
+        hardware=hardware,
+        models=ResidentModels(device, hardware),
+        prompts=PromptCache(),
+        adapters=AdapterPool(),
+        files=ThreadPoolExecutor(encoders, thread_name_prefix="encode"),
+    )
