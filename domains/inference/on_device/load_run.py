@@ -135,7 +135,7 @@ class LoadRun:
         self._execution = Execution(precision=self.lower_precision)
         load, self._load = self._load, None
         if load is not None:
-            self._models.leave(self.id, load)
+            self._resources.models.leave(self.id, load)
 
     def poll(self) -> None:
         """Report what has ended."""

@@ -151,12 +151,12 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
 ) -> None:
     roomy = simulate()
     bring(roomy.loop, tiny)
-    size = sum(roomy.loop.model_bytes().values())
+    size = sum(roomy.loop.resources.model_bytes().values())
 
     def made(**permits: bool) -> tuple[Sim, Report]:
         sim = simulate(memory=RUNTIME + round(0.8 * size))
         fallback = Fallback(allow_eviction=False, **permits)
-        sim.loop.submit("a", tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback)
+        sim.loop.submit("a", Given(tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback))
         while sim.loop.tick():
             pass
         return sim, sim.reports[-1][1]
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
     assert (told.kind, told.reason) == ("lower_precision", "DEVICE_OUT_OF_MEMORY")
     assert "bfloat16" in told.detail
     assert ("a", told) in sim.reports
-    assert sum(sim.loop.model_bytes().values()) < 0.8 * size
+    assert sum(sim.loop.resources.model_bytes().values()) < 0.8 * size
     assert sim.loop.loaded(tiny.id).precision_of("unet") == "bfloat16"
 
 

@@ -54,7 +54,7 @@ async def test_it_goes_on_from_its_step_on_another_device_and_tells_so(bench: Di
     other, _ = bench.arrive("cuda:1", OTHER)
     await ordered(bench.worker, job_id, STARTED, CheckpointReady(step=3, data=b"latents"), FULL)
     order = await ordered(other, job_id, STARTED, RunFinished(receipt=Receipt(steps_executed=1)))
-    assert order.kept is not None
+    assert order.given.kept is not None
     job = await bench.until(job_id, JobState.SUCCEEDED)
     assert (job.device_id, job.left_device_ids, job.attempt) == ("gpu-2", (a_device().id,), 2)
     (told,) = [event for event in bench.events(job_id) if isinstance(event, Degraded)]
