@@ -32,14 +32,14 @@ class LoadedModelMethods:
         submissions: Submissions,
         catalogue: Catalogue,
         loaded: LoadedModels,
-        unloading: DrainedUnload,
+        drained: DrainedUnload,
         blobs: BlobModels,
     ) -> None:
         self._blob_models = blobs
         self._submissions = submissions
         self._catalogue = catalogue
         self._loaded = loaded
-        self._unloading = unloading
+        self._drained = drained
 
     async def UnloadModel(
         self, request: model_service_pb2.UnloadModelRequest, context: Context
@@ -51,7 +51,7 @@ class LoadedModelMethods:
         convert.refuse(drain_violations(drain), unserved if request.keep_on_host else [])
         targets = self._targets(request)
         read = self._blob_models.read_by(targets)
-        drained = await self._unloading.unload(targets, drain)
+        drained = await self._drained.unload(targets, drain)
         done = drained.unloaded
         released = sorted(read - self._blob_models.read_by_any(read, self._loaded.list()))
         return model_service_pb2.UnloadModelResponse(
