@@ -175,10 +175,10 @@ class Submissions:
             self._places.check_to_host(options)
         return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
 
-    def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
+    def scan(self, work: ScanWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""
-        self._catalogue.beginnings(roots)
-        return self._submit(ScanWork(roots=roots), options, asked, detached)
+        self._catalogue.beginnings(work.roots)
+        return self._submit(work, options, asked, detached)
 
     def validate(self, given: Validation, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Check a model's files, and whether it fits a base and a device.
