@@ -21,7 +21,7 @@ from domains.model.inspect import Inspector
 from domains.model.look import Look
 from domains.model.look_memory import LookMemory
 from domains.model.model import Model, ModelLayout
-from domains.model.notes import ModelNote, ModelNotes, states_of
+from domains.model.notes import ModelNote, ModelNotes, states_of, with_hashes
 from domains.model.roots import Roots
 from domains.model.scan import Found, ScanProblem, ScanReport, compare, missing, not_taken
 from domains.model.shipped_files import is_shipped
@@ -108,17 +108,23 @@ class Catalogue:
         return self.get(self._default_id)
 
     async def rescan(
-        self, tell: Callable[[Progressed], None], cancelled: Callable[[], bool], folders: Sequence[str] = ()
+        self,
+        tell: Callable[[Progressed], None],
+        cancelled: Callable[[], bool],
+        folders: Sequence[str] = (),
+        *,
+        recompute: bool = False,
     ) -> ScanReport:
         """Scan again; the models found replace the known ones. One scan at a time.
 
         `folders`: scan only these. Each must lie in a root, else PATH_OUTSIDE_ROOTS. Empty: all roots.
+        `recompute`: hash every file again, and single files too.
         `tell` and `cancelled` are called on the scan's own thread. A cancelled scan keeps the models found so far.
         """
         beginnings = self.beginnings(folders)
         self._asked += 1
         try:
-            return await self._scan(beginnings, tell, cancelled)
+            return await self._scan(beginnings, tell, cancelled, recompute=recompute)
         finally:
             self._asked -= 1
 
@@ -135,20 +141,24 @@ class Catalogue:
         tell: Callable[[Progressed], None],
         cancelled: Callable[[], bool],
         judged: Collection[str] | None = None,
+        *,
+        recompute: bool = False,
     ) -> ScanReport:
         async with self._scanning:
             known = dict(self._models)
             stop = threading.Event()
             ends = lambda: stop.is_set() or cancelled()  # noqa: E731
-            look = Look(self._roots, known, self._fingerprints, self._memory, tell, ends, judged)
+            look = Look(self._roots, known, self._fingerprints, self._memory, tell, ends, judged, recompute)
             try:
                 found = await asyncio.to_thread(look.run, beginnings)
             finally:
                 # The caller may be cancelled; then the thread must stop reading.
                 stop.set()
             found = msgspec.structs.replace(found, models=tuple(map(self.notes.applied, found.models)))
-            report = compare(known, found)
-            self._take(known, found, report)
+            # A hash that is known only now is no change of the model.
+            hashed = {one.id: one.files for one in found.models if recompute and one.id in known}
+            report = compare(known | {name: with_hashes(known[name], files) for name, files in hashed.items()}, found)
+            self._take(known, found, report, recompute=recompute)
             for listener in self.listeners:
                 listener(report)
             return report
@@ -165,14 +175,17 @@ class Catalogue:
             raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=shown)
         return beginning
 
-    def _take(self, known: dict[str, Model], found: Found, report: ScanReport) -> None:
+    def _take(self, known: dict[str, Model], found: Found, report: ScanReport, *, recompute: bool) -> None:
         # Other calls may have changed `_models` during the scan.
         gone = {name: model for name, model in missing(known, found).items() if name in self._models}
         models = self._models | gone | {model.id: model for model in found.models}
         folders = {model.folder for model in models.values()}
         self._fingerprints.forget_all_but(folders)
         self._memory.forget_all_but(folders)
-        self._apply(models, [*report.added, *report.changed, *report.missing], {})
+        # The next scan reads headers alone, and finds the hashes of single files here.
+        singles = [one for one in found.models if recompute and one.layout is ModelLayout.FILE]
+        noted = {one.id: msgspec.structs.replace(self.notes.of(one.id), hashed=one.files) for one in singles}
+        self._apply(models, [*report.added, *report.changed, *report.missing], noted)
         self.not_taken = not_taken(self.not_taken, found)
 
     def _apply(self, models: Mapping[str, Model], updated: Collection[str], noted: Mapping[str, ModelNote]) -> None:

@@ -90,6 +90,11 @@ class Fingerprints:
             return stamped(name, real, known, size)
         return FileStamp(path=name, real=str(real), size_bytes=size)
 
+    def forget_below(self, folder: Path) -> None:
+        """Forget the hashes of all files below a folder."""
+        start = f"{folder}{os.sep}"
+        self._known = {path: one for path, one in self._known.items() if not path.startswith(start)}
+
     def forget(self, folder: Path, names: Iterable[str]) -> None:
         """Forget the hashes of files of a folder, so that the next look reads them again."""
         for name in names:

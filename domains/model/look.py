@@ -10,6 +10,7 @@ from domains.model.fingerprint import Fingerprints, HashCancelled
 from domains.model.look_memory import LookMemory
 from domains.model.model import Model, ModelState
 from domains.model.naming import display_name, free_id_of
+from domains.model.notes import with_hashes
 from domains.model.places import Form, Place
 from domains.model.roots import Roots
 from domains.model.scan import MAX_PROBLEMS, Found, ScanProblem
@@ -30,8 +31,13 @@ class Look:
         tell: Callable[[Progressed], None],
         cancelled: Callable[[], bool],
         judged: Collection[str] | None = None,
+        recompute: bool = False,
     ) -> None:
-        """`judged`: the complete model folders, which may be checked; others may be incomplete. None: all."""
+        """`judged`: the complete model folders, which may be checked; others may be incomplete. None: all.
+
+        `recompute`: hash every file again, and single files too.
+        """
+        self._recompute = recompute
         self._roots = roots
         self._fingerprints = fingerprints
         self._memory = memory
@@ -88,13 +94,32 @@ class Look:
         model_id = self._id_of.get(str(place.path)) or free_id_of(name, self._taken)
         self._taken.add(model_id)
         try:
-            model = self._memory.read(place.path, model_id, self._roots, lambda: self._read_anew(place, name, model_id))
+            if self._recompute:
+                model = self._hashed(place, name, model_id)
+            else:
+                read = lambda: self._read_anew(place, name, model_id)  # noqa: E731
+                model = self._memory.read(place.path, model_id, self._roots, read)
         except DeviceOpsError as error:
             self._complain(place.path, error.reason, error.message)
             return []
         if model.state is ModelState.CORRUPT:
             self._complain(place.path, ErrorReason.MODEL_CORRUPT, model.problem)
         return [model]
+
+    def _hashed(self, place: Place, name: str, model_id: str) -> Model:
+        """The model with the hashes of its weights, computed now."""
+        self._fingerprints.forget_below(place.path)
+        model = self._read_anew(place, name, model_id)
+        if place.form is not Form.FILE:
+            return model
+        self._fingerprints.forget(place.path.parent, [place.path.name])
+        try:
+            files = {place.path.name: place.path}
+            return with_hashes(model, self._fingerprints.stamps(place.path.parent, files, self._cancelled))
+        except OSError as error:
+            message = f"{place.path} cannot be hashed: {error.strerror}"
+            self._complain(place.path, ErrorReason.MODEL_CORRUPT, message)
+            return model
 
     def _read_anew(self, place: Place, name: str, model_id: str) -> Model:
         if place.form is Form.FILE:

@@ -27,7 +27,7 @@ class ModelNote(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[tuple[str, str], ...] = ()
     """Path and state of each weight file at that validation. Files in another state are judged anew."""
     hashed: tuple[FileStamp, ...] = ()
-    """Files that a validation hashed and a scan does not. Files in another state are to be hashed anew."""
+    """Files that a validation, or a scan that hashes all, has hashed. Files in another state are to be hashed anew."""
 
 
 _BLANK = ModelNote()

@@ -14,14 +14,13 @@ from domains.model.fingerprint import stamped
 from domains.model.model import REASONS, FileStamp, Model, ModelLayout, ModelState
 from domains.model.notes import with_hashes
 from domains.model.regular_file import open_regular, state_of
-from domains.model.validation import MAX_FINDINGS, Depth, Validation, ValidationReport
+from domains.model.validation import GRAVITY, MAX_FINDINGS, Depth, Validation, ValidationReport
 from domains.model.weights_model import read_component_folder, read_file
 from domains.progress import Progressed, Stage, Unit
 from domains.reasons import Severity
 
 _TELL_EVERY_S = 0.1
 """Progress is told at most so often: a fast disk gives 500 pieces a second."""
-_GRAVITY = (Severity.CRITICAL, Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +63,7 @@ class Validator:
         findings += self._structure()
         judged = self._judged(files, findings)
         findings += self._whole(judged, findings)
-        findings.sort(key=lambda one: _GRAVITY.index(one.severity))
+        findings.sort(key=lambda one: GRAVITY.index(one.severity))
         counts = [one.non_finite_count for one in files.values() if one.non_finite_count is not None]
         hashed = all(one.hashes for one in files.values())
         report = ValidationReport(

@@ -1,13 +1,16 @@
 """A validation of a model's files: what is asked for, and what was found."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import msgspec
 
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.finding import ModelFinding
 from domains.model.model import Model
 from domains.reasons import Severity
 
+GRAVITY = (Severity.CRITICAL, Severity.ERROR, Severity.WARNING, Severity.INFO)
 MAX_FINDINGS = 200
 """Most findings of a report: the contract's limit."""
 
@@ -32,6 +35,12 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: all."""
     expected_sha256: str = ""
     """The hash that the model must have. Empty: the noted one."""
+    base_model_id: str = ""
+    """The model that it must go together with. Empty: none."""
+    device_id: str = ""
+    """The device that it must fit. Empty: none."""
+    execution: Execution = AS_USUAL
+    """How it shall compute there."""
 
 
 class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,3 +62,9 @@ class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
     def valid(self) -> bool:
         """Whether no finding is an error."""
         return not any(one.severity is Severity.ERROR for one in self.findings)
+
+
+def with_findings(report: ValidationReport, more: Sequence[ModelFinding]) -> ValidationReport:
+    """The report with more findings, the gravest first."""
+    every = sorted((*report.findings, *more), key=lambda one: GRAVITY.index(one.severity))
+    return msgspec.structs.replace(report, findings=tuple(every[:MAX_FINDINGS]))

@@ -175,14 +175,21 @@ class Submissions:
             self._places.check_to_host(options)
         return self._submit(msgspec.structs.replace(work, model_id=model.id), options, asked, detached)
 
-    def scan(self, roots: tuple[str, ...], options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
+    def scan(self, work: ScanWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Look for models."""
-        self._catalogue.beginnings(roots)
-        return self._submit(ScanWork(roots=roots), options, asked, detached)
+        self._catalogue.beginnings(work.roots)
+        return self._submit(work, options, asked, detached)
 
     def validate(self, given: Validation, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
-        """Check a model's files. Raises INVALID_FIELD for a component that the model has not."""
+        """Check a model's files, and whether it fits a base and a device.
+
+        Raises INVALID_FIELD for a component that the model has not, MODEL_NOT_FOUND, DEVICE_NOT_FOUND.
+        """
         model = self._catalogue.get(given.model_id)
+        if given.base_model_id:
+            self._catalogue.get(given.base_model_id)
+        if given.device_id:
+            given = msgspec.structs.replace(given, device_id=self._devices.get(given.device_id).device.id)
         known = {component.id for component in model.components}
         if unknown := [name for name in given.component_ids if name not in known]:
             text = (

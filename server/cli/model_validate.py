@@ -34,6 +34,8 @@ def validate(
     depth: Annotated[DepthName, typer.Option(help="values looks at every weight for NaN.")] = DepthName.CHECKSUM,
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be repeated.")] = None,
     sha256: Annotated[str, typer.Option(help="The hash that it must have. [default: the noted one]")] = "",
+    base: Annotated[str, typer.Option(help="The model that it must go together with.")] = "",
+    device: Annotated[str, typer.Option(help="The device that it must fit.")] = "",
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -46,6 +48,8 @@ def validate(
             depth=model_work_pb2.ModelValidationDepth.Value(f"MODEL_VALIDATION_DEPTH_{depth.name}"),
             component_ids=component or [],
             expected_sha256=sha256,
+            base_model_id=ids.model(connection, base) if base else "",
+            device_id=ids.device(connection, device) if device else "",
         )
         call = connection.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work))
         report = last_of(connection, call, f"validate {work.model_id}", json=json).report

@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 
 from deviceops.model.v1 import model_estimate_pb2, model_service_pb2
-from domains.amounts import bytes_told
 from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
 from domains.inference.limits import EDGE_MULTIPLE_PX, EDGE_PX, EDGES
 from domains.inference.resolve import usable
@@ -144,19 +143,5 @@ def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEst
         ],
         evictions=_evictions(estimate.evictions),
         sample_count=estimate.sample_count,
-        findings=map(to_finding, _findings(estimate)),
+        findings=map(to_finding, estimate.findings()),
     )
-
-
-def _findings(estimate: Estimate) -> list[ModelFinding]:
-    """What speaks against the load."""
-    device_id, told = estimate.device.id, list[ModelFinding]()
-    if estimate.unsupported:
-        text = f"{device_id} does not compute in {', '.join(estimate.unsupported)}"
-        told.append(ModelFinding(reason=ErrorReason.NOT_SUPPORTED_ON_DEVICE, message=text))
-    if estimate.shortfall_bytes:
-        text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
-        on_host = device_id == "cpu"
-        reason = ErrorReason.HOST_OUT_OF_MEMORY if on_host else ErrorReason.DEVICE_OUT_OF_MEMORY
-        told.append(ModelFinding(reason=reason, message=text))
-    return told

@@ -28,7 +28,7 @@ _SERVED: Served = {
     "execution.text_encoder_precision": _PRECISIONS,
     "execution.vae_precision": _PRECISIONS,
     "execution.offload": ("OFFLOAD_MODE_NONE",),
-    # Their values are checked in `_other_ways`.
+    # Their values are checked in `other_ways`.
     **{f"execution.{name}": () for name in _WAYS},
 }
 
@@ -40,7 +40,7 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
     if to_host and load.execution.ListFields():
         text = "must be empty: the RAM tier keeps the files as they are, and each device then computes in its own way"
         wrong.append(Violation(field=f"{path}.execution", message=text))
-    unserved = _other_ways(load.execution, f"{path}.execution")
+    unserved = other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
     if to_host:
         return HostLoadWork(model_id=load.model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
@@ -52,14 +52,15 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
     )
 
 
-_SERVED_EXECUTION: Served = {
+SERVED_EXECUTION: Served = {
     name.removeprefix("execution."): values for name, values in _SERVED.items() if name.startswith("execution.")
 }
+"""Options of a computation, with the values that are served."""
 
 
 def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
     """Raise NOT_IMPLEMENTED for ways of computing that are not served."""
-    check_served(asked, path, _SERVED_EXECUTION, None, _other_ways(asked, path))
+    check_served(asked, path, SERVED_EXECUTION, None, other_ways(asked, path))
 
 
 def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
@@ -75,7 +76,7 @@ def _precision(number: int) -> str:
     return next((word for word, value in convert.PRECISIONS.items() if value == number), "")
 
 
-def _other_ways(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
+def other_ways(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
     """The violations of options by which the engine would compute otherwise than it does (see `to_execution`)."""
     usual = to_execution({})
     told = {

@@ -12,6 +12,7 @@ from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
+from domains.processing.jobs.kinds import ScanWork
 from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.host_loads import HostLoads
@@ -115,10 +116,10 @@ class ModelServicer(
         """Scan for models and follow the job."""
 
         def submit(asked: Asked) -> Job:
-            roots, options = convert.both(
+            work, options = convert.both(
                 lambda: from_scan(request.model_scan), lambda: convert.from_options(request.options)
             )
-            return self._submissions.scan(roots, options, asked, detached=request.detached)
+            return self._submissions.scan(work, options, asked, detached=request.detached)
 
         return submit_and_follow(self._submissions, request, context, submit)
 
@@ -136,12 +137,10 @@ class ModelServicer(
         return submit_and_follow(self._submissions, request, context, submit)
 
 
-def from_scan(scan: model_work_pb2.ModelScan) -> tuple[str, ...]:
-    """The roots of a scan. Raises INVALID_FIELD for too many roots, NOT_IMPLEMENTED for fields that are not served."""
-    text = "this server hashes changed files only yet; leave it empty"
-    unserved = [Violation(field="model_scan.recompute_sha256", message=text)] if scan.recompute_sha256 else []
-    convert.refuse(_too_many(scan), unserved)
-    return tuple(scan.roots)
+def from_scan(scan: model_work_pb2.ModelScan) -> ScanWork:
+    """The scan that is asked for. Raises INVALID_FIELD for too many roots."""
+    convert.refuse(_too_many(scan), [])
+    return ScanWork(roots=tuple(scan.roots), recompute=scan.recompute_sha256)
 
 
 def _too_many(scan: model_work_pb2.ModelScan) -> list[Violation]:

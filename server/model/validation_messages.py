@@ -6,6 +6,7 @@ from domains.memory.blobs.creation import is_sha256
 from domains.model.validation import Depth, Validation, ValidationReport
 from server import convert
 from server.model.findings import to_finding
+from server.model.load_messages import SERVED_EXECUTION, from_execution, other_ways, to_asked_execution
 from server.model.messages import to_model
 from server.unserved import Served, check_served
 
@@ -20,6 +21,9 @@ _SERVED: Served = {
     "depth": tuple(model_work_pb2.ModelValidationDepth.Name(depth) for depth in _DEPTHS),
     "component_ids": (),
     "expected_sha256": (),
+    "base_model_id": (),
+    "device_id": (),
+    **{f"execution.{name}": values for name, values in SERVED_EXECUTION.items()},
 }
 
 
@@ -30,12 +34,16 @@ def from_validation(message: model_work_pb2.ModelValidation) -> Validation:
         wrong.append(Violation(field="model_validation.model_id", message="is empty; ListModels tells which there are"))
     if message.expected_sha256 and not is_sha256(message.expected_sha256.lower()):
         wrong.append(Violation(field="model_validation.expected_sha256", message="is not 64 hex digits"))
-    check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None)
+    unserved = other_ways(message.execution, "model_validation.execution")
+    check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
     return Validation(
         model_id=message.model_id,
         depth=_DEPTHS[message.depth],
         component_ids=tuple(message.component_ids),
         expected_sha256=message.expected_sha256.lower(),
+        base_model_id=message.base_model_id,
+        device_id=message.device_id,
+        execution=from_execution(message.execution),
     )
 
 
@@ -46,6 +54,9 @@ def to_validation(validation: Validation) -> model_work_pb2.ModelValidation:
         depth=_depth(validation.depth),
         component_ids=validation.component_ids,
         expected_sha256=validation.expected_sha256,
+        base_model_id=validation.base_model_id,
+        device_id=validation.device_id,
+        execution=to_asked_execution(validation.execution),
     )
 
 

@@ -70,6 +70,7 @@ def to_spec(work: Work) -> job_pb2.JobSpec:
         case ScanWork():
             spec.model_scan.SetInParent()
             spec.model_scan.roots.extend(work.roots)
+            spec.model_scan.recompute_sha256 = work.recompute
         case BenchmarkWork():
             spec.device_benchmark.CopyFrom(to_benchmark(work))
         case ModelBenchmarkWork():

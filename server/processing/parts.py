@@ -98,7 +98,7 @@ class ProcessingParts:
                 scan=ScanRunner(catalogue).run,
                 transfer=self.transfers.run,
                 reset=reset.run,
-                validate=ValidateRunner(catalogue).run,
+                validate=ValidateRunner(catalogue, self.estimates).run,
                 load_to_host=HostLoadRunner(catalogue, self.host_loads).run,
                 convert=ConvertRunner(catalogue).run,
             ),

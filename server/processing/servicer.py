@@ -148,10 +148,10 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
                 )
                 return self._submissions.load(load, options, asked)
             case "model_scan":
-                roots, options = convert.both(
+                work, options = convert.both(
                     lambda: from_scan(spec.model_scan), lambda: convert.from_options(request.options)
                 )
-                return self._submissions.scan(roots, options, asked)
+                return self._submissions.scan(work, options, asked)
             case "device_benchmark":
                 work, options = convert.both(
                     lambda: from_benchmark(spec.device_benchmark), lambda: convert.from_options(request.options)

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
-from deviceops.model.v1 import model_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2, model_work_pb2
 from domains.model.catalogue import EMBEDDED
 from tests.domains.model.folders import age
 from tests.server import asking
@@ -179,12 +179,24 @@ def test_what_cannot_be_validated_is_refused(server: RunningServer, folder: Path
         ({"model_id": "no-such-model"}, "MODEL_NOT_FOUND", []),
         ({"component_ids": ["hat"]}, "INVALID_FIELD", ["model_validation.component_ids"]),
         ({"expected_sha256": "12"}, "INVALID_FIELD", ["model_validation.expected_sha256"]),
-        ({"device_id": "cpu"}, "NOT_IMPLEMENTED", ["model_validation.device_id"]),
+        ({"device_id": "no-such-device"}, "DEVICE_NOT_FOUND", []),
+        ({"base_model_id": "no-such-model"}, "MODEL_NOT_FOUND", []),
         ({"depth": model_work_pb2.MODEL_VALIDATION_DEPTH_EXECUTE}, "NOT_IMPLEMENTED", ["model_validation.depth"]),
     ]
     for asked, reason, fields in cases:
         refusal = asking.refused(lambda asked=asked: validated(server, **{"model_id": folder.name, **asked}))
         assert (refusal.reason, refusal.fields) == (reason, fields)
+
+
+def test_a_model_is_checked_against_a_device_and_a_base(server: RunningServer, folder: Path) -> None:
+    assert report_of(server, folder.name, depth=HEADER, device_id="cpu").valid
+    execution = execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_INT4)
+    refused = asking.refused(lambda: validated(server, folder.name, depth=HEADER, device_id="cpu", execution=execution))
+    assert refused.fields == ["model_validation.execution.precision"]
+    report = report_of(server, folder.name, depth=HEADER, base_model_id="emoji-sd")
+    (finding,) = report.findings
+    assert (report.valid, finding.field) == (False, "base_model_id")
+    assert finding.reason == error_pb2.ERROR_REASON_MODEL_INCOMPATIBLE
 
 
 def test_a_cancelled_validation_changes_nothing(server: RunningServer, folder: Path) -> None:

@@ -26,7 +26,7 @@ class ScanRunner:
 
         task.tell(StageStarted(stage=Stage.SCANNING))
         begin = time.monotonic()
-        report = await self._catalogue.rescan(tell, task.is_stopping, work.roots)
+        report = await self._catalogue.rescan(tell, task.is_stopping, work.roots, recompute=work.recompute)
         if task.is_stopping():
             return Halted()
         return Done.in_one_stage(ScanResult(report=report), Stage.SCANNING, time.monotonic() - begin)

@@ -3,20 +3,34 @@
 import asyncio
 import time
 
+from msgspec.structs import replace
+
+from domains.errors import DeviceOpsError, ErrorReason
+from domains.model.base_fit import base_findings
 from domains.model.catalogue import Catalogue
+from domains.model.finding import ModelFinding
 from domains.model.fingerprint import HashCancelled
+from domains.model.kind import ModelKind
+from domains.model.validation import ValidationReport, with_findings
 from domains.processing.attempts.front_task import FrontTask
 from domains.processing.jobs.event import ValidationResult
 from domains.processing.jobs.kinds import ValidateWork
 from domains.processing.jobs.outcome import Done, Halted
+from domains.processing.memory.estimates import Estimates, Shape
 from domains.progress import Progressed, Stage, StageStarted
+from domains.reasons import Severity
+
+_DEVICE = "device_id"
+_LEAST_PX = 64
+_LOADED = (ModelKind.CHECKPOINT, ModelKind.REFINER)
 
 
 class ValidateRunner:
     """Carries out validations."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, estimates: Estimates) -> None:
         self._catalogue = catalogue
+        self._estimates = estimates
 
     async def run(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
         """Validate until the end or a request to stop, which changes nothing."""
@@ -31,4 +45,24 @@ class ValidateRunner:
             report = await self._catalogue.validate(work.asked, tell, task.is_stopping)
         except HashCancelled:
             return Halted()
+        report = with_findings(report, [*self._of_base(work, report), *await self._of_device(work, report)])
         return Done.in_one_stage(ValidationResult(report=report), Stage.VERIFYING, time.monotonic() - begin)
+
+    def _of_base(self, work: ValidateWork, report: ValidationReport) -> list[ModelFinding]:
+        base = self._catalogue.find(work.asked.base_model_id) if work.asked.base_model_id else None
+        return [] if base is None else list(base_findings(report.model, base))
+
+    async def _of_device(self, work: ValidateWork, report: ValidationReport) -> list[ModelFinding]:
+        """What speaks against a load on the device. A model that cannot be loaded anywhere has told so already."""
+        asked, model = work.asked, report.model
+        if not asked.device_id or model.fault is not None or model.kind not in _LOADED:
+            return []
+        shape = Shape(width_px=model.native_width_px or _LEAST_PX, height_px=model.native_height_px or _LEAST_PX)
+        try:
+            found = await self._estimates.of(model, asked.execution, [asked.device_id], shape, allow_cpu=True)
+        except DeviceOpsError as error:
+            return [ModelFinding(reason=ErrorReason(error.reason), message=error.message, field=_DEVICE)]
+        if not found:
+            text = f"{asked.device_id} takes no work now, so that nothing was found out about it"
+            return [ModelFinding(severity=Severity.WARNING, message=text, field=_DEVICE)]
+        return [replace(one, field=_DEVICE) for one in found[0].findings()]

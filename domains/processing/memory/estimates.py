@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from domains.amounts import bytes_told
 from domains.device.device import Device
 from domains.device.devices import Devices
+from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.execution import Execution
+from domains.model.finding import ModelFinding
 from domains.model.footprints import Footprints, PartFootprint
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -76,6 +79,21 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         if self.available_bytes is None:
             return None
         return max(0, self.weights_bytes + (self.activation_bytes or 0) - self.available_bytes)
+
+    def findings(self) -> list[ModelFinding]:
+        """What speaks against the load."""
+        told = list[ModelFinding]()
+        if self.unsupported:
+            text = f"{self.device.id} does not compute in {', '.join(self.unsupported)}"
+            told.append(ModelFinding(reason=ErrorReason.NOT_SUPPORTED_ON_DEVICE, message=text))
+        if self.shortfall_bytes:
+            text = (
+                f"{self.device.id} lacks {bytes_told(self.shortfall_bytes)}, although all unused models were unloaded"
+            )
+            on_host = self.device.id == "cpu"
+            reason = ErrorReason.HOST_OUT_OF_MEMORY if on_host else ErrorReason.DEVICE_OUT_OF_MEMORY
+            told.append(ModelFinding(reason=reason, message=text))
+        return told
 
     def max_batch(self, shape: Shape) -> int | None:
         """How many pictures of the size fit at once."""

@@ -1,6 +1,7 @@
 """The catalogue over real folders and a real database: scans, ids, restarts."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from domains.model.scan import ScanReport
 from domains.progress import Progressed
 from domains.storage import open_database
 from tests.domains.model.folders import age, write_json, write_model
+from tests.domains.model.headers import write_header
 
 DEMO = "emoji-sd"
 
@@ -100,6 +102,26 @@ def test_a_scan_that_finds_nothing_new_writes_nothing(place: Place) -> None:
     written = place.database.total_changes
     assert place.scan().unchanged == 1
     assert place.database.total_changes == written
+
+
+def test_a_scan_that_hashes_all_hashes_single_files_and_the_next_one_keeps_that(place: Place) -> None:
+    file = write_header(place.root / "one.safetensors", {"emb_params": (8, 768)})
+    age(place.root)
+    place.scan()
+    assert place.catalogue.get("one").sha256 == ""
+    report = asyncio.run(place.catalogue.rescan(place.progress.append, lambda: False, recompute=True))
+    assert (report.unchanged, report.read_bytes) == (1, file.stat().st_size)
+    hashed = place.catalogue.get("one")
+    (stamp,) = hashed.files
+    assert stamp.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert all((hashed.sha256, stamp.tensor_sha256, stamp.data_sha256, stamp.short_hash))
+    assert place.scan().unchanged == 1
+    place.reopen()
+    assert place.scan().read_bytes == 0
+    assert place.catalogue.get("one").sha256 == hashed.sha256
+    write_header(file, {"emb_params": (9, 768)})
+    place.scan()
+    assert place.catalogue.get("one").sha256 == ""
 
 
 def test_progress_goes_up_to_its_total(place: Place) -> None:

@@ -42,7 +42,15 @@ from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, GenerateWork, LoadWork, ResetWork, TransferWork, ValidateWork
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ResetWork,
+    ScanWork,
+    TransferWork,
+    ValidateWork,
+)
 from domains.processing.jobs.state import JobState
 from domains.processing.jobs.store import JobStore
 from domains.processing.lanes.board import Board
@@ -227,8 +235,8 @@ async def test_a_precision_in_which_no_device_computes_is_refused_with_what_each
 
 async def test_a_scan_stays_inside_the_roots(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(PermissionDenied):
-        desk.submissions.scan((str(tmp_path),), PLAIN)
-    assert desk.submissions.scan((), PLAIN).state is JobState.QUEUED
+        desk.submissions.scan(ScanWork(roots=(str(tmp_path),)), PLAIN)
+    assert desk.submissions.scan(ScanWork(), PLAIN).state is JobState.QUEUED
 
 
 async def test_a_validation_names_components_that_the_model_has(desk: Desk) -> None:
@@ -346,7 +354,7 @@ async def test_a_device_that_is_not_there_or_a_full_queue_refuses_every_kind(des
         desk.generate()
     assert caught.value.reason is ErrorReason.QUEUE_FULL
     with pytest.raises(ResourceExhausted):
-        desk.submissions.scan((), PLAIN)
+        desk.submissions.scan(ScanWork(), PLAIN)
 
 
 async def test_a_model_that_cannot_be_used_is_not_loaded(desk: Desk) -> None:

@@ -19,6 +19,8 @@ class ScanWork(PlainWork, frozen=True, kw_only=True, tag="scan_models"):
 
     roots: tuple[str, ...] = ()
     """Empty: all configured roots."""
+    recompute: bool = False
+    """Hash every file again, and single files too."""
 
     @property
     def summary(self) -> str:

@@ -27,8 +27,8 @@ class ValidateWork(PlainWork, frozen=True, kw_only=True, tag="validate_model"):
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        """The model that it checks."""
-        return (self.asked.model_id,)
+        """The models that it looks at."""
+        return tuple(filter(None, (self.asked.model_id, self.asked.base_model_id)))
 
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the validation."""

@@ -1,7 +1,7 @@
 """Work of the front process reports how far it is, and stops when its job is to stop."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -41,7 +41,7 @@ class Front(Floor):
         return await ScanRunner(self.catalogue).run(work, self._heard(task))
 
     async def _validate(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
-        return await ValidateRunner(self.catalogue).run(work, self._heard(task))
+        return await ValidateRunner(self.catalogue, cast(Any, None)).run(work, self._heard(task))
 
     def _heard(self, task: FrontTask) -> FrontTask:
         """The task, whose reports the test hears."""
