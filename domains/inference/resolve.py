@@ -10,6 +10,7 @@ from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.check_masks import for_variant, resolved_mask
+from domains.inference.check_outpaint import grown_size, resolved_outpaint
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
@@ -44,7 +45,7 @@ def resolve(
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     own = sampling.own
     schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
-    width_px, height_px = _size(asked, model, picture)
+    width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     resolved = ResolvedGeneration(
         model_id=model.id,
@@ -65,6 +66,7 @@ def resolve(
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
         mask=resolved_mask(asked, mask, picture),
+        outpaint=resolved_outpaint(asked),
         determinism=asked.determinism,
         size_conditioning=asked.size_conditioning,
         loras=resolved_loras(asked, model, loras),

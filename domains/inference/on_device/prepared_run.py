@@ -133,9 +133,9 @@ class PreparedRun(LoadRun):
             return None
         shares, shape = self.scene.shares, self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
         if self.model.variant != INPAINTING:
-            return masked_of(self.resolved, shares, shape)
+            return masked_of(self.resolved, self.scene, shape)
         seen = self.family.encode_picture(pixels, keep_on, hidden_in(shares))
-        return masked_of(self.resolved, shares, shape, channels_of(self.family, shares, seen, shape))
+        return masked_of(self.resolved, self.scene, shape, channels_of(self.family, shares, seen, shape))
 
     def _begun(
         self, conditioned: Conditioned, picture: PictureLatents | None = None, masked: Masked | None = None
@@ -162,11 +162,11 @@ class PreparedRun(LoadRun):
 
     @cached_property
     def scene(self) -> Scene | None:
-        """The picture of which a part is made anew. None: there is no mask."""
-        if self.resolved.mask is None or self._mask is None:
+        """The picture of which a part is made anew. None: it does not grow, and there is no mask."""
+        if self.resolved.mask is None and self.resolved.outpaint is None:
             return None
-        levels = read_pixels(self._mask, self.resolved, ())
-        return Scene(self.resolved, self.resolved.mask, self._pixels().numpy(), levels.numpy())
+        levels = None if self._mask is None else read_pixels(self._mask, self.resolved, ()).numpy()
+        return Scene(self.resolved, self._pixels().numpy(), levels)
 
     def _continued(self, trajectory: Trajectory) -> bool:
         """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and

@@ -160,13 +160,13 @@ class Run(PreparedRun):
 
     def prepare(self, keep_on: KeepOn) -> None:
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
-        if self.scene is not None and self.scene.empty:
+        if not self.resolved.computed_steps:
+            self._give_back()
+        elif self.scene is not None and self.scene.empty:
             self._degrade(_EMPTY_MASK)
             self._give_back()
-        elif self.resolved.computed_steps:
-            super().prepare(keep_on)
         else:
-            self._give_back()
+            super().prepare(keep_on)
 
     def _give_back(self) -> None:
         self._enter(Stage.ENCODING)

@@ -179,7 +179,8 @@ def begin(
         own=resolved.own,
     )
     # Of a picture, the first draw is from what its encoder made of it.
-    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=0 if picture is None else 1)
+    second = picture is not None and (masked is None or masked.draws_picture)
+    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
     return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
 
 
