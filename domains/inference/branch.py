@@ -26,6 +26,8 @@ _SAME = {
     "init_image": "init_image",
     "mask": "mask",
     "outpaint": "outpaint",
+    "seamless_x": "seamless_x",
+    "seamless_y": "seamless_y",
 }
 """What the latents of a checkpoint are made with, and the request's field of each."""
 
@@ -44,6 +46,8 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
         init_image=own.init_image or asked.init_image,
         mask=own.mask or asked.mask,
         outpaint=own.outpaint or asked.outpaint,
+        seamless_x=own.seamless_x or asked.seamless_x,
+        seamless_y=own.seamless_y or asked.seamless_y,
     )
     return checked(whole)
 

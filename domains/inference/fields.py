@@ -22,6 +22,7 @@ from domains.inference.masks import (
 from domains.inference.own_walk import SPACINGS
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
+from domains.inference.seamless import SEAMLESS, makes_seamless
 from domains.model.families import Family
 
 
@@ -153,6 +154,8 @@ FIELDS: Mapping[str, Field] = {
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
         _init_image("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        Field(path="seamless_x", group="sampling", default="false"),
+        Field(path="seamless_y", group="sampling", default="false"),
         _mask("image.data"),
         _mask("image.blob_id"),
         _mask("blur_px", bounds=limits.MASK_BLUR_PX, default=str(DEFAULT_BLUR_PX), unit="px"),
@@ -247,7 +250,8 @@ def unread(family: Family) -> frozenset[str]:
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
-    return frozenset((*few, *windows, *sizes, *walk))
+    edges = () if makes_seamless(family) else SEAMLESS
+    return frozenset((*few, *windows, *sizes, *walk, *edges))
 
 
 def _of(family: Family, field: Field) -> Field:

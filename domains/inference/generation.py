@@ -233,6 +233,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the picture to make anew. Absent: all of it."""
     outpaint: Outpaint | None = None
     """How far the picture grows. Absent: not at all."""
+    seamless_x: bool = False
+    """Whether left and right edges fit together."""
+    seamless_y: bool = False
+    """Whether upper and lower edges fit together."""
     loras: tuple[Lora, ...] = ()
     textual_inversions: tuple[TextualInversion, ...] = ()
     prompt_syntax: Syntax = Syntax.PLAIN
@@ -279,6 +283,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the whole picture is made anew."""
     outpaint: ResolvedOutpaint | None = None
     """None: the picture does not grow. Width and height are those of the grown picture."""
+    seamless_x: bool = False
+    seamless_y: bool = False
     loras: tuple[ResolvedLora, ...] = ()
     """Applied together; their order does not matter."""
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
@@ -337,6 +343,11 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         size."""
         own = None if self.init_image is None else self.init_image.own_size_px
         return own or (self.width_px, self.height_px)
+
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether left and right edges fit together, and upper and lower ones."""
+        return self.seamless_x, self.seamless_y
 
     @property
     def before_px(self) -> tuple[int, int]:

@@ -71,6 +71,12 @@ def generate(
     syntax: SyntaxOption = None,
     long_prompt: LongOption = None,
     clip_skip: Annotated[int | None, typer.Option(help="How many last layers of CLIP to leave out.")] = None,
+    seamless_x: Annotated[
+        bool, typer.Option("--seamless-x", help="Make left and right edges fit together, for textures.")
+    ] = False,
+    seamless_y: Annotated[
+        bool, typer.Option("--seamless-y", help="Make upper and lower edges fit together, for textures.")
+    ] = False,
     outpaint: Annotated[
         tuple[int, int, int, int] | None,
         typer.Option(help="How far --image grows at the left, top, right and bottom, px.", metavar="L T R B"),
@@ -166,6 +172,8 @@ def generate(
         mask_fill=mask_fill or "",
         zoom=zoom_to_mask,
         zoom_padding=zoom_padding,
+        seamless_x=seamless_x,
+        seamless_y=seamless_y,
         outpaint=outpaint,
         outpaint_overlap=outpaint_overlap,
         outpaint_fill=outpaint_fill or "",

@@ -82,6 +82,10 @@ class Wish:
     """px"""
     outpaint_fill: str = ""
     """edge or noise; empty: the server's default."""
+    seamless_x: bool = False
+    """Whether left and right edges fit together."""
+    seamless_y: bool = False
+    """Whether upper and lower edges fit together."""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -155,6 +159,8 @@ def _generation(wish: Wish) -> Generation:
         init_image=_init_image(wish),
         mask=_mask(wish),
         outpaint=_outpaint(wish),
+        seamless_x=wish.seamless_x,
+        seamless_y=wish.seamless_y,
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 

@@ -98,6 +98,8 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         mask=from_mask(message.mask) if message.HasField("mask") else None,
         outpaint=from_outpaint(message.outpaint) if message.HasField("outpaint") else None,
+        seamless_x=message.seamless_x,
+        seamless_y=message.seamless_y,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         loras=tuple(map(from_lora, message.loras)),
@@ -170,6 +172,8 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         init_image=_to_init_image(asked.init_image),
         mask=to_mask(asked.mask),
         outpaint=to_outpaint(asked.outpaint),
+        seamless_x=asked.seamless_x,
+        seamless_y=asked.seamless_y,
         determinism=_MESSAGE_OF[asked.determinism],
         loras=map(to_lora, asked.loras),
         textual_inversions=map(to_word, asked.textual_inversions),
@@ -226,6 +230,8 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         init_image=_to_init_image(resolved.init_image),
         mask=to_mask(resolved.mask),
         outpaint=to_outpaint(resolved.outpaint),
+        seamless_x=resolved.seamless_x,
+        seamless_y=resolved.seamless_y,
     )
 
 

@@ -42,6 +42,8 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     init_image: ResolvedInitImage | None = None
     mask: ResolvedMask | None = None
     outpaint: ResolvedOutpaint | None = None
+    seamless_x: bool = False
+    seamless_y: bool = False
     loras: tuple[ResolvedLora, ...] = ()
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     seed_variation: ResolvedSeedVariation | None = None

@@ -25,6 +25,7 @@ from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
+from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.model.families.unet import INPAINTING
 from domains.model.model import Model
@@ -113,8 +114,9 @@ class PreparedRun(LoadRun):
         self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
         pixels = self._seen().to(self.device)
-        picture = self.family.encode_picture(pixels, keep_on)
-        trajectory = self._begun(conditioned, picture, self._masked(pixels, keep_on))
+        with wrapping(self.resolved.wraps):
+            picture, masked = self.family.encode_picture(pixels, keep_on), self._masked(pixels, keep_on)
+        trajectory = self._begun(conditioned, picture, masked)
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
 
