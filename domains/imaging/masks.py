@@ -74,7 +74,7 @@ def spread(pixels: Pixels, mask: Mask) -> Pixels:
 def _pulled(colours: NDArray[np.float32], weight: Mask) -> NDArray[np.float32]:
     """Weighted colours; where there is no weight, those of the same place at half the size."""
     height, width = weight.shape
-    here = colours / np.maximum(weight, np.float32(1e-6))[..., None]
+    here = (colours / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
     if weight.all():
         return here
     if height == width == 1:

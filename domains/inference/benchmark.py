@@ -38,6 +38,8 @@ def in_benchmark(violation: Violation) -> Violation:
     return msgspec.structs.replace(violation, field=f"model_benchmark.{_FIELDS.get(field, field)}")
 
 
-_FIELDS = {"width_px": "sizes", "height_px": "sizes", "image_count": "batch_sizes", "seeds": "batch_sizes"}
-_FIELDS |= {"mask": "model_id"}
+_FIELDS = {
+    **{"width_px": "sizes", "height_px": "sizes", "image_count": "batch_sizes", "seeds": "batch_sizes"},
+    "mask": "model_id",
+}
 """By field of a generation: the field of a benchmark that sets it, or that asks for it."""

@@ -25,6 +25,9 @@ _SAME = {
     **{f"own.{name}": f"sampling.{name}" for name in OwnWalk.__struct_fields__},
     "init_image": "init_image",
     "mask": "mask",
+    "outpaint": "outpaint",
+    "seamless_x": "seamless_x",
+    "seamless_y": "seamless_y",
 }
 """What the latents of a checkpoint are made with, and the request's field of each."""
 
@@ -37,11 +40,14 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
     whole = replace(
         own,
         model_id=own.model_id if named else resolved.model_id,
-        width_px=resolved.width_px if sizeless else own.width_px,
-        height_px=resolved.height_px if sizeless else own.height_px,
+        width_px=resolved.before_px[0] if sizeless else own.width_px,
+        height_px=resolved.before_px[1] if sizeless else own.height_px,
         sampling=_sampling(own.sampling, resolved),
         init_image=own.init_image or asked.init_image,
         mask=own.mask or asked.mask,
+        outpaint=own.outpaint or asked.outpaint,
+        seamless_x=own.seamless_x or asked.seamless_x,
+        seamless_y=own.seamless_y or asked.seamless_y,
     )
     return checked(whole)
 

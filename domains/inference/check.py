@@ -10,6 +10,7 @@ from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_guidance import guidance_for_family, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
+from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_variation import variation_violations
 from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
@@ -58,10 +59,11 @@ def violations(asked: Generation) -> Wrong:
     alone = (
         *chain.from_iterable(parts),
         *mask_violations(asked),
+        *outpaint_violations(asked),
         *size_violations(asked.size_conditioning),
         *_output(asked),
     )
-    return Wrong(alone, (*_together(asked), *mask_exclusions(asked)))
+    return Wrong(alone, (*_together(asked), *mask_exclusions(asked), *outpaint_exclusions(asked)))
 
 
 def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:

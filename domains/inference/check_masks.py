@@ -41,8 +41,10 @@ def mask_exclusions(asked: Generation) -> Iterator[Violation]:
 
 def for_variant(asked: Generation, model: Model) -> Iterator[Violation]:
     """What a model made for inpainting needs."""
-    if model.variant == INPAINTING and asked.mask is None:
-        text = f"model {model.id} was made for inpainting, and reads a mask; give `init_image` and `mask`"
+    if model.variant == INPAINTING and asked.mask is None and asked.outpaint is None:
+        text = (
+            f"model {model.id} was made for inpainting, and reads a mask; give `init_image`, and `mask` or `outpaint`"
+        )
         yield Violation(field="generation.mask", message=text)
 
 

@@ -11,10 +11,18 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.masks import DEFAULT_BLUR_PX, DEFAULT_ZOOM_PADDING_PX, MaskBlend, MaskFill
+from domains.inference.masks import (
+    DEFAULT_BLUR_PX,
+    DEFAULT_OVERLAP_PX,
+    DEFAULT_ZOOM_PADDING_PX,
+    SIDES,
+    MaskBlend,
+    MaskFill,
+)
 from domains.inference.own_walk import SPACINGS
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
+from domains.inference.seamless import SEAMLESS, makes_seamless
 from domains.model.families import Family
 
 
@@ -63,6 +71,15 @@ def _mask(path: str, **what: Any) -> Field:
     return Field(path=f"mask.{path}", group="input", **what)
 
 
+def _outpaint(path: str, **what: Any) -> Field:
+    return Field(path=f"outpaint.{path}", group="input", **what)
+
+
+def _growth(side: str) -> Field:
+    multiple = limits.EDGE_MULTIPLE_PX
+    return _outpaint(side, bounds=limits.OUTPAINT_PX, multiple_of=multiple, default="0", unit="px")
+
+
 def _lora(path: str, **what: Any) -> Field:
     return Field(path=f"loras.{path}", group="adapters", **what)
 
@@ -86,6 +103,8 @@ THIRD = ("third_prompt", "third_negative_prompt")
 
 _MASK_BLENDS = {one: f"MASK_BLEND_{one.upper()}" for one in MaskBlend}
 _MASK_FILLS = {one: f"MASK_FILL_{one.upper()}" for one in MaskFill}
+_OUTPAINT_FILLS = (_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE])
+"""Nothing is there yet that the new parts could start from."""
 
 FIELDS: Mapping[str, Field] = {
     field.path: field
@@ -137,6 +156,8 @@ FIELDS: Mapping[str, Field] = {
         _init_image("image.blob_id"),
         _init_image("strength", bounds=limits.STRENGTH, default=f"{limits.DEFAULT_STRENGTH:g}"),
         _init_image("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        Field(path="seamless_x", group="sampling", default="false"),
+        Field(path="seamless_y", group="sampling", default="false"),
         _mask("image.data"),
         _mask("image.blob_id"),
         _mask("blur_px", bounds=limits.MASK_BLUR_PX, default=str(DEFAULT_BLUR_PX), unit="px"),
@@ -146,6 +167,13 @@ FIELDS: Mapping[str, Field] = {
         _mask("fill", default=_MASK_FILLS[MaskFill.ORIGINAL], allowed=tuple(_MASK_FILLS.values())),
         _mask("zoom_to_mask", default="false"),
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
+        *map(_growth, SIDES),
+        _outpaint("overlap_px", bounds=limits.OVERLAP_PX, default=str(DEFAULT_OVERLAP_PX), unit="px"),
+        _outpaint(
+            "fill",
+            default=_MASK_FILLS[MaskFill.EDGE],
+            allowed=(_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE]),
+        ),
         _lora("model_id"),
         _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),
         _lora("component_weights.component_id"),
@@ -187,14 +215,22 @@ class Task(StrEnum):
     TEXT_TO_IMAGE = "text_to_image"
     IMAGE_TO_IMAGE = "image_to_image"
     INPAINTING = "inpainting"
+    OUTPAINTING = "outpainting"
 
 
-_INPUTS = {Task.TEXT_TO_IMAGE: (), Task.IMAGE_TO_IMAGE: ("init_image",), Task.INPAINTING: ("init_image", "mask")}
+_INPUTS = {
+    Task.TEXT_TO_IMAGE: (),
+    Task.IMAGE_TO_IMAGE: ("init_image",),
+    Task.INPAINTING: ("init_image", "mask"),
+    Task.OUTPAINTING: ("init_image", "mask", "outpaint"),
+}
 """Messages of the group `input` that a task reads."""
 
 
 def task_of(resolved: ResolvedGeneration) -> Task:
     """The task of a generation, which follows from its inputs."""
+    if resolved.outpaint is not None:
+        return Task.OUTPAINTING
     if resolved.mask is not None:
         return Task.INPAINTING
     return Task.TEXT_TO_IMAGE if resolved.init_image is None else Task.IMAGE_TO_IMAGE
@@ -217,7 +253,8 @@ def unread(family: Family) -> frozenset[str]:
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
     range_ = ("sampling.guidance_start_ratio", "sampling.guidance_end_ratio") if family.guidance_off is None else ()
-    return frozenset((*few, *range_, *windows, *sizes, *walk))
+    edges = () if makes_seamless(family) else SEAMLESS
+    return frozenset((*few, *range_, *windows, *sizes, *walk, *edges))
 
 
 def _of(family: Family, field: Field) -> Field:

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference import limits
-from domains.inference.masks import InpaintMask, ResolvedMask, steps_of
+from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
@@ -235,6 +235,12 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Absent: start from noise."""
     mask: InpaintMask | None = None
     """The part of the picture to make anew. Absent: all of it."""
+    outpaint: Outpaint | None = None
+    """How far the picture grows. Absent: not at all."""
+    seamless_x: bool = False
+    """Whether left and right edges fit together."""
+    seamless_y: bool = False
+    """Whether upper and lower edges fit together."""
     loras: tuple[Lora, ...] = ()
     textual_inversions: tuple[TextualInversion, ...] = ()
     prompt_syntax: Syntax = Syntax.PLAIN
@@ -279,6 +285,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the pictures start from noise."""
     mask: ResolvedMask | None = None
     """None: the whole picture is made anew."""
+    outpaint: ResolvedOutpaint | None = None
+    """None: the picture does not grow. Width and height are those of the grown picture."""
+    seamless_x: bool = False
+    seamless_y: bool = False
     loras: tuple[ResolvedLora, ...] = ()
     """Applied together; their order does not matter."""
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
@@ -333,8 +343,11 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def computed_steps(self) -> int:
-        """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture, else all."""
-        return self.steps if self.init_image is None else steps_of(self.init_image.strength, self.steps)
+        """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture that does not
+        grow, else all."""
+        if self.init_image is None or self.outpaint is not None:
+            return self.steps
+        return steps_of(self.init_image.strength, self.steps)
 
     @property
     def result_px(self) -> tuple[int, int]:
@@ -342,6 +355,23 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         size."""
         own = None if self.init_image is None else self.init_image.own_size_px
         return own or (self.width_px, self.height_px)
+
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether left and right edges fit together, and upper and lower ones."""
+        return self.seamless_x, self.seamless_y
+
+    @property
+    def before_px(self) -> tuple[int, int]:
+        """(width, height) before the picture grows."""
+        if self.outpaint is None:
+            return self.width_px, self.height_px
+        return self.width_px - self.outpaint.across_px, self.height_px - self.outpaint.down_px
+
+    @property
+    def input_px(self) -> tuple[int, int]:
+        """(width, height) to which the pictures that the request hands in are brought."""
+        return self.result_px if self.outpaint is None else self.before_px
 
     @property
     def input_blobs(self) -> tuple[str, ...]:

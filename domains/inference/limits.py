@@ -51,6 +51,8 @@ DEFAULT_STRENGTH: Final = 0.75
 MASK_BLUR_PX: Final = (0, 50)
 MASK_DILATION_PX: Final = (0, 50)
 ZOOM_PADDING_PX: Final = (0, 256)
+OUTPAINT_PX: Final = (0, 2048)
+OVERLAP_PX: Final = (0, 256)
 FITS: Final = ("stretch", "cover", "pad")
 """Ways in which a picture to start from is brought to another size."""
 INPUT_AREA_PX2: Final = 8192 * 8192

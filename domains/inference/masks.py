@@ -7,6 +7,8 @@ import msgspec
 
 DEFAULT_BLUR_PX = 8
 DEFAULT_ZOOM_PADDING_PX = 32
+DEFAULT_OVERLAP_PX = 32
+SIDES = ("left_px", "top_px", "right_px", "bottom_px")
 _ROUNDING = 1e-6
 
 
@@ -66,6 +68,41 @@ class ResolvedMask(msgspec.Struct, frozen=True, kw_only=True):
     fill: MaskFill
     zoom_padding_px: int | None = None
     """None: the whole picture is made, not the mask's surroundings alone."""
+
+
+class Outpaint(msgspec.Struct, frozen=True, kw_only=True):
+    """How far to grow a picture, as requested."""
+
+    left_px: int = 0
+    """0..2048, a multiple of 8, as the others."""
+    top_px: int = 0
+    right_px: int = 0
+    bottom_px: int = 0
+    overlap_px: int | None = None
+    """0..256: how far the change reaches into the old picture. Absent: 32."""
+    fill: MaskFill = MaskFill.EDGE
+    """What the new parts start from: EDGE or NOISE."""
+
+
+class ResolvedOutpaint(msgspec.Struct, frozen=True, kw_only=True):
+    """The growth with every choice made."""
+
+    left_px: int
+    top_px: int
+    right_px: int
+    bottom_px: int
+    overlap_px: int
+    fill: MaskFill
+
+    @property
+    def across_px(self) -> int:
+        """Growth of the width."""
+        return self.left_px + self.right_px
+
+    @property
+    def down_px(self) -> int:
+        """Growth of the height."""
+        return self.top_px + self.bottom_px
 
 
 def steps_of(share: float, steps: int) -> int:

@@ -10,10 +10,12 @@ from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.check_masks import for_variant, resolved_mask
+from domains.inference.check_outpaint import grown_size, resolved_outpaint
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
+from domains.inference.seamless import seamless_violations
 from domains.inference.seed_variation import resolved_variation
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
@@ -40,11 +42,15 @@ def resolve(
     sampling = asked.sampling
     sampler = sampling.sampler or sampler_of(model)
     unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
-    if unfit := [*unfit, *for_family(asked, FAMILIES[model.family]), *for_variant(asked, model)]:
+    family = FAMILIES[model.family]
+    if unfit := [
+        *(*unfit, *for_family(asked, family)),
+        *(*for_variant(asked, model), *seamless_violations(asked, family)),
+    ]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     own = sampling.own
     schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
-    width_px, height_px = _size(asked, model, picture)
+    width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     resolved = ResolvedGeneration(
         model_id=model.id,
@@ -67,6 +73,9 @@ def resolve(
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture),
         mask=resolved_mask(asked, mask, picture),
+        outpaint=resolved_outpaint(asked),
+        seamless_x=asked.seamless_x,
+        seamless_y=asked.seamless_y,
         determinism=asked.determinism,
         size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
         loras=resolved_loras(asked, model, loras),

@@ -71,6 +71,22 @@ def generate(
     syntax: SyntaxOption = None,
     long_prompt: LongOption = None,
     clip_skip: Annotated[int | None, typer.Option(help="How many last layers of CLIP to leave out.")] = None,
+    seamless_x: Annotated[
+        bool, typer.Option("--seamless-x", help="Make left and right edges fit together, for textures.")
+    ] = False,
+    seamless_y: Annotated[
+        bool, typer.Option("--seamless-y", help="Make upper and lower edges fit together, for textures.")
+    ] = False,
+    outpaint: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(help="How far --image grows at the left, top, right and bottom, px.", metavar="L T R B"),
+    ] = None,
+    outpaint_overlap: Annotated[
+        int | None, typer.Option(help="How far the change reaches into the old picture, px. [default: 32]")
+    ] = None,
+    outpaint_fill: Annotated[
+        Literal["edge", "noise"] | None, typer.Option(help="What the new parts start from. [default: edge]")
+    ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
@@ -119,6 +135,10 @@ def generate(
     about_mask = (mask_blur, mask_dilation, mask_invert, mask_blend, mask_fill, zoom_to_mask, zoom_padding)
     if mask is None and any(one not in (None, False, 0) for one in about_mask):
         raise CliError("flags of a mask say how it counts; give one with --mask FILE", USAGE)
+    if outpaint is not None and image is None:
+        raise CliError("--outpaint grows a picture; give it with --image FILE", USAGE)
+    if outpaint is None and (outpaint_overlap is not None or outpaint_fill is not None):
+        raise CliError("--outpaint-overlap and --outpaint-fill say how a picture grows; give --outpaint L T R B", USAGE)
     if mask is not None and image is None:
         raise CliError("--mask is a part of a picture; give that picture with --image FILE", USAGE)
     media_type = media_type_of(format_name, out)
@@ -152,6 +172,11 @@ def generate(
         mask_fill=mask_fill or "",
         zoom=zoom_to_mask,
         zoom_padding=zoom_padding,
+        seamless_x=seamless_x,
+        seamless_y=seamless_y,
+        outpaint=outpaint,
+        outpaint_overlap=outpaint_overlap,
+        outpaint_fill=outpaint_fill or "",
         media_type=media_type,
         quality=quality,
         manifest=manifest,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
-    from deviceops.inference.v1.conditioning_pb2 import InitImage, InpaintMask
+    from deviceops.inference.v1.conditioning_pb2 import InitImage, InpaintMask, Outpaint
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
@@ -76,6 +76,16 @@ class Wish:
     """Whether only the surroundings of the mask are made, at the full size."""
     zoom_padding: int | None = None
     """px"""
+    outpaint: tuple[int, int, int, int] | None = None
+    """Growth at the left, top, right and bottom, px."""
+    outpaint_overlap: int | None = None
+    """px"""
+    outpaint_fill: str = ""
+    """edge or noise; empty: the server's default."""
+    seamless_x: bool = False
+    """Whether left and right edges fit together."""
+    seamless_y: bool = False
+    """Whether upper and lower edges fit together."""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -148,6 +158,9 @@ def _generation(wish: Wish) -> Generation:
         ),
         init_image=_init_image(wish),
         mask=_mask(wish),
+        outpaint=_outpaint(wish),
+        seamless_x=wish.seamless_x,
+        seamless_y=wish.seamless_y,
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 
@@ -176,6 +189,22 @@ def _mask(wish: Wish) -> InpaintMask | None:
         fill=conditioning_pb2.MaskFill.Value(f"MASK_FILL_{wish.mask_fill.upper() or 'UNSPECIFIED'}"),
         zoom_to_mask=wish.zoom,
         zoom_padding_px=wish.zoom_padding,
+    )
+
+
+def _outpaint(wish: Wish) -> Outpaint | None:
+    from deviceops.inference.v1 import conditioning_pb2
+
+    if wish.outpaint is None:
+        return None
+    left, top, right, bottom = wish.outpaint
+    return conditioning_pb2.Outpaint(
+        left_px=left,
+        top_px=top,
+        right_px=right,
+        bottom_px=bottom,
+        overlap_px=wish.outpaint_overlap,
+        fill=conditioning_pb2.MaskFill.Value(f"MASK_FILL_{wish.outpaint_fill.upper() or 'UNSPECIFIED'}"),
     )
 
 

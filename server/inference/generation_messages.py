@@ -29,7 +29,7 @@ from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
-from server.inference.mask_messages import from_mask, to_mask
+from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, own_walk_fields
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_guidance_range, to_variation
@@ -99,6 +99,9 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         previews=_from_previews(message.previews),
         init_image=_from_init_image(message.init_image) if message.HasField("init_image") else None,
         mask=from_mask(message.mask) if message.HasField("mask") else None,
+        outpaint=from_outpaint(message.outpaint) if message.HasField("outpaint") else None,
+        seamless_x=message.seamless_x,
+        seamless_y=message.seamless_y,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         loras=tuple(map(from_lora, message.loras)),
@@ -172,6 +175,9 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         previews=_previews(asked.previews),
         init_image=_to_init_image(asked.init_image),
         mask=to_mask(asked.mask),
+        outpaint=to_outpaint(asked.outpaint),
+        seamless_x=asked.seamless_x,
+        seamless_y=asked.seamless_y,
         determinism=_MESSAGE_OF[asked.determinism],
         loras=map(to_lora, asked.loras),
         textual_inversions=map(to_word, asked.textual_inversions),
@@ -206,8 +212,8 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         prompt=resolved.prompt,
         negative_prompt=resolved.negative_prompt,
         model_id=resolved.model_id,
-        width_px=resolved.width_px,
-        height_px=resolved.height_px,
+        width_px=resolved.before_px[0],
+        height_px=resolved.before_px[1],
         image_count=len(resolved.seeds),
         sampling=sampling_pb2.Sampling(
             sampler=resolved.sampler,
@@ -228,6 +234,9 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image),
         mask=to_mask(resolved.mask),
+        outpaint=to_outpaint(resolved.outpaint),
+        seamless_x=resolved.seamless_x,
+        seamless_y=resolved.seamless_y,
     )
 
 

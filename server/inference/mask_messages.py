@@ -1,8 +1,8 @@
-"""Converts masks to and from messages."""
+"""Converts masks, and the growth of pictures, to and from messages."""
 
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import conditioning_pb2
-from domains.inference.masks import InpaintMask, MaskBlend, MaskFill, ResolvedMask
+from domains.inference.masks import SIDES, InpaintMask, MaskBlend, MaskFill, Outpaint, ResolvedMask, ResolvedOutpaint
 
 _BLENDS = {
     conditioning_pb2.MASK_BLEND_NONE: MaskBlend.NONE,
@@ -10,12 +10,12 @@ _BLENDS = {
     conditioning_pb2.MASK_BLEND_GAUSSIAN: MaskBlend.GAUSSIAN,
 }
 _BLEND_NUMBERS = {blend: number for number, blend in _BLENDS.items()}
-FILLS = {
+_FILLS = {
     conditioning_pb2.MASK_FILL_ORIGINAL: MaskFill.ORIGINAL,
     conditioning_pb2.MASK_FILL_NOISE: MaskFill.NOISE,
     conditioning_pb2.MASK_FILL_EDGE: MaskFill.EDGE,
 }
-FILL_NUMBERS = {fill: number for number, fill in FILLS.items()}
+_FILL_NUMBERS = {fill: number for number, fill in _FILLS.items()}
 
 
 def from_mask(message: conditioning_pb2.InpaintMask) -> InpaintMask:
@@ -27,7 +27,7 @@ def from_mask(message: conditioning_pb2.InpaintMask) -> InpaintMask:
         dilation_px=message.dilation_px,
         invert=message.invert,
         blend=_BLENDS.get(message.blend, MaskBlend.FEATHER),
-        fill=FILLS.get(message.fill, MaskFill.ORIGINAL),
+        fill=_FILLS.get(message.fill, MaskFill.ORIGINAL),
         zoom_to_mask=message.zoom_to_mask,
         zoom_padding_px=message.zoom_padding_px if message.HasField("zoom_padding_px") else None,
     )
@@ -44,7 +44,24 @@ def to_mask(told: InpaintMask | ResolvedMask | None) -> conditioning_pb2.Inpaint
         dilation_px=told.dilation_px,
         invert=told.invert,
         blend=_BLEND_NUMBERS[told.blend],
-        fill=FILL_NUMBERS[told.fill],
+        fill=_FILL_NUMBERS[told.fill],
         zoom_to_mask=zooms,
         zoom_padding_px=told.zoom_padding_px,
     )
+
+
+def from_outpaint(message: conditioning_pb2.Outpaint) -> Outpaint:
+    """The growth of a request."""
+    return Outpaint(
+        **{side: getattr(message, side) for side in SIDES},
+        overlap_px=message.overlap_px if message.HasField("overlap_px") else None,
+        fill=_FILLS.get(message.fill, MaskFill.EDGE),
+    )
+
+
+def to_outpaint(told: Outpaint | ResolvedOutpaint | None) -> conditioning_pb2.Outpaint | None:
+    """The message of a growth."""
+    if told is None:
+        return None
+    sides = {side: getattr(told, side) for side in SIDES}
+    return conditioning_pb2.Outpaint(**sides, overlap_px=told.overlap_px, fill=_FILL_NUMBERS[told.fill])

@@ -90,13 +90,16 @@ OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift")
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
-    without, from_picture, capability = told.capabilities
+    without, from_picture, in_part, capability = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
     read = [path for path in FIELDS if path not in OF_OTHER_MODELS]
     assert [field.field for field in capability.fields] == read
-    of_picture, of_part = ("init_image.", "mask."), ("mask.",)
-    assert [field.field for field in without.fields] == [path for path in read if not path.startswith(of_picture)]
-    assert [field.field for field in from_picture.fields] == [path for path in read if not path.startswith(of_part)]
+    for task, hidden in (
+        (without, ("init_image.", "mask.", "outpaint.")),
+        (from_picture, ("mask.", "outpaint.")),
+        (in_part, ("outpaint.",)),
+    ):
+        assert [field.field for field in task.fields] == [path for path in read if not path.startswith(hidden)]
     assert {field.group for field in capability.fields} <= groups
     units = {field.field: field.unit for field in capability.fields if field.unit}
     assert {path: unit for path, unit in units.items() if unit != "px"} == {
@@ -113,7 +116,9 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
 
 
 def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
-    assert [one.task for one in told.capabilities] == ["text_to_image", "image_to_image", "inpainting"]
+    assert [one.task for one in told.capabilities] == [
+        *("text_to_image", "image_to_image", "inpainting", "outpainting")
+    ]
     known = fields(told.capabilities[1])
     strength, fit = known["init_image.strength"], known["init_image.fit"]
     assert (strength.minimum, strength.maximum, strength.default_value) == (0.0, 1.0, "0.75")

@@ -11,6 +11,7 @@ from deviceops.inference.v1 import generation_pb2, inference_service_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.imaging import encode
 from domains.inference.fields import FIELDS, SECOND, THIRD, Field
+from domains.inference.masks import SIDES
 from domains.inference.size_conditioning import AS_MADE
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
@@ -48,6 +49,7 @@ SOME: dict[str, object] = {
     "mask.image.data": MASK,
     "sampling.sigmas": [9.0, 0.0],
     "sampling.timesteps": [9],
+    **{f"outpaint.{side}": 16 for side in SIDES},
 }
 """Values of fields that do not take any."""
 
@@ -72,6 +74,8 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
         needs = {"init_image.image.data": PNG, "mask.image.data": MASK, "mask.zoom_to_mask": True}
         needs = {} if path.startswith("mask.image") else needs
         needs |= {"init_image.image.data": PNG}
+    if path.startswith("outpaint."):
+        needs = {"init_image.image.data": PNG, "outpaint.left_px": 8, "outpaint.top_px": 8}
     for needed, what in needs.items():
         if needed != path:
             put(generation, needed, what)

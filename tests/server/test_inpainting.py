@@ -55,6 +55,18 @@ def test_a_zoom_puts_a_part_of_another_size_back_into_the_whole_picture(server: 
     assert again.images[0].file.sha256 == result.images[0].file.sha256
 
 
+def test_a_picture_grows_and_its_resolved_request_grows_it_alike(server: RunningServer) -> None:
+    generation = from_picture(steps=2)
+    generation.outpaint.CopyFrom(conditioning_pb2.Outpaint(left_px=8, bottom_px=16, overlap_px=8))
+    result = finished(server, generation)
+    found, told = shown(server, result.images[0]), result.resolved.generation
+    assert (result.resolved.task, found.shape) == ("outpainting", (80, 88, 3))
+    assert (told.width_px, told.height_px, told.outpaint.left_px) == (80, 64, 8)
+    np.testing.assert_array_equal(found[:56, 16:], PIXELS[:56, 8:])
+    again = finished(server, told)
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
+
+
 def test_an_inline_mask_leaves_with_its_job_and_an_uploaded_one_stays(server: RunningServer) -> None:
     own = encode(255 - WHITE, "image/png")
     uploaded = upload(server, MASK)

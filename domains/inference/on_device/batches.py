@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.inference.on_device.adapters import Share, beside
 from domains.inference.on_device.family import StepRows
 from domains.inference.on_device.rows import RowConditions, in_rows
+from domains.inference.on_device.wrapping import wrapping
 
 _TRAIN_STEPS = 1000
 
@@ -112,7 +113,7 @@ class _Group:
     def outputs(self, jobs: Sequence[StepRows], forward: Forward) -> Sequence[Tensor]:
         """Each job's output."""
         batch = Batch(pictures=self._joined(jobs), picture_times=self._timed(jobs), inputs=self._inputs)
-        with beside(self._shares):
+        with beside(self._shares), wrapping(jobs[0].wraps):
             rows = forward(batch).float()
         return self._steered(rows).split(self._images)
 

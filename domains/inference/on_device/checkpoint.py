@@ -17,7 +17,7 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
-from domains.inference.masks import ResolvedMask
+from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation
@@ -41,6 +41,9 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     own: OwnWalk = AS_THE_MODEL
     init_image: ResolvedInitImage | None = None
     mask: ResolvedMask | None = None
+    outpaint: ResolvedOutpaint | None = None
+    seamless_x: bool = False
+    seamless_y: bool = False
     loras: tuple[ResolvedLora, ...] = ()
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     seed_variation: ResolvedSeedVariation | None = None

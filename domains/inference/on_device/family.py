@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
+from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.prompts import Prompt
 
 
@@ -86,16 +87,18 @@ class StepRows:
     """0-dim, on the device."""
     conditions: Conditions
     adapters: Adapters = NO_ADAPTERS
+    wraps: Wraps = NO_WRAPS
+    """Which edges fit together."""
 
     @property
     def alike(self) -> Hashable:
         """What jobs of one model must have in common to share a forward."""
-        return alike(self.latents, self.conditions, self.adapters)
+        return alike(self.latents, self.conditions, self.adapters, self.wraps)
 
 
-def alike(latents: Tensor, conditions: Conditions, adapters: Adapters) -> Hashable:
+def alike(latents: Tensor, conditions: Conditions, adapters: Adapters, wraps: Wraps = NO_WRAPS) -> Hashable:
     """See `StepRows.alike`."""
-    return latents.shape[1:], conditions.alike, adapters.alike
+    return latents.shape[1:], conditions.alike, adapters.alike, wraps
 
 
 class Family(Protocol):

@@ -17,6 +17,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskFill, steps_of
 from domains.inference.on_device.family import Family, PictureLatents
 from domains.inference.on_device.noise import Noise
+from domains.inference.on_device.scene import Scene
 from domains.inference.solvers.level import Level
 from domains.inference.solvers.plan import Plan
 from domains.model.families import FAMILIES
@@ -73,12 +74,10 @@ class Native:
 class Masked:
     """Which part of a picture's latents is made anew."""
 
-    shares: Tensor
-    """(1, 1, h/8, w/8), 0..1: the most of the pixels in each latent pixel."""
     steps: Tensor
     """See `LatentMask.steps`."""
-    from_noise: bool
-    """Whether the masked part begins at noise alone."""
+    from_noise: Tensor | None
+    """(1, 1, h/8, w/8), 0..1: how much of each latent pixel begins at noise alone. None: nothing."""
     whole: bool
     """Whether all begins at noise alone: no share of the picture is kept in the masked part."""
     native: Native | None = None
@@ -88,25 +87,25 @@ class Masked:
 
 
 def masked_of(
-    resolved: ResolvedGeneration, shares: Mask, latent_shape: tuple[int, int, int], native: Native | None = None
+    resolved: ResolvedGeneration, scene: Scene, latent_shape: tuple[int, int, int], native: Native | None = None
 ) -> Masked:
-    """A mask of pixels, (height, width), as one of latents."""
-    assert resolved.mask is not None
+    """A mask of pixels as one of latents: the most of the pixels in each latent pixel counts."""
     assert resolved.init_image is not None
-    pixels = torch.from_numpy(shares)[None, None]
-    cells = F.max_pool2d(pixels, resolved.height_px // latent_shape[1])
-    strength = resolved.init_image.strength
+    edge, strength = resolved.height_px // latent_shape[1], resolved.init_image.strength
+    cells = F.max_pool2d(torch.from_numpy(scene.shares)[None, None], edge)
     flat: list[float] = cells.flatten().tolist()
     # A model that reads the mask keeps the rest itself.
     kept = 0 if native is None else resolved.computed_steps
-    counts = [float(steps_of(share * strength, resolved.steps) if share else kept) for share in flat]
+    counts = [float(steps_of(share, resolved.steps) if share else kept) for share in flat]
+    noisy = None if scene.from_noise is None else F.max_pool2d(torch.from_numpy(scene.from_noise)[None, None], edge)
+    grows = resolved.outpaint
+    whole = strength == 1.0 if grows is None else grows.fill is MaskFill.NOISE
     return Masked(
-        shares=cells,
         steps=torch.tensor(counts).view_as(cells),
-        from_noise=resolved.mask.fill is MaskFill.NOISE,
-        whole=strength == 1.0,
+        from_noise=noisy,
+        whole=whole,
         native=native,
-        draws_picture=native is None or strength < 1.0 or FAMILIES[resolved.family].flow,
+        draws_picture=native is None or not whole or FAMILIES[resolved.family].flow,
     )
 
 
@@ -129,11 +128,11 @@ def begin_masked(plan: Plan, noise: Noise, picture: PictureLatents, masked: Mask
     # Diffusers encodes the picture without the masked part, whether the model reads it or not.
     seen = _drawn(picture if masked.native is None else masked.native.seen, noise)
     read = None if masked.native is None else masked.native.channels(seen)
-    shares, steps = (one.to(clean.device) for one in (masked.shares, masked.steps))
+    steps = masked.steps.to(clean.device)
     mask = LatentMask(clean=clean, noise=drawn, steps=steps, read=read)
     if plan.begin is None or masked.whole:
         return drawn * plan.initial_scale, mask
-    start = clean * (1 - shares) if masked.from_noise else clean
+    start = clean if masked.from_noise is None else clean * (1 - masked.from_noise.to(clean))
     return plan.begin.alpha * start + plan.begin.sigma * drawn, mask
 
 

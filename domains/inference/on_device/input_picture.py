@@ -13,7 +13,7 @@ from domains.inference.kept_file import KeptFile
 
 
 def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[int, ...] = (3,)) -> Tensor:
-    """(height, width, 3), uint8, on the CPU, in the size of the result; without `channels` (height, width). Raises
+    """(height, width, 3), uint8, on the CPU, in the size before growing; without `channels` (height, width). Raises
     BLOB_CORRUPT for a file that is gone, changed, or of another size."""
     try:
         data = Path(file.path).read_bytes()
@@ -21,7 +21,7 @@ def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[in
         raise _corrupt(f"cannot be read: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _corrupt("have changed since they were written")
-    shape = (*reversed(resolved.result_px), *channels)
+    shape = (*reversed(resolved.input_px), *channels)
     if len(data) != math.prod(shape):
         raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} of {math.prod(channels)}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(shape)

@@ -23,6 +23,7 @@ from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
+from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
@@ -96,8 +97,9 @@ class PreparedRun(LoadRun):
         self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
         pixels = self._seen().to(self.device)
-        picture = self.family.encode_picture(pixels, keep_on)
-        trajectory = self._begun(conditioned, picture, self._masked(pixels, keep_on))
+        with wrapping(self.resolved.wraps):
+            picture, masked = self.family.encode_picture(pixels, keep_on), self._masked(pixels, keep_on)
+        trajectory = self._begun(conditioned, picture, masked)
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
 
@@ -116,9 +118,9 @@ class PreparedRun(LoadRun):
             return None
         shares, shape = self.scene.shares, self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
         if self.model.variant != INPAINTING:
-            return masked_of(self.resolved, shares, shape)
+            return masked_of(self.resolved, self.scene, shape)
         seen = self.family.encode_picture(pixels, keep_on, hidden_in(shares))
-        return masked_of(self.resolved, shares, shape, channels_of(self.family, shares, seen, shape))
+        return masked_of(self.resolved, self.scene, shape, channels_of(self.family, shares, seen, shape))
 
     def _begun(
         self, conditioned: Conditioned, picture: PictureLatents | None = None, masked: Masked | None = None
@@ -145,11 +147,11 @@ class PreparedRun(LoadRun):
 
     @cached_property
     def scene(self) -> Scene | None:
-        """The picture of which a part is made anew. None: there is no mask."""
-        if self.resolved.mask is None or self.given.mask is None:
+        """The picture of which a part is made anew. None: it does not grow, and there is no mask."""
+        if self.resolved.mask is None and self.resolved.outpaint is None:
             return None
-        levels = read_pixels(self.given.mask, self.resolved, ())
-        return Scene(self.resolved, self.resolved.mask, self._pixels().numpy(), levels.numpy())
+        levels = None if self.given.mask is None else read_pixels(self.given.mask, self.resolved, ()).numpy()
+        return Scene(self.resolved, self._pixels().numpy(), levels)
 
     def _continued(self, trajectory: Trajectory) -> bool:
         """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and

@@ -24,6 +24,7 @@ from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
+from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
 from domains.inference.outcome import Report
 from domains.progress import Degraded, Stage, Unit
 
@@ -69,7 +70,9 @@ class Run(PreparedRun):
             found.append(Rung.SMALLER_BATCH)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
-        if self.stage is Stage.DECODING and self._smaller_tile() is not None:
+        # The edges of a tile must not fit together.
+        tiles = self.resolved.wraps == NO_WRAPS and self.stage is Stage.DECODING
+        if tiles and self._smaller_tile() is not None:
             found.append(Rung.VAE_TILING)
         return found
 
@@ -113,13 +116,13 @@ class Run(PreparedRun):
 
     def prepare(self, keep_on: KeepOn) -> None:
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
-        if self.scene is not None and self.scene.empty:
+        if not self.resolved.computed_steps:
+            self._give_back()
+        elif self.scene is not None and self.scene.empty:
             self._degrade(_EMPTY_MASK)
             self._give_back()
-        elif self.resolved.computed_steps:
-            super().prepare(keep_on)
         else:
-            self._give_back()
+            super().prepare(keep_on)
 
     def _give_back(self) -> None:
         self._enter(Stage.ENCODING)
@@ -168,7 +171,8 @@ class Run(PreparedRun):
         self._hardware.before_unit(self.id, Stage.DECODING)
         began = self._hardware.mark()
         latents = self.walking.latents[index : index + 1]
-        decoded, whole = self.family.decode(latents, keep_on, self._tile)
+        with wrapping(self.resolved.wraps):
+            decoded, whole = self.family.decode(latents, keep_on, self._tile)
         pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
@@ -184,7 +188,8 @@ class Run(PreparedRun):
     def _decoded_again(self, index: int, latents: Tensor) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
         NUMERIC_FAILURE: such a value would be a black place in the picture."""
-        again = self.family.decode_in_float32(latents, self._tile)
+        with wrapping(self.resolved.wraps):
+            again = self.family.decode_in_float32(latents, self._tile)
         if again is None or not again[1].item():
             raise not_decoded(index, self.resolved)
         detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"

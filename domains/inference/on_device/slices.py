@@ -15,6 +15,7 @@ from torch import Tensor
 
 from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.wrapping import wrapped_conv, wraps_now, zero_padded
 
 SLICED_FROM_FLOP = 2**38
 """About 4 s of two cores. No operation of Stable Diffusion 1.x at 512×512 is longer, but the VAE's last upsampling."""
@@ -47,7 +48,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, keep_on: KeepOn) -> T
 
 
 def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
-    """A `Conv2d`, in bands of whole lines."""
+    """A `Conv2d`, in bands of whole lines; as a whole where edges fit together."""
+    if wraps_now():
+        keep_on()
+        return wrapped_conv(layer, x)
     height, (lines, columns) = x.shape[2], _size_after(layer, x.shape)
     size = _slice_size(lines, 2 * x.shape[0] * lines * columns * layer.weight.numel(), keep_on)
     if size >= lines or layer.padding_mode != "zeros" or layer.dilation != (1, 1):
@@ -66,7 +70,7 @@ def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
 def downsampled(module: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
     """A diffusers `Downsample2D`. That of a VAE adds a line and a column at the end."""
     if module.use_conv and module.norm is None:
-        return conv(module.conv, x if module.padding else F.pad(x, (0, 1, 0, 1)), keep_on)
+        return conv(module.conv, x if module.padding else zero_padded(x, (0, 1, 0, 1)), keep_on)
     keep_on()
     return module(x)
 
@@ -76,7 +80,7 @@ def upsampled(module: Any, x: Tensor, keep_on: KeepOn, size: tuple[int, int] | N
     height, width = size or (2 * x.shape[2], 2 * x.shape[3])
     plain = module.use_conv and module.interpolate and module.norm is None and module.name == "conv"
     flop = 2 * x.shape[0] * height * width * module.conv.weight.numel() if plain else 0
-    if _slice_size(height, flop, keep_on) >= height:
+    if _slice_size(height, flop, keep_on) >= height and not (plain and wraps_now()):
         keep_on()
         return module(x) if size is None else module(x, size)
     keep_on()

@@ -14,6 +14,7 @@ from domains.inference.on_device.family import Conditions, Family, KeepOn, Pictu
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
+from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
 from domains.model.families import FAMILIES
@@ -48,6 +49,7 @@ class Trajectory:
         adapters: Adapters = NO_ADAPTERS,
         renew: Renew | None = None,
         masked: Masked | None = None,
+        wraps: Wraps = NO_WRAPS,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
@@ -67,6 +69,7 @@ class Trajectory:
         """Whether each picture has a forward of its own, which needs less memory."""
         self._noise = noise
         self._ends = plan.ends
+        self._wraps = wraps
         first, self._mask = _initial(plan, noise, picture, masked)
         self._state = SolverState(first)
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
@@ -100,7 +103,7 @@ class Trajectory:
     @property
     def alike(self) -> Hashable:
         """What trajectories of one model must have in common to share a forward."""
-        return alike(self.latents, self.conditions, self._adapters.at(self.index))
+        return alike(self.latents, self.conditions, self._adapters.at(self.index), self._wraps)
 
     def inputs(self) -> StepRows:
         """The denoiser's inputs for the next line."""
@@ -111,6 +114,7 @@ class Trajectory:
             timestep=self._timesteps[self.place],
             conditions=self.conditions,
             adapters=self._present,
+            wraps=self._wraps,
         )
 
     def enter_phase(self) -> None:
@@ -179,8 +183,9 @@ def begin(
         own=resolved.own,
     )
     # Of a picture, the first draw is from what its encoder made of it.
-    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=0 if picture is None else 1)
-    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked)
+    second = picture is not None and (masked is None or masked.draws_picture)
+    noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
+    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps)
 
 
 def _initial(

@@ -32,7 +32,7 @@ class VaeDecoder:
         decoder = self._vae.decoder
         if self._vae.post_quant_conv is not None:
             latents = self._vae.post_quant_conv(latents)
-        hidden = self._middle[0](decoder.conv_in(latents), keep_on=keep_on)
+        hidden = self._middle[0](conv(decoder.conv_in, latents, regardless), keep_on=keep_on)
         for attend, resnet in zip(decoder.mid_block.attentions, self._middle[1:], strict=True):
             hidden = resnet(hidden if attend is None else attended(attend, hidden, keep_on), keep_on=keep_on)
         for resnets, upsample in self._levels:

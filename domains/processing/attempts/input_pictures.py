@@ -106,7 +106,7 @@ class InputPictures:
             await self._decoder.close()
 
     async def _fitted(self, data: bytes, resolved: ResolvedGeneration, field: str) -> bytes:
-        """The pixels in the result's size: RGB, or of a mask one byte each."""
+        """The pixels in the size before growing: RGB, or of a mask one byte each."""
         assert resolved.init_image is not None, "a mask is a part of a picture"
         decoder, fit = await self._started(), resolved.init_image.fit or ImageFit.STRETCH
         is_mask = field == MASK_FIELD
@@ -119,7 +119,7 @@ class InputPictures:
 
             # The check of the request has refused every other value.
             read = luma(pixels) if is_mask else pixels
-            return fitted(read, *resolved.result_px, cast(Fit, fit.value)).tobytes()
+            return fitted(read, *resolved.input_px, cast(Fit, fit.value)).tobytes()
 
         return await asyncio.to_thread(fitted)
 

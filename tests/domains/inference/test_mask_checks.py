@@ -10,7 +10,8 @@ from domains.inference.check import checked, violations
 from domains.inference.check_masks import resolved_mask
 from domains.inference.generation import Generation, ImageFit, InitImage
 from domains.inference.input_picture import InputPicture, resolved_picture
-from domains.inference.masks import InpaintMask
+from domains.inference.masks import InpaintMask, Outpaint
+from domains.inference.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 START = InitImage(blob_id="b-1")
@@ -23,9 +24,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"mask": InpaintMask(blob_id="b", zoom_to_mask=True, zoom_padding_px=257)},
         "mask.zoom_padding_px",
     ),
+    "no growth": ({"outpaint": Outpaint()}, "outpaint"),
+    "less than no side": ({"outpaint": Outpaint(left_px=-8)}, "outpaint.left_px"),
+    "too much of a side": ({"outpaint": Outpaint(top_px=2056)}, "outpaint.top_px"),
+    "a growth between multiples": ({"outpaint": Outpaint(right_px=12)}, "outpaint.right_px"),
+    "too much overlap": ({"outpaint": Outpaint(bottom_px=8, overlap_px=257)}, "outpaint.overlap_px"),
 }
 TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
     "no picture": ({"init_image": None}, "mask"),
+    "growth without a picture": ({"init_image": None, "mask": None, "outpaint": Outpaint(left_px=8)}, "outpaint"),
+    "growth of a zoomed part": (
+        {"mask": InpaintMask(blob_id="b", zoom_to_mask=True), "outpaint": Outpaint(left_px=8)},
+        "mask.zoom_to_mask",
+    ),
     "padding without a zoom": ({"mask": InpaintMask(blob_id="b", zoom_padding_px=3)}, "mask.zoom_padding_px"),
 }
 
@@ -83,6 +94,17 @@ def test_a_zoom_keeps_the_size_of_a_picture_that_has_another_one() -> None:
     assert (kept.own_size_px, kept.fit) == ((300, 200), None)
     with pytest.raises(InvalidRequest):
         resolved_picture(asked(width_px=64, height_px=64), picture(300, 200))
+
+
+def test_a_picture_grows_within_the_limits() -> None:
+    model = embedded_model()
+    grown = asked(mask=None, outpaint=Outpaint(left_px=8, bottom_px=16))
+    found = resolve(grown, model, picture(80, 64))
+    assert ((found.width_px, found.height_px), found.before_px) == ((88, 80), (80, 64))
+    assert found.computed_steps == found.steps
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(asked(mask=None, outpaint=Outpaint(top_px=2048, bottom_px=2048)), model, picture(80, 64))
+    assert [one.field for one in refused.value.violations] == ["generation.outpaint"]
 
 
 def test_a_branch_keeps_the_mask_of_its_source() -> None:

@@ -47,8 +47,7 @@ def levels(width: int, height: int, box: tuple[int, int, int, int], level: int =
 
 
 def scene_of(wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Scene:
-    assert wanted.mask is not None
-    return Scene(wanted, wanted.mask, picture.numpy(), white)
+    return Scene(wanted, picture.numpy(), white if wanted.mask is not None else None)
 
 
 def begun_masked(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Trajectory:
@@ -61,7 +60,7 @@ def begun_masked(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Ten
     if loaded.model.variant == "inpainting":
         seen = family.encode_picture(pixels, hidden=hidden_in(scene.shares))
         native = channels_of(family, scene.shares, seen, shape)
-    masked = masked_of(wanted, scene.shares, shape, native)
+    masked = masked_of(wanted, scene, shape, native)
     return begin(family, wanted, loaded.scheduler_config, conditions, loaded.device, start, masked=masked)
 
 

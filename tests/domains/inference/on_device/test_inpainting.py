@@ -202,7 +202,13 @@ def test_a_zoom_makes_the_surroundings_at_the_full_size_and_puts_them_back(
 
 
 def kept_at(
-    loop: Recorder, folder: Path, name: str, wanted: ResolvedGeneration, step: int, white: Pixels = WHITE
+    loop: Recorder,
+    folder: Path,
+    name: str,
+    wanted: ResolvedGeneration,
+    step: int,
+    white: Pixels = WHITE,
+    picture: Tensor = PICTURE,
 ) -> KeptFile:
     at = Progressed(stage=Stage.DENOISING, completed=step, total=wanted.computed_steps, unit=Unit.STEPS)
 
@@ -211,7 +217,7 @@ def kept_at(
             loop.loop.stop(job_id, PAUSE)
 
     loop.on_report = pause
-    assert isinstance(run(loop, folder, name, wanted, white), RunStopped)
+    assert isinstance(run(loop, folder, name, wanted, white, picture), RunStopped)
     (kept,) = loop.of(name, CheckpointReady)
     assert isinstance(kept, CheckpointReady)
     return stored(folder, torch.frombuffer(bytearray(kept.data), dtype=torch.uint8))

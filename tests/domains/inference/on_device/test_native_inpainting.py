@@ -83,7 +83,8 @@ def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def asked(model: Model, strength: float, **changes: Any) -> ResolvedGeneration:
     plain: dict[str, Any] = {"sampler": "euler", "steps": 4, "width_px": 64, "height_px": 32, "mask": mask()}
-    return request(model, **{**plain, "init_image": from_picture(strength), **changes})
+    plain["init_image"] = from_picture(strength)
+    return request(model, **{**plain, **changes})
 
 
 def their_latents(wanted: ResolvedGeneration, folder: Path, white: Pixels) -> Tensor:
