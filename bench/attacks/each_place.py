@@ -24,8 +24,12 @@ from tests.server import nursery_source
 
 _DEATHS: tuple[tuple[Victim, ...], ...] = ((), (Victim.WORKER,), (Victim.NURSERY, Victim.WORKER))
 """Who dies in a scenario: the first that reaches a place is the one that attacks it."""
-_REACH = 2
-"""Runs of the scenario that may pass without reaching the place."""
+_AGAIN: dict[Victim, tuple[tuple[Victim, ...], ...]] = {
+    Victim.SERVER: _DEATHS[:2],
+    Victim.WORKER: _DEATHS[1:2],
+    Victim.NURSERY: _DEATHS[1:],
+}
+"""Further scenarios that may reach a place: much is reached by a process's start and its first job alone."""
 _LINGER_S = 5.0
 """Longest wait for a place that a timer reaches."""
 _MISSED = "not reached"
@@ -59,20 +63,21 @@ class PlaceAttack:
 
     def once(self, fault: PlaceFault) -> list[str]:
         """Attack one place; see `Attack.once`."""
-        deaths, attack = self._deaths[fault.place.hash], self._attack
-        found, due = list[str](), False
-        for attempt in range(_REACH):
+        attack, found, due = self._attack, list[str](), False
+        tries = dict.fromkeys((self._deaths[fault.place.hash], *_AGAIN[fault.place.victim]))
+        for attempt, deaths in enumerate(tries, 1):
             with self._table.failing(fault):
                 found += attack.scenario(deaths).faults
-                if attempt == _REACH - 1:
+                if attempt == len(tries):
                     self._table.wait(_LINGER_S)
                 attack.done += self._table.failed > 0
                 due = self._table.failed > 0 and attack.done % RESTART_EACH == 0
                 if due:
                     attack.kill()
+            self._see(deaths)
             if self._table.failed:
+                self._deaths[fault.place.hash] = deaths
                 break
-        self._see(deaths)
         found += [] if due else attack.well()
         if found or due:
             found += attack.restarted()
