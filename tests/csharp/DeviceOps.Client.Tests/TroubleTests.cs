@@ -23,7 +23,7 @@ public sealed class TroubleTests(MortalServer mortal)
     internal static IReadOnlyList<ErrorReason> Raised { get; } =
     [
         ErrorReason.Draining, ErrorReason.Starting, ErrorReason.FeatureNotInstalled, ErrorReason.DeviceRecovering, ErrorReason.DeviceLost,
-        ErrorReason.LoadTimeout, ErrorReason.StorageFailed, ErrorReason.Preempted, ErrorReason.WorkerRestarting,
+        ErrorReason.LoadTimeout, ErrorReason.ModelUnloaded, ErrorReason.StorageFailed, ErrorReason.Preempted, ErrorReason.WorkerRestarting,
     ];
 
     [Fact]
@@ -112,6 +112,21 @@ public sealed class TroubleTests(MortalServer mortal)
         Assert.Equal((ErrorReason.DeviceLost, StatusCode.Aborted), (lost.Reason, lost.StatusCode));
         mortal.Plug(present: true);
         await UntilState(MortalServer.Slow, DeviceState.Available);
+    }
+
+    [Fact]
+    public async Task AJobWhoseModelIsUnloadedByForceSaysSo()
+    {
+        var job = client.GenerateAsync(Asking.On(MortalServer.Healthy, steps: 1000), Asking.Stop);
+        await using var updates = job.UpdatesAsync(Asking.Stop).GetAsyncEnumerator(Asking.Stop);
+        while (await updates.MoveNextAsync() && updates.Current.Event.Progress?.Stage != "denoising")
+        {
+        }
+        var unload = new UnloadModelRequest { DeviceId = MortalServer.Healthy, DrainTimeout = new Duration(), Force = true };
+        await client.Models.UnloadModelAsync(unload, cancellationToken: Asking.Stop);
+        await Until(updates, JobEvent.KindOneofCase.Failed);
+        var error = Assert.Throws<JobFailedException>(() => job.Result);
+        Assert.Equal((ErrorReason.ModelUnloaded, StatusCode.Aborted), (error.Reason, error.StatusCode));
     }
 
     [Fact]
