@@ -9,6 +9,7 @@ from domains import limits as sizes
 from domains.inference import limits
 from domains.inference.fields import FIELDS, SECOND, THIRD
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
+from domains.inference.size_conditioning import AS_MADE
 from domains.model.families import COMPUTED, FAMILIES
 from tests.server import asking
 from tests.server.harness import RunningServer
@@ -85,8 +86,8 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert not [path for path in known if path.startswith("controls")]
 
 
-OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift")
-"""The model has one text encoder and is no flow model."""
+OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *AS_MADE.by_path)
+"""The model has one text encoder, is told no sizes and is no flow model."""
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
