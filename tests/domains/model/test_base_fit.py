@@ -10,6 +10,8 @@ from domains.model.base_fit import base_findings
 from domains.model.detected_model import blank_model
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout, ModelState
+from domains.model.weights_model import read_file
+from tests.domains.model.headers import write_published
 
 BASE = replace(
     blank_model(Path(), "base", "base", ModelLayout.DIFFUSERS),
@@ -28,7 +30,6 @@ def a_model(kind: ModelKind, *compatible: str) -> Model:
     [
         (a_model(ModelKind.LORA, "sd1"), BASE, []),
         (a_model(ModelKind.LORA, "sdxl"), BASE, [ErrorReason.MODEL_INCOMPATIBLE]),
-        # 1024 and 2048 wide, on a base that is 768 wide.
         (a_model(ModelKind.CONTROLNET, "sd2"), BASE, [ErrorReason.MODEL_INCOMPATIBLE]),
         (a_model(ModelKind.CONTROLNET, "sd1", "sd2"), BASE, []),
         (a_model(ModelKind.LORA), BASE, [None]),
@@ -47,3 +48,10 @@ def test_what_does_not_go_together_is_told_with_both_families(
     found = list(base_findings(model, base))
     assert [one.reason for one in found] == reasons
     assert {one.field for one in found} <= {"base_model_id"}
+
+
+@pytest.mark.parametrize(("family", "fits"), [("sd1", True), ("sd2", False), ("sdxl", False)])
+def test_a_controlnet_768_wide_fits_no_wider_model(tmp_path: Path, family: str, fits: bool) -> None:
+    control = read_file(write_published(tmp_path / "canny.safetensors", "sd1_controlnet"), "canny", "canny")
+    reasons = [one.reason for one in base_findings(control, replace(BASE, family=family))]
+    assert reasons == ([] if fits else [ErrorReason.MODEL_INCOMPATIBLE])
