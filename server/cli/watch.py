@@ -37,7 +37,7 @@ def watch(
         Path | None, typer.Option(help="Folder for previews, also of a job that another caller submitted.")
     ] = None,
     preview_every: Annotated[int, typer.Option(min=1, max=1000, help="Steps between two previews.")] = 1,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = RECONNECT_S,
+    wait_limit: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = RECONNECT_S,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -53,7 +53,7 @@ def watch(
             cursor.job_id = ids.job(connection, job)
             files = [] if out is None else _targets(_job(connection, cursor.job_id), out, force)
             with outliving_terminal():
-                last = _follow(connection, cursor, patience, wish, (keep, _printer(told, json, keep=out is not None)))
+                last = _follow(connection, cursor, wait_limit, wish, (keep, _printer(told, json, keep=out is not None)))
                 if files:
                     _save(connection, cursor.job_id, files, force, None if json else told)
             if last:

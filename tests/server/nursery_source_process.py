@@ -4,9 +4,9 @@ Its stdin is a Unix socket. It has imported what a nursery imports, once for all
 """
 
 import os
+import select
 import socket
 import sys
-import time
 
 import msgspec
 
@@ -59,14 +59,15 @@ def _forked() -> int | None:
         # When the process between has ended, the test process has adopted the other.
         os.waitpid(between, 0)
         return pid
-    between = os.getpid()
+    # Readable when this process has ended, and its child has been adopted.
+    ended = os.pidfd_open(os.getpid())
     if child := os.fork():
         os.write(tell, str(child).encode())
         os._exit(0)
     os.close(told)
     os.close(tell)
-    while os.getppid() == between:
-        time.sleep(0.0005)
+    select.select([ended], [], [])
+    os.close(ended)
     return None
 
 

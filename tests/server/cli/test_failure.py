@@ -78,7 +78,7 @@ def test_a_call_that_the_server_does_not_know_says_so():
 
 def test_no_server_is_one_sentence_with_the_remedy(capsys: pytest.CaptureFixture[str]):
     address = f"127.0.0.1:{free_port()}"
-    for command in (["status"], ["jobs"], ["generate", "an owl"], ["watch", "job-1", "--patience", "0"]):
+    for command in (["status"], ["jobs"], ["generate", "an owl"], ["watch", "job-1", "--wait-limit", "0"]):
         assert run([*command, "--address", address]) == USAGE
         told = capsys.readouterr()
         *_, last = told.err.splitlines()

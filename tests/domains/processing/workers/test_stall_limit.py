@@ -1,4 +1,4 @@
-"""Patience: a worker that speaks to anybody lives; one that is silent for too long is ended."""
+"""The stall limit: a worker that reports anything lives; one that is silent for longer is ended."""
 
 import asyncio
 
