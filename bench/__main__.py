@@ -28,6 +28,7 @@ CPU_SET = (
     "serve_overhead",
     "engine_step",
     "conc8",
+    "conc8_controls",
     "mixed_steps",
     "join_full_batch",
     "determinism",
@@ -43,7 +44,7 @@ CPU_SET = (
     "model_scan",
     "plan",
 )
-BY_NAME_ONLY = ("csharp_client", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
+BY_NAME_ONLY = ("csharp_client", "cuda_controls", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
 """Those that need more than a CPU and Python: a .NET SDK, or a GPU."""
 
 

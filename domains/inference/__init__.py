@@ -1,9 +1,11 @@
 """Generations: asked, checked, resolved, computed. Knows no torch; `on_device` does.
 
 Asked: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from), `benchmark`,
-`fields` (what is served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
+`controls` (what guides the layout) with `image_fit` and `preprocessors` (ways to make control maps), `fields` (what is
+served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
 
-Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `resolve` (each choice that it left open).
+Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `check_controls` and `control_resolution`
+(its controls), `resolve` (each choice that it left open).
 
 Read: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
 

@@ -18,6 +18,7 @@ from domains.model.model import Model, ModelState
 _DEFAULT_WEIGHT = 1.0
 _SAID = {
     ModelKind.LORA: ("LoRA", "loras", "changes models of"),
+    ModelKind.CONTROLNET: ("ControlNet", "controls", "guides models of"),
     ModelKind.TEXTUAL_INVERSION: ("textual inversion", "textual_inversions", "is read by models of"),
 }
 """By kind: its name for people, the field that names it, and what it does to its bases."""
@@ -30,7 +31,7 @@ def resolved_loras(asked: Generation, model: Model, loras: Sequence[Model]) -> t
     component that the model has not, and for weights of another number of blocks.
     """
     for lora in loras:
-        _check(lora, model, ModelKind.LORA)
+        check_adapter(lora, model, ModelKind.LORA)
     wrong = [*_unknown_components(asked.loras, model)] or [*_other_blocks(asked.loras, model)]
     if wrong:
         raise InvalidRequest(wrong)
@@ -44,13 +45,13 @@ def resolved_words(asked: Generation, model: Model, words: Sequence[Model]) -> t
     for two.
     """
     for word in words:
-        _check(word, model, ModelKind.TEXTUAL_INVERSION)
+        check_adapter(word, model, ModelKind.TEXTUAL_INVERSION)
     if wrong := [*_tokens(asked.textual_inversions, words)]:
         raise InvalidRequest(wrong)
     return tuple(_resolved_word(one, entry) for one, entry in zip(asked.textual_inversions, words, strict=True))
 
 
-def _check(adapter: Model, model: Model, kind: ModelKind) -> None:
+def check_adapter(adapter: Model, model: Model, kind: ModelKind) -> None:
     """Raise unless the catalogue's entry is of the kind, whole, and for models of this family."""
     name, field, does = _SAID[kind]
     facts = {f"{kind}_model_id": adapter.id, "model_id": model.id, "family": model.family}

@@ -8,6 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
+from domains.inference.check_controls import control_exclusions, control_violations
 from domains.inference.check_guidance import guidance_for_family, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
@@ -56,14 +57,15 @@ def checked(asked: Generation) -> Checked:
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
     parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
+    of_pictures = (*mask_violations(asked), *outpaint_violations(asked), *control_violations(asked))
     alone = (
         *chain.from_iterable(parts),
-        *mask_violations(asked),
-        *outpaint_violations(asked),
+        *of_pictures,
         *size_violations(asked.size_conditioning),
         *_output(asked),
     )
-    return Wrong(alone, (*_together(asked), *mask_exclusions(asked), *outpaint_exclusions(asked)))
+    exclusions = (*mask_exclusions(asked), *outpaint_exclusions(asked), *control_exclusions(asked))
+    return Wrong(alone, (*_together(asked), *exclusions))
 
 
 def for_sampler(sampler: str, asked: Sampling) -> Iterator[Violation]:
@@ -101,13 +103,15 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         **{name: bool(getattr(asked, name)) for name in (*SECOND, *THIRD)},
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
+        "controls.model_id": bool(asked.controls),
     }
     yield from guidance_for_family(asked.sampling, family)
     yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):
-            name = path.removesuffix(".prompt")
-            text = f"models of the family {family.id} have no text encoder that reads it; leave it out"
+            name = path.removesuffix(".prompt").removesuffix(".model_id")
+            lacks = "ControlNets that this server computes" if name == "controls" else "text encoder that reads it"
+            text = f"models of the family {family.id} have no {lacks}; leave it out"
             yield Violation(field=f"generation.{name}", message=text)
     if not family.reads_windows and asked.prompt_syntax is not Syntax.PLAIN:
         text = f"models of the family {family.id} read prompts as plain text"

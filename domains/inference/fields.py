@@ -3,13 +3,14 @@
 A field that is not here is refused by its path. Paths are the contract's, without an index for lists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from domains.inference import limits
+from domains.inference.controls import ControlBalance
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import (
     DEFAULT_BLUR_PX,
@@ -20,10 +21,11 @@ from domains.inference.masks import (
     MaskFill,
 )
 from domains.inference.own_walk import SPACINGS
+from domains.inference.preprocessors import PREPROCESSORS
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.inference.seamless import SEAMLESS, makes_seamless
-from domains.model.families import Family
+from domains.model.families import CONTROLLED, Family
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,18 @@ def _lora(path: str, **what: Any) -> Field:
 
 def _learned(path: str, **what: Any) -> Field:
     return Field(path=f"textual_inversions.{path}", group="adapters", **what)
+
+
+def _control(path: str, **what: Any) -> Field:
+    return Field(path=f"controls.{path}", group="control", **what)
+
+
+def _map_options() -> Iterator[Field]:
+    """The values that the ways to make a control map read."""
+    for kind, entry in PREPROCESSORS.items():
+        for name, one in entry.options.items():
+            bounds = (int(one.bounds[0]), int(one.bounds[1])) if one.whole else one.bounds
+            yield _control(f"preprocessing.{kind}.{name}", bounds=bounds, default=f"{one.default:g}", unit=one.unit)
 
 
 def _output(path: str, **what: Any) -> Field:
@@ -184,6 +198,21 @@ FIELDS: Mapping[str, Field] = {
         _learned("model_id"),
         _learned("token"),
         _learned("weight", bounds=limits.TOKEN_WEIGHT, default="1"),
+        _control("model_id"),
+        _control("image.data"),
+        _control("image.blob_id"),
+        *_map_options(),
+        _control("weight", bounds=limits.CONTROL_WEIGHT, default="1"),
+        _control("start_ratio", bounds=limits.START_RATIO, default="0"),
+        _control("end_ratio", bounds=limits.END_RATIO, default="1"),
+        _control(
+            "balance",
+            default="CONTROL_BALANCE_EVEN",
+            allowed=tuple(f"CONTROL_BALANCE_{one.upper()}" for one in ControlBalance),
+        ),
+        _control("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        _control("region.data"),
+        _control("region.blob_id"),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),
@@ -254,7 +283,8 @@ def unread(family: Family) -> frozenset[str]:
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
     range_ = ("sampling.guidance_start_ratio", "sampling.guidance_end_ratio") if family.guidance_off is None else ()
     edges = () if makes_seamless(family) else SEAMLESS
-    return frozenset((*few, *range_, *windows, *sizes, *walk, *edges))
+    controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
+    return frozenset((*few, *range_, *windows, *sizes, *walk, *edges, *controls))
 
 
 def _of(family: Family, field: Field) -> Field:

@@ -10,6 +10,8 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference import limits
+from domains.inference.controls import Control, ResolvedControl
+from domains.inference.image_fit import ImageFit as ImageFit
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
@@ -90,19 +92,6 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Write A1111's `parameters` text too. Only with a full manifest, since it holds the prompts."""
     provenance: bool = True
     """Mark the file as made by AI."""
-
-
-class ImageFit(StrEnum):
-    """How a picture of another size is brought to a size."""
-
-    STRETCH = "stretch"
-    """Out of shape if need be."""
-    COVER = "cover"
-    """As small as covers the size, cut at the middle."""
-    CONTAIN = "contain"
-    """As large as fits inside. Not for input pictures."""
-    PAD = "pad"
-    """As large as fits inside, the rest filled with the colours of the edge."""
 
 
 class InitImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +232,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether upper and lower edges fit together."""
     loras: tuple[Lora, ...] = ()
     textual_inversions: tuple[TextualInversion, ...] = ()
+    controls: tuple[Control, ...] = ()
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -292,6 +282,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     loras: tuple[ResolvedLora, ...] = ()
     """Applied together; their order does not matter."""
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
+    controls: tuple[ResolvedControl, ...] = ()
+    """What guides the layout; they add up."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -342,6 +334,12 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         return Prompt(texts=texts, syntax=self.prompt_syntax, long=self.long_prompt, clip_skip=self.clip_skip)
 
     @property
+    def control_blobs(self) -> tuple[str, ...]:
+        """Ids of the blobs with the pictures of its controls, each once."""
+        pictures = (picture for one in self.controls for picture in (one.image, one.region))
+        return tuple(dict.fromkeys(picture.blob_id for picture in pictures if picture is not None))
+
+    @property
     def computed_steps(self) -> int:
         """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture that does not
         grow, else all."""
@@ -376,4 +374,4 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_blobs(self) -> tuple[str, ...]:
         """Ids of the blobs with the pictures that the request hands in."""
-        return tuple(one.blob_id for one in (self.init_image, self.mask) if one is not None)
+        return (*(one.blob_id for one in (self.init_image, self.mask) if one is not None), *self.control_blobs)

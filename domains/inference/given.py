@@ -8,6 +8,17 @@ from domains.inference.kept_file import KeptFile
 from domains.model.model import Model
 
 
+class GivenControl(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker gets for a control beside its entry in the generation."""
+
+    model: Model
+    """The catalogue's entry, with the hash of its weights."""
+    map: KeptFile
+    """Pixels of the control map, RGB in the size of the pictures."""
+    region: KeptFile | None = None
+    """Where it counts, one byte a pixel. None: everywhere."""
+
+
 class Given(msgspec.Struct, frozen=True):
     """One attempt at a generation, with all that it reads."""
 
@@ -25,5 +36,7 @@ class Given(msgspec.Struct, frozen=True):
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
     words: tuple[Model, ...] = ()
     """The catalogue's entries of the textual inversions, in the order of `resolved`."""
+    controls: tuple[GivenControl, ...] = ()
+    """Of the generation's controls, in its order."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""

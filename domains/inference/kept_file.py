@@ -10,4 +10,13 @@ class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """The worker uses the file only if its content has this hash."""
     branched: bool = False
-    """Whether it may be of another job, which has other LoRAs and textual inversions."""
+    """Whether it may be of another job, which has other LoRAs, textual inversions and controls."""
+
+
+class ControlFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The pictures of a control on the worker's machine."""
+
+    map: KeptFile
+    """Pixels of the control map, RGB in the size of the pictures."""
+    region: KeptFile | None = None
+    """Where it counts, one byte a pixel. None: everywhere."""

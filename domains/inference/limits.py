@@ -32,6 +32,9 @@ TEXTUAL_INVERSIONS: Final = 32
 TOKEN_CHARACTERS: Final = 255
 """Longest word of a prompt that stands for a textual inversion."""
 TOKEN_WEIGHT: Final = (0.0, 2.0)
+CONTROLS: Final = 8
+"""Most ControlNets and T2I adapters of a generation."""
+CONTROL_WEIGHT: Final = (0.0, 10.0)
 ADAPTER_WEIGHT: Final = (-10.0, 10.0)
 BLOCK_WEIGHTS: Final = 64
 START_RATIO: Final = (0.0, 0.999)

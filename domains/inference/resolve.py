@@ -11,6 +11,7 @@ from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
+from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
@@ -29,11 +30,12 @@ def resolve(
     loras: Sequence[Model] = (),
     words: Sequence[Model] = (),
     mask: InputPicture | None = None,
+    controls: Sequence[ReadControl] = (),
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
-    the textual inversions that it names, in its order, with their hashes.
+    the textual inversions that it names, in its order, with their hashes. `controls`: what was read for its controls.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -80,6 +82,7 @@ def resolve(
         size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),
+        controls=resolved_controls(asked, model, (width_px, height_px), chosen, controls),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,
         second_prompt=asked.second_prompt,
@@ -94,6 +97,7 @@ def resolve(
         ),
     )
     check_prompts(resolved)
+    check_guided_prompts(resolved)
     return resolved
 
 

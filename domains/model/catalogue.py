@@ -16,7 +16,7 @@ from domains.model.composition import follows
 from domains.model.conversion import Conversion
 from domains.model.conversion_check import check_conversion
 from domains.model.diffusers_folder import read_folder
-from domains.model.fingerprint import Fingerprints
+from domains.model.fingerprint import Fingerprints, hash_of
 from domains.model.inspect import Inspector
 from domains.model.look import Look
 from domains.model.look_memory import LookMemory
@@ -94,6 +94,23 @@ class Catalogue:
             names = {"path": source.path, "blob_id": source.blob_id, "generation": source.generation}
             stamps = tuple(msgspec.structs.replace(stamp, **names) for stamp in stamps)
         return msgspec.structs.replace(model, files=stamps)
+
+    def hashed_whole(self, model: Model) -> Model:
+        """A model of one component with the hashes of its weight files and of itself. Raises as `hashed`."""
+        if model.layout is ModelLayout.FILE:
+            found = self.hashed(model)
+            return msgspec.structs.replace(found, sha256=hash_of(found.files))
+        weights = {file.path: Path(file.real) for file in model.files if file.path.endswith(".safetensors")}
+        try:
+            stamps = self._fingerprints.stamps(Path(model.folder), weights)
+        except FileNotFoundError:
+            message = f"a file of model {model.id} is gone; put it back and scan again"
+            raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, model_id=model.id) from None
+        except OSError as error:
+            message = f"the files of model {model.id} cannot be read: {error.strerror}; restore them and scan again"
+            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, model_id=model.id) from error
+        others = tuple(file for file in model.files if file.path not in weights)
+        return msgspec.structs.replace(model, files=(*stamps, *others), sha256=hash_of(stamps))
 
     async def destination(self, asked: Conversion) -> Path:
         """The real path of a conversion's result. Raises MODEL_NOT_FOUND, ID_TAKEN, and what `check_conversion` raises."""

@@ -8,7 +8,7 @@ import msgspec
 from domains.errors import ErrorReason
 from domains.model.detect.detect import detect
 from domains.model.detect.evidence import Detection, Part, Subject
-from domains.model.families import FAMILIES
+from domains.model.families import CONTROLLED, FAMILIES
 from domains.model.folder_family import not_computed
 from domains.model.kind import ModelKind
 from domains.model.model import Component, FileStamp, Model, ModelLayout, ModelState
@@ -113,6 +113,9 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
         family = FAMILIES[found.family]
         return "" if family.learned_words else f"it is read by {family.display_name}, with which none is served yet"
     what = str(found.kind).replace("_", " ")
+    if found.kind is ModelKind.CONTROLNET:
+        others = [name for name in found.compatible if name not in CONTROLLED]
+        return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]
         return not_computed(family, family.variant(found.variant))

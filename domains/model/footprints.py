@@ -1,6 +1,7 @@
 """Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from statistics import median
 
 import msgspec
@@ -9,7 +10,7 @@ from domains.device.device import Backend, Device
 from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
-from domains.model.execution import Execution, leaves_float16, precision_of, usual_precision
+from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
@@ -63,6 +64,11 @@ class Footprints:
     def need_bytes(self, model: Model, device: Device, execution: Execution) -> int:
         """Bytes that a load of the model adds on a device."""
         return sum(part.bytes for part in self.parts(model, device, execution))
+
+    def named_bytes(self, model_ids: Iterable[str], device: Device) -> int:
+        """Bytes that loads of these models add on a device, as it computes by itself."""
+        found = [self._catalogue.find(name) for name in model_ids]
+        return sum(self.need_bytes(model, device, AS_USUAL) for model in found if model is not None)
 
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> float | None:
         """Seconds that a load of so many bytes takes. None: nothing was loaded on the device yet."""

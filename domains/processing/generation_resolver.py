@@ -7,6 +7,8 @@ import msgspec
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.inference.check import Checked
+from domains.inference.control_resolution import ReadControl
+from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve
@@ -14,7 +16,8 @@ from domains.model.catalogue import Catalogue
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
-from domains.model.model import Model
+from domains.model.model import Model, ModelState
+from domains.processing.attempts.control_pictures import ControlPictures, without_bytes
 from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
@@ -37,6 +40,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The LoRAs that the request names, in its order, with their hashes."""
     words: Sequence[Model] = ()
     """The textual inversions that it names, likewise."""
+    controls: Sequence[ReadControl] = ()
+    """What was read for its controls, likewise."""
 
 
 class GenerationResolver:
@@ -55,6 +60,7 @@ class GenerationResolver:
         self._places = places
         self._step_limit = step_limit
         self._pictures = pictures
+        self._controls = ControlPictures(pictures)
 
     async def read(self, given: Checked) -> RequestFiles:
         """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
@@ -67,6 +73,18 @@ class GenerationResolver:
             mask=None if mask is None else await self._pictures.look(mask, MASK_FIELD),
             loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
+            controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
+        )
+
+    async def _read_control(self, control: Control, place: int) -> ReadControl:
+        path, model = f"generation.controls[{place}]", self._catalogue.get(control.model_id)
+        if model.kind is ModelKind.CONTROLNET and model.state is ModelState.AVAILABLE:
+            model = await asyncio.to_thread(self._catalogue.hashed_whole, model)
+        region = control.region
+        return ReadControl(
+            model=model,
+            image=await self._controls.look(control.image, f"{path}.image"),
+            region=None if region is None else await self._controls.look(region, f"{path}.region"),
         )
 
     def work(
@@ -78,7 +96,8 @@ class GenerationResolver:
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        work = GenerateWork(asked=_without_bytes(generation, files), resolved=resolved)
+        stored = _without_bytes(without_bytes(generation, files.controls), files)
+        work = GenerateWork(asked=stored, resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
         return work, options
@@ -92,7 +111,8 @@ class GenerationResolver:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        return loaded, model, resolve(given, model, files.picture, files.loras, files.words, files.mask)
+        adapters = files.loras, files.words
+        return loaded, model, resolve(given, model, files.picture, *adapters, files.mask, files.controls)
 
     def _on_a_device(self, loaded_id: str) -> LoadedModel:
         """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""

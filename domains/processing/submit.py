@@ -19,6 +19,7 @@ from domains.model.catalogue import Catalogue
 from domains.model.conversion import Conversion
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
+from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
@@ -78,6 +79,7 @@ class Submissions:
         self.draining = draining
         self._step_limit = step_limit
         self._pictures = pictures
+        self._controls = ControlPictures(pictures)
         self._branches = Branches(jobs, blobs)
         self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
@@ -104,6 +106,8 @@ class Submissions:
             for source, picture in asked_pictures if not validate_only else ():
                 if source is not None and picture is not None:
                     await self._pictures.own(source, picture, job_id)
+            if not validate_only:
+                await self._controls.own(given.asked, files.controls, job_id)
             if continued is not None and not validate_only:
                 self._branches.own(continued, job_id)
             job = self.generate(
@@ -119,7 +123,7 @@ class Submissions:
             )
             return job
         finally:
-            if (files.picture or continued) and (job is None or job.id != job_id):
+            if (files.picture or files.controls or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
 
     async def continue_job(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from server.cli.connection import AddressOption, JsonOption
+from server.cli.control_flags import controls_of
 from server.cli.failure import INTERRUPTED, USAGE, CliError, must_be_text
 from server.cli.files import media_type_of, targets
 from server.cli.generation_session import Plan, generate_pictures, submit
@@ -86,6 +87,24 @@ def generate(
     ] = None,
     outpaint_fill: Annotated[
         Literal["edge", "noise"] | None, typer.Option(help="What the new parts start from. [default: edge]")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=FILE", help="A ControlNet and the picture by which it guides; once for each."),
+    ] = None,
+    control_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How the map of the --control in the same place is made: canny, line-art, tile … [default: map]"
+        ),
+    ] = None,
+    control_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="How strongly the --control in the same place guides, 0..10. [default: 1]"),
+    ] = None,
+    control_fit: Annotated[
+        Literal["stretch", "cover", "pad"] | None,
+        typer.Option(help="How pictures of --control get to the size of the result."),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     format_name: Annotated[
@@ -177,6 +196,7 @@ def generate(
         outpaint=outpaint,
         outpaint_overlap=outpaint_overlap,
         outpaint_fill=outpaint_fill or "",
+        controls=controls_of(control or (), control_from or (), control_weight or (), control_fit or ""),
         media_type=media_type,
         quality=quality,
         manifest=manifest,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from server.cli import ids
 from server.cli.bars import Bars
 from server.cli.connection import Connection, connect
+from server.cli.control_flags import control_input
 from server.cli.generation_run import Ending, GenerationRun, check_ended_well, proof, run_all
 from server.cli.hints import hint, known_prompts
 from server.cli.input_image import input_image
@@ -98,6 +99,7 @@ def _resolved(wish: Wish, connection: Connection) -> Wish:
         model=wish.model and ids.model(connection, wish.model),
         image_input=wish.image and input_image(connection, wish.image),
         mask_input=wish.mask and input_image(connection, wish.mask),
+        control_inputs=tuple(control_input(connection, one) for one in wish.controls),
     )
 
 

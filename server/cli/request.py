@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
     from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
-    from deviceops.inference.v1.conditioning_pb2 import InitImage, InpaintMask, Outpaint
+    from deviceops.inference.v1.conditioning_pb2 import ControlInput, InitImage, InpaintMask, Outpaint
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
     from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
+    from server.cli.control_flags import ControlWish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,10 @@ class Wish:
     """Whether left and right edges fit together."""
     seamless_y: bool = False
     """Whether upper and lower edges fit together."""
+    controls: tuple[ControlWish, ...] = ()
+    """Pictures that guide the layout."""
+    control_inputs: tuple[ControlInput, ...] = ()
+    """The same, as the server gets them."""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -161,6 +166,7 @@ def _generation(wish: Wish) -> Generation:
         outpaint=_outpaint(wish),
         seamless_x=wish.seamless_x,
         seamless_y=wish.seamless_y,
+        controls=wish.control_inputs,
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 

@@ -14,7 +14,6 @@ from domains.inference.fields import FIELDS, task_of
 from domains.inference.generation import (
     Determinism,
     Generation,
-    ImageFit,
     InitImage,
     Previews,
     ResolvedGeneration,
@@ -28,6 +27,15 @@ from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
+from server.inference.control_messages import (
+    FIT_NUMBERS,
+    FITS,
+    READ,
+    from_control,
+    to_control,
+    used_controls,
+    used_pictures,
+)
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, own_walk_fields
@@ -36,15 +44,8 @@ from server.inference.variation_messages import from_variation, to_guidance_rang
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
-_SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()}
+_SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()} | READ
 """A fit that no input picture takes is refused by the check, with the contract's reason."""
-_FITS = {
-    image_pb2.IMAGE_FIT_STRETCH: ImageFit.STRETCH,
-    image_pb2.IMAGE_FIT_COVER: ImageFit.COVER,
-    image_pb2.IMAGE_FIT_CONTAIN: ImageFit.CONTAIN,
-    image_pb2.IMAGE_FIT_PAD: ImageFit.PAD,
-}
-_FIT_NUMBERS = {fit: number for number, fit in _FITS.items()}
 _DETERMINISM = {
     generation_pb2.DETERMINISM_FAST: Determinism.FAST,
     generation_pb2.DETERMINISM_EXACT: Determinism.EXACT,
@@ -105,6 +106,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         loras=tuple(map(from_lora, message.loras)),
+        controls=tuple(map(from_control, message.controls)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
         long_prompt=_LONG_PROMPTS.get(message.long_prompt, LongPrompt.TRUNCATE),
@@ -125,14 +127,14 @@ def _from_init_image(message: conditioning_pb2.InitImage) -> InitImage:
         blob_id=message.image.blob_id,
         data=message.image.data,
         strength=message.strength if message.HasField("strength") else None,
-        fit=_FITS.get(message.fit),
+        fit=FITS.get(message.fit),
     )
 
 
 def _to_init_image(asked: InitImage | ResolvedInitImage | None) -> conditioning_pb2.InitImage | None:
     if asked is None:
         return None
-    fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else _FIT_NUMBERS[asked.fit]
+    fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else FIT_NUMBERS[asked.fit]
     source = image_pb2.ImageInput(blob_id=asked.blob_id)
     return conditioning_pb2.InitImage(image=source, strength=asked.strength, fit=fit)
 
@@ -180,6 +182,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         seamless_y=asked.seamless_y,
         determinism=_MESSAGE_OF[asked.determinism],
         loras=map(to_lora, asked.loras),
+        controls=map(to_control, asked.controls),
         textual_inversions=map(to_word, asked.textual_inversions),
         **_prompt_fields(asked),
     )
@@ -230,6 +233,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
         loras=map(to_lora, resolved.loras),
+        controls=map(to_control, resolved.controls),
         textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image),
@@ -252,7 +256,8 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
-        used_models=[base, *used_adapters(resolved)],
+        used_models=[base, *used_adapters(resolved), *used_controls(resolved)],
+        used_images=used_pictures(resolved),
         server_version=SERVER_VERSION,
         libraries=result.libraries,
     )

@@ -7,11 +7,12 @@ from typing import Any
 import grpc
 
 from deviceops.common.v1 import field_capability_pb2, image_pb2
-from deviceops.inference.v1 import capability_pb2, conditioning_pb2, inference_service_pb2
+from deviceops.inference.v1 import capability_pb2, inference_service_pb2
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
 from domains.inference.fields import Field, Task, fields_of
+from domains.inference.preprocessors import CONTROL_TYPES
 from domains.inference.resolve import default_guidance, recommended_steps
 from domains.inference.samplers import (
     SAMPLERS,
@@ -25,7 +26,7 @@ from domains.inference.samplers import (
 )
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
-from domains.model.families import COMPUTED, FAMILIES
+from domains.model.families import COMPUTED, CONTROLLED, FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
@@ -38,6 +39,7 @@ from domains.requests import Asked
 from server import convert
 from server.heartbeat import Followed
 from server.inference.conditioning_preview import ConditioningMethods
+from server.inference.control_messages import to_preprocessors
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
 from server.inference.reproduction_messages import from_reproduction
@@ -158,9 +160,6 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         )
 
 
-_CONTROL_KINDS = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
-
-
 def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
     """Device ids by precisions, the only capability that differs between devices."""
     found: dict[tuple[str, ...], list[str]] = {}
@@ -180,16 +179,9 @@ def _capability(
         fields=[to_field(field) for field in fields_of(FAMILIES[family], task)],
         samplers=walkers_of(flow=FAMILIES[family].flow),
         sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
-        control_preprocessors=[_without_controlnets(kind.name) for kind in _CONTROL_KINDS],
+        control_types=CONTROL_TYPES if family in CONTROLLED else (),
+        control_preprocessors=to_preprocessors(served=family in CONTROLLED),
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
-    )
-
-
-def _without_controlnets(kind: str) -> field_capability_pb2.OptionCapability:
-    return field_capability_pb2.OptionCapability(
-        id=kind,
-        display_name=kind.replace("_", " ").capitalize(),
-        unavailable_message="this server serves no ControlNets yet",
     )
 
 
@@ -234,7 +226,7 @@ def _limits() -> capability_pb2.GenerationLimits:
         max_steps=limits.STEPS[1],
         max_image_count=limits.IMAGES[1],
         max_prompt_bytes=limits.PROMPT_BYTES,
-        max_controls=0,
+        max_controls=limits.CONTROLS,
         max_loras=limits.LORAS,
         max_inline_bytes=INLINE_BYTES,
         max_request_inline_bytes=REQUEST_INLINE_BYTES,

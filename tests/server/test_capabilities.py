@@ -6,6 +6,7 @@ from deviceops.common.v1 import field_capability_pb2
 from deviceops.inference.v1 import capability_pb2, conditioning_pb2, generation_pb2, inference_service_pb2
 from deviceops.model.v1 import model_service_pb2
 from domains import limits as sizes
+from domains.imaging.control_maps import KINDS
 from domains.inference import limits
 from domains.inference.fields import FIELDS, SECOND, THIRD
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
@@ -83,7 +84,8 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert (width.minimum, width.maximum, width.multiple_of) == (*limits.EDGE_PX, limits.EDGE_MULTIPLE_PX)
     assert list(known["sampling.sampler"].allowed_values) == list(SAMPLERS)
     assert known["output.media_type"].default_value == "image/png"
-    assert not [path for path in known if path.startswith("controls")]
+    weight = known["controls.weight"]
+    assert (weight.minimum, weight.maximum, weight.group) == (*limits.CONTROL_WEIGHT, "control")
 
 
 OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *AS_MADE.by_path)
@@ -126,12 +128,13 @@ def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
     assert list(fit.allowed_values) == ["IMAGE_FIT_STRETCH", "IMAGE_FIT_COVER", "IMAGE_FIT_PAD"]
 
 
-def test_ways_to_make_control_maps_say_why_there_are_none(told: Answer) -> None:
-    capability, *_ = told.capabilities
+def test_ways_to_make_control_maps_say_what_they_lack(told: Answer) -> None:
+    capability = next(one for one in told.capabilities if one.family == "sd1")
     kinds = conditioning_pb2.ControlPreprocessing.DESCRIPTOR.oneofs_by_name["kind"].fields
     assert [one.id for one in capability.control_preprocessors] == [kind.name for kind in kinds]
-    assert not any(one.available for one in capability.control_preprocessors)
-    assert all("ControlNets" in one.unavailable_message for one in capability.control_preprocessors)
+    assert {one.id for one in capability.control_preprocessors if one.available} == set(KINDS)
+    assert all(one.available == (not one.unavailable_message) for one in capability.control_preprocessors)
+    assert "canny" in capability.control_types
 
 
 def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
@@ -139,7 +142,7 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert (told.limits.min_edge_px, told.limits.max_edge_px) == limits.EDGE_PX
     assert told.limits.max_image_count == limits.IMAGES[1]
     assert (told.limits.max_area_px2, told.limits.max_request_inline_bytes) == (16_777_216, 2 * 1024 * 1024)
-    assert (told.limits.max_controls, told.limits.max_loras) == (0, limits.LORAS)
+    assert (told.limits.max_controls, told.limits.max_loras) == (limits.CONTROLS, limits.LORAS)
     assert list(told.output_media_types) == list(told.input_media_types) == list(limits.MEDIA_TYPES)
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import diffusers
 import numpy as np
 import pytest
@@ -14,10 +16,11 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from deviceops.common.v1 import error_pb2
+from deviceops.common.v1 import error_pb2, image_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
 from domains.model.families import COMPUTED, FAMILIES
+from tests.domains.inference.on_device.control_files import stripes, write_controlnet
 from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.tiny_families import (
@@ -85,6 +88,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     misfit = {f"lora_unet_nowhere_to_q.lora_{end}.weight": torch.ones(2, 2) for end in ("down", "up")}
     save_file(misfit, root / "misfit.safetensors")
     write_header(root / "published.safetensors", adapter("sdxl_unet", kohya, keep="attn2.to_k"))
+    write_controlnet(root / "edges", SimpleNamespace(modules={"unet": their_pipeline(root / "sdxl").unet}), 4)
     write_parts(*WIDE, root / "wide")
     save_file({"<owl>": torch.randn(2, 1024) * 0.05}, root / "owl.safetensors")
     save_file({"emb_params": torch.randn(1, 768)}, root / "of-sd1.safetensors")
@@ -212,6 +216,83 @@ def test_a_distilled_model_takes_few_steps_by_itself(server: RunningServer) -> N
     request = inference_service_pb2.GetInferenceCapabilitiesRequest(model_id="flux1-schnell")
     (model,) = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S).models
     assert (model.default_steps, model.default_guidance_scale, model.default_sampler) == (4, 0.0, "euler")
+
+
+def png(width: int = EDGE_PX, height: int = EDGE_PX) -> image_pb2.ImageInput:
+    file = io.BytesIO()
+    Image.fromarray(stripes(width, height).numpy()).save(file, "PNG")
+    return image_pb2.ImageInput(data=file.getvalue())
+
+
+def with_control(net: str = "edges", model: str = "sdxl", **more: Any) -> generation_pb2.Generation:
+    generation = asked(model)
+    generation.controls.append(conditioning_pb2.ControlInput(**{"model_id": net, "image": png(), **more}))
+    return generation
+
+
+CANNY = conditioning_pb2.ControlPreprocessing(canny=conditioning_pb2.CannyPreprocessing(high_threshold=150))
+
+
+def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it(
+    server: RunningServer, root: Path
+) -> None:
+    generation = with_control(weight=0.6, preprocessing=CANNY, region=png())
+    updates = asking.watch(server, asking.submit(server, generation))
+    resolved = updates[-1].generation_result.resolved
+    (told,) = resolved.generation.controls
+    assert (told.weight, told.preprocessing.canny.low_threshold, told.end_ratio) == (pytest.approx(0.6), 100, 1.0)
+    assert [(one.role, one.model_id) for one in resolved.used_models[1:]] == [("controlnet", "edges")]
+    assert [one.field for one in resolved.used_images] == ["controls[0].image", "controls[0].region"]
+    generation.controls[0].ClearField("region")
+    updates = asking.watch(server, asking.submit(server, generation))
+    found = pixels(server, updates[-1].generation_result).astype(int)
+    own = their_pipeline(root / "sdxl").components
+    net = diffusers.ControlNetModel.from_pretrained(root / "edges")
+    pipe = diffusers.StableDiffusionXLControlNetPipeline(**own, controlnet=net, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    edges = cv2.Canny(stripes(EDGE_PX, EDGE_PX).numpy(), 100, 150)
+    theirs = pipe(
+        prompt="a rocket",
+        negative_prompt="fog",
+        image=Image.fromarray(np.stack([edges] * 3, -1)),
+        controlnet_conditioning_scale=0.6,
+        num_inference_steps=2,
+        guidance_scale=resolved.generation.sampling.guidance_scale,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    assert np.abs(found - np.asarray(theirs).astype(int)).max() <= 1
+    # The network left the device with its job, and the next picture is the model's own.
+    updates = asking.watch(server, asking.submit(server, asked("sdxl")))
+    plain = their_picture(root / "sdxl", updates[-1].generation_result.resolved.generation)
+    assert np.abs(pixels(server, updates[-1].generation_result).astype(int) - plain.astype(int)).max() <= 1
+
+
+def _hundred() -> generation_pb2.Generation:
+    generation = with_control()
+    generation.controls.extend([generation.controls[0]] * 99)
+    return generation
+
+
+DEPTH = conditioning_pb2.ControlPreprocessing(depth=conditioning_pb2.DepthPreprocessing())
+BAD_CONTROLS: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]] = {
+    "a_hundred": (_hundred, "INVALID_FIELD", "at most 8"),
+    "of_another_size": (lambda: with_control(image=png(32, 64)), "INVALID_FIELD", "32×64"),
+    "a_region_of_another_size": (lambda: with_control(region=png(64, 32)), "INVALID_FIELD", "64×32"),
+    "of_another_family": (lambda: with_control(model="sd2"), "MODEL_INCOMPATIBLE", "sdxl"),
+    "no_controlnet": (lambda: with_control("styled"), "MODEL_INCOMPATIBLE", "is a lora and no ControlNet"),
+    "a_family_without": (lambda: with_control(model="flux1"), "UNSUPPORTED_COMBINATION", "flux1"),
+    "a_map_by_a_model": (lambda: with_control(preprocessing=DEPTH), "NOT_IMPLEMENTED", "does not serve"),
+    "no_picture": (lambda: with_control(image=image_pb2.ImageInput(data=b"no")), "BAD_IMAGE", ""),
+    "ends_before_it_starts": (lambda: with_control(start_ratio=0.5, end_ratio=0.5), "INVALID_FIELD", "end at 0.5"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_CONTROLS))
+def test_a_control_that_cannot_guide_is_refused_before_there_is_a_job(server: RunningServer, case: str) -> None:
+    generation, reason, told = BAD_CONTROLS[case]
+    refusal = asking.refused(lambda: asking.submit(server, generation()))
+    said = refusal.message + "".join(one.description for one in refusal.bad_request.field_violations)
+    assert (refusal.reason, told in said) == (reason, True), said
 
 
 def with_lora(name: str, model: str = "sd2", weight: float | None = None) -> generation_pb2.Generation:

@@ -39,7 +39,7 @@ One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` wit
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
 encoders), `input_picture`, `trajectory` with `noise`
 and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
-`adapters` (LoRAs).
+`adapters` (LoRAs), `controls` (ControlNets).
 
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sd3`, `flux1`, `chroma`, `auraflow`, `z_image`.
 What they share: `batches` with `rows` (one forward for many jobs), `latent_codec` with `latent_colours`, `packing`,

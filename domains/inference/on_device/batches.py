@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.adapters import Share, beside
-from domains.inference.on_device.family import StepRows
-from domains.inference.on_device.rows import RowConditions, in_rows
+from domains.inference.on_device.controls import GroupControls, Member
+from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
 from domains.inference.on_device.wrapping import wrapping
 
 _TRAIN_STEPS = 1000
@@ -26,6 +27,12 @@ class Batch:
     """(pictures,), or (1,) if it is the same for all; float32: the timesteps."""
     inputs: Sequence[Tensor]
     """Each (rows, …)."""
+    controls: GroupControls | None = None
+    """What guides the rows beside their inputs. None: nothing."""
+
+    def residuals(self, latents: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
+        """What ControlNets add to a U-Net that reads these latents. Empty: nothing."""
+        return () if self.controls is None else self.controls.residuals(latents, self.picture_times, keep_on)
 
     @property
     def _rows(self) -> int:
@@ -95,7 +102,7 @@ class _Group:
         self._guided = sum(images for one, images in zip(conditions, self._images, strict=True) if one.guided)
         scales = [one.guidance for one, images in zip(conditions, self._images, strict=True) for _ in range(images)]
         device = jobs[0].latents.device
-        self._inputs = [_stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
+        self._inputs = [stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
         self._scales = torch.tensor(scales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
         self._alone = len(jobs) == 1
         self._shares = _shares(jobs, self._guided)
@@ -103,7 +110,13 @@ class _Group:
         self._pictures = jobs[0].latents.new_empty(shape)
         self._times = jobs[0].timestep.new_empty(shape[:1])
         own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]
-        self.held_bytes = sum(tensor.nbytes for tensor in (*own, self._scales, self._pictures, self._times))
+        self._own_bytes = sum(tensor.nbytes for tensor in (*own, self._scales, self._pictures, self._times))
+        self._controls: GroupControls | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what it keeps beside the jobs' own tensors."""
+        return self._own_bytes + (self._controls.held_bytes if self._controls else 0)
 
     def is_of(self, jobs: Sequence[StepRows]) -> bool:
         """Whether these are the jobs, in this order."""
@@ -112,10 +125,32 @@ class _Group:
 
     def outputs(self, jobs: Sequence[StepRows], forward: Forward) -> Sequence[Tensor]:
         """Each job's output."""
-        batch = Batch(pictures=self._joined(jobs), picture_times=self._timed(jobs), inputs=self._inputs)
+        batch = Batch(
+            pictures=self._joined(jobs),
+            picture_times=self._timed(jobs),
+            inputs=self._inputs,
+            controls=self._controlled(jobs),
+        )
         with beside(self._shares), wrapping(jobs[0].wraps):
             rows = forward(batch).float()
         return self._steered(rows).split(self._images)
+
+    def _controlled(self, jobs: Sequence[StepRows]) -> GroupControls | None:
+        """What guides the jobs in this step."""
+        controls = [job.controls for job in jobs]
+        if not any(controls):
+            self._controls = None
+        elif self._controls is None or not self._controls.of_these(controls):
+            self._controls = None  # so that the memory is never held twice
+            self._controls = GroupControls(self._members_of(jobs), Rows(self._guided, sum(self._images)))
+        return self._controls
+
+    def _members_of(self, jobs: Sequence[StepRows]) -> list[Member]:
+        found: list[Member] = []
+        for job, images in zip(jobs, self._images, strict=True):
+            begin = found[-1].pictures.stop if found else 0
+            found.append(Member(slice(begin, begin + images), _conditions(job).guided, job.controls))
+        return found
 
     def _joined(self, jobs: Sequence[StepRows]) -> Tensor:
         if self._alone:
@@ -160,21 +195,6 @@ def _shares(jobs: Sequence[StepRows], guided: int) -> Sequence[Share]:
         shares.append(Share(job.adapters, rows))
         begin = end
     return shares
-
-
-def _stacked(jobs: Sequence[RowConditions], images: Sequence[int], place: int) -> Tensor:
-    """One input of all jobs, each row once a picture."""
-    inputs = [job.inputs[place] for job in jobs]
-    if len(jobs) == 1:
-        return inputs[0] if images[0] == 1 else inputs[0].repeat_interleave(images[0], 0)
-    unconditional = [
-        one[:1].expand(count, *one.shape[1:])
-        for job, one, count in zip(jobs, inputs, images, strict=True)
-        if job.guided
-    ]
-    return torch.cat(
-        [*unconditional, *(one[-1:].expand(count, *one.shape[1:]) for one, count in zip(inputs, images, strict=True))]
-    )
 
 
 def _conditions(job: StepRows) -> RowConditions:

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
@@ -47,6 +48,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     loras: tuple[ResolvedLora, ...] = ()
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     seed_variation: ResolvedSeedVariation | None = None
+    controls: tuple[ResolvedControl, ...] = ()
     place: int
     """Number of lines of the walk that are done."""
 
@@ -77,7 +79,9 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory) -> No
     walked, tensors = _read(data)
     expected = walked_of(resolved, walked.place)
     if kept.branched:
-        expected = msgspec.structs.replace(expected, loras=walked.loras, textual_inversions=walked.textual_inversions)
+        expected = msgspec.structs.replace(
+            expected, loras=walked.loras, textual_inversions=walked.textual_inversions, controls=walked.controls
+        )
     if walked != expected:
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
         message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"

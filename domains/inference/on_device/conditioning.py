@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -11,8 +11,10 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
+from domains.inference.on_device.controls import ControlNet, Reading
 from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.rows import RowConditions
 from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
 from domains.model.families import FAMILIES
@@ -64,6 +66,19 @@ class Renew:
                 ]
             )
 
+    def reading(self, net: ControlNet) -> RowConditions:
+        """What a ControlNet reads of the prompts of all steps, which are one: the plan refuses others."""
+        size_px = self._resolved.width_px, self._resolved.height_px
+        told = self._resolved.size_conditioning
+        sizes: dict[str, Any] = {} if told is None else {"told": told}
+        # Steps without guidance read the row of the prompt alone.
+        variants = self._read.variants
+        variant = next((one for one in variants if one.negative is not None), variants[0])
+        # Only families with a U-Net have ControlNets that read prompts so.
+        of_unet = cast(Any, self._family)
+        guidance = self._resolved.guidance_scale
+        return of_unet.conditions_for(net, variant.positives[0], variant.negative, guidance, size_px, **sizes)
+
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it keeps."""
         return [tensor for one in self._kept.values() for tensor in one.tensors()]
@@ -76,6 +91,8 @@ class Conditioned:
     conditions: Conditions
     """Of the first step."""
     renew: Renew
+    reading: Reading
+    """Computes what a ControlNet reads of the same prompts."""
     cache_hits: int
     degradations: tuple[Degraded, ...]
 
@@ -92,7 +109,11 @@ def condition(
         read = _read(loaded, family, resolved, prompts, adapters.of_texts)
     renew = Renew(family, resolved, read)
     return Conditioned(
-        conditions=renew(adapters, 0), renew=renew, cache_hits=read.cache_hits, degradations=read.degradations
+        conditions=renew(adapters, 0),
+        renew=renew,
+        reading=renew.reading,
+        cache_hits=read.cache_hits,
+        degradations=read.degradations,
     )
 
 

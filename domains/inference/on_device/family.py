@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.prompts import Prompt
+
+if TYPE_CHECKING:
+    from domains.inference.on_device.controls import JobControl
 
 
 class Abandoned(Exception):
@@ -89,6 +92,8 @@ class StepRows:
     adapters: Adapters = NO_ADAPTERS
     wraps: Wraps = NO_WRAPS
     """Which edges fit together."""
+    controls: Sequence["JobControl"] = ()
+    """What guides the layout in this step."""
 
     @property
     def alike(self) -> Hashable:

@@ -13,15 +13,21 @@ from domains.inference.kept_file import KeptFile
 
 
 def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[int, ...] = (3,)) -> Tensor:
-    """(height, width, 3), uint8, on the CPU, in the size before growing; without `channels` (height, width). Raises
-    BLOB_CORRUPT for a file that is gone, changed, or of another size."""
+    """(height, width, 3), uint8, on the CPU, in the size before growing; without `channels` (height, width). Raises as
+    `read_sized`."""
+    return read_sized(file, resolved.input_px, channels)
+
+
+def read_sized(file: KeptFile, size_px: tuple[int, int], channels: tuple[int, ...] = (3,)) -> Tensor:
+    """(height, width, channels), uint8, on the CPU. Raises BLOB_CORRUPT for a file that is gone, changed, or of another
+    size."""
     try:
         data = Path(file.path).read_bytes()
     except OSError as error:
         raise _corrupt(f"cannot be read: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _corrupt("have changed since they were written")
-    shape = (*reversed(resolved.input_px), *channels)
+    shape = (*reversed(size_px), *channels)
     if len(data) != math.prod(shape):
         raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} of {math.prod(channels)}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(shape)

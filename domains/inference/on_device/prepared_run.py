@@ -12,6 +12,7 @@ from domains.inference.given import Given
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
+from domains.inference.on_device.controls import NO_CONTROLS, ControlsOfJob
 from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.in_flight import InFlight
@@ -43,6 +44,8 @@ class PreparedRun(LoadRun):
         self.given = given
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
+        self._guides = ControlsOfJob(job_id, given.resolved, given.controls, resources.controls)
+        self._controls = NO_CONTROLS
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
@@ -63,10 +66,11 @@ class PreparedRun(LoadRun):
         return self.trajectory
 
     def prepare(self, keep_on: KeepOn) -> None:
-        """Do the next unit before the first step: encode the prompts, or the picture to start from. Raises what `keep_on`
-        raises."""
+        """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
+        to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            self._condition()
+            if self._guides.bring(self.loaded):
+                self._condition()
         else:
             self._encode_picture(self._conditioned, keep_on)
 
@@ -77,6 +81,7 @@ class PreparedRun(LoadRun):
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
         self._adapters = self._resources.adapters.adapters(asked_of(self.given), self.loaded)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters)
+        self._controls = self._guides.made(found.reading, self.device)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -128,8 +133,8 @@ class PreparedRun(LoadRun):
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
-        conditions = conditioned.conditions
-        return begin(self.family, self.resolved, config, conditions, device, picture, self._adapters, renew, masked)
+        of_job = self._adapters, renew, masked, self._controls
+        return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
         self.trajectory, self._conditioned = trajectory, None
@@ -180,7 +185,8 @@ class PreparedRun(LoadRun):
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
-        return [*self._adapters.tensors()] if self.trajectory is None else self.trajectory.tensors()
+        held = [*self._adapters.tensors(), *self._controls.tensors()]
+        return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
         """Bytes of these tensors. Views share a storage: each storage counts once."""
@@ -190,4 +196,5 @@ class PreparedRun(LoadRun):
     def _drop(self) -> None:
         """Let go of what the device computed the latents with."""
         self.trajectory = self._conditioned = None
-        self._adapters = NO_ADAPTERS
+        self._adapters, self._controls = NO_ADAPTERS, NO_CONTROLS
+        self._guides.leave()

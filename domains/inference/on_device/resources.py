@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from domains.inference.on_device.adapters import AdapterPool
+from domains.inference.on_device.controls import ControlPool
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
@@ -22,6 +23,7 @@ class Resources:
     models: ResidentModels
     prompts: PromptCache
     adapters: AdapterPool
+    controls: ControlPool
     files: Executor
     """Encodes files beside the loop."""
 
@@ -56,6 +58,10 @@ class Resources:
         """Bytes of each loaded model, by id."""
         return self.models.sizes()
 
+    def control_bytes(self) -> dict[str, int]:
+        """Bytes of the networks that guide running jobs, by model id. Each leaves with its last job."""
+        return self.controls.sizes()
+
     def adapter_bytes(self) -> int:
         """Bytes of host memory that the files of adapters take."""
         return self.adapters.held_bytes()
@@ -78,5 +84,6 @@ def resources_of(device: torch.device, device_id: str, hardware: Hardware, encod
         models=ResidentModels(device, hardware),
         prompts=PromptCache(),
         adapters=AdapterPool(),
+        controls=ControlPool(hardware),
         files=ThreadPoolExecutor(encoders, thread_name_prefix="encode"),
     )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,39 @@ class RowConditions:
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
         return self.inputs
+
+
+class Rows(NamedTuple):
+    """The order of rows in a forward."""
+
+    guided: int
+    """Number of guided pictures, which stand first."""
+    pictures: int
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        return self.guided + self.pictures
+
+    def of(self, pictures: slice, *, guided: bool) -> list[slice]:
+        """The rows of some pictures: those without the prompt, if they are guided, then those with it."""
+        with_prompt = slice(self.guided + pictures.start, self.guided + pictures.stop)
+        return [pictures, with_prompt] if guided else [with_prompt]
+
+
+def stacked(jobs: Sequence[RowConditions], images: Sequence[int], place: int) -> Tensor:
+    """One input of all jobs, each row once a picture; guided jobs stand first."""
+    inputs = [job.inputs[place] for job in jobs]
+    if len(jobs) == 1:
+        return inputs[0] if images[0] == 1 else inputs[0].repeat_interleave(images[0], 0)
+    unconditional = [
+        one[:1].expand(count, *one.shape[1:])
+        for job, one, count in zip(jobs, inputs, images, strict=True)
+        if job.guided
+    ]
+    return torch.cat(
+        [*unconditional, *(one[-1:].expand(count, *one.shape[1:]) for one, count in zip(inputs, images, strict=True))]
+    )
 
 
 def steered(

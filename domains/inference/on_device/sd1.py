@@ -35,13 +35,22 @@ class Sd1(LatentCodec):
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
+        return self.conditions_for(self._unet, positive, negative, guidance, size_px)
+
+    def conditions_for(
+        self, unet: UNet, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+    ) -> RowConditions:
+        """What a network that reads prompts as this family's U-Net does reads in all steps."""
         halves = [positive] if negative is None else [negative, positive]
-        keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
+        keys = unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(guidance=guidance, guided=negative is not None, inputs=flat(keys))
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
-            return self._unet(latents, batch.picture_times, self._unet.text_keys_of(batch.inputs), keep_on)
+            residuals = batch.residuals(latents, keep_on)
+            return self._unet(
+                latents, batch.picture_times, self._unet.text_keys_of(batch.inputs), keep_on, residuals=residuals
+            )
 
         return self._batches(group, forward)

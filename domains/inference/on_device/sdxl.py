@@ -50,20 +50,35 @@ class Sdxl(LatentCodec):
         told: SizeConditioning = AS_MADE,
     ) -> Conditions:
         """`told`: the sizes that the denoiser is told."""
+        return self.conditions_for(self._unet, positive, negative, guidance, size_px, told)
+
+    def conditions_for(
+        self,
+        unet: UNet,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+        told: SizeConditioning = AS_MADE,
+    ) -> RowConditions:
+        """What a network that reads prompts as this family's U-Net does reads in all steps."""
         halves = [positive] if negative is None else [_unconditional(negative), positive]
         pooled = torch.cat([pooled_of(half) for half in halves])
-        keys = self._unet.text_keys(torch.cat([half.states for half in halves]))
+        keys = unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(
             guidance=guidance,
             guided=negative is not None,
-            inputs=[self._unet.added(pooled, told.numbers(size_px)), *flat(keys)],
+            inputs=[unet.added(pooled, told.numbers(size_px)), *flat(keys)],
         )
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             added, *keys = batch.inputs
             latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
-            return self._unet(latents, batch.picture_times, self._unet.text_keys_of(keys), keep_on, added=added)
+            residuals = batch.residuals(latents, keep_on)
+            return self._unet(
+                latents, batch.picture_times, self._unet.text_keys_of(keys), keep_on, added=added, residuals=residuals
+            )
 
         return self._batches(group, forward)
 

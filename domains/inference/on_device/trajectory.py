@@ -10,6 +10,7 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
+from domains.inference.on_device.controls import NO_CONTROLS, Controls
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise
@@ -50,6 +51,7 @@ class Trajectory:
         renew: Renew | None = None,
         masked: Masked | None = None,
         wraps: Wraps = NO_WRAPS,
+        controls: Controls = NO_CONTROLS,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
@@ -59,6 +61,7 @@ class Trajectory:
         self._adapters = self._present = adapters
         self._renew = renew
         self._variant = 0 if renew is None else renew.variant(0)
+        self._controls = controls
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -115,6 +118,7 @@ class Trajectory:
             conditions=self.conditions,
             adapters=self._present,
             wraps=self._wraps,
+            controls=self._controls.at(self.index),
         )
 
     def enter_phase(self) -> None:
@@ -155,7 +159,8 @@ class Trajectory:
         """The device tensors that the trajectory holds."""
         masks = () if self._mask is None else self._mask.kept().values()
         renewed = () if self._renew is None else self._renew.tensors()
-        return [*self._state.tensors(), *self.conditions.tensors(), *self._adapters.tensors(), *masks, *renewed]
+        of_job = (*self._adapters.tensors(), *self._controls.tensors(), *masks, *renewed)
+        return [*self._state.tensors(), *self.conditions.tensors(), *of_job]
 
 
 def begin(
@@ -168,6 +173,7 @@ def begin(
     adapters: Adapters = NO_ADAPTERS,
     renew: Renew | None = None,
     masked: Masked | None = None,
+    controls: Controls = NO_CONTROLS,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -185,7 +191,7 @@ def begin(
     # Of a picture, the first draw is from what its encoder made of it.
     second = picture is not None and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
-    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps)
+    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, controls)
 
 
 def _initial(

@@ -48,13 +48,13 @@ class UNet:
         Raises MODEL_INCOMPATIBLE for a UNet with parts that this walk does not visit.
         """
         _refuse_others(unet, "text_time" if pooled_and_sizes else None)
-        self._pooled_and_sizes = pooled_and_sizes
+        self.reads_sizes = pooled_and_sizes
         self._unet: Any = unet  # diffusers types its parts as possibly absent
         self.dtype: torch.dtype = self._unet.dtype
         """Precision of the computation. Diffusers looks through all parameters for it, each time."""
         self._down = [_level(block, "downsamplers") for block in self._unet.down_blocks]
         self._middle = _level(self._unet.mid_block, "")
-        self._up = [_level(block, "upsamplers") for block in self._unet.up_blocks]
+        self._up = [_level(block, "upsamplers") for block in getattr(self._unet, "up_blocks", ())]
         levels = [*self._down, self._middle, *self._up]
         self._transformers = [transformer for level in levels for transformer in level.transformers]
         self._projections = projections = [resnet.time_projection for level in levels for resnet in level.resnets]
@@ -89,9 +89,10 @@ class UNet:
         keep_on: KeepOn = regardless,
         *,
         added: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
     ) -> Tensor:
         """latents: (pictures, channels, h, w), channels last; timestep: 0-dim, (1,) or (pictures,); added: (rows, width), as
-        `added` makes it.
+        `added` makes it; residuals: each (rows, …), what to add to the skip connections and, last, to the middle.
 
         Returns (rows of the text, channels, h, w), in the order of `rows`.
         """
@@ -102,6 +103,8 @@ class UNet:
         for level in self._down:
             hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
         hidden = self._cross(hidden, shifts, keys, keep_on)
+        if residuals:
+            *skips, hidden = [in_rows(one, rows) + more for one, more in zip([*skips, hidden], residuals, strict=True)]
         for level in self._up:
             hidden = self._ascend(level, hidden, skips, shifts, keys, keep_on)
         return conv(self._unet.conv_out, F.silu(self._unet.conv_norm_out(hidden), inplace=True), keep_on)
@@ -166,7 +169,7 @@ class UNet:
 
     def _fitting(self, shift: Tensor, hidden: Tensor) -> Tensor:
         """The shifts of the rows that `hidden` has. Where nothing but the time shifts, a picture's rows have the same."""
-        return shift if self._pooled_and_sizes or shift.shape[0] == 1 else shift[-hidden.shape[0] :]
+        return shift if self.reads_sizes or shift.shape[0] == 1 else shift[-hidden.shape[0] :]
 
 
 def flat(keys: TextKeys) -> list[Tensor]:
@@ -192,6 +195,6 @@ def _refuse_others(unet: Any, addition: str | None) -> None:
     found = [name for name in _OTHER_INPUTS if getattr(unet.config, name, None) is not None]
     if unet.config.addition_embed_type != addition:
         found.append(f"addition_embed_type={unet.config.addition_embed_type}")
-    if found or unet.mid_block is None or unet.config.center_input_sample:
+    if found or unet.mid_block is None or getattr(unet.config, "center_input_sample", False):
         message = f"the model's UNet asks for more than latents, time and text: {', '.join(found) or 'other blocks'}"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, part="unet", inputs=", ".join(found))

@@ -24,7 +24,7 @@ from domains.model.families.sdxl import SDXL
 from domains.model.families.sdxl_refiner import SDXL_REFINER
 from domains.model.families.z_image import Z_IMAGE
 
-__all__ = ["COMPUTED", "FAMILIES", "Family", "Part", "Variant"]
+__all__ = ["COMPUTED", "CONTROLLED", "FAMILIES", "Family", "Part", "Variant"]
 
 FAMILIES: Mapping[str, Family] = {
     family.id: family
@@ -34,6 +34,9 @@ FAMILIES: Mapping[str, Family] = {
     )
 }
 """By id."""
+
+CONTROLLED = ("sd1", "sd2", "sdxl")
+"""Families whose ControlNets the engine computes."""
 
 COMPUTED = tuple(name for name, family in FAMILIES.items() if family.computed)
 """Ids of the families that the engine computes."""

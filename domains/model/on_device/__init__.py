@@ -5,7 +5,7 @@
     model = load(Model, device="cuda:0")                    # the same without a break
 
 Loading: `load` (piece by piece), `components` (empty modules from configs) with `widths`, `derived` and `layout`,
-`shared_modules` (parts that are there already), `tokenizer`, `on_device_model` (the result).
+`shared_modules` (parts that are there already), `tokenizer`, `on_device_model` (the result). `control_loading`: ControlNets.
 
 Reading weights: `weights` (into a module) with `flat` (one allocation for all), `single_file` with `conversion` (a
 checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
@@ -24,6 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from domains.device.on_device.torch_errors import translate
+from domains.model.on_device.control_loading import loading_controlnet
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key, usual_on
@@ -42,6 +43,7 @@ __all__ = [
     "Words",
     "load",
     "loading",
+    "loading_controlnet",
     "picture_layout",
     "skeleton_key",
     "tokenizers",

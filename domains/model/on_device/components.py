@@ -139,7 +139,11 @@ def build(model: Model, component: str, builder: Builder, tensors: int) -> nn.Mo
     `tensors`: how many its files have, which limits the modules that are built. Raises COMPONENT_MISSING, MODEL_CORRUPT
     (no JSON), MODEL_INCOMPATIBLE (nothing that can be built).
     """
-    config = read_config(model, component, "config.json")
+    return built(read_config(model, component, "config.json"), component, builder, tensors)
+
+
+def built(config: Mapping[str, Any], component: str, builder: Builder, tensors: int) -> nn.Module:
+    """`build` from a config that was read. Raises MODEL_INCOMPATIBLE."""
     try:
         _refuse_more_layers(config, tensors)
         with torch.device("meta"), _Unfilled(), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):

@@ -6,6 +6,7 @@ moving.py         moves a job to another device when its own is out of memory
 checkpoints.py    stores the checkpoints of jobs, and deletes those that no attempt will read
 following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
+control_pictures.py the pictures that guide generations, and the control maps made from them
 input_pictures.py the pictures that generations start from: decoded, stored, owned by their jobs
 pictures.py       pictures on their way to the disk
 progress_rate.py  computes the completed ratio and the remaining time

@@ -21,6 +21,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.input_pictures import InputPictures
@@ -192,7 +193,13 @@ class Attempt:
                 files = await unless_set(self._stopping, held.enter_async_context(pixels))
                 if files is None or self._stopping.is_set():
                     return Halted()
-                supplies = msgspec.structs.replace(supplies, picture=files.picture, mask=files.mask)
+                maps = await unless_set(
+                    self._stopping,
+                    held.enter_async_context(ControlPictures(tools.pictures).maps(self.job, work.resolved)),
+                )
+                if maps is None or self._stopping.is_set():
+                    return Halted()
+                supplies = msgspec.structs.replace(supplies, picture=files.picture, mask=files.mask, controls=maps)
             order = work.order(self.job.id, supplies)
             await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:
@@ -208,6 +215,7 @@ class Attempt:
         return Supplies(
             model=lambda model_id: _for_worker(self._tools.catalogue.get(model_id)),
             adapter=lambda model_id: _for_worker(self._tools.catalogue.hashed(self._tools.catalogue.get(model_id))),
+            whole=lambda model_id: _for_worker(self._tools.catalogue.hashed_whole(self._tools.catalogue.get(model_id))),
             previews=previews,
             made=len(result.images) if isinstance(result, GenerationResult) else 0,
             kept=self._kept(kept),

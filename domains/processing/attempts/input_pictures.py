@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.controls import PictureSource
 from domains.inference.generation import ImageFit, InitImage, ResolvedGeneration, ResolvedInitImage
 from domains.inference.input_picture import FIELD, InputPicture
 from domains.inference.kept_file import KeptFile
@@ -21,9 +22,12 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from domains.imaging.decoder_process import PictureDecoder
 
-Source = InitImage | InpaintMask
+Source = InitImage | InpaintMask | PictureSource
 """A picture that a request names."""
 
 MASK_FIELD = "generation.mask.image"
@@ -88,17 +92,24 @@ class InputPictures:
                 if source is None:
                     return None
                 fitted = await self._fitted(await self._read(source.blob_id, job.id, field), resolved, field)
-                return await held.enter_async_context(self._for_worker(fitted, job.id))
+                return await held.enter_async_context(self.for_worker(fitted, job.id))
 
             yield InputFiles(picture=await file(resolved.init_image, FIELD), mask=await file(resolved.mask, MASK_FIELD))
 
     @asynccontextmanager
-    async def _for_worker(self, data: bytes, job_id: str) -> AsyncGenerator[KeptFile]:
+    async def for_worker(self, data: bytes, job_id: str) -> AsyncGenerator[KeptFile]:
+        """A file with these pixels, until exit."""
         blob = await self._blobs.keep(data, _PIXELS, job_id)
         try:
             yield KeptFile(path=str(self._blobs.files.path(blob.sha256)), sha256=blob.sha256)
         finally:
             self._blobs.let_go_made(blob.id, job_id)
+
+    async def decoded(self, name: str, job_id: str, field: str, channels: Literal[1, 3, 4] = 3) -> "NDArray[np.uint8]":
+        """The pixels in a blob of a job. Raises as `look`."""
+        decoder = await self._started()
+        data = await self._read(name, job_id, field)
+        return await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, channels=channels, field=field)
 
     async def close(self) -> None:
         """End the decoder's process."""

@@ -164,6 +164,10 @@ class Estimates:
             unsupported=tuple(one for one in execution.named if one not in device.precisions),
         )
 
+    def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
+        """Bytes of the ControlNets that a generation brings onto a device, each once."""
+        return self._footprints.named_bytes({one.model_id for one in resolved.controls}, device)
+
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> tuple[float | None, int]:
         """Seconds that a load of so many bytes takes, and the number of loads of the model that were measured there."""
         count = self._footprints.load_count(model, device_id)
@@ -202,6 +206,9 @@ class Estimates:
             # The peak of a device that jobs share is that of all of them.
             return
         weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == job.device_id)
+        # They left the device with the job.
+        view = self._devices.find(job.device_id)
+        weights += 0 if view is None else self.guides_bytes(resolved, view.device)
         peak = receipt.peak_device_bytes
         shape = _shape_of(resolved)
         by_shape = self._runs[resolved.model_id, job.device_id]

@@ -56,16 +56,17 @@ class GenerationPlans:
         return GenerationForecast(
             estimate=best,
             run=self._runs.forecast(best.device.id, resolved),
-            peak_bytes=self._peak(best),
+            peak_bytes=self._peak(best, resolved),
             starts_at_once=self._free(best.device.id),
         )
 
-    def _peak(self, estimate: Estimate) -> int | None:
+    def _peak(self, estimate: Estimate, resolved: ResolvedGeneration) -> int | None:
         if estimate.activation_bytes is None:
             return None
         there = sum(one.size_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
         gone = sum(size for _, size in estimate.evictions)
-        return there - gone + estimate.weights_bytes + estimate.activation_bytes
+        guides = self._estimates.guides_bytes(resolved, estimate.device)
+        return there - gone + estimate.weights_bytes + guides + estimate.activation_bytes
 
     def _free(self, device_id: str) -> bool:
         lane = self._lanes.of(device_id)

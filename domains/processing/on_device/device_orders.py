@@ -130,7 +130,10 @@ class DeviceOrders:
         """Owners of the tensors on the device."""
         models = [
             MemoryOwner(kind=OwnerKind.LOADED_MODEL, id=model_id, live_bytes=size)
-            for model_id, size in self._steps.resources.model_bytes().items()
+            for model_id, size in (
+                *self._steps.resources.model_bytes().items(),
+                *self._steps.resources.control_bytes().items(),
+            )
         ]
         jobs = [
             MemoryOwner(kind=OwnerKind.JOB, id=job_id, live_bytes=size)

@@ -201,6 +201,7 @@ class OrderLoop:
             model=self._here(given.model),
             loras=tuple(self._here(lora) for lora in given.loras),
             words=tuple(self._here(word) for word in given.words),
+            controls=tuple(msgspec.structs.replace(one, model=self._here(one.model)) for one in given.controls),
         )
 
     def _benchmark_teller(self, call: int) -> Callable[[Report], None]:

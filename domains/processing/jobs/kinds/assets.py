@@ -27,4 +27,4 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loaded(self) -> bool:
         """Whether the device loads it for all jobs, and not for one alone."""
-        return self.role not in (AssetRole.LORA, AssetRole.TEXTUAL_INVERSION)
+        return self.role not in (AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET)

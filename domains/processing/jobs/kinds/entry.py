@@ -8,7 +8,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport
 from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews
-from domains.inference.kept_file import KeptFile
+from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
@@ -87,6 +87,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """A model by id, as a worker needs it. Raises MODEL_NOT_FOUND."""
     adapter: Callable[[str], Model]
     """An adapter by id, with its file's hash. Raises MODEL_NOT_FOUND, COMPONENT_MISSING, MODEL_CORRUPT."""
+    whole: Callable[[str], Model]
+    """A network that guides a model, by id, with the hash of its weights. Raises as `adapter`."""
     previews: Callable[[Previews], Previews]
     """The previews to make for a job that itself asks for these."""
     made: int = 0
@@ -97,6 +99,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels of the picture to start from. None: the work starts from noise."""
     mask: KeptFile | None = None
     """Which of them to make anew, one byte each. None: all."""
+    controls: tuple[ControlFiles, ...] = ()
+    """The pixels of the control maps, in the order of the generation."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
 

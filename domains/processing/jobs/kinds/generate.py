@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.given import Given
+from domains.inference.given import Given, GivenControl
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -27,9 +27,10 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The base model, then LoRAs and textual inversions."""
+        """The base model, then LoRAs, textual inversions and ControlNets."""
         resolved = self.resolved
         named = {AssetRole.LORA: resolved.loras, AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions}
+        named[AssetRole.CONTROLNET] = resolved.controls
         adapters = dict.fromkeys(
             Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
@@ -47,6 +48,10 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             mask=supplies.mask,
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
+            controls=tuple(
+                GivenControl(model=supplies.whole(one.model_id), map=files.map, region=files.region)
+                for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
+            ),
             fallback=supplies.fallback,
         )
         return GenerateOrder(order_id=order_id, given=given, previews=supplies.previews(self.resolved.previews))

@@ -1,0 +1,89 @@
+"""Makes control maps from pictures, without a model. Takes and gives (height, width, 3) RGB."""
+
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Options = Mapping[str, float]
+"""By the contract's field name, each with a value."""
+
+
+def control_map(kind: str, picture: Pixels, options: Options) -> Pixels:
+    """The map of a kind of `KINDS`, in the picture's size."""
+    return np.ascontiguousarray(KINDS[kind](picture, options))
+
+
+def _canny(picture: Pixels, options: Options) -> Pixels:
+    """White edges on black (Canny 1986), as diffusers' examples and the ControlNets' own training make them."""
+    return _grey(cv2.Canny(picture, options["low_threshold"], options["high_threshold"]))
+
+
+def _scribble(picture: Pixels, options: Options) -> Pixels:
+    """Thick white lines on black: edges that are left after a blur, made wider by it."""
+    sigma = options["coarseness_px"]
+    edges = cv2.Canny(cv2.GaussianBlur(picture, (0, 0), sigma), 50, 100)
+    width = 2 * round(sigma) + 1
+    return _grey(cv2.dilate(edges, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))))
+
+
+def _line_art(picture: Pixels, options: Options) -> Pixels:
+    """White lines on black, by difference of Gaussians: what is darker than its surroundings."""
+    light = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    darker = cv2.GaussianBlur(light, (0, 0), 6.0) - cv2.GaussianBlur(light, (0, 0), 0.8)
+    peak = max(16.0, float(np.quantile(darker, 0.99)))
+    return _grey((np.clip(darker / peak, 0.0, 1.0) * 255).astype(np.uint8))
+
+
+def _line_segments(picture: Pixels, options: Options) -> Pixels:
+    """White straight lines on black (LSD, von Gioi et al. 2012)."""
+    found = cv2.createLineSegmentDetector().detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
+    drawn = np.zeros(picture.shape[:2], np.uint8)
+    for x0, y0, x1, y1 in np.empty((0, 4)) if found is None else found.reshape(-1, 4):
+        if np.hypot(x1 - x0, y1 - y0) >= options["min_length_px"]:
+            cv2.line(drawn, (round(x0), round(y0)), (round(x1), round(y1)), 255, 1, cv2.LINE_AA)
+    return _grey(drawn)
+
+
+def _tile(picture: Pixels, options: Options) -> Pixels:
+    """The picture without the detail that a smaller one loses."""
+    height, width = picture.shape[:2]
+    small = max(1, round(width / options["downscale"])), max(1, round(height / options["downscale"]))
+    if small == (width, height):
+        return picture
+    return cv2.resize(
+        cv2.resize(picture, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+
+
+def _shuffle(picture: Pixels, options: Options) -> Pixels:
+    """The picture drawn along a smooth random flow, which keeps colours and no layout (as ControlNet's annotator)."""
+    height, width = picture.shape[:2]
+    random = np.random.default_rng(int(options["seed"]))
+    x, y = (_smooth(random, height, width) * (edge - 1) for edge in (width, height))
+    return cv2.remap(picture, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+
+
+def _smooth(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+    """Smooth noise, 0..1."""
+    coarse = random.uniform(0.0, 1.0, (max(2, height // 256 + 2), max(2, width // 256 + 2))).astype(np.float32)
+    noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    low, high = float(noise.min()), float(noise.max())
+    return (noise - low) / max(high - low, 1e-6)
+
+
+def _grey(lines: NDArray[np.uint8]) -> Pixels:
+    return cv2.cvtColor(lines, cv2.COLOR_GRAY2RGB)
+
+
+KINDS: Mapping[str, Callable[[Pixels, Options], Pixels]] = {
+    "canny": _canny,
+    "scribble": _scribble,
+    "line_art": _line_art,
+    "line_segments": _line_segments,
+    "tile": _tile,
+    "shuffle": _shuffle,
+}
+"""By the contract's name; equals the available ones of `domains.inference.preprocessors` (a test checks it)."""

@@ -1,0 +1,102 @@
+"""Computes diffusers' ControlNetModel (Zhang et al. 2023): the way down of a U-Net that also sees a control map."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.rows import in_rows
+from domains.inference.on_device.slices import conv
+from domains.inference.on_device.unet import TextKeys, UNet
+
+_FIRST_SHARE = 0.1
+"""Share of the first residual where layers count differently; the last one counts fully."""
+
+
+class ControlNet(UNet):
+    """A ControlNet of SD 1.x, SD 2.x or SDXL. One instance serves all jobs of a device that use it."""
+
+    def __init__(self, module: nn.Module, *, pooled_and_sizes: bool) -> None:
+        """Raises MODEL_INCOMPATIBLE for one with parts that this walk does not visit."""
+        net: Any = module
+        super().__init__(net, pooled_and_sizes=pooled_and_sizes)
+        self.of_whole_picture: bool = net.config.global_pool_conditions
+        """Whether it guides the picture as a whole: its residuals are means, and rows without the prompt see none."""
+        self._zeros: list[Any] = [*net.controlnet_down_blocks, net.controlnet_mid_block]
+
+    @property
+    def layers(self) -> int:
+        """Number of residuals."""
+        return len(self._zeros)
+
+    def hint(self, control_map: Tensor) -> Tensor:
+        """(1, channels, h/8, w/8): what it reads of a map (h, w, 3) uint8; the same in all steps."""
+        picture = control_map.permute(2, 0, 1).unsqueeze(0).float().div(255)
+        if self._unet.config.controlnet_conditioning_channel_order == "bgr":
+            picture = picture.flip(1)
+        return self._unet.controlnet_cond_embedding(picture.to(self.dtype, memory_format=torch.channels_last))
+
+    def residuals(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: TextKeys,
+        hints: Tensor,
+        keep_on: KeepOn = regardless,
+        *,
+        added: Tensor | None = None,
+    ) -> list[Tensor]:
+        """latents, hints: (pictures, channels, h, w); others as of `UNet`. Returns a tensor of the text's rows for each skip
+        connection, and one for the middle. Raises what `keep_on` raises."""
+        rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
+        shifts, keys = iter(self._shifts(timestep, added, rows)), iter(text)
+        # A model for inpainting reads more than the latents.
+        latents = latents[:, : self._unet.conv_in.in_channels]
+        hidden = conv(self._unet.conv_in, latents, keep_on) + hints
+        skips = [hidden]
+        for level in self._down:
+            hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
+        hidden = self._cross(hidden, shifts, keys, keep_on)
+        found = [
+            in_rows(conv(zero, one, keep_on), rows) for zero, one in zip(self._zeros, [*skips, hidden], strict=True)
+        ]
+        return [one.mean(dim=(2, 3), keepdim=True) for one in found] if self.of_whole_picture else found
+
+    def shares(self) -> Tensor:
+        """(layers,): how much each residual counts where the first ones count less."""
+        if self.of_whole_picture:
+            return torch.ones(self.layers)
+        return torch.logspace(torch.tensor(_FIRST_SHARE).log10(), 0, self.layers)
+
+
+def check_fits(net: Any, unet: UNet2DConditionModel | Any, model_id: str, control_id: str) -> None:
+    """Raise MODEL_INCOMPATIBLE unless a ControlNet's residuals and inputs are those of the model's U-Net."""
+    named = ("cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+    told = [(name, _plain(getattr(net.config, name, None)), _plain(getattr(unet.config, name, None))) for name in named]
+    # A model for inpainting has more inputs; its ControlNets read the four of the latents.
+    if wrong := [f"{name} {theirs} where the model has {ours}" for name, theirs, ours in told if theirs != ours]:
+        message = (
+            f"ControlNet {control_id} does not fit model {model_id}: it has {', '.join(wrong)}; name one for its family"
+        )
+        raise FailedPrecondition(
+            message, ErrorReason.MODEL_INCOMPATIBLE, control_model_id=control_id, model_id=model_id
+        )
+
+
+def _plain(value: object) -> object:
+    return tuple(value) if isinstance(value, list | tuple) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def resized(region: Tensor, like: Tensor) -> Tensor:
+    """A region (1, 1, h, w) in the size of a residual."""
+    return F.interpolate(region, like.shape[2:], mode="area").to(like.dtype)
+
+
+def stacked_hints(hints: Sequence[Tensor], images: Sequence[int]) -> Tensor:
+    """(pictures, channels, h, w): each hint for as many pictures."""
+    return torch.cat([hint.expand(count, -1, -1, -1) for hint, count in zip(hints, images, strict=True)])

@@ -1,0 +1,131 @@
+"""The controls of a group of jobs in one forward: each network once, for the rows of all jobs that use it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from domains.inference.controls import ControlBalance
+from domains.inference.on_device.controls.control_net import ControlNet, resized, stacked_hints
+from domains.inference.on_device.controls.job_controls import JobControl
+from domains.inference.on_device.family import KeepOn
+from domains.inference.on_device.rows import RowConditions, Rows, stacked
+
+
+class Member(NamedTuple):
+    """A job of the group."""
+
+    pictures: slice
+    """Its pictures among those of the group."""
+    guided: bool
+    controls: Sequence[JobControl]
+
+
+class GroupControls:
+    """The controls of one step. Steps with the same controls share it."""
+
+    def __init__(self, members: Sequence[Member], layout: Rows) -> None:
+        """`members`: guided ones first, as the rows stand."""
+        self.of = [member.controls for member in members]
+        """By job: what counts."""
+        nets = dict.fromkeys(control.net for member in members for control in member.controls)
+        self._nets = [_NetRows(net, members, layout) for net in nets]
+
+    def of_these(self, controls: Sequence[Sequence[JobControl]]) -> bool:
+        """Whether it was made for these controls."""
+        return self.of == controls
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what it keeps beside the jobs' own tensors."""
+        return sum(net.held_bytes for net in self._nets)
+
+    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
+        """(rows, …) each: what is added to the skip connections and to the middle. Empty: nothing is."""
+        total: list[Tensor] = []
+        for net in self._nets:
+            found = net.residuals(latents, times, keep_on)
+            total = [one + more for one, more in zip(total, found, strict=True)] if total else found
+        return total
+
+
+class _Part(NamedTuple):
+    """A control of a job, with its rows of the network's forward and of the whole."""
+
+    control: JobControl
+    pictures: slice
+    guided: bool
+
+
+def _with_rows(part: _Part) -> RowConditions:
+    """What the control reads, with the rows that its job has in this step: without guidance, that of the prompt alone."""
+    own = part.control.conditions
+    if own.guided == part.guided:
+        return own
+    return RowConditions(guidance=own.guidance, guided=False, inputs=[one[-1:] for one in own.inputs])
+
+
+class _NetRows:
+    """One network with the rows that read it."""
+
+    def __init__(self, net: ControlNet, members: Sequence[Member], layout: Rows) -> None:
+        self._net = net
+        self._parts = parts = [
+            _Part(control, member.pictures, member.guided)
+            for member in members
+            for control in member.controls
+            if control.net is net
+        ]
+        self._images = images = [part.pictures.stop - part.pictures.start for part in parts]
+        conditions = [_with_rows(part) for part in parts]
+        self._inputs = [stacked(conditions, images, place) for place in range(len(conditions[0].inputs))]
+        self._hints = stacked_hints([part.control.hint for part in parts], images)
+        self._rows = Rows(sum(n for n, part in zip(images, parts, strict=True) if part.guided), sum(images))
+        self._layout = layout
+        self._scales = self._scaled().to(self._hints.device)
+        own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]
+        self.held_bytes = sum(tensor.nbytes for tensor in (*own, self._scales))
+        # Every row in its order: the residuals need no place of their own.
+        self._whole = [part.pictures for part in parts] == [member.pictures for member in members]
+
+    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn) -> list[Tensor]:
+        if not self._whole:
+            latents = torch.cat([latents[part.pictures] for part in self._parts])
+            times = times if len(times) == 1 else torch.cat([times[part.pictures] for part in self._parts])
+        net, inputs = self._net, self._inputs
+        added, keys = (inputs[0], inputs[1:]) if net.reads_sizes else (None, inputs)
+        found = net.residuals(latents, times, net.text_keys_of(keys), self._hints, keep_on, added=added)
+        return [self._placed(one, scale) for one, scale in zip(found, self._scales.to(net.dtype), strict=True)]
+
+    def _placed(self, residual: Tensor, scale: Tensor) -> Tensor:
+        """A residual, weighted, in the rows of the whole forward."""
+        residual = residual * scale.view(-1, 1, 1, 1)
+        if self._whole and all(part.control.region is None for part in self._parts):
+            return residual
+        placed = residual.new_zeros((self._layout.total, *residual.shape[1:]))
+        begin = 0
+        for part, count in zip(self._parts, self._images, strict=True):
+            own = slice(begin, begin + count)
+            for source, target in zip(
+                self._rows.of(own, guided=part.guided), self._layout.of(part.pictures, guided=part.guided), strict=True
+            ):
+                region = part.control.region
+                placed[target] += residual[source] if region is None else residual[source] * resized(region, residual)
+            begin += count
+        return placed
+
+    def _scaled(self) -> Tensor:
+        """(layers, rows of the network): the weights."""
+        scales = torch.zeros(self._net.layers, self._rows.total)
+        shares, begin = self._net.shares(), 0
+        for part, count in zip(self._parts, self._images, strict=True):
+            control = part.control
+            layers = torch.ones_like(shares) if control.balance is ControlBalance.EVEN else shares
+            *without, with_prompt = self._rows.of(slice(begin, begin + count), guided=part.guided)
+            scales[:, with_prompt] = control.weight * layers[:, None]
+            alone = control.balance is ControlBalance.CONTROL or self._net.of_whole_picture
+            for rows in without:
+                scales[:, rows] = 0.0 if alone else control.weight * layers[:, None]
+            begin += count
+        return scales

@@ -1,0 +1,49 @@
+"""What guides one job beside its prompt, and when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from domains.inference.controls import ControlBalance
+from domains.inference.on_device.controls.control_net import ControlNet
+from domains.inference.on_device.rows import RowConditions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JobControl:
+    """One ControlNet of a job, with what it reads in all steps."""
+
+    net: ControlNet
+    conditions: RowConditions
+    """What it reads of the prompts."""
+    hint: Tensor
+    """(1, channels, h/8, w/8): what it reads of the control map."""
+    weight: float
+    balance: ControlBalance
+    steps: range
+    """The steps in which it counts, from 0."""
+    region: Tensor | None = None
+    """(1, 1, h, w), 0..1: where it counts. None: everywhere."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What it holds on the device for the job alone."""
+        return [*self.conditions.tensors(), self.hint, *([] if self.region is None else [self.region])]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Controls:
+    """All controls of a job."""
+
+    all: Sequence[JobControl] = ()
+
+    def at(self, step: int) -> Sequence[JobControl]:
+        """Those that count in a step, counted from 0."""
+        return [one for one in self.all if step in one.steps]
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What they hold on the device for the job alone."""
+        return [tensor for one in self.all for tensor in one.tensors()]
+
+
+NO_CONTROLS = Controls()
