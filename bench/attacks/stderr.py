@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.attacks.harness import Neighbour, tell
-from tests.server import asking
+from tests.server import asking, nursery_source
 from tests.server.harness import RunningServer
 
 JOBS = 40
 _PAGE = 4096
+QUICK = {"DEVICEOPS_DRAIN_READS_S": "0"}
 
 
 @contextmanager
@@ -66,7 +67,7 @@ CASES = {
 def attacked(stderr: int, jobs: int) -> dict[str, object]:
     """Serve with this stderr, and time a neighbour's calls while jobs run."""
     with tempfile.TemporaryDirectory() as folder:
-        server = RunningServer(Path(folder) / "state", ["--device", "sim", "--log-format", "json"], {}, stderr)
+        server = RunningServer(Path(folder) / "state", ["--device", "sim", "--log-format", "json"], QUICK, stderr)
         try:
             asking.watch(server, asking.submit(server))
             with Neighbour(server.address) as neighbour:
@@ -81,9 +82,10 @@ def main() -> int:
     """Print the figures of each case."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else JOBS
     figures = dict[str, dict[str, object]]()
-    for name, case in CASES.items():
-        with case() as stderr:
-            figures[name] = attacked(stderr, jobs)
+    with nursery_source.opened():
+        for name, case in CASES.items():
+            with case() as stderr:
+                figures[name] = attacked(stderr, jobs)
     return tell("stderr", jobs=jobs, **figures)
 
 
