@@ -1,6 +1,6 @@
 """All sessions: opens, looks up, changes, pauses, cancels and closes them.
 
-What becomes of a session's jobs follows from the state of the session and of the job, so that it holds over a restart:
+The state of the session and of a job decides what the session does to the job, so that it holds over a restart:
 a job that runs in a paused session is paused; a job that the session paused goes on when the session is not paused any
 more; a closing session without jobs is closed.
 """
@@ -365,7 +365,7 @@ class Sessions:
         else:
             live.jobs[job.id] = job.state
         if self._follows(live, job):
-            # The other listeners shall hear of this change before those that follow from it.
+            # The other listeners receive this change before the changes that follow from it.
             self._soon(lambda: self._follow(live, job.id))
 
     @staticmethod
