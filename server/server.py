@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -35,6 +34,7 @@ from domains.processing.lanes.board import Board
 from domains.processing.lanes.queue import JobQueue
 from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.keep_alive import KeepAlive
+from domains.processing.memory.last_measures import LastMeasures
 from domains.processing.memory.model_use import needed_bytes
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.sessions.store import SessionStore
@@ -102,7 +102,10 @@ class Server:
             expiry_now=expiry_now,
             date_doubtful=self.clock.is_date_doubtful,
         )
-        self.sessions = Sessions(SessionStore(database, settings.state), self.jobs, settings.keep_jobs_s)
+        measures = LastMeasures()
+        self.sessions = Sessions(
+            SessionStore(database, settings.state), self.jobs, settings.keep_jobs_s, measures.session_bytes
+        )
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
         self.loaded = LoadedModels(settings.keep_models_s)
@@ -127,10 +130,9 @@ class Server:
             board,
             self.draining,
             expiry_now,
+            measures,
         )
         self.blobs = self.memory.blobs
-        self.sessions.on_terms.append(self._terms_changed(board))
-        self.sessions.terms.device_bytes = self.memory.session_bytes
         self.clock.on_step += [
             self.jobs.move_expiry,
             self.sessions.move_expiry,
@@ -184,14 +186,6 @@ class Server:
         self._once = Once()
         self.streams = Streams()
         self._background = Background()
-
-    @staticmethod
-    def _terms_changed(board: Board) -> Callable[[str], None]:
-        def look(session_id: str) -> None:
-            board.queue.wake(session_id)
-            board.room.tell_soon()
-
-        return look
 
     def _servicers(self, unloading: Unloading, board: Board) -> dict[int, object]:
         """The servicers by domain."""

@@ -21,7 +21,7 @@ SyntaxOption = Annotated[
 ]
 LongOption = Annotated[
     Literal["truncate", "chunk", "refuse"] | None,
-    typer.Option(help="What becomes of a prompt that is longer than the window. [default: truncate]"),
+    typer.Option(help="What to do with a prompt that is longer than the window. [default: truncate]"),
 ]
 _HEADS = ("window", "weight", "words", "tokens")
 

@@ -31,6 +31,7 @@ from domains.processing.memory.blob_admission import PoolBlobAdmission
 from domains.processing.memory.care import MemoryCare, pool_of
 from domains.processing.memory.device_pool import DevicePool, HostOwners, WorkerMemory
 from domains.processing.memory.hold_back import HoldBack
+from domains.processing.memory.last_measures import LastMeasures
 from domains.processing.memory.model_use import loaded_ids
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.workers.blobs import WorkerBlobs
@@ -59,6 +60,7 @@ class MemoryParts:
         board: Board,
         draining: Draining,
         expiry_now: Callable[[], float],
+        measures: LastMeasures,
     ) -> None:
         """`model_bytes`: the size of the weights that a job needs. `expiry_now`: see `domains.clock.ExpiryClock`."""
         self._parts = parts
@@ -85,7 +87,7 @@ class MemoryParts:
             device_memory=self._device_blobs,
             expiry_now=expiry_now,
         )
-        self._workers = WorkerMemory(loaded, worker_of, self._measured, self._session_of)
+        self._workers = WorkerMemory(loaded, worker_of, self._measured, self._session_of, measures)
         host_blobs = self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST)
         self._host = HostOwners(self._workers, lambda: [*host_blobs(), *host_models.owners()])
         self.hold_back = HoldBack(self.pools, board.room.tell_soon)
@@ -168,10 +170,6 @@ class MemoryParts:
     def _session_of(self, job_id: str) -> str:
         job = self._jobs.find(job_id)
         return "" if job is None else job.options.session_id
-
-    def session_bytes(self, session_id: str) -> int | None:
-        """The device memory that the jobs of a session hold, as last measured. None: no worker has been measured."""
-        return self._workers.session_bytes(session_id)
 
     def _stranded(self, pool_id: str, ceiling_bytes: int) -> list[str]:
         """Waiting jobs whose model alone exceeds the ceiling of the only pool that they may run in."""

@@ -70,6 +70,8 @@ class ProcessingParts:
         self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
         self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
         sessions.listeners.append(self.prefetching.session_changed)
+        self._board = board
+        sessions.on_terms.append(self._terms_changed)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.pictures = InputPictures(jobs, memory.blobs)
@@ -140,3 +142,8 @@ class ProcessingParts:
         self.conditioning = ConditioningPreviews(
             self.submissions.generations, MaskPreviews(self.pictures, memory.blobs), board.lanes, devices.devices
         )
+
+    def _terms_changed(self, session_id: str) -> None:
+        """Look again at the jobs of a session that may start now."""
+        self._board.queue.wake(session_id)
+        self._board.room.tell_soon()

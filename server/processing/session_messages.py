@@ -84,5 +84,5 @@ def from_filter(message: processing_service_pb2.SessionFilter) -> SessionFilter:
 
 
 def from_action(action: session_pb2.SessionCloseAction.ValueType) -> CloseAction:
-    """What becomes of the jobs."""
+    """The action on the jobs of a session that closes."""
     return _ACTIONS[action]

@@ -31,7 +31,7 @@ class Told:
         reclaiming = Reclaiming(self.pools, ScriptedReclaimer(source))
         blobs = BlobStore(floor.database, folder / "blobs")
         catalogue = Catalogue(floor.database, Roots(()), "emoji-sd")
-        self.sessions = Sessions(SessionStore(floor.database, folder), floor.jobs, 3600)
+        self.sessions = Sessions(SessionStore(floor.database, folder), floor.jobs, 3600, lambda name: None)
         pools = (self.pools, self.reservations, reclaiming)
         parts = (floor.devices, floor.jobs, floor.loaded, *pools, blobs, catalogue, self.sessions)
         self.announcer = Announcer(floor.log, *parts)

@@ -20,7 +20,7 @@ class Syntax(StrEnum):
 
 
 class LongPrompt(StrEnum):
-    """What becomes of a prompt that is longer than the text encoder's window."""
+    """What the encoder does with a prompt that is longer than the text encoder's window."""
 
     TRUNCATE = "truncate"
     CHUNK = "chunk"

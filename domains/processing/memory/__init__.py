@@ -12,4 +12,5 @@ generation_plan.py what a generation would cost, and where
 keep_alive.py      unloads models whose keep-alive is over
 care.py            frees memory, for the clean-ups of the pools
 device_pool.py     the memory of devices and host, as their workers measure it
+last_measures.py   what each worker measured last
 """

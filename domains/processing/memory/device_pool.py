@@ -13,6 +13,7 @@ from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.pool import PoolKind
 from domains.model.loaded_models import LoadedModels
 from domains.processing.devices.statuses import DeviceStatuses
+from domains.processing.memory.last_measures import LastMeasures
 from domains.processing.workers.ask import ask
 from domains.processing.workers.worker import Measured, MeasureOrder, Worker, new_order_id
 
@@ -29,14 +30,15 @@ class WorkerMemory:
         worker_of: Callable[[str], Worker | None],
         on_measured: Callable[[str, MemoryMeasure | None], None],
         session_of: Callable[[str], str],
+        last: LastMeasures,
     ) -> None:
         """`on_measured`: called with a device (id) and its worker's measurement; None: the worker has ended. `session_of`:
-        the session of a job (id)."""
+        the session of a job (id). `last`: filled by this object alone."""
         self._loaded = loaded
         self._worker_of = worker_of
         self._on_measured = on_measured
         self._session_of = session_of
-        self._last: dict[str, MemoryMeasure] = {}
+        self._last = last.by_device
 
     async def now(self, device_id: str) -> MemoryMeasure | None:
         """Measure now. None: no worker answers in time."""
@@ -53,12 +55,6 @@ class WorkerMemory:
     def on_host(self) -> list[MemoryOwner]:
         """What the workers of all devices hold in host memory, as last measured."""
         return [owner for measure in self._last.values() for owner in measure.host_owners]
-
-    def session_bytes(self, session_id: str) -> int | None:
-        """The bytes that the jobs of a session hold on all devices, without weights. None: no worker has measured it."""
-        owners = [owner for measure in self._last.values() for owner in measure.owners]
-        held = [owner for owner in owners if owner.kind is OwnerKind.JOB and owner.session_id == session_id]
-        return sum(owner.live_bytes for owner in held) if self._last else None
 
     def forget(self, device_id: str) -> None:
         """Drop the measurement of a worker that has ended."""

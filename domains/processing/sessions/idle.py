@@ -1,4 +1,4 @@
-"""Closes sessions that nobody uses."""
+"""Closes sessions that have no job, no watcher and no call for their idle timeout."""
 
 import asyncio
 from collections.abc import Callable

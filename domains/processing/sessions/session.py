@@ -24,7 +24,7 @@ class SessionState(StrEnum):
 
 
 class CloseAction(StrEnum):
-    """What becomes of the jobs of a session that closes."""
+    """What the server does with the jobs of a session that closes."""
 
     FINISH = "finish"
     """All run to their end."""

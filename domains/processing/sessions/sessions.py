@@ -1,6 +1,6 @@
 """All sessions: opens, looks up, changes, pauses, cancels and closes them.
 
-What becomes of a session's jobs follows from the state of the session and of the job, so that it holds over a restart:
+The state of the session and of a job decides what the session does to the job, so that it holds over a restart:
 a job that runs in a paused session is paused; a job that the session paused goes on when the session is not paused any
 more; a closing session without jobs is closed.
 """
@@ -58,6 +58,7 @@ class Sessions:
         store: SessionStore,
         jobs: Jobs,
         keep_s: float,
+        device_bytes: Callable[[str], int | None],
         *,
         max_open: int = MAX_OPEN,
         now: Callable[[], float] = time.time,
@@ -65,8 +66,8 @@ class Sessions:
         soon: Callable[[Callable[[], None]], None] = loop_soon,
         call_later: CallLater = loop_timer,
     ) -> None:
-        """`keep_s`: how long an ended session is kept. `soon`: calls a function when all listeners of a job have been
-        called."""
+        """`keep_s`: how long an ended session is kept. `device_bytes`: see `SessionTerms`. `soon`: calls a function when all
+        listeners of a job have been called."""
         self._store = store
         self._jobs = jobs
         self._keep_s = keep_s
@@ -76,7 +77,7 @@ class Sessions:
         self._soon = soon
         self._live: dict[str, LiveSession] = {}
         """The sessions that have not ended."""
-        self.terms = SessionTerms(self._live, store)
+        self.terms = SessionTerms(self._live, store, device_bytes)
         self._log = JobNews(store, self._live)
         self._idle = IdleTimers(lambda session_id: self.close(session_id), call_later)
         self.requests: Requests[SessionView] = Requests(self._recall)
@@ -364,7 +365,7 @@ class Sessions:
         else:
             live.jobs[job.id] = job.state
         if self._follows(live, job):
-            # The other listeners shall hear of this change before those that follow from it.
+            # The other listeners receive this change before the changes that follow from it.
             self._soon(lambda: self._follow(live, job.id))
 
     @staticmethod

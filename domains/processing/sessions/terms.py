@@ -11,12 +11,14 @@ from domains.processing.sessions.store import SessionStore
 class SessionTerms:
     """Reads the sessions that have not ended; changes none. One event loop."""
 
-    def __init__(self, live: Mapping[str, LiveSession], store: SessionStore) -> None:
-        """`live`: the sessions that have not ended, by id."""
+    def __init__(
+        self, live: Mapping[str, LiveSession], store: SessionStore, device_bytes: Callable[[str], int | None]
+    ) -> None:
+        """`live`: the sessions that have not ended, by id. `device_bytes`: returns the device memory that the jobs of a
+        session hold; None: it cannot be measured."""
         self._live = live
         self._store = store
-        self.device_bytes: Callable[[str], int | None] = lambda session_id: None
-        """The device memory that the jobs of a session hold. None: it cannot be measured."""
+        self.device_bytes = device_bytes
 
     def weight(self, session_id: str) -> float:
         """The session's share of a busy device against others. 1 for jobs without a session."""

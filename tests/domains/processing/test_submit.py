@@ -79,7 +79,9 @@ class Desk:
         self.catalogue = Catalogue(self.database, Roots([]), DEMO)
         self.blobs = BlobStore(self.database, folder)
         self.draining = Draining()
-        self.sessions = Sessions(SessionStore(self.database, folder), self.jobs, 3600, soon=lambda call: call())
+        self.sessions = Sessions(
+            SessionStore(self.database, folder), self.jobs, 3600, lambda name: None, soon=lambda call: call()
+        )
         self.board = Board(JobQueue(100), self.devices)
         self.loaded = LoadedModels()
         self.memory_bench = Bench()

@@ -16,6 +16,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.devices.statuses import DeviceStatuses
 from domains.processing.memory import device_pool
 from domains.processing.memory.device_pool import DevicePool, HostOwners, WorkerMemory
+from domains.processing.memory.last_measures import LastMeasures
 from domains.processing.workers.worker import Measured
 from tests.domains.processing.scripted_worker import Floor, ScriptedWorker, a_device
 
@@ -27,11 +28,13 @@ class Measuring:
         self.worker: ScriptedWorker | None = ScriptedWorker(a_device())
         self.loaded = LoadedModels()
         self.told: list[tuple[str, MemoryMeasure | None]] = []
+        self.last = LastMeasures()
         self.memory = WorkerMemory(
             self.loaded,
             lambda _: self.worker,
             lambda name, measure: self.told.append((name, measure)),
             lambda job_id: {"j-1": "s-1", "j-2": "s-2", "j-3": "s-2"}.get(job_id, ""),
+            self.last,
         )
 
     async def now(self, measure: MemoryMeasure | None = None) -> MemoryMeasure | None:
@@ -42,13 +45,13 @@ class Measuring:
 
 async def test_the_memory_of_jobs_is_told_for_the_session_of_each() -> None:
     bench = Measuring()
-    assert bench.memory.session_bytes("s-1") is None, "nothing is measured yet"
+    assert bench.last.session_bytes("s-1") is None, "nothing is measured yet"
     owners = [MemoryOwner(kind=OwnerKind.JOB, id=f"j-{n}", live_bytes=n * 10) for n in (1, 2, 3)]
     weights = MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=999)
     measure = await bench.now(MemoryMeasure(time_s=1.0, owners=(*owners, weights)))
     assert measure is not None
     assert [owner.session_id for owner in measure.owners] == ["s-1", "s-2", "s-2", ""]
-    assert [bench.memory.session_bytes(name) for name in ("s-1", "s-2", "s-3")] == [10, 50, 0]
+    assert [bench.last.session_bytes(name) for name in ("s-1", "s-2", "s-3")] == [10, 50, 0]
 
 
 MEASURE = MemoryMeasure(time_s=1.0, total_bytes=10, used_bytes=4)
@@ -147,7 +150,7 @@ async def test_the_driver_tells_what_the_worker_does_not(
 ) -> None:
     worker, meter = floor.arrive(), Driver()
     meter.total, meter.used = driver
-    memory = WorkerMemory(floor.loaded, floor.workers.get, lambda name, found: None, lambda job_id: "")
+    memory = WorkerMemory(floor.loaded, floor.workers.get, lambda name, found: None, lambda job_id: "", LastMeasures())
     statuses = DeviceStatuses(floor.devices, cast(Any, meter), floor.board.backlog.workload, lambda name: (None, 0))
     pool = DevicePool("sim-0", floor.devices, statuses, memory)
     assert (pool.pool_id, pool.device_id, pool.aliases) == ("sim-0", "sim-0", ())

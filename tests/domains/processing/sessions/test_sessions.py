@@ -45,6 +45,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now_s = 1000.0
+        self.device_bytes: int | None = None
         self.timers: list[Timer] = []
         self.database = open_database(folder)
         self.open()
@@ -56,6 +57,7 @@ class Bench:
             SessionStore(self.database, self.folder),
             self.jobs,
             KEEP_S,
+            lambda session_id: self.device_bytes,
             max_open=3,
             now=lambda: self.now_s,
             clock=lambda: self.now_s,
@@ -203,7 +205,7 @@ def test_device_time_that_nothing_measured_is_absent(bench: Bench) -> None:
 def test_a_limit_on_device_memory_holds_jobs_back_while_it_is_reached(bench: Bench) -> None:
     name = bench.opened(max_device_bytes=100)
     for measured, held in ((None, False), (99, False), (100, True), (300, True)):
-        bench.sessions.terms.device_bytes = lambda session_id, measured=measured: measured
+        bench.device_bytes = measured
         assert bench.sessions.terms.holds_back(name, 1) is held
     told = list[str]()
     bench.sessions.on_terms.append(told.append)

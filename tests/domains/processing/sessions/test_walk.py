@@ -56,7 +56,9 @@ class Walk(RuleBasedStateMachine):
         self.soon: list[Callable[[], None]] = []
         self.all = Jobs(JobStore(self.connection, self.folder), keep_s=3600)
         store = SessionStore(self.connection, self.folder)
-        self.known = Sessions(store, self.all, 3600, soon=self.soon.append, call_later=lambda after_s, call: NoTimer())
+        self.known = Sessions(
+            store, self.all, 3600, lambda name: None, soon=self.soon.append, call_later=lambda after_s, call: NoTimer()
+        )
 
     def settle(self) -> None:
         """Do what the event loop does next."""
