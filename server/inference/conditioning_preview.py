@@ -29,7 +29,6 @@ _LOOKED_AT = (
         "blended_prompts",
         "regions",
         "textual_inversions",
-        "controls",
         "mask",
     ),
     *("model_id", "loaded_model_id", "width_px", "height_px"),
@@ -51,6 +50,7 @@ class ConditioningMethods:
         self, request: inference_service_pb2.PreviewConditioningRequest, context: Context
     ) -> inference_service_pb2.PreviewConditioningResponse:
         """Tell how the inputs of a generation are read."""
+        _refuse_controls(request.generation)
         given = from_generation(_looked_at(request.generation))
         refuse_placement(request.devices)
         convert.check_nodes(request.devices)
@@ -69,6 +69,12 @@ def refuse_placement(selector: job_event_pb2.DeviceSelector) -> None:
     """Raise for ways to choose a device that this server has not."""
     unserved = convert.unserved_options(job_event_pb2.JobOptions(devices=selector), "")
     convert.refuse((), [msgspec.structs.replace(one, field=one.field.removeprefix(".")) for one in unserved])
+
+
+def _refuse_controls(asked: generation_pb2.Generation) -> None:
+    """Raise NOT_IMPLEMENTED for controls, whose maps the answer would lack."""
+    text = "this server does not show control maps yet; leave the controls out of the preview"
+    convert.refuse((), [Violation(field="generation.controls", message=text)] if asked.controls else [])
 
 
 def _looked_at(asked: generation_pb2.Generation) -> generation_pb2.Generation:

@@ -105,6 +105,7 @@ def test_a_mask_is_told_as_it_is_applied(server: RunningServer) -> None:
         ({"model_id": "nosuch"}, (), "MODEL_NOT_FOUND"),
         ({"prompt": "owl"}, ("nosuch",), "DEVICE_NOT_FOUND"),
         ({"second_prompt": "owl"}, (), "UNSUPPORTED_COMBINATION"),
+        ({"controls": [conditioning_pb2.ControlInput(model_id="nosuch")]}, (), "NOT_IMPLEMENTED"),
         (
             {"textual_inversions": [conditioning_pb2.TextualInversionInput(model_id="nosuch")]},
             (),
