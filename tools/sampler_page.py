@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Sampling
+from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report, RunFailed
 from domains.inference.resolve import resolve
@@ -58,7 +59,7 @@ class Pictures:
             sampling=Sampling(sampler=sampler, sigma_schedule=schedule, steps=steps, seed=asked.seed),
             output=EncodeOptions(media_type="image/webp", manifest=ManifestDetail.NONE),
         )
-        self._loop.submit(f"{sampler} {schedule}", self._model, resolve(request, self._model))
+        self._loop.submit(f"{sampler} {schedule}", Given(self._model, resolve(request, self._model)))
         while self._loop.tick():
             pass
         return self._file

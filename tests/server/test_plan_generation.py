@@ -8,8 +8,10 @@ from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2, label_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import model_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
+from domains.inference.fields import FIELDS
 from tests.server import asking
 from tests.server.asking import picture
+from tests.server.generation_paths import leaf_paths, put
 from tests.server.harness import RunningServer, running_server
 
 ERROR = error_pb2.SEVERITY_ERROR
@@ -100,11 +102,12 @@ def test_everything_that_is_wrong_is_told_at_once(server: RunningServer) -> None
         height_px=64,
         sampling=sampling_pb2.Sampling(steps=0, sampler="nosuch"),
         init_image=conditioning_pb2.InitImage(image=image_pb2.ImageInput(data=b"x"), strength=2),
-        seamless_x=True,
     )
+    unserved = next(path for path in leaf_paths() if path not in FIELDS)
+    put(wrong, unserved, None)
     options = job_event_pb2.JobOptions(labels=[label_pb2.Label(key="", value="x")])
     told = plan(server, wrong, options)
-    expected = {"width_px", "sampling.steps", "sampling.sampler", "init_image.strength", "seamless_x"}
+    expected = {"width_px", "sampling.steps", "sampling.sampler", "init_image.strength", unserved}
     assert {f"generation.{name}" for name in expected} <= set(errors(told))
     assert any(field.startswith("options.") for field in errors(told))
     assert not told.HasField("resolved")
