@@ -60,10 +60,14 @@ def _preprocessing(given: Preprocessing, path: str) -> Iterator[Violation]:
         yield Violation(field=path, message=f"must say how to make the map; known: {able}", allowed=able)
         return
     options = PREPROCESSORS[given.kind].options
-    for name, value in given.options:
-        if name in options:
-            yield from within(f"controls.preprocessing.{given.kind}.{name}", value, f"{path}.{given.kind}.{name}")
-    if given.kind == "canny":
+    wrong = [
+        one
+        for name, value in given.options
+        if name in options
+        for one in within(f"controls.preprocessing.{given.kind}.{name}", value, f"{path}.{given.kind}.{name}")
+    ]
+    yield from wrong
+    if given.kind == "canny" and not wrong:
         low, high = (given.option(name, options[name].default) for name in ("low_threshold", "high_threshold"))
         if high < low:
             message = f"{high:g} is below the low threshold, {low:g}; give one at least as high"
