@@ -37,7 +37,9 @@ def watch(
         Path | None, typer.Option(help="Folder for previews, also of a job that another caller submitted.")
     ] = None,
     preview_every: Annotated[int, typer.Option(min=1, max=1000, help="Steps between two previews.")] = 1,
-    wait_limit: Annotated[float, typer.Option(min=0, help="Seconds to look for a server that went away.")] = RECONNECT_S,
+    wait_limit: Annotated[
+        float, typer.Option(min=0, help="Seconds to look for a server that went away.")
+    ] = RECONNECT_S,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
