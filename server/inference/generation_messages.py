@@ -46,6 +46,11 @@ from server.version import SERVER_VERSION
 
 _SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()} | READ
 """A fit that no input picture takes is refused by the check, with the contract's reason."""
+_LACKS = {
+    "detail_passes": "a detail pass needs a detector, which comes with postprocessing",
+    "hires_pass.upscaler_model_id": "an upscaler model comes with postprocessing",
+}
+"""What fields need that this server does not have yet."""
 _DETERMINISM = {
     generation_pb2.DETERMINISM_FAST: Determinism.FAST,
     generation_pb2.DETERMINISM_EXACT: Determinism.EXACT,
@@ -69,7 +74,8 @@ _MESSAGE_OF = {one: message for message, one in _DETERMINISM.items()}
 def from_generation(message: generation_pb2.Generation, path: str = "generation") -> Checked:
     """The generation of a request. Raises all violations, unserved fields included."""
     given = checked(_asked(message))
-    check_served(message, path, _SERVED, given.wrong.error(), unserved_encode(message.output, f"{path}.output"))
+    unserved = unserved_encode(message.output, f"{path}.output")
+    check_served(message, path, _SERVED, given.wrong.error(), unserved, _LACKS)
     return given
 
 

@@ -40,15 +40,16 @@ def loop(tiny: Model) -> Iterator[Recorder]:
 def outpaint(**changes: Any) -> ResolvedOutpaint:
     """16 px more at the left and 8 at the bottom, with 8 px of overlap."""
     plain: dict[str, Any] = {"left_px": 16, "top_px": 0, "right_px": 0, "bottom_px": 8, "overlap_px": 8}
-    return ResolvedOutpaint(**{**plain, "fill": MaskFill.EDGE, **changes})
+    plain["fill"] = MaskFill.EDGE
+    return ResolvedOutpaint(**{**plain, **changes})
 
 
 def asked(
     model: Model, grows: ResolvedOutpaint, strength: float = 0.75, of: ResolvedMask | None = None, **changes: Any
 ) -> ResolvedGeneration:
     plain: dict[str, Any] = {"steps": 4, "sampler": "euler", "init_image": from_picture(strength), "mask": of}
-    size = {"width_px": 48 + grows.across_px, "height_px": 32 + grows.down_px}
-    return request(model, outpaint=grows, **{**plain, **size, **changes})
+    plain |= {"outpaint": grows, "width_px": 48 + grows.across_px, "height_px": 32 + grows.down_px}
+    return request(model, **{**plain, **changes})
 
 
 @pytest.mark.filterwarnings("ignore")
