@@ -76,7 +76,7 @@ def _look_of(slot: Slot) -> tuple[object, ...]:
 
 
 def _pieces(slot: Slot) -> tuple[tuple[int, ...], ...]:
-    return tuple((one.storage_offset(), *one.shape, *one.stride()) for one in slot.pieces)
+    return tuple((int(one.storage_offset()), *one.shape, *one.stride()) for one in slot.pieces)
 
 
 def _range(slot: Slot) -> _Range:
@@ -103,7 +103,7 @@ def _equal(slots: Sequence[Slot], stored: _Stored) -> Generator[None, None, bool
                 size = min(_CHUNK, other.size - begin)
                 ours = bytearray(size)
                 slot.file.read_at(slot.file.place_of(slot.entry) + begin, memoryview(ours))
-                if read_at(opened[other.path].fileno(), size, other.begin + begin) != ours:
+                if read_at(opened[other.path].fileno(), size, other.begin + begin) != bytes(ours):
                     return False
                 yield
         return True

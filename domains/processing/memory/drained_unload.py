@@ -5,7 +5,7 @@ No new job that needs one of the models starts on its device meanwhile.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -79,7 +79,7 @@ class DrainedUnload:
         return Drained(unloaded=unloaded, ended_job_ids=ended)
 
     @contextmanager
-    def _closed(self, targets: Sequence[LoadedModel]) -> Iterator[None]:
+    def _closed(self, targets: Sequence[LoadedModel]) -> Generator[None]:
         """No job that needs one of the models starts on its device."""
         lanes = [(lane, one.id) for one in targets if (lane := self._lanes.of(one.device_id)) is not None]
         for lane, name in lanes:

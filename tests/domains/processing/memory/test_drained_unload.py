@@ -10,7 +10,7 @@ import pytest
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.failure import Failure
 from domains.model.loaded import LoadedModel
-from domains.processing.jobs.event import Failed, Started
+from domains.processing.jobs.event import Failed, JobReceipt, Started
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import LoadWork
 from domains.processing.memory.drained_unload import Drain, Drained, DrainedUnload
@@ -33,7 +33,8 @@ class Using:
     def stop(self, stop: Stop) -> None:
         assert stop.reason
         failure = Failure(reason=stop.reason, message=stop.cause, facts=stop.facts)
-        self._used.floor.jobs.record(self.job.id, Failed(failure=failure, receipt=Receipt()))
+        receipt = JobReceipt(work=Receipt(), queue_s=0.0, run_s=0.0, attempts=1)
+        self._used.floor.jobs.record(self.job.id, Failed(failure=failure, receipt=receipt))
         self._used.lane.leave(self.job.id)
 
     def allow(self, options: JobOptions) -> None:
