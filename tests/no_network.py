@@ -40,7 +40,7 @@ def _raise_loopback() -> None:
         fcntl.ioctl(one, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", _IFF_UP_RUNNING, b""))
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Become the command."""
     if arguments[0] == _INSIDE:
         _raise_loopback()
