@@ -38,7 +38,8 @@ def loaded(request: pytest.FixtureRequest, tiny: Model, tmp_path_factory: pytest
 
 def asked(model: Model, wraps: Wraps, **changes: Any) -> ResolvedGeneration:
     plain: dict[str, Any] = {"sampler": "euler", "steps": 3, **SIZE}
-    return request(model, **{**plain, "seamless_x": wraps[0], "seamless_y": wraps[1], **changes})
+    plain |= {"seamless_x": wraps[0], "seamless_y": wraps[1]}
+    return request(model, **{**plain, **changes})
 
 
 def circular(modules: Sequence[nn.Module]) -> None:
