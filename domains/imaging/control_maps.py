@@ -1,6 +1,7 @@
 """Makes control maps from pictures, without a model. Takes and gives (height, width, 3) RGB."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ def control_map(kind: str, picture: Pixels, options: Options) -> Pixels:
 
 def _canny(picture: Pixels, options: Options) -> Pixels:
     """White edges on black (Canny 1986), as diffusers' examples and the ControlNets' own training make them."""
-    return _grey(cv2.Canny(picture, options["low_threshold"], options["high_threshold"]))
+    return _grey(np.asarray(cv2.Canny(picture, options["low_threshold"], options["high_threshold"]), np.uint8))
 
 
 def _scribble(picture: Pixels, options: Options) -> Pixels:
@@ -26,7 +27,7 @@ def _scribble(picture: Pixels, options: Options) -> Pixels:
     sigma = options["coarseness_px"]
     edges = cv2.Canny(cv2.GaussianBlur(picture, (0, 0), sigma), 50, 100)
     width = 2 * round(sigma) + 1
-    return _grey(cv2.dilate(edges, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))))
+    return _grey(np.asarray(cv2.dilate(edges, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))), np.uint8))
 
 
 def _line_art(picture: Pixels, options: Options) -> Pixels:
@@ -39,7 +40,7 @@ def _line_art(picture: Pixels, options: Options) -> Pixels:
 
 def _line_segments(picture: Pixels, options: Options) -> Pixels:
     """White straight lines on black (LSD, von Gioi et al. 2012)."""
-    found = cv2.createLineSegmentDetector().detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
+    found: Any = cv2.createLineSegmentDetector().detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
     drawn = np.zeros(picture.shape[:2], np.uint8)
     for x0, y0, x1, y1 in np.empty((0, 4)) if found is None else found.reshape(-1, 4):
         if np.hypot(x1 - x0, y1 - y0) >= options["min_length_px"]:
@@ -53,9 +54,8 @@ def _tile(picture: Pixels, options: Options) -> Pixels:
     small = max(1, round(width / options["downscale"])), max(1, round(height / options["downscale"]))
     if small == (width, height):
         return picture
-    return cv2.resize(
-        cv2.resize(picture, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    shrunk = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _shuffle(picture: Pixels, options: Options) -> Pixels:
@@ -63,7 +63,7 @@ def _shuffle(picture: Pixels, options: Options) -> Pixels:
     height, width = picture.shape[:2]
     random = np.random.default_rng(int(options["seed"]))
     x, y = (_smooth(random, height, width) * (edge - 1) for edge in (width, height))
-    return cv2.remap(picture, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+    return np.asarray(cv2.remap(picture, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR), np.uint8)
 
 
 def _smooth(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
@@ -71,11 +71,11 @@ def _smooth(random: np.random.Generator, height: int, width: int) -> NDArray[np.
     coarse = random.uniform(0.0, 1.0, (max(2, height // 256 + 2), max(2, width // 256 + 2))).astype(np.float32)
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = float(noise.min()), float(noise.max())
-    return (noise - low) / max(high - low, 1e-6)
+    return np.asarray((noise - low) / max(high - low, 1e-6), np.float32)
 
 
 def _grey(lines: NDArray[np.uint8]) -> Pixels:
-    return cv2.cvtColor(lines, cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.cvtColor(lines, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 KINDS: Mapping[str, Callable[[Pixels, Options], Pixels]] = {

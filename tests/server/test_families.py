@@ -37,6 +37,7 @@ from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 from tests.server.test_models import models, scanned
 
+_diffusers: Any = diffusers  # which imports its classes when they are asked for
 EDGE_PX, SEED = 64, 11
 SINGLE = "one-file"
 """The tiny SDXL as a single file."""
@@ -226,7 +227,8 @@ def png(width: int = EDGE_PX, height: int = EDGE_PX) -> image_pb2.ImageInput:
 
 def with_control(net: str = "edges", model: str = "sdxl", **more: Any) -> generation_pb2.Generation:
     generation = asked(model)
-    generation.controls.append(conditioning_pb2.ControlInput(**{"model_id": net, "image": png(), **more}))
+    given: dict[str, Any] = {"model_id": net, "image": png(), **more}
+    generation.controls.append(conditioning_pb2.ControlInput(**given))
     return generation
 
 
@@ -247,8 +249,8 @@ def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it
     updates = asking.watch(server, asking.submit(server, generation))
     found = pixels(server, updates[-1].generation_result).astype(int)
     own = their_pipeline(root / "sdxl").components
-    net = diffusers.ControlNetModel.from_pretrained(root / "edges")
-    pipe = diffusers.StableDiffusionXLControlNetPipeline(**own, controlnet=net, add_watermarker=False)
+    net = _diffusers.ControlNetModel.from_pretrained(root / "edges")
+    pipe = _diffusers.StableDiffusionXLControlNetPipeline(**own, controlnet=net, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     edges = cv2.Canny(stripes(EDGE_PX, EDGE_PX).numpy(), 100, 150)
     theirs = pipe(
@@ -365,8 +367,7 @@ def test_a_learned_word_is_read_as_in_diffusers_and_the_result_names_it(server: 
     before = asking.watch(server, asking.submit(server, plain))[-1].generation_result
     result = asking.watch(server, asking.submit(server, with_word("owl")))[-1].generation_result
     resolved = result.resolved
-    theirs_of: Any = diffusers  # which imports its classes when they are asked for
-    pipe = theirs_of.StableDiffusionPipeline.from_pretrained(root / "wide", dtype=torch.float32)
+    pipe = _diffusers.StableDiffusionPipeline.from_pretrained(root / "wide", dtype=torch.float32)
     pipe.load_textual_inversion(root, weight_name="owl.safetensors")
     theirs = _their_picture(pipe, "sd2", resolved.generation)
     assert np.abs(pixels(server, result).astype(int) - theirs.astype(int)).max() <= 1

@@ -116,7 +116,17 @@ async def test_pages_of_jobs_are_cut_by_their_bytes(tmp_path: Path) -> None:
         parts: Any = SimpleNamespace(jobs=jobs, now=_no_waits, sessions=None, draining=None)
         view = JobView(keep_jobs_s=3600)
         servicer = ProcessingServicer(
-            parts, parts, lambda: parts, view, EventLog(database, tmp_path), "instance", parts, parts, parts, parts
+            parts,
+            parts,
+            lambda: parts,
+            view,
+            EventLog(database, tmp_path),
+            "instance",
+            parts,
+            parts,
+            parts,
+            parts,
+            parts,
         )
         found, request = list[str](), processing_service_pb2.ListJobsRequest(page_size=7)
         while True:

@@ -5,8 +5,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from deviceops.common.v1 import error_pb2, job_event_pb2
+from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.model.v1 import model_service_pb2
 from domains.imaging import decode, encode
@@ -83,11 +84,15 @@ def test_any_brackets_are_read(server: RunningServer, prompt: str) -> None:
     assert preview(server, prompt=prompt, prompt_syntax=A1111).prompts
 
 
+def sent(pixels: NDArray[np.uint8]) -> image_pb2.ImageInput:
+    return image_pb2.ImageInput(data=encode(pixels, "image/png"))
+
+
 def test_a_mask_is_told_as_it_is_applied(server: RunningServer) -> None:
     levels = np.zeros((64, 72), np.uint8)
     levels[8:16, 8:16] = levels[40:50, 30:50] = 255
-    start = conditioning_pb2.InitImage(image={"data": encode(np.zeros((64, 72, 3), np.uint8), "image/png")})
-    mask = conditioning_pb2.InpaintMask(image={"data": encode(levels, "image/png")}, blur_px=0)
+    start = conditioning_pb2.InitImage(image=sent(np.zeros((64, 72, 3), np.uint8)))
+    mask = conditioning_pb2.InpaintMask(image=sent(levels), blur_px=0)
     told = preview(server, prompt="owl", init_image=start, mask=mask)
     assert (told.mask.region_count, told.mask.painted_ratio) == (2, pytest.approx((64 + 200) / (64 * 72)))
     assert told.mask.edge_density_ratio == pytest.approx((28 + 56) / 264)

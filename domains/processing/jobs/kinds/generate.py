@@ -29,8 +29,11 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
     def assets(self) -> tuple[Asset, ...]:
         """The base model, then LoRAs, textual inversions and ControlNets."""
         resolved = self.resolved
-        named = {AssetRole.LORA: resolved.loras, AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions}
-        named[AssetRole.CONTROLNET] = resolved.controls
+        named = {
+            AssetRole.LORA: resolved.loras,
+            AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions,
+            AssetRole.CONTROLNET: resolved.controls,
+        }
         adapters = dict.fromkeys(
             Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
