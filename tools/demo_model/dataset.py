@@ -65,9 +65,14 @@ class Dataset:
         colours = self.colours[torch.randint(len(self.colours), (count,), device=device)]
         anything = torch.rand(count, 1, device=device) < 0.33
         colours = torch.where(anything, torch.rand(count, 3, device=device), colours)
-        image = self._rgba[torch.randint(len(self), (count,), device=device)].float() / 255
+        return self.moved(torch.randint(len(self), (count,), device=device), colours, 0.5)
+
+    def moved(self, icons: Tensor, colours: Tensor, share: float) -> Tensor:
+        """As `picture`; this share of the icons is moved, turned and flipped, each otherwise."""
+        count, device = len(icons), self.device
+        image = self._rgba[icons].float() / 255
         image = torch.cat([image[:, :3] * image[:, 3:], image[:, 3:]], 1)  # premultiplied, so that edges stay clean
-        moved = (torch.rand(count, device=device) < 0.5).float()
+        moved = (torch.rand(count, device=device) < share).float()
         grid = F.affine_grid(_moves(moved), list(image.shape), align_corners=False)
         other = F.grid_sample(image, grid, align_corners=False, padding_mode="zeros")
         image = torch.where(moved[:, None, None, None] > 0, other, image)

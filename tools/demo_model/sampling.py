@@ -1,5 +1,6 @@
 """Samples latents with guidance, and asks whether each name brings back its own icon."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,19 +11,31 @@ from tools.demo_model.dataset import Dataset
 from tools.demo_model.networks import SCHEDULE
 from tools.demo_model.trainer import log
 
+Residuals = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
+"""Takes noisy latents, a timestep and the text's states; returns arguments of the UNet."""
+
 
 @torch.no_grad()
 def sample(
-    unet: Any, text: Any, tokens: Tensor, empty: Tensor, guidance: float, steps: int, generator: torch.Generator
+    unet: Any,
+    text: Any,
+    tokens: Tensor,
+    empty: Tensor,
+    guidance: float,
+    steps: int,
+    generator: torch.Generator,
+    residuals: Residuals | None = None,
 ) -> Tensor:
-    """n×77 tokens → n×4×32×32 latents, by DPM++ 2M."""
+    """n×77 tokens → n×4×32×32 latents, by DPM++ 2M. `residuals`: what a ControlNet adds; None: nothing."""
     scheduler: Any = DPMSolverMultistepScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps, device=tokens.device)
     latents = torch.randn(len(tokens), 4, 32, 32, generator=generator, device=tokens.device)
     nothing = text(empty[None]).last_hidden_state.expand(len(tokens), -1, -1)
     hidden = torch.cat([nothing, text(tokens).last_hidden_state])
     for time in scheduler.timesteps:
-        told = unet(torch.cat([latents, latents]).to(hidden.dtype), time, hidden).sample.float()
+        noisy = torch.cat([latents, latents]).to(hidden.dtype)
+        more = residuals(noisy, time, hidden) if residuals else {}
+        told = unet(noisy, time, hidden, **more).sample.float()
         without, with_it = told.chunk(2)
         latents = scheduler.step(without + guidance * (with_it - without), time, latents).prev_sample
     return latents

@@ -46,8 +46,8 @@ class Trainer:
         """One step of the optimiser at `scale` times the rate."""
         loss.backward()
         for master, work in zip(self._master, self._work, strict=True):
-            gradient = work.grad if work.grad is not None else torch.zeros_like(work)
-            master.grad = gradient.to(master.dtype, copy=True)
+            # With the strides of the master: the fused optimiser refuses others.
+            master.grad = torch.zeros_like(master) if work.grad is None else torch.empty_like(master).copy_(work.grad)
             work.grad = None
         torch.nn.utils.clip_grad_norm_(self._master, 1.0, foreach=True)
         for group in self._optimizer.param_groups:

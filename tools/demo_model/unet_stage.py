@@ -1,5 +1,6 @@
 """Trains the UNet and the text encoder together, on the VAE's latents."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,24 +60,36 @@ def train_unet(
 def _loss(
     unet: Any, text: Any, latents: Tensor, data: Dataset, alphas: Tensor, batch: int, dtype: torch.dtype
 ) -> Tensor:
-    """On v, weighted by (min(SNR, 5) + 1) / (SNR + 1)."""
     device, kinds = data.device, len(data.backgrounds)
     icons = torch.randint(len(data), (batch,), device=device)
     backgrounds = (torch.randint(kinds * 2 - 2, (batch,), device=device) - (kinds - 2)).clamp(
         min=0
     )  # half of them white
-    tokens = data.random_tokens(icons, backgrounds)
-    tokens = torch.where(torch.rand(batch, 1, device=device) < DROPPED_SHARE, data.empty, tokens)
-    clean = latents[backgrounds, icons].float()
+    tokens = dropped(data.random_tokens(icons, backgrounds), data.empty)
+    hidden = text(tokens).last_hidden_state
+    return velocity_loss(
+        lambda noisy, times: unet(noisy, times, hidden).sample, latents[backgrounds, icons], alphas, dtype
+    )
+
+
+def dropped(tokens: Tensor, empty: Tensor) -> Tensor:
+    """n×77 tokens, some rows replaced by those of no caption."""
+    return torch.where(torch.rand(len(tokens), 1, device=tokens.device) < DROPPED_SHARE, empty, tokens)
+
+
+def velocity_loss(
+    denoise: Callable[[Tensor, Tensor], Tensor], clean: Tensor, alphas: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """On v, weighted by (min(SNR, 5) + 1) / (SNR + 1). `denoise` takes noisy latents and timesteps."""
+    clean = clean.float()
     noise = torch.randn_like(clean)
-    times = torch.randint(1000, (batch,), device=device)
+    times = torch.randint(1000, (len(clean),), device=clean.device)
     alpha = alphas[times][:, None, None, None]
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-    pure = ((times >= PURE_NOISE_FROM) & (torch.rand(batch, device=device) < 0.5))[:, None, None, None]
+    pure = ((times >= PURE_NOISE_FROM) & (torch.rand(len(clean), device=clean.device) < 0.5))[:, None, None, None]
     noisy = torch.where(pure, noise, noisy)
-    hidden = text(tokens).last_hidden_state
-    told = unet(noisy.to(dtype).contiguous(memory_format=torch.channels_last), times, hidden).sample
+    told = denoise(noisy.to(dtype).contiguous(memory_format=torch.channels_last), times)
     ratio = alpha / (1 - alpha)
     weight = (ratio.clamp(max=5) + 1) / (ratio + 1)
     return (weight * (told.float() - velocity).square()).mean()
