@@ -46,6 +46,18 @@ def _net(family: str, *layouts: Layout, architecture: str = _UNET) -> Network:
 _ADDED = ("add_embedding.", "class_embedding.")
 
 CONTROLNETS = (
+    # Without attention it knows nothing of the text: its widths alone decide which U-Nets it fits.
+    Network(
+        kind=ModelKind.CONTROLNET,
+        architecture=_UNET,
+        layouts=(
+            _unet(
+                must("down_blocks.0.resnets.0.conv1.weight", None, None, 3, 3),
+                without=("down_blocks.0.attentions.", "down_blocks.1.attentions.", *_ADDED),
+            ),
+        ),
+        families=("sd1", "sd2"),
+    ),
     _net(
         "sd1",
         _unet(*_CONVOLUTION, usual(_CROSS, 320, 768), without=_ADDED),
