@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from server.cli.bars import Bars, JobLine
 from server.cli.blob_file import save
 from server.cli.connection import AddressOption, Connection
+from server.cli.demo_shows import COMPANIONS, CONTROL, LORA, check_there
 from server.cli.failure import INTERRUPTED, CliError, explain_failure
 from server.cli.files import make_folder, slug
 from server.cli.generation_run import Ending, GenerationRun, check_ended_well, proof, run_all
@@ -38,55 +40,78 @@ _SEED, _COLUMNS, _CELL_PX = 7, 3, 256
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and the page.")] = Path("demo"),
+    lora: Annotated[bool, typer.Option("--lora", help="Also in another style, by a LoRA.")] = False,
+    control: Annotated[bool, typer.Option("--control", help="Also mirrored, by a ControlNet for edges.")] = False,
     address: AddressOption = None,
 ) -> None:
-    """Make six pictures at the same time, and a contact sheet of them. Earlier ones in the folder are overwritten."""
+    """Make six pictures at the same time, and a contact sheet of them. Earlier ones in the folder are overwritten.
+
+    With --lora or --control: three pictures, and below them the same three changed.
+    """
     make_folder(out)
     started = time.monotonic()
-    with any_server(address) as connection:
-        endings, interrupted = _follow(connection)
-        if interrupted:
-            _tell_stops(endings)
-            raise typer.Exit(INTERRUPTED)
-        for ending in endings:
-            check_ended_well(ending.event)
-        files = [_write(connection, out, place, ending) for place, ending in enumerate(endings)]
+    shows = [show for show, wanted in ((LORA, lora), (CONTROL, control)) if wanted]
+    with any_server(address, [COMPANIONS] if lora or control else ()) as connection:
+        check_there(connection, shows)
+        plain = [Wish(prompt=prompt, seed=_SEED) for prompt in PROMPTS[: _COLUMNS if shows else len(PROMPTS)]]
+        files = _made(connection, out, plain, "")
+        beginnings = list(files)
+        for show in shows:
+            changed = [show.changed(connection, wish, file) for wish, file in zip(plain, beginnings, strict=True)]
+            files += _made(connection, out, changed, show.name)
     sheet = _sheet(out, files)
     draw(sheet)
-    notice(f"Six pictures in {seconds_text(time.monotonic() - started)}, in {out}")
+    count = "Six" if len(files) == len(PROMPTS) else str(len(files))
+    notice(f"{count} pictures in {seconds_text(time.monotonic() - started)}, in {out}")
     emit(sheet)
 
 
-def _follow(connection: Connection) -> tuple[list[Ending], bool]:
+def _made(connection: Connection, out: Path, wishes: Sequence[Wish], name: str) -> list[tuple[str, Path]]:
+    """Make the pictures at the same time; their labels and files."""
+    labels = [f"{wish.prompt} ({name})" if name else wish.prompt for wish in wishes]
     with Bars() as bars:
         runs = [
-            GenerationRun(connection, generate_request(Wish(prompt=prompt, seed=_SEED)), [_shown_in(bars.line(prompt))])
-            for prompt in PROMPTS
+            GenerationRun(connection, generate_request(wish), [_shown_in(bars.line(label))])
+            for wish, label in zip(wishes, labels, strict=True)
         ]
-        return run_all(runs)
+        endings, interrupted = run_all(runs)
+    if interrupted:
+        _tell_stops(labels, endings)
+        raise typer.Exit(INTERRUPTED)
+    for ending in endings:
+        check_ended_well(ending.event)
+    return [
+        (_short(label), _write(connection, out, place, label, ending))
+        for place, (label, ending) in enumerate(zip(labels, endings, strict=True))
+    ]
 
 
 def _shown_in(line: JobLine) -> Observer:
     return lambda message: line.show(message.event)
 
 
-def _tell_stops(endings: Sequence[Ending]) -> None:
-    for prompt, ending in zip(PROMPTS, endings, strict=True):
+def _tell_stops(labels: Sequence[str], endings: Sequence[Ending]) -> None:
+    for label, ending in zip(labels, endings, strict=True):
         stopped = ending.event.WhichOneof("kind") == "cancelled"
-        notice(f"{prompt}: {proof(ending.event.cancelled) if stopped else 'had ended already'}")
+        notice(f"{label}: {proof(ending.event.cancelled) if stopped else 'had ended already'}")
 
 
-def _write(connection: Connection, out: Path, place: int, ending: Ending) -> Path:
+def _short(label: str) -> str:
+    """A label without its background."""
+    return re.sub(r" on an? \w+ background", "", label)
+
+
+def _write(connection: Connection, out: Path, place: int, label: str, ending: Ending) -> Path:
     image = ending.images.get(0)
     if image is None or not image.HasField("file"):
         why = explain_failure(image.failure) if image is not None else "the server sent none"
-        raise CliError(f"“{PROMPTS[place]}” gave no picture: {why}")
-    file = out / f"{place + 1}-{slug(PROMPTS[place])}.png"
+        raise CliError(f"“{label}” gave no picture: {why}")
+    file = out / f"{place + 1}-{slug(label)}.png"
     save(connection, image.file, file, force=True)
     return file
 
 
-def _sheet(out: Path, files: Sequence[Path]) -> Path:
+def _sheet(out: Path, files: Sequence[tuple[str, Path]]) -> Path:
     import numpy as np
     from PIL import Image
 
@@ -94,9 +119,9 @@ def _sheet(out: Path, files: Sequence[Path]) -> Path:
     from domains.imaging.encode import encode
 
     cells: list[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]] = []
-    for prompt, file in zip(PROMPTS, files, strict=True):
+    for label, file in files:
         with Image.open(file) as picture:
-            cells.append((prompt.split(" on a ")[0], np.asarray(picture.convert("RGB"))))
+            cells.append((label, np.asarray(picture.convert("RGB"))))
     sheet = out / "contact-sheet.png"
     try:
         sheet.write_bytes(encode(contact_sheet(cells, _COLUMNS, _CELL_PX), "image/png"))

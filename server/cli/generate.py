@@ -12,6 +12,7 @@ from server.cli.control_flags import controls_of
 from server.cli.failure import INTERRUPTED, USAGE, CliError, must_be_text
 from server.cli.files import media_type_of, targets
 from server.cli.generation_session import Plan, generate_pictures, submit
+from server.cli.lora_flags import loras_of
 from server.cli.previews import preview_folder
 from server.cli.prompt import LongOption, SyntaxOption
 from server.cli.request import Wish
@@ -107,6 +108,10 @@ def generate(
         typer.Option(help="How pictures of --control get to the size of the result."),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="A LoRA's id, or ID=WEIGHT; may be repeated.", metavar="MODEL[=WEIGHT]"),
+    ] = None,
     format_name: Annotated[
         Literal["png", "jpeg", "webp", "avif"] | None, typer.Option("--format", help="File format.")
     ] = None,
@@ -201,6 +206,7 @@ def generate(
         quality=quality,
         manifest=manifest,
         provenance=provenance,
+        loras=loras_of(lora or ()),
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,
         device=device,
         session=session,

@@ -10,12 +10,21 @@ if TYPE_CHECKING:
 
     from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
-    from deviceops.inference.v1.conditioning_pb2 import ControlInput, InitImage, InpaintMask, Outpaint
+    from deviceops.inference.v1.conditioning_pb2 import ControlInput, InitImage, InpaintMask, LoraInput, Outpaint
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
     from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
     from server.cli.control_flags import ControlWish
+
+
+@dataclass(frozen=True)
+class LoraWish:
+    """An adapter, as `--lora MODEL` or `--lora MODEL=WEIGHT` names it."""
+
+    model: str
+    weight: float | None = None
+    """None: 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,8 @@ class Wish:
     """Pictures that guide the layout."""
     control_inputs: tuple[ControlInput, ...] = ()
     """The same, as the server gets them."""
+    loras: tuple[LoraWish, ...] = ()
+    """Adapters for this job alone."""
     device: str = ""
     """A device's id or alias; empty: any."""
     session: str = ""
@@ -164,6 +175,7 @@ def _generation(wish: Wish) -> Generation:
         init_image=_init_image(wish),
         mask=_mask(wish),
         outpaint=_outpaint(wish),
+        loras=_loras(wish),
         seamless_x=wish.seamless_x,
         seamless_y=wish.seamless_y,
         controls=wish.control_inputs,
@@ -196,6 +208,12 @@ def _mask(wish: Wish) -> InpaintMask | None:
         zoom_to_mask=wish.zoom,
         zoom_padding_px=wish.zoom_padding,
     )
+
+
+def _loras(wish: Wish) -> list[LoraInput]:
+    from deviceops.inference.v1 import conditioning_pb2
+
+    return [conditioning_pb2.LoraInput(model_id=one.model, weight=one.weight) for one in wish.loras]
 
 
 def _outpaint(wish: Wish) -> Outpaint | None:

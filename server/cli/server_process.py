@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from server.cli.address import DEFAULT_ADDRESS
@@ -25,10 +25,11 @@ _END_S = 60
 
 
 @contextlib.contextmanager
-def any_server(address: str | None) -> Generator[Connection]:
+def any_server(address: str | None, model_roots: Sequence[Path] = ()) -> Generator[Connection]:
     """A connection to the server at `address`. Raises `CliError` if no server answers there.
 
-    Without an address: a connection to the default address, or if no server answers, to a server started for the command.
+    Without an address: a connection to the default address, or if no server answers, to a server started for the command,
+    which looks for models in `model_roots`.
     """
     connection = connect(address)
     if connection.answers():
@@ -38,17 +39,17 @@ def any_server(address: str | None) -> Generator[Connection]:
     connection.channel.close()
     if address is not None:
         raise CliError(unreachable(connection.address), USAGE)
-    with own_server() as own:
+    with own_server(model_roots) as own:
         yield own
 
 
 @contextlib.contextmanager
-def own_server() -> Generator[Connection]:
+def own_server(model_roots: Sequence[Path] = ()) -> Generator[Connection]:
     """A new server on a free loopback port with a temporary state folder, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="deviceops-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "server.log")
         with log.open("wb") as stderr:
-            process = _start(Path(folder, "state"), stderr.fileno())
+            process = _start(Path(folder, "state"), stderr.fileno(), model_roots)
         try:
             address = _address_of(process, log)
             notice(f"No server at {DEFAULT_ADDRESS}: started one at {address} for this command alone.")
@@ -59,10 +60,11 @@ def own_server() -> Generator[Connection]:
             _end(process)
 
 
-def _start(state: Path, stderr: int) -> subprocess.Popen[str]:
+def _start(state: Path, stderr: int, model_roots: Sequence[Path]) -> subprocess.Popen[str]:
     # `-P`: Python must not import a folder named `server` in the working directory.
     command = [sys.executable, "-P", "-m", "server.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
     command += ["--state", str(state), "--end-with-stdin"]
+    command += [word for root in model_roots for word in ("--model-root", str(root))]
     environment = {name: value for name, value in os.environ.items() if name != "DEVICEOPS_SOCKET"}
     new_group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     return subprocess.Popen(

@@ -154,6 +154,13 @@ def test_a_scan_tells_what_it_found(capsys: pytest.CaptureFixture[str]):
     assert "Scan: " in capsys.readouterr().err
 
 
+def test_a_demo_of_what_the_server_lacks_says_how_to_start_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["demo", "--lora", "--out", str(tmp_path)]) == 2
+    assert "--model-root" in capsys.readouterr().err
+
+
 def test_the_demo_makes_six_pictures_and_a_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,0 +1,82 @@
+"""How `deviceops demo` changes its pictures: another style, and the other way round."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.cli.failure import USAGE, CliError
+from server.cli.request import LoraWish, Wish
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from deviceops.common.v1.image_pb2 import ImageInput
+    from server.cli.connection import Connection
+
+COMPANIONS = Path(__file__).parents[2] / "domains" / "model" / "companions"
+"""What was trained beside the embedded model (`tools/demo_model/companions.py`)."""
+_STYLE, _EDGES = "emoji-high-contrast", "emoji-canny"
+
+Labelled = tuple[str, Path]
+"""A picture of the demo, and what stands below it."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """One way to change a picture."""
+
+    name: str
+    needs: str
+    """A model's id."""
+    changed: Callable[[Connection, Wish, Labelled], Wish]
+    """Takes what made a picture, and the picture."""
+
+
+def check_there(connection: Connection, shows: Sequence[Show]) -> None:
+    """Raise `CliError` if the server lacks a model that a show needs."""
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    there = {model.id for model in connection.model.ListModels(pb.ListModelsRequest()).models}
+    for show in shows:
+        if show.needs not in there:
+            text = f"the server has no model {show.needs}; start it with --model-root {COMPANIONS}, or start none"
+            raise CliError(text, USAGE)
+
+
+def _in_style(connection: Connection, wish: Wish, made: Labelled) -> Wish:
+    return replace(wish, loras=(LoraWish(_STYLE),))
+
+
+def _mirrored(connection: Connection, wish: Wish, made: Labelled) -> Wish:
+    from PIL import ImageOps
+
+    from deviceops.inference.v1 import conditioning_pb2
+
+    canny = conditioning_pb2.ControlPreprocessing()
+    canny.canny.SetInParent()
+    picture = _sent(_changed(made[1], ImageOps.mirror))
+    control = conditioning_pb2.ControlInput(model_id=_EDGES, image=picture, preprocessing=canny)
+    return replace(wish, control_inputs=(control,))
+
+
+def _changed(file: Path, change: Callable[[Image], Image]) -> bytes:
+    from PIL.Image import open as opened
+
+    with opened(file) as picture:
+        changed = io.BytesIO()
+        change(picture.convert("RGB")).save(changed, "PNG")
+    return changed.getvalue()
+
+
+def _sent(data: bytes) -> ImageInput:
+    from deviceops.common.v1 import image_pb2
+
+    return image_pb2.ImageInput(data=data)
+
+
+LORA = Show("in black", _STYLE, _in_style)
+CONTROL = Show("mirrored", _EDGES, _mirrored)
