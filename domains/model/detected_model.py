@@ -115,6 +115,10 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     what = str(found.kind).replace("_", " ")
     if found.kind is ModelKind.CONTROLNET:
         others = [name for name in found.compatible if name not in CONTROLLED]
+        if not others and _original_names(found):
+            return (
+                "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
+            )
         return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]
@@ -122,6 +126,11 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     if layout is ModelLayout.COMPONENT and found.kind in (ModelKind.DENOISER, ModelKind.VAE, ModelKind.TEXT_ENCODER):
         return f"it is a {what} alone; this server loads it only as part of a folder in the diffusers layout yet"
     return f"it is of the kind {what}, which this server does not use yet"
+
+
+def _original_names(found: Detection) -> bool:
+    """Whether the tensors of a ControlNet are named as its authors' code names them."""
+    return any(key.startswith("input_hint_block.") for one in found.evidence if one.decisive for key in one.matched)
 
 
 def _kept(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

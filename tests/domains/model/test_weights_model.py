@@ -132,8 +132,25 @@ def test_no_file_of_a_missing_component_hides_it(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_only_not_used_yet_is_a_warning(tmp_path: Path) -> None:
-    model = file(write_published(tmp_path / "a.safetensors", "sd1_controlnet"))
+    model = file(write_published(tmp_path / "a.safetensors", "sd3_controlnet"))
     assert next(findings_of(model)).severity is Severity.WARNING
+
+
+def test_a_controlnet_with_its_original_names_says_what_to_do(tmp_path: Path) -> None:
+    tensors = {
+        "input_hint_block.0.weight": (16, 3, 3, 3),
+        "zero_convs.0.0.weight": (320, 320, 1, 1),
+        "middle_block_out.0.weight": (1280, 1280, 1, 1),
+        "input_blocks.0.0.weight": (320, 4, 3, 3),
+        "input_blocks.1.1.proj_in.weight": (320, 320, 1, 1),
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+    }
+    for prefix in ("", "control_model."):
+        model = file(
+            write_header(tmp_path / "a.safetensors", {prefix + name: shape for name, shape in tensors.items()})
+        )
+        assert (model.kind, model.reason) == (ModelKind.CONTROLNET, ErrorReason.MODEL_INCOMPATIBLE)
+        assert "convert it with diffusers" in model.problem
 
 
 @pytest.mark.parametrize("config", ["{", "[]", json.dumps({"id2label": 3, "architectures": [3]})])
