@@ -148,10 +148,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 
 UNSERVED = {
-    "controls[0]": G(controls=[conditioning_pb2.ControlInput()]),
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
-    "mask": G(mask=conditioning_pb2.InpaintMask()),
-    "outpaint": G(outpaint=conditioning_pb2.Outpaint()),
     "refiner": G(refiner=passes_pb2.RefinerPass()),
     "hires_pass": G(hires_pass=passes_pb2.HiresPass()),
     "components[0].model_id": G(components=[execution_pb2.ComponentSource(model_id="x")]),
@@ -200,10 +197,10 @@ def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
     generation = G(sampling=S(steps=0), safety_policy_id="strict")
-    generation.controls.add()
+    generation.image_prompts.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
-    assert set(refusal.fields) == {"generation.sampling.steps", "generation.safety_policy_id", "generation.controls[0]"}
+    assert set(refusal.fields) == {"generation.sampling.steps", "generation.safety_policy_id", "generation.image_prompts[0]"}
 
 
 def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:

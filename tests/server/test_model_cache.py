@@ -137,7 +137,7 @@ def test_a_loaded_model_with_other_bytes_is_named_and_repaired(server: RunningSe
 
 
 def test_models_that_queued_jobs_need_are_to_be_fetched(server: RunningServer) -> None:
-    with asking.occupied(server, 1):
+    with asking.occupied(server):
         waiting = asking.submit(server)
         assert list(reconciled(server, Entry(model_id="real")).prefetch_model_ids) == ["emoji-sd"]
         assert list(reconciled(server, Entry(model_id="emoji-sd")).prefetch_model_ids) == []
