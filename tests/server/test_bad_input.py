@@ -200,7 +200,11 @@ def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> N
     generation.image_prompts.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
-    assert set(refusal.fields) == {"generation.sampling.steps", "generation.safety_policy_id", "generation.image_prompts[0]"}
+    assert set(refusal.fields) == {
+        "generation.sampling.steps",
+        "generation.safety_policy_id",
+        "generation.image_prompts[0]",
+    }
 
 
 def test_a_prompt_of_10_mb_is_refused_by_its_field(server: RunningServer) -> None:

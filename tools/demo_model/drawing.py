@@ -16,7 +16,8 @@ def write_images(icons: Mapping[str, Mapping[str, Any]], names: Iterable[str], a
     """One RGBA PNG of 256×256 for each name, in a ZIP."""
     drawn = list(names)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as images, ThreadPoolExecutor() as pool:
-        for name, file in zip(drawn, pool.map(lambda name: _png(name, icons[name]), drawn), strict=True):
+        files = pool.map(_png, drawn, [icons[name] for name in drawn])
+        for name, file in zip(drawn, files, strict=True):
             # With a fixed date, so that the same icons give the same file.
             images.writestr(zipfile.ZipInfo(f"{name}.png"), file)
 
