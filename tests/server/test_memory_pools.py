@@ -277,12 +277,13 @@ async def test_the_same_request_id_is_the_same_reservation(tmp_path: Path) -> No
 
 async def test_leaving_the_call_ends_the_wait(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
+        # So large that what the process itself takes and gives back meanwhile makes no room.
         pool = (await served.memory.GetMemoryPool(messages.GetMemoryPoolRequest(memory_pool_id="host"))).memory_pool
-        limit = memory_budget_pb2.MemoryBudget(limit_bytes=pool.held_bytes + 64 * MIB)
+        limit = memory_budget_pb2.MemoryBudget(limit_bytes=pool.held_bytes + 640 * MIB)
         await served.memory.SetMemoryBudget(messages.SetMemoryBudgetRequest(memory_pool_id="host", memory_budget=limit))
-        most = await create(served, 56 * MIB)
+        most = await create(served, 560 * MIB)
         request = messages.CreateReservationRequest(
-            memory_pool_id="host", size_bytes=40 * MIB, wait_timeout=Duration(seconds=60)
+            memory_pool_id="host", size_bytes=400 * MIB, wait_timeout=Duration(seconds=60)
         )
         call = served.memory.CreateReservation(request)
         # Until it stands in line: then one who is no more urgent is refused.
@@ -291,7 +292,7 @@ async def test_leaving_the_call_ends_the_wait(tmp_path: Path) -> None:
         call.cancel()
         await served.memory.DeleteReservation(messages.DeleteReservationRequest(reservation_id=most.id))
         # Had the wait gone on, the bytes would be its for a minute.
-        assert (await create(served, 50 * MIB, wait_timeout=Duration(seconds=20))).size_bytes == 50 * MIB
+        assert (await create(served, 500 * MIB, wait_timeout=Duration(seconds=20))).size_bytes == 500 * MIB
 
 
 async def _has_room(served: Served, size: int) -> bool:
