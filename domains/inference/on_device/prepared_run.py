@@ -65,6 +65,15 @@ class PreparedRun(LoadRun):
             raise RuntimeError(f"job {self.id} has no latents while {self.stage}")
         return self.trajectory
 
+    @property
+    def ready(self) -> bool:
+        """Whether a unit before the first step can be enqueued now."""
+        return super().ready and self._guides.ready
+
+    def wait_for_device(self) -> bool:
+        """See `LoadRun`; waits for a network that guides, too."""
+        return super().wait_for_device() or self._guides.wait()
+
     def prepare(self, keep_on: KeepOn) -> None:
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""

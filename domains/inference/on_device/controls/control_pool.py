@@ -35,8 +35,19 @@ class ControlLoad:
         )
         self._ready: Ready | None = None
 
+    @property
+    def ready(self) -> bool:
+        """Whether `advance` has something to do."""
+        return self.net is not None or self.failure is not None or self._ready is None or self._ready.passed()
+
+    def wait(self) -> None:
+        """Wait until the next piece can be loaded, or at least for a while."""
+        if self._ready is not None:
+            self._ready.wait()
+
     def advance(self) -> bool:
-        """Load a piece. Whether the network is there. Raises as `loading_controlnet`, for every job that asks."""
+        """Load what is ready, but not for longer than a turn. Whether the network is there. Raises as `loading_controlnet`,
+        for every job that asks."""
         if self.failure is not None:
             raise self.failure
         try:
@@ -49,9 +60,7 @@ class ControlLoad:
     def _advance(self, until_s: float) -> None:
         # Weights that are made in inference mode could never be changed outside of it.
         with torch.inference_mode(mode=False), torch.no_grad():
-            while self.net is None:
-                if self._ready is not None and not self._ready.passed():
-                    self._ready.wait()
+            while self.net is None and self.ready:
                 try:
                     self._ready = next(self._steps)
                 except StopIteration as end:

@@ -43,6 +43,22 @@ class ControlsOfJob:
         self._loads: list[ControlLoad] = []
         self._there = not self._wanted
 
+    @property
+    def ready(self) -> bool:
+        """Whether `bring` has something to do."""
+        return all(load.ready for load in self._on_their_way)
+
+    def wait(self) -> bool:
+        """Wait until a network can be loaded further, or at least for a while; False if none is on its way."""
+        for load in self._on_their_way:
+            load.wait()
+            return True
+        return False
+
+    @property
+    def _on_their_way(self) -> Sequence[ControlLoad]:
+        return [load for load in self._loads if load.net is None][:1]
+
     def bring(self, base: OnDeviceModel) -> bool:
         """Load a piece of the networks. Whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit the
         model, and as loads of models."""

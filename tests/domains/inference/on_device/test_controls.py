@@ -18,7 +18,7 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given, GivenControl
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.controls import Controls, ControlsOfJob
+from domains.inference.on_device.controls import Controls, ControlsOfJob, control_pool
 from domains.inference.on_device.controls.control_pool import ControlPool
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.hardware import RealHardware
@@ -26,6 +26,7 @@ from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report, RunStopped
 from domains.model.model import Model
+from domains.model.on_device import load
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.control_files import control, given, stripes, write_controlnet
@@ -276,3 +277,27 @@ def test_a_job_that_is_cancelled_while_its_network_comes_leaves_nothing(loop: Re
     assert isinstance(end, RunStopped)
     assert end.receipt.steps_executed == 0
     assert loop.loop.resources.control_bytes() == {}
+
+
+class _Late:
+    """See `Ready`: the disk has not answered yet."""
+
+    def passed(self) -> bool:
+        return False
+
+    def wait(self) -> None:
+        raise AssertionError("the thread that steps other jobs waited for a disk")
+
+
+def test_a_network_whose_next_piece_is_late_keeps_no_other_job_waiting(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loading(*_: object) -> Iterator[_Late]:
+        yield _Late()
+
+    monkeypatch.setattr(control_pool, "loading_controlnet", loading)
+    net = control_pool.ControlLoad(tiny, load(tiny, "cpu"))
+    assert net.ready
+    assert not net.advance()
+    assert not net.ready
+    assert not net.advance()
