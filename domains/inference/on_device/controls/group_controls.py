@@ -83,11 +83,18 @@ class _NetRows:
         self._hints = stacked_hints([part.control.hint for part in parts], images)
         self._rows = Rows(sum(n for n, part in zip(images, parts, strict=True) if part.guided), sum(images))
         self._layout = layout
-        self._scales = self._scaled().to(self._hints.device)
+        self._scales = self._scaled().to(self._hints.device, net.dtype)
+        self._resized: dict[tuple[int, torch.Size], Tensor] = {}
+        """Regions by part and size of the residual: the same in all steps."""
         own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]
-        self.held_bytes = sum(tensor.nbytes for tensor in (*own, self._scales))
+        self._own_bytes = sum(tensor.nbytes for tensor in (*own, self._scales))
         # Every row in its order: the residuals need no place of their own.
         self._whole = [part.pictures for part in parts] == [member.pictures for member in members]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what it keeps beside the jobs' own tensors."""
+        return self._own_bytes + sum(region.nbytes for region in self._resized.values())
 
     def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn) -> list[Tensor]:
         if not self._whole:
@@ -96,7 +103,7 @@ class _NetRows:
         net, inputs = self._net, self._inputs
         added, keys = (inputs[0], inputs[1:]) if net.reads_sizes else (None, inputs)
         found = net.residuals(latents, times, net.text_keys_of(keys), self._hints, keep_on, added=added)
-        return [self._placed(one, scale) for one, scale in zip(found, self._scales.to(net.dtype), strict=True)]
+        return [self._placed(one, scale) for one, scale in zip(found, self._scales, strict=True)]
 
     def _placed(self, residual: Tensor, scale: Tensor) -> Tensor:
         """A residual, weighted, in the rows of the whole forward."""
@@ -105,15 +112,21 @@ class _NetRows:
             return residual
         placed = residual.new_zeros((self._layout.total, *residual.shape[1:]))
         begin = 0
-        for part, count in zip(self._parts, self._images, strict=True):
-            own = slice(begin, begin + count)
+        for number, (part, count) in enumerate(zip(self._parts, self._images, strict=True)):
+            own, region = slice(begin, begin + count), self._region(number, residual)
             for source, target in zip(
                 self._rows.of(own, guided=part.guided), self._layout.of(part.pictures, guided=part.guided), strict=True
             ):
-                region = part.control.region
-                placed[target] += residual[source] if region is None else residual[source] * resized(region, residual)
+                placed[target] += residual[source] if region is None else residual[source] * region
             begin += count
         return placed
+
+    def _region(self, number: int, residual: Tensor) -> Tensor | None:
+        """Where a part counts, in the size of a residual. None: everywhere."""
+        region, key = self._parts[number].control.region, (number, residual.shape[2:])
+        if region is not None and key not in self._resized:
+            self._resized[key] = resized(region, residual)
+        return self._resized.get(key)
 
     def _scaled(self) -> Tensor:
         """(layers, rows of the network): the weights."""
