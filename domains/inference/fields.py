@@ -186,7 +186,7 @@ FIELDS: Mapping[str, Field] = {
         _outpaint(
             "fill",
             default=_MASK_FILLS[MaskFill.EDGE],
-            allowed=(_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE]),
+            allowed=_OUTPAINT_FILLS,
         ),
         _lora("model_id"),
         _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),

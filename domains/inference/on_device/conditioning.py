@@ -27,6 +27,9 @@ class Renew:
 
     def __init__(self, family: Family, resolved: ResolvedGeneration, read: "_Read") -> None:
         self._family, self._resolved, self._read = family, resolved, read
+        told = resolved.size_conditioning
+        self._sizes: dict[str, Any] = {} if told is None else {"told": told}
+        """Only families that read sizes are told some."""
         self._kept: dict[int, Conditions] = {}
         """The last ones by variant, with the same adapters."""
         self._with: Adapters | None = None
@@ -54,14 +57,11 @@ class Renew:
 
     def _computed(self, adapters: Adapters, variant: "_Variant") -> Conditions:
         size_px = self._resolved.width_px, self._resolved.height_px
-        # Only families that read sizes are told some.
-        told = self._resolved.size_conditioning
-        sizes: dict[str, Any] = {} if told is None else {"told": told}
         whole = self._resolved.guidance_scale * len(variant.positives)
         with beside([Share(adapters)]):
             return together(
                 [
-                    self._family.conditions(one, variant.negative, whole * weight, size_px, **sizes)
+                    self._family.conditions(one, variant.negative, whole * weight, size_px, **self._sizes)
                     for one, weight in zip(variant.positives, self._read.weights, strict=True)
                 ]
             )
@@ -69,15 +69,13 @@ class Renew:
     def reading(self, net: ControlNet) -> RowConditions:
         """What a ControlNet reads of the prompts of all steps, which are one: the plan refuses others."""
         size_px = self._resolved.width_px, self._resolved.height_px
-        told = self._resolved.size_conditioning
-        sizes: dict[str, Any] = {} if told is None else {"told": told}
         # Steps without guidance read the row of the prompt alone.
         variants = self._read.variants
         variant = next((one for one in variants if one.negative is not None), variants[0])
         # Only families with a U-Net have ControlNets that read prompts so.
         of_unet = cast(Any, self._family)
         guidance = self._resolved.guidance_scale
-        return of_unet.conditions_for(net, variant.positives[0], variant.negative, guidance, size_px, **sizes)
+        return of_unet.conditions_for(net, variant.positives[0], variant.negative, guidance, size_px, **self._sizes)
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it keeps."""

@@ -42,7 +42,7 @@ class Resources:
         if self.models.tier is not None:
             self.models.tier.clear()
 
-    def unload(self, model_id: str) -> int | None:
+    def unload(self, model_id: str) -> int:
         """Drop a model that no run uses; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND."""
         self.prompts.forget(model_id)
         self.hold_prompts()

@@ -73,11 +73,11 @@ class StepLoop:
         """A model that is on the device. Raises MODEL_NOT_LOADED."""
         return self._models.loaded(model_id)
 
-    def unload(self, model_id: str) -> int | None:
+    def unload(self, model_id: str) -> int:
         """Drop a model; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
         return self._unload(model_id, [job for job in self._turns if job.model.id == model_id])
 
-    def _unload(self, model_id: str, users: Sequence[LoadRun]) -> int | None:
+    def _unload(self, model_id: str, users: Sequence[LoadRun]) -> int:
         if users:
             names = ", ".join(job.id for job in users)
             message = f"model {model_id} is in use by {names}; cancel them or wait"
@@ -87,7 +87,7 @@ class StepLoop:
     def unload_all(self) -> int:
         """Drop every model that no job uses; returns the bytes freed."""
         used = {job.model.id for job in self._turns}
-        return sum(self.unload(model_id) or 0 for model_id in self._models.ids() if model_id not in used)
+        return sum(self.unload(model_id) for model_id in self._models.ids() if model_id not in used)
 
     def job_bytes(self) -> dict[str, int]:
         """Bytes of each running job's tensors, by id."""
