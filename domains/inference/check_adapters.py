@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from domains.errors import Violation
 from domains.inference import limits
-from domains.inference.bounds import within
+from domains.inference.bounds import RATIOS, range_faults, within
 from domains.inference.generation import Generation, Lora, TextualInversion
 
 
@@ -23,18 +23,8 @@ def _loras(loras: Sequence[Lora]) -> Iterator[Violation]:
         if not lora.model_id:
             yield Violation(field=f"{path}.model_id", message="must not be empty; name the LoRA")
         yield from within("loras.weight", lora.weight, f"{path}.weight")
-        yield from _range(lora, path)
+        yield from range_faults("loras", path, RATIOS, (lora.start_ratio, lora.end_ratio), "the steps end")
         yield from _components(lora, path)
-
-
-def _range(lora: Lora, path: str) -> Iterator[Violation]:
-    ends = {"start_ratio": lora.start_ratio, "end_ratio": lora.end_ratio}
-    wrong = [one for name, value in ends.items() for one in within(f"loras.{name}", value, f"{path}.{name}")]
-    yield from wrong
-    start, end = lora.start_ratio or 0.0, 1.0 if lora.end_ratio is None else lora.end_ratio
-    if not wrong and end <= start:
-        message = f"the steps end at {end:g}, which is not after their start at {start:g}; give an end after the start"
-        yield Violation(field=f"{path}.end_ratio", message=message, allowed=f"more than {start:g}, up to 1")
 
 
 def _components(lora: Lora, path: str) -> Iterator[Violation]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from domains.errors import Violation
 from domains.inference import limits
-from domains.inference.bounds import within
+from domains.inference.bounds import RATIOS, range_faults, within
 from domains.inference.controls import Control, Preprocessing
 from domains.inference.generation import Generation
 from domains.inference.preprocessors import AVAILABLE, PREPROCESSORS
@@ -35,23 +35,13 @@ def _control(control: Control, path: str) -> Iterator[Violation]:
             message = "must be set: give the file in `data`, or a blob that holds it in `blob_id`"
             yield Violation(field=f"{path}.{name}", message=message)
     yield from within("controls.weight", control.weight, f"{path}.weight")
-    yield from _range(control, path)
+    yield from range_faults("controls", path, RATIOS, (control.start_ratio, control.end_ratio), "the steps end")
     if control.fit is not None and control.fit not in limits.FITS:
         able = ", ".join(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)
         message = "a control map has exactly the size of the result, which a contained picture may not have"
         yield Violation(field=f"{path}.fit", message=f"{message}; known: {able}", allowed=able)
     if control.preprocessing is not None:
         yield from _preprocessing(control.preprocessing, f"{path}.preprocessing")
-
-
-def _range(control: Control, path: str) -> Iterator[Violation]:
-    ends = {"start_ratio": control.start_ratio, "end_ratio": control.end_ratio}
-    wrong = [one for name, value in ends.items() for one in within(f"controls.{name}", value, f"{path}.{name}")]
-    yield from wrong
-    start, end = control.start_ratio or 0.0, 1.0 if control.end_ratio is None else control.end_ratio
-    if not wrong and end <= start:
-        message = f"the steps end at {end:g}, which is not after their start at {start:g}; give an end after the start"
-        yield Violation(field=f"{path}.end_ratio", message=message, allowed=f"more than {start:g}, up to 1")
 
 
 def _preprocessing(given: Preprocessing, path: str) -> Iterator[Violation]:

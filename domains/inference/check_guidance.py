@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from domains.errors import Violation
-from domains.inference.bounds import within
+from domains.inference.bounds import range_faults
 from domains.inference.generation import Sampling
 from domains.model.families import Family
 
@@ -12,14 +12,8 @@ _NAMES = ("guidance_start_ratio", "guidance_end_ratio")
 
 def guidance_violations(asked: Sampling) -> Iterator[Violation]:
     """Values outside their ranges, and an end that is not after the start."""
-    wrong = [one for name in _NAMES for one in within(f"sampling.{name}", getattr(asked, name))]
-    yield from wrong
-    start = asked.guidance_start_ratio or 0.0
-    end = 1.0 if asked.guidance_end_ratio is None else asked.guidance_end_ratio
-    if not wrong and end <= start:
-        message = f"guidance ends at {end:g}, which is not after its start at {start:g}; give an end after the start"
-        allowed = f"more than {start:g}, up to 1"
-        yield Violation(field="generation.sampling.guidance_end_ratio", message=message, allowed=allowed)
+    ends = asked.guidance_start_ratio, asked.guidance_end_ratio
+    yield from range_faults("sampling", "generation.sampling", _NAMES, ends, "the guided steps end")
 
 
 def guidance_for_family(asked: Sampling, family: Family) -> Iterator[Violation]:
