@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -27,9 +26,8 @@ from domains.inference.outcome import Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.model.on_device.components import BUILDERS, build
-from domains.model.on_device.cuda_reading import CudaCopies
 from domains.model.on_device.host_tier import HostTier
-from domains.model.on_device.weights import fill_on_cuda, plan
+from domains.model.on_device.weights import Filling, plan
 from domains.model.weight_file import WeightFile
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
@@ -48,8 +46,8 @@ def read_unet(model: Model, tier: HostTier) -> tuple[torch.nn.Module, float]:
         unet = build(model, "unet", BUILDERS["sd1"]["unet"], len(file.tensors))
         slots = plan(unet, "unet", [file], torch.bfloat16, torch.channels_last)
         begin = time.perf_counter()
-        with ExitStack() as ending:
-            for read in fill_on_cuda(unet, slots, CudaCopies(DEVICE), tier, ending):
+        with Filling(DEVICE, tier) as filling:
+            for read in filling.fill(unet, slots):
                 while not read.ready.passed():
                     read.ready.wait()
             torch.cuda.synchronize()

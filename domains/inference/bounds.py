@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from domains.errors import Violation
 from domains.inference.fields import FIELDS
 
+RATIOS = ("start_ratio", "end_ratio")
+"""Names of the two fields of a range of steps."""
+
 
 def within(path: str, value: float | None, told_as: str = "", advice: str = "") -> Iterator[Violation]:
     """Refuse a number outside the bounds of the field `path`; `told_as` names it if it stands at another path."""
@@ -36,7 +39,3 @@ def range_faults(
     if not wrong and end <= start:
         message = f"{what} at {end:g}, which is not after their start at {start:g}; give an end after the start"
         yield Violation(field=f"{told_as}.{names[1]}", message=message, allowed=f"more than {start:g}, up to 1")
-
-
-RATIOS = ("start_ratio", "end_ratio")
-"""Names of the two fields of a range."""

@@ -13,12 +13,10 @@ from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.json_file import read_object
 from domains.model.model import Model
 from domains.model.on_device.components import Builder, built
-from domains.model.on_device.cuda_reading import CudaCopies
-from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
-from domains.model.on_device.weights import fill, fill_on_cuda, plan
+from domains.model.on_device.weights import Filling, plan
 from domains.model.weight_file import WeightFile, open_judged
 
 _CONFIG = "config.json"
@@ -75,15 +73,10 @@ def _loading(
             module = built(config, model.id, builder, sum(len(file.tensors) for file in files))
             check(module)
             slots = plan(module, model.id, files, base.dtype, picture_layout(base.device))
-            if base.device.type != "cuda":
-                for read in fill(module, slots, base.device):
+            with Filling(base.device) as filling:
+                for read in filling.fill(module, slots):
                     yield read.ready
-            else:
-                copies = CudaCopies(base.device)
-                with ExitStack() as ending:
-                    for read in fill_on_cuda(module, slots, copies, HostTier(lambda: 0), ending):
-                        yield read.ready
-                    yield copies.fence()
+                yield filling.ended()
             for file in files:
                 file.check_unchanged()
         return module

@@ -21,7 +21,6 @@ from domains.model.families import FAMILIES, Part
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout
 from domains.model.on_device.components import BUILDERS, Builder, build
-from domains.model.on_device.cuda_reading import CudaCopies
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
@@ -29,7 +28,7 @@ from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key, kind_of
 from domains.model.on_device.single_file import finder
 from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
-from domains.model.on_device.weights import Find, fill, fill_on_cuda, plan
+from domains.model.on_device.weights import Filling, Find, plan
 from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.weight_file import WeightFile
@@ -153,22 +152,17 @@ def _loading(
         total, done = sum({file: file.size_bytes for part in modules for file in _files(skeleton, part)}.values()), 0
         yield Placed(0, total)
         placed: dict[str, int] = {}
-        copies, lender = CudaCopies(place) if place.type == "cuda" else None, tier or HostTier(lambda: 0)
-        with ExitStack() as ending:
+        with Filling(place, tier) as filling:
             for part, module in modules.items():
                 begin, slots = done, skeleton.slots[part]
                 stored, whole = sum(slot.stored_bytes for slot in slots), sum(slot.placed_bytes for slot in slots)
-                for read in (
-                    fill(module, slots, place)
-                    if copies is None
-                    else fill_on_cuda(module, slots, copies, lender, ending)
-                ):
+                for read in filling.fill(module, slots):
                     done += read.size
                     placed[part] = whole * (done - begin) // max(1, stored)
                     yield Placed(min(done, total), total, read.ready, dict(placed))
             sizes = {part: _bytes(module) for part, module in everything.items()}
             # Headers and unused tensors count too.
-            yield Placed(total, total, NOW if copies is None else copies.fence(), parts=placed)
+            yield Placed(total, total, filling.ended(), parts=placed)
         for file in skeleton.files:
             file.check_unchanged()
         if tier is not None:

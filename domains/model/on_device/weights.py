@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from domains.model.on_device.derived import derived_buffers, derived_parameters,
 from domains.model.on_device.flat import Flat, Slot, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
-from domains.model.on_device.reading import Read, of_pages, read_pages, read_plainly
+from domains.model.on_device.reading import NOW, Read, Ready, of_pages, read_pages, read_plainly
 from domains.model.on_device.stored_dtypes import DTYPES
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
@@ -68,36 +69,59 @@ def plan(
     ]
 
 
-def fill(module: nn.Module, slots: Sequence[Slot], place: torch.device) -> Generator[Read]:
-    """Give a `meta` module its values on a device that is no CUDA device. Yields after each piece.
+class Filling:
+    """Gives `meta` modules their values on one device, one component after the other.
 
-    Raises MODEL_CORRUPT (a broken file).
+    On CUDA the tensors of a module are views of memory that copies fill: they hold the values when `ended` has passed. The
+    copies of one component follow those of the one before without a gap; leaving the block waits for all of them.
     """
-    files = list(dict.fromkeys(slot.file for slot in slots))
-    pages = of_pages(slots, {file: mapped(file) for file in files} if place.type == "cpu" else {})
-    in_place = [slot for slot in slots if slot.direct and slot.name in pages]
-    others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
-    flat = Flat(others, _HOST)
-    yield from read_pages(slots, pages, flat)
-    yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
-    values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
-    for _ in _assign_all(module, {name: value.to(place) for name, value in values.items()}, place):
+
+    def __init__(self, place: torch.device, tier: HostTier | None = None) -> None:
+        """`tier` lends the maps of files to CUDA devices. None: nothing is kept of them."""
+        self._place = place
+        self._tier = tier or HostTier(lambda: 0)
+        self._copies = CudaCopies(place) if place.type == "cuda" else None
+        self._ending = ExitStack()
+        self._reads: Generator[Read] | None = None
+
+    def __enter__(self) -> "Filling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A component that was cancelled first hands over what its copies still read.
+        if self._reads is not None:
+            self._reads.close()
+        self._ending.close()
+
+    def fill(self, module: nn.Module, slots: Sequence[Slot]) -> Generator[Read]:
+        """Fill a module. Yields after each piece. Raises MODEL_CORRUPT (a broken file)."""
+        of_place = self._here if self._copies is None else partial(self._on_cuda, copies=self._copies)
+        self._reads = of_place(module, slots)
+        return self._reads
+
+    def ended(self) -> Ready:
+        """Passes when everything that was filled so far has its values."""
+        return NOW if self._copies is None else self._copies.fence()
+
+    def _here(self, module: nn.Module, slots: Sequence[Slot]) -> Generator[Read]:
+        files = list(dict.fromkeys(slot.file for slot in slots))
+        pages = of_pages(slots, {file: mapped(file) for file in files} if self._place.type == "cpu" else {})
+        in_place = [slot for slot in slots if slot.direct and slot.name in pages]
+        others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
+        flat = Flat(others, _HOST)
+        yield from read_pages(slots, pages, flat)
+        yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
+        values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
+        values = {name: value.to(self._place) for name, value in values.items()}
+        for _ in _assign_all(module, values, self._place):
+            yield Read(0)
+
+    def _on_cuda(self, module: nn.Module, slots: Sequence[Slot], copies: CudaCopies) -> Generator[Read]:
+        flat = Flat(slots, self._place)
         yield Read(0)
-
-
-def fill_on_cuda(
-    module: nn.Module, slots: Sequence[Slot], copies: CudaCopies, tier: HostTier, ending: ExitStack
-) -> Generator[Read]:
-    """Give a `meta` module its values on a CUDA device. Yields after each piece; see `read_to_cuda`, also for `ending`.
-
-    The module's tensors are views of memory that the copies fill: they hold the values when `copies.fence()` has passed.
-    Raises MODEL_CORRUPT (a broken file).
-    """
-    flat = Flat(slots, copies.place)
-    yield Read(0)
-    # Making the tensors takes as long as some of the copies.
-    views = _assign_all(module, flat.tensors(slots), copies.place)
-    yield from read_to_cuda(slots, flat, copies, tier, ending, views)
+        # Making the tensors takes as long as some of the copies.
+        views = _assign_all(module, flat.tensors(slots), self._place)
+        yield from read_to_cuda(slots, flat, copies, self._tier, self._ending, views)
 
 
 def named_sources(files: Sequence[WeightFile], wanted: Mapping[str, torch.Tensor]) -> Sources:
