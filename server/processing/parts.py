@@ -9,6 +9,7 @@ from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.devices.figures import MeasuredFigures
@@ -74,8 +75,9 @@ class ProcessingParts:
         sessions.on_terms.append(self._terms_changed)
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
-        self.pictures = InputPictures(jobs, memory.blobs)
-        self.reproductions = Reproductions(jobs, memory.blobs)
+        self.picture_reader = PictureReader(memory.blobs)
+        self.pictures = InputPictures(jobs, memory.blobs, self.picture_reader)
+        self.reproductions = Reproductions(jobs, memory.blobs, self.picture_reader)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
             elsewhere=board.lanes.has_other_than,

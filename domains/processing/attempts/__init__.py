@@ -8,8 +8,10 @@ following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
 control_pictures.py the pictures that guide generations, and the control maps made from them
 input_pictures.py the pictures that generations start from: decoded, stored, owned by their jobs
+picture_reader.py reads the files of pictures out of blobs, and their pixels in a process of its own
 pictures.py       pictures on their way to the disk
 progress_rate.py  computes the completed ratio and the remaining time
+reproductions.py  the pictures that are made again: read, compared with the new ones
 residency.py      tells the list of loaded models what the attempt loads, uses and replaces
 time_limits.py    run and load time limits
 unless_set.py     awaits work unless an event is set first

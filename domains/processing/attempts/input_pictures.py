@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.controls import PictureSource
 from domains.inference.generation import ImageFit, InitImage, ResolvedGeneration, ResolvedInitImage
@@ -17,6 +16,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.masks import InpaintMask, ResolvedMask
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
+from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -24,8 +24,6 @@ from domains.processing.jobs.kinds import GenerateWork
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from domains.imaging.decoder_process import PictureDecoder
 
 Source = InitImage | InpaintMask | PictureSource
 """A picture that a request names."""
@@ -46,15 +44,15 @@ class InputFiles(msgspec.Struct, frozen=True, kw_only=True):
 class InputPictures:
     """Decodes input pictures, and keeps their files as long as their jobs need them."""
 
-    def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
+    def __init__(self, jobs: Jobs, blobs: BlobStore, reader: PictureReader) -> None:
         self._blobs = blobs
-        self._decoder: PictureDecoder | None = None
+        self._reader = reader
         jobs.listeners.append(self._changed)
 
     async def look(self, init: Source, field: str = FIELD) -> InputPicture:
         """Decode a picture of a request. Raises BAD_IMAGE naming its field, or why its blob cannot be read."""
-        data = init.data or await self._read(init.blob_id, field=field)
-        decoder = await self._started()
+        data = init.data or await self._reader.file(init.blob_id, field)
+        decoder = await self._reader.decoder()
         pixels = await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, field=field)
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
         return InputPicture(
@@ -66,7 +64,7 @@ class InputPictures:
 
     async def levels(self, mask: InpaintMask, resolved: ResolvedGeneration) -> bytes:
         """The grey values of a request's mask, one byte each, in the size of the result. Raises as `look`."""
-        data = mask.data or await self._read(mask.blob_id, field=MASK_FIELD)
+        data = mask.data or await self._reader.file(mask.blob_id, MASK_FIELD)
         return await self._fitted(data, resolved, MASK_FIELD)
 
     async def own(self, init: Source, picture: InputPicture, job_id: str) -> None:
@@ -91,7 +89,7 @@ class InputPictures:
             async def file(source: ResolvedInitImage | ResolvedMask | None, field: str) -> KeptFile | None:
                 if source is None:
                     return None
-                fitted = await self._fitted(await self._read(source.blob_id, job.id, field), resolved, field)
+                fitted = await self._fitted(await self._reader.file(source.blob_id, field, job.id), resolved, field)
                 return await held.enter_async_context(self.for_worker(fitted, job.id))
 
             yield InputFiles(picture=await file(resolved.init_image, FIELD), mask=await file(resolved.mask, MASK_FIELD))
@@ -107,19 +105,14 @@ class InputPictures:
 
     async def decoded(self, name: str, job_id: str, field: str, channels: Literal[1, 3, 4] = 3) -> "NDArray[np.uint8]":
         """The pixels in a blob of a job. Raises as `look`."""
-        decoder = await self._started()
-        data = await self._read(name, job_id, field)
+        decoder = await self._reader.decoder()
+        data = await self._reader.file(name, field, job_id)
         return await decoder.decode(data, max_pixels=limits.INPUT_AREA_PX2, channels=channels, field=field)
-
-    async def close(self) -> None:
-        """End the decoder's process."""
-        if self._decoder is not None:
-            await self._decoder.close()
 
     async def _fitted(self, data: bytes, resolved: ResolvedGeneration, field: str) -> bytes:
         """The pixels in the size before growing: RGB, or of a mask one byte each."""
         assert resolved.init_image is not None, "a mask is a part of a picture"
-        decoder, fit = await self._started(), resolved.init_image.fit or ImageFit.STRETCH
+        decoder, fit = await self._reader.decoder(), resolved.init_image.fit or ImageFit.STRETCH
         is_mask = field == MASK_FIELD
         # Decoded without alpha, a mask would be laid over white.
         channels = 4 if is_mask else 3
@@ -134,29 +127,8 @@ class InputPictures:
 
         return await asyncio.to_thread(fitted)
 
-    async def _started(self) -> "PictureDecoder":
-        """The decoder. Its libraries are loaded with the first picture: they would add a third to the server's start."""
-        if self._decoder is None:
-            made = await asyncio.to_thread(_new_decoder)
-            self._decoder = self._decoder or made
-        return self._decoder
-
-    async def _read(self, name: str, owner_id: str = "", field: str = FIELD) -> bytes:
-        async with self._blobs.reading(name, owner_id) as reader:
-            size = reader.blob.size_bytes
-            if size > limits.INPUT_BYTES:
-                text = f"blob {name} has {size} bytes; a picture has at most {limits.INPUT_BYTES}"
-                raise InvalidRequest([Violation(field=f"{field}.blob_id", message=text)])
-            return await reader.read(0, size, bytes)
-
     def _changed(self, job: Job) -> None:
         work = job.work
         if job.state.ended and isinstance(work, GenerateWork):
             for name in dict.fromkeys(work.resolved.input_blobs):
                 self._blobs.let_go(name, job.id)
-
-
-def _new_decoder() -> "PictureDecoder":
-    from domains.imaging.decoder_process import PictureDecoder
-
-    return PictureDecoder()

@@ -1,26 +1,22 @@
-"""Reads pictures that are to be made again, and compares them with the new ones. Processes of their own decode both."""
+"""Reads pictures that are to be made again, and compares them with the new ones. A process of its own decodes both."""
 
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from domains.errors import InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.manifest import manifest_of
 from domains.inference.recipes import FIELD, Cause, Comparison, Recipe, Verdict, compared, recipe_of, versions_of
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
+from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.jobs.event import GenerationResult, ReproductionResult
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds.reproduce import ReproduceWork
 from domains.processing.jobs.outcome import Done
-
-if TYPE_CHECKING:
-    from domains.imaging.decoder_process import PictureDecoder
 
 
 class SentPicture(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,15 +34,15 @@ class SentPicture(msgspec.Struct, frozen=True, kw_only=True):
 class Reproductions:
     """Keeps the files of pictures as long as their jobs need them."""
 
-    def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
+    def __init__(self, jobs: Jobs, blobs: BlobStore, reader: PictureReader) -> None:
         self._blobs = blobs
-        self._decoder: PictureDecoder | None = None
+        self._reader = reader
         jobs.listeners.append(self._changed)
 
     async def look(self, data: bytes, name: str) -> SentPicture:
         """Read a file, or that of a blob. Raises BAD_IMAGE, or why the blob cannot be read."""
-        file = data or await self._read(name)
-        decoder = await self._started()
+        file = data or await self._reader.file(name, FIELD)
+        decoder = await self._reader.decoder()
         pixels = await decoder.decode(file, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
         recipe = recipe_of(await decoder.texts(file, field=FIELD))
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(file).hexdigest())
@@ -76,8 +72,8 @@ class Reproductions:
         work, result = job.work, done.result
         if not isinstance(work, ReproduceWork) or not isinstance(result, GenerationResult) or not result.images:
             return done
-        decoder = await self._started()
-        files = [await self._read(work.blob_id, job.id), await self._read(result.images[0].blob.id, job.id)]
+        decoder = await self._reader.decoder()
+        files = [await self._reader.file(name, FIELD, job.id) for name in (work.blob_id, result.images[0].blob.id)]
         first, second = [await decoder.decode(one, max_pixels=limits.INPUT_AREA_PX2, field=FIELD) for one in files]
         comparison = await asyncio.to_thread(compared, first, second, work.tolerance)
         told = ReproductionResult(
@@ -89,26 +85,6 @@ class Reproductions:
             causes=causes_of(work, comparison, job.device_id),
         )
         return msgspec.structs.replace(done, result=told)
-
-    async def close(self) -> None:
-        """End the decoder's process."""
-        if self._decoder is not None:
-            await self._decoder.close()
-
-    async def _started(self) -> "PictureDecoder":
-        """The decoder, whose libraries are loaded with the first picture."""
-        if self._decoder is None:
-            made = await asyncio.to_thread(_new_decoder)
-            self._decoder = self._decoder or made
-        return self._decoder
-
-    async def _read(self, name: str, owner_id: str = "") -> bytes:
-        async with self._blobs.reading(name, owner_id) as reader:
-            size = reader.blob.size_bytes
-            if size > limits.INPUT_BYTES:
-                text = f"blob {name} has {size} bytes; a picture has at most {limits.INPUT_BYTES}"
-                raise InvalidRequest([Violation(field=f"{FIELD}.blob_id", message=text)])
-            return await reader.read(0, size, bytes)
 
     def _changed(self, job: Job) -> None:
         if job.state.ended and isinstance(job.work, ReproduceWork):
@@ -128,9 +104,3 @@ def causes_of(work: ReproduceWork, comparison: Comparison, device_id: str) -> tu
         # A file does not say which device computed its picture.
         found.append(Cause(name="device_name", original="", present=device_id))
     return tuple(found)
-
-
-def _new_decoder() -> "PictureDecoder":
-    from domains.imaging.decoder_process import PictureDecoder
-
-    return PictureDecoder()

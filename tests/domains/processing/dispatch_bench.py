@@ -24,6 +24,7 @@ from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.dispatcher import Dispatcher
 from domains.processing.jobs.event import JobEvent
@@ -171,8 +172,8 @@ class DispatchBench:
             catalogue=self.catalogue,
             loaded=self.loaded,
             blobs=self.blobs,
-            pictures=InputPictures(self.jobs, self.blobs),
-            reproductions=Reproductions(self.jobs, self.blobs),
+            pictures=InputPictures(self.jobs, self.blobs, PictureReader(self.blobs)),
+            reproductions=Reproductions(self.jobs, self.blobs, PictureReader(self.blobs)),
             memory=self.memory,
             runners=NO_RUNNERS,
             wishes=self.wishes,

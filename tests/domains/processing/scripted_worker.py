@@ -17,6 +17,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
@@ -113,8 +114,8 @@ class Floor:
             catalogue=nothing,
             loaded=self.loaded,
             blobs=nothing,
-            pictures=InputPictures(self.jobs, nothing),
-            reproductions=Reproductions(self.jobs, nothing),
+            pictures=InputPictures(self.jobs, nothing, PictureReader(nothing)),
+            reproductions=Reproductions(self.jobs, nothing, PictureReader(nothing)),
             memory=Memory(),
             runners=runners,
             wishes=PreviewWishes(),
