@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import torch
 from structlog.contextvars import bound_contextvars
@@ -146,8 +147,8 @@ class LoadRun:
             self._load.wait()
         return self._load is not None
 
-    def waiting_for(self) -> list[Future[bytes]]:
-        """Files that are being encoded."""
+    def waiting_for(self) -> list[Future[Any]]:
+        """What is computed beside the loop."""
         return []
 
     def release(self) -> None:

@@ -1,7 +1,8 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
 from collections.abc import Callable
-from functools import cached_property
+from concurrent.futures import Future
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,8 @@ class PreparedRun(LoadRun):
         self._kept = given.kept
         self._conditioned: Conditioned | None = None
         """Between conditioning and the beginning of the trajectory."""
+        self._drawing: Future[Scene] | None = None
+        """See `scene`."""
 
     @property
     def resolved(self) -> ResolvedGeneration:
@@ -68,11 +71,15 @@ class PreparedRun(LoadRun):
     @property
     def ready(self) -> bool:
         """Whether a unit before the first step can be enqueued now."""
-        return super().ready and self._guides.ready
+        return super().ready and self._guides.ready and (self._drawing is None or self._drawing.done())
 
     def wait_for_device(self) -> bool:
         """See `LoadRun`; waits for a network that guides, too."""
         return super().wait_for_device() or self._guides.wait()
+
+    def waiting_for(self) -> list[Future[Any]]:
+        """What is drawn beside the loop."""
+        return [] if self._drawing is None or self._drawing.done() else [self._drawing]
 
     def prepare(self, keep_on: KeepOn) -> None:
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
@@ -159,13 +166,24 @@ class PreparedRun(LoadRun):
         """The pixels that the encoder sees."""
         return self._pixels() if self.scene is None else torch.from_numpy(self.scene.start)
 
-    @cached_property
+    @property
     def scene(self) -> Scene | None:
         """The picture of which a part is made anew. None: it does not grow, and there is no mask."""
+        return None if self._drawing is None else self._drawing.result()
+
+    def scene_is_there(self) -> bool:
+        """Whether the scene can be read. Its masks are drawn beside the loop: those of a large picture take a second."""
         if self.resolved.mask is None and self.resolved.outpaint is None:
-            return None
+            return True
+        if self._drawing is None:
+            self._drawing = self._resources.files.submit(self._drawn)
+        return self._drawing.done()
+
+    def _drawn(self) -> Scene:
         levels = None if self.given.mask is None else read_pixels(self.given.mask, self.resolved, ()).numpy()
-        return Scene(self.resolved, self._pixels().numpy(), levels)
+        scene = Scene(self.resolved, self._pixels().numpy(), levels)
+        scene.draw()
+        return scene
 
     def _continued(self, trajectory: Trajectory) -> bool:
         """Continue from the kept progress, if there is some. A run whose progress is unusable begins at the start, and

@@ -8,6 +8,7 @@ them waits.
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import structlog
 import torch
@@ -118,6 +119,8 @@ class Run(PreparedRun):
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
         if not self.resolved.computed_steps:
             self._give_back()
+        elif not self.scene_is_there():
+            return
         elif self.scene is not None and self.scene.empty:
             self._degrade(_EMPTY_MASK)
             self._give_back()
@@ -211,9 +214,9 @@ class Run(PreparedRun):
         """Wait for the oldest unit in flight; False if there is none."""
         return super().wait_for_device() or self._in_flight.wait_for_oldest()
 
-    def waiting_for(self) -> list[Future[bytes]]:
-        """Files that are being encoded."""
-        return self._pictures.being_written()
+    def waiting_for(self) -> list[Future[Any]]:
+        """See `PreparedRun`; also files that are being encoded."""
+        return [*super().waiting_for(), *self._pictures.being_written()]
 
     def release(self) -> None:
         """Free everything once the device has finished with it. Reports nothing more."""

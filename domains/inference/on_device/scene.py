@@ -34,6 +34,11 @@ class Scene:
             found = grown(levels, self._mask.dilation_px, invert=self._mask.invert)
             self._masked = _padded(found, self._outpaint) * (1 - new)
 
+    def draw(self) -> None:
+        """Compute all that the steps begin with, which later reads only look up."""
+        if not self.empty:
+            _ = self.shares, self.from_noise, self.start
+
     @property
     def empty(self) -> bool:
         """Whether no pixel is made anew."""

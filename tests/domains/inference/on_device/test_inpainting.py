@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
@@ -107,6 +109,20 @@ def test_pixels_outside_the_mask_keep_their_bytes(loop: Recorder, tmp_path: Path
     found, before = picture_of(loop, f"kept {blend}"), PICTURE.numpy()
     np.testing.assert_array_equal(found[outside], before[outside])
     assert (found[12:20, 28:44] != before[12:20, 28:44]).mean() > 0.5
+
+
+def test_masks_are_drawn_beside_the_thread_that_steps(
+    loop: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, draws = list[str](), Scene.draw
+
+    def draw(scene: Scene) -> None:
+        drawn.append(current_thread().name)
+        draws(scene)
+
+    monkeypatch.setattr(Scene, "draw", draw)
+    assert isinstance(run(loop, tmp_path, "drawn", asked(loop.loaded.model)), RunFinished)
+    assert [name.partition("_")[0] for name in drawn] == ["encode"]
 
 
 def test_an_inverted_mask_keeps_what_is_white(loop: Recorder, tmp_path: Path) -> None:
