@@ -84,6 +84,8 @@ public sealed class FailureTests(MortalServer mortal)
     [Fact]
     public async Task ABudgetBelowWhatIsHeldIsRefused()
     {
+        // The device may have been switched on again just now; its pool is there when it makes pictures.
+        await client.GenerateAsync(Asking.On(MortalServer.Healthy), null, Asking.Stop);
         var request = new SetMemoryBudgetRequest { MemoryPoolId = MortalServer.Healthy, MemoryBudget = new MemoryBudget { LimitBytes = 1 << 20 } };
         var error = await Assert.ThrowsAsync<DeviceOpsException>(() => client.Memory.SetMemoryBudgetAsync(request, cancellationToken: Asking.Stop).ResponseAsync);
         Assert.Equal(ErrorReason.BudgetExceeded, error.Reason);
