@@ -22,15 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _LOOKED_AT = (
     *("prompt", "negative_prompt", "second_prompt", "second_negative_prompt", "third_prompt", "third_negative_prompt"),
-    *(
-        "prompt_syntax",
-        "long_prompt",
-        "clip_skip",
-        "blended_prompts",
-        "regions",
-        "textual_inversions",
-        "mask",
-    ),
+    *("prompt_syntax", "long_prompt", "clip_skip", "blended_prompts", "regions", "textual_inversions", "mask"),
     *("model_id", "loaded_model_id", "width_px", "height_px"),
 )
 """Fields that are looked at, beside the guidance, which decides whether a negative prompt is read."""
