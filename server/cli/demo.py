@@ -57,7 +57,7 @@ def demo(
         files = _made(connection, out, plain, "")
         beginnings = list(files)
         for show in shows:
-            changed = [show.changed(connection, wish, file) for wish, file in zip(plain, beginnings, strict=True)]
+            changed = [show.changed(wish, file) for wish, (_, file) in zip(plain, beginnings, strict=True)]
             files += _made(connection, out, changed, show.name)
     sheet = _sheet(out, files)
     draw(sheet)

@@ -21,9 +21,6 @@ COMPANIONS = Path(__file__).parents[2] / "domains" / "model" / "companions"
 """What was trained beside the embedded model (`tools/demo_model/companions.py`)."""
 _STYLE, _EDGES = "emoji-high-contrast", "emoji-canny"
 
-Labelled = tuple[str, Path]
-"""A picture of the demo, and what stands below it."""
-
 
 @dataclass(frozen=True)
 class Show:
@@ -32,33 +29,54 @@ class Show:
     name: str
     needs: str
     """A model's id."""
-    changed: Callable[[Connection, Wish, Labelled], Wish]
+    changed: Callable[[Wish, Path], Wish]
     """Takes what made a picture, and the picture."""
 
 
 def check_there(connection: Connection, shows: Sequence[Show]) -> None:
-    """Raise `CliError` if the server lacks a model that a show needs."""
+    """Raise `CliError` if the server lacks a model that a show needs. A server that was just started may not have looked
+    through its folders yet, so one that is missed is looked for."""
     from deviceops.model.v1 import model_service_pb2 as pb
 
-    there = {model.id for model in connection.model.ListModels(pb.ListModelsRequest()).models}
-    for show in shows:
-        if show.needs not in there:
-            text = f"the server has no model {show.needs}; start it with --model-root {COMPANIONS}, or start none"
-            raise CliError(text, USAGE)
+    if lacking(connection, shows):
+        for _ in connection.model.ScanModels(pb.ScanModelsRequest()):
+            continue
+    if lacks := lacking(connection, shows):
+        text = f"the server has no model {lacks[0]}; start it with --model-root {COMPANIONS}, or start none"
+        raise CliError(text, USAGE)
 
 
-def _in_style(connection: Connection, wish: Wish, made: Labelled) -> Wish:
+def lacking(connection: Connection, shows: Sequence[Show]) -> list[str]:
+    """Ids of the models that the shows need and the server does not know."""
+    return [show.needs for show in shows if not _knows(connection, show.needs)]
+
+
+def _knows(connection: Connection, model_id: str) -> bool:
+    import grpc
+
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    try:
+        connection.model.GetModel(pb.GetModelRequest(model_id=model_id))
+    except grpc.RpcError as error:
+        if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def _in_style(wish: Wish, made: Path) -> Wish:
     return replace(wish, loras=(LoraWish(_STYLE),))
 
 
-def _mirrored(connection: Connection, wish: Wish, made: Labelled) -> Wish:
+def _mirrored(wish: Wish, made: Path) -> Wish:
     from PIL import ImageOps
 
     from deviceops.inference.v1 import conditioning_pb2
 
     canny = conditioning_pb2.ControlPreprocessing()
     canny.canny.SetInParent()
-    picture = _sent(_changed(made[1], ImageOps.mirror))
+    picture = _sent(_changed(made, ImageOps.mirror))
     control = conditioning_pb2.ControlInput(model_id=_EDGES, image=picture, preprocessing=canny)
     return replace(wish, control_inputs=(control,))
 
