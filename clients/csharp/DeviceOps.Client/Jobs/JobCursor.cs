@@ -126,10 +126,10 @@ internal sealed class JobCursor : IAsyncDisposable
         {
             cancellation.ThrowIfAsked(JobId);
         }
-        var patience = reached ? door.Options.ReconnectTimeout : door.Options.ConnectTimeout;
-        if (backoff.Lasting > patience)
+        var limit = reached ? door.Options.ReconnectTimeout : door.Options.ConnectTimeout;
+        if (backoff.Lasting > limit)
         {
-            throw error as DeviceOpsException ?? Unreachable.Error(error, patience);
+            throw error as DeviceOpsException ?? Unreachable.Error(error, limit);
         }
         var delay = backoff.Next();
         Log.WatchBroke(door.Logger, JobId, Sequence, error.Message, delay.TotalMilliseconds);

@@ -65,10 +65,10 @@ internal sealed class SessionCursor(
     {
         call?.Dispose();
         call = null;
-        var patience = reached ? options.ReconnectTimeout : options.ConnectTimeout;
-        if (backoff.Lasting > patience)
+        var limit = reached ? options.ReconnectTimeout : options.ConnectTimeout;
+        if (backoff.Lasting > limit)
         {
-            throw error as DeviceOpsException ?? Unreachable.Error(error, patience);
+            throw error as DeviceOpsException ?? Unreachable.Error(error, limit);
         }
         var delay = backoff.Next();
         Log.SessionWatchBroke(logger, sessionId, sequence, error.Message, delay.TotalMilliseconds);
