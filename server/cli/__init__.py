@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from server.cli import streams
+    from server.cli.console import streams
 
     # First: the imports below may open files.
     streams.prepare()

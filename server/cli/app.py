@@ -8,29 +8,15 @@ from typing import Annotated
 import typer
 
 from domains.errors import DeviceOpsError
-from server.cli import (
-    blobs,
-    clock,
-    completion,
-    demo,
-    device,
-    devices,
-    events,
-    generate,
-    job,
-    jobs,
-    memory,
-    models,
-    prompt,
-    reproduce,
-    serve,
-    sessions,
-    status,
-    watch,
-)
-from server.cli.failure import INTERRUPTED, USAGE, CliError
-from server.cli.printing import emit, notice
-from server.cli.start_checks import NO_THREADS
+from server.cli.console.failure import INTERRUPTED, USAGE, CliError
+from server.cli.console.printing import emit, notice
+from server.cli.devices import device, devices
+from server.cli.generation import demo, generate, prompt, reproduce
+from server.cli.jobs import events, job, jobs, sessions, watch
+from server.cli.memory import blobs, memory
+from server.cli.models import models
+from server.cli.service import clock, completion, serve, status
+from server.cli.service.start_checks import NO_THREADS
 
 app = typer.Typer(
     name="deviceops",

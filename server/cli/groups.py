@@ -2,7 +2,7 @@
 
 import typer
 
-from server.cli.failure import USAGE, CliError
+from server.cli.console.failure import USAGE, CliError
 
 
 def lists_only(context: typer.Context) -> bool:

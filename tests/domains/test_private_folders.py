@@ -9,7 +9,7 @@ import pytest
 
 from domains.memory.blobs.files import BlobFiles
 from domains.storage import owned
-from server.cli.start_checks import made
+from server.cli.service.start_checks import made
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no modes; the profile's folder is private there"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.cli.serve import serve
+from server.cli.service.serve import serve
 from server.settings import ConfigError, Settings
 
 

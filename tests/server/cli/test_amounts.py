@@ -2,11 +2,11 @@
 
 import pytest
 
-from server.cli.amounts import byte_count
 from server.cli.app import run
-from server.cli.failure import USAGE, CliError
-from server.cli.printing import figure, percent
-from server.cli.sparkline import sparkline
+from server.cli.console.amounts import byte_count
+from server.cli.console.failure import USAGE, CliError
+from server.cli.console.printing import figure, percent
+from server.cli.console.sparkline import sparkline
 
 
 @pytest.mark.parametrize(

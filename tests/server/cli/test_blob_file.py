@@ -12,9 +12,9 @@ import pytest
 
 from deviceops.common.v1 import image_pb2
 from deviceops.memory.v1 import memory_service_pb2
-from server.cli.blob_file import save
-from server.cli.connection import Connection
-from server.cli.failure import CliError
+from server.cli.calls.connection import Connection
+from server.cli.console.failure import CliError
+from server.cli.memory.blob_file import save
 from tests.server.cli.peer import peer
 
 _DATA = bytes(range(256)) * 64

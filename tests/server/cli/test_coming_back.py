@@ -21,11 +21,11 @@ from deviceops.processing.v1 import job_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from domains.errors import NotFound
 from server.cli.app import run
-from server.cli.connection import Connection
-from server.cli.failure import USAGE, CliError
-from server.cli.following import Cursor, follow
-from server.cli.generation_run import GenerationRun
-from server.cli.pictures import save_blob
+from server.cli.calls.connection import Connection
+from server.cli.calls.following import Cursor, follow
+from server.cli.console.failure import USAGE, CliError
+from server.cli.generation.pictures import save_blob
+from server.cli.generation.run import GenerationRun
 from server.errors import status_of
 from tests.server import asking
 from tests.server.cli.peer import peer
@@ -244,7 +244,7 @@ def test_previews_are_not_overwritten_without_force(
 
 
 def test_a_preview_that_cannot_be_written_costs_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from server.cli.previews import PreviewFolder
+    from server.cli.generation.previews import PreviewFolder
 
     keep = PreviewFolder(tmp_path / "gone")
     event = job_event_pb2.JobEvent(preview=job_event_pb2.JobPreview(step=5, data=b"x", media_type="image/jpeg"))
@@ -254,7 +254,7 @@ def test_a_preview_that_cannot_be_written_costs_no_picture(tmp_path: Path, capsy
 
 
 def test_the_request_says_whose_the_job_is():
-    from server.cli.request import Wish, generate_request
+    from server.cli.generation.request import Wish, generate_request
 
     wish = Wish(prompt="x", device="cpu", priority="high")
     assert not generate_request(wish).detached

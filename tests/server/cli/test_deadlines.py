@@ -10,8 +10,8 @@ import pytest
 
 from deviceops.processing.v1 import processing_service_pb2
 from server.cli.app import run
-from server.cli.deadlines import VARIABLE, limit_s
-from server.cli.failure import CliError
+from server.cli.calls.deadlines import VARIABLE, limit_s
+from server.cli.console.failure import CliError
 from tests.server.cli.peer import peer
 
 LIMIT_S = 0.5

@@ -12,7 +12,7 @@ from deviceops.device.v1 import device_pb2, device_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from server.cli.app import run
-from server.cli.failure import USAGE
+from server.cli.console.failure import USAGE
 from tests.server.asking import CALL_S, until
 from tests.server.harness import RunningServer, running_server
 

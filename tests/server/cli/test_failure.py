@@ -11,8 +11,8 @@ from deviceops.common.v1 import error_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, ResourceExhausted, Violation
 from server.cli.app import run
-from server.cli.connection import Connection
-from server.cli.failure import USAGE, CliError, explain_failure
+from server.cli.calls.connection import Connection
+from server.cli.console.failure import USAGE, CliError, explain_failure
 from server.errors import status_of
 from tests.server.cli.peer import free_port, peer
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli.failure import USAGE, CliError
-from server.cli.files import media_type_of, slug, targets
+from server.cli.console.failure import USAGE, CliError
+from server.cli.generation.files import media_type_of, slug, targets
 
 
 def test_the_ending_of_the_file_chooses_the_format():

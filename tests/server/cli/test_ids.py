@@ -16,12 +16,12 @@ from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.device.v1 import device_pb2
 from deviceops.processing.v1 import job_pb2, system_event_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
-from server.cli.address import target
 from server.cli.app import run
-from server.cli.events import KINDS, line
-from server.cli.failure import USAGE, CliError, in_flags
-from server.cli.job import facts
-from server.cli.waiting import reason_of
+from server.cli.calls.address import target
+from server.cli.console.failure import USAGE, CliError, in_flags
+from server.cli.console.waiting import reason_of
+from server.cli.jobs.events import KINDS, line
+from server.cli.jobs.job import facts
 from tests.server import asking
 from tests.server.cli.peer import peer
 from tests.server.harness import RunningServer

@@ -2,9 +2,9 @@
 
 import pytest
 
-from server.cli.failure import CliError
-from server.cli.lora_flags import loras_of
-from server.cli.request import LoraWish
+from server.cli.console.failure import CliError
+from server.cli.generation.lora_flags import loras_of
+from server.cli.generation.request import LoraWish
 
 
 def test_each_flag_names_a_model_and_may_weigh_it() -> None:

@@ -8,9 +8,9 @@ import grpc
 import psutil
 import pytest
 
-from server.cli.connection import Connection
-from server.cli.failure import CliError
-from server.cli.server_process import any_server, own_server
+from server.cli.calls.connection import Connection
+from server.cli.calls.server_process import any_server, own_server
+from server.cli.console.failure import CliError
 from tests.server.cli.peer import free_port
 
 
@@ -32,7 +32,7 @@ def test_it_answers_and_is_gone_afterwards():
 
 def test_it_ends_even_if_the_command_is_killed():
     program = (
-        "from server.cli.server_process import own_server\n"
+        "from server.cli.calls.server_process import own_server\n"
         "with own_server() as connection:\n"
         "    print(connection.address, flush=True)\n"
         "    input()\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from server.cli.app import run
-from server.cli.failure import USAGE
-from server.cli.start_checks import start_faults
+from server.cli.console.failure import USAGE
+from server.cli.service.start_checks import start_faults
 from server.settings import Settings
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from server.cli.app import answered
-from server.cli.failure import USAGE, CliError
-from server.cli.printing import KeptOutput, OutputLost, notice
-from server.cli.streams import PIPE_CLOSED, Unfailing
+from server.cli.console.failure import USAGE, CliError
+from server.cli.console.printing import KeptOutput, OutputLost, notice
+from server.cli.console.streams import PIPE_CLOSED, Unfailing
 from tests.server.cli.running import QUICK, shell
 from tests.server.harness import RunningServer
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from server.cli import sparkline as curves
-from server.cli import tables
-from server.cli.printing import quantity
-from server.cli.sparkline import Curve, print_curves, sparkline
+from server.cli.console import sparkline as curves
+from server.cli.console import tables
+from server.cli.console.printing import quantity
+from server.cli.console.sparkline import Curve, print_curves, sparkline
 
 _HEADS = ("job", "state", "nothing", "about")
 _ROWS = [

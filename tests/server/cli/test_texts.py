@@ -6,14 +6,14 @@ from google.protobuf.duration_pb2 import Duration
 from deviceops.common.v1 import job_event_pb2
 from deviceops.memory.v1 import memory_pool_pb2
 from server.cli.app import run
-from server.cli.bars import count_text, event_text
-from server.cli.blobs import when_deleted
-from server.cli.following import Cursor
-from server.cli.generation_run import proof
-from server.cli.hints import hint
-from server.cli.memory import owner_rows
-from server.cli.methods import _COMMANDS, in_commands  # pyright: ignore[reportPrivateUsage]  # the table itself
-from server.cli.printing import bytes_text, seconds_text, word
+from server.cli.calls.following import Cursor
+from server.cli.console.bars import count_text, event_text
+from server.cli.console.hints import hint
+from server.cli.console.methods import _COMMANDS, in_commands  # pyright: ignore[reportPrivateUsage]  # the table itself
+from server.cli.console.printing import bytes_text, seconds_text, word
+from server.cli.generation.run import proof
+from server.cli.memory.blobs import when_deleted
+from server.cli.memory.memory import owner_rows
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.address import DEFAULT_ADDRESS
 from server.cli.app import run
-from server.cli.failure import USAGE
+from server.cli.calls.address import DEFAULT_ADDRESS
+from server.cli.console.failure import USAGE
 from server.settings import Settings
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from deviceops.inference.v1 import inference_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from domains.imaging import MEDIA_TYPES, encode, probe, read_manifest, read_marks
-from server.cli import demo
 from server.cli.app import run
-from server.cli.request import Wish
+from server.cli.generation import demo
+from server.cli.generation.request import Wish
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 

@@ -1,0 +1,1 @@
+"""What people see: printing, tables, bars, errors as sentences, and streams that may be closed."""

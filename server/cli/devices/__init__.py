@@ -1,0 +1,1 @@
+"""`deviceops devices` and `deviceops device …`."""

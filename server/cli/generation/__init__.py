@@ -1,0 +1,1 @@
+"""Commands that make pictures: flags become a request, its events a bar, its blobs files."""

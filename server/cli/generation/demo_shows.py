@@ -1,0 +1,100 @@
+"""How `deviceops demo` changes its pictures: another style, and the other way round."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.cli.console.failure import USAGE, CliError
+from server.cli.generation.request import LoraWish, Wish
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from deviceops.common.v1.image_pb2 import ImageInput
+    from server.cli.calls.connection import Connection
+
+COMPANIONS = Path(__file__).parents[2] / "domains" / "model" / "companions"
+"""What was trained beside the embedded model (`tools/demo_model/companions.py`)."""
+_STYLE, _EDGES = "emoji-high-contrast", "emoji-canny"
+
+
+@dataclass(frozen=True)
+class Show:
+    """One way to change a picture."""
+
+    name: str
+    needs: str
+    """A model's id."""
+    changed: Callable[[Wish, Path], Wish]
+    """Takes what made a picture, and the picture."""
+
+
+def check_there(connection: Connection, shows: Sequence[Show]) -> None:
+    """Raise `CliError` if the server lacks a model that a show needs. A server that was just started may not have looked
+    through its folders yet, so one that is missed is looked for."""
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    if lacking(connection, shows):
+        for _ in connection.model.ScanModels(pb.ScanModelsRequest()):
+            continue
+    if lacks := lacking(connection, shows):
+        text = f"the server has no model {lacks[0]}; start it with --model-root {COMPANIONS}, or start none"
+        raise CliError(text, USAGE)
+
+
+def lacking(connection: Connection, shows: Sequence[Show]) -> list[str]:
+    """Ids of the models that the shows need and the server does not know."""
+    return [show.needs for show in shows if not _knows(connection, show.needs)]
+
+
+def _knows(connection: Connection, model_id: str) -> bool:
+    import grpc
+
+    from deviceops.model.v1 import model_service_pb2 as pb
+
+    try:
+        connection.model.GetModel(pb.GetModelRequest(model_id=model_id))
+    except grpc.RpcError as error:
+        if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def _in_style(wish: Wish, made: Path) -> Wish:
+    return replace(wish, loras=(LoraWish(_STYLE),))
+
+
+def _mirrored(wish: Wish, made: Path) -> Wish:
+    from PIL import ImageOps
+
+    from deviceops.inference.v1 import conditioning_pb2
+
+    canny = conditioning_pb2.ControlPreprocessing()
+    canny.canny.SetInParent()
+    picture = _sent(_changed(made, ImageOps.mirror))
+    control = conditioning_pb2.ControlInput(model_id=_EDGES, image=picture, preprocessing=canny)
+    return replace(wish, control_inputs=(control,))
+
+
+def _changed(file: Path, change: Callable[[Image], Image]) -> bytes:
+    from PIL.Image import open as opened
+
+    with opened(file) as picture:
+        changed = io.BytesIO()
+        change(picture.convert("RGB")).save(changed, "PNG")
+    return changed.getvalue()
+
+
+def _sent(data: bytes) -> ImageInput:
+    from deviceops.common.v1 import image_pb2
+
+    return image_pb2.ImageInput(data=data)
+
+
+LORA = Show("in black", _STYLE, _in_style)
+CONTROL = Show("mirrored", _EDGES, _mirrored)

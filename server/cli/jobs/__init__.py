@@ -1,0 +1,1 @@
+"""`deviceops jobs`, `job`, `cancel`, `watch`, `events` and `sessions`."""

@@ -1,0 +1,1 @@
+"""`deviceops memory …` and `deviceops blobs …`."""

@@ -1,0 +1,1 @@
+"""`deviceops models …`, one module for each command."""

@@ -1,0 +1,1 @@
+"""`deviceops serve`, `status`, `clock` and `completion`: the server as a whole."""
