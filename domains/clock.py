@@ -61,22 +61,6 @@ def boot_id() -> str:
         return ""
 
 
-class ExpiryClock:
-    """The time that expiry times are compared with: the wall clock, or −∞ while nothing may expire."""
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        self._wall = wall
-        self.held = True
-        """Whether nothing may expire. True until `ClockWatch.begin`."""
-        self.before: list[Callable[[], None]] = []
-        """Called before each reading."""
-
-    def __call__(self) -> float:
-        for look in self.before:
-            look()
-        return -math.inf if self.held else self._wall()
-
-
 class ClockStep(msgspec.Struct, frozen=True, kw_only=True):
     """A step of the wall clock, and which expiry times it moves."""
 
@@ -92,6 +76,26 @@ class ClockStep(msgspec.Struct, frozen=True, kw_only=True):
         return expire_time_s + self.delta_s if expire_time_s is not None and moves else expire_time_s
 
 
+class ExpiryClock:
+    """The time that expiry times are compared with: the wall clock, or −∞ while nothing may expire."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, *, held: bool = False) -> None:
+        """`held`: until `ClockWatch.begin`, which finds out whether the date can be believed."""
+        self._wall = wall
+        self.held = held
+        """Whether nothing may expire."""
+        self.before: list[Callable[[], None]] = []
+        """Called before each reading."""
+        self.on_step: list[Callable[[ClockStep], None]] = []
+        """Listeners: each step that moves expiry times, before anything can expire by the new date. Each moves all or none
+        of its times; one that raises is called again."""
+
+    def __call__(self) -> float:
+        for look in self.before:
+            look()
+        return -math.inf if self.held else self._wall()
+
+
 class ClockWatch:
     """Finds steps, and holds the expiry meanwhile. One event loop."""
 
@@ -104,10 +108,8 @@ class ClockWatch:
         self._store = store
         self._clocks = clocks
         self._trusted = trusted
-        self.on_step: list[Callable[[ClockStep], None]] = []
-        """Listeners: each step that moves expiry times, before anything can expire by the new date. Each moves all or none
-        of its times; one that raises is called again."""
-        self.on_step.append(lambda step: events.move_expiry(step.delta_s, step.from_s, step.before_s))
+        expiry.held = True
+        expiry.on_step.append(lambda step: events.move_expiry(step.delta_s, step.from_s, step.before_s))
         self._owed: list[tuple[Callable[[ClockStep], None], ClockStep]] = []
         self.problem = ""
         """Why nothing expires, for people. Empty: the date is confirmed."""
@@ -214,7 +216,7 @@ class ClockWatch:
         why = f"the clock went {way} by {time_told(abs(step_s))}"
         self._hold(why)
         if (step := self._step(step_s, old_now_s)) is not None:
-            self._owed += [(listener, step) for listener in self.on_step]
+            self._owed += [(listener, step) for listener in self._expiry.on_step]
         # Before the event of the step, which has the new date.
         self._try_to_move()
         self._tell(Severity.WARNING)

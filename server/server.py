@@ -80,18 +80,18 @@ class Server:
         scrub.hide(settings.state)
         instance_id = uuid.uuid4().hex
         bounds = msgspec.structs.replace(BOUNDS, age_s=settings.keep_events_s)
-        expiry_now = ExpiryClock()
+        expiry = ExpiryClock()
         self.events = EventLog(
             database,
             settings.state,
             instance_id=instance_id,
             bounds=bounds,
             to_store=event_snapshots.stored,
-            expiry_now=expiry_now,
+            expiry_now=expiry,
         )
         self.clock = ClockWatch(
             self.events,
-            expiry_now,
+            expiry,
             ClockStore(database, settings.state),
             system_clocks(),
             trusted=settings.trust_clock,
@@ -99,12 +99,16 @@ class Server:
         self.jobs = Jobs(
             JobStore(database, settings.state),
             settings.keep_jobs_s,
-            expiry_now=expiry_now,
+            expiry=expiry,
             date_doubtful=self.clock.is_date_doubtful,
         )
         measures = LastMeasures()
         self.sessions = Sessions(
-            SessionStore(database, settings.state), self.jobs, settings.keep_jobs_s, measures.session_bytes
+            SessionStore(database, settings.state),
+            self.jobs,
+            settings.keep_jobs_s,
+            measures.session_bytes,
+            expiry=expiry,
         )
         self.roots = Roots(settings.model_roots)
         self.catalogue = Catalogue(database, self.roots, settings.default_model)
@@ -129,16 +133,10 @@ class Server:
             unloading,
             board,
             self.draining,
-            expiry_now,
+            expiry,
             measures,
         )
         self.blobs = self.memory.blobs
-        self.clock.on_step += [
-            self.jobs.move_expiry,
-            self.sessions.move_expiry,
-            self.blobs.move_expiry,
-            self.memory.reservations.clock_stepped,
-        ]
         self.processing = ProcessingParts(
             settings,
             self.jobs,

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Coroutine
 
+from domains.clock import ExpiryClock
 from domains.device.device import DeviceState
 from domains.device.record import DeviceView
 from domains.draining import Draining
@@ -59,10 +60,10 @@ class MemoryParts:
         unloading: Unloading,
         board: Board,
         draining: Draining,
-        expiry_now: Callable[[], float],
+        expiry: ExpiryClock,
         measures: LastMeasures,
     ) -> None:
-        """`model_bytes`: the size of the weights that a job needs. `expiry_now`: see `domains.clock.ExpiryClock`."""
+        """`model_bytes`: the size of the weights that a job needs."""
         self._parts = parts
         worker_of = parts.fleet.worker_of
         self._jobs = jobs
@@ -73,7 +74,7 @@ class MemoryParts:
         self.pools = Pools(
             is_starting=parts.devices.is_expected, work_of=self._work_of, leak_window_s=settings.leak_window_s
         )
-        self.reservations = Reservations(self.pools)
+        self.reservations = Reservations(self.pools, expiry=expiry)
         self.admission = Admission(self.pools, self.reservations)
         self._device_blobs = WorkerBlobs(parts.devices, worker_of)
         self.blobs = BlobStore(
@@ -85,7 +86,7 @@ class MemoryParts:
             ),
             admission=PoolBlobAdmission(self.admission, self.pools, self.check_open, sessions.check_open),
             device_memory=self._device_blobs,
-            expiry_now=expiry_now,
+            expiry=expiry,
         )
         self._workers = WorkerMemory(loaded, worker_of, self._measured, self._session_of, measures)
         host_blobs = self.blobs.owners_in(BlobTier.HOST, BlobTier.PINNED_HOST)

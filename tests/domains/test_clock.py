@@ -53,7 +53,7 @@ class Life:
     def __init__(self, machine: Machine, *, trusted: bool = False) -> None:
         self._machine = machine
         self.database = storage.open_database(machine.folder)
-        expiry = ExpiryClock(lambda: machine.wall_s)
+        self.expiry = expiry = ExpiryClock(lambda: machine.wall_s)
         bounds = EventBounds(age_s=KEEP_S)
         self.events = EventLog(self.database, machine.folder, bounds=bounds, expiry_now=expiry)
         clocks = Clocks(lambda: machine.wall_s, lambda: machine.steady_s, machine.boot)
@@ -62,12 +62,11 @@ class Life:
         self.jobs = Jobs(
             JobStore(self.database, machine.folder),
             KEEP_S,
-            expiry_now=expiry,
+            expiry=expiry,
             date_doubtful=self.watch.is_date_doubtful,
             now=machine.instant,
         )
-        self.blobs = BlobStore(self.database, machine.folder / "blobs", expiry_now=expiry)
-        self.watch.on_step += [self.jobs.move_expiry, self.blobs.move_expiry]
+        self.blobs = BlobStore(self.database, machine.folder / "blobs", expiry=expiry)
         self.watch.begin()
         self.jobs.recover()
 
@@ -309,7 +308,7 @@ async def test_a_date_is_not_confirmed_while_expiry_times_cannot_be_moved(life: 
         if full[0]:
             raise ResourceExhausted("the disk is full", ErrorReason.STORAGE_FULL)
 
-    life.watch.on_step.append(move)
+    life.expiry.on_step.append(move)
     machine.wall_s += 8 * DAY_S
     life.watch.look()
     with pytest.raises(ResourceExhausted):

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import NotFound
 from domains.memory.blobs.access import BlobAccess, BlobReader, check_readable
 from domains.memory.blobs.blob import DEVICE_TIERS, Blob, BlobOrigin, BlobSpec, BlobState, BlobTier, blob_id
@@ -55,12 +55,14 @@ class BlobStore:
         limits: BlobLimits | None = None,
         admission: BlobAdmission | None = None,
         device_memory: DeviceBlobMemory | None = None,
-        expiry_now: Callable[[], float] = time.time,
+        expiry: ExpiryClock | None = None,
     ) -> None:
         """`admission`: sessions, budgets and reservations, which may refuse a blob. `device_memory`: the workers.
 
-        `expiry_now`: see `domains.clock.ExpiryClock`.
+        `expiry`: None: the wall clock.
         """
+        expiry = expiry or ExpiryClock()
+        expiry.on_step.append(self._move_expiry)
         self.files = BlobFiles(folder, lasting=durability(connection))
         self.listeners = BlobListeners()
         self._rows = BlobRows(connection, folder)
@@ -75,7 +77,7 @@ class BlobStore:
             **dict.fromkeys(DEVICE_TIERS, self._devices),
         }
         tiers: dict[BlobTier, ReadableBytes] = {**writable, BlobTier.MAPPED: self._mapped}
-        self._collection = Collection(self._rows, self._open, tiers, self._hashes, self.listeners, expiry_now)
+        self._collection = Collection(self._rows, self._open, tiers, self._hashes, self.listeners, expiry)
         self._access = BlobAccess(
             self._rows, self._open, self._collection, tiers, writable, self._hashes, self.listeners
         )
@@ -237,7 +239,7 @@ class BlobStore:
         """The blobs that `collect` would remove."""
         return self._collection.spent(now_s)
 
-    def move_expiry(self, step: ClockStep) -> None:
+    def _move_expiry(self, step: ClockStep) -> None:
         """Move expiry times with the wall clock."""
         moved = [
             msgspec.structs.replace(blob, expire_time_s=expire_time_s)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import ErrorReason, InvalidRequest, ResourceExhausted
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.pool import no_room
@@ -46,8 +46,16 @@ class Reservations:
     """The reservations of all pools. One event loop."""
 
     def __init__(
-        self, pools: Pools, *, clock: Callable[[], float] = time.time, call_later: CallLater = loop_timer
+        self,
+        pools: Pools,
+        *,
+        expiry: ExpiryClock | None = None,
+        clock: Callable[[], float] = time.time,
+        call_later: CallLater = loop_timer,
     ) -> None:
+        """`expiry`: tells of steps of the wall clock, with which the dates move. None: nothing does."""
+        if expiry is not None:
+            expiry.on_step.append(self._clock_stepped)
         self._pools = pools
         self._clock = clock
         self._call_later = call_later
@@ -143,7 +151,7 @@ class Reservations:
         for held in tuple(self._table.all_held(pool_id)):
             self._end(held.reservation.id, ReservationState.LOST)
 
-    def clock_stepped(self, step: ClockStep) -> None:
+    def _clock_stepped(self, step: ClockStep) -> None:
         """Move the dates with the wall clock."""
         self._table.move(step)
 

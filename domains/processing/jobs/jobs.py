@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import (
@@ -55,14 +55,15 @@ class Jobs:
         store: JobStore,
         keep_s: float,
         *,
-        expiry_now: Callable[[], float] = time.time,
+        expiry: ExpiryClock | None = None,
         date_doubtful: Callable[[], bool] = lambda: False,
         now: Callable[[], Instant] = Instant.now,
     ) -> None:
-        """`expiry_now`: see `domains.clock.ExpiryClock`. `date_doubtful`: whether the dates of earlier processes say nothing
+        """`expiry`: None: the wall clock. `date_doubtful`: whether the dates of earlier processes say nothing
         about the time that has passed since."""
         self._store = store
-        self._expiry_now = expiry_now
+        self._expiry_now = expiry or ExpiryClock()
+        self._expiry_now.on_step.append(self._move_expiry)
         self._date_doubtful = date_doubtful
         self._now = now
         self._recorder = JobRecorder(store, keep_s, now)
@@ -207,7 +208,7 @@ class Jobs:
             return self._now().monotonic_s - live.created_s
         return 0.0 if self._date_doubtful() else max(0.0, self._now().unix_s - self._stepped_s - job.create_time_s)
 
-    def move_expiry(self, step: ClockStep) -> None:
+    def _move_expiry(self, step: ClockStep) -> None:
         """Move expiry times with the wall clock."""
         self._store.move_expiry(step)
         self._stepped_s += step.delta_s

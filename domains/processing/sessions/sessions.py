@@ -14,12 +14,12 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound, ResourceExhausted
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.state import AT_REST, JobState
 from domains.processing.sessions.idle import CallLater, IdleTimers, loop_timer
+from domains.processing.sessions.leading import LedJobs, must_follow
 from domains.processing.sessions.live_session import Change, LiveSession
 from domains.processing.sessions.log import CEILING_STEP, JobNews
 from domains.processing.sessions.news import SessionNews
@@ -37,7 +37,6 @@ from domains.processing.sessions.settings import changed, check_settings
 from domains.processing.sessions.store import SessionStore, StoredSession
 from domains.processing.sessions.terms import SessionTerms
 from domains.requests import NEW, Asked, Known, Requests
-from domains.stop import Origin
 
 MAX_OPEN = 1000
 """More sessions than these at a time are a fault of the callers."""
@@ -60,25 +59,29 @@ class Sessions:
         keep_s: float,
         device_bytes: Callable[[str], int | None],
         *,
+        expiry: ExpiryClock | None = None,
         max_open: int = MAX_OPEN,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         soon: Callable[[Callable[[], None]], None] = loop_soon,
         call_later: CallLater = loop_timer,
     ) -> None:
-        """`keep_s`: how long an ended session is kept. `device_bytes`: see `SessionTerms`. `soon`: calls a function when all
-        listeners of a job have been called."""
+        """`keep_s`: how long an ended session is kept. `device_bytes`: see `SessionTerms`. `expiry`: None: the wall clock.
+        `soon`: calls a function when all listeners of a job have been called."""
         self._store = store
         self._jobs = jobs
         self._keep_s = keep_s
         self._max_open = max_open
         self._now = now
+        self._expiry_now = expiry or ExpiryClock(now)
+        self._expiry_now.on_step.append(self._move_expiry)
         self._clock = clock
         self._soon = soon
         self._live: dict[str, LiveSession] = {}
         """The sessions that have not ended."""
         self.terms = SessionTerms(self._live, store, device_bytes)
         self._log = JobNews(store, self._live)
+        self._led = LedJobs(jobs)
         self._idle = IdleTimers(lambda session_id: self.close(session_id), call_later)
         self.requests: Requests[SessionView] = Requests(self._recall)
         """Requests that opened a session."""
@@ -187,8 +190,7 @@ class Sessions:
         if live.session.state is not SessionState.PAUSED:
             self._change(live, state=SessionState.PAUSED, cause=cause, update_time_s=self._now())
             self._terms(live)
-        for job_id in self._in_state(live, JobState.RUNNING):
-            self._jobs.pause(job_id, live.session.cause, Origin.SESSION)
+        self._led.pause(live)
         return self.view(live)
 
     def resume(self, session_id: str, cause: str = "") -> SessionView:
@@ -198,7 +200,7 @@ class Sessions:
         live.touch()
         if live.session.state is not SessionState.OPEN:
             self._change(live, state=SessionState.OPEN, cause=cause, update_time_s=self._now())
-        self._go_on(live)
+        self._led.go_on(live)
         self._terms(live)
         return self.view(live)
 
@@ -207,7 +209,7 @@ class Sessions:
         live = self.live(session_id)
         self._check_not(live, SessionState.CLOSED)
         live.touch()
-        count = self._cancel(live, set(JobState) - {JobState.CANCELLING}, cause)
+        count = self._led.cancel(live, cause)
         return self.view(live), count
 
     def close(self, session_id: str, action: CloseAction = CloseAction.FINISH) -> SessionView:
@@ -223,10 +225,10 @@ class Sessions:
             case CloseAction.FINISH:
                 pass
             case CloseAction.CANCEL_PENDING:
-                self._cancel(live, AT_REST, cause, besides=set(self._paused_by_session(live)))
+                self._led.cancel_pending(live, cause)
             case CloseAction.CANCEL_ALL:
-                self._cancel(live, set(JobState) - {JobState.CANCELLING}, cause)
-        self._go_on(live)
+                self._led.cancel(live, cause)
+        self._led.go_on(live)
         self._terms(live)
         self._settle(live)
         self._idle.arm(live)
@@ -270,7 +272,7 @@ class Sessions:
         """Delete ended sessions after their retention; those whose end the disk had no room for end now."""
         for live in list(self._live.values()):
             self._settle(live)
-        self._store.expire(self._now())
+        self._store.expire(self._expiry_now())
 
     async def keep_up(self, every_s: float) -> None:
         """Call `expire` periodically, until cancelled. A failure (a full disk) is retried at the next interval."""
@@ -281,7 +283,7 @@ class Sessions:
                 _log.warning("ended sessions could not be deleted", reason=error.reason)
             await asyncio.sleep(every_s)
 
-    def move_expiry(self, step: ClockStep) -> None:
+    def _move_expiry(self, step: ClockStep) -> None:
         """Move expiry times with the wall clock."""
         self._store.move_expiry(step)
 
@@ -317,31 +319,6 @@ class Sessions:
                 message, ErrorReason.ILLEGAL_STATE, session_id=session.id, state=session.state, field=field
             )
 
-    @staticmethod
-    def _in_state(live: LiveSession, *states: JobState) -> list[str]:
-        return [job_id for job_id, state in live.jobs.items() if state in states]
-
-    def _paused_by_session(self, live: LiveSession) -> list[str]:
-        paused = self._in_state(live, JobState.PAUSED)
-        return [job_id for job_id in paused if self._jobs.live(job_id).pause_origin is Origin.SESSION]
-
-    def _go_on(self, live: LiveSession) -> None:
-        for job_id in self._paused_by_session(live):
-            self._jobs.let_go_on(job_id, live.session.cause, Origin.SESSION)
-
-    def _cancel(
-        self,
-        live: LiveSession,
-        states: set[JobState] | frozenset[JobState],
-        cause: str,
-        besides: set[str] | None = None,
-    ) -> int:
-        # Those that wait go first, so that none of them starts in the room of another.
-        wanted = [job_id for job_id, state in live.jobs.items() if state in states and job_id not in (besides or ())]
-        for job_id in sorted(wanted, key=lambda job_id: live.jobs[job_id] not in AT_REST):
-            self._jobs.cancel(job_id, cause)
-        return len(wanted)
-
     def _settle(self, live: LiveSession) -> None:
         """End a closing session without jobs."""
         if live.session.state is not SessionState.CLOSING or live.jobs:
@@ -364,28 +341,13 @@ class Sessions:
             live.touch()
         else:
             live.jobs[job.id] = job.state
-        if self._follows(live, job):
+        if must_follow(live, job):
             # The other listeners receive this change before the changes that follow from it.
             self._soon(lambda: self._follow(live, job.id))
 
-    @staticmethod
-    def _follows(live: LiveSession, job: Job) -> bool:
-        """Whether a change of a job can lead to another one."""
-        match job.state:
-            case JobState.RUNNING:
-                return live.session.state is SessionState.PAUSED
-            case JobState.PAUSED:
-                return live.session.state is not SessionState.PAUSED
-            case _:
-                return not live.jobs
-
     def _follow(self, live: LiveSession, job_id: str) -> None:
-        paused = live.session.state is SessionState.PAUSED
         try:
-            if paused and live.jobs.get(job_id) is JobState.RUNNING:
-                self._jobs.pause(job_id, live.session.cause, Origin.SESSION)
-            elif not paused:
-                self._go_on(live)
+            self._led.lead(live, job_id)
             self._settle(live)
             self._rearm(live)
         except DeviceOpsError as error:

@@ -4,6 +4,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 
+from domains.clock import ExpiryClock
 from domains.errors import DeviceOpsError
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.budget import MemoryBudget
@@ -158,5 +159,8 @@ class Bench:
         self.pools = Pools(lambda _: MemoryBudget(**budget))  # pyright: ignore[reportArgumentType]  # sizes only
         self.pools.add(self.source)
         self.clock = TurnedClock()
-        self.reservations = Reservations(self.pools, clock=self.clock, call_later=self.clock.call_later)
+        self.expiry = ExpiryClock(self.clock)
+        self.reservations = Reservations(
+            self.pools, expiry=self.expiry, clock=self.clock, call_later=self.clock.call_later
+        )
         self.queue = ReservationQueue(self.pools, self.reservations, nothing_evicted, call_later=self.clock.call_later)

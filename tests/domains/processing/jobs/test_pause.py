@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import ErrorReason, FailedPrecondition, ResourceExhausted
 from domains.model.scan import ScanReport
 from domains.processing.jobs.event import (
@@ -61,8 +61,8 @@ class Bench:
 
     def opened(self) -> Jobs:
         """As a new process would."""
-        store = JobStore(self.database, self.folder)
-        return Jobs(store, 3600, now=self.clock.now, date_doubtful=lambda: self.doubtful)
+        store, self.expiry = JobStore(self.database, self.folder), ExpiryClock()
+        return Jobs(store, 3600, expiry=self.expiry, now=self.clock.now, date_doubtful=lambda: self.doubtful)
 
     def submit(self, state: JobState = JobState.QUEUED) -> str:
         job_id = self.jobs.submit(ScanWork(), JobOptions())[0].id
@@ -225,7 +225,8 @@ def test_the_age_of_a_job_ignores_steps_of_the_wall_clock(bench: Bench) -> None:
     bench.clock.unix_s += 500
     bench.jobs = bench.opened()
     assert bench.jobs.age_s(job) == 20.0, "the date of another process"
-    bench.jobs.move_expiry(ClockStep(delta_s=100.0, from_s=0.0))
+    for listener in bench.expiry.on_step:
+        listener(ClockStep(delta_s=100.0, from_s=0.0))
     bench.clock.unix_s += 100
     assert bench.jobs.age_s(job) == 20.0
     bench.clock.unix_s -= 5000
@@ -239,9 +240,11 @@ def test_expiry_moves_with_the_wall_clock(bench: Bench) -> None:
     job_id = bench.submit(JobState.RUNNING)
     end(bench, job_id)
     now = [bench.clock.unix_s + 3601]
-    jobs = Jobs(bench.store, 3600, expiry_now=lambda: now[0])
+    expiry = ExpiryClock(lambda: now[0])
+    jobs = Jobs(bench.store, 3600, expiry=expiry)
     assert jobs.expired() == [job_id]
-    jobs.move_expiry(ClockStep(delta_s=1000.0, from_s=0.0))
+    for listener in expiry.on_step:
+        listener(ClockStep(delta_s=1000.0, from_s=0.0))
     assert jobs.expired() == []
     now[0] += 1000
     assert jobs.expired() == [job_id]

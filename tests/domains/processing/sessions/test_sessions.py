@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domains.clock import ClockStep
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, NotFound, ResourceExhausted
 from domains.model.scan import ScanReport
 from domains.processing.jobs.event import JobReceipt, ScanResult, Started, Succeeded
@@ -48,6 +48,7 @@ class Bench:
         self.device_bytes: int | None = None
         self.timers: list[Timer] = []
         self.database = open_database(folder)
+        self.expiry = ExpiryClock(lambda: self.now_s)
         self.open()
 
     def open(self) -> None:
@@ -58,6 +59,7 @@ class Bench:
             self.jobs,
             KEEP_S,
             lambda session_id: self.device_bytes,
+            expiry=self.expiry,
             max_open=3,
             now=lambda: self.now_s,
             clock=lambda: self.now_s,
@@ -166,7 +168,8 @@ def test_an_ended_session_goes_when_its_time_is_over_and_its_jobs_are_gone(bench
     job_id = bench.submit(name)
     bench.end(job_id)
     bench.sessions.close(name)
-    bench.sessions.move_expiry(ClockStep(delta_s=100.0, from_s=0.0, before_s=1e9))
+    for listener in bench.expiry.on_step:
+        listener(ClockStep(delta_s=100.0, from_s=0.0, before_s=1e9))
     bench.turn(KEEP_S + 1)
     bench.sessions.expire()
     assert bench.state(name) is SessionState.CLOSED, "the clock was set forward meanwhile"
@@ -174,6 +177,10 @@ def test_an_ended_session_goes_when_its_time_is_over_and_its_jobs_are_gone(bench
     bench.sessions.expire()
     assert bench.state(name) is SessionState.CLOSED, "it has a job"
     bench.jobs.delete(job_id)
+    bench.expiry.held = True
+    bench.sessions.expire()
+    assert bench.state(name) is SessionState.CLOSED, "the date is in doubt"
+    bench.expiry.held = False
     bench.sessions.expire()
     with pytest.raises(NotFound):
         bench.sessions.get(name)
