@@ -67,7 +67,8 @@ class OnDeviceModel:
             id=name,
             bytes=size,
             precision=self.precision_of(name),
-            mapped_bytes=leased_bytes(self.modules[name].state_dict().values()),
+            # Only the CPU computes out of a map. Asking the thousands of tensors of a model takes milliseconds.
+            mapped_bytes=leased_bytes(self.modules[name].state_dict().values()) if self.device.type == "cpu" else 0,
             sources=sources_of(self.model, name),
         )
 

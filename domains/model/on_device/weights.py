@@ -113,14 +113,14 @@ class Filling:
         yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
         values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
         values = {name: value.to(self._place) for name, value in values.items()}
-        for _ in _assign_all(module, values, self._place):
+        for _ in _assign_all(module, lambda: values, self._place):
             yield Read(0)
 
     def _on_cuda(self, module: nn.Module, slots: Sequence[Slot], copies: CudaCopies) -> Generator[Read]:
         flat = Flat(slots, self._place)
         yield Read(0)
-        # Making the tensors takes as long as some of the copies.
-        views = _assign_all(module, flat.tensors(slots), self._place)
+        # Making the tensors takes as long as some of the copies, and runs beside them.
+        views = _assign_all(module, partial(flat.tensors, slots), self._place)
         yield from read_to_cuda(slots, flat, copies, self._tier, self._ending, views)
 
 
@@ -189,11 +189,15 @@ def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
     raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
 
 
-def _assign_all(module: nn.Module, values: Mapping[str, torch.Tensor], place: torch.device) -> Generator[None]:
+def _assign_all(
+    module: nn.Module, values: Callable[[], Mapping[str, torch.Tensor]], place: torch.device
+) -> Generator[None]:
     """Set the tensors of a module. Yields after some of them: a large module has thousands."""
     owners = dict(module.named_modules())
     yield
-    for number, (name, value) in enumerate(values.items()):
+    tensors = values()
+    yield
+    for number, (name, value) in enumerate(tensors.items()):
         _assign(owners, name, value)
         if number % _AT_ONCE == _AT_ONCE - 1:
             yield
