@@ -152,8 +152,7 @@ class Dispatcher:
         self._devices.running(lane.device_id, len(lane.running))
 
     async def _run(self, attempt: Attempt, lane: Lane) -> None:
-        # Bound for this task only: every log line of the attempt carries both ids.
-        structlog.contextvars.bind_contextvars(job_id=attempt.job.id, device_id=lane.device_id)
+        _name_in_log(attempt.job, lane)
         self._meter.started(lane.device_id, attempt.job.id)
         begin_s = time.monotonic()
         try:
@@ -182,3 +181,11 @@ class Dispatcher:
             lane.end_worker(f"its driver failed: {failure.message}")
         elif job is not None and job.state is JobState.SUCCEEDED:
             self._devices.succeeded(device_id)
+
+
+def _name_in_log(job: Job, lane: Lane) -> None:
+    """Name the job and its device in every log line of this task. What another task has bound does not count."""
+    structlog.contextvars.unbind_contextvars("device_id")
+    structlog.contextvars.bind_contextvars(job_id=job.id)
+    if device_id := lane.device_id or job.work.subject_device_id:
+        structlog.contextvars.bind_contextvars(device_id=device_id)

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from deviceops.device.v1 import device_service_pb2, device_work_pb2
+from deviceops.model.v1 import model_service_pb2
 from server.log_capture import captured
 from tests.server import asking
 from tests.server.harness import RunningServer
@@ -104,6 +106,18 @@ def test_the_front_names_the_job(server: RunningServer) -> None:
     told = [line["event"] for line in lines if line.get("job_id") == job_id]
     assert told[:1] == ["job started"]
     assert all("job_id" in line for line in lines if "job" in line["event"])
+
+
+def test_every_line_of_a_reset_names_its_device_and_a_scan_names_none(server: RunningServer) -> None:
+    work = device_work_pb2.DeviceReset(device_id="cpu", level=device_work_pb2.DEVICE_RESET_LEVEL_CONTENT)
+    *_, reset = server.device.ResetDevice(device_service_pb2.ResetDeviceRequest(device_reset=work))
+    *_, scan = server.model.ScanModels(model_service_pb2.ScanModelsRequest())
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    of_reset = [line for line in lines if line.get("job_id") == reset.event.job_id]
+    of_scan = [line for line in lines if line.get("job_id") == scan.event.job_id]
+    assert of_reset[-1]["event"] == of_scan[-1]["event"] == "attempt ended"
+    assert {line["device_id"] for line in of_reset} == {"cpu"}
+    assert not any("device_id" in line for line in of_scan)
 
 
 def test_a_worker_writes_as_the_front_does_and_names_the_job() -> None:

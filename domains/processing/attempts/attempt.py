@@ -276,7 +276,7 @@ class Attempt:
         job = self._tools.jobs.find(self.job.id)
         state, failure = ("deleted", None) if job is None else (str(job.state), job.failure)
         why = {"reason": str(failure.reason), "message": failure.message} if failure else {}
-        _log.info("job left its device", state=state, took_s=round(took_s, 3), **why)
+        _log.info("attempt ended", state=state, took_s=round(took_s, 3), **why)
 
 
 def _for_worker(model: Model) -> Model:

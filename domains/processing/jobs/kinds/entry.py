@@ -43,6 +43,11 @@ class Kind(Protocol):
         ...
 
     @property
+    def subject_device_id(self) -> str:
+        """Device that the work of the front process is about. Empty: none."""
+        ...
+
+    @property
     def assets(self) -> tuple[Asset, ...]:
         """Models that the work needs on its device, the base first."""
         ...
@@ -63,6 +68,11 @@ class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
     def device_ids(self) -> tuple[str, ...]:
         """None: the job's options decide."""
         return ()
+
+    @property
+    def subject_device_id(self) -> str:
+        """None."""
+        return ""
 
     @property
     def assets(self) -> tuple[Asset, ...]:

@@ -28,6 +28,11 @@ class ResetWork(PlainWork, frozen=True, kw_only=True, tag="reset_device"):
         """Names the device."""
         return f"reset {self.device_id}"
 
+    @property
+    def subject_device_id(self) -> str:
+        """The device that is reset."""
+        return self.device_id
+
     def begin(self, runners: "FrontRunners", task: "FrontTask") -> "Awaitable[Done | Halted]":
         """Run the reset."""
         return runners.reset(self, task)
