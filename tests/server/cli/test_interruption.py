@@ -103,3 +103,22 @@ def test_ctrl_c_on_a_benchmark_says_what_becomes_of_it(capsys: pytest.CaptureFix
     job_id = rest.split("deviceops watch ", 1)[1].split()[0]
     assert run(["watch", job_id]) == 1
     assert "Cancelled" in capsys.readouterr().err
+
+
+def test_ctrl_c_on_a_reset_that_waits_says_what_becomes_of_it_and_of_the_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    making = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    await_line(making, "denoising")
+    (running,) = _jobs(capsys, "--state", "running").jobs
+    process = in_background("device", "reset", "cpu", "--drain", "600")
+    await_line(process, "draining")
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "reset cpu: job job-" in rest
+    assert run(["watch", rest.split("deviceops watch ", 1)[1].split()[0]]) == 1
+    assert "Cancelled" in capsys.readouterr().err
+    assert [job.id for job in _jobs(capsys, "--state", "running").jobs] == [running.id]
+    making.send_signal(signal.SIGINT)
+    making.communicate(timeout=60)
