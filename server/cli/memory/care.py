@@ -138,16 +138,17 @@ def reclaim(
     with connect(address) as connection:
         request.memory_pool_id = ids.pool(connection, pool)
         answer = connection.memory.ReclaimMemory(request)
-    print_json(answer) if json else _tell_reclaim(answer.report, dry_run)
+    print_json(answer) if json else _tell_reclaim(answer.report, dry_run, takes_models=level != "caches")
     if free is not None and not answer.report.target_met:
         raise typer.Exit(1)
 
 
-def _tell_reclaim(report: MemoryReclaimReport, dry_run: bool) -> None:
+def _tell_reclaim(report: MemoryReclaimReport, dry_run: bool, *, takes_models: bool) -> None:
     print_table(
         ("level", "action", "whose", "freed", "took", "failure"), map(_step_row, report.steps), "Nothing to free."
     )
-    if not report.steps and report.before.budget.idle_after.ToNanoseconds():
+    unloads = any(step.action == "unload" for step in report.steps)
+    if takes_models and not unloads and report.before.budget.idle_after.ToNanoseconds():
         after = seconds_text(duration_s(report.before.budget.idle_after))
         notice(
             f"Models count as idle {after} after their last use; `deviceops memory --owners` tells when each may go."

@@ -6,13 +6,15 @@ from typing import TypeVar
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from deviceops.device.v1 import device_pb2, device_service_pb2
-from deviceops.memory.v1 import memory_service_pb2
+from deviceops.memory.v1 import memory_budget_pb2, memory_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from server.cli.app import run
 from server.cli.console.failure import USAGE
+from tests.faults.processes import eventually
 from tests.server.asking import CALL_S, until
 from tests.server.harness import RunningServer, running_server
 
@@ -162,8 +164,39 @@ def test_memory_is_reclaimed_with_a_report(ask: Ask):
     assert ask.json(memory_service_pb2.ReclaimMemoryResponse(), *flags).report.HasField("after")
 
 
+def test_owners_and_a_clean_up_agree_on_what_may_go_and_after_how_long(
+    server: RunningServer, ask: Ask, capsys: pytest.CaptureFixture[str]
+):
+    def idle_after(seconds: int) -> None:
+        budget = memory_budget_pb2.MemoryBudget(idle_after=Duration(seconds=seconds))
+        request = memory_service_pb2.SetMemoryBudgetRequest(memory_pool_id="host", memory_budget=budget)
+        server.memory.SetMemoryBudget(request, timeout=CALL_S)
+
+    def may_go() -> str:
+        rows = (line for line in ask.text("memory", "--owners").splitlines() if " emoji-sd@cpu " in line)
+        return next(rows, "").partition("MiB")[2].strip()
+
+    def taken() -> str:
+        assert run(["memory", "reclaim", "host", "--level", "idle", "--dry-run"]) == 0
+        told = capsys.readouterr()
+        return told.out + told.err
+
+    ask.text("models", "load", "emoji-sd")
+    idle_after(3600)
+    eventually(lambda: may_go().startswith("in "))
+    told = taken()
+    assert "emoji-sd@cpu" not in told
+    assert "idle 60 min 00 s after their last use" in told
+    idle_after(1)
+    eventually(lambda: may_go() == "yes")
+    assert "emoji-sd@cpu" in taken()
+    ask.text("memory", "budget", "host", "--limit", "default")
+
+
 def test_memory_tells_its_past(ask: Ask):
-    assert "used" in ask.text("memory", "history", "host")
+    told = ask.text("memory", "history", "host")
+    assert "used" in told
+    assert "0 allocations failed" in told
     assert ask.json(memory_service_pb2.QueryMemoryHistoryResponse(), "memory", "history", "host").history.samples
 
 
