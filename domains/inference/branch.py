@@ -10,6 +10,7 @@ from domains.inference.check import Checked, checked
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
+from domains.inference.step_range import ALL_STEPS, StepRange
 
 _SAME = {
     "model_id": "model_id",
@@ -23,6 +24,7 @@ _SAME = {
     "steps": "sampling.steps",
     "eta": "sampling.eta",
     **{f"own.{name}": f"sampling.{name}" for name in OwnWalk.__struct_fields__},
+    **{f"part.{name}": f"sampling.{name}" for name in StepRange.__struct_fields__},
     "init_image": "init_image",
     "mask": "mask",
     "outpaint": "outpaint",
@@ -58,6 +60,7 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
     return replace(
         own,
         own=walk,
+        part=resolved.part if own.part == ALL_STEPS else own.part,
         sampler=own.sampler or resolved.sampler,
         sigma_schedule=own.sigma_schedule or ("" if walk.steps else resolved.sigma_schedule),
         steps=own.steps or (None if walk.steps else resolved.steps),

@@ -13,6 +13,7 @@ from domains.inference.check_guidance import guidance_for_family, guidance_viola
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
+from domains.inference.check_steps import step_exclusions, step_violations
 from domains.inference.check_variation import variation_violations
 from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
 from domains.inference.fields import FIELDS, SECOND, THIRD, unread
@@ -65,6 +66,7 @@ def violations(asked: Generation) -> Wrong:
         *_output(asked),
     )
     exclusions = (*mask_exclusions(asked), *outpaint_exclusions(asked), *control_exclusions(asked))
+    exclusions = (*exclusions, *step_exclusions(asked))
     return Wrong(alone, (*_together(asked), *exclusions))
 
 
@@ -182,6 +184,7 @@ def _sampling(sampling: Sampling) -> Iterator[Violation]:
     yield from _known("sampling.sampler", sampling.sampler, "sampler")
     yield from _known("sampling.sigma_schedule", sampling.sigma_schedule, "sigma schedule")
     yield from walk_violations(sampling)
+    yield from step_violations(sampling.part)
 
 
 def _init_image(asked: Generation) -> Iterator[Violation]:

@@ -17,6 +17,7 @@ from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
+from domains.inference.step_range import ALL_STEPS, StepRange
 
 _ROUNDING = 1e-6
 
@@ -46,6 +47,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """A second seed that varies each picture. Absent: none."""
     own: OwnWalk = AS_THE_MODEL
     """What else is said about the walk."""
+    part: StepRange = ALL_STEPS
+    """Which of the steps are computed."""
 
 
 class Previews(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,6 +304,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the size that is made, nothing cropped."""
     own: OwnWalk = AS_THE_MODEL
     """What else is said about the walk."""
+    part: StepRange = ALL_STEPS
+    """Which of the steps are computed, where the strength alone does not say it."""
 
     @property
     def guided_steps(self) -> range:
@@ -340,12 +345,17 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(picture.blob_id for picture in pictures if picture is not None))
 
     @property
+    def visited(self) -> range:
+        """The steps that are computed, from 0, of `steps`: the last ⌈steps × strength⌉ from a picture that does not grow,
+        else all, unless `part` says others."""
+        whole = self.init_image is None or self.outpaint is not None
+        computed = self.steps if self.init_image is None or whole else steps_of(self.init_image.strength, self.steps)
+        return self.part.visited(self.steps, computed)
+
+    @property
     def computed_steps(self) -> int:
-        """Number of steps that are computed, the last ones of `steps`: ⌈steps × strength⌉ from a picture that does not
-        grow, else all."""
-        if self.init_image is None or self.outpaint is not None:
-            return self.steps
-        return steps_of(self.init_image.strength, self.steps)
+        """Number of steps that are computed."""
+        return len(self.visited)
 
     @property
     def result_px(self) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import msgspec
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import Generation, ImageFit, ResolvedInitImage
+from domains.inference.generation import Generation, ImageFit, InitImage, ResolvedInitImage
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 
@@ -22,7 +22,7 @@ class InputPicture(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int
 
 
-def resolved_picture(asked: Generation, picture: InputPicture) -> ResolvedInitImage:
+def resolved_picture(asked: Generation, picture: InputPicture, steps: int) -> ResolvedInitImage:
     """The picture to start from with every choice made. Raises INVALID_FIELD if it has another size than `asked` says, and
     `asked` does not say how to fit it; with `zoom_to_mask` it keeps its size then."""
     init = asked.init_image
@@ -39,10 +39,18 @@ def resolved_picture(asked: Generation, picture: InputPicture) -> ResolvedInitIm
     return ResolvedInitImage(
         blob_id=picture.blob_id,
         sha256=picture.sha256,
-        strength=limits.DEFAULT_STRENGTH if init.strength is None else init.strength,
+        strength=_strength(asked, init, steps),
         fit=None if keeps else init.fit or ImageFit.COVER,
         own_size_px=size if keeps else None,
     )
+
+
+def _strength(asked: Generation, init: InitImage, steps: int) -> float:
+    """As asked; the share of the steps that a request for a first step leaves; else the default."""
+    first = asked.sampling.part.first_step
+    if init.strength is None and first is not None:
+        return max(0.0, 1 - first / steps)
+    return limits.DEFAULT_STRENGTH if init.strength is None else init.strength
 
 
 def size_of(picture: InputPicture, model: Model) -> tuple[int, int]:

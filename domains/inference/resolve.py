@@ -11,6 +11,7 @@ from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
+from domains.inference.check_steps import check_steps
 from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
@@ -50,10 +51,11 @@ def resolve(
         *(*for_variant(asked, model), *seamless_violations(asked, family)),
     ]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
-    own = sampling.own
+    own, part = sampling.own, sampling.part
     schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
+    steps = own.steps or _steps(sampling.steps, model, sampler, schedule)
     resolved = ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
@@ -64,7 +66,7 @@ def resolve(
         height_px=height_px,
         sampler=sampler,
         sigma_schedule=schedule,
-        steps=own.steps or _steps(sampling.steps, model, sampler, schedule),
+        steps=steps,
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
         guidance_start_ratio=sampling.guidance_start_ratio or 0.0,
@@ -73,7 +75,7 @@ def resolve(
         seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
         output=_output(asked.output),
         previews=asked.previews,
-        init_image=None if picture is None else resolved_picture(asked, picture),
+        init_image=None if picture is None else resolved_picture(asked, picture, steps),
         mask=resolved_mask(asked, mask, picture),
         outpaint=resolved_outpaint(asked),
         seamless_x=asked.seamless_x,
@@ -91,11 +93,13 @@ def resolve(
         third_negative_prompt=asked.third_negative_prompt,
         clip_skip=asked.clip_skip or 0,
         own=own,
+        part=part,
         blended_prompts=tuple(
             WeightedPrompt(prompt=one.prompt, weight=1.0 if one.weight is None else one.weight)
             for one in asked.blended_prompts
         ),
     )
+    check_steps(resolved)
     check_prompts(resolved)
     check_guided_prompts(resolved)
     return resolved

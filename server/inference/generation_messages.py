@@ -38,7 +38,7 @@ from server.inference.control_messages import (
 )
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
-from server.inference.own_walk_messages import from_own_walk, own_walk_fields
+from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_guidance_range, to_variation
 from server.unserved import check_served
@@ -101,6 +101,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             guidance_end_ratio=sampling.guidance_end_ratio if sampling.HasField("guidance_end_ratio") else None,
             seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
             own=from_own_walk(sampling),
+            part=from_step_range(sampling),
         ),
         output=from_encode(message.output),
         previews=_from_previews(message.previews),
@@ -137,12 +138,16 @@ def _from_init_image(message: conditioning_pb2.InitImage) -> InitImage:
     )
 
 
-def _to_init_image(asked: InitImage | ResolvedInitImage | None) -> conditioning_pb2.InitImage | None:
+def _to_init_image(
+    asked: InitImage | ResolvedInitImage | None, *, strengthless: bool = False
+) -> conditioning_pb2.InitImage | None:
+    """`strengthless`: whether the sampling says which step is the first."""
     if asked is None:
         return None
     fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else FIT_NUMBERS[asked.fit]
     source = image_pb2.ImageInput(blob_id=asked.blob_id)
-    return conditioning_pb2.InitImage(image=source, strength=asked.strength, fit=fit)
+    strength = None if strengthless else asked.strength
+    return conditioning_pb2.InitImage(image=source, strength=strength, fit=fit)
 
 
 def _from_previews(message: generation_pb2.PreviewOptions) -> Previews:
@@ -178,6 +183,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             guidance_end_ratio=asked.sampling.guidance_end_ratio,
             seed_variation=to_variation(asked.sampling.seed_variation),
             **own_walk_fields(asked.sampling.own),
+            **step_range_fields(asked.sampling.part),
         ),
         output=to_encode(asked.output),
         previews=_previews(asked.previews),
@@ -234,6 +240,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             **to_guidance_range(resolved),
             seed_variation=to_variation(resolved.seed_variation),
             **own_walk_fields(resolved.own),
+            **step_range_fields(resolved.part),
         ),
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
@@ -242,7 +249,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         controls=map(to_control, resolved.controls),
         textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
-        init_image=_to_init_image(resolved.init_image),
+        init_image=_to_init_image(resolved.init_image, strengthless=resolved.part.first_step is not None),
         mask=to_mask(resolved.mask),
         outpaint=to_outpaint(resolved.outpaint),
         seamless_x=resolved.seamless_x,

@@ -29,6 +29,10 @@ NEEDS: dict[str, dict[str, object]] = {
     "sampling.solver_order": {"sampling.sampler": "unipc"},
     **{f"sampling.{name}": {"sampling.sampler": "euler"} for name in ("timestep_spacing", "sigmas", "timesteps")},
     "sampling.sigma_schedule": {"sampling.sampler": "euler"},
+    **{
+        f"sampling.{name}": {"sampling.sampler": "euler", "sampling.steps": 1000}
+        for name in ("first_step", "last_step")
+    },
     "init_image.strength": {"init_image.image.data": PNG},
     "init_image.fit": {"init_image.image.data": PNG},
 }

@@ -12,6 +12,7 @@ from domains.inference.own_walk import OwnWalk
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry
 from domains.inference.seed_variation import SeedVariation
+from domains.inference.step_range import StepRange
 from domains.model.model import Model, ModelState
 from domains.processing.jobs.event import GenerationResult
 from server.inference.generation_messages import from_generation, to_resolved
@@ -58,9 +59,13 @@ def samplings(draw: st.DrawFn, model: Model) -> tuple[Sampling, int | None]:
     own = draw(own_walks(takes))
     seeds = draw(st.lists(SEEDS, max_size=limits.IMAGES[1]).map(tuple))
     count = draw(st.sampled_from([None, len(seeds)])) if seeds else draw(st.none() | st.integers(*limits.IMAGES))
+    first = draw(st.none() | st.just(0))
     sampling = Sampling(
         sampler=name,
         own=own,
+        part=StepRange(
+            first_step=first, last_step=draw(st.sampled_from([None, 1])), add_noise=draw(st.just(None) | st.just(True))
+        ),
         sigma_schedule="" if own.steps else draw(st.sampled_from(["", *takes.sigma_schedules])),
         steps=None
         if own.steps

@@ -22,6 +22,7 @@ from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation
+from domains.inference.step_range import ALL_STEPS, StepRange
 
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
@@ -40,6 +41,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     eta: float | None
     own: OwnWalk = AS_THE_MODEL
+    part: StepRange = ALL_STEPS
     init_image: ResolvedInitImage | None = None
     mask: ResolvedMask | None = None
     outpaint: ResolvedOutpaint | None = None

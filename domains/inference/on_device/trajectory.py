@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
@@ -72,6 +73,7 @@ class Trajectory:
         """Whether each picture has a forward of its own, which needs less memory."""
         self._noise = noise
         self._ends = plan.ends
+        self._left = plan.left
         self._wraps = wraps
         first, self._mask = _initial(plan, noise, picture, masked)
         self._state = SolverState(first)
@@ -140,7 +142,7 @@ class Trajectory:
         self.index += line.ends_step
         if self._mask is not None and line.ends_step:
             end = self._ends[self.index - 1]
-            self._state.latents = self._mask.held(self.latents, end, self.steps - self.index)
+            self._state.latents = self._mask.held(self.latents, end, self._left + self.steps - self.index)
 
     def kept(self) -> dict[str, Tensor]:
         """The tensors that, with `place`, are enough to continue: the solver's and the states of the noise generators."""
@@ -185,9 +187,11 @@ def begin(
         steps=resolved.steps,
         eta=resolved.eta,
         flow=Flow(even=facts.even_sigmas, tokens=shape[1] * shape[2] // facts.patch_size**2),
-        computed=resolved.computed_steps,
+        visited=resolved.visited,
         own=resolved.own,
     )
+    if resolved.part.add_noise is False and planned.begin is not None:
+        planned = structs.replace(planned, begin=structs.replace(planned.begin, sigma=0.0))
     # Of a picture, the first draw is from what its encoder made of it.
     second = picture is not None and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))

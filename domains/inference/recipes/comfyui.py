@@ -1,5 +1,6 @@
 """The recipe of ComfyUI's `prompt`: the graph that ran, as JSON. Graphs with one sampler and plain texts are read."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -8,8 +9,11 @@ from domains.inference.generation import Generation, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes.names import of_others
 from domains.inference.recipes.recipe import Cause, NamedLora, NamedModel, Recipe, stem, unusable
+from domains.inference.step_range import StepRange
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
+_ALL = 10_000
+"""What ComfyUI writes for a walk to its end."""
 _FAR = 64
 """Most nodes between a sampler and its model."""
 _READ = {
@@ -40,6 +44,8 @@ def of_graph(text: str) -> Recipe:
     latents = _at(graph, inputs.get("latent_image"))
     if latents is None or latents.class_type != "EmptyLatentImage" or _number(inputs.get("denoise", 1.0)) != 1.0:
         raise unusable("was made from another picture, or of latents that its graph does not describe")
+    if inputs.get("add_noise") == "disable":
+        raise unusable("was made by a ComfyUI graph whose sampler adds no noise to empty latents")
     sampler, schedule = of_others(str(inputs.get("sampler_name", "")), str(inputs.get("scheduler", "")))
     checkpoint, loras = _model(graph, inputs.get("model"))
     return Recipe(
@@ -57,12 +63,14 @@ def of_graph(text: str) -> Recipe:
                 steps=int(_number(inputs.get("steps"))),
                 guidance_scale=float(_number(inputs.get("cfg"))),
                 seeds=(_whole(inputs.get("seed", inputs.get("noise_seed"))),),
+                part=_part(inputs),
             ),
         ),
         model=NamedModel(name=stem(checkpoint)),
         loras=loras,
         unread=(
             *(() if sampler else (Cause(name="sampler", original=str(inputs.get("sampler_name"))[:255]),)),
+            *_forced_end(inputs),
             *(() if schedule else (Cause(name="sigma_schedule", original=str(inputs.get("scheduler"))[:255]),)),
             *(
                 Cause(name="node", original=kind[:255])
@@ -70,6 +78,27 @@ def of_graph(text: str) -> Recipe:
             ),
         ),
     )
+
+
+def _part(inputs: Mapping[str, Any]) -> StepRange:
+    """The steps that KSamplerAdvanced computes. A step beyond the last one means all."""
+    first, last = int(_number(inputs.get("start_at_step", 0))), _last(inputs)
+    return StepRange(first_step=first or None, last_step=None if _ends_clean(inputs) else last)
+
+
+def _last(inputs: Mapping[str, Any]) -> int | None:
+    last = int(_number(inputs.get("end_at_step", _ALL)))
+    return last if last < _number(inputs.get("steps")) else None
+
+
+def _ends_clean(inputs: Mapping[str, Any]) -> bool:
+    return inputs.get("return_with_leftover_noise") != "enable"
+
+
+def _forced_end(inputs: Mapping[str, Any]) -> Iterator[Cause]:
+    """A walk that stops early and then removes all noise at once, which has no counterpart here."""
+    if _ends_clean(inputs) and (last := _last(inputs)) is not None:
+        yield Cause(name="last_step", original=str(last))
 
 
 def _at(graph: _Graph, link: Any) -> _Node | None:

@@ -1,6 +1,6 @@
 """What a sampler will do with a model: its lines, from the model's scheduler_config.json and a request's choices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The noise level at which a walk from a picture begins. None: no step is computed."""
     ends: tuple[Level, ...] = ()
     """The noise level at the end of each step, as the next step takes it."""
+    left: int = 0
+    """Number of steps that the walk stops before; then the last latents hold noise."""
 
     @property
     def steps(self) -> int:
@@ -53,12 +55,12 @@ def plan(
     steps: int,
     eta: float | None,
     flow: Flow | None = None,
-    computed: int | None = None,
+    visited: range | None = None,
     own: OwnWalk = AS_THE_MODEL,
 ) -> Plan:
     """Raises InvalidRequest for a sampler, schedule or number of steps that cannot be walked, MODEL_INCOMPATIBLE for a
-    config with an impossible value. `flow` counts for flow models alone. `computed`: how many of the steps, the last
-    ones, are computed; None: all. `own`: the request's own levels, which count in place of schedule and steps, and
+    config with an impossible value. `flow` counts for flow models alone. `visited`: which of the steps are
+    computed, from 0; None: all. `own`: the request's own levels, which count in place of schedule and steps, and
     options, which count in place of the config's."""
     config = {**config, **own.options}
     _refuse_unknown(sampler, sigma_schedule if own.steps is None else "normal", flow=is_flow(config))
@@ -75,17 +77,31 @@ def plan(
         else:
             spacings = ({},) if own.timestep_spacing else _SPACINGS
             walk = _walk(solver, sampler, config, sigma_schedule, steps, options, spacings)
-        walk = walk.after(len(walk.steps) - (len(walk.steps) if computed is None else computed))
-        if not walk.steps:
+        part = range(len(walk.steps)) if visited is None else visited
+        walk, left = walk.after(part.start), len(walk.steps) - part.stop
+        if not part:
             return Plan(lines=(), initial_scale=walk.initial_scale)
+        ends = (*(step.begin for step in walk.steps[1:]), walk.steps[-1].end)
         return Plan(
-            lines=tuple(solver.lines(walk)),
+            lines=tuple(_before(len(part), solver.lines(walk))),
             initial_scale=walk.initial_scale,
             begin=walk.steps[0].begin,
-            ends=(*(step.begin for step in walk.steps[1:]), walk.steps[-1].end),
+            ends=ends[: len(part)],
+            left=left,
         )
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         raise _incompatible(f"{FILE} describes no noise that {sampler} can walk: {error}", sampler=sampler) from error
+
+
+def _before(stop: int, lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines of the first steps, up to the one to stop before. Later steps count in them all the same: a solver lowers
+    its order only where the whole walk ends."""
+    ended = 0
+    for line in lines:
+        if ended == stop:
+            return
+        ended += line.ends_step
+        yield line
 
 
 def try_config(config: Mapping[str, Any]) -> None:

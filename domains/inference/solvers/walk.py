@@ -59,7 +59,10 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
 
     def after(self, skipped: int) -> "Walk":
         """The walk without its first steps. Solvers begin anew: nothing is remembered of what was left out."""
-        return msgspec.structs.replace(self, steps=self.steps[skipped:], skipped=skipped)
+        if not skipped or skipped >= len(self.steps):
+            return msgspec.structs.replace(self, steps=self.steps[skipped:], skipped=skipped)
+        scale = self.steps[skipped].begin.sigma
+        return msgspec.structs.replace(self, steps=self.steps[skipped:], skipped=skipped, initial_scale=scale)
 
     @property
     def flow(self) -> bool:

@@ -36,6 +36,12 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Start of the noise; picture i uses seed + i.")] = None,
     variation_seed: Annotated[int | None, typer.Option(help="A second seed that varies the first.")] = None,
     variation: Annotated[float | None, typer.Option(help="How far to go to the second seed, 0..1.")] = None,
+    first_step: Annotated[
+        int | None, typer.Option(help="First of the steps to compute, from 0, in place of --strength.")
+    ] = None,
+    last_step: Annotated[
+        int | None, typer.Option(help="The step to stop before; the picture still has noise then.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many pictures; the files are numbered.")] = 1,
     width: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option(help="px, a multiple of 8.")] = None,
@@ -182,6 +188,8 @@ def generate(
         seed=seed,
         variation_seed=variation_seed,
         variation=variation,
+        first_step=first_step,
+        last_step=last_step,
         count=count,
         width=width,
         height=height,

@@ -48,6 +48,10 @@ class Wish:
     variation_seed: int | None = None
     variation: float | None = None
     """How far the noise is moved to the second seed, 0..1. None: not at all."""
+    first_step: int | None = None
+    """From 0."""
+    last_step: int | None = None
+    """The step to stop before."""
     count: int = 1
     width: int | None = None
     """px"""
@@ -240,6 +244,8 @@ def _sampling(wish: Wish) -> Sampling:
         sigma_schedule=wish.sigma_schedule,
         steps=wish.steps,
         guidance_scale=wish.guidance,
+        first_step=wish.first_step,
+        last_step=wish.last_step,
         seed=wish.seed,
         seed_variation=None
         if wish.variation is None

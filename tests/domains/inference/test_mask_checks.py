@@ -90,10 +90,10 @@ def test_a_mask_has_the_size_of_its_picture_or_is_fitted_as_it_is(
 
 def test_a_zoom_keeps_the_size_of_a_picture_that_has_another_one() -> None:
     zoomed = InpaintMask(blob_id="b-2", zoom_to_mask=True)
-    kept = resolved_picture(asked(mask=zoomed, width_px=64, height_px=64), picture(300, 200))
+    kept = resolved_picture(asked(mask=zoomed, width_px=64, height_px=64), picture(300, 200), 4)
     assert (kept.own_size_px, kept.fit) == ((300, 200), None)
     with pytest.raises(InvalidRequest):
-        resolved_picture(asked(width_px=64, height_px=64), picture(300, 200))
+        resolved_picture(asked(width_px=64, height_px=64), picture(300, 200), 4)
 
 
 def test_a_picture_grows_within_the_limits() -> None:

@@ -23,6 +23,7 @@ from domains.inference.manifest import manifest_of, to_json
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import Recipe, Verdict, compared, recipe_of
 from domains.inference.resolve import resolve
+from domains.inference.step_range import ALL_STEPS, StepRange
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
@@ -159,6 +160,18 @@ def test_comfyuis_graph_is_read() -> None:
     assert found.model.name == "dreamy_v3"
     assert [(one.name, one.weight) for one in found.loras] == [("a\\glow.safetensors", 0.5)]
     assert [(one.name, one.original) for one in found.unread] == [("node", "FaceFixer")]
+
+
+def test_comfyuis_part_of_the_steps_is_read() -> None:
+    advanced = {"start_at_step": 2, "end_at_step": 9, "return_with_leftover_noise": "enable", "add_noise": "enable"}
+    found = recipe(prompt=json.dumps(graph(**advanced)))
+    assert found.generation.sampling.part == StepRange(first_step=2, last_step=9)
+    whole = recipe(prompt=json.dumps(graph(start_at_step=0, end_at_step=10_000, return_with_leftover_noise="enable")))
+    assert whole.generation.sampling.part == ALL_STEPS
+    forced = recipe(prompt=json.dumps(graph(**advanced | {"return_with_leftover_noise": "disable"})))
+    assert forced.generation.sampling.part == StepRange(first_step=2)
+    assert [(one.name, one.original) for one in forced.unread][:1] == [("last_step", "9")]
+    assert "adds no noise" in refused(prompt=json.dumps(graph(add_noise="disable")))
 
 
 def test_invokeais_metadata_are_read() -> None:

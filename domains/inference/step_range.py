@@ -1,0 +1,23 @@
+"""Which of a walk's steps are computed, and whether noise is added before them."""
+
+import msgspec
+
+
+class StepRange(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the steps, as requested. All of it can be absent."""
+
+    first_step: int | None = None
+    """First of the steps to compute, from 0. Absent: 0, or by the strength of what the walk starts from."""
+    last_step: int | None = None
+    """The step to stop before. Absent: none."""
+    add_noise: bool | None = None
+    """Whether noise of the first step's level is added to what the walk starts from. Absent: yes."""
+
+    def visited(self, steps: int, computed: int) -> range:
+        """The steps to compute, from 0, of so many. `computed`: how many of them, the last ones, the strength leaves."""
+        first = steps - computed if self.first_step is None else self.first_step
+        return range(first, steps if self.last_step is None else self.last_step)
+
+
+ALL_STEPS = StepRange()
+"""Says nothing."""
