@@ -28,6 +28,8 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
     if request.sigma_schedule not in ("", "normal"):
         yield "Schedule type", SIGMA_SCHEDULES[request.sigma_schedule]
     yield "CFG scale", f"{request.guidance_scale:g}"
+    if request.distilled_guidance is not None:
+        yield "Distilled CFG Scale", f"{request.distilled_guidance:g}"
     yield "Seed", str(request.seeds[index])
     yield "Size", f"{request.width_px}x{request.height_px}"
     yield "Model", request.model_id

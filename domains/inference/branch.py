@@ -67,6 +67,8 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
         eta=resolved.eta if own.eta is None else own.eta,
         guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         seeds=resolved.seeds if seedless else own.seeds,
+        distilled_guidance=resolved.distilled_guidance if own.distilled_guidance is None else own.distilled_guidance,
+        guidance_rescale=_or(own.guidance_rescale, resolved.guidance_rescale, 0.0),
         guidance_start_ratio=_or(own.guidance_start_ratio, resolved.guidance_start_ratio, 0.0),
         guidance_end_ratio=_or(own.guidance_end_ratio, resolved.guidance_end_ratio, 1.0),
         seed_variation=own.seed_variation or _asked(resolved.seed_variation),

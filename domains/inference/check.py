@@ -9,7 +9,7 @@ from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_controls import control_exclusions, control_violations
-from domains.inference.check_guidance import guidance_for_family, guidance_violations
+from domains.inference.check_guidance import guidance_for_model, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
@@ -97,6 +97,7 @@ def for_model(sampler: str, asked: Sampling, model: Model) -> Iterator[Violation
         text = f"{text} {model.family}; it takes: {known}"
         yield Violation(field="generation.sampling.sigma_schedule", message=text, allowed=known)
     yield from walk_for_model(asked, model)
+    yield from guidance_for_model(asked, model)
 
 
 def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
@@ -107,7 +108,6 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "blended_prompts.prompt": bool(asked.blended_prompts),
         "controls.model_id": bool(asked.controls),
     }
-    yield from guidance_for_family(asked.sampling, family)
     yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):

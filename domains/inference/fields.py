@@ -115,6 +115,8 @@ SECOND = ("second_prompt", "second_negative_prompt")
 """Texts for the second text encoder."""
 THIRD = ("third_prompt", "third_negative_prompt")
 
+_OF_PIXELS = ("sampling.dynamic_threshold_ratio",)
+"""Fields for models that compute in pixels, which no computed family does."""
 _MASK_BLENDS = {one: f"MASK_BLEND_{one.upper()}" for one in MaskBlend}
 _MASK_FILLS = {one: f"MASK_FILL_{one.upper()}" for one in MaskFill}
 _OUTPAINT_FILLS = (_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE])
@@ -154,6 +156,9 @@ FIELDS: Mapping[str, Field] = {
         _sampling("sigma_schedule", allowed=tuple(SIGMA_SCHEDULES)),
         _sampling("steps", bounds=limits.STEPS, unit="steps"),
         _sampling("guidance_scale", bounds=limits.GUIDANCE),
+        _sampling("distilled_guidance", bounds=limits.GUIDANCE),
+        _sampling("guidance_rescale", bounds=limits.GUIDANCE_RESCALE, default="0"),
+        _sampling("dynamic_threshold_ratio", bounds=limits.THRESHOLD_RATIO),
         _sampling("guidance_start_ratio", bounds=limits.START_RATIO, default="0"),
         _sampling("guidance_end_ratio", bounds=limits.END_RATIO, default="1"),
         _sampling("seed", bounds=limits.SEED),
@@ -284,10 +289,10 @@ def unread(family: Family) -> frozenset[str]:
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
-    range_ = ("sampling.guidance_start_ratio", "sampling.guidance_end_ratio") if family.guidance_off is None else ()
+    distilled = () if family.distilled_guidance is not None else ("sampling.distilled_guidance",)
     edges = () if makes_seamless(family) else SEAMLESS
     controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
-    return frozenset((*few, *range_, *windows, *sizes, *walk, *edges, *controls))
+    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *controls))
 
 
 def _of(family: Family, field: Field) -> Field:
@@ -296,6 +301,8 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, allowed=walkers_of(flow=family.flow))
         case "sampling.sigma_schedule":
             return msgspec.structs.replace(field, allowed=schedules_of(flow=family.flow))
+        case "sampling.distilled_guidance":
+            return msgspec.structs.replace(field, default=f"{family.distilled_guidance:g}")
         case "sampling.guidance_scale":
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px":

@@ -39,6 +39,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """One seed per image. Empty: see `seed`."""
     eta: float | None = None
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
+    distilled_guidance: float | None = None
+    """Embedded guidance, 0..50, of models that were distilled with it. Absent: the model's default."""
+    guidance_rescale: float | None = None
+    """How much the contrast of guidance is pulled back, 0..1. Absent: 0."""
+    dynamic_threshold_ratio: float | None = None
+    """Percentile of dynamic thresholding, of models that compute in pixels. Absent: none."""
     guidance_start_ratio: float | None = None
     """Share of the steps after which guidance begins, 0..1. Absent: 0."""
     guidance_end_ratio: float | None = None
@@ -298,6 +304,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Each with its weight."""
     seed_variation: ResolvedSeedVariation | None = None
     """None: the seeds alone."""
+    distilled_guidance: float | None = None
+    """Embedded guidance. None: the model reads none."""
+    guidance_rescale: float = 0.0
+    """How much the contrast of guidance is pulled back."""
     guidance_start_ratio: float = 0.0
     guidance_end_ratio: float = 1.0
     size_conditioning: SizeConditioning | None = None

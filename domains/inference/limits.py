@@ -5,6 +5,8 @@ from typing import Final
 
 STEPS: Final = (1, 1000)
 GUIDANCE: Final = (0.0, 50.0)
+GUIDANCE_RESCALE: Final = (0.0, 1.0)
+THRESHOLD_RATIO: Final = (0.0, 1.0)
 EDGE_PX: Final = (64, 4096)
 EDGE_MULTIPLE_PX: Final = 8
 EDGES: Final = f"{EDGE_PX[0]}..{EDGE_PX[1]}, a multiple of {EDGE_MULTIPLE_PX}"

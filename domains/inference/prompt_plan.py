@@ -116,6 +116,9 @@ def _composition_faults(resolved: ResolvedGeneration) -> Iterator[Violation]:
     if len(resolved.guided_steps) < resolved.computed_steps:
         message = "AND adds guidances up in every step; leave the range of guidance out, or write no AND"
         yield Violation(field="generation.sampling.guidance_end_ratio", message=message)
+    if resolved.guidance_rescale:
+        message = "AND adds several guidances up, whose contrast has no measure; leave it out, or write no AND"
+        yield Violation(field="generation.sampling.guidance_rescale", message=message)
     if not FAMILIES[resolved.family].reads_negative(resolved.guidance_scale):
         message = "AND adds guidances up, and guidance is off at this scale; take more than 1, or write no AND"
         yield Violation(field="generation.sampling.guidance_scale", message=message, allowed="more than 1")

@@ -14,6 +14,7 @@ from domains.inference.check_outpaint import grown_size, resolved_outpaint
 from domains.inference.check_steps import check_steps
 from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
+from domains.inference.guidance import default_distilled, default_guidance
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
@@ -69,6 +70,10 @@ def resolve(
         steps=steps,
         guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
         eta=_eta(sampling.eta, sampler),
+        distilled_guidance=default_distilled(model)
+        if sampling.distilled_guidance is None
+        else sampling.distilled_guidance,
+        guidance_rescale=sampling.guidance_rescale or 0.0,
         guidance_start_ratio=sampling.guidance_start_ratio or 0.0,
         guidance_end_ratio=1.0 if sampling.guidance_end_ratio is None else sampling.guidance_end_ratio,
         seeds=chosen,
@@ -163,13 +168,6 @@ def _aligned(asked: Generation, model: Model) -> None:
     ]
     if violations:
         raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
-
-
-def default_guidance(model: Model) -> float:
-    """Guidance of a request that names none."""
-    family = FAMILIES[model.family]
-    variant = family.variant(model.variant)
-    return family.default_guidance if variant is None or variant.guidance is None else variant.guidance
 
 
 def recommended_steps(model: Model, sampler: str) -> int:

@@ -37,10 +37,11 @@ from server.inference.control_messages import (
     used_pictures,
 )
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
+from server.inference.guidance_messages import from_guidance, guidance_fields, resolved_guidance_fields
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
 from server.inference.size_messages import from_sizes, to_sizes
-from server.inference.variation_messages import from_variation, to_guidance_range, to_variation
+from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -93,12 +94,10 @@ def _asked(message: generation_pb2.Generation) -> Generation:
             sampler=sampling.sampler,
             sigma_schedule=sampling.sigma_schedule,
             steps=sampling.steps if sampling.HasField("steps") else None,
-            guidance_scale=sampling.guidance_scale if sampling.HasField("guidance_scale") else None,
+            **from_guidance(sampling),
             seed=sampling.seed if sampling.HasField("seed") else None,
             seeds=tuple(sampling.seeds),
             eta=sampling.eta if sampling.HasField("eta") else None,
-            guidance_start_ratio=sampling.guidance_start_ratio if sampling.HasField("guidance_start_ratio") else None,
-            guidance_end_ratio=sampling.guidance_end_ratio if sampling.HasField("guidance_end_ratio") else None,
             seed_variation=from_variation(sampling.seed_variation) if sampling.HasField("seed_variation") else None,
             own=from_own_walk(sampling),
             part=from_step_range(sampling),
@@ -175,12 +174,10 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
             sampler=asked.sampling.sampler,
             sigma_schedule=asked.sampling.sigma_schedule,
             steps=asked.sampling.steps,
-            guidance_scale=asked.sampling.guidance_scale,
+            **guidance_fields(asked.sampling),
             seed=asked.sampling.seed,
             seeds=asked.sampling.seeds,
             eta=asked.sampling.eta,
-            guidance_start_ratio=asked.sampling.guidance_start_ratio,
-            guidance_end_ratio=asked.sampling.guidance_end_ratio,
             seed_variation=to_variation(asked.sampling.seed_variation),
             **own_walk_fields(asked.sampling.own),
             **step_range_fields(asked.sampling.part),
@@ -234,10 +231,9 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
             sampler=resolved.sampler,
             sigma_schedule=resolved.sigma_schedule,
             steps=None if resolved.own.steps else resolved.steps,
-            guidance_scale=resolved.guidance_scale,
+            **resolved_guidance_fields(resolved),
             seeds=resolved.seeds,
             eta=resolved.eta,
-            **to_guidance_range(resolved),
             seed_variation=to_variation(resolved.seed_variation),
             **own_walk_fields(resolved.own),
             **step_range_fields(resolved.part),

@@ -12,8 +12,9 @@ from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
 from domains.inference.fields import Field, Task, fields_of
+from domains.inference.guidance import default_guidance
 from domains.inference.preprocessors import CONTROL_TYPES
-from domains.inference.resolve import default_guidance, recommended_steps
+from domains.inference.resolve import recommended_steps
 from domains.inference.samplers import (
     SAMPLERS,
     SIGMA_SCHEDULES,

@@ -88,8 +88,9 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert (weight.minimum, weight.maximum, weight.group) == (*limits.CONTROL_WEIGHT, "control")
 
 
-OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *AS_MADE.by_path)
-"""The model has one text encoder, is told no sizes and is no flow model."""
+OF_GUIDANCE = ("sampling.distilled_guidance", "sampling.dynamic_threshold_ratio")
+OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path)
+"""The model has one text encoder, is told no sizes, is no flow model, was not distilled, and computes in latents."""
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:

@@ -177,14 +177,20 @@ def _their_picture(pipe: Any, family: str, resolved: generation_pb2.Generation) 
         pipe.set_adapters([lora.model_id], [lora.weight])
     picture = pipe(
         prompt=resolved.prompt,
-        **({"negative_prompt": resolved.negative_prompt} if FAMILIES[family].guidance_off is not None else {}),
         height=resolved.height_px,
         width=resolved.width_px,
         num_inference_steps=resolved.sampling.steps,
-        guidance_scale=resolved.sampling.guidance_scale,
+        **_their_guidance(family, resolved),
         generator=torch.Generator().manual_seed(resolved.sampling.seeds[0]),
     ).images[0]
     return np.asarray(picture)
+
+
+def _their_guidance(family: str, resolved: generation_pb2.Generation) -> dict[str, Any]:
+    sampling, negative = resolved.sampling, {"negative_prompt": resolved.negative_prompt}
+    if family != "flux1":
+        return {"guidance_scale": sampling.guidance_scale, **negative}
+    return {"guidance_scale": sampling.distilled_guidance, "true_cfg_scale": sampling.guidance_scale, **negative}
 
 
 def test_each_family_says_what_its_requests_may_contain(server: RunningServer) -> None:
@@ -216,7 +222,7 @@ def test_a_sampler_that_does_not_walk_a_family_is_refused_with_those_that_do(ser
 def test_a_distilled_model_takes_few_steps_by_itself(server: RunningServer) -> None:
     request = inference_service_pb2.GetInferenceCapabilitiesRequest(model_id="flux1-schnell")
     (model,) = server.inference.GetInferenceCapabilities(request, timeout=asking.CALL_S).models
-    assert (model.default_steps, model.default_guidance_scale, model.default_sampler) == (4, 0.0, "euler")
+    assert (model.default_steps, model.default_guidance_scale, model.default_sampler) == (4, 1.0, "euler")
 
 
 def png(width: int = EDGE_PX, height: int = EDGE_PX) -> image_pb2.ImageInput:

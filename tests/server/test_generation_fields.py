@@ -16,6 +16,7 @@ from domains.inference.size_conditioning import AS_MADE
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
+from tests.server.test_capabilities import OF_GUIDANCE
 from tests.server.test_image_to_image import upload
 
 LEAVES = list(leaf_paths())
@@ -159,7 +160,7 @@ def beyond(field: Field, bound: float, way: Callable[[float, float], float], awa
 
 LISTS = ("sampling.seeds", "sampling.sigmas", "sampling.timesteps")
 """Fields whose bounds are those of the number of entries."""
-NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift", *AS_MADE.by_path)
+NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path)
 """The server's model has one text encoder, is told no sizes and is no flow model."""
 RANGES = [field for field in FIELDS.values() if field.bounds]
 
@@ -169,7 +170,8 @@ def test_a_range_holds_at_its_ends_and_no_further(server: RunningServer, field: 
     assert field.bounds
     low, high = field.bounds
     for inside in (low, high):
-        refused = [field.path] if inside and field.path in NOT_OF_THE_MODEL else []
+        unread = field.path in NOT_OF_THE_MODEL and (inside or field.path in OF_GUIDANCE)
+        refused = [field.path] if unread else []
         assert refused_paths(server, with_needs(field.path, sized(field, inside))) == refused, inside
     below = beyond(field, low, lambda value, step: value - step, -math.inf)
     if field.unit != "bytes" and field.path not in LISTS and not (below == 0 and field.zero_is_unset):

@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.inference.on_device.adapters import Share, beside
 from domains.inference.on_device.controls import GroupControls, Member
 from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.rescale import rescaled
 from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
 from domains.inference.on_device.wrapping import wrapping
 
@@ -104,6 +105,9 @@ class _Group:
         device = jobs[0].latents.device
         self._inputs = [stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
         self._scales = torch.tensor(scales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
+        rescales = [one.rescale for one, images in zip(conditions, self._images, strict=True) for _ in range(images)]
+        self._rescales = torch.tensor(rescales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
+        self._rescaled = any(rescales[: self._guided])
         self._alone = len(jobs) == 1
         self._shares = _shares(jobs, self._guided)
         shape = (0,) if self._alone else (sum(self._images), *jobs[0].latents.shape[1:])
@@ -168,6 +172,8 @@ class _Group:
             return rows
         without, with_text, *others = rows.split(self._sections())
         steered = without + self._scales * (with_text - without)
+        if self._rescaled:
+            steered = rescaled(steered, with_text, self._rescales)
         return torch.cat([steered, *others]) if others else steered
 
     def _sections(self) -> list[int]:

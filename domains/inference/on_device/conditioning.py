@@ -1,7 +1,7 @@
 """Turns a request's prompts into the conditions of its denoiser."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
@@ -30,6 +30,9 @@ class Renew:
         told = resolved.size_conditioning
         self._sizes: dict[str, Any] = {} if told is None else {"told": told}
         """Only families that read sizes are told some."""
+        distilled = resolved.distilled_guidance
+        self._distilled: dict[str, Any] = {} if distilled is None else {"distilled": distilled}
+        """Only models that were distilled with guidance are told it."""
         self._kept: dict[int, Conditions] = {}
         """The last ones by variant, with the same adapters."""
         self._with: Adapters | None = None
@@ -59,12 +62,16 @@ class Renew:
         size_px = self._resolved.width_px, self._resolved.height_px
         whole = self._resolved.guidance_scale * len(variant.positives)
         with beside([Share(adapters)]):
-            return together(
-                [
-                    self._family.conditions(one, variant.negative, whole * weight, size_px, **self._sizes)
-                    for one, weight in zip(variant.positives, self._read.weights, strict=True)
-                ]
-            )
+            found = [
+                self._family.conditions(
+                    one, variant.negative, whole * weight, size_px, **self._sizes, **self._distilled
+                )
+                for one, weight in zip(variant.positives, self._read.weights, strict=True)
+            ]
+        # The plan refuses prompts that guide together then.
+        if rescale := self._resolved.guidance_rescale:
+            return replace(cast(RowConditions, found[0]), rescale=rescale)
+        return together(found)
 
     def reading(self, net: ControlNet) -> RowConditions:
         """What a ControlNet reads of the prompts of all steps, which are one: the plan refuses others."""

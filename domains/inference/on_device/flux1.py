@@ -11,7 +11,7 @@ from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.packing import packed, positions, unpacked
-from domains.inference.on_device.rows import RowConditions, pooled_of
+from domains.inference.on_device.rows import pooled_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
@@ -38,11 +38,16 @@ class Flux1(LatentCodec):
         return self._t5_words.encoded(prompt.text_of(1), states.to(self._dtype), pooled)
 
     def conditions(
-        self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
+        self,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+        distilled: float = 0.0,
     ) -> Conditions:
-        """Schnell reads no guidance; dev is told it, and neither reads a negative prompt."""
-        told = torch.full((1,), guidance, dtype=torch.float32, device=self._device)
-        return RowConditions(guidance=guidance, guided=False, inputs=[positive.states, pooled_of(positive), told])
+        """`distilled`: the embedded guidance. Schnell reads none."""
+        told = torch.full((1,), distilled, dtype=torch.float32, device=self._device)
+        return steered(guidance, positive, negative, states_of, pooled_of, lambda _: told)
 
     def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
         """The picture, then each pixel of the mask in a channel of its own."""

@@ -23,6 +23,8 @@ class RowConditions:
     guidance: float
     guided: bool
     """Whether the inputs have two rows, unconditional first; else they have one."""
+    rescale: float = 0.0
+    """How much the contrast of guidance is pulled back to that of the prompt's output, 0..1."""
     inputs: Sequence[Tensor]
     """Each (1 or 2, …), in the order in which the family's forward takes them."""
 

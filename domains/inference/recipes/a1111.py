@@ -18,9 +18,11 @@ _NEGATIVE = "Negative prompt:"
 _LORA = re.compile(r"<lora:([^:<>]{1,255}):([+-]?\d{1,4}(?:\.\d{0,9})?)>")
 _PAIR = re.compile(r'([A-Za-z][\w /()-]{0,63}):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_DISTILLED = "Distilled CFG Scale"
+"""Of WebUI Forge."""
 _READ = {
     *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model", "Model hash", "Clip skip", "Version"),
-    *("Lora hashes", "Hashes", "Eta DDIM", "RNG"),
+    *("Lora hashes", "Hashes", "Eta DDIM", "RNG", _DISTILLED),
 }
 _LINE = 64 * 1024
 """Most characters of the settings that are read."""
@@ -56,6 +58,7 @@ def of_parameters(text: str) -> Recipe:
                 sigma_schedule=schedule or ("normal" if sampler else ""),
                 steps=_number(settings["Steps"], int, "Steps"),
                 guidance_scale=_number(settings.get("CFG scale", "7"), float, "CFG scale"),
+                distilled_guidance=_number(settings[_DISTILLED], float, _DISTILLED) if _DISTILLED in settings else None,
                 seeds=(_number(settings["Seed"], int, "Seed"),),
                 eta=_number(settings["Eta DDIM"], float, "Eta DDIM") if "Eta DDIM" in settings else None,
             ),

@@ -46,6 +46,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ("text_to_image",)
     guidance: float | None = None
     """Default guidance; None: the family's."""
+    distilled_guidance: float | None = None
+    """Default embedded guidance; None: the family's."""
+    reads_distilled: bool = True
+    """Whether its denoiser reads embedded guidance, if those of the family do."""
     steps: int | None = None
     """Default number of steps; None: the sampler's."""
     computed: bool = False
@@ -85,9 +89,10 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its denoiser was trained with the sizes of pictures, and reads them."""
     default_guidance: float
     """Guidance of a request that names none."""
-    guidance_off: float | None = 1.0
-    """Largest guidance at which the negative prompt is not used, because guidance is off. None: the denoiser reads guidance
-    as an input, and never uses a negative prompt."""
+    guidance_off: float = 1.0
+    """Largest guidance at which the negative prompt is not used, because guidance is off."""
+    distilled_guidance: float | None = None
+    """Embedded guidance of a request that names none. None: its denoisers read no guidance."""
     prediction_types: tuple[str, ...]
     """What denoisers of the family predict, the usual one first."""
     patch_size: int = 2
@@ -132,4 +137,4 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     def reads_negative(self, guidance: float) -> bool:
         """Whether the denoiser also computes the negative prompt at this guidance."""
-        return self.guidance_off is not None and guidance > self.guidance_off
+        return guidance > self.guidance_off

@@ -9,7 +9,7 @@ from collections import defaultdict
 import msgspec
 
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.resolve import default_guidance
+from domains.inference.guidance import default_guidance
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.processing.jobs.job import Job

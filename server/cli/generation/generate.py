@@ -29,6 +29,12 @@ def generate(
     negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed.")] = None,
+    distilled_guidance: Annotated[
+        float | None, typer.Option(help="Guidance as models that were distilled with it (FLUX.1 dev) read it.")
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(help="How much the contrast of strong guidance is pulled back, 0..1.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="euler, euler_a, ddim, dpmpp_2m … [default: the model's own]")] = "",
     schedule: Annotated[
         str, typer.Option(help="Noise levels: normal, karras, exponential. [default: the model's own]")
@@ -188,6 +194,8 @@ def generate(
         seed=seed,
         variation_seed=variation_seed,
         variation=variation,
+        distilled_guidance=distilled_guidance,
+        guidance_rescale=guidance_rescale,
         first_step=first_step,
         last_step=last_step,
         count=count,

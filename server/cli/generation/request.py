@@ -48,6 +48,8 @@ class Wish:
     variation_seed: int | None = None
     variation: float | None = None
     """How far the noise is moved to the second seed, 0..1. None: not at all."""
+    distilled_guidance: float | None = None
+    guidance_rescale: float | None = None
     first_step: int | None = None
     """From 0."""
     last_step: int | None = None
@@ -244,6 +246,8 @@ def _sampling(wish: Wish) -> Sampling:
         sigma_schedule=wish.sigma_schedule,
         steps=wish.steps,
         guidance_scale=wish.guidance,
+        distilled_guidance=wish.distilled_guidance,
+        guidance_rescale=wish.guidance_rescale,
         first_step=wish.first_step,
         last_step=wish.last_step,
         seed=wish.seed,

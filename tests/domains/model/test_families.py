@@ -99,7 +99,8 @@ def test_a_single_file_has_its_components_under_the_prefixes_of_its_family(heade
 
 
 @pytest.mark.parametrize(
-    ("family", "guidance", "reads"), [("sd1", 1.0, False), ("sd1", 1.5, True), ("flux1", 3.5, False)]
+    ("family", "guidance", "reads"),
+    [("sd1", 1.0, False), ("sd1", 1.5, True), ("z_image", 0.5, True), ("flux1", 1.0, False)],
 )
 def test_a_negative_prompt_is_read_where_guidance_is_on_and_is_not_an_input(
     family: str, guidance: float, reads: bool

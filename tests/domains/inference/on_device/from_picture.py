@@ -14,8 +14,8 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.packing import unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
-from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
+from tests.domains.inference.on_device.requests import their_guidance
 
 PACKED = ("flux1", "chroma")
 """Families whose pipelines give latents as tokens."""
@@ -56,17 +56,15 @@ def their_latents_from(theirs: Any, wanted: ResolvedGeneration, picture: Tensor)
         return None
     pipeline = getattr(diffusers, name)(**theirs.components)
     pipeline.set_progress_bar_config(disable=True)
-    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
     pictures = len(wanted.seeds)
     sized = {} if name.startswith("StableDiffusion") and "3" not in name else {"height": wanted.height_px}
     found = pipeline(
         prompt=[wanted.prompt] * pictures,
         image=[Image.fromarray(np.asarray(picture))] * pictures,
         strength=wanted.init_image.strength if wanted.init_image else 1.0,
-        **({"negative_prompt": [negative] * pictures} if negative else {}),
         **(sized | {"width": wanted.width_px} if sized else {}),
         num_inference_steps=wanted.steps,
-        guidance_scale=wanted.guidance_scale,
+        **their_guidance(wanted),
         generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
         output_type="latent",
     ).images

@@ -17,9 +17,9 @@ from domains.inference.on_device.packing import unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
-from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 from tests.domains.inference.on_device.from_picture import PACKED
+from tests.domains.inference.on_device.requests import their_guidance
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -91,18 +91,16 @@ def their_masked_latents(
         # The pipeline reads a setting that its transformer does not have, and by itself fewer tokens than the others.
         pipeline.transformer.register_to_config(guidance_embeds=False)
         others["max_sequence_length"] = 512
-    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
     pictures = len(wanted.seeds)
     found = pipeline(
         prompt=[wanted.prompt] * pictures,
         image=[Image.fromarray(np.asarray(picture))] * pictures,
         mask_image=[Image.fromarray(white)] * pictures,
         strength=wanted.init_image.strength if wanted.init_image else 1.0,
-        **({"negative_prompt": [negative] * pictures} if negative else {}),
         height=wanted.height_px,
         width=wanted.width_px,
         num_inference_steps=wanted.steps,
-        guidance_scale=wanted.guidance_scale,
+        **their_guidance(wanted),
         generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
         output_type="latent",
         **others,

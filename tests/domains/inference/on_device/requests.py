@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from domains.inference.generation import EncodeOptions, Previews, ResolvedGeneration
+from domains.inference.guidance import default_distilled
 from domains.model.catalogue import embedded_models
+from domains.model.families import FAMILIES
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 
@@ -32,8 +34,19 @@ def request(model: Model, like: ResolvedGeneration | None = None, **changes: Any
         steps=4,
         guidance_scale=5.0,
         eta=None,
+        distilled_guidance=default_distilled(model),
         seeds=(7,),
         output=EncodeOptions(),
         previews=Previews(),
     )
     return msgspec.structs.replace(plain, **changes)
+
+
+def their_guidance(wanted: ResolvedGeneration) -> dict[str, Any]:
+    """Arguments of diffusers' pipelines for guidance and negative prompt, one a picture."""
+    reads = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale)
+    texts = {"negative_prompt": [wanted.negative_prompt] * len(wanted.seeds)}
+    if wanted.family == "flux1":
+        scales = {"guidance_scale": wanted.distilled_guidance or 0.0, "true_cfg_scale": wanted.guidance_scale}
+        return {**scales, **(texts if reads else {})}
+    return {"guidance_scale": wanted.guidance_scale, **(texts if reads and wanted.negative_prompt else {})}

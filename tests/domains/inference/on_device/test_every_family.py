@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
 
 from domains.errors import InvalidRequest
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.guidance import default_distilled
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import FAMILIES as ENGINE
@@ -17,14 +19,12 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.packing import packed, unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
-from domains.inference.resolve import default_guidance
-from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.from_picture import from_picture, gradient, latents_from, their_latents_from
 from tests.domains.inference.on_device.masked import levels, mask, masked_latents, their_masked_latents
 from tests.domains.inference.on_device.reference import final_latents
-from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.requests import request, their_guidance
 from tests.domains.inference.on_device.tiny_families import TINY, family_of_name, their_pipeline, write_tiny_family
 
 TOLERANCE = 1e-4
@@ -63,22 +63,26 @@ def asked(family: Loaded, **changes: Any) -> ResolvedGeneration:
         "steps": 3,
         **SIZE,
     }
-    return request(family.model, **{**plain, **changes})
+    found = request(family.model, **{**plain, **changes})
+    # The plan refuses embedded guidance for a model that reads none.
+    return (
+        found
+        if default_distilled(family.model) is not None
+        else msgspec.structs.replace(found, distilled_guidance=None)
+    )
 
 
 def their_latents(family: Loaded, wanted: ResolvedGeneration, pipe: Any = None) -> Tensor:
     """Of diffusers' pipeline, or of another one like it; initial noise from one generator a picture, as ours."""
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
-    negative = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale) and wanted.negative_prompt
     pictures = len(wanted.seeds)
     found = (pipe or family.theirs)(
         prompt=[wanted.prompt] * pictures,
-        **({"negative_prompt": [negative] * pictures} if negative else {}),
         height=wanted.height_px,
         width=wanted.width_px,
         num_inference_steps=wanted.steps,
-        guidance_scale=wanted.guidance_scale,
+        **their_guidance(wanted),
         latents=packed(noise) if wanted.family in PACKED else noise,
         output_type="latent",
     ).images
@@ -95,6 +99,7 @@ CASES: dict[str, dict[str, Any]] = {
     "guided": {},
     "without_guidance": {"guidance_scale": 0.0},
     "guidance_of_1": {"guidance_scale": 1.0},
+    "without_guidance_of_any_kind": {"guidance_scale": 1.0, "distilled_guidance": 0.0},
     "without_a_negative_prompt": {"negative_prompt": ""},
     "two_pictures_one_step": {"seeds": (3, 9), "steps": 1},
 }
@@ -216,6 +221,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "negative_prompt": {"negative_prompt": "blue, bright, with a frame around it"},
     "blank_negative_prompt": {"negative_prompt": ""},
     "guidance": {"guidance_scale": 2.0},
+    "distilled_guidance": {"distilled_guidance": 9.0},
     "seed": {"seeds": (8,)},
 }
 
@@ -230,9 +236,7 @@ def test_each_input_counts(family: Loaded, change: str) -> None:
 
 def reads(model: Model, change: str) -> bool:
     """Whether a model's denoiser reads the input."""
-    if "negative" in change:
-        return FAMILIES[model.family].reads_negative(default_guidance(model))
-    return not (change == "guidance" and model.variant == "schnell")
+    return change != "distilled_guidance" or default_distilled(model) is not None
 
 
 def test_a_size_beyond_the_models_positions_is_refused_with_the_longest_edge(family: Loaded) -> None:
