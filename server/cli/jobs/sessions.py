@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,23 +11,17 @@ from server.cli.calls.connection import AddressOption, JsonOption, connect
 from server.cli.calls.pages import LARGEST_PAGE, pages
 from server.cli.console.failure import USAGE, CliError
 from server.cli.console.printing import (
-    bytes_text,
-    duration_s,
     emit,
-    figure,
-    local_time,
-    measured_bytes,
     notice,
     print_json,
-    seconds_text,
-    word,
 )
 from server.cli.console.tables import print_table
 from server.cli.groups import lists_only
+from server.cli.jobs.session_text import facts, line, row, tell_state
 
 if TYPE_CHECKING:
-    from deviceops.processing.v1.processing_service_pb2 import ListSessionsResponse, WatchSessionResponse
-    from deviceops.processing.v1.session_pb2 import Session, SessionSettings
+    from deviceops.processing.v1.processing_service_pb2 import ListSessionsResponse
+    from deviceops.processing.v1.session_pb2 import SessionSettings
 
 app = typer.Typer(help="List sessions, or open, show, change and close one.", invoke_without_command=True)
 Name = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id, or its beginning.")]
@@ -68,7 +61,7 @@ def sessions(
     if json:
         return print_json(answer)
     heads = ("session", "name", "state", "weight", "waits", "runs", "done", "created")
-    return print_table(heads, map(_row, answer.sessions), "No sessions.")
+    return print_table(heads, map(row, answer.sessions), "No sessions.")
 
 
 @app.command("open")
@@ -136,7 +129,7 @@ def change(
             settings.limits.CopyFrom(kept)
         request = pb.UpdateSessionRequest(session_id=session_id, settings=settings, update_mask=FieldMask(paths=paths))
         answer = connection.processing.UpdateSession(request)
-    return print_json(answer) if json else _tell_state(answer.session)
+    return print_json(answer) if json else tell_state(answer.session)
 
 
 @app.command()
@@ -147,7 +140,7 @@ def pause(session: Name, cause: Cause = "", address: AddressOption = None, json:
     with connect(address) as connection:
         request = pb.PauseSessionRequest(session_id=ids.session(connection, session), cause=cause)
         answer = connection.processing.PauseSession(request)
-    return print_json(answer) if json else _tell_state(answer.session)
+    return print_json(answer) if json else tell_state(answer.session)
 
 
 @app.command()
@@ -158,7 +151,7 @@ def resume(session: Name, cause: Cause = "", address: AddressOption = None, json
     with connect(address) as connection:
         request = pb.ResumeSessionRequest(session_id=ids.session(connection, session), cause=cause)
         answer = connection.processing.ResumeSession(request)
-    return print_json(answer) if json else _tell_state(answer.session)
+    return print_json(answer) if json else tell_state(answer.session)
 
 
 @app.command()
@@ -193,7 +186,7 @@ def close(
     with connect(address) as connection:
         request = pb.CloseSessionRequest(session_id=ids.session(connection, session), action=action)
         answer = connection.processing.CloseSession(request)
-    return print_json(answer) if json else _tell_state(answer.session)
+    return print_json(answer) if json else tell_state(answer.session)
 
 
 @app.command()
@@ -212,7 +205,7 @@ def watch(
             if json:
                 print_json(message, one_line=True)
             elif message.session_sequence:
-                emit(_line(message))
+                emit(line(message))
 
 
 def _settings(
@@ -243,64 +236,3 @@ def _settings(
         labels=[label_pb2.Label(key=key, value=value) for key, _, value in pairs],
     )
     return settings, [path for path, value in given.items() if value is not None]
-
-
-def _row(session: Session) -> tuple[str, ...]:
-    counts = session.job_counts
-    done = counts.succeeded + counts.partially_succeeded + counts.failed + counts.cancelled
-    return (
-        session.id,
-        session.settings.display_name,
-        _state(session),
-        _weight(session),
-        str(counts.queued + counts.paused),
-        str(counts.running),
-        str(done),
-        local_time(session.create_time),
-    )
-
-
-def facts(session: Session) -> Iterator[tuple[str, str]]:
-    """The facts of a session by name."""
-    counts, usage = session.job_counts, session.usage
-    yield "session", session.id
-    if session.settings.display_name:
-        yield "name", session.settings.display_name
-    yield "state", _state(session)
-    yield "weight", _weight(session)
-    for field, value in session.settings.limits.ListFields():
-        yield "limit", f"{field.name.removeprefix('max_').replace('_', ' ')}: {value}"
-    for label in session.settings.labels:
-        yield "label", f"{label.key}={label.value}"
-    if session.settings.HasField("idle_timeout"):
-        yield "closes", f"after {seconds_text(duration_s(session.settings.idle_timeout))} without use"
-    yield "jobs", ", ".join(f"{value} {field.name.replace('_', ' ')}" for field, value in counts.ListFields()) or "none"
-    yield "made", f"{usage.images_made} pictures in {usage.steps_executed} steps"
-    run, queue = (seconds_text(duration_s(span)) for span in (usage.run_time, usage.queue_time))
-    yield "took", f"{run}, after {queue} of waiting"
-    yield "memory", f"{measured_bytes(usage, 'device_bytes')} on devices, {bytes_text(usage.result_bytes)} of results"
-    yield "created", local_time(session.create_time)
-    if session.HasField("close_time"):
-        yield "closed", local_time(session.close_time)
-
-
-def _line(message: WatchSessionResponse) -> str:
-    if message.HasField("session"):
-        return f"{message.session_sequence}  session is {_state(message.session)}"
-    event = message.job_update.event
-    kind = (event.WhichOneof("kind") or "").replace("_", " ")
-    return f"{message.session_sequence}  {event.job_id}  {kind}"
-
-
-def _state(session: Session) -> str:
-    from deviceops.processing.v1 import session_pb2
-
-    return word(session_pb2.SessionState.Name(session.state), "SESSION_STATE_")
-
-
-def _weight(session: Session) -> str:
-    return figure(session.settings.weight if session.settings.HasField("weight") else 1.0)
-
-
-def _tell_state(session: Session) -> None:
-    notice(f"Session {session.id} is {_state(session)}.")
