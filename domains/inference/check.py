@@ -8,6 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.check_adapters import adapter_violations
+from domains.inference.check_components import component_exclusions, component_violations
 from domains.inference.check_controls import control_exclusions, control_violations
 from domains.inference.check_guidance import guidance_for_model, guidance_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
@@ -63,10 +64,16 @@ def violations(asked: Generation) -> Wrong:
         *chain.from_iterable(parts),
         *of_pictures,
         *size_violations(asked.size_conditioning),
+        *component_violations(asked),
         *_output(asked),
     )
-    exclusions = (*mask_exclusions(asked), *outpaint_exclusions(asked), *control_exclusions(asked))
-    exclusions = (*exclusions, *step_exclusions(asked))
+    exclusions = (
+        *mask_exclusions(asked),
+        *outpaint_exclusions(asked),
+        *control_exclusions(asked),
+        *component_exclusions(asked),
+        *step_exclusions(asked),
+    )
     return Wrong(alone, (*_together(asked), *exclusions))
 
 

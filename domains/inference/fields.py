@@ -190,6 +190,9 @@ FIELDS: Mapping[str, Field] = {
         _mask("zoom_to_mask", default="false"),
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         *map(_growth, SIDES),
+        Field(path="components.component_id", group="execution"),
+        Field(path="components.model_id", group="execution"),
+        Field(path="components.omitted", group="execution", default="false"),
         _outpaint("overlap_px", bounds=limits.OVERLAP_PX, default=str(DEFAULT_OVERLAP_PX), unit="px"),
         _outpaint(
             "fill",

@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.inference import limits
+from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
 from domains.inference.image_fit import ImageFit as ImageFit
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
@@ -18,6 +19,7 @@ from domains.inference.prompts import LongPrompt, Prompt, Syntax
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
 from domains.inference.step_range import ALL_STEPS, StepRange
+from domains.model.assembly import assembled_id
 
 _ROUNDING = 1e-6
 
@@ -254,6 +256,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     blended_prompts: tuple[WeightedPrompt, ...] = ()
     size_conditioning: SizeConditioning | None = None
     """What the denoiser is told about sizes. Absent: the size that is made, nothing cropped."""
+    components: tuple[ComponentSource, ...] = ()
+    """Components that are other than the model's own."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +320,13 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """What else is said about the walk."""
     part: StepRange = ALL_STEPS
     """Which of the steps are computed, where the strength alone does not say it."""
+    components: tuple[ResolvedComponent, ...] = ()
+    """Components that are other than the model's own, in order of their names."""
+
+    @property
+    def runs_as(self) -> str:
+        """Id of the model that the device loads: the model, with the components that are other than its own."""
+        return assembled_id(self.model_id, {one.component_id: one.model_id for one in self.components})
 
     @property
     def guided_steps(self) -> range:

@@ -16,7 +16,7 @@ make), `single_file` with `shipped_files` and `tensor_settings` (configs and tok
 `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
 `convert_pickle` (pickles, in a process of its own), `inspect` (all of it for a caller), `finding` (what is wrong, or worth
 knowing), `validation` with `validate`, `file_check`, `content_hash` and `non_finite` (all bytes of a model). Made of
-others: `register` with `composition` and `part_fit` (whether their widths fit).
+others: `register` with `composition` and `part_fit` (whether their widths fit); for one request, `assembly`.
 
 Values: `model` (on disk), `loaded` (on a device), `benchmark`. `loaded_models` (all of those),
 `loaded_watch` (their changes for one reader), `execution` (how a model computes), `footprints` (what it will take).

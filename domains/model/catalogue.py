@@ -6,11 +6,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, NotFound
+from domains.errors import AlreadyExists, DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
+from domains.model.assembly import Assembly, assembled, assembly_of
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.composition import follows
 from domains.model.conversion import Conversion
@@ -29,6 +31,8 @@ from domains.model.validate import Validated, Validator
 from domains.model.validation import Validation, ValidationReport
 from domains.progress import Progressed
 
+_ASSEMBLED = 256
+"""Most models of requests that are kept; others are assembled again."""
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
 
@@ -54,6 +58,8 @@ class Catalogue:
         """Problems of folders that the last scans could not read as models. Empty before the first scan too."""
         self._models |= {model.id: model for model in embedded_models(self._fingerprints)}
         self._models = _following({model.id: self.notes.applied(model) for model in self._models.values()})
+        self._assembled: dict[str, tuple[list[Model | None], Model]] = {}
+        """Models of requests by id, with the models that they take components from."""
 
     def list(self) -> list[Model]:
         """All models, ordered by id."""
@@ -63,6 +69,8 @@ class Catalogue:
         """The model with this id. Raises MODEL_NOT_FOUND, which names the nearest ids."""
         if model_id in self._models:
             return self._models[model_id]
+        if (assembly := assembly_of(model_id)) is not None:
+            return self.assembled(assembly)
         shown = model_id[:128]
         close = difflib.get_close_matches(shown, self._models, n=3, cutoff=0.3) or sorted(self._models)[:3]
         near = ", ".join(close) or "none"
@@ -71,7 +79,29 @@ class Catalogue:
 
     def find(self, model_id: str) -> Model | None:
         """The model with this id. None: there is none."""
+        if model_id not in self._models and (assembly := assembly_of(model_id)) is not None:
+            with suppress(DeviceOpsError):
+                return self.assembled(assembly)
         return self._models.get(model_id)
+
+    def assembled(self, assembly: Assembly) -> Model:
+        """A model with components of others, as these are now. A file that was never hashed is hashed first.
+
+        Raises MODEL_NOT_FOUND, and as `domains.model.assembly.assembled`.
+        """
+        sources = [self._models.get(model_id) for model_id in assembly.model_ids]
+        known = self._assembled.get(assembly.id)
+        if known is not None and all(one is other for one, other in zip(known[0], sources, strict=True)):
+            return known[1]
+        found = assembled(assembly, lambda model_id: self.content_hashed(self.get(model_id)))
+        if len(self._assembled) >= _ASSEMBLED:
+            self._assembled.clear()
+        self._assembled[assembly.id] = sources, found
+        return found
+
+    def content_hashed(self, model: Model) -> Model:
+        """The model with its hash, which is computed unless it is known. Raises as `hashed`."""
+        return model if model.sha256 or model.layout is ModelLayout.PARTS else self.hashed_whole(model)
 
     def hashed(self, model: Model) -> Model:
         """The model of a single file with the file's hash, which is computed unless it is known. Takes a second a gigabyte.

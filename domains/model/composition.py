@@ -29,6 +29,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     base_id: str
     taken: tuple[tuple[str, str], ...]
     """Component and the id of the model that it comes from."""
+    omitted: tuple[str, ...] = ()
+    """Components of the base that the model has not."""
 
 
 class _Taken(NamedTuple):
@@ -50,6 +52,9 @@ def composed(blank: Model, recipe: Recipe, get: Callable[[str], Model]) -> Model
     sources = _with_tokenizers(family, {name: get(model_id) for name, model_id in recipe.taken})
     parts = {component.id: _take(base, component.id, family) for component in base.components}
     parts |= {name: _take(source, name, family) for name, source in sources.items()}
+    for name in recipe.omitted:
+        parts.pop(name, None)
+        parts.pop(name.replace(_TEXT, _WORDS), None)
     stamps = {stamp.path: stamp for part in parts.values() for stamp in part.stamps}
     model = replace(
         base,

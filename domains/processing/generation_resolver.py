@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound
 from domains.inference.check import Checked
+from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.control_resolution import ReadControl
 from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.resolve import resolve
+from domains.model.assembly import assembly_of, unknown_components
 from domains.model.catalogue import Catalogue
+from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
@@ -42,6 +45,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The textual inversions that it names, likewise."""
     controls: Sequence[ReadControl] = ()
     """What was read for its controls, likewise."""
+    components: tuple[ResolvedComponent, ...] = ()
+    """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
 
 
 class GenerationResolver:
@@ -74,6 +79,29 @@ class GenerationResolver:
             loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
             controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
+            components=await self._read_components(given.asked),
+        )
+
+    async def _read_components(self, asked: Generation) -> tuple[ResolvedComponent, ...]:
+        """The components that are other than the model's own. A file that was never hashed is hashed."""
+        found: list[ResolvedComponent] = []
+        for one in sorted(self._components_of(asked), key=lambda one: one.component_id):
+            if one.omitted:
+                found.append(ResolvedComponent(component_id=one.component_id, model_id=""))
+            elif one.model_id:
+                source = await asyncio.to_thread(self._catalogue.content_hashed, self._catalogue.get(one.model_id))
+                sha256 = source.sha256
+                found.append(ResolvedComponent(component_id=one.component_id, model_id=source.id, model_sha256=sha256))
+        return tuple(found)
+
+    def _components_of(self, asked: Generation) -> tuple[ComponentSource, ...]:
+        """Those of the request, or of the loaded model that it names."""
+        loaded = self._loaded.find(asked.loaded_model_id) if asked.loaded_model_id else None
+        assembly = None if loaded is None else assembly_of(loaded.model_id)
+        if assembly is None:
+            return asked.components
+        return tuple(
+            ComponentSource(component_id=name, model_id=source, omitted=not source) for name, source in assembly.sources
         )
 
     async def _read_control(self, control: Control, place: int) -> ReadControl:
@@ -112,7 +140,13 @@ class GenerationResolver:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
         adapters = files.loras, files.words
-        return loaded, model, resolve(given, model, files.picture, *adapters, files.mask, files.controls)
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, files.controls)
+        if not generation.components and not files.components:
+            return loaded, model, resolved
+        if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:
+            raise InvalidRequest(wrong)
+        resolved = msgspec.structs.replace(resolved, components=files.components)
+        return loaded, self._catalogue.get(resolved.runs_as), resolved
 
     def _on_a_device(self, loaded_id: str) -> LoadedModel:
         """The model on a device with this id. Raises LOADED_MODEL_NOT_FOUND, also for one in the RAM tier."""
@@ -132,7 +166,8 @@ class GenerationResolver:
 
     def _model_of(self, generation: Generation, loaded: LoadedModel | None) -> Model:
         if loaded is not None:
-            return self._catalogue.get(loaded.model_id)
+            assembly = assembly_of(loaded.model_id)
+            return self._catalogue.get(loaded.model_id if assembly is None else assembly.base_id)
         return self._catalogue.get(generation.model_id) if generation.model_id else self._catalogue.default()
 
     async def _hashed(self, model_id: str) -> Model:

@@ -168,7 +168,7 @@ def _changes(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
         return
     if original.model_sha256 != resolved.model_sha256:
         yield Cause(name="model_sha256", original=original.model_sha256, present=resolved.model_sha256)
-    for name in ("loras", "textual_inversions"):
+    for name in ("loras", "textual_inversions", "components"):
         for was, now in zip(getattr(original, name), getattr(resolved, name), strict=False):
             if was.model_sha256 != now.model_sha256:
                 yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)

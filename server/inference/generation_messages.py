@@ -27,6 +27,7 @@ from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
+from server.inference.component_messages import from_component, to_component, used_components
 from server.inference.control_messages import (
     FIT_NUMBERS,
     FITS,
@@ -111,6 +112,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         seamless_y=message.seamless_y,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
+        components=tuple(map(from_component, message.components)),
         loras=tuple(map(from_lora, message.loras)),
         controls=tuple(map(from_control, message.controls)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
@@ -190,6 +192,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         seamless_x=asked.seamless_x,
         seamless_y=asked.seamless_y,
         determinism=_MESSAGE_OF[asked.determinism],
+        components=map(to_component, asked.components),
         loras=map(to_lora, asked.loras),
         controls=map(to_control, asked.controls),
         textual_inversions=map(to_word, asked.textual_inversions),
@@ -241,6 +244,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
+        components=map(to_component, resolved.components),
         loras=map(to_lora, resolved.loras),
         controls=map(to_control, resolved.controls),
         textual_inversions=map(to_word, resolved.textual_inversions),
@@ -265,7 +269,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions)) if result.precisions else None,
-        used_models=[base, *used_adapters(resolved), *used_controls(resolved)],
+        used_models=[base, *used_components(resolved), *used_adapters(resolved), *used_controls(resolved)],
         used_images=used_pictures(resolved),
         server_version=SERVER_VERSION,
         libraries=result.libraries,

@@ -105,7 +105,7 @@ def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_
     """The message of a forecast."""
     estimate, run = forecast.estimate, forecast.run
     load = generation_plan_pb2.GenerationLoad(
-        model_id=work.resolved.model_id, device_bytes=estimate.weights_bytes, load_time=_time(estimate.load_s)
+        model_id=work.resolved.runs_as, device_bytes=estimate.weights_bytes, load_time=_time(estimate.load_s)
     )
     return generation_plan_pb2.GenerationEstimate(
         device_id=estimate.device.id,

@@ -11,6 +11,7 @@ from deviceops.common.v1 import error_pb2, image_pb2, label_pb2
 from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains import limits
 from domains.failure import Failure
+from domains.model.assembly import assembly_of
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedSource, LoadedState
@@ -194,6 +195,12 @@ def _bytes(loaded: LoadedModel, size: int, mapped: int) -> _Bytes:
     return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE, size, 0)
 
 
+def _source_of(loaded: LoadedModel, component: str) -> str:
+    """The model that a component comes from."""
+    assembly = assembly_of(loaded.model_id)
+    return loaded.model_id if assembly is None else dict(assembly.sources).get(component, assembly.base_id)
+
+
 def _loaded_component(loaded: LoadedModel, component: LoadedComponent) -> loaded_model_pb2.LoadedComponent:
     sizes = _bytes(loaded, component.bytes, component.mapped_bytes)
     return loaded_model_pb2.LoadedComponent(
@@ -204,7 +211,7 @@ def _loaded_component(loaded: LoadedModel, component: LoadedComponent) -> loaded
         device_bytes=sizes.device,
         host_bytes=sizes.host,
         mapped_bytes=sizes.mapped,
-        source_model_id=loaded.model_id,
+        source_model_id=_source_of(loaded, component.id),
         sources=[_source(loaded, component, source) for source in component.sources],
     )
 

@@ -151,7 +151,9 @@ UNSERVED = {
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
     "refiner": G(refiner=passes_pb2.RefinerPass()),
     "hires_pass": G(hires_pass=passes_pb2.HiresPass()),
-    "components[0].model_id": G(components=[execution_pb2.ComponentSource(model_id="x")]),
+    "components[0].precision": G(
+        components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)]
+    ),
     "execution.precision": G(execution=execution_pb2.ExecutionOptions(precision=image_pb2.PRECISION_FLOAT16)),
     "safety_policy_id": G(safety_policy_id="strict"),
     "output.preserve_metadata": G(output=image_pb2.EncodeOptions(preserve_metadata=True)),

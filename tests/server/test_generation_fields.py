@@ -36,6 +36,7 @@ NEEDS: dict[str, dict[str, object]] = {
     },
     "init_image.strength": {"init_image.image.data": PNG},
     "init_image.fit": {"init_image.image.data": PNG},
+    **{f"components.{name}": {"components.component_id": "vae"} for name in ("model_id", "omitted", "precision")},
 }
 """What a field cannot be set without."""
 MASK = encode(np.zeros((64, 72), np.uint8), "image/png")
@@ -59,6 +60,10 @@ SOME: dict[str, object] = {
     "controls.image.data": PNG,
     "controls.region.data": MASK,
     "controls.preprocessing.tile.downscale": 2.0,
+    "components.component_id": "vae",
+    "components.model_id": NO_LORA,
+    # The server's model needs all of its components.
+    "components.omitted": False,
     "controls.preprocessing.canny.low_threshold": 50,
     "controls.preprocessing.canny.high_threshold": 150,
 }

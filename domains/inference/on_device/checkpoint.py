@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.inference.components import ResolvedComponent
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
@@ -51,6 +52,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     seed_variation: ResolvedSeedVariation | None = None
     controls: tuple[ResolvedControl, ...] = ()
+    components: tuple[ResolvedComponent, ...] = ()
     place: int
     """Number of lines of the walk that are done."""
 

@@ -63,4 +63,4 @@ class DeviceAdvisor:
                 peak_device_bytes=job.receipt.work.peak_device_bytes,
                 power_limit_watts=view.settings.power_limit_watts if view else None,
             )
-            self._runs[job.device_id, job.work.resolved.model_id].append(run)
+            self._runs[job.device_id, job.work.resolved.runs_as].append(run)

@@ -42,7 +42,7 @@ class StepTimes:
 
     def estimate(self, device_id: str, resolved: ResolvedGeneration) -> StepEstimate | None:
         """The step of a generation on a device. None: no step of its model was measured there."""
-        return self._of(device_id, resolved.model_id, _pixels(resolved.width_px, resolved.height_px), _rows(resolved))
+        return self._of(device_id, resolved.runs_as, _pixels(resolved.width_px, resolved.height_px), _rows(resolved))
 
     def usual(self, device_id: str, model: Model, width_px: int, height_px: int, images: int) -> StepEstimate | None:
         """The step of a generation with the model's own guidance. None: as above."""
@@ -68,7 +68,7 @@ class StepTimes:
         step_s = self._device_s(job)
         if step_s is None or not steps or job.attempt != 1:
             return
-        sizes, pixels = self._measured[job.device_id, resolved.model_id], _pixels(resolved.width_px, resolved.height_px)
+        sizes, pixels = self._measured[job.device_id, resolved.runs_as], _pixels(resolved.width_px, resolved.height_px)
         row_s = step_s / steps / _rows(resolved)
         sizes[pixels] = min(row_s, sizes.get(pixels, row_s))
 

@@ -175,7 +175,7 @@ class Estimates:
 
     def activation_bytes(self, resolved: ResolvedGeneration, device_id: str) -> int | None:
         """See `company.Activations`."""
-        return self._activation(resolved.model_id, device_id, _shape_of(resolved))[0]
+        return self._activation(resolved.runs_as, device_id, _shape_of(resolved))[0]
 
     async def _free(self, pool_id: str) -> int | None:
         if pool_id not in self._pools.ids():
@@ -211,7 +211,7 @@ class Estimates:
         weights += 0 if view is None else self.guides_bytes(resolved, view.device)
         peak = receipt.peak_device_bytes
         shape = _shape_of(resolved)
-        by_shape = self._runs[resolved.model_id, job.device_id]
+        by_shape = self._runs[resolved.runs_as, job.device_id]
         by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))
 
 

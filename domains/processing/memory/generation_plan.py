@@ -48,7 +48,7 @@ class GenerationPlans:
         """The forecast for the device that the dispatcher would try first, of those whose memory suffices. None: no device
         that may run the job takes work."""
         shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
-        model = self._catalogue.get(resolved.model_id)
+        model = self._catalogue.get(resolved.runs_as)
         found = await self._estimates.of(model, AS_USUAL, options.device_ids, shape, allow_cpu=options.allow_cpu)
         if not found:
             return None

@@ -52,7 +52,7 @@ class RunTimes:
 
     def forecast(self, device_id: str, resolved: ResolvedGeneration) -> RunForecast:
         """The time of a generation that has the device to itself."""
-        key = device_id, resolved.model_id
+        key = device_id, resolved.runs_as
         step, rest = self._steps.estimate(device_id, resolved), self._rest.get(key)
         if step is None or not rest:
             return NOTHING_MEASURED
@@ -76,7 +76,7 @@ class RunTimes:
             # Its stages waited for other jobs.
             return
         resolved, timings = job.work.resolved, job.receipt.work.timings
-        key = job.device_id, resolved.model_id
+        key = job.device_id, resolved.runs_as
         before = self.forecast(job.device_id, resolved).run_s
         self._rest[key].append(sum(one.wall_s for one in timings if one.stage not in _NOT_RUN) / _pixels(resolved))
         if before:

@@ -9,6 +9,7 @@ import typer
 
 from server.cli.calls.connection import AddressOption, JsonOption
 from server.cli.console.failure import INTERRUPTED, USAGE, CliError, must_be_text
+from server.cli.generation.component_flags import components_of
 from server.cli.generation.control_flags import controls_of
 from server.cli.generation.files import media_type_of, targets
 from server.cli.generation.lora_flags import loras_of
@@ -120,6 +121,14 @@ def generate(
         typer.Option(help="How pictures of --control get to the size of the result."),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
+    component: Annotated[
+        list[str] | None,
+        typer.Option(help="A part from another model, vae=MODEL; may be repeated.", metavar="PART=MODEL"),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A part to leave out: text_encoder_3 is T5 of SD3.", metavar="PART"),
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(help="A LoRA's id, or ID=WEIGHT; may be repeated.", metavar="MODEL[=WEIGHT]"),
@@ -222,6 +231,7 @@ def generate(
         quality=quality,
         manifest=manifest,
         provenance=provenance,
+        components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,
         device=device,

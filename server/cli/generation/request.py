@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
+    from deviceops.model.v1.execution_pb2 import ComponentSource
     from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
+    from server.cli.generation.component_flags import ComponentWish
     from server.cli.generation.control_flags import ControlWish
 
 
@@ -106,6 +108,8 @@ class Wish:
     """Pictures that guide the layout."""
     control_inputs: tuple[ControlInput, ...] = ()
     """The same, as the server gets them."""
+    components: tuple[ComponentWish, ...] = ()
+    """Components that are other than the model's own."""
     loras: tuple[LoraWish, ...] = ()
     """Adapters for this job alone."""
     device: str = ""
@@ -181,6 +185,7 @@ def _generation(wish: Wish) -> Generation:
         init_image=_init_image(wish),
         mask=_mask(wish),
         outpaint=_outpaint(wish),
+        components=_components(wish),
         loras=_loras(wish),
         seamless_x=wish.seamless_x,
         seamless_y=wish.seamless_y,
@@ -220,6 +225,15 @@ def _loras(wish: Wish) -> list[LoraInput]:
     from deviceops.inference.v1 import conditioning_pb2
 
     return [conditioning_pb2.LoraInput(model_id=one.model, weight=one.weight) for one in wish.loras]
+
+
+def _components(wish: Wish) -> list[ComponentSource]:
+    from deviceops.model.v1 import execution_pb2
+
+    return [
+        execution_pb2.ComponentSource(component_id=one.component, model_id=one.model, omitted=not one.model)
+        for one in wish.components
+    ]
 
 
 def _outpaint(wish: Wish) -> Outpaint | None:

@@ -37,12 +37,19 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
         adapters = dict.fromkeys(
             Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
-        return (Asset(role=AssetRole.BASE, model_id=resolved.model_id), *adapters)
+        return (Asset(role=AssetRole.BASE, model_id=resolved.runs_as), *adapters)
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """Also those that only lend components."""
+        lent = (one.model_id for one in self.resolved.components if one.model_id)
+        named = (asset.model_id for asset in self.assets)
+        return tuple(dict.fromkeys((self.resolved.model_id, *named, *lent)))
 
     def order(self, order_id: str, supplies: Supplies) -> GenerateOrder:
         """The order with the previews that the job's watchers want."""
         given = Given(
-            model=supplies.model(self.resolved.model_id),
+            model=supplies.model(self.resolved.runs_as),
             resolved=self.resolved,
             # At least one picture is made again, so that the result names the components that computed it.
             made=min(supplies.made, len(self.resolved.seeds) - 1),
