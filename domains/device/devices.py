@@ -21,7 +21,7 @@ from domains.device.record import (
     next_view,
 )
 from domains.device.settings import DeviceSettings
-from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, Unavailable
+from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, NotSupported, Unavailable
 from domains.events import EventLog
 from domains.failure import Failure
 
@@ -59,12 +59,7 @@ class Devices:
         if view is not None:
             return view
         if name in self._expected:
-            problem = self._expected[name]
-            if problem is not None and _cannot_be(problem):
-                raise type(problem)(problem.message, problem.reason, **problem.facts)
-            lately = f" (last time: {problem.message})" if problem else ""
-            message = f"the worker of device {name!r} is still starting{lately}; try again in a few seconds"
-            raise Unavailable(message, ErrorReason.STARTING, device_id=name)
+            raise _not_ready(name, self._expected[name])
         known = ", ".join(view.device.id for view in self.list()) or "none yet"
         shown = name[:128]
         message = f"there is no device {shown!r}; known: {known}"
@@ -77,10 +72,23 @@ class Devices:
             raise device_lost(view.device.id)
         return view
 
-    def is_expected(self, name: str) -> bool:
-        """Whether the first worker of a device of this name is being started."""
+    def never_ready(self, name: str) -> DeviceOpsError | None:
+        """Why no worker of this device has been ready yet: STARTING, or what keeps it from starting. None: one was, or there
+        is no such device."""
         view = self.find(name)
-        return name in self._expected if view is None else view.state is DeviceState.STARTING
+        if view is None:
+            return _not_ready(name, self._expected[name]) if name in self._expected else None
+        refusal, device_id = view.condition.refusal, view.device.id
+        if view.condition.worker_was_ready or not view.condition.present:
+            return None
+        if refusal is not None:
+            return NotSupported(refusal.message, refusal.reason, device_id=device_id)
+        if view.state is DeviceState.QUARANTINED:
+            message = f"device {device_id} is quarantined before its first start: {view.state_reason}"
+            return Unavailable(message, ErrorReason.DEVICE_RECOVERING, device_id=device_id)
+        last = view.condition.health.last_failure
+        problem = None if last is None else DeviceOpsError(last.message, last.reason)
+        return _not_ready(device_id, problem) if view.state is DeviceState.STARTING else None
 
     @property
     def expects(self) -> bool:
@@ -270,6 +278,15 @@ class Devices:
             listener(view, before)
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _not_ready(name: str, problem: DeviceOpsError | None) -> DeviceOpsError:
+    """Why a worker is not ready. `problem`: why it was not at its last start; None: that is under way."""
+    if problem is not None and _cannot_be(problem):
+        return type(problem)(problem.message, problem.reason, **problem.facts)
+    lately = f" (last time: {problem.message})" if problem else ""
+    message = f"the worker of device {name!r} is still starting{lately}; try again in a few seconds"
+    return Unavailable(message, ErrorReason.STARTING, device_id=name)
 
 
 def _cannot_be(problem: DeviceOpsError | None) -> bool:

@@ -72,7 +72,7 @@ class MemoryParts:
         self._board = board
         self._draining = draining
         self.pools = Pools(
-            is_starting=parts.devices.is_expected, work_of=self._work_of, leak_window_s=settings.leak_window_s
+            why_absent=parts.devices.never_ready, work_of=self._work_of, leak_window_s=settings.leak_window_s
         )
         self.reservations = Reservations(self.pools, expiry=expiry)
         self.admission = Admission(self.pools, self.reservations)

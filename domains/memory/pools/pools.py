@@ -28,17 +28,17 @@ class Pools:
         self,
         configured: Callable[[PoolSource], MemoryBudget] = lambda _: MemoryBudget(),
         *,
-        is_starting: Callable[[str], bool] = lambda name: False,
+        why_absent: Callable[[str], DeviceOpsError | None] = lambda name: None,
         work_of: Callable[[str], Mapping[OwnerKey, float]] = _no_work,
         leak_window_s: float = WINDOW_S,
     ) -> None:
         """`configured`: the budget of a pool until a caller sets another.
 
-        `is_starting`: whether a name is that of a device whose worker starts, so that its pool will appear.
+        `why_absent`: why the device of this name has no pool yet. None: there is no such device.
         `work_of`: the present work of each owner in a pool (id); memory that grows with its owner's work is no leak.
         """
         self._configured = configured
-        self._is_starting = is_starting
+        self._why_absent = why_absent
         self._work_of = work_of
         self._leak_window_s = leak_window_s
         self._states: dict[str, PoolState] = {}
@@ -58,15 +58,15 @@ class Pools:
         self._states[source.pool_id] = PoolState(source, gauge, self._configured(source), self._leak_window_s)
 
     def get(self, name: str) -> PoolState:
-        """The pool by id or alias. MEMORY_POOL_NOT_FOUND names the pools there are."""
+        """The pool by id or alias. MEMORY_POOL_NOT_FOUND names the pools there are. For a device whose worker was never
+        ready: STARTING, or what keeps it from starting."""
         if state := self._states.get(name):
             return state
         for state in self._states.values():
             if name in state.source.aliases:
                 return state
-        if self._is_starting(name):
-            message = f"the worker of device {name!r} is still starting; try again in a few seconds"
-            raise Unavailable(message, ErrorReason.STARTING, memory_pool_id=name)
+        if (why := self._why_absent(name)) is not None:
+            raise why
         known = ", ".join(self.ids()) or "none yet"
         message = f"there is no memory pool {name!r}; known: {known}"
         raise NotFound(message, ErrorReason.MEMORY_POOL_NOT_FOUND, memory_pool_id=name, known=known)

@@ -136,6 +136,34 @@ def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world:
     assert world.state(device_id) is DeviceState.AVAILABLE
 
 
+def test_a_device_that_was_never_ready_says_why(world: World) -> None:
+    def why(name: str = "cuda:0") -> tuple[ErrorReason, str] | None:
+        found = world.devices.never_ready(name)
+        return None if found is None else (found.reason, found.message)
+
+    starting = why()
+    assert starting is not None
+    assert starting[0] is ErrorReason.STARTING
+    world.devices.unready("cuda:0", FAULT)
+    assert why() == (ErrorReason.STARTING, starting[1].replace("starting", "starting (last time: the driver failed)"))
+    world.devices.unready("cuda:0", NotSupported("install torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED))
+    assert why() == (ErrorReason.FEATURE_NOT_INSTALLED, "install torch with CUDA")
+    assert why("cuda:7") is None
+
+    device_id = world.devices.described("cuda:0", a_device(), DeviceReach(), ready=False).device.id
+    world.devices.unready("cuda:0", FAULT)
+    told = why(device_id)
+    assert told is not None
+    assert (told[0], "the driver failed" in told[1]) == (ErrorReason.STARTING, True)
+    for _ in range(QUARANTINE_AFTER):
+        world.devices.unready("cuda:0", FAULT)
+    told = why(device_id)
+    assert told is not None
+    assert (told[0], "the driver failed" in told[1]) == (ErrorReason.DEVICE_RECOVERING, True)
+    world.ready()
+    assert why(device_id) is None, "it has been ready: its pool is there"
+
+
 def test_an_etag_of_another_server_is_none_of_this_one(world: World) -> None:
     device_id = world.ready()
     other = Devices(world.log)

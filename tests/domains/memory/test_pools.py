@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason, InternalError, Unavailable
+from domains.errors import DeviceOpsError, ErrorReason, InternalError, NotFound, NotSupported, Unavailable
 from domains.memory.blobs.blob import Blob, BlobTier
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.measure import MemoryMeasure
@@ -50,11 +50,20 @@ async def test_pools_are_found_by_id_and_alias_and_listed_devices_first() -> Non
     assert caught.value.facts["known"] == "sim-0, host"
 
 
-async def test_a_pool_whose_worker_starts_is_not_unknown() -> None:
-    pools = Pools(is_starting="gpu-1".__eq__)
-    with pytest.raises(DeviceOpsError) as caught:
+@pytest.mark.parametrize(
+    "why",
+    [
+        Unavailable("the worker of gpu-1 is still starting", ErrorReason.STARTING),
+        NotSupported("gpu-1 needs torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED),
+    ],
+)
+async def test_a_pool_whose_device_was_never_ready_says_why(why: DeviceOpsError) -> None:
+    pools = Pools(why_absent={"gpu-1": why}.get)
+    with pytest.raises(type(why)) as caught:
         await pools.view("gpu-1")
-    assert caught.value.reason is ErrorReason.STARTING
+    assert caught.value is why
+    with pytest.raises(NotFound):
+        await pools.view("gpu-2")
 
 
 async def test_memory_that_the_system_does_not_tell_is_absent_in_a_view_and_grants_nothing() -> None:
