@@ -24,6 +24,8 @@ class Depth(IntEnum):
     """Every byte, against the noted hashes."""
     VALUES = 3
     """Every weight, for NaN and infinity."""
+    EXECUTE = 4
+    """One small step on a device."""
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[ModelFinding, ...] = ()
     """The gravest first."""
     tensor_count: int = 0
+    device_id: str = ""
+    """Where the model was executed. Empty: nowhere."""
     non_finite_count: int | None = None
     """None: values were not looked at."""
     read_bytes: int = 0

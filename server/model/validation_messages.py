@@ -15,6 +15,7 @@ _DEPTHS = {
     model_work_pb2.MODEL_VALIDATION_DEPTH_HEADER: Depth.HEADER,
     model_work_pb2.MODEL_VALIDATION_DEPTH_CHECKSUM: Depth.CHECKSUM,
     model_work_pb2.MODEL_VALIDATION_DEPTH_VALUES: Depth.VALUES,
+    model_work_pb2.MODEL_VALIDATION_DEPTH_EXECUTE: Depth.EXECUTE,
 }
 _SERVED: Served = {
     "model_id": (),
@@ -65,6 +66,7 @@ def to_validation_report(report: ValidationReport) -> model_work_pb2.ModelValida
     return model_work_pb2.ModelValidationReport(
         model=to_model(report.model, [], whole=False),
         depth=_depth(report.depth),
+        device_id=report.device_id,
         valid=report.valid,
         findings=map(to_finding, report.findings),
         tensor_count=report.tensor_count,

@@ -17,6 +17,7 @@ from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.dispatcher import Dispatcher
 from domains.processing.front.convert import ConvertRunner
+from domains.processing.front.execute import Execution
 from domains.processing.front.load_to_host import HostLoadRunner
 from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
@@ -102,7 +103,7 @@ class ProcessingParts:
                 scan=ScanRunner(catalogue).run,
                 transfer=self.transfers.run,
                 reset=reset.run,
-                validate=ValidateRunner(catalogue, self.estimates).run,
+                validate=ValidateRunner(catalogue, self.estimates, Execution(jobs)).run,
                 load_to_host=HostLoadRunner(catalogue, self.host_loads).run,
                 convert=ConvertRunner(catalogue).run,
             ),

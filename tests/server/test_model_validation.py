@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
 from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2, model_work_pb2
+from deviceops.processing.v1 import processing_service_pb2
 from domains.model.catalogue import EMBEDDED
 from tests.domains.model.folders import age
 from tests.server import asking
@@ -26,6 +27,7 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 HEADER = model_work_pb2.MODEL_VALIDATION_DEPTH_HEADER
 CHECKSUM = model_work_pb2.MODEL_VALIDATION_DEPTH_CHECKSUM
 VALUES = model_work_pb2.MODEL_VALIDATION_DEPTH_VALUES
+EXECUTE = model_work_pb2.MODEL_VALIDATION_DEPTH_EXECUTE
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,6 @@ def test_what_cannot_be_validated_is_refused(server: RunningServer, folder: Path
         ({"expected_sha256": "12"}, "INVALID_FIELD", ["model_validation.expected_sha256"]),
         ({"device_id": "no-such-device"}, "DEVICE_NOT_FOUND", []),
         ({"base_model_id": "no-such-model"}, "MODEL_NOT_FOUND", []),
-        ({"depth": model_work_pb2.MODEL_VALIDATION_DEPTH_EXECUTE}, "NOT_IMPLEMENTED", ["model_validation.depth"]),
     ]
     for asked, reason, fields in cases:
         refusal = asking.refused(lambda asked=asked: validated(server, **{"model_id": folder.name, **asked}))
@@ -197,6 +198,56 @@ def test_a_model_is_checked_against_a_device_and_a_base(server: RunningServer, f
     (finding,) = report.findings
     assert (report.valid, finding.field) == (False, "base_model_id")
     assert finding.reason == error_pb2.ERROR_REASON_MODEL_INCOMPATIBLE
+
+
+def jobs_of(server: RunningServer) -> set[str]:
+    return {job.id for job in server.processing.ListJobs(processing_service_pb2.ListJobsRequest(page_size=1000)).jobs}
+
+
+def test_a_step_is_computed_on_a_device_which_is_as_before_afterwards(server: RunningServer, folder: Path) -> None:
+    before = jobs_of(server)
+    updates = validated(server, folder.name, depth=EXECUTE, device_id="cpu")
+    report = updates[-1].report
+    assert (report.valid, report.depth, report.device_id, list(report.findings)) == (True, EXECUTE, "cpu", [])
+    assert "measuring" in [update.event.stage_started.stage for update in updates]
+    assert not model_of(server, folder.name).loaded_model_ids
+    assert jobs_of(server) == before | {updates[0].event.job_id}, "the job that computed is gone"
+
+
+def test_weights_that_are_numbers_and_overflow_in_a_step_are_found(server: RunningServer, folder: Path) -> None:
+    tensors = load_file(folder / UNET)
+    for name in [name for name in tensors if "norm" in name and name.endswith("weight")]:
+        tensors[name] = np.full(tensors[name].shape, 3e38, np.float32)
+    save_file(tensors, folder / UNET)
+    age(folder)
+    scan(server)
+    assert report_of(server, folder.name, depth=VALUES).valid
+    report = report_of(server, folder.name, depth=EXECUTE)
+    assert (report.valid, report.depth, report.device_id) == (False, EXECUTE, "cpu")
+    (finding,) = report.findings
+    assert (finding.reason, finding.field) == (error_pb2.ERROR_REASON_NUMERIC_FAILURE, "execution")
+
+
+def test_a_damaged_model_is_not_executed(server: RunningServer, folder: Path) -> None:
+    tensors = load_file(folder / UNET)
+    tensors["conv_in.weight"][0] = np.nan
+    save_file(tensors, folder / UNET)
+    age(folder)
+    scan(server)
+    report = report_of(server, folder.name, depth=EXECUTE)
+    assert (report.valid, report.depth, report.device_id) == (False, VALUES, "")
+
+
+def test_a_validation_that_is_cancelled_while_it_executes_leaves_no_job(server: RunningServer, folder: Path) -> None:
+    before = jobs_of(server)
+    work = model_work_pb2.ModelValidation(model_id=folder.name, depth=EXECUTE)
+    call = server.model.ValidateModel(model_service_pb2.ValidateModelRequest(model_validation=work, detached=True))
+    first = next(call)
+    asking.until(call, lambda update: update.event.stage_started.stage == "measuring")
+    server.processing.CancelJob(processing_service_pb2.CancelJobRequest(job_id=first.event.job_id))
+    asking.until(call, lambda update: kind(update) in ("cancelled", "succeeded"))
+    assert jobs_of(server) == before | {first.event.job_id}
+    assert not model_of(server, folder.name).loaded_model_ids
 
 
 def test_a_cancelled_validation_changes_nothing(server: RunningServer, folder: Path) -> None:

@@ -11,8 +11,9 @@ from domains.model.catalogue import Catalogue
 from domains.model.finding import ModelFinding
 from domains.model.fingerprint import HashCancelled
 from domains.model.kind import ModelKind
-from domains.model.validation import ValidationReport, with_findings
+from domains.model.validation import Depth, Validation, ValidationReport, with_findings
 from domains.processing.attempts.front_task import FrontTask
+from domains.processing.front.execute import Execution
 from domains.processing.jobs.event import ValidationResult
 from domains.processing.jobs.kinds import ValidateWork
 from domains.processing.jobs.outcome import Done, Halted
@@ -28,9 +29,10 @@ _LOADED = (ModelKind.CHECKPOINT, ModelKind.REFINER)
 class ValidateRunner:
     """Carries out validations."""
 
-    def __init__(self, catalogue: Catalogue, estimates: Estimates) -> None:
+    def __init__(self, catalogue: Catalogue, estimates: Estimates, execution: Execution) -> None:
         self._catalogue = catalogue
         self._estimates = estimates
+        self._execution = execution
 
     async def run(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
         """Validate until the end or a request to stop, which changes nothing."""
@@ -42,11 +44,31 @@ class ValidateRunner:
         task.tell(StageStarted(stage=Stage.VERIFYING))
         begin = time.monotonic()
         try:
-            report = await self._catalogue.validate(work.asked, tell, task.is_stopping)
+            report = await self._catalogue.validate(_of_files(work.asked), tell, task.is_stopping)
         except HashCancelled:
             return Halted()
         report = with_findings(report, [*self._of_base(work, report), *await self._of_device(work, report)])
+        if work.asked.depth is Depth.EXECUTE:
+            executed = await self._executed(work, report, task)
+            if executed is None:
+                return Halted()
+            report = executed
         return Done.in_one_stage(ValidationResult(report=report), Stage.VERIFYING, time.monotonic() - begin)
+
+    async def _executed(self, work: ValidateWork, report: ValidationReport, task: FrontTask) -> ValidationReport | None:
+        """The report with what one step on a device has shown. None: the task is to stop."""
+        model = report.model
+        if not report.valid or model.fault is not None:
+            return report  # Nothing else is to be expected of it.
+        if model.kind is not ModelKind.CHECKPOINT:
+            text = f"a {model.kind} computes nothing by itself; its files were checked"
+            return with_findings(report, [ModelFinding(severity=Severity.INFO, message=text)])
+        executed = await self._execution.of(model, work.asked, task)
+        if executed is None:
+            return None
+        report = with_findings(report, [] if executed.finding is None else [executed.finding])
+        depth = Depth.EXECUTE if executed.device_id else report.depth
+        return replace(report, depth=depth, device_id=executed.device_id)
 
     def _of_base(self, work: ValidateWork, report: ValidationReport) -> list[ModelFinding]:
         base = self._catalogue.find(work.asked.base_model_id) if work.asked.base_model_id else None
@@ -66,3 +88,8 @@ class ValidateRunner:
             text = f"{asked.device_id} takes no work now, so that nothing was found out about it"
             return [ModelFinding(severity=Severity.WARNING, message=text, field=_DEVICE)]
         return [replace(one, field=_DEVICE) for one in found[0].findings()]
+
+
+def _of_files(asked: Validation) -> Validation:
+    """What is to be looked at in the files."""
+    return replace(asked, depth=min(asked.depth, Depth.VALUES))

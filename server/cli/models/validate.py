@@ -27,11 +27,14 @@ class DepthName(StrEnum):
     HEADER = "header"
     CHECKSUM = "checksum"
     VALUES = "values"
+    EXECUTE = "execute"
 
 
 def validate(
     model: Annotated[str, typer.Argument(help="The model's id, or its beginning.")],
-    depth: Annotated[DepthName, typer.Option(help="values looks at every weight for NaN.")] = DepthName.CHECKSUM,
+    depth: Annotated[
+        DepthName, typer.Option(help="values looks at every weight for NaN; execute computes a step too.")
+    ] = DepthName.CHECKSUM,
     component: Annotated[list[str] | None, typer.Option(help="Only this component; may be repeated.")] = None,
     sha256: Annotated[str, typer.Option(help="The hash that it must have. [default: the noted one]")] = "",
     base: Annotated[str, typer.Option(help="The model that it must go together with.")] = "",

@@ -155,6 +155,7 @@ def test_models_are_validated_and_their_hashes_are_told(capsys: pytest.CaptureFi
     wrong = capsys.readouterr().out
     assert "error: the model's SHA-256 is" in wrong
     assert "emoji-sd is damaged" in wrong
+    assert "emoji-sd is whole" in _said(capsys, "models", "validate", "emoji", "--depth", "execute", "--device", "cpu")
     table = _said(capsys, "models", "hashes", "emoji-sd")
     assert "AutoV3" in table
     assert "unet/diffusion_pytorch_model.safetensors" in table

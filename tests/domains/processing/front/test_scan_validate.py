@@ -41,7 +41,7 @@ class Front(Floor):
         return await ScanRunner(self.catalogue).run(work, self._heard(task))
 
     async def _validate(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
-        return await ValidateRunner(self.catalogue, cast(Any, None)).run(work, self._heard(task))
+        return await ValidateRunner(self.catalogue, cast(Any, None), cast(Any, None)).run(work, self._heard(task))
 
     def _heard(self, task: FrontTask) -> FrontTask:
         """The task, whose reports the test hears."""
