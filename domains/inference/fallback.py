@@ -25,6 +25,8 @@ class Rung(StrEnum):
     """The pictures of the job are denoised one after the other."""
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
+    OFFLOAD = "offload"
+    """The components of the model take turns on the device."""
     LOWER_PRECISION = "lower_precision"
     """The model is loaded in half the bytes."""
     OTHER_DEVICE = "other_device"
@@ -33,7 +35,7 @@ class Rung(StrEnum):
 
 LADDER: Mapping[Stage, tuple[Rung, ...]] = {
     Stage.QUEUED: (Rung.OTHER_DEVICE,),
-    Stage.LOADING: (Rung.EVICTION, Rung.LOWER_PRECISION, Rung.OTHER_DEVICE),
+    Stage.LOADING: (Rung.EVICTION, Rung.OFFLOAD, Rung.LOWER_PRECISION, Rung.OTHER_DEVICE),
     Stage.CONDITIONING: (Rung.EVICTION, Rung.OTHER_DEVICE),
     Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OTHER_DEVICE),
     Stage.DENOISING: (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OTHER_DEVICE),
@@ -45,6 +47,7 @@ FIELD_OF: Mapping[Rung, str] = {
     Rung.EVICTION: "allow_eviction",
     Rung.SMALLER_BATCH: "allow_smaller_batch",
     Rung.VAE_TILING: "allow_tiling",
+    Rung.OFFLOAD: "allow_offload",
     Rung.LOWER_PRECISION: "allow_lower_precision",
     Rung.OTHER_DEVICE: "allow_other_device",
 }

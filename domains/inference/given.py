@@ -40,3 +40,5 @@ class Given(msgspec.Struct, frozen=True):
     """Of the generation's controls, in its order."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
+    in_turns: bool = False
+    """Whether the model, if it is not loaded yet, has room only with components that take turns."""

@@ -8,6 +8,9 @@ import msgspec
 PRECISIONS = ("float32", "bfloat16", "float16")
 """Precisions in which the engine computes, in torch's words."""
 
+BY_COMPONENT = "component"
+"""Offloading: only the components that compute are on the device."""
+
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """What a load asks for. An empty text is the server's choice."""
@@ -18,6 +21,13 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """Precision of the text encoders. Empty: the denoiser's."""
     vae_precision: str = ""
     """Precision of the VAE. Empty: the denoiser's, or a wider one for a VAE that overflows in float16."""
+    offload: str = ""
+    """Which parts wait in host memory: `none`, or `component` for all that do not compute. Empty: none."""
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether the components take turns on the device."""
+        return self.offload == BY_COMPONENT
 
     def asked_of(self, component: str) -> str:
         """The precision that is asked for a component. Empty: none."""
@@ -34,6 +44,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 AS_USUAL = Execution()
 """The server's choice in everything."""
+
+
+def in_turns(execution: Execution) -> Execution:
+    """The same with components that take turns on the device."""
+    return msgspec.structs.replace(execution, offload=BY_COMPONENT)
 
 
 def usual_precision(capability: tuple[int, int] | None) -> str:

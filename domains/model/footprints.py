@@ -1,7 +1,7 @@
 """Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import msgspec
@@ -54,7 +54,7 @@ class Footprints:
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
         """What each component with weights takes on a device, in the order of the model."""
         usual = _usual_precision(device)
-        there = [one for one in self._loaded.list() if one.device_id == device.id and self._is_current(one)]
+        there = [one for one in self._loaded.list() if one.device_id == device.id and self._can_share(one)]
         return [
             self._part(model, component, execution, usual, there)
             for component in model.components
@@ -62,8 +62,8 @@ class Footprints:
         ]
 
     def need_bytes(self, model: Model, device: Device, execution: Execution) -> int:
-        """Bytes that a load of the model adds on a device."""
-        return sum(part.bytes for part in self.parts(model, device, execution))
+        """Bytes that a load of the model adds on a device; of components that take turns, the most at once."""
+        return added_bytes(self.parts(model, device, execution), execution)
 
     def named_bytes(self, model_ids: Iterable[str], device: Device) -> int:
         """Bytes that loads of these models add on a device, as it computes by itself."""
@@ -86,7 +86,8 @@ class Footprints:
     ) -> PartFootprint:
         upcast = leaves_float16(self._config(model, component.id))
         precision = precision_of(component.id, execution, usual, upcast=upcast)
-        shared = tuple(one.id for one in there if self._has(one, model, component.id, precision))
+        able = () if execution.in_turns else there
+        shared = tuple(one.id for one in able if self._has(one, model, component.id, precision))
         forecast = component.parameter_count * _BYTES.get(precision, 4)
         size = 0 if shared else self._sizes.get((model.sha256, component.id, precision), forecast)
         return PartFootprint(component=component.id, precision=precision, bytes=size, shared_with=shared[:16])
@@ -121,7 +122,10 @@ class Footprints:
         self._configs[model.id, component] = model, found
         return found
 
-    def _is_current(self, one: LoadedModel) -> bool:
+    def _can_share(self, one: LoadedModel) -> bool:
+        """Whether its components stay on the device, with the weights that the last scan saw."""
+        if one.resident_bytes < one.size_bytes:
+            return False
         model = self._catalogue.find(one.model_id)
         return model is not None and not outdated(one, model.sha256)
 
@@ -133,6 +137,14 @@ class Footprints:
         if one.load_s is not None and one.size_bytes:
             self._times[one.model_id, one.device_id].append(one.load_s)
             self._rates[one.device_id].append(one.load_s / one.size_bytes)
+
+
+def added_bytes(parts: Sequence[PartFootprint], execution: Execution) -> int:
+    """Bytes that parts add together; of components that take turns, the most at once. Text encoders have theirs together."""
+    if not execution.in_turns:
+        return sum(part.bytes for part in parts)
+    texts = sum(part.bytes for part in parts if part.component.startswith("text_encoder"))
+    return max([texts, *(part.bytes for part in parts)])
 
 
 def _usual_precision(device: Device) -> str:

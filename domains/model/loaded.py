@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.failure import Failure
+from domains.model.execution import BY_COMPONENT
 from domains.model.model import Model
 
 _HOST_TIER = "host"
@@ -72,6 +73,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time at which the keep-alive was set last; it counts from there, or from the last use."""
     load_s: float | None = None
     """Seconds that its load took. None: its worker did not report it."""
+    offload: str = ""
+    """Which of its parts wait in host memory while they do not compute (see `Execution`). Empty: none."""
     session_id: str = ""
     """The session that loaded it. Empty: none."""
     failure: Failure | None = None
@@ -83,6 +86,11 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """Size of all components."""
         return sum(component.bytes for component in self.components)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes that stay on its device while no job uses it."""
+        return 0 if self.offload == BY_COMPONENT else self.size_bytes
 
     @property
     def expire_s(self) -> float | None:

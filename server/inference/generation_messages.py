@@ -23,6 +23,7 @@ from domains.inference.generation import (
 )
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.model.execution import BY_COMPONENT
 from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
@@ -268,7 +269,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         task=task_of(resolved),
         family=resolved.family,
         device_id=device_id,
-        execution=to_execution(dict(result.precisions)) if result.precisions else None,
+        execution=to_execution(dict(result.precisions), result.offload) if result.precisions else None,
         used_models=[base, *used_components(resolved), *used_adapters(resolved), *used_controls(resolved)],
         used_images=used_pictures(resolved),
         server_version=SERVER_VERSION,
@@ -276,8 +277,12 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
     )
 
 
-def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
-    """The message of how a loaded model computes. `precisions`: by component, as its worker reports them.
+_OFFLOADS = {BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT}
+
+
+def to_execution(precisions: dict[str, str], offload: str = "") -> execution_pb2.ExecutionOptions:
+    """The message of how a loaded model computes. `precisions`: by component, as its worker reports them. `offload`: see
+    `Execution`.
 
     The attention kernel is absent: torch chooses it for each call and does not report it.
     """
@@ -286,11 +291,11 @@ def to_execution(precisions: dict[str, str]) -> execution_pb2.ExecutionOptions:
         precision=convert.to_precision(denoiser),
         text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
         vae_precision=convert.to_precision(precisions.get("vae", "")),
-        # The engine has no other modes yet: it decodes whole pictures one by one, and all weights are on the device.
+        # The engine has no other modes yet: it decodes whole pictures one by one.
         quantization="none",
         attention_slicing=False,
         vae_slicing=True,
         vae_tiling=False,
-        offload=execution_pb2.OFFLOAD_MODE_NONE,
+        offload=_OFFLOADS.get(offload, execution_pb2.OFFLOAD_MODE_NONE),
         compile=False,
     )

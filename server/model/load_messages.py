@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
-from domains.model.execution import AS_USUAL, Execution
+from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
@@ -13,6 +13,7 @@ from server.inference.generation_messages import to_execution
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
+_OFFLOADS = {"none": execution_pb2.OFFLOAD_MODE_NONE, BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT}
 _WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
 """Options that the engine has one way of."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
@@ -27,7 +28,7 @@ _SERVED: Served = {
     "execution.precision": _PRECISIONS,
     "execution.text_encoder_precision": _PRECISIONS,
     "execution.vae_precision": _PRECISIONS,
-    "execution.offload": ("OFFLOAD_MODE_NONE",),
+    "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, _OFFLOADS.values())),
     # Their values are checked in `other_ways`.
     **{f"execution.{name}": () for name in _WAYS},
 }
@@ -64,11 +65,12 @@ def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
 
 
 def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
-    """The precisions that a request names."""
+    """How a request wants to have it computed."""
     return Execution(
         precision=_precision(asked.precision),
         text_encoder_precision=_precision(asked.text_encoder_precision),
         vae_precision=_precision(asked.vae_precision),
+        offload=next((word for word, value in _OFFLOADS.items() if value == asked.offload), ""),
     )
 
 
@@ -112,6 +114,7 @@ def to_asked_execution(asked: Execution) -> execution_pb2.ExecutionOptions | Non
         precision=convert.to_precision(asked.precision),
         text_encoder_precision=convert.to_precision(asked.text_encoder_precision),
         vae_precision=convert.to_precision(asked.vae_precision),
+        offload=_OFFLOADS.get(asked.offload, execution_pb2.OFFLOAD_MODE_UNSPECIFIED),
     )
 
 

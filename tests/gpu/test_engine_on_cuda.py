@@ -13,6 +13,7 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
+from domains.model.execution import BY_COMPONENT, Execution
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
@@ -121,4 +122,28 @@ def test_a_picture_too_large_is_out_of_device_memory_and_the_next_job_works(tiny
     recorder.loop.submit("next", Given(recorder.loaded.model, request(tiny, steps=2)))
     recorder.run()
     assert isinstance(recorder.last("next"), RunFinished)
+    recorder.loop.close()
+
+
+def test_components_that_take_turns_make_the_same_picture_in_less_memory() -> None:
+    model = embedded_model()
+    recorder = Recorder(model, "cuda")
+    sizes = recorder.loaded.bytes_per_component
+    asked = Given(model, request(model, steps=3))
+    recorder.loop.submit("whole", asked)
+    recorder.run()
+    recorder.loaded = None  # pyright: ignore[reportAttributeAccessIssue]  # it would keep the weights
+    recorder.loop.unload(model.id)
+    before = torch.cuda.memory_allocated()
+    recorder.loop.load("load", model, Execution(offload=BY_COMPONENT))
+    recorder.run()
+    assert isinstance(recorder.last("load"), RunFinished)
+    assert torch.cuda.memory_allocated() == before
+    torch.cuda.reset_peak_memory_stats()
+    recorder.loop.submit("turns", asked)
+    recorder.run()
+    assert isinstance(recorder.last("turns"), RunFinished)
+    assert recorder.files("turns") == recorder.files("whole")
+    recorder.loop.resources.forget_prompts()
+    assert torch.cuda.memory_allocated() - before < min(sizes.values())
     recorder.loop.close()

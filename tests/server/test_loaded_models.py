@@ -566,3 +566,72 @@ def test_what_makes_no_sense_in_host_memory_is_refused_by_name(machine: Machine)
     for hints in ([hint("")], [hint(FIRST)] * 33, [late]):
         told = refused(lambda hints=hints: prefetched(machine, *hints))
         assert told.reason == "INVALID_FIELD"
+
+
+# Components that take turns
+
+TIGHT = f"memory_bytes = {60 * MIB}\nruntime_bytes = {16 * MIB}"
+"""Room for the largest component of a model, and not for all of them."""
+IN_TURNS = execution_pb2.ExecutionOptions(offload=execution_pb2.OFFLOAD_MODE_COMPONENT)
+MAPPED = loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED
+
+
+def on(device: str, **fallback: Any) -> job_event_pb2.JobOptions:
+    options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy(**fallback))
+    options.devices.device_ids.append(device)
+    return options
+
+
+def test_components_take_turns_on_request_and_the_loaded_model_says_so(machine: Machine) -> None:
+    before = machine.used("sim-1")
+    one = machine.loaded(device="sim-1", execution=IN_TURNS)
+    assert one.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
+    assert (one.device_bytes, one.host_bytes) == (0, 0)
+    assert one.mapped_bytes == sum(part.mapped_bytes for part in one.components) > 0
+    assert {part.residency for part in one.components} == {MAPPED}
+    job_id = asking.submit(machine.server, picture(), on("sim-1"))
+    last = asking.watch(machine.server, job_id)[-1]
+    assert kind(last) == "succeeded"
+    assert last.generation_result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
+    assert machine.used("sim-1") - before < MIB, "between jobs no component is on the device"
+    assert machine.loaded(device="sim-1", execution=IN_TURNS).reused
+    spec = asking.job_of(machine.server, machine.load(device="sim-1", execution=IN_TURNS).event.job_id).spec
+    assert spec.model_load.execution == IN_TURNS
+
+
+def test_an_estimate_of_components_that_take_turns_is_the_largest_of_them(machine: Machine) -> None:
+    def forecast(**how: Any) -> Any:
+        request = model_service_pb2.EstimateModelRequest(
+            model_load=model_work_pb2.ModelLoad(model_id=FIRST, execution=execution_pb2.ExecutionOptions(**how)),
+            devices=job_event_pb2.DeviceSelector(device_ids=["sim-0"]),
+        )
+        (one,) = machine.model.EstimateModel(request, timeout=CALL_S).estimates
+        return one
+
+    machine.rewrite(sim(0, TIGHT), sim(1, WIDE))
+    whole, turns = forecast(), forecast(offload=execution_pb2.OFFLOAD_MODE_COMPONENT)
+    assert (whole.fits, turns.fits) == (False, True)
+    assert whole.weights_bytes == sum(part.device_bytes for part in turns.components)
+    assert turns.weights_bytes == max(part.device_bytes for part in turns.components)
+    assert turns.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
+
+
+def test_a_model_that_has_no_room_as_a_whole_is_used_all_the_same_unless_the_request_forbids_it(
+    machine: Machine,
+) -> None:
+    machine.rewrite(sim(0, TIGHT), sim(1, WIDE))
+    forbidden = asking.watch(
+        machine.server, asking.submit(machine.server, picture(), on("sim-0", allow_offload=False))
+    )[-1]
+    failure = forbidden.event.failed.failure
+    assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    assert "allow_offload" in {fact.name: fact.value for fact in failure.facts}["would_help"]
+
+    seen = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-0")))
+    assert kind(seen[-1]) == "succeeded"
+    (told,) = [update.event.degraded for update in seen if kind(update) == "degraded"]
+    assert (told.kind, told.reason) == ("offload", error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY)
+    assert list(seen[-1].event.succeeded.receipt.degradations) == [told]
+    assert seen[-1].generation_result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
+    machine.unload()
+    assert machine.loaded().execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT, "a load does the same"

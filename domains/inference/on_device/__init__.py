@@ -35,7 +35,8 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 `keep_on` (leaves a step), `ending` (ends jobs), `resources` (what all runs share), `hardware`, `fence` with `in_flight`
 (work that the device has not finished).
 
-One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` (the models),
+One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` and
+`in_turns` (the models),
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
 encoders), `input_picture`, `trajectory` with `noise`
 and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,

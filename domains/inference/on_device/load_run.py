@@ -29,6 +29,8 @@ _LIFE_S = 5.0
 class LoadRun:
     """A run that is over when its model is loaded."""
 
+    _loads_only = True
+
     def __init__(
         self,
         job_id: str,
@@ -112,7 +114,9 @@ class LoadRun:
 
     def bring_model(self, *, alone: bool) -> None:
         """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
-        load = self._load = self._load or self._resources.models.bring(self.id, self.model, self._execution)
+        load = self._load = self._load or self._resources.models.bring(
+            self.id, self.model, self._execution, named=self._loads_only
+        )
         if load.there is None:
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
@@ -131,9 +135,14 @@ class LoadRun:
             return ""
         return lower_precision(self._execution, usual_on(self.device))
 
-    def load_lower(self) -> None:
-        """Begin the load again in `lower_precision`."""
-        self._execution = Execution(precision=self.lower_precision)
+    @property
+    def could_take_turns(self) -> bool:
+        """Whether the model could be loaded with components that take turns instead."""
+        return not (self.has_model or self._execution.offload)
+
+    def load_again(self, execution: Execution) -> None:
+        """Begin the load again in another way."""
+        self._execution = execution
         load, self._load = self._load, None
         if load is not None:
             self._resources.models.leave(self.id, load)

@@ -10,6 +10,7 @@ from domains.inference.on_device.families import family_of
 from domains.inference.on_device.family import Family
 from domains.inference.on_device.fence import EventFence, Fence
 from domains.inference.on_device.hardware import Hardware, model_owner
+from domains.inference.on_device.in_turns import InTurns
 from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
@@ -61,6 +62,11 @@ class ModelLoad:
         """Bytes on the device of the pieces that are placed."""
         return sum(self.placed.parts.values())
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether the components take turns on the device."""
+        return self._execution.in_turns
+
     def precision_of(self, component: str) -> str:
         """The precision of a component. Empty: it is not there yet, and its load was asked for none."""
         if self.there is None:
@@ -74,7 +80,7 @@ class ModelLoad:
         loaded = self.there[0]
         new = {name for name, module in loaded.modules.items() if module not in seen}
         seen.update(loaded.modules.values())
-        return sum(loaded.bytes_per_component[name] for name in new)
+        return sum(size for name, size in loaded.held_bytes.items() if name in new)
 
     def advance(self, job_id: str, *, alone: bool = False) -> None:
         """Load what is ready, for a job, but not for longer than its turn, which is longer if no other job runs.
@@ -99,7 +105,7 @@ class ModelLoad:
     def _place(self, job_id: str) -> None:
         step = _next(self._loading)
         if isinstance(step, OnDeviceModel):
-            self.there = step, family_of(step)
+            self.there = step, self._family(step)
             # Components that were there before, and buffers that no file carries.
             self._account()
             return
@@ -110,6 +116,17 @@ class ModelLoad:
             self._fence = self._hardware.load_piece(job_id, self.model.id, piece, more)
             self._begun = True
 
+    def _family(self, loaded: OnDeviceModel) -> Family:
+        if loaded.turns is None:
+            return family_of(loaded)
+        owner = model_owner(self.model.id)
+        return InTurns(loaded, loaded.turns, family_of, lambda size: self._hardware.hold(owner, size))
+
+    def rest(self) -> None:
+        """Take the components off the device that were there for their turn."""
+        if self.there is not None and isinstance(self.there[1], InTurns) and self.there[0].held_bytes:
+            self.there[1].rest()
+
     def wait(self) -> None:
         """Wait until the next piece can be loaded, or at least for a while."""
         (self._fence if self.placed.ready.passed() else self.placed.ready).wait()
@@ -117,6 +134,8 @@ class ModelLoad:
     def close(self) -> None:
         """Cancel the load, or drop the model: nothing of it stays in memory."""
         self._loading.close()
+        if self.there is not None and self.there[0].turns is not None:
+            self.there[0].turns.close()
         self.there = None
         self._hardware.free(model_owner(self.model.id))
 

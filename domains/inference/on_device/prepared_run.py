@@ -27,12 +27,15 @@ from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
+from domains.model.execution import AS_USUAL, in_turns
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
 
 
 class PreparedRun(LoadRun):
     """A run up to its first step. Owns the tensors that the steps need: dropping the object frees them."""
+
+    _loads_only = False
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class PreparedRun(LoadRun):
         resources: Resources,
         tell: Callable[[Report], None],
     ) -> None:
-        super().__init__(job_id, given.model, resources, tell)
+        super().__init__(job_id, given.model, resources, tell, in_turns(AS_USUAL) if given.in_turns else AS_USUAL)
         self.given = given
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS

@@ -1,6 +1,7 @@
 """Holds the models that are loaded on one device, or on their way there."""
 
 import gc
+from collections.abc import Set
 
 import torch
 from torch import nn
@@ -51,8 +52,9 @@ class ResidentModels:
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model_id)
         return one.there[0]
 
-    def bring(self, job_id: str, model: Model, execution: Execution) -> ModelLoad:
-        """The model, or its load, begun here if there is none, for a job that leaves it with `leave`.
+    def bring(self, job_id: str, model: Model, execution: Execution, *, named: bool = True) -> ModelLoad:
+        """The model, or its load, begun here if there is none, for a job that leaves it with `leave`. `named`: whether the
+        request names the offloading; else a model that is there is taken as it is.
 
         Raises ILLEGAL_STATE if a component of the model is there in another precision than the job asks for.
         """
@@ -60,7 +62,7 @@ class ResidentModels:
         if there is None or there.failure is not None:
             steps = loading(model, str(self.device), execution, try_config, self._shared, self.tier)
             there = self._models[model.id] = ModelLoad(model, execution, steps, self._hardware, self._account)
-        _same(there, model, execution)
+        _same(there, model, execution, named=named)
         there.users.add(job_id)
         return there
 
@@ -77,6 +79,12 @@ class ResidentModels:
                 load.close()
             if self._models.get(load.model.id) is load:
                 del self._models[load.model.id]
+
+    def rest(self, used: Set[str]) -> None:
+        """Take the components off the device that were there for their turn, of all models but the used ones (ids)."""
+        for model_id, one in self._models.items():
+            if model_id not in used:
+                one.rest()
 
     def unload(self, model_id: str) -> int:
         """Drop a model; returns the allocator's difference on CUDA, elsewhere the size of its tensors.
@@ -114,8 +122,11 @@ class ResidentModels:
             self._hardware.hold(model_owner(model_id), size)
 
 
-def _same(there: ModelLoad, model: Model, execution: Execution) -> None:
+def _same(there: ModelLoad, model: Model, execution: Execution, *, named: bool) -> None:
     """Raise ILLEGAL_STATE if a job that needs the model so cannot use this one."""
+    if named and execution.offload and execution.in_turns is not there.in_turns:
+        how = "with components that take turns" if there.in_turns else "as a whole"
+        raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)
     wanted = {component.id: execution.asked_of(component.id) for component in model.components}
     has = {component: there.precision_of(component) for component, precision in wanted.items() if precision}
     other = next((component for component, precision in has.items() if precision not in ("", wanted[component])), None)

@@ -27,6 +27,7 @@ from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
 from domains.inference.outcome import Report
+from domains.model.execution import Execution, in_turns
 from domains.progress import Degraded, Stage, Unit
 
 _log = structlog.get_logger()
@@ -69,6 +70,8 @@ class Run(PreparedRun):
         found: list[Rung] = []
         if self.stage is Stage.DENOISING and len(self.walking.latents) > 1 and not self.walking.split:
             found.append(Rung.SMALLER_BATCH)
+        if self.stage is Stage.LOADING and self.could_take_turns:
+            found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
         # The edges of a tile must not fit together.
@@ -84,9 +87,13 @@ class Run(PreparedRun):
             case Rung.SMALLER_BATCH:
                 self.walking.split = True
                 detail = "the pictures are denoised one after the other"
+            case Rung.OFFLOAD:
+                detail = "the components of the model take turns on the device, which takes longer"
+                self.load_again(in_turns(self._execution))
             case Rung.LOWER_PRECISION:
-                detail = f"the model is loaded in {self.lower_precision}, which changes the picture"
-                self.load_lower()
+                precision = self.lower_precision
+                detail = f"the model is loaded in {precision}, which changes the picture"
+                self.load_again(Execution(precision=precision, offload=self._execution.offload))
             case _:
                 self._tile = self._smaller_tile()
                 detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"

@@ -9,7 +9,8 @@ Loading: `load` (piece by piece), `components` (empty modules from configs) with
 
 Reading weights: `weights` (into a module) with `flat` (one allocation for all), `single_file` with `conversion` (a
 checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
-`file_map` (CUDA), `host_tier` (what stays in host memory). `unpickle` runs in a process that is thrown away.
+`file_map` (CUDA), `host_tier` (what stays in host memory). `component_turns`: models larger than
+the device. `unpickle` runs in a process that is thrown away.
 
 Converting: `convert_child` (the process), `conversion_plan`, `conversion_modules`, `conversion_files`, `rewrite` with
 `stored_dtypes`.
@@ -24,6 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from domains.device.on_device.torch_errors import translate
+from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.control_loading import loading_controlnet
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.layout import picture_layout
@@ -34,6 +36,7 @@ from domains.model.on_device.shared_modules import SharedModules
 from domains.model.on_device.tokenizer import Words, tokenizers
 
 __all__ = [
+    "ComponentTurns",
     "HostTier",
     "Loading",
     "OnDeviceModel",

@@ -20,6 +20,7 @@ from domains.model.execution import AS_USUAL, PRECISIONS, Execution, leaves_floa
 from domains.model.families import FAMILIES, Part
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout
+from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.components import BUILDERS, Builder, build
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layout import picture_layout
@@ -130,6 +131,8 @@ def _loading(
     config = _scheduler_config(model)
     judge(config)
     dtypes = {part: _dtype(model, part, execution) for part in builders}
+    if execution.in_turns:
+        return (yield from _in_turns(model, place, execution, builders, dtypes, config, tier, started))
     keys = {part: content_key(model, part, _weights(model, part), place, dtypes[part]) for part in builders}
     there = shared.find(keys)
     for path in chain.from_iterable(_weights(model, part) for part in there):
@@ -184,6 +187,43 @@ def _loading(
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
         skeleton=skeleton if tier is not None else None,
+    )
+
+
+def _in_turns(
+    model: Model,
+    place: torch.device,
+    execution: Execution,
+    builders: Mapping[str, Builder],
+    dtypes: Mapping[str, torch.dtype],
+    config: Mapping[str, Any],
+    tier: HostTier | None,
+    started: float,
+) -> Loading:
+    """A load whose components take turns on the device. They share nothing: each leaves while another model computes."""
+    skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
+    if skeleton is None or builders.keys() != skeleton.modules.keys():
+        skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
+    turns = ComponentTurns(skeleton, place, tier)
+    try:
+        for placed in turns.visits():
+            yield Placed(placed.completed, placed.total, placed.ready, placed.here)
+    except BaseException:
+        turns.close()
+        raise
+    return OnDeviceModel(
+        model=model,
+        device=place,
+        dtype=_TORCH[execution.precision],
+        execution=execution,
+        modules=skeleton.modules,
+        tokenizers=skeleton.words,
+        scheduler_config=config,
+        bytes_per_component={part: turns.size_of(part) for part in skeleton.modules},
+        load_s=time.perf_counter() - started,
+        loaded_at_s=time.time(),
+        skeleton=skeleton if tier is not None else None,
+        turns=turns,
     )
 
 

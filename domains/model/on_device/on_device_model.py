@@ -10,6 +10,7 @@ from torch import nn
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id, sources_of
 from domains.model.model import Model
+from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.host_tier import Skeleton
 from domains.model.on_device.leased_map import leased_bytes
 from domains.model.on_device.tokenizer import Words
@@ -41,6 +42,8 @@ class OnDeviceModel:
 
     skeleton: Skeleton | None = None
     """What a host tier can keep when the model leaves the device; None: nothing."""
+    turns: ComponentTurns | None = None
+    """The components that take turns on the device; None: all of them stay there."""
 
     @property
     def family(self) -> str:
@@ -53,6 +56,18 @@ class OnDeviceModel:
         return sum(self.bytes_per_component.values())
 
     @property
+    def held_bytes(self) -> Mapping[str, int]:
+        """Bytes of the components that are on the device now."""
+        if self.turns is None:
+            return self.bytes_per_component
+        return {part: size for part, size in self.bytes_per_component.items() if part in self.turns.here}
+
+    def bring(self, component: str) -> None:
+        """Have a component on the device, whose weights are about to be read. Its turn ends with that of another."""
+        if self.turns is not None:
+            self.turns.bring([component])
+
+    @property
     def precision(self) -> str:
         """`dtype` in torch's words: `float32`."""
         return str(self.dtype).removeprefix("torch.")
@@ -62,13 +77,19 @@ class OnDeviceModel:
         dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
         return str(dtype).removeprefix("torch.")
 
+    def _mapped_bytes(self, name: str, size: int) -> int:
+        """Those of a component's bytes that are used in place, or wait in their file."""
+        if self.turns is not None:
+            return size
+        # Only the CPU computes out of a map. Asking the thousands of tensors of a model takes milliseconds.
+        return leased_bytes(self.modules[name].state_dict().values()) if self.device.type == "cpu" else 0
+
     def _component(self, name: str, size: int) -> LoadedComponent:
         return LoadedComponent(
             id=name,
             bytes=size,
             precision=self.precision_of(name),
-            # Only the CPU computes out of a map. Asking the thousands of tensors of a model takes milliseconds.
-            mapped_bytes=leased_bytes(self.modules[name].state_dict().values()) if self.device.type == "cpu" else 0,
+            mapped_bytes=self._mapped_bytes(name, size),
             sources=sources_of(self.model, name),
         )
 
@@ -84,4 +105,5 @@ class OnDeviceModel:
             last_use_time_s=time.time(),
             model_sha256=self.model.sha256,
             load_s=self.load_s,
+            offload=self.execution.offload,
         )

@@ -51,8 +51,9 @@ _log = structlog.get_logger()
 class MemoryForJobs(Evicting, Protocol):
     """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
-    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[None]:
-        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had."""
+    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[Failure | None]:
+        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had. Gives why
+        the components of the model are to take turns; None: they need not."""
         ...
 
 
@@ -93,6 +94,8 @@ class Attempt:
         self._limits: TimeLimits | None = None
         self.claims_memory = False
         """Whether it waits for memory; no worker has its order yet."""
+        self._no_room: Failure | None = None
+        """Why the components of the model take turns. None: they need not."""
 
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point. The strongest request decides how the job continues."""
@@ -138,7 +141,7 @@ class Attempt:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
                 self.claims_memory = True
-                await unless_set(self._stopping, held.enter_async_context(memory))
+                self._no_room = await unless_set(self._stopping, held.enter_async_context(memory))
                 self.claims_memory = False
                 if self._stopping.is_set():
                     # No worker has received the order yet.
@@ -158,6 +161,8 @@ class Attempt:
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         """Give the order until it ends with enough memory, or idle models can leave the device no more."""
         room = MakingRoom(self.job, self._lane.device_id, self._tools.memory)
+        if self._no_room is not None:
+            self._tools.jobs.record(self.job.id, room.offload(self._no_room))
         outcome = await self._order(work, worker, limits, room.for_worker(), self.job.checkpoint)
         while isinstance(outcome, Broken) and room.again(outcome) and not self._stopping.is_set():
             if (told := await room.make(outcome)) is not None:
@@ -220,6 +225,7 @@ class Attempt:
             made=len(result.images) if isinstance(result, GenerationResult) else 0,
             kept=self._kept(kept),
             fallback=fallback,
+            in_turns=self._no_room is not None,
         )
 
     def _kept(self, kept: Checkpoint | None) -> KeptFile | None:

@@ -79,6 +79,14 @@ class MakingRoom:
                 receipt = added(self._spent, outcome.receipt)
                 return msgspec.structs.replace(outcome, receipt=receipt, failure=self._advised(job, outcome.failure))
 
+    def offload(self, why: Failure) -> Degraded:
+        """Note that the components of the model take turns, since it has no room as a whole."""
+        self._taken += 1
+        detail = f"the components of the model take turns on {self._device_id}, which takes longer, since {why.message}"
+        told = Degraded(kind=str(Rung.OFFLOAD), reason=str(why.reason), detail=detail)
+        self._spent = added(self._spent, Receipt(degradations=(told,)))
+        return told
+
     def _possible(self) -> tuple[Rung, ...]:
         return (Rung.EVICTION,) if not self._stuck and self._memory.evictable(self._device_id) else ()
 

@@ -48,6 +48,8 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
 
     images: tuple[GeneratedImage, ...]
     resolved: ResolvedGeneration
+    offload: str = ""
+    """Which components waited in host memory (see `Execution`). Empty: none."""
     precisions: tuple[tuple[str, str], ...] = ()
     """(component, precision of its computation, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()

@@ -94,14 +94,14 @@ class MemoryCare:
         return [
             IdleModel(
                 id=one.id,
-                bytes=sum(part.bytes for part in one.components),
+                bytes=one.resident_bytes,
                 idle_s=max(0.0, now - one.last_use_time_s),
                 pinned=one.stays(now),
                 load_s=one.load_s,
                 in_use=bool(users_of(one, jobs)),
             )
             for one in self._loaded.list()
-            if pool_of_model(one) == pool_id and (one.device_id or one.locked)
+            if pool_of_model(one) == pool_id and (one.device_id or one.locked) and one.resident_bytes
         ]
 
     async def collect(self, pool_id: str, blob_id: str) -> None:

@@ -34,7 +34,7 @@ class Company:
         if not own or not lane.running or pool_id not in self._pools.ids():
             return True
         ceiling = self._pools.room(pool_id).ceiling_bytes
-        weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == lane.device_id)
+        weights = sum(one.resident_bytes for one in self._loaded.list() if one.device_id == lane.device_id)
         others = sum(self._bytes(one.job, lane.device_id) for one in lane.running.values())
         return ceiling is None or weights + others + own <= ceiling
 

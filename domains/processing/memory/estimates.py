@@ -12,9 +12,9 @@ from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
-from domains.model.execution import Execution
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.finding import ModelFinding
-from domains.model.footprints import Footprints, PartFootprint
+from domains.model.footprints import Footprints, PartFootprint, added_bytes
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.devices.step_times import StepTimes
@@ -60,13 +60,15 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float | None
     step_s: float | None
     sample_count: int
+    execution: Execution = AS_USUAL
+    """How it shall compute."""
     unsupported: tuple[str, ...] = ()
     """Precisions that are asked for, and in which the device does not compute."""
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of the weights that the load adds."""
-        return sum(part.bytes for part in self.parts)
+        """Bytes of the weights that are on the device at once, beyond those that are there."""
+        return added_bytes(self.parts, self.execution)
 
     @property
     def available_bytes(self) -> int | None:
@@ -144,7 +146,7 @@ class Estimates:
 
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
         parts = tuple(self._footprints.parts(model, device, execution))
-        weights = sum(part.bytes for part in parts)
+        weights = added_bytes(parts, execution)
         activation, runs = self._activation(model.id, device.id, shape)
         step = self._steps.usual(device.id, model, shape.width_px, shape.height_px, shape.images)
         free = await self._free(pool_of(device.id))
@@ -153,6 +155,7 @@ class Estimates:
         missing = 0 if free is None else weights + (activation or 0) - free
         return Estimate(
             device=device,
+            execution=execution,
             parts=parts,
             activation_bytes=activation,
             free_bytes=free,
@@ -205,7 +208,10 @@ class Estimates:
         if not receipt.steps_executed or (lane is not None and job.id in lane.shared):
             # The peak of a device that jobs share is that of all of them.
             return
-        weights = sum(one.size_bytes for one in self._loaded.list() if one.device_id == job.device_id)
+        there = [one for one in self._loaded.list() if one.device_id == job.device_id]
+        if any(one.resident_bytes < one.size_bytes for one in there):
+            return  # The peak lies in one of the turns; it is not known in which.
+        weights = sum(one.size_bytes for one in there)
         # They left the device with the job.
         view = self._devices.find(job.device_id)
         weights += 0 if view is None else self.guides_bytes(resolved, view.device)

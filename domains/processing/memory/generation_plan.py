@@ -63,7 +63,7 @@ class GenerationPlans:
     def _peak(self, estimate: Estimate, resolved: ResolvedGeneration) -> int | None:
         if estimate.activation_bytes is None:
             return None
-        there = sum(one.size_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
+        there = sum(one.resident_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
         gone = sum(size for _, size in estimate.evictions)
         guides = self._estimates.guides_bytes(resolved, estimate.device)
         return there - gone + estimate.weights_bytes + guides + estimate.activation_bytes

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
-from domains.errors import NotFound, ResourceExhausted
+from domains.errors import ErrorReason, NotFound, ResourceExhausted
+from domains.failure import Failure
+from domains.inference.fallback import FIELD_OF, Rung
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.execution import AS_USUAL, Execution
+from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution, in_turns
 from domains.model.loaded import loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.kinds import LoadWork, ModelBenchmarkWork
+from domains.processing.jobs.kinds import GenerateWork, LoadWork, ModelBenchmarkWork
 from domains.processing.memory.care import pool_of
 from domains.processing.memory.model_use import held_by_devices, loaded_models
 
@@ -28,6 +31,19 @@ def _execution_of(job: Job) -> Execution:
             return job.work.asked.execution
         case _:
             return AS_USUAL
+
+
+def _permits(job: Job, rung: Rung) -> bool:
+    fallback = job.options.fallback
+    return fallback.permits(rung) and fallback.max_attempts > 0
+
+
+def _advised(refusal: ResourceExhausted) -> ResourceExhausted:
+    """The refusal with the permission that would have helped."""
+    field = f"options.fallback.{FIELD_OF[Rung.OFFLOAD]}"
+    message = f"{refusal.message}; permitting more would have helped: {field}"
+    facts: dict[str, Any] = {**refusal.facts, "would_help": field}
+    return ResourceExhausted(message, ErrorReason(refusal.reason), **facts)
 
 
 async def claim_with_room(
@@ -79,23 +95,46 @@ class JobAdmission:
         self._need_bytes = need_bytes
 
     @asynccontextmanager
-    async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[None]:
+    async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[Failure | None]:
         """Hold a claim, until the attempt ends, on the known need of the job: the weights that it still has to load,
         those that it has for itself, and all memory reserved for it.
 
-        The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's out-of-memory
-        reason, BUDGET_EXCEEDED, or the fault of the reservation.
+        Yields why its model has no room as a whole, if the claim is on the most that components which take turns need; else
+        None. The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's
+        out-of-memory reason, BUDGET_EXCEEDED, or the fault of the reservation.
         """
-        missing = self._missing(job, device_id)
-        reservation_id = self._reservation_of(job) if device_id else ""
+        why: Failure | None = None
         async with AsyncExitStack() as held:
-            loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
-            if await self._claim_loads(loads, device_id, reservation_id, job, held):
-                reservation_id = ""
-            own = self._own_bytes(job, device_id)
-            if reservation_id or own:
-                held.enter_context(await self._claim(pool_of(device_id), own, reservation_id, job))
-            yield
+            try:
+                await self._claim_all(job, device_id, _execution_of(job), held)
+            except ResourceExhausted as refusal:
+                # Half a claim would stay.
+                await held.aclose()
+                if not self._fits_in_turns(job, device_id, refusal):
+                    raise
+                if not _permits(job, Rung.OFFLOAD):
+                    raise _advised(refusal) from refusal
+                await self._claim_all(job, device_id, in_turns(_execution_of(job)), held)
+                why = Failure.of(refusal)
+            yield why
+
+    def _fits_in_turns(self, job: Job, device_id: str, refusal: ResourceExhausted) -> bool:
+        """Whether the model has room if its components take turns."""
+        execution = _execution_of(job)
+        if execution.offload or not isinstance(job.work, LoadWork | GenerateWork):
+            return False
+        need = sum(size for _, size in self._missing(job, device_id, in_turns(execution)))
+        return need + self._own_bytes(job, device_id) <= int(refusal.facts.get("available_bytes", 0))
+
+    async def _claim_all(self, job: Job, device_id: str, execution: Execution, held: AsyncExitStack) -> None:
+        missing = self._missing(job, device_id, execution)
+        reservation_id = self._reservation_of(job) if device_id else ""
+        loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
+        if await self._claim_loads(loads, device_id, reservation_id, job, held):
+            reservation_id = ""
+        own = self._own_bytes(job, device_id)
+        if reservation_id or own:
+            held.enter_context(await self._claim(pool_of(device_id), own, reservation_id, job))
 
     async def _claim_loads(
         self, loads: Sequence[_Load], device_id: str, reservation_id: str, job: Job, held: AsyncExitStack
@@ -161,20 +200,19 @@ class JobAdmission:
         own = [self._catalogue.get(asset.model_id) for asset in job.work.assets if not asset.loaded]
         return sum(self._need_bytes(model, device_id, AS_USUAL) for model in own)
 
-    def _missing(self, job: Job, device_id: str) -> list[tuple[str, int]]:
+    def _missing(self, job: Job, device_id: str, execution: Execution) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
         the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
-        loaded = self._loaded.list()
-        held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset())
+        loaded = [one for one in self._loaded.list() if one.device_id == device_id]
+        # Components that take turns come back for each job.
+        ways = {one.model_id: Execution(offload=one.offload) for one in loaded if one.offload == BY_COMPONENT}
+        held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset[str]()) - ways.keys()
         # An outdated model is unloaded before the load that replaces it.
-        outdated = {one.model_id: one.size_bytes for one in loaded if one.device_id == device_id}
-        execution = _execution_of(job)
-        return sorted(
-            (
-                loaded_id(model_id, device_id),
-                max(
-                    0, self._need_bytes(self._catalogue.get(model_id), device_id, execution) - outdated.get(model_id, 0)
-                ),
-            )
+        outdated = {one.model_id: one.resident_bytes for one in loaded}
+        needs = {
+            model_id: self._need_bytes(self._catalogue.get(model_id), device_id, ways.get(model_id, execution))
             for model_id in set(loaded_models(job.work)) - held
+        }
+        return sorted(
+            (loaded_id(name, device_id), max(0, need - outdated.get(name, 0))) for name, need in needs.items()
         )

@@ -13,6 +13,7 @@ from server.cli.console.failure import USAGE, CliError
 from server.cli.console.printing import emit, measured_bytes, notice, print_json
 
 Precision = Literal["float32", "float16", "bfloat16"]
+Offload = Literal["none", "component"]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
@@ -32,6 +33,12 @@ def load(
         Precision | None, typer.Option(help="Of the text encoders. [default: the denoiser's]")
     ] = None,
     vae_precision: Annotated[Precision | None, typer.Option(help="Of the VAE. [default: the denoiser's]")] = None,
+    offload: Annotated[
+        Offload | None,
+        typer.Option(
+            help="Which parts wait in host memory while they do not compute. [default: none, if all have room]"
+        ),
+    ] = None,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -39,11 +46,13 @@ def load(
     json: JsonOption = False,
 ) -> None:
     """Bring a model into a device's memory before a job needs it. Ctrl-C cancels. With --json: one event a line."""
-    from deviceops.model.v1 import loaded_model_pb2
+    from deviceops.model.v1 import execution_pb2, loaded_model_pb2
 
     with connect(address) as connection:
         request = _load_request(connection, model, device, pin, keep_s)
         put_precisions(request.model_load, precision, text_precision, vae_precision)
+        if offload:
+            request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if host:
             request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)
@@ -55,6 +64,12 @@ def load(
 
 def _where(loaded: LoadedModel) -> str:
     """Where its bytes are."""
+    from deviceops.model.v1 import execution_pb2
+
+    if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT:
+        return (
+            f"its parts wait in their files ({measured_bytes(loaded, 'mapped_bytes')}), and take turns in device memory"
+        )
     if loaded.device_id:
         return f"device memory {measured_bytes(loaded, 'device_bytes')}"
     if loaded.HasField("mapped_bytes"):

@@ -52,6 +52,14 @@ def test_models_are_brought_into_host_memory_and_hints_are_taken_back(capsys: py
     assert json.loads(told(capsys, "prefetch", "--json")) == {}
 
 
+def test_a_model_is_loaded_with_parts_that_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "unload", "--all")
+    assert "take turns in device memory" in told(capsys, "load", "emoji", "--offload", "component")
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert one["execution"]["offload"] == "OFFLOAD_MODE_COMPONENT"
+    told(capsys, "unload", "--all")
+
+
 def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
     flags = ("--size", "64x64", "--batch", "1", "--batch", "2", "--steps", "2", "--runs", "1", "--loads", "1")

@@ -89,8 +89,14 @@ def _blocks(loaded: OnDeviceModel, component: str) -> Blocks:
 def _deltas(
     parts: Mapping[tuple[str, str], Sequence[tuple[Fitted, float]]], loaded: OnDeviceModel
 ) -> Mapping[nn.Module, Delta]:
-    layers = {place: loaded.modules[place[0]].get_submodule(place[1]) for place in parts}
-    return {layers[place]: _delta(layers[place], some) for place, some in parts.items()}
+    found: dict[nn.Module, Delta] = {}
+    for place, some in sorted(parts.items(), key=lambda item: item[0][0]):
+        layer = loaded.modules[place[0]].get_submodule(place[1])
+        if any(fitted.lengths is not None for fitted, _ in some):
+            # The length of a row is that of the base's row with the difference.
+            loaded.bring(place[0])
+        found[layer] = _delta(layer, some, loaded.device)
+    return found
 
 
 def _layers(ranges: Mapping[range, Mapping[nn.Module, Delta]], step: int) -> Mapping[nn.Module, Sequence[Delta]]:
@@ -102,16 +108,16 @@ def _layers(ranges: Mapping[range, Mapping[nn.Module, Delta]], step: int) -> Map
     return found
 
 
-def _delta(layer: nn.Module, parts: Sequence[tuple[Fitted, float]]) -> Delta:
+def _delta(layer: nn.Module, parts: Sequence[tuple[Fitted, float]], place: torch.device) -> Delta:
     weight: torch.Tensor = layer.weight  # pyright: ignore[reportAssignmentType]  # a linear layer or a convolution
     low_rank: list[LowRank] = []
     others: list[Factors] = []
     lengthened: list[Magnitudes] = []
     for fitted, strength in parts:
         dtype = weight.dtype if fitted.lengths is None else torch.float32
-        factors = fitted.factors.scaled(fitted.scale * strength, weight.device, dtype)
+        factors = fitted.factors.scaled(fitted.scale * strength, place, dtype)
         if fitted.lengths is not None:
-            placed = fitted.factors.scaled(fitted.scale * strength, weight.device, weight.dtype)
+            placed = fitted.factors.scaled(fitted.scale * strength, place, weight.dtype)
             lengthened.append(magnitudes(factors, placed, fitted.lengths, layer))
         elif isinstance(factors, LowRank):
             low_rank.append(factors)

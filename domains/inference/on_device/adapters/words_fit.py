@@ -75,13 +75,13 @@ def _vectors(one: Named, name: str, component: str, loaded: OnDeviceModel) -> Te
 
 
 def _joined(words: Mapping[str, Tensor], loaded: OnDeviceModel, component: str) -> LearnedWords:
-    weight = _embedding(loaded, component).weight
+    dtype = _embedding(loaded, component).weight.dtype
     rows: dict[str, range] = {}
     begin = 0
     for word, vectors in words.items():
         rows[word] = range(begin, begin + len(vectors))
         begin += len(vectors)
-    return LearnedWords(rows=rows, vectors=torch.cat([*words.values()]).to(weight.device, weight.dtype))
+    return LearnedWords(rows=rows, vectors=torch.cat([*words.values()]).to(loaded.device, dtype))
 
 
 def _refuse(one: Named, loaded: OnDeviceModel, why: str) -> NoReturn:

@@ -113,6 +113,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The pixels of the control maps, in the order of the generation."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
+    in_turns: bool = False
+    """Whether a model that is not loaded yet has room only with components that take turns."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

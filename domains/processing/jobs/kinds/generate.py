@@ -63,6 +63,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
                 for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
             ),
             fallback=supplies.fallback,
+            in_turns=supplies.in_turns,
         )
         return GenerateOrder(order_id=order_id, given=given, previews=supplies.previews(self.resolved.previews))
 
@@ -72,5 +73,6 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             images=reported.images,
             resolved=self.resolved,
             precisions=tuple((one.id, one.precision) for one in reported.loaded.components) if reported.loaded else (),
+            offload=reported.loaded.offload if reported.loaded else "",
             libraries=reported.libraries,
         )

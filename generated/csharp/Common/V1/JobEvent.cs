@@ -746,7 +746,8 @@ namespace DeviceOps.Api.Common.V1 {
 
     private bool allowOffload_;
     /// <summary>
-    /// Keep idle parts of the model in host memory. Absent: yes.
+    /// Keep idle parts of the model in host memory, if it has no room as a whole: its components then take turns on the device until it is
+    /// unloaded. The pictures stay the same and take longer. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

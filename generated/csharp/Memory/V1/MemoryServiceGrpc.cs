@@ -339,6 +339,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+      /// - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
       /// </summary>
       /// <param name="request">The request received from the client.</param>
       /// <param name="context">The context of the server-side call handler being invoked.</param>
@@ -852,6 +854,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+      /// - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -870,6 +874,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+      /// - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>
@@ -886,6 +892,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+      /// - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="headers">The initial metadata to send with the call. This parameter is optional.</param>
@@ -904,6 +912,8 @@ namespace DeviceOps.Api.Memory.V1 {
       ///
       /// Fails with:
       /// - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+      /// - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+      /// - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
       /// </summary>
       /// <param name="request">The request to send to the server.</param>
       /// <param name="options">The options for the call.</param>

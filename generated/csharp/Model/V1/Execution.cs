@@ -67,11 +67,12 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_NONE")] None = 1,
     /// <summary>
-    /// Whole components: only the one that computes is on the device.
+    /// Whole components: only the one that computes is on the device, text encoders together. They wait in their mapped files, and share
+    /// nothing with other models.
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_COMPONENT")] Component = 2,
     /// <summary>
-    /// Groups of layers: only those that compute, and the next ones, are on the device. Slowest.
+    /// Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED.
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_LAYER")] Layer = 3,
   }

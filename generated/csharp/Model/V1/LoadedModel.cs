@@ -266,7 +266,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int ResidencyFieldNumber = 3;
     private global::DeviceOps.Api.Model.V1.ComponentResidency residency_ = global::DeviceOps.Api.Model.V1.ComponentResidency.Unspecified;
     /// <summary>
-    /// Where its weights are.
+    /// Where its weights are. Of components that take turns on the device (`offload` COMPONENT): where they wait between their turns.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

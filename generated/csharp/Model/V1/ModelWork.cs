@@ -144,7 +144,8 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("MODEL_VALIDATION_DEPTH_VALUES")] Values = 3,
     /// <summary>
-    /// Loads it on a device and computes one small step.
+    /// Loads it on a device and computes one small step there, alone, without unloading anything for it; then it leaves the device, unless it
+    /// was there before. Kinds other than CHECKPOINT compute nothing by themselves: VALUES.
     /// </summary>
     [pbr::OriginalName("MODEL_VALIDATION_DEPTH_EXECUTE")] Execute = 4,
   }

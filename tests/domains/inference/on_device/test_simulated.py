@@ -155,7 +155,7 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
 
     def made(**permits: bool) -> tuple[Sim, Report]:
         sim = simulate(memory=RUNTIME + round(0.8 * size))
-        fallback = Fallback(allow_eviction=False, **permits)
+        fallback = Fallback(allow_eviction=False, allow_offload=False, **permits)
         sim.loop.submit("a", Given(tiny, request(tiny, steps=1, width_px=16, height_px=16), fallback=fallback))
         while sim.loop.tick():
             pass
@@ -164,7 +164,7 @@ def test_a_model_that_does_not_fit_is_loaded_in_half_the_bytes_if_the_job_permit
     _, refused = made()
     assert isinstance(refused, RunFailed)
     assert refused.reason == ErrorReason.DEVICE_OUT_OF_MEMORY
-    assert refused.facts["would_help"] == "options.fallback.allow_lower_precision"
+    assert refused.facts["would_help"] == "options.fallback.allow_offload, options.fallback.allow_lower_precision"
 
     sim, end = made(allow_lower_precision=True)
     assert isinstance(end, RunFinished)

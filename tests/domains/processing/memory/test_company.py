@@ -42,7 +42,7 @@ def job(width: int, height: int = 128) -> Any:
 
 
 def fits(ceiling: int | None, one: Any, *running: Any, weights: int = 0) -> bool:
-    loaded = SimpleNamespace(list=lambda: [SimpleNamespace(size_bytes=weights, device_id=DEVICE)])
+    loaded = SimpleNamespace(list=lambda: [SimpleNamespace(resident_bytes=weights, device_id=DEVICE)])
     lane = SimpleNamespace(device_id=DEVICE, running={n: SimpleNamespace(job=job) for n, job in enumerate(running)})
     return Company(Forecasts(), cast(Any, loaded), cast(Any, Memory(ceiling)))(one, cast(Any, lane))
 

@@ -248,7 +248,9 @@ class FallbackPolicy(_message.Message):
     allow_other_device: _builtins.bool
     """Move the work to another device that the selector admits. Absent: no."""
     allow_offload: _builtins.bool
-    """Keep idle parts of the model in host memory. Absent: yes."""
+    """Keep idle parts of the model in host memory, if it has no room as a whole: its components then take turns on the device until it is
+    unloaded. The pictures stay the same and take longer. Absent: yes.
+    """
     allow_lower_precision: _builtins.bool
     """Compute in a lower precision. This changes the picture. Absent: no."""
     allow_smaller_batch: _builtins.bool

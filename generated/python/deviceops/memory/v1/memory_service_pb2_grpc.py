@@ -193,6 +193,8 @@ class MemoryServiceServicer:
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+        - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -65,6 +65,8 @@ class MemoryServiceStub:
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+    - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
     """
     WatchMemoryPools: _grpc.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
@@ -342,6 +344,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
 
     Fails with:
     - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+    - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+    - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
     """
     WatchMemoryPools: _aio.UnaryStreamMultiCallable[_memory_service_pb2.WatchMemoryPoolsRequest, _memory_service_pb2.WatchMemoryPoolsResponse]  # type: ignore[assignment]
     """Measures memory pools again and again, until the caller leaves, and tells each change of pressure.
@@ -628,6 +632,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with:
         - MEMORY_POOL_NOT_FOUND: ListMemoryPools tells which there are.
+        - FEATURE_NOT_INSTALLED: its device cannot be used; the message says what is missing.
+        - DEVICE_RECOVERING: its device was never ready, and is quarantined; GetDevice tells why.
         """
 
     @_abc_1.abstractmethod

@@ -29,9 +29,11 @@ class _OffloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffloadMo
     OFFLOAD_MODE_NONE: _OffloadMode.ValueType  # 1
     """None."""
     OFFLOAD_MODE_COMPONENT: _OffloadMode.ValueType  # 2
-    """Whole components: only the one that computes is on the device."""
+    """Whole components: only the one that computes is on the device, text encoders together. They wait in their mapped files, and share
+    nothing with other models.
+    """
     OFFLOAD_MODE_LAYER: _OffloadMode.ValueType  # 3
-    """Groups of layers: only those that compute, and the next ones, are on the device. Slowest."""
+    """Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED."""
 
 class OffloadMode(_OffloadMode, metaclass=_OffloadModeEnumTypeWrapper):
     """Which parts of a model wait in host memory while they are not needed. Saves device memory, costs time."""
@@ -41,9 +43,11 @@ OFFLOAD_MODE_UNSPECIFIED: OffloadMode.ValueType  # 0
 OFFLOAD_MODE_NONE: OffloadMode.ValueType  # 1
 """None."""
 OFFLOAD_MODE_COMPONENT: OffloadMode.ValueType  # 2
-"""Whole components: only the one that computes is on the device."""
+"""Whole components: only the one that computes is on the device, text encoders together. They wait in their mapped files, and share
+nothing with other models.
+"""
 OFFLOAD_MODE_LAYER: OffloadMode.ValueType  # 3
-"""Groups of layers: only those that compute, and the next ones, are on the device. Slowest."""
+"""Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED."""
 Global___OffloadMode: _TypeAlias = OffloadMode  # noqa: Y015
 
 @_typing.final

@@ -148,7 +148,7 @@ class LoadedComponent(_message.Message):
     kind: _model_pb2.ModelKind.ValueType
     """What it is for."""
     residency: Global___ComponentResidency.ValueType
-    """Where its weights are."""
+    """Where its weights are. Of components that take turns on the device (`offload` COMPONENT): where they wait between their turns."""
     precision: _image_pb2.Precision.ValueType
     """The precision that they have there."""
     device_bytes: _builtins.int

@@ -42,7 +42,9 @@ class _ModelValidationDepthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     MODEL_VALIDATION_DEPTH_VALUES: _ModelValidationDepth.ValueType  # 3
     """Looks at every weight for NaN and infinity."""
     MODEL_VALIDATION_DEPTH_EXECUTE: _ModelValidationDepth.ValueType  # 4
-    """Loads it on a device and computes one small step."""
+    """Loads it on a device and computes one small step there, alone, without unloading anything for it; then it leaves the device, unless it
+    was there before. Kinds other than CHECKPOINT compute nothing by themselves: VALUES.
+    """
 
 class ModelValidationDepth(_ModelValidationDepth, metaclass=_ModelValidationDepthEnumTypeWrapper):
     """How closely a validation looks. Each depth includes those before it."""
@@ -56,7 +58,9 @@ MODEL_VALIDATION_DEPTH_CHECKSUM: ModelValidationDepth.ValueType  # 2
 MODEL_VALIDATION_DEPTH_VALUES: ModelValidationDepth.ValueType  # 3
 """Looks at every weight for NaN and infinity."""
 MODEL_VALIDATION_DEPTH_EXECUTE: ModelValidationDepth.ValueType  # 4
-"""Loads it on a device and computes one small step."""
+"""Loads it on a device and computes one small step there, alone, without unloading anything for it; then it leaves the device, unless it
+was there before. Kinds other than CHECKPOINT compute nothing by themselves: VALUES.
+"""
 Global___ModelValidationDepth: _TypeAlias = ModelValidationDepth  # noqa: Y015
 
 @_typing.final

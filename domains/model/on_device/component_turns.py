@@ -1,0 +1,112 @@
+"""Components that take turns on a device, for models larger than its memory: those that do not compute wait in their files.
+
+On CUDA the files are registered maps of the host tier, so a component comes back in one copy over the bus.
+"""
+
+from collections.abc import Collection, Generator, Mapping, Set
+from typing import NamedTuple
+
+import torch
+
+from domains.model.on_device.host_tier import HostTier, Skeleton
+from domains.model.on_device.reading import NOW, Read, Ready
+from domains.model.on_device.weights import Filling
+
+
+class Visit(NamedTuple):
+    """How far the components have come in their first turns."""
+
+    completed: int
+    """Bytes of the weight files that were placed."""
+    total: int
+    ready: Ready
+    here: Mapping[str, int]
+    """Bytes on the device now, by component."""
+
+
+class ComponentTurns:
+    """The components of one model. Used from the thread that ticks."""
+
+    def __init__(self, skeleton: Skeleton, place: torch.device, tier: HostTier | None) -> None:
+        """Takes over the skeleton, whose modules are on `meta`. `tier` None: nothing outlives the model."""
+        self._skeleton = skeleton
+        self._place = place
+        self._tier = tier
+        self._here: set[str] = set()
+
+    @property
+    def here(self) -> Set[str]:
+        """Ids of the components that are on the device."""
+        return self._here
+
+    def size_of(self, component: str) -> int:
+        """Bytes of a component on the device."""
+        return sum(slot.placed_bytes for slot in self._skeleton.slots[component])
+
+    def missing(self, components: Collection[str]) -> list[str]:
+        """Those of the components that are not on the device."""
+        return [one for one in components if one not in self._here]
+
+    def visits(self) -> Generator[Visit]:
+        """Give each component its first turn, which proves that it has room and that its file can be read; at the end none
+        is on the device. Yields after each piece. Raises as `bring`."""
+        total = sum(file.size_bytes for file in self._skeleton.files)
+        done = 0
+        yield Visit(0, total, NOW, {})
+        for component in self._skeleton.modules:
+            with Filling(self._place, self._tier) as filling:
+                for read in self._fill(filling, component):
+                    done += read.size
+                    yield Visit(min(done, total), total, read.ready, {component: self.size_of(component)})
+                yield Visit(min(done, total), total, filling.ended(), {component: self.size_of(component)})
+            self._check_unchanged()
+            self.leave()
+        # Headers and tensors that nothing uses count too.
+        yield Visit(total, total, NOW, {})
+
+    def leave(self, but: Collection[str] = ()) -> None:
+        """Take components off the device, all but these."""
+        # Parameters that are made in inference mode could never be changed outside of it.
+        with torch.inference_mode(mode=False):
+            for component in sorted(self._here - {*but}):
+                self._skeleton.modules[component].to("meta")
+                self._here.discard(component)
+
+    def bring(self, components: Collection[str]) -> None:
+        """Have these components on the device, and no others. Waits for the copies.
+
+        Raises ILLEGAL_STATE (a file that has changed since the load), MODEL_CORRUPT, and torch's errors of its allocator.
+        """
+        missing = self.missing(components)
+        self.leave(components)
+        if not missing:
+            return
+        try:
+            self._fill_all(missing)
+            self._check_unchanged()
+        except BaseException:
+            self.leave()
+            raise
+
+    def _fill_all(self, components: Collection[str]) -> None:
+        with torch.inference_mode(mode=False), torch.no_grad(), Filling(self._place, self._tier) as filling:
+            for component in components:
+                for _ in self._fill(filling, component):
+                    pass
+            ended = filling.ended()
+            while not ended.passed():
+                ended.wait()
+
+    def _fill(self, filling: Filling, component: str) -> Generator[Read]:
+        self._here.add(component)
+        yield from filling.fill(self._skeleton.modules[component], self._skeleton.slots[component])
+
+    def _check_unchanged(self) -> None:
+        for file in self._skeleton.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Take all components off the device; close the files, unless the host tier keeps them."""
+        self.leave()
+        if self._tier is None:
+            self._skeleton.close()
