@@ -36,6 +36,7 @@ from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.keep_alive import KeepAlive
 from domains.processing.memory.last_measures import LastMeasures
 from domains.processing.memory.model_use import needed_bytes
+from domains.processing.memory.usage import ModelUsages
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.sessions.store import SessionStore
 from domains.processing.workers.unload import Unloading
@@ -221,6 +222,7 @@ class Server:
             self.processing.prefetching,
             BlobModels(self.catalogue, self.loaded, self.blobs),
             DrainedUnload(unloading, board.lanes, board.room, self.jobs),
+            ModelUsages(self.jobs, self.loaded),
         )
         device = DeviceServicer(
             parts.devices,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from deviceops.model.v1 import model_pb2, model_service_pb2
-from domains.errors import InvalidRequest, NotServed, Violation
+from domains.errors import InvalidRequest, Violation
 from server import paging
 
 _NAME_BYTES = 80
@@ -34,17 +34,16 @@ _ORDERS: Mapping[int, Callable[[model_pb2.Model], int | str]] = {
     model_service_pb2.MODEL_ORDER_DISPLAY_NAME: _named,
     model_service_pb2.MODEL_ORDER_SIZE: lambda model: -model.size_bytes,
     model_service_pb2.MODEL_ORDER_UPDATE_TIME: lambda model: -model.update_time.ToNanoseconds(),
+    # 0 where it was not used: behind all that were.
+    model_service_pb2.MODEL_ORDER_LAST_USE_TIME: lambda model: -model.usage.last_use_time.ToNanoseconds(),
 }
 
 
 def page_of(
     models: Sequence[model_pb2.Model], request: model_service_pb2.ListModelsRequest
 ) -> tuple[Sequence[model_pb2.Model], str]:
-    """The models of one page, and the token of the next. Raises INVALID_FIELD, NOT_IMPLEMENTED."""
-    order = _ORDERS.get(request.order)
-    if order is None:
-        text = "this server does not note when models are used yet; order by name, size or update time"
-        raise NotServed([Violation(field="order", message=text)])
+    """The models of one page, and the token of the next. Raises INVALID_FIELD."""
+    order = _ORDERS[request.order]
 
     def key(model: model_pb2.Model) -> Key:
         return order(model), model.id
@@ -82,4 +81,4 @@ def _mark(request: model_service_pb2.ListModelsRequest) -> _Mark | None:
 
 
 def _counts(order: int) -> bool:
-    return order in (model_service_pb2.MODEL_ORDER_SIZE, model_service_pb2.MODEL_ORDER_UPDATE_TIME)
+    return order not in (model_service_pb2.MODEL_ORDER_UNSPECIFIED, model_service_pb2.MODEL_ORDER_DISPLAY_NAME)

@@ -17,6 +17,7 @@ from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.host_loads import HostLoads
 from domains.processing.memory.prefetch import Prefetching
+from domains.processing.memory.usage import ModelUsages
 from domains.processing.submit import Submissions
 from domains.processing.workers.unload import Unloading
 from domains.requests import Asked
@@ -36,6 +37,7 @@ from server.model.messages import to_model, to_scan_failures
 from server.model.prefetch import PrefetchMethods
 from server.model.reconcile import ReconcileMethods
 from server.model.registering import RegisterMethods
+from server.model.usage import put_usage
 from server.model.validation import ValidationMethods
 from server.processing.watch import submit_and_follow
 
@@ -67,12 +69,14 @@ class ModelServicer(
         prefetching: Prefetching,
         blob_models: BlobModels,
         drained: DrainedUnload,
+        usages: ModelUsages,
     ) -> None:
         LoadedModelMethods.__init__(self, submissions, catalogue, loaded, drained, blob_models)
         ValidationMethods.__init__(self, submissions)
         EditMethods.__init__(self, submissions, catalogue, loaded, blob_models)
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)
         self._listed = ListedModels()
+        self._usages = usages
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
         BenchmarkMethods.__init__(self, submissions)
         ConversionMethods.__init__(self, submissions)
@@ -84,7 +88,7 @@ class ModelServicer(
     ) -> model_service_pb2.ListModelsResponse:
         """List the models that pass the filter, without their long lists."""
         devices = {self._submissions.device_id(name) for name in request.filter.loaded_on_device_ids}
-        every = self._listed.of(self._catalogue.list(), self._loaded_ids)
+        every = self._listed.of(self._catalogue.list(), self._loaded_ids, self._usages.of)
         chosen = list(filter(accepting(request.filter, devices), every))
         page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(
@@ -99,7 +103,9 @@ class ModelServicer(
     ) -> model_service_pb2.GetModelResponse:
         """Return one model in full."""
         model = self._catalogue.get(request.model_id)
-        return model_service_pb2.GetModelResponse(model=to_model(model, self._loaded_ids(model.id)))
+        message = to_model(model, self._loaded_ids(model.id))
+        put_usage(message, self._usages.of(model.id))
+        return model_service_pb2.GetModelResponse(model=message)
 
     async def InspectModel(
         self, request: model_service_pb2.InspectModelRequest, context: Context

@@ -323,12 +323,6 @@ def test_a_time_that_is_none_is_named(server: RunningServer, name: str) -> None:
     assert (refusal.code, refusal.reason, refusal.fields) == (INVALID, "INVALID_FIELD", [f"filter.{name}"])
 
 
-def test_an_order_that_is_not_served_is_named(server: RunningServer) -> None:
-    request = model_service_pb2.ListModelsRequest(order=model_service_pb2.MODEL_ORDER_LAST_USE_TIME)
-    refusal = asking.refused(lambda: server.model.ListModels(request))
-    assert (refusal.code, refusal.fields) == (UNIMPLEMENTED, ["order"])
-
-
 @pytest.mark.parametrize("name", OPTIONS)
 def test_bad_options_are_named(server: RunningServer, name: str) -> None:
     refusal = ask(server, asking.picture(), options=OPTIONS[name])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,6 +105,7 @@ _ORDERS = [
     model_service_pb2.MODEL_ORDER_DISPLAY_NAME,
     model_service_pb2.MODEL_ORDER_SIZE,
     model_service_pb2.MODEL_ORDER_UPDATE_TIME,
+    model_service_pb2.MODEL_ORDER_LAST_USE_TIME,
 ]
 _IDS = st.sets(st.integers(0, 40), max_size=20)
 
@@ -115,7 +117,15 @@ def test_pages_neither_repeat_nor_hide_what_stays_while_others_come_and_go(
 ) -> None:
     def made(numbers: Iterable[int]) -> list[model_pb2.Model]:
         # Equal sizes and names, so that the id decides too.
-        return [model(f"m{one:02}", display_name=f"n{one % 3}", size_bytes=one % 4) for one in numbers]
+        return [
+            model(
+                f"m{one:02}",
+                display_name=f"n{one % 3}",
+                size_bytes=one % 4,
+                usage=model_pb2.ModelUsage(last_use_time=Timestamp(seconds=one % 5)),
+            )
+            for one in numbers
+        ]
 
     seen: list[str] = []
     changes = iter(come)

@@ -266,6 +266,28 @@ def test_a_found_model_makes_the_same_picture_as_the_embedded_one(server: Runnin
 
 
 @pytest.mark.usefixtures("scan")
+def test_use_is_noted_and_orders_the_list(server: RunningServer) -> None:
+    def told() -> tuple[model_pb2.Model, list[str]]:
+        order = model_service_pb2.MODEL_ORDER_LAST_USE_TIME
+        listed = server.model.ListModels(model_service_pb2.ListModelsRequest(order=order)).models
+        by_id = {one.id: one for one in listed}
+        single = server.model.GetModel(model_service_pb2.GetModelRequest(model_id="emoji-sd")).model
+        assert single.usage == by_id["emoji-sd"].usage
+        return single, [one.id for one in listed if one.usage.HasField("last_use_time")]
+
+    before, _ = told()
+    for _ in range(2):
+        assert kind(asking.watch(server, asking.submit(server, picture()))[-1]) == "succeeded"
+    after, used = told()
+    assert after.usage.job_count == before.usage.job_count + 2
+    assert after.usage.job_latency.sample_count == after.usage.job_count
+    assert after.usage.load_count >= 1
+    assert after.usage.load_latency.sample_count == after.usage.load_count
+    assert after.usage.last_use_time.ToNanoseconds() > before.usage.last_use_time.ToNanoseconds()
+    assert used[0] == "emoji-sd", "the one used last is first"
+    assert after.etag == before.etag
+
+
 def test_a_load_counts_its_bytes_to_the_end_and_unloading_frees(server: RunningServer) -> None:
     unload = model_service_pb2.UnloadModelRequest(all=EVERYTHING)
     server.model.UnloadModel(unload)

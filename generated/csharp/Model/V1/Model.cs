@@ -3138,7 +3138,7 @@ namespace DeviceOps.Api.Model.V1 {
     public const int UsageFieldNumber = 26;
     private global::DeviceOps.Api.Model.V1.ModelUsage usage_;
     /// <summary>
-    /// How it was used.
+    /// How it was used. Absent: not since the server started; told by lists and reads alone.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

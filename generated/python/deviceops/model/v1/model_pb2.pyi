@@ -580,7 +580,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___ModelUsage:
-        """How it was used."""
+        """How it was used. Absent: not since the server started; told by lists and reads alone."""
 
     @_builtins.property
     def validate_time(self) -> _timestamp_pb2.Timestamp:
