@@ -1,6 +1,6 @@
 """Makes a model of what a detection found in a file or in the folder of one component."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -110,6 +110,8 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     if found.kind is ModelKind.LORA and layout is ModelLayout.FILE:
         return ""
     if found.kind is ModelKind.TEXTUAL_INVERSION and layout is ModelLayout.FILE:
+        if t5 := next((name for name in _matched(found) if name.startswith("t5")), ""):
+            return f"it has vectors for T5 ({t5}); this server teaches words to CLIP alone"
         family = FAMILIES[found.family]
         return "" if family.learned_words else f"it is read by {family.display_name}, with which none is served yet"
     what = str(found.kind).replace("_", " ")
@@ -130,7 +132,12 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
 
 def _original_names(found: Detection) -> bool:
     """Whether the tensors of a ControlNet are named as its authors' code names them."""
-    return any(key.startswith("input_hint_block.") for one in found.evidence if one.decisive for key in one.matched)
+    return any(key.startswith("input_hint_block.") for key in _matched(found))
+
+
+def _matched(found: Detection) -> Iterator[str]:
+    """What decided."""
+    return (key for one in found.evidence if one.decisive for key in one.matched)
 
 
 def _kept(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -29,7 +29,7 @@ class Flux1(LatentCodec):
         self._reads_guidance: bool = config.guidance_embeds
         self._clip: Any = loaded.modules["text_encoder"]
         self._t5: Any = loaded.modules["text_encoder_2"]
-        self._clip_words = Words(loaded.tokenizers["text_encoder"])
+        self._clip_words = Words(loaded.tokenizers["text_encoder"], embedding=self._clip.get_input_embeddings())
         self._t5_words = Words(loaded.tokenizers["text_encoder_2"])
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:

@@ -31,7 +31,10 @@ class Sd3(LatentCodec):
         self._config: Any = loaded.modules["transformer"].config
         self._clips: list[Any] = [loaded.modules[name] for name in _CLIPS]
         self._t5: Any = loaded.modules.get(_T5)
-        self._words = [Words(words) for name, words in loaded.tokenizers.items() if name in _CLIPS]
+        self._words = [
+            Words(loaded.tokenizers[name], embedding=text.get_input_embeddings())
+            for name, text in zip(_CLIPS, self._clips, strict=True)
+        ]
         self._t5_words = Words(loaded.tokenizers[_T5]) if _T5 in loaded.tokenizers else None
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:

@@ -106,5 +106,6 @@ FLUX1 = Family(
     prediction_types=("flow",),
     even_sigmas=True,
     latent_channels=16,
+    learned_words={"clip_l": "text_encoder"},
     computed=True,
 )

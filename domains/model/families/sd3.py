@@ -65,5 +65,6 @@ SD3 = Family(
     default_guidance=7.0,
     prediction_types=("flow",),
     latent_channels=16,
+    learned_words={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
     computed=True,
 )

@@ -2,7 +2,10 @@
 
 import pytest
 
+from domains.errors import ErrorReason
+from domains.model.detected_model import problem_of
 from domains.model.kind import ModelKind
+from domains.model.model import ModelLayout
 from tests.domains.model.detect import adapters
 from tests.domains.model.detect.adapters import Pair, adapter
 from tests.domains.model.detect.test_networks import told
@@ -143,18 +146,31 @@ def test_layers_that_flux_does_not_have_speak_against_it(more: tuple[str, ...], 
 
 
 @pytest.mark.parametrize(
-    ("tensors", "family", "token"),
+    ("tensors", "families", "token"),
     [
-        ({"emb_params": (8, 768)}, "sd1", ""),
-        ({"emb_params": (1, 1024)}, "sd2", ""),
-        ({"<cat-toy>": (768,)}, "sd1", "<cat-toy>"),
-        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl", ""),
+        ({"emb_params": (8, 768)}, ("sd1",), ""),
+        ({"emb_params": (1, 1024)}, ("sd2",), ""),
+        ({"<cat-toy>": (768,)}, ("sd1",), "<cat-toy>"),
+        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, ("sdxl", "sd3"), ""),
+        ({"clip_l": (4, 768)}, ("sd1", "flux1"), ""),
+        ({"clip_l": (4, 768), "t5": (4, 4096)}, ("flux1",), ""),
     ],
 )
-def test_learned_words_are_told_with_their_base(tensors: dict[str, tuple[int, ...]], family: str, token: str) -> None:
+def test_learned_words_are_told_with_their_base(
+    tensors: dict[str, tuple[int, ...]], families: tuple[str, ...], token: str
+) -> None:
     found = told(tensors)
-    assert (found.kind, found.family, found.compatible) == (ModelKind.TEXTUAL_INVERSION, family, (family,))
+    assert (found.kind, found.family, found.compatible) == (ModelKind.TEXTUAL_INVERSION, families[0], families)
     assert ("vectors" in found.notes[0], found.token) == (True, token)
+
+
+@pytest.mark.parametrize("name", ["t5", "t5xxl"])
+def test_words_for_t5_are_refused_by_name(name: str) -> None:
+    clips = {"clip_l": (1, 768), **({"clip_g": (1, 1280)} if name == "t5xxl" else {})}
+    reason, problem = problem_of(told({**clips, name: (1, 4096)}), ModelLayout.FILE)
+    assert reason is ErrorReason.MODEL_INCOMPATIBLE
+    assert f"vectors for T5 ({name} " in problem
+    assert problem_of(told(clips), ModelLayout.FILE) == (None, "")
 
 
 @pytest.mark.parametrize(
