@@ -16,6 +16,9 @@ class Stage(StrEnum):
     CONDITIONING = "conditioning"
     ENCODING_INPUT = "encoding_input"
     DENOISING = "denoising"
+    ENLARGING = "enlarging"
+    HIRES = "hires"
+    """Denoising of the enlarged picture."""
     DECODING = "decoding"
     ENCODING = "encoding"
     SCANNING = "scanning"
@@ -25,6 +28,10 @@ class Stage(StrEnum):
     COPYING = "copying"
     VERIFYING = "verifying"
     CONVERTING = "converting"
+
+
+STEPPING = (Stage.DENOISING, Stage.HIRES)
+"""Stages of denoising steps, one for each pass of a generation."""
 
 
 class Unit(StrEnum):

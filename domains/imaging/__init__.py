@@ -1,8 +1,8 @@
 """Image files: encode, decode, probe, the texts and marks inside them. A leaf: numpy, OpenCV, ISA-L, Pillow, no torch.
 
-Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit`, `media_types` (the table of formats),
-`bad_image`, `masks` (what is made anew, its edge, the way back), `control_maps`. Untrusted files: `decoder_process` with
-`decoder_child` and `decoder_frames`.
+Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit` and `resample`, `media_types` (the table of
+formats), `bad_image`, `masks` (what is made anew, its edge, the way back), `control_maps`. Untrusted files:
+`decoder_process` with `decoder_child` and `decoder_frames`.
 
 Texts inside a file: `manifest`, `texts` (those of other programs too), `metadata`, `exif`, `provenance` (the mark of a
 picture made by AI). One module a container: `png` with `png_chunks`, `jpeg`, `webp`, `avif`. For people: `contact_sheet`,

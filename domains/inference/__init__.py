@@ -4,6 +4,8 @@ Asked: `generation` (the request and the resolved request), `input_picture` (the
 `controls` (what guides the layout) with `image_fit` and `preprocessors` (ways to make control maps), `fields` (what is
 served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
 
+Passes: `hires` (a second one at a larger size) with `resampling` and `latents`, `pass_plan` (each pass as a generation).
+
 Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `check_controls` and `control_resolution`
 (its controls), `resolve` (each choice that it left open).
 

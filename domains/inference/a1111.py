@@ -9,10 +9,20 @@ import json
 from collections.abc import Iterator
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.hires import ResolvedHires
+from domains.inference.resampling import Resampling
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 
 _COUNTS_FROM_LAST = ("sd1", "sd2")
 """Families whose "Clip skip" A1111 counts from 1, the last layer; it has none for SDXL."""
+
+_LATENTS = {
+    Resampling.BILINEAR: "Latent",
+    Resampling.BICUBIC: "Latent (bicubic)",
+    Resampling.NEAREST: "Latent (nearest-exact)",
+}
+_PIXELS = {Resampling.LANCZOS: "Lanczos", Resampling.NEAREST: "Nearest"}
+"""A1111's names of what enlarges a picture."""
 
 
 def parameters_of(request: ResolvedGeneration, index: int) -> str:
@@ -35,11 +45,20 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
     yield "Model", request.model_id
     if request.init_image is not None:
         yield "Denoising strength", f"{request.init_image.strength:g}"
+    if request.hires_pass is not None:
+        yield from _hires(request.hires_pass)
     if request.clip_skip and request.family in _COUNTS_FROM_LAST:
         yield "Clip skip", str(request.clip_skip + 1)
     if request.eta:
         yield "Eta DDIM", f"{request.eta:g}"
     yield "Version", f"DeviceOps {importlib.metadata.version('deviceops')}"
+
+
+def _hires(hires: ResolvedHires) -> Iterator[tuple[str, str]]:
+    yield "Denoising strength", f"{hires.strength:g}"
+    yield "Hires resize", f"{hires.width_px}x{hires.height_px}"
+    yield "Hires steps", str(hires.steps)
+    yield "Hires upscaler", (_PIXELS if hires.of_pixels else _LATENTS).get(hires.filter, hires.filter.title())
 
 
 def _quoted(value: str) -> str:

@@ -11,6 +11,7 @@ from domains.inference.check_adapters import adapter_violations
 from domains.inference.check_components import component_exclusions, component_violations
 from domains.inference.check_controls import control_exclusions, control_violations
 from domains.inference.check_guidance import guidance_for_model, guidance_violations
+from domains.inference.check_hires import hires_exclusions, hires_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
@@ -65,6 +66,7 @@ def violations(asked: Generation) -> Wrong:
         *of_pictures,
         *size_violations(asked.size_conditioning),
         *component_violations(asked),
+        *hires_violations(asked),
         *_output(asked),
     )
     exclusions = (
@@ -73,6 +75,7 @@ def violations(asked: Generation) -> Wrong:
         *control_exclusions(asked),
         *component_exclusions(asked),
         *step_exclusions(asked),
+        *hires_exclusions(asked),
     )
     return Wrong(alone, (*_together(asked), *exclusions))
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from domains.errors import ErrorReason
-from domains.progress import Stage
+from domains.progress import STEPPING, Stage
 
 OUT_OF_MEMORY = (ErrorReason.DEVICE_OUT_OF_MEMORY, ErrorReason.HOST_OUT_OF_MEMORY)
 MOST_ATTEMPTS = 10
@@ -38,7 +38,8 @@ LADDER: Mapping[Stage, tuple[Rung, ...]] = {
     Stage.LOADING: (Rung.EVICTION, Rung.OFFLOAD, Rung.LOWER_PRECISION, Rung.OTHER_DEVICE),
     Stage.CONDITIONING: (Rung.EVICTION, Rung.OTHER_DEVICE),
     Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OTHER_DEVICE),
-    Stage.DENOISING: (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OTHER_DEVICE),
+    **dict.fromkeys(STEPPING, (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OTHER_DEVICE)),
+    Stage.ENLARGING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OTHER_DEVICE),
     Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OTHER_DEVICE),
 }
 """By the stage that failed. Stages that are not named have no rungs."""

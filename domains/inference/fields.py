@@ -3,7 +3,7 @@
 A field that is not here is refused by its path. Paths are the contract's, without an index for lists.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,8 @@ import msgspec
 from domains.inference import limits
 from domains.inference.controls import ControlBalance
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.hires import DEFAULT_SCALE
+from domains.inference.hires import DEFAULT_STRENGTH as HIRES_STRENGTH
 from domains.inference.masks import (
     DEFAULT_BLUR_PX,
     DEFAULT_OVERLAP_PX,
@@ -23,6 +25,7 @@ from domains.inference.masks import (
 from domains.inference.own_walk import SPACINGS
 from domains.inference.preprocessors import PREPROCESSORS
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.inference.seamless import SEAMLESS, makes_seamless
 from domains.model.families import CONTROLLED, Family
@@ -100,6 +103,31 @@ def _map_options() -> Iterator[Field]:
         for name, one in entry.options.items():
             bounds = (int(one.bounds[0]), int(one.bounds[1])) if one.whole else one.bounds
             yield _control(f"preprocessing.{kind}.{name}", bounds=bounds, default=f"{one.default:g}", unit=one.unit)
+
+
+def _filters(some: Iterable[Resampling]) -> tuple[str, ...]:
+    return tuple(f"RESAMPLING_FILTER_{one.upper()}" for one in some)
+
+
+def _hires_fields() -> Iterator[Field]:
+    """Of the second pass; what it leaves open is as in the first."""
+    told: dict[str, dict[str, Any]] = {
+        "scale": {"bounds": limits.HIRES_SCALE, "default": f"{DEFAULT_SCALE:g}"},
+        **{
+            f"size.{edge}_px": {"bounds": limits.EDGE_PX, "multiple_of": limits.EDGE_MULTIPLE_PX, "unit": "px"}
+            for edge in ("width", "height")
+        },
+        "latent_filter": {"default": _filters(OF_LATENTS)[0], "allowed": _filters(OF_LATENTS)},
+        "pixel_filter": {"allowed": _filters(Resampling)},
+        "strength": {"bounds": limits.STRENGTH, "default": f"{HIRES_STRENGTH:g}"},
+        "steps": {"bounds": limits.STEPS, "unit": "steps"},
+        "sampler": {"allowed": tuple(SAMPLERS)},
+        "sigma_schedule": {"allowed": tuple(SIGMA_SCHEDULES)},
+        "guidance_scale": {"bounds": limits.GUIDANCE},
+        **{name: {"bounds": (0, limits.PROMPT_BYTES), "unit": "bytes"} for name in ("prompt", "negative_prompt")},
+    }
+    for name, what in told.items():
+        yield Field(path=f"hires_pass.{name}", group="passes", **what)
 
 
 def _output(path: str, **what: Any) -> Field:
@@ -190,6 +218,7 @@ FIELDS: Mapping[str, Field] = {
         _mask("zoom_to_mask", default="false"),
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         *map(_growth, SIDES),
+        *_hires_fields(),
         Field(path="components.component_id", group="execution"),
         Field(path="components.model_id", group="execution"),
         Field(path="components.omitted", group="execution", default="false"),
@@ -300,15 +329,15 @@ def unread(family: Family) -> frozenset[str]:
 
 def _of(family: Family, field: Field) -> Field:
     match field.path:
-        case "sampling.sampler":
+        case "sampling.sampler" | "hires_pass.sampler":
             return msgspec.structs.replace(field, allowed=walkers_of(flow=family.flow))
-        case "sampling.sigma_schedule":
+        case "sampling.sigma_schedule" | "hires_pass.sigma_schedule":
             return msgspec.structs.replace(field, allowed=schedules_of(flow=family.flow))
         case "sampling.distilled_guidance":
             return msgspec.structs.replace(field, default=f"{family.distilled_guidance:g}")
         case "sampling.guidance_scale":
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
-        case "width_px" | "height_px":
+        case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":
             return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
         case "prompt_syntax" if not family.reads_windows:
             return msgspec.structs.replace(field, allowed=(field.default,))

@@ -12,7 +12,9 @@ import msgspec
 from domains.inference import limits
 from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
+from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.image_fit import ImageFit as ImageFit
+from domains.inference.latents import ResolvedLatents
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
@@ -258,6 +260,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """What the denoiser is told about sizes. Absent: the size that is made, nothing cropped."""
     components: tuple[ComponentSource, ...] = ()
     """Components that are other than the model's own."""
+    hires_pass: HiresPass | None = None
+    """A second pass at a larger size. Absent: none."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -322,6 +326,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the steps are computed, where the strength alone does not say it."""
     components: tuple[ResolvedComponent, ...] = ()
     """Components that are other than the model's own, in order of their names."""
+    init_latents: ResolvedLatents | None = None
+    """Latents to start from. None: a picture, or noise."""
+    hires_pass: ResolvedHires | None = None
+    """None: there is no second pass."""
 
     @property
     def runs_as(self) -> str:
@@ -366,12 +374,16 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(picture.blob_id for picture in pictures if picture is not None))
 
     @property
+    def start_strength(self) -> float:
+        """Share of the steps that is computed: less than 1 only from latents, or from a picture that does not grow."""
+        start = self.init_latents or self.init_image
+        return 1.0 if start is None or self.outpaint is not None else start.strength
+
+    @property
     def visited(self) -> range:
-        """The steps that are computed, from 0, of `steps`: the last ⌈steps × strength⌉ from a picture that does not grow,
-        else all, unless `part` says others."""
-        whole = self.init_image is None or self.outpaint is not None
-        computed = self.steps if self.init_image is None or whole else steps_of(self.init_image.strength, self.steps)
-        return self.part.visited(self.steps, computed)
+        """The steps that are computed, from 0, of `steps`: the last ⌈steps × strength⌉, unless `part` says others. Of the
+        first pass alone."""
+        return self.part.visited(self.steps, steps_of(self.start_strength, self.steps))
 
     @property
     def computed_steps(self) -> int:
@@ -380,8 +392,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def result_px(self) -> tuple[int, int]:
-        """(width, height) of the result: the size that is made, unless what is made is put back into a picture of another
-        size."""
+        """(width, height) of the result: the size that is made last, unless what is made is put back into a picture of
+        another size."""
+        if self.hires_pass is not None:
+            return self.hires_pass.width_px, self.hires_pass.height_px
         own = None if self.init_image is None else self.init_image.own_size_px
         return own or (self.width_px, self.height_px)
 
@@ -400,7 +414,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_px(self) -> tuple[int, int]:
         """(width, height) to which the pictures that the request hands in are brought."""
-        return self.result_px if self.outpaint is None else self.before_px
+        own = None if self.init_image is None else self.init_image.own_size_px
+        return own or self.before_px
 
     @property
     def input_blobs(self) -> tuple[str, ...]:

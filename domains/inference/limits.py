@@ -30,6 +30,7 @@ PROMPT_WEIGHT: Final = (-10.0, 10.0)
 CLIP_SKIP: Final = (0, 11)
 SEED: Final = (0, 2**63 - 1)
 COMPONENTS: Final = 16
+HIRES_SCALE: Final = (1.0, 4.0)
 LORAS: Final = 32
 TEXTUAL_INVERSIONS: Final = 32
 TOKEN_CHARACTERS: Final = 255

@@ -9,12 +9,14 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
+from domains.inference.check_hires import resolved_hires, sampling_of
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
 from domains.inference.check_steps import check_steps
 from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.guidance import default_distilled, default_guidance
+from domains.inference.hires import ResolvedHires
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
@@ -105,6 +107,8 @@ def resolve(
         ),
     )
     check_steps(resolved)
+    if asked.hires_pass is not None:
+        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model))
     check_prompts(resolved)
     check_guided_prompts(resolved)
     return resolved
@@ -117,6 +121,24 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
         raise steps_refusal(sampler, asked, most)
     recommended = recommended_steps(model, sampler)
     return asked or (min(recommended, most) if most else recommended)
+
+
+def _hires(asked: Generation, first: ResolvedGeneration, model: Model) -> ResolvedHires | None:
+    """The second pass. Raises the faults of its sampling, named by its fields."""
+    assert asked.hires_pass is not None
+    sampling = sampling_of(asked.hires_pass, replace(asked.sampling, sampler=first.sampler))
+    sampler = sampling.sampler
+    try:
+        unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
+        if unfit:
+            raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+        steps = sampling.own.steps or _steps(
+            sampling.steps or first.steps, model, sampler, sampling.sigma_schedule or schedule_of(model, sampler)
+        )
+    except InvalidRequest as error:
+        told = [replace(one, field=one.field.replace(".sampling.", ".hires_pass.")) for one in error.violations]
+        raise InvalidRequest(told, error.reason, **error.facts) from None
+    return resolved_hires(asked, first, model, steps, _eta(None, sampler))
 
 
 def _eta(asked: float | None, sampler: str) -> float | None:

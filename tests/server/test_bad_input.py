@@ -150,7 +150,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 UNSERVED = {
     "image_prompts[0]": G(image_prompts=[conditioning_pb2.ImagePrompt()]),
     "refiner": G(refiner=passes_pb2.RefinerPass()),
-    "hires_pass": G(hires_pass=passes_pb2.HiresPass()),
+    "hires_pass.model_id": G(hires_pass=passes_pb2.HiresPass(model_id="x")),
     "components[0].precision": G(
         components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)]
     ),

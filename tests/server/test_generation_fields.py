@@ -62,6 +62,9 @@ SOME: dict[str, object] = {
     "controls.preprocessing.tile.downscale": 2.0,
     "components.component_id": "vae",
     "components.model_id": NO_LORA,
+    "hires_pass.scale": 1.5,
+    "hires_pass.size.width_px": 512,
+    "hires_pass.size.height_px": 512,
     # The server's model needs all of its components.
     "components.omitted": False,
     "controls.preprocessing.canny.low_threshold": 50,
@@ -92,6 +95,11 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
         needs |= {"init_image.image.data": PNG}
     if path.startswith("outpaint."):
         needs = {"init_image.image.data": PNG, "outpaint.left_px": 8, "outpaint.top_px": 8}
+    if path.startswith("hires_pass.size."):
+        needs = {f"hires_pass.size.{name}": 512 for name in ("width_px", "height_px")} | {
+            "width_px": 64,
+            "height_px": 64,
+        }
     if path.startswith("controls."):
         needs = {"controls.model_id": NO_LORA, "controls.image.data": PNG}
         needs = {"controls.model_id": NO_LORA} if path.startswith("controls.image") else needs

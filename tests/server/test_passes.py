@@ -10,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
+from deviceops.common.v1 import image_pb2
+from deviceops.inference.v1 import (
+    generation_pb2,
+    inference_service_pb2,
+    passes_pb2,
+    reproduction_pb2,
+    sampling_pb2,
+)
 from deviceops.model.v1 import execution_pb2, model_service_pb2
 from tests.domains.inference.on_device.tiny_families import their_pipeline, vae, write_tiny_family
 from tests.server import asking
@@ -162,3 +169,103 @@ def test_a_component_that_cannot_be_taken_is_refused_by_name_before_any_step(ser
     refusal = asking.refused(lambda: asking.submit(server, generation))
     told = refusal.message + " ".join(one.description for one in refusal.bad_request.field_violations)
     assert (refusal.reason, words in told) == (reason, True), told
+
+
+LARGER_PX = 96
+AGAIN = passes_pb2.HiresPass(scale=1.5, strength=0.5, steps=4, prompt="a comet")
+
+
+def test_a_second_pass_makes_the_larger_picture_which_its_file_can_make_again(server: RunningServer) -> None:
+    updates = asking.watch(server, asking.submit(server, asked("sdxl", hires_pass=AGAIN)))
+    result = updates[-1].generation_result
+    file = file_of(server, result)
+    assert shown(file).shape == (LARGER_PX, LARGER_PX, 3)
+    told = result.resolved.generation.hires_pass
+    assert (told.size.width_px, told.size.height_px, told.steps, told.sampler) == (LARGER_PX, LARGER_PX, 4, "euler")
+    assert (told.latent_filter, told.guidance_scale, told.prompt) == (
+        image_pb2.RESAMPLING_FILTER_BICUBIC,
+        5.0,
+        "a comet",
+    )
+    assert (result.resolved.generation.width_px, result.images[0].file.size.width_px) == (EDGE_PX, LARGER_PX)
+    assert file_of(server, made(server, result.resolved.generation)) == file
+    progress = [one.event.progress for one in updates if asking.kind(one) == "progress"]
+    ratios = [one.completed_ratio for one in progress if one.HasField("completed_ratio")]
+    assert ratios == sorted(ratios)
+    assert max(one.completed_ratio for one in progress if one.stage == "denoising") < 0.5, (
+        "two of four steps, and the end"
+    )
+    stages = [one.event.stage_started.stage for one in updates if asking.kind(one) == "stage_started"]
+    assert stages[stages.index("denoising") :] == [
+        *("denoising", "conditioning", "enlarging", "hires", "decoding", "encoding")
+    ]
+    picture = reproduction_pb2.Reproduction(image=image_pb2.ImageInput(data=file))
+    request = inference_service_pb2.ReproduceImageRequest(reproduction=picture)
+    report = [*server.inference.ReproduceImage(request, timeout=asking.CALL_S)][-1].report
+    assert report.verdict == reproduction_pb2.REPRODUCTION_VERDICT_IDENTICAL
+
+
+def test_the_plan_covers_the_second_pass(server: RunningServer) -> None:
+    larger = asked("sdxl")
+    larger.width_px = larger.height_px = LARGER_PX
+    for generation in (asked("sdxl"), larger):
+        made(server, generation)
+    once, twice, alone = (
+        plan(server, one).estimate for one in (asked("sdxl"), asked("sdxl", hires_pass=AGAIN), larger)
+    )
+    assert twice.run_time.ToTimedelta() > max(once.run_time.ToTimedelta(), alone.run_time.ToTimedelta())
+
+
+MASK = image_pb2.ImageInput(data=b"x")
+NOT_AGAIN: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "too large": ({"scale": 4.0}, "INVALID_FIELD", "hires_pass.scale", "at most 4096"),
+    "smaller": (
+        {"size": image_pb2.ImageSize(width_px=512, height_px=2048)},
+        "INVALID_FIELD",
+        "hires_pass.size",
+        "does not make it smaller",
+    ),
+    "no multiple": (
+        {"size": image_pb2.ImageSize(width_px=2052, height_px=2048)},
+        "INVALID_FIELD",
+        "hires_pass.size.width_px",
+        "multiple",
+    ),
+    "another sampler's eta": (
+        {"sampler": "euler", "sigma_schedule": "none"},
+        "INVALID_FIELD",
+        "hires_pass.sigma_schedule",
+        "there is no",
+    ),
+    "a schedule of others": (
+        {"sampler": "ddim", "sigma_schedule": "karras"},
+        "UNSUPPORTED_COMBINATION",
+        "hires_pass.sigma_schedule",
+        "does not take",
+    ),
+    "a filter of pixels": (
+        {"latent_filter": image_pb2.RESAMPLING_FILTER_LANCZOS},
+        "NOT_IMPLEMENTED",
+        "hires_pass.latent_filter",
+        "BICUBIC",
+    ),
+    "an upscaler": ({"upscaler_model_id": "x"}, "NOT_IMPLEMENTED", "hires_pass.upscaler_model_id", "postprocessing"),
+}
+
+
+@pytest.mark.parametrize("case", list(NOT_AGAIN))
+def test_a_second_pass_that_cannot_be_is_refused_by_its_field(server: RunningServer, case: str) -> None:
+    given, reason, field, words = NOT_AGAIN[case]
+    generation = asked("sdxl", hires_pass=passes_pb2.HiresPass(**given))
+    generation.width_px = generation.height_px = 2048
+    refusal = asking.refused(lambda: asking.submit(server, generation))
+    assert (refusal.reason, refusal.fields) == (reason, [f"spec.generation.{field}"])
+    assert words in refusal.message
+
+
+def test_a_second_pass_beside_a_mask_is_refused(server: RunningServer) -> None:
+    generation = asked("sdxl", hires_pass=AGAIN)
+    generation.init_image.image.CopyFrom(MASK)
+    generation.mask.image.CopyFrom(MASK)
+    refusal = asking.refused(lambda: asking.submit(server, generation))
+    assert (refusal.reason, refusal.fields) == ("UNSUPPORTED_COMBINATION", ["spec.generation.hires_pass"])

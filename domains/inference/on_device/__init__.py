@@ -38,7 +38,7 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` and
 `in_turns` (the models),
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
-encoders), `input_picture`, `trajectory` with `noise`
+encoders), `input_picture`, `enlarging` (for a second pass), `trajectory` with `noise`
 and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
 `adapters` (LoRAs), `controls` (ControlNets).
 

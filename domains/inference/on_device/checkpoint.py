@@ -19,6 +19,7 @@ from domains.inference.components import ResolvedComponent
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
 from domains.inference.kept_file import KeptFile
+from domains.inference.latents import ResolvedLatents
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
@@ -27,6 +28,8 @@ from domains.inference.step_range import ALL_STEPS, StepRange
 
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
+BEFORE = -1
+_HANDED = "latents"
 
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,27 +56,54 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     seed_variation: ResolvedSeedVariation | None = None
     controls: tuple[ResolvedControl, ...] = ()
     components: tuple[ResolvedComponent, ...] = ()
+    init_latents: ResolvedLatents | None = None
+    pass_index: int = 0
+    """Place of the pass among those of its generation, whose walk this is."""
     place: int
-    """Number of lines of the walk that are done."""
+    """Number of lines of the walk that are done. `BEFORE`: not begun, and the latents are those of the pass before."""
 
 
-def packed(trajectory: Trajectory, resolved: ResolvedGeneration) -> bytes:
-    """The file of a trajectory. Waits for the device."""
+def packed(trajectory: Trajectory, resolved: ResolvedGeneration, pass_index: int = 0) -> bytes:
+    """The file of a trajectory. `resolved`: of its pass. Waits for the device."""
+    return _saved(trajectory.kept(), walked_of(resolved, trajectory.place, pass_index))
+
+
+def packed_before(handed: Tensor, resolved: ResolvedGeneration, pass_index: int) -> bytes:
+    """The file of a pass that has not begun. `handed`: the latents of the pass before. Waits for the device."""
+    return _saved({_HANDED: handed}, walked_of(resolved, BEFORE, pass_index))
+
+
+def _saved(tensors: Mapping[str, Tensor], walked: Walked) -> bytes:
     # Copies, since two of the tensors may share their bytes, which a file cannot.
-    tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in trajectory.kept().items()}
-    walked = walked_of(resolved, trajectory.place)
-    return save(tensors, {_ENTRY: msgspec.json.encode(walked).decode()})
+    copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return save(copies, {_ENTRY: msgspec.json.encode(walked).decode()})
 
 
-def walked_of(resolved: ResolvedGeneration, place: int) -> Walked:
-    """What a checkpoint of this generation says."""
-    names = (name for name in Walked.__struct_fields__ if name not in ("version", "place"))
-    return Walked(version=_VERSION, place=place, **{name: getattr(resolved, name) for name in names})
+def walked_of(resolved: ResolvedGeneration, place: int, pass_index: int = 0) -> Walked:
+    """What a checkpoint of this pass says."""
+    names = (name for name in Walked.__struct_fields__ if name not in ("version", "place", "pass_index"))
+    told = {name: getattr(resolved, name) for name in names}
+    return Walked(version=_VERSION, place=place, pass_index=pass_index, **told)
 
 
-def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory) -> None:
-    """Continue a trajectory from a file. Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another
-    walk, size or model; the trajectory is unchanged then."""
+def pass_of(kept: KeptFile | None, passes: int) -> int:
+    """The place of the pass that a file continues, among so many. 0 for a file that cannot be read, and without one."""
+    if kept is None:
+        return 0
+    try:
+        index = _read(Path(kept.path).read_bytes())[0].pass_index
+    except (OSError, DataLoss):
+        return 0
+    return index if 0 <= index < passes else 0
+
+
+def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_index: int = 0) -> Tensor | None:
+    """Continue a trajectory from a file. Returns None; or the latents of the pass before, if this one had not begun: the
+    trajectory is unchanged then.
+
+    Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another walk, size or model; the trajectory is
+    unchanged then too.
+    """
     try:
         data = Path(kept.path).read_bytes()
     except OSError as error:
@@ -81,7 +111,7 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory) -> No
     if hashlib.sha256(data).hexdigest() != kept.sha256:
         raise _corrupt("the file of the checkpoint has changed since it was written")
     walked, tensors = _read(data)
-    expected = walked_of(resolved, walked.place)
+    expected = walked_of(resolved, walked.place, pass_index)
     if kept.branched:
         expected = msgspec.structs.replace(
             expected, loras=walked.loras, textual_inversions=walked.textual_inversions, controls=walked.controls
@@ -90,7 +120,10 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory) -> No
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
         message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, fields=", ".join(wrong))
+    if walked.place == BEFORE:
+        return tensors[_HANDED].to(into.latents.device)
     into.restore(tensors, walked.place)
+    return None
 
 
 def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:

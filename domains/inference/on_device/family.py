@@ -55,7 +55,12 @@ class PictureLatents:
     """What a VAE's encoder makes of a picture: a normal distribution of scaled latents, (1, channels, h/8, w/8), float32."""
 
     mean: Tensor
-    deviation: Tensor
+    deviation: Tensor | None
+    """None: these latents themselves; nothing is drawn."""
+
+    def drawn(self, draw: Callable[[], Tensor]) -> Tensor:
+        """Latents of the distribution, by noise of their shape."""
+        return self.mean if self.deviation is None else self.mean + self.deviation * draw()
 
 
 SizePx = tuple[int, int]

@@ -137,4 +137,4 @@ def begin_masked(plan: Plan, noise: Noise, picture: PictureLatents, masked: Mask
 
 
 def _drawn(picture: PictureLatents, noise: Noise) -> Tensor:
-    return picture.mean + picture.deviation * noise.draw()
+    return picture.drawn(noise.draw)

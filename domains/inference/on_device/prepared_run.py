@@ -5,13 +5,14 @@ from concurrent.futures import Future
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from domains.errors import DataLoss, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
-from domains.inference.on_device.checkpoint import packed, unpack
+from domains.inference.on_device.checkpoint import packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.controls import NO_CONTROLS, ControlsOfJob
 from domains.inference.on_device.family import KeepOn, PictureLatents
@@ -27,6 +28,7 @@ from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
+from domains.inference.pass_plan import passes_of
 from domains.model.execution import AS_USUAL, in_turns
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
@@ -46,6 +48,12 @@ class PreparedRun(LoadRun):
     ) -> None:
         super().__init__(job_id, given.model, resources, tell, in_turns(AS_USUAL) if given.in_turns else AS_USUAL)
         self.given = given
+        self.passes = passes_of(given.resolved)
+        """Computed one after the other."""
+        self.pass_index = pass_of(given.kept, len(self.passes))
+        """Place of the present pass."""
+        self._handed: Tensor | None = None
+        """(pictures, channels, h/8, w/8): the latents of the pass before. None: this is the first, or it has begun."""
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
         self._guides = ControlsOfJob(job_id, given.resolved, given.controls, resources.controls)
@@ -61,8 +69,13 @@ class PreparedRun(LoadRun):
 
     @property
     def resolved(self) -> ResolvedGeneration:
-        """What the run makes."""
-        return self.given.resolved
+        """What the present pass makes."""
+        return self.passes[self.pass_index].resolved
+
+    @property
+    def has_next_pass(self) -> bool:
+        """Whether another pass follows."""
+        return self.pass_index + 1 < len(self.passes)
 
     @property
     def walking(self) -> Trajectory:
@@ -90,28 +103,38 @@ class PreparedRun(LoadRun):
         if self._conditioned is None:
             if self._guides.bring(self.loaded):
                 self._condition()
+        elif self._handed is not None:
+            self._begin_from(self._handed, self._conditioned, keep_on)
         else:
             self._encode_picture(self._conditioned, keep_on)
+
+    def _begin_from(self, handed: Tensor, conditioned: Conditioned, keep_on: KeepOn) -> None:
+        """Enqueue the beginning of a pass that follows another one. Raises what `keep_on` raises."""
+        raise NotImplementedError
 
     def _condition(self) -> None:
         """Encode the prompts; without a picture to encode, draw the noise too."""
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
-        self._adapters = self._resources.adapters.adapters(asked_of(self.given), self.loaded)
+        asked = asked_of(structs.replace(self.given, resolved=self.resolved))
+        self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters)
-        self._controls = self._guides.made(found.reading, self.device)
+        if self.resolved.controls:
+            self._controls = self._guides.made(found.reading, self.device)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
         if self._previews.asked:
             self.family.prepare_previews()
         self._conditioned = found
-        from_noise = self.resolved.init_image is None
-        if from_noise or self._kept is not None:
-            trajectory = self._begun(found)
-            if self._continued(trajectory) or from_noise:
-                self._denoise(trajectory)
+        if self._kept is not None and self._continued(trajectory := self._begun(found)):
+            self._denoise(trajectory)
+        elif self.pass_index and self._handed is None:
+            # The checkpoint could not be read.
+            self.pass_index, self._conditioned = 0, None
+        elif not self.pass_index and self.resolved.init_image is None:
+            self._denoise(self._begun(found))
 
     def _encode_picture(self, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the encoding of the picture to start from, and begin there."""
@@ -156,9 +179,9 @@ class PreparedRun(LoadRun):
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
-        self.trajectory, self._conditioned = trajectory, None
-        self._enter(Stage.DENOISING)
-        self._progress(Stage.DENOISING, trajectory.index, trajectory.steps, Unit.STEPS)
+        self.trajectory, self._conditioned, self._handed = trajectory, None, None
+        self._enter(self.passes[self.pass_index].stage)
+        self._progress(self.stage, trajectory.index, trajectory.steps, Unit.STEPS)
 
     def _pixels(self) -> Tensor:
         if self.given.picture is None:
@@ -195,11 +218,11 @@ class PreparedRun(LoadRun):
         if kept is None:
             return False
         try:
-            unpack(kept, self.resolved, trajectory)
+            self._handed = unpack(kept, self.resolved, trajectory, self.pass_index)
         except (DataLoss, FailedPrecondition) as error:
             self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
             return False
-        return True
+        return self._handed is None
 
     def _degrade(self, degraded: Degraded) -> None:
         self.meter.degradations.append(degraded)
@@ -208,14 +231,19 @@ class PreparedRun(LoadRun):
     def keep(self) -> CheckpointReady | None:
         """The progress, once the device has finished what is in flight. None: there is none yet. Raises what ended a
         step, for example NUMERIC_FAILURE."""
-        if self.trajectory is None:
-            return None
-        self._in_flight.settle()
-        return CheckpointReady(step=self.trajectory.index, data=packed(self.trajectory, self.resolved))
+        before = sum(one.resolved.computed_steps for one in self.passes[: self.pass_index])
+        if self.trajectory is not None:
+            self._in_flight.settle()
+            data = packed(self.trajectory, self.resolved, self.pass_index)
+            return CheckpointReady(step=before + self.trajectory.index, data=data)
+        if self._handed is not None:
+            return CheckpointReady(step=before, data=packed_before(self._handed, self.resolved, self.pass_index))
+        return None
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
-        held = [*self._adapters.tensors(), *self._controls.tensors()]
+        handed = [] if self._handed is None else [self._handed]
+        held = [*self._adapters.tensors(), *self._controls.tensors(), *handed]
         return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
@@ -225,6 +253,6 @@ class PreparedRun(LoadRun):
 
     def _drop(self) -> None:
         """Let go of what the device computed the latents with."""
-        self.trajectory = self._conditioned = None
+        self.trajectory = self._conditioned = self._handed = None
         self._adapters, self._controls = NO_ADAPTERS, NO_CONTROLS
         self._guides.leave()

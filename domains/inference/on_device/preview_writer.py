@@ -30,9 +30,14 @@ class PreviewWriter:
         """(height, width) of previews that are being encoded, by picture."""
         self.show(resolved.previews)
 
+    def enter(self, resolved: ResolvedGeneration) -> None:
+        """Show the pictures of another pass, with the same previews as before."""
+        self._resolved = resolved
+        self.show(self._shown)
+
     def show(self, previews: Previews) -> None:
         """Make these previews from now on."""
-        self._every = previews.every_steps
+        self._shown, self._every = previews, previews.every_steps
         width, height = self._resolved.width_px, self._resolved.height_px
         scale = min(1.0, previews.max_edge_px / max(width, height))
         self.size = max(1, round(height * scale)), max(1, round(width * scale))

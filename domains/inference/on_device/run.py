@@ -18,7 +18,10 @@ from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
-from domains.inference.on_device.family import KeepOn
+from domains.inference.hires import ResolvedHires
+from domains.inference.on_device.conditioning import Conditioned
+from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
+from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite
 from domains.inference.on_device.pictures import Pictures
@@ -28,7 +31,7 @@ from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
 from domains.inference.outcome import Report
 from domains.model.execution import Execution, in_turns
-from domains.progress import Degraded, Stage, Unit
+from domains.progress import STEPPING, Degraded, Stage, Unit
 
 _log = structlog.get_logger()
 _EMPTY_MASK = Degraded(
@@ -57,7 +60,7 @@ class Run(PreparedRun):
     @property
     def denoising(self) -> bool:
         """Whether the next unit is a denoising step, which can be shared with other jobs."""
-        return self.stage is Stage.DENOISING
+        return self.stage in STEPPING
 
     @property
     def alone(self) -> bool:
@@ -68,14 +71,14 @@ class Run(PreparedRun):
     def rungs(self) -> list[Rung]:
         """What the run could still give up of its own in the present stage, for less memory."""
         found: list[Rung] = []
-        if self.stage is Stage.DENOISING and len(self.walking.latents) > 1 and not self.walking.split:
+        if self.denoising and len(self.walking.latents) > 1 and not self.walking.split:
             found.append(Rung.SMALLER_BATCH)
         if self.stage is Stage.LOADING and self.could_take_turns:
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
         # The edges of a tile must not fit together.
-        tiles = self.resolved.wraps == NO_WRAPS and self.stage is Stage.DECODING
+        tiles = self.resolved.wraps == NO_WRAPS and self.stage in (Stage.DECODING, Stage.ENLARGING)
         if tiles and self._smaller_tile() is not None:
             found.append(Rung.VAE_TILING)
         return found
@@ -100,7 +103,8 @@ class Run(PreparedRun):
         self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
 
     def _smaller_tile(self) -> int | None:
-        return smaller_tile(max(self.walking.latents.shape[2:]), self._tile)
+        latents = self.walking.latents if self._handed is None else self._handed
+        return smaller_tile(max(latents.shape[2:]), self._tile)
 
     @property
     def ready(self) -> bool:
@@ -108,9 +112,9 @@ class Run(PreparedRun):
         match self.stage:
             case Stage.QUEUED | Stage.LOADING:
                 return super().ready
-            case Stage.CONDITIONING | Stage.ENCODING_INPUT:
+            case Stage.CONDITIONING | Stage.ENCODING_INPUT | Stage.ENLARGING:
                 return self.trajectory is None
-            case Stage.DENOISING:
+            case Stage.DENOISING | Stage.HIRES:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
                 return not self._in_flight.full and self._pictures.next_to_decode is not None
@@ -124,7 +128,9 @@ class Run(PreparedRun):
 
     def prepare(self, keep_on: KeepOn) -> None:
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
-        if not self.resolved.computed_steps:
+        if self.pass_index:
+            super().prepare(keep_on)
+        elif not self.resolved.computed_steps and not self.has_next_pass:
             self._give_back()
         elif not self.scene_is_there():
             return
@@ -153,7 +159,7 @@ class Run(PreparedRun):
         `share`: the job's part of the device's time. `passed` is called when the device has finished.
         """
         trajectory = self.walking
-        step, steps, whole = trajectory.index, trajectory.steps, trajectory.between_steps
+        step, steps, whole, stage = trajectory.index, trajectory.steps, trajectory.between_steps, self.stage
         finite = to_host(torch.isfinite(trajectory.latents).all())
         preview = self._preview(step, trajectory.x0) if whole and step < steps else None
 
@@ -162,11 +168,11 @@ class Run(PreparedRun):
             passed()
             if not sound:
                 raise not_finite(step if whole else step + 1, self.resolved)
-            self.meter.device_was_busy(Stage.DENOISING, None if device_s is None else device_s * share)
+            self.meter.device_was_busy(stage, None if device_s is None else device_s * share)
             if not whole:
                 return
             self.meter.steps_executed += 1
-            self._progress(Stage.DENOISING, step, steps, Unit.STEPS)
+            self._progress(stage, step, steps, Unit.STEPS)
             if preview is not None:
                 self._previews.write(step, preview)
 
@@ -181,8 +187,7 @@ class Run(PreparedRun):
         self._hardware.before_unit(self.id, Stage.DECODING)
         began = self._hardware.mark()
         latents = self.walking.latents[index : index + 1]
-        with wrapping(self.resolved.wraps):
-            decoded, whole = self.family.decode(latents, keep_on, self._tile)
+        decoded, whole = self._decoded(latents, keep_on)
         pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
@@ -194,6 +199,39 @@ class Run(PreparedRun):
             self._pictures.write(index, shown.numpy(), self.scene)
 
         self._in_flight.add(fence, deliver)
+
+    def _decoded(self, latents: Tensor, keep_on: KeepOn) -> tuple[Tensor, Tensor]:
+        """See `Family.decode`."""
+        with wrapping(self.resolved.wraps):
+            return self.family.decode(latents, keep_on, self._tile)
+
+    def _begin_from(self, handed: Tensor, conditioned: Conditioned, keep_on: KeepOn) -> None:
+        """Enlarge what the pass before has made, and begin there."""
+        hires = self.given.resolved.hires_pass
+        assert hires is not None, "only the second pass follows another one"
+        if self.stage is not Stage.ENLARGING:
+            self._enter(Stage.ENLARGING)
+        self._note(Stage.ENLARGING, 0, len(handed), Unit.IMAGES)
+        self._hardware.before_unit(self.id, Stage.ENLARGING)
+        began = self._hardware.mark()
+        if hires.of_pixels:
+            start = joined([self._enlarged(index, one, hires, keep_on) for index, one in enumerate(handed.split(1))])
+        else:
+            size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
+            start = PictureLatents(mean=enlarged_latents(handed, size, hires.filter), deviation=None)
+        trajectory = self._begun(conditioned, start)
+        fence = self._hardware.fence(began)
+        self._in_flight.add(fence, lambda: self.meter.device_was_busy(Stage.ENLARGING, fence.device_s()))
+        self._progress(Stage.ENLARGING, len(handed), len(handed), Unit.IMAGES)
+        self._denoise(trajectory)
+
+    def _enlarged(self, index: int, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> PictureLatents:
+        """What the encoder makes of a picture's enlarged pixels."""
+        decoded, whole = self._decoded(latents, keep_on)
+        pixels = decoded.cpu() if whole.item() else self._decoded_again(index, latents)
+        larger = enlarged_pixels(pixels, (hires.width_px, hires.height_px), hires.filter)
+        with wrapping(self.resolved.wraps):
+            return self.family.encode_picture(larger.to(self.device), keep_on)
 
     def _decoded_again(self, index: int, latents: Tensor) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
@@ -234,11 +272,23 @@ class Run(PreparedRun):
         super().release()
 
     def _move_on(self) -> None:
-        if self.stage is Stage.DENOISING and self.walking.done:
-            self._enter(Stage.DECODING)
+        if self.denoising and self.walking.done:
+            if self.has_next_pass:
+                self._enter_next_pass()
+            else:
+                self._enter(Stage.DECODING)
         elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
             self._drop()
             self._enter(Stage.ENCODING)
+
+    def _enter_next_pass(self) -> None:
+        """Leave a pass; the next one begins with its latents."""
+        handed = self.walking.latents
+        self._drop()
+        self.pass_index += 1
+        self._handed = handed
+        self._previews.enter(self.resolved)
+        self._enter(Stage.CONDITIONING)
 
     def _preview(self, step: int, x0: Tensor | None) -> Tensor | None:
         if x0 is None or not self._previews.wanted(step):

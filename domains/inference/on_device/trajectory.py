@@ -193,7 +193,8 @@ def begin(
     if resolved.part.add_noise is False and planned.begin is not None:
         planned = structs.replace(planned, begin=structs.replace(planned.begin, sigma=0.0))
     # Of a picture, the first draw is from what its encoder made of it.
-    second = picture is not None and (masked is None or masked.draws_picture)
+    draws = picture is not None and picture.deviation is not None
+    second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
     return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, controls)
 
@@ -203,11 +204,13 @@ def _initial(
 ) -> tuple[Tensor, LatentMask | None]:
     """The first latents. Of a picture: drawn from what the encoder made of it, then noised; in this order, as diffusers
     draws from a generator."""
-    if picture is None or plan.begin is None:
+    if picture is None:
         return noise.draw() * plan.initial_scale, None
+    if plan.begin is None:
+        return picture.mean, None
     if masked is not None:
         return begin_masked(plan, noise, picture, masked)
-    clean = picture.mean + picture.deviation * noise.draw()
+    clean = picture.drawn(noise.draw)
     return plan.begin.alpha * clean + plan.begin.sigma * noise.draw(), None
 
 

@@ -16,6 +16,7 @@ from domains.inference.outcome import (
     RunFinished,
     RunStopped,
 )
+from domains.inference.pass_plan import steps_by_stage
 from domains.memory.blobs.store import BlobStore
 from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded_models import LoadedModels
@@ -64,8 +65,10 @@ class Following:
         self._work = work
         self._jobs = jobs
         self._limits = limits
-        self._rate = ProgressRate()
-        total = len(work.resolved.seeds) if isinstance(work, GenerateWork) else 0
+        total, steps = (
+            (len(work.resolved.seeds), steps_by_stage(work.resolved)) if isinstance(work, GenerateWork) else (0, None)
+        )
+        self._rate = ProgressRate(steps=steps)
         self._pictures = Pictures(job.id, total, jobs, blobs)
         self._blobs = blobs
         self._checkpoint: Checkpoint | None = None

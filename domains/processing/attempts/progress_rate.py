@@ -1,21 +1,26 @@
 """Computes the completed ratio and the remaining time of a job, from its own progress alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from domains.processing.jobs.event import JobProgress
-from domains.progress import Progressed, Stage
+from domains.progress import STEPPING, Progressed, Stage
 
 _AFTER_STEPS = 1
 """The work after the last step (decoding, encoding) counts as this many steps in `completed_ratio`, so that a job
 with all steps done is not complete yet."""
 
+_BETWEEN = (Stage.CONDITIONING, Stage.ENCODING_INPUT, Stage.ENLARGING)
+"""Stages whose own progress says nothing about a job with several passes."""
+
 
 class ProgressRate:
     """The rate of one attempt."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, steps: Mapping[Stage, int] | None = None) -> None:
+        """`steps`: the denoising steps of each pass, in their order, of a job that has several."""
         self._clock = clock
+        self._steps = steps or {}
         self._begin_s = clock()
         self._stage: Stage | None = None
         self._stage_first: tuple[float, int] = (0.0, 0)
@@ -44,6 +49,17 @@ class ProgressRate:
     def _whole(self, progress: Progressed) -> float | None:
         if progress.total <= 0 or progress.stage is Stage.LOADING:
             return None
-        after = _AFTER_STEPS if progress.stage is Stage.DENOISING else 0
-        self._ratio = max(self._ratio, min(1.0, progress.completed / (progress.total + after)))
+        completed, total = progress.completed, progress.total
+        if len(self._steps) > 1 and progress.stage in (*self._steps, *_BETWEEN):
+            completed, total = self._of_all_passes(progress)
+        after = _AFTER_STEPS if progress.stage in STEPPING else 0
+        self._ratio = max(self._ratio, min(1.0, completed / (total + after)))
         return self._ratio
+
+    def _of_all_passes(self, progress: Progressed) -> tuple[int, int]:
+        """The completed steps of all passes, and their number."""
+        stages = [*self._steps]
+        if progress.stage not in self._steps:
+            return 0, sum(self._steps.values())
+        before = sum(self._steps[stage] for stage in stages[: stages.index(progress.stage)])
+        return before + progress.completed, sum(self._steps.values())

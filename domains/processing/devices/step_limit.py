@@ -6,6 +6,7 @@ from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.pass_plan import passes_of
 from domains.processing.devices.step_times import StepEstimate, StepTimes
 from domains.processing.jobs.job import JobOptions
 from domains.processing.lanes.placement import Placement
@@ -20,10 +21,14 @@ class StepLimit:
         self._limit_s = limit_s
 
     def check(self, resolved: ResolvedGeneration, options: JobOptions) -> None:
-        """Raise INVALID_FIELD if each device that may run the generation would take too long for one step.
+        """Raise INVALID_FIELD if each device that may run the generation would take too long for one step of a pass.
 
         A `run_timeout` that allows for the whole estimated time is the caller's consent.
         """
+        for one in passes_of(resolved):
+            self._check(one.resolved, options)
+
+    def _check(self, resolved: ResolvedGeneration, options: JobOptions) -> None:
         estimates = {view.device.id: self._times.estimate(view.device.id, resolved) for view in self._admitted(options)}
         known = {device_id: estimate for device_id, estimate in estimates.items() if estimate is not None}
         if not known or len(known) < len(estimates):

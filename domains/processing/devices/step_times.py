@@ -65,7 +65,8 @@ class StepTimes:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
             return
         resolved, steps = job.work.resolved, job.receipt.work.steps_executed
-        step_s = self._device_s(job)
+        # Steps of other passes are counted too, and take another time.
+        step_s = self._device_s(job) if resolved.hires_pass is None else None
         if step_s is None or not steps or job.attempt != 1:
             return
         sizes, pixels = self._measured[job.device_id, resolved.runs_as], _pixels(resolved.width_px, resolved.height_px)

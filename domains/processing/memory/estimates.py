@@ -10,6 +10,7 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.pass_plan import largest_px
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.execution import AS_USUAL, Execution
@@ -178,7 +179,7 @@ class Estimates:
 
     def activation_bytes(self, resolved: ResolvedGeneration, device_id: str) -> int | None:
         """See `company.Activations`."""
-        return self._activation(resolved.runs_as, device_id, _shape_of(resolved))[0]
+        return self._activation(resolved.runs_as, device_id, shape_of(resolved))[0]
 
     async def _free(self, pool_id: str) -> int | None:
         if pool_id not in self._pools.ids():
@@ -216,13 +217,15 @@ class Estimates:
         view = self._devices.find(job.device_id)
         weights += 0 if view is None else self.guides_bytes(resolved, view.device)
         peak = receipt.peak_device_bytes
-        shape = _shape_of(resolved)
+        shape = shape_of(resolved)
         by_shape = self._runs[resolved.runs_as, job.device_id]
         by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))
 
 
-def _shape_of(resolved: ResolvedGeneration) -> Shape:
-    return Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
+def shape_of(resolved: ResolvedGeneration) -> Shape:
+    """The size that a generation needs memory for: that of its largest pass."""
+    width_px, height_px = largest_px(resolved)
+    return Shape(width_px=width_px, height_px=height_px, images=len(resolved.seeds))
 
 
 def _on_a_line(by_shape: Mapping[Shape, Iterable[int | None]], pixels: int) -> int | None:

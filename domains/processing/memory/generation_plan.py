@@ -9,7 +9,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import JobOptions
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.lanes.queue import JobQueue
-from domains.processing.memory.estimates import Estimate, Estimates, Shape
+from domains.processing.memory.estimates import Estimate, Estimates, shape_of
 from domains.processing.memory.run_times import RunForecast, RunTimes
 
 
@@ -47,7 +47,7 @@ class GenerationPlans:
     async def of(self, resolved: ResolvedGeneration, options: JobOptions) -> GenerationForecast | None:
         """The forecast for the device that the dispatcher would try first, of those whose memory suffices. None: no device
         that may run the job takes work."""
-        shape = Shape(width_px=resolved.width_px, height_px=resolved.height_px, images=len(resolved.seeds))
+        shape = shape_of(resolved)
         model = self._catalogue.get(resolved.runs_as)
         found = await self._estimates.of(model, AS_USUAL, options.device_ids, shape, allow_cpu=options.allow_cpu)
         if not found:

@@ -10,19 +10,20 @@ from statistics import median
 import msgspec
 
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.pass_plan import largest_px, passes_of
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.lanes import Lanes
-from domains.progress import Stage
+from domains.progress import STEPPING, Stage
 
 _REMEMBERED = 20
 """Runs per model and device: the range of 20 runs tells 19 of 20."""
 _FEWEST = 3
 """Fewer runs give no range."""
-_NOT_RUN = (Stage.LOADING, Stage.DENOISING)
+_NOT_RUN = (Stage.LOADING, *STEPPING)
 
 
 class RunForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +57,10 @@ class RunTimes:
         step, rest = self._steps.estimate(device_id, resolved), self._rest.get(key)
         if step is None or not rest:
             return NOTHING_MEASURED
+        later = [(one, self._steps.estimate(device_id, one.resolved)) for one in passes_of(resolved)[1:]]
         run_s = step.seconds * resolved.computed_steps + median(rest) * _pixels(resolved)
-        if step.at_least:
+        run_s += sum(found.seconds * one.resolved.computed_steps for one, found in later if found is not None)
+        if step.at_least or any(found is None or found.at_least for _, found in later):
             return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))
         ratios = self._ratios.get(key, ())
         known = len(ratios) >= _FEWEST
@@ -75,6 +78,9 @@ class RunTimes:
         if job.attempt != 1 or lane is None or job.id in lane.shared:
             # Its stages waited for other jobs.
             return
+        if len(passes_of(job.work.resolved)) > 1:
+            # What enlarging takes is no time for each pixel.
+            return
         resolved, timings = job.work.resolved, job.receipt.work.timings
         key = job.device_id, resolved.runs_as
         before = self.forecast(job.device_id, resolved).run_s
@@ -85,4 +91,5 @@ class RunTimes:
 
 
 def _pixels(resolved: ResolvedGeneration) -> int:
-    return resolved.width_px * resolved.height_px * len(resolved.seeds)
+    width_px, height_px = largest_px(resolved)
+    return width_px * height_px * len(resolved.seeds)

@@ -13,6 +13,7 @@ from server.cli.generation.component_flags import components_of
 from server.cli.generation.control_flags import controls_of
 from server.cli.generation.files import media_type_of, targets
 from server.cli.generation.lora_flags import loras_of
+from server.cli.generation.pass_flags import hires_of
 from server.cli.generation.previews import preview_folder
 from server.cli.generation.prompt import LongOption, SyntaxOption
 from server.cli.generation.request import Wish
@@ -121,6 +122,16 @@ def generate(
         typer.Option(help="How pictures of --control get to the size of the result."),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
+    hires: Annotated[
+        float | None, typer.Option(help="A second pass, so many times larger, 1..4.", metavar="SCALE")
+    ] = None,
+    hires_strength: Annotated[
+        float | None, typer.Option(help="How much of the enlarged picture is made anew, 0..1. [default: 0.5]")
+    ] = None,
+    hires_steps: Annotated[int | None, typer.Option(help="Steps of the second pass. [default: as --steps]")] = None,
+    hires_by: Annotated[
+        Literal["latents", "pixels"] | None, typer.Option(help="What is enlarged. [default: latents]")
+    ] = None,
     component: Annotated[
         list[str] | None,
         typer.Option(help="A part from another model, vae=MODEL; may be repeated.", metavar="PART=MODEL"),
@@ -231,6 +242,7 @@ def generate(
         quality=quality,
         manifest=manifest,
         provenance=provenance,
+        hires=hires_of(hires, hires_strength, hires_steps, hires_by),
         components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
     from server.cli.generation.component_flags import ComponentWish
     from server.cli.generation.control_flags import ControlWish
+    from server.cli.generation.pass_flags import HiresWish
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Wish:
     """Pictures that guide the layout."""
     control_inputs: tuple[ControlInput, ...] = ()
     """The same, as the server gets them."""
+    hires: HiresWish | None = None
+    """A second pass at a larger size."""
     components: tuple[ComponentWish, ...] = ()
     """Components that are other than the model's own."""
     loras: tuple[LoraWish, ...] = ()
@@ -164,6 +167,7 @@ def _options(wish: Wish) -> JobOptions | None:
 def _generation(wish: Wish) -> Generation:
     from deviceops.common.v1 import image_pb2
     from deviceops.inference.v1 import generation_pb2
+    from server.cli.generation.pass_flags import hires_pass
 
     return generation_pb2.Generation(
         prompt=wish.prompt,
@@ -185,6 +189,7 @@ def _generation(wish: Wish) -> Generation:
         init_image=_init_image(wish),
         mask=_mask(wish),
         outpaint=_outpaint(wish),
+        hires_pass=hires_pass(wish.hires),
         components=_components(wish),
         loras=_loras(wish),
         seamless_x=wish.seamless_x,

@@ -440,8 +440,9 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
-  /// A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again. A1111: hires fix. What it leaves
-  /// open is as in the first pass.
+  /// A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again with the noise of its seed at that
+  /// size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. Together with `mask`,
+  /// `outpaint` or `controls`: UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class HiresPass : pb::IMessage<HiresPass>
@@ -521,7 +522,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "scale" field.</summary>
     public const int ScaleFieldNumber = 1;
     /// <summary>
-    /// How much larger each edge becomes, more than 1 and at most 4, rounded to multiples of 8 px. A1111: upscale by.
+    /// How much larger each edge becomes, 1..4, rounded to multiples of 8 px, or of what the family needs. A1111: upscale by.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -550,7 +551,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "size" field.</summary>
     public const int SizeFieldNumber = 2;
     /// <summary>
-    /// The size itself, each edge a multiple of 8 px.
+    /// The size itself, each edge a multiple of 8 px and no smaller than the first pass's: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -65,8 +65,9 @@ Global___RefinerPass: _TypeAlias = RefinerPass  # noqa: Y015
 
 @_typing.final
 class HiresPass(_message.Message):
-    """A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again. A1111: hires fix. What it leaves
-    open is as in the first pass.
+    """A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again with the noise of its seed at that
+    size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. Together with `mask`,
+    `outpaint` or `controls`: UNSUPPORTED_COMBINATION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -85,7 +86,7 @@ class HiresPass(_message.Message):
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     scale: _builtins.float
-    """How much larger each edge becomes, more than 1 and at most 4, rounded to multiples of 8 px. A1111: upscale by."""
+    """How much larger each edge becomes, 1..4, rounded to multiples of 8 px, or of what the family needs. A1111: upscale by."""
     latent_filter: _image_pb2.ResamplingFilter.ValueType
     """Its latents, by this filter."""
     pixel_filter: _image_pb2.ResamplingFilter.ValueType
@@ -110,7 +111,7 @@ class HiresPass(_message.Message):
     """The model, of the same family: else MODEL_INCOMPATIBLE. Empty: as in the first pass. A1111: hires checkpoint."""
     @_builtins.property
     def size(self) -> _image_pb2.ImageSize:
-        """The size itself, each edge a multiple of 8 px."""
+        """The size itself, each edge a multiple of 8 px and no smaller than the first pass's: else INVALID_FIELD."""
 
     def __init__(
         self,

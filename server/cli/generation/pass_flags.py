@@ -1,0 +1,42 @@
+"""Reads the flags of passes beside the first one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from server.cli.console.failure import USAGE, CliError
+
+if TYPE_CHECKING:
+    from deviceops.inference.v1.passes_pb2 import HiresPass
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiresWish:
+    """A second pass at a larger size, as the flags say it. The server checks the ranges."""
+
+    scale: float
+    strength: float | None = None
+    steps: int | None = None
+    by: str = ""
+    """`latents` or `pixels`; empty: the server's default."""
+
+
+def hires_of(scale: float | None, strength: float | None, steps: int | None, by: str | None) -> HiresWish | None:
+    """The second pass. Raises `CliError` for flags that say how, without the one that says how much."""
+    if scale is None and any(one is not None for one in (strength, steps, by)):
+        raise CliError("--hires-strength, --hires-steps and --hires-by say how a picture grows; give --hires 2", USAGE)
+    return None if scale is None else HiresWish(scale=scale, strength=strength, steps=steps, by=by or "")
+
+
+def hires_pass(wish: HiresWish | None) -> HiresPass | None:
+    """The second pass as a request names it."""
+    from deviceops.common.v1 import image_pb2
+    from deviceops.inference.v1 import passes_pb2
+
+    if wish is None:
+        return None
+    message = passes_pb2.HiresPass(scale=wish.scale, strength=wish.strength, steps=wish.steps)
+    if wish.by == "pixels":
+        message.pixel_filter = image_pb2.RESAMPLING_FILTER_LANCZOS
+    return message

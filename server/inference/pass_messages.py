@@ -1,0 +1,62 @@
+"""Converts the passes beside the first one to and from messages."""
+
+from deviceops.common.v1 import image_pb2
+from deviceops.inference.v1 import passes_pb2
+from domains.inference.hires import HiresPass, ResolvedHires
+from domains.inference.resampling import Resampling
+
+_FILTERS = {
+    image_pb2.RESAMPLING_FILTER_LANCZOS: Resampling.LANCZOS,
+    image_pb2.RESAMPLING_FILTER_BICUBIC: Resampling.BICUBIC,
+    image_pb2.RESAMPLING_FILTER_BILINEAR: Resampling.BILINEAR,
+    image_pb2.RESAMPLING_FILTER_AREA: Resampling.AREA,
+    image_pb2.RESAMPLING_FILTER_NEAREST: Resampling.NEAREST,
+}
+"""An unspecified filter is LANCZOS for pixels and BICUBIC for latents; `check_served` refuses the unknown."""
+_NUMBERS = {one: number for number, one in _FILTERS.items()}
+
+
+def from_hires(message: passes_pb2.HiresPass) -> HiresPass:
+    """The second pass of a request."""
+    target, by = message.WhichOneof("target"), message.WhichOneof("enlargement")
+    return HiresPass(
+        scale=message.scale if target == "scale" else None,
+        size_px=(message.size.width_px, message.size.height_px) if target == "size" else None,
+        latent_filter=_FILTERS.get(message.latent_filter) if by == "latent_filter" else None,
+        pixel_filter=_FILTERS.get(message.pixel_filter, Resampling.LANCZOS) if by == "pixel_filter" else None,
+        strength=message.strength if message.HasField("strength") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        sampler=message.sampler,
+        sigma_schedule=message.sigma_schedule,
+        guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+    )
+
+
+def to_hires(hires: HiresPass | ResolvedHires | None) -> passes_pb2.HiresPass | None:
+    """The message of a second pass, as the caller asked for it or with every choice made."""
+    if hires is None:
+        return None
+    message = passes_pb2.HiresPass(
+        strength=hires.strength,
+        steps=hires.steps,
+        sampler=hires.sampler,
+        sigma_schedule=hires.sigma_schedule,
+        guidance_scale=hires.guidance_scale,
+        prompt=hires.prompt,
+        negative_prompt=hires.negative_prompt,
+    )
+    if isinstance(hires, ResolvedHires):
+        message.size.width_px, message.size.height_px = hires.width_px, hires.height_px
+        by = "pixel_filter" if hires.of_pixels else "latent_filter"
+        setattr(message, by, _NUMBERS[hires.filter])
+        return message
+    if hires.scale is not None:
+        message.scale = hires.scale
+    if hires.size_px is not None:
+        message.size.width_px, message.size.height_px = hires.size_px
+    for name in ("latent_filter", "pixel_filter"):
+        if (by_filter := getattr(hires, name)) is not None:
+            setattr(message, name, _NUMBERS[by_filter])
+    return message
