@@ -12,6 +12,7 @@ from domains.inference.check_components import component_exclusions, component_v
 from domains.inference.check_controls import control_exclusions, control_violations
 from domains.inference.check_guidance import guidance_for_model, guidance_violations
 from domains.inference.check_hires import hires_exclusions, hires_violations
+from domains.inference.check_latents import latent_exclusions, latent_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
@@ -67,6 +68,7 @@ def violations(asked: Generation) -> Wrong:
         *size_violations(asked.size_conditioning),
         *component_violations(asked),
         *hires_violations(asked),
+        *latent_violations(asked),
         *_output(asked),
     )
     exclusions = (
@@ -76,6 +78,7 @@ def violations(asked: Generation) -> Wrong:
         *component_exclusions(asked),
         *step_exclusions(asked),
         *hires_exclusions(asked),
+        *latent_exclusions(asked),
     )
     return Wrong(alone, (*_together(asked), *exclusions))
 

@@ -7,7 +7,9 @@ from domains.inference.bounds import within
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.step_range import StepRange
 
-_NOTHING_TO_START_FROM = "noise is all that a walk without a picture starts from; leave it out, or give init_image"
+_NOTHING_TO_START_FROM = (
+    "noise is all that a walk without a picture or latents starts from; leave it out, or give init_image"
+)
 
 
 def step_violations(part: StepRange) -> Iterator[Violation]:
@@ -32,7 +34,7 @@ def step_exclusions(asked: Generation) -> Iterator[Violation]:
     if part.first_step is not None and asked.outpaint is not None:
         text = "a picture that grows computes all steps in its new parts; leave one of the two out"
         yield Violation(field=_path("first_step"), message=text)
-    if part.add_noise is False and init is None:
+    if part.add_noise is False and init is None and asked.init_latents is None:
         yield Violation(field=_path("add_noise"), message=_NOTHING_TO_START_FROM)
     if part.add_noise is False and (asked.mask is not None or asked.outpaint is not None):
         text = "what surrounds a masked part has the noise of each step; leave one of the two out"

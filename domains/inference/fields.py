@@ -219,6 +219,9 @@ FIELDS: Mapping[str, Field] = {
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         *map(_growth, SIDES),
         *_hires_fields(),
+        Field(path="init_latents.blob_id", group="input"),
+        Field(path="init_latents.strength", group="input", bounds=limits.STRENGTH, default="1"),
+        Field(path="return_latents", group="output", default="false"),
         Field(path="components.component_id", group="execution"),
         Field(path="components.model_id", group="execution"),
         Field(path="components.omitted", group="execution", default="false"),
@@ -288,7 +291,7 @@ class Task(StrEnum):
 
 
 _INPUTS = {
-    Task.TEXT_TO_IMAGE: (),
+    Task.TEXT_TO_IMAGE: ("init_latents",),
     Task.IMAGE_TO_IMAGE: ("init_image",),
     Task.INPAINTING: ("init_image", "mask"),
     Task.OUTPAINTING: ("init_image", "mask", "outpaint"),

@@ -14,7 +14,7 @@ from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.image_fit import ImageFit as ImageFit
-from domains.inference.latents import ResolvedLatents
+from domains.inference.latents import InitLatents, ResolvedLatents
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
@@ -262,6 +262,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Components that are other than the model's own."""
     hires_pass: HiresPass | None = None
     """A second pass at a larger size. Absent: none."""
+    init_latents: InitLatents | None = None
+    """Latents to start from. Absent: a picture, or noise."""
+    return_latents: bool = False
+    """Whether to hand out the latents of the first pass."""
 
 
 class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,6 +334,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Latents to start from. None: a picture, or noise."""
     hires_pass: ResolvedHires | None = None
     """None: there is no second pass."""
+    return_latents: bool = False
+    """Whether the latents of the first pass are handed out."""
 
     @property
     def runs_as(self) -> str:
@@ -420,4 +426,5 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_blobs(self) -> tuple[str, ...]:
         """Ids of the blobs with the pictures that the request hands in."""
-        return (*(one.blob_id for one in (self.init_image, self.mask) if one is not None), *self.control_blobs)
+        starts = (self.init_image, self.mask, self.init_latents)
+        return (*(one.blob_id for one in starts if one is not None), *self.control_blobs)

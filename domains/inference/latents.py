@@ -1,6 +1,30 @@
-"""Latents that a walk starts from."""
+"""Latents that a walk starts from, or that a job hands out, as a safetensors file with one tensor `latents`.
+
+Where they hold noise they are clean + σ/α·noise, as ComfyUI and the solvers of k-diffusion have them: what a job hands out
+within its walk, another one goes on from.
+"""
 
 import msgspec
+
+TENSOR = "latents"
+
+
+class InitLatents(msgspec.Struct, frozen=True, kw_only=True):
+    """Latents to start from, as requested."""
+
+    blob_id: str
+    """The blob with the file."""
+    strength: float | None = None
+    """Share of the steps that are computed, 0..1. Absent: 1, unless a first step is given."""
+
+
+class ReadLatents(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a file of latents once its header was read."""
+
+    blob_id: str
+    sha256: str
+    shape: tuple[int, ...]
+    """(pictures, channels, height, width)."""
 
 
 class ResolvedLatents(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,18 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """The encoded file, with its manifest if one was requested."""
 
 
+class LatentsReady(msgspec.Struct, frozen=True, kw_only=True, tag="latents"):
+    """The latents of one picture, as they are after its first pass. Comes before its `ImageReady`."""
+
+    index: int
+    shape: tuple[int, int, int]
+    """(channels, height, width)."""
+    completed_steps: int
+    """Steps of the walk that are done; fewer than it has: they still hold noise."""
+    data: bytes
+    """A safetensors file, see `domains.inference.latents`."""
+
+
 class CheckpointReady(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint"):
     """The progress of a run that was asked to pause. Comes directly before its `RunStopped`."""
 
@@ -94,6 +106,7 @@ Report = (
     | ModelPlacing
     | ModelLoaded
     | ModelUnloaded
+    | LatentsReady
     | ImageReady
     | CheckpointReady
     | RunFinished

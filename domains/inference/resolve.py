@@ -10,6 +10,7 @@ from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
 from domains.inference.check_hires import resolved_hires, sampling_of
+from domains.inference.check_latents import part_with, resolved_latents
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
 from domains.inference.check_steps import check_steps
@@ -18,6 +19,7 @@ from domains.inference.generation import EncodeOptions, Generation, ResolvedGene
 from domains.inference.guidance import default_distilled, default_guidance
 from domains.inference.hires import ResolvedHires
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
+from domains.inference.latents import ReadLatents
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.inference.seamless import seamless_violations
@@ -35,11 +37,13 @@ def resolve(
     words: Sequence[Model] = (),
     mask: InputPicture | None = None,
     controls: Sequence[ReadControl] = (),
+    latents: ReadLatents | None = None,
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
     the textual inversions that it names, in its order, with their hashes. `controls`: what was read for its controls.
+    `latents`: what was read for its latents.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -54,7 +58,7 @@ def resolve(
         *(*for_variant(asked, model), *seamless_violations(asked, family)),
     ]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
-    own, part = sampling.own, sampling.part
+    own, part = sampling.own, part_with(asked)
     schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
     width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
@@ -83,6 +87,8 @@ def resolve(
         output=_output(asked.output),
         previews=asked.previews,
         init_image=None if picture is None else resolved_picture(asked, picture, steps),
+        init_latents=resolved_latents(asked, latents, model, (width_px, height_px), len(chosen)),
+        return_latents=asked.return_latents,
         mask=resolved_mask(asked, mask, picture),
         outpaint=resolved_outpaint(asked),
         seamless_x=asked.seamless_x,

@@ -12,6 +12,7 @@ from domains.inference.control_resolution import ReadControl
 from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
+from domains.inference.latents import ReadLatents
 from domains.inference.resolve import resolve
 from domains.model.assembly import assembly_of, unknown_components
 from domains.model.catalogue import Catalogue
@@ -22,6 +23,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.attempts.control_pictures import ControlPictures, without_bytes
 from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
+from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -45,6 +47,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The textual inversions that it names, likewise."""
     controls: Sequence[ReadControl] = ()
     """What was read for its controls, likewise."""
+    latents: ReadLatents | None = None
+    """The latents that it starts from. None: it starts from something else."""
     components: tuple[ResolvedComponent, ...] = ()
     """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
 
@@ -65,6 +69,7 @@ class GenerationResolver:
         self._places = places
         self._step_limit = step_limit
         self._pictures = pictures
+        self._latents = LatentFiles(pictures)
         self._controls = ControlPictures(pictures)
 
     async def read(self, given: Checked) -> RequestFiles:
@@ -72,7 +77,7 @@ class GenerationResolver:
         that has faults of its own: those go first."""
         if given.wrong.error():
             return RequestFiles()
-        init, mask = given.asked.init_image, given.asked.mask
+        init, mask, latents = given.asked.init_image, given.asked.mask, given.asked.init_latents
         return RequestFiles(
             picture=None if init is None else await self._pictures.look(init),
             mask=None if mask is None else await self._pictures.look(mask, MASK_FIELD),
@@ -80,6 +85,7 @@ class GenerationResolver:
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
             controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
             components=await self._read_components(given.asked),
+            latents=None if latents is None else await self._latents.look(latents),
         )
 
     async def _read_components(self, asked: Generation) -> tuple[ResolvedComponent, ...]:
@@ -140,7 +146,7 @@ class GenerationResolver:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
         adapters = files.loras, files.words
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, files.controls)
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, files.controls, files.latents)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

@@ -21,6 +21,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
 from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.generation_resolver import GenerationResolver, RequestFiles
@@ -80,6 +81,7 @@ class Submissions:
         self._step_limit = step_limit
         self._pictures = pictures
         self._controls = ControlPictures(pictures)
+        self._latents = LatentFiles(pictures)
         self._branches = Branches(jobs, blobs)
         self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
@@ -108,6 +110,8 @@ class Submissions:
                     await self._pictures.own(source, picture, job_id)
             if not validate_only:
                 await self._controls.own(given.asked, files.controls, job_id)
+                if given.asked.init_latents is not None and files.latents is not None:
+                    self._latents.own(given.asked.init_latents, job_id)
             if continued is not None and not validate_only:
                 self._branches.own(continued, job_id)
             job = self.generate(
@@ -123,7 +127,7 @@ class Submissions:
             )
             return job
         finally:
-            if (files.picture or files.controls or continued) and (job is None or job.id != job_id):
+            if (files.picture or files.controls or files.latents or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
 
     async def continue_job(

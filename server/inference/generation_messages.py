@@ -42,7 +42,7 @@ from server.inference.encode_messages import from_encode, to_encode, unserved_en
 from server.inference.guidance_messages import from_guidance, guidance_fields, resolved_guidance_fields
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
-from server.inference.pass_messages import from_hires, to_hires
+from server.inference.pass_messages import from_hires, from_latents, to_filled_latents, to_hires, to_latents
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
@@ -114,6 +114,8 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         seamless_y=message.seamless_y,
         determinism=_DETERMINISM.get(message.determinism, Determinism.FAST),
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
+        init_latents=from_latents(message.init_latents) if message.HasField("init_latents") else None,
+        return_latents=message.return_latents,
         hires_pass=from_hires(message.hires_pass) if message.HasField("hires_pass") else None,
         components=tuple(map(from_component, message.components)),
         loras=tuple(map(from_lora, message.loras)),
@@ -195,6 +197,8 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         seamless_x=asked.seamless_x,
         seamless_y=asked.seamless_y,
         determinism=_MESSAGE_OF[asked.determinism],
+        init_latents=to_latents(asked.init_latents),
+        return_latents=asked.return_latents,
         hires_pass=to_hires(asked.hires_pass),
         components=map(to_component, asked.components),
         loras=map(to_lora, asked.loras),
@@ -248,6 +252,8 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         output=to_encode(resolved.output),
         previews=_previews(resolved.previews),
         determinism=_MESSAGE_OF[resolved.determinism],
+        init_latents=to_filled_latents(resolved),
+        return_latents=resolved.return_latents,
         hires_pass=to_hires(resolved.hires_pass),
         components=map(to_component, resolved.components),
         loras=map(to_lora, resolved.loras),

@@ -1,8 +1,10 @@
 """Converts the passes beside the first one to and from messages."""
 
 from deviceops.common.v1 import image_pb2
-from deviceops.inference.v1 import passes_pb2
+from deviceops.inference.v1 import conditioning_pb2, passes_pb2
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import HiresPass, ResolvedHires
+from domains.inference.latents import InitLatents
 from domains.inference.resampling import Resampling
 
 _FILTERS = {
@@ -32,6 +34,25 @@ def from_hires(message: passes_pb2.HiresPass) -> HiresPass:
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
     )
+
+
+def from_latents(message: conditioning_pb2.LatentInput) -> InitLatents:
+    """The latents of a request."""
+    return InitLatents(blob_id=message.blob_id, strength=message.strength if message.HasField("strength") else None)
+
+
+def to_latents(asked: InitLatents | None) -> conditioning_pb2.LatentInput | None:
+    """The message of latents, as the caller asked for them."""
+    return None if asked is None else conditioning_pb2.LatentInput(blob_id=asked.blob_id, strength=asked.strength)
+
+
+def to_filled_latents(resolved: ResolvedGeneration) -> conditioning_pb2.LatentInput | None:
+    """The message of latents with every choice made. A first step says what a strength would."""
+    latents = resolved.init_latents
+    if latents is None:
+        return None
+    strength = latents.strength if resolved.part.first_step is None else None
+    return conditioning_pb2.LatentInput(blob_id=latents.blob_id, strength=strength)
 
 
 def to_hires(hires: HiresPass | ResolvedHires | None) -> passes_pb2.HiresPass | None:

@@ -138,6 +138,18 @@ def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage
             size_bytes=image.blob.size_bytes,
             sha256=image.blob.sha256,
         ),
+        latents=None if image.latents is None else _latents(image.latents),
+    )
+
+
+def _latents(latents: events.LatentFile) -> generated_image_pb2.LatentFile:
+    channels, rows, columns = latents.shape
+    return generated_image_pb2.LatentFile(
+        blob_id=latents.blob.id,
+        channels=channels,
+        rows=rows,
+        columns=columns,
+        completed_steps=latents.completed_steps,
     )
 
 

@@ -2,14 +2,13 @@
 
 import time
 
-from domains.inference.outcome import CheckpointReady, ImageReady
 from domains.processing.on_device.channel import Begin, Closed, Command, Describe, SetUp, Show, StopCall
 from domains.processing.workers.worker import Report
 from server.stdio import command as frames
 from server.stdio.ending import Code
 from server.stdio.peer import FramePeer
 from server.worker import wire
-from server.worker.image_frames import send_image
+from server.worker.image_frames import WithBytes, send_image
 
 
 class FrameOrders:
@@ -31,7 +30,7 @@ class FrameOrders:
 
     def send(self, call: int, report: Report) -> None:
         """See `OrderChannel.send`."""
-        if isinstance(report, ImageReady | CheckpointReady):
+        if isinstance(report, WithBytes):
             send_image(self._peer, call, report)
         else:
             self._peer.send(call, wire.encode(report))

@@ -6,14 +6,17 @@ a whole picture, and are not copied into a message.
 
 import msgspec
 
-from domains.inference.outcome import CheckpointReady, ImageReady
+from domains.inference.outcome import CheckpointReady, ImageReady, LatentsReady
 from server.stdio.peer import FramePeer
 from server.worker import wire
+
+WithBytes = ImageReady | LatentsReady | CheckpointReady
+"""Reports whose bytes come in raw frames before them."""
 
 _PIECE_BYTES = 1024 * 1024
 
 
-def send_image(peer: FramePeer, call_id: int, image: ImageReady | CheckpointReady) -> None:
+def send_image(peer: FramePeer, call_id: int, image: WithBytes) -> None:
     """Send the report; blocks until the server has taken it."""
     for begin in range(0, len(image.data), _PIECE_BYTES):
         peer.send_raw(call_id, image.data[begin : begin + _PIECE_BYTES])
@@ -30,7 +33,7 @@ class ImagePieces:
         """Add a raw frame."""
         self._pieces.append(piece)
 
-    def whole(self, image: ImageReady | CheckpointReady) -> ImageReady | CheckpointReady:
+    def whole(self, image: WithBytes) -> WithBytes:
         """The report with the bytes of the collected pieces."""
         data = b"".join(self._pieces)
         self._pieces.clear()

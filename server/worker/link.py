@@ -8,7 +8,7 @@ from domains.device.device import Device
 from domains.device.simulated.fault_counts import SimSetup
 from domains.errors import InternalError
 from domains.inference.generation import Previews
-from domains.inference.outcome import CheckpointReady, ImageReady, RunFailed, RunFinished
+from domains.inference.outcome import RunFailed, RunFinished
 from domains.processing.workers.ask import error_of
 from domains.processing.workers.worker import Described, FaultStruck, Order, PreviewOrder, Report, WorkerGone
 from domains.stop import Stop
@@ -16,7 +16,7 @@ from server.stdio.call import Call
 from server.stdio.channel import FrameChannel
 from server.stdio.ending import Code
 from server.worker import wire
-from server.worker.image_frames import ImagePieces
+from server.worker.image_frames import ImagePieces, WithBytes
 
 
 class WorkerLink:
@@ -97,7 +97,7 @@ class WorkerLink:
                     if isinstance(report, FaultStruck):
                         self._on_fault(report.fault_index)
                     else:
-                        yield pieces.whole(report) if isinstance(report, ImageReady | CheckpointReady) else report
+                        yield pieces.whole(report) if isinstance(report, WithBytes) else report
                 if call.status is None or call.status.code is Code.UNAVAILABLE:
                     raise WorkerGone(call.status.message if call.status else "its call broke off")
                 if call.status.code is not Code.OK:

@@ -21,6 +21,8 @@ from tests.server.test_image_to_image import upload
 
 LEAVES = list(leaf_paths())
 PNG = encode(np.zeros((64, 72, 3), np.uint8), "image/png")
+NO_BLOB = "no-blob"
+"""A blob that the server does not have; tests of latents have some."""
 NEEDS: dict[str, dict[str, object]] = {
     "width_px": {"height_px": 64},
     "height_px": {"width_px": 64},
@@ -36,6 +38,7 @@ NEEDS: dict[str, dict[str, object]] = {
     },
     "init_image.strength": {"init_image.image.data": PNG},
     "init_image.fit": {"init_image.image.data": PNG},
+    "init_latents.strength": {"init_latents.blob_id": NO_BLOB},
     **{f"components.{name}": {"components.component_id": "vae"} for name in ("model_id", "omitted", "precision")},
 }
 """What a field cannot be set without."""
@@ -53,6 +56,7 @@ SOME: dict[str, object] = {
     "textual_inversions.model_id": NO_LORA,
     "init_image.image.data": PNG,
     "mask.image.data": MASK,
+    "init_latents.blob_id": NO_BLOB,
     "sampling.sigmas": [9.0, 0.0],
     "sampling.timesteps": [9],
     **{f"outpaint.{side}": 16 for side in SIDES},
@@ -125,7 +129,8 @@ def findings(server: RunningServer, generation: generation_pb2.Generation) -> li
 
 
 def refused_paths(server: RunningServer, generation: generation_pb2.Generation) -> list[str]:
-    found = [one for one in findings(server, generation) if f"no model '{NO_LORA}'" not in one.message]
+    nowhere = f"no model '{NO_LORA}'", f"no blob '{NO_BLOB}'"
+    found = [one for one in findings(server, generation) if not any(text in one.message for text in nowhere)]
     return [plain(finding.field).removeprefix("spec.generation.") for finding in found]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import (
+    conditioning_pb2,
     generation_pb2,
     inference_service_pb2,
     passes_pb2,
@@ -22,6 +23,7 @@ from deviceops.model.v1 import execution_pb2, model_service_pb2
 from tests.domains.inference.on_device.tiny_families import their_pipeline, vae, write_tiny_family
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
+from tests.server.test_image_to_image import upload
 from tests.server.test_models import scanned
 
 EDGE_PX, SEED = 64, 11
@@ -269,3 +271,50 @@ def test_a_second_pass_beside_a_mask_is_refused(server: RunningServer) -> None:
     generation.mask.image.CopyFrom(MASK)
     refusal = asking.refused(lambda: asking.submit(server, generation))
     assert (refusal.reason, refusal.fields) == ("UNSUPPORTED_COMBINATION", ["spec.generation.hires_pass"])
+
+
+def from_latents(blob_id: str, strength: float | None = None, **sampling: Any) -> generation_pb2.Generation:
+    latents = conditioning_pb2.LatentInput(blob_id=blob_id, strength=strength)
+    generation = asked("sdxl", init_latents=latents, return_latents=True)
+    generation.sampling.MergeFrom(sampling_pb2.Sampling(**sampling))
+    return generation
+
+
+def test_latents_that_a_job_hands_out_make_its_picture_again(server: RunningServer) -> None:
+    whole = made(server, asked("sdxl", return_latents=True))
+    told = whole.images[0].latents
+    assert (told.channels, told.rows, told.columns, told.completed_steps) == (4, EDGE_PX // 4, EDGE_PX // 4, 2)
+    picture = shown(file_of(server, whole))
+    again = made(server, from_latents(told.blob_id, 0.0))
+    assert np.array_equal(shown(file_of(server, again)), picture)
+    assert asking.blob(server, again.images[0].latents.blob_id) == asking.blob(server, told.blob_id)
+    half = asked("sdxl", return_latents=True)
+    half.sampling.last_step = 1
+    begun = made(server, half).images[0].latents
+    assert begun.completed_steps == 1
+    result = made(server, from_latents(begun.blob_id, first_step=1))
+    assert np.abs(shown(file_of(server, result)) - picture).max() <= 1
+    resolved = result.resolved.generation
+    assert (resolved.init_latents.blob_id, resolved.sampling.add_noise) == (begun.blob_id, False)
+    assert file_of(server, made(server, resolved)) == file_of(server, result)
+
+
+def test_latents_that_do_not_fit_are_refused_by_their_field(server: RunningServer) -> None:
+    latents = made(server, asked("sdxl", return_latents=True)).images[0].latents.blob_id
+    other_size = from_latents(latents)
+    other_size.width_px = 128
+    other_family = from_latents(latents)
+    other_family.model_id = "sd3"
+    no_latents = from_latents(upload(server, b"no safetensors"))
+    for generation, words in (
+        (other_size, "give a size that fits"),
+        (other_family, "16×16×16"),
+        (no_latents, "no safetensors file"),
+    ):
+        refusal = asking.refused(lambda generation=generation: asking.submit(server, generation))
+        assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["spec.generation.init_latents.blob_id"])
+        assert words in refusal.message
+    both = from_latents(latents)
+    both.init_image.image.CopyFrom(MASK)
+    refusal = asking.refused(lambda: asking.submit(server, both))
+    assert (refusal.reason, refusal.fields) == ("UNSUPPORTED_COMBINATION", ["spec.generation.init_latents"])

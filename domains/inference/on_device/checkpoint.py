@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from safetensors import SafetensorError
@@ -29,7 +30,7 @@ from domains.inference.step_range import ALL_STEPS, StepRange
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
 BEFORE = -1
-_HANDED = "latents"
+_HANDED, _RETURNED = "latents", "returned"
 
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +64,31 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     """Number of lines of the walk that are done. `BEFORE`: not begun, and the latents are those of the pass before."""
 
 
-def packed(trajectory: Trajectory, resolved: ResolvedGeneration, pass_index: int = 0) -> bytes:
-    """The file of a trajectory. `resolved`: of its pass. Waits for the device."""
-    return _saved(trajectory.kept(), walked_of(resolved, trajectory.place, pass_index))
+def packed(
+    trajectory: Trajectory, resolved: ResolvedGeneration, pass_index: int = 0, returned: Tensor | None = None
+) -> bytes:
+    """The file of a trajectory. `resolved`: of its pass. `returned`: latents to hand out. Waits for the device."""
+    return _saved(trajectory.kept() | _named(returned), walked_of(resolved, trajectory.place, pass_index))
 
 
-def packed_before(handed: Tensor, resolved: ResolvedGeneration, pass_index: int) -> bytes:
+def packed_before(
+    handed: Tensor, resolved: ResolvedGeneration, pass_index: int, returned: Tensor | None = None
+) -> bytes:
     """The file of a pass that has not begun. `handed`: the latents of the pass before. Waits for the device."""
-    return _saved({_HANDED: handed}, walked_of(resolved, BEFORE, pass_index))
+    return _saved({_HANDED: handed} | _named(returned), walked_of(resolved, BEFORE, pass_index))
+
+
+def _named(returned: Tensor | None) -> dict[str, Tensor]:
+    return {} if returned is None else {_RETURNED: returned}
+
+
+class Unpacked(NamedTuple):
+    """What a file has beside the tensors of a trajectory."""
+
+    handed: Tensor | None
+    """The latents of the pass before, if this one had not begun: the trajectory is unchanged then."""
+    returned: Tensor | None
+    """Latents to hand out, on the CPU."""
 
 
 def _saved(tensors: Mapping[str, Tensor], walked: Walked) -> bytes:
@@ -97,9 +115,8 @@ def pass_of(kept: KeptFile | None, passes: int) -> int:
     return index if 0 <= index < passes else 0
 
 
-def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_index: int = 0) -> Tensor | None:
-    """Continue a trajectory from a file. Returns None; or the latents of the pass before, if this one had not begun: the
-    trajectory is unchanged then.
+def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_index: int = 0) -> Unpacked:
+    """Continue a trajectory from a file.
 
     Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another walk, size or model; the trajectory is
     unchanged then too.
@@ -120,10 +137,11 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
         message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, fields=", ".join(wrong))
+    returned = tensors.get(_RETURNED)
     if walked.place == BEFORE:
-        return tensors[_HANDED].to(into.latents.device)
+        return Unpacked(tensors[_HANDED].to(into.latents.device), returned)
     into.restore(tensors, walked.place)
-    return None
+    return Unpacked(None, returned)
 
 
 def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:

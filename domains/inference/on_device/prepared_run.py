@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.errors import DataLoss, FailedPrecondition
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
+from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
@@ -20,6 +21,7 @@ from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
 from domains.inference.on_device.input_picture import read_pixels
+from domains.inference.on_device.latent_file import read_latents
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
 from domains.inference.on_device.preview_writer import PreviewWriter
@@ -54,6 +56,8 @@ class PreparedRun(LoadRun):
         """Place of the present pass."""
         self._handed: Tensor | None = None
         """(pictures, channels, h/8, w/8): the latents of the pass before. None: this is the first, or it has begun."""
+        self._returned: Tensor | None = None
+        """(pictures, channels, h/8, w/8) on the CPU: the latents to hand out. None: none, or they are not there yet."""
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
         self._guides = ControlsOfJob(job_id, given.resolved, given.controls, resources.controls)
@@ -133,8 +137,15 @@ class PreparedRun(LoadRun):
         elif self.pass_index and self._handed is None:
             # The checkpoint could not be read.
             self.pass_index, self._conditioned = 0, None
+        elif not self.pass_index and self.given.latents is not None:
+            self._denoise(self._begun(found, self._given_latents(self.given.latents)))
         elif not self.pass_index and self.resolved.init_image is None:
             self._denoise(self._begun(found))
+
+    def _given_latents(self, file: KeptFile) -> PictureLatents:
+        shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
+        latents = read_latents(file, shape, len(self.resolved.seeds), self.device)
+        return PictureLatents(mean=latents, deviation=None)
 
     def _encode_picture(self, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the encoding of the picture to start from, and begin there."""
@@ -218,7 +229,7 @@ class PreparedRun(LoadRun):
         if kept is None:
             return False
         try:
-            self._handed = unpack(kept, self.resolved, trajectory, self.pass_index)
+            self._handed, self._returned = unpack(kept, self.resolved, trajectory, self.pass_index)
         except (DataLoss, FailedPrecondition) as error:
             self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
             return False
@@ -234,10 +245,11 @@ class PreparedRun(LoadRun):
         before = sum(one.resolved.computed_steps for one in self.passes[: self.pass_index])
         if self.trajectory is not None:
             self._in_flight.settle()
-            data = packed(self.trajectory, self.resolved, self.pass_index)
+            data = packed(self.trajectory, self.resolved, self.pass_index, self._returned)
             return CheckpointReady(step=before + self.trajectory.index, data=data)
         if self._handed is not None:
-            return CheckpointReady(step=before, data=packed_before(self._handed, self.resolved, self.pass_index))
+            data = packed_before(self._handed, self.resolved, self.pass_index, self._returned)
+            return CheckpointReady(step=before, data=data)
         return None
 
     def tensors(self) -> list[Tensor]:

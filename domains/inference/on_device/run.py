@@ -23,13 +23,14 @@ from domains.inference.on_device.conditioning import Conditioned
 from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
 from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import Fence, to_host
+from domains.inference.on_device.latent_file import latents_file
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
-from domains.inference.outcome import Report
+from domains.inference.outcome import LatentsReady, Report
 from domains.model.execution import Execution, in_turns
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
@@ -130,7 +131,7 @@ class Run(PreparedRun):
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
         if self.pass_index:
             super().prepare(keep_on)
-        elif not self.resolved.computed_steps and not self.has_next_pass:
+        elif not self.resolved.computed_steps and self.resolved.init_image is not None and not self.has_next_pass:
             self._give_back()
         elif not self.scene_is_there():
             return
@@ -252,6 +253,7 @@ class Run(PreparedRun):
         for preview in self._previews.ready():
             self._tell(preview)
         for image in self._pictures.ready():
+            self._tell_latents(image.index)
             self._tell(image)
             self._progress(Stage.ENCODING, image.index + 1, len(self.resolved.seeds), Unit.IMAGES)
 
@@ -273,6 +275,7 @@ class Run(PreparedRun):
 
     def _move_on(self) -> None:
         if self.denoising and self.walking.done:
+            self._keep_returned()
             if self.has_next_pass:
                 self._enter_next_pass()
             else:
@@ -280,6 +283,25 @@ class Run(PreparedRun):
         elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
             self._drop()
             self._enter(Stage.ENCODING)
+
+    def _keep_returned(self) -> None:
+        """Keep the latents to hand out: those of the first pass."""
+        if self.given.resolved.return_latents and self._returned is None:
+            self._returned = self.walking.handed.cpu()
+
+    def _tell_latents(self, index: int) -> None:
+        """Report the latents of a picture, if they are asked for and not reported."""
+        if self._returned is None:
+            return
+        latents = self._returned[index : index + 1]
+        channels, height, width = latents.shape[1:]
+        report = LatentsReady(
+            index=index,
+            shape=(channels, height, width),
+            completed_steps=self.passes[0].resolved.visited.stop,
+            data=latents_file(latents),
+        )
+        self._tell(report)
 
     def _enter_next_pass(self) -> None:
         """Leave a pass; the next one begins with its latents."""

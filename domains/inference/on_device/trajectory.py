@@ -91,6 +91,11 @@ class Trajectory:
         return self._state.clean
 
     @property
+    def handed(self) -> Tensor:
+        """The latents for another walk: of a walk that stops before its end, clean + σ/α·noise."""
+        return self.latents / self._ends[-1].alpha if self._left and self._ends else self.latents
+
+    @property
     def done(self) -> bool:
         """Whether the latents are final."""
         return self.place == len(self._lines)

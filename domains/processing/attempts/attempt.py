@@ -25,6 +25,7 @@ from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.attempts.making_room import Evicting, MakingRoom
 from domains.processing.attempts.moving import Elsewhere, moved, nowhere
 from domains.processing.attempts.reproductions import Reproductions
@@ -204,7 +205,10 @@ class Attempt:
                 )
                 if maps is None or self._stopping.is_set():
                     return Halted()
-                supplies = msgspec.structs.replace(supplies, picture=files.picture, mask=files.mask, controls=maps)
+                latents = await held.enter_async_context(LatentFiles(tools.pictures).file(self.job, work.resolved))
+                supplies = msgspec.structs.replace(
+                    supplies, picture=files.picture, mask=files.mask, controls=maps, latents=latents
+                )
             order = work.order(self.job.id, supplies)
             await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:

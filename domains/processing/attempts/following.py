@@ -9,6 +9,7 @@ from domains.failure import Failure
 from domains.inference.outcome import (
     CheckpointReady,
     ImageReady,
+    LatentsReady,
     ModelLoaded,
     ModelPlacing,
     ModelUnloaded,
@@ -103,6 +104,8 @@ class Following:
                 if isinstance(report, StageStarted):
                     self._enter(report.stage)
                 self._jobs.record(self._job_id, report)
+            case LatentsReady():
+                self._pictures.take_latents(report)
             case ImageReady():
                 self._pictures.take(report)
             case ModelPlacing():

@@ -77,6 +77,14 @@ class InputPictures:
         else:
             self._blobs.hold(picture.blob_id, job_id)
 
+    async def file(self, name: str, field: str, job_id: str = "") -> bytes:
+        """The file in a blob of a request, or of a job. Raises as `PictureReader.file`."""
+        return await self._reader.file(name, field, job_id)
+
+    def hold(self, name: str, job_id: str) -> None:
+        """Keep a blob for a job that is about to be stored. Raises if it is gone meanwhile."""
+        self._blobs.hold(name, job_id)
+
     def disown(self, job_id: str) -> None:
         """Let go of the files of a job that was not stored."""
         self._blobs.release(job_id)

@@ -2,10 +2,12 @@
 
 import asyncio
 
-from domains.inference.outcome import ImageReady
+from domains.inference.outcome import ImageReady, LatentsReady
 from domains.memory.blobs.store import BlobStore
-from domains.processing.jobs.event import GeneratedImage, GenerationResult, OutputReady
+from domains.processing.jobs.event import GeneratedImage, GenerationResult, LatentFile, OutputReady
 from domains.processing.jobs.jobs import Jobs
+
+_MEDIA_TYPE = "application/octet-stream"
 
 
 class Pictures:
@@ -18,6 +20,16 @@ class Pictures:
         self._jobs = jobs
         self._blobs = blobs
         self._storing: list[asyncio.Task[None]] = []
+        self._latents: dict[int, asyncio.Task[LatentFile]] = {}
+        """By picture."""
+
+    def take_latents(self, latents: LatentsReady) -> None:
+        """Begin to store the latents of a picture that comes next; never waits."""
+        self._latents[latents.index] = asyncio.create_task(self._stored(latents))
+
+    async def _stored(self, latents: LatentsReady) -> LatentFile:
+        blob = await self._blobs.keep(latents.data, _MEDIA_TYPE, self._job_id)
+        return LatentFile(blob=blob, shape=latents.shape, completed_steps=latents.completed_steps)
 
     def take(self, image: ImageReady) -> None:
         """Begin to store a picture; never waits."""
@@ -43,9 +55,15 @@ class Pictures:
         if any(one.index == image.index for one in self.made):
             return
         blob = await self._blobs.keep(image.data, image.media_type, self._job_id)
+        latents = self._latents.pop(image.index, None)
         if before is not None:
             await asyncio.wait([before])
         kept = GeneratedImage(
-            index=image.index, seed=image.seed, width_px=image.width_px, height_px=image.height_px, blob=blob
+            index=image.index,
+            seed=image.seed,
+            width_px=image.width_px,
+            height_px=image.height_px,
+            blob=blob,
+            latents=None if latents is None else await latents,
         )
         self._jobs.record(self._job_id, OutputReady(image=kept, total=self._total))

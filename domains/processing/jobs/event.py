@@ -33,6 +33,15 @@ class JobReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: the job never ran on a device."""
 
 
+class LatentFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Latents of a picture: where their file is."""
+
+    blob: Blob
+    shape: tuple[int, int, int]
+    """(channels, height, width)."""
+    completed_steps: int
+
+
 class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
     """A finished picture: where its file is, and how to make it again."""
 
@@ -41,6 +50,8 @@ class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
     width_px: int
     height_px: int
     blob: Blob
+    latents: LatentFile | None = None
+    """None: they were not asked for."""
 
 
 class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generation"):

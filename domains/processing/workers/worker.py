@@ -14,6 +14,7 @@ from domains.inference.given import Given
 from domains.inference.outcome import (
     CheckpointReady,
     ImageReady,
+    LatentsReady,
     ModelLoaded,
     ModelPlacing,
     ModelUnloaded,
@@ -260,6 +261,7 @@ Report = (
     | Progressed
     | PreviewReady
     | Degraded
+    | LatentsReady
     | ImageReady
     | ModelPlacing
     | CheckpointReady

@@ -122,6 +122,12 @@ def generate(
         typer.Option(help="How pictures of --control get to the size of the result."),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
+    latents: Annotated[
+        str, typer.Option(help="Id of a blob with latents to start from; --strength and --first-step count for it.")
+    ] = "",
+    return_latents: Annotated[
+        bool, typer.Option("--return-latents", help="Keep the latents as a blob, too; --json tells its id.")
+    ] = False,
     hires: Annotated[
         float | None, typer.Option(help="A second pass, so many times larger, 1..4.", metavar="SCALE")
     ] = None,
@@ -186,7 +192,7 @@ def generate(
         raise CliError("--detach waits for no previews; `deviceops watch ID --previews DIR` shows them", USAGE)
     if variation is None and variation_seed is not None:
         raise CliError("--variation-seed needs --variation, which says how far to go to it", USAGE)
-    if image is None and (strength is not None or fit is not None):
+    if image is None and not latents and (strength is not None or fit is not None):
         raise CliError("--strength and --fit are about a picture to start from; give one with --image FILE", USAGE)
     about_mask = (mask_blur, mask_dilation, mask_invert, mask_blend, mask_fill, zoom_to_mask, zoom_padding)
     if mask is None and any(one not in (None, False, 0) for one in about_mask):
@@ -242,6 +248,8 @@ def generate(
         quality=quality,
         manifest=manifest,
         provenance=provenance,
+        latents=latents,
+        return_latents=return_latents,
         hires=hires_of(hires, hires_strength, hires_steps, hires_by),
         components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
     from deviceops.common.v1.image_pb2 import ImageInput
     from deviceops.common.v1.job_event_pb2 import JobOptions
-    from deviceops.inference.v1.conditioning_pb2 import ControlInput, InitImage, InpaintMask, LoraInput, Outpaint
+    from deviceops.inference.v1.conditioning_pb2 import (
+        ControlInput,
+        InitImage,
+        InpaintMask,
+        LatentInput,
+        LoraInput,
+        Outpaint,
+    )
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
     from deviceops.inference.v1.sampling_pb2 import Sampling
@@ -109,6 +116,10 @@ class Wish:
     """Pictures that guide the layout."""
     control_inputs: tuple[ControlInput, ...] = ()
     """The same, as the server gets them."""
+    latents: str = ""
+    """Id of a blob with latents to start from; empty: none."""
+    return_latents: bool = False
+    """Whether to hand out latents, too."""
     hires: HiresWish | None = None
     """A second pass at a larger size."""
     components: tuple[ComponentWish, ...] = ()
@@ -189,6 +200,8 @@ def _generation(wish: Wish) -> Generation:
         init_image=_init_image(wish),
         mask=_mask(wish),
         outpaint=_outpaint(wish),
+        init_latents=_latents(wish),
+        return_latents=wish.return_latents,
         hires_pass=hires_pass(wish.hires),
         components=_components(wish),
         loras=_loras(wish),
@@ -230,6 +243,12 @@ def _loras(wish: Wish) -> list[LoraInput]:
     from deviceops.inference.v1 import conditioning_pb2
 
     return [conditioning_pb2.LoraInput(model_id=one.model, weight=one.weight) for one in wish.loras]
+
+
+def _latents(wish: Wish) -> LatentInput | None:
+    from deviceops.inference.v1 import conditioning_pb2
+
+    return conditioning_pb2.LatentInput(blob_id=wish.latents, strength=wish.strength) if wish.latents else None
 
 
 def _components(wish: Wish) -> list[ComponentSource]:

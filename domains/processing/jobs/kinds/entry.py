@@ -109,6 +109,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels of the picture to start from. None: the work starts from noise."""
     mask: KeptFile | None = None
     """Which of them to make anew, one byte each. None: all."""
+    latents: KeptFile | None = None
+    """The latents to start from. None: the work starts from something else."""
     controls: tuple[ControlFiles, ...] = ()
     """The pixels of the control maps, in the order of the generation."""
     fallback: Fallback = NOTHING

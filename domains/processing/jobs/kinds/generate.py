@@ -56,6 +56,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             kept=supplies.kept,
             picture=supplies.picture,
             mask=supplies.mask,
+            latents=supplies.latents,
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
             controls=tuple(

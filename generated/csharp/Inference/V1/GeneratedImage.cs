@@ -57,7 +57,7 @@ namespace DeviceOps.Api.Inference.V1 {
   #region Messages
   /// <summary>
   /// Latents of one picture, as a blob: a safetensors file with one tensor `latents` of shape (1, channels, height, width), which
-  /// LatentInput takes.
+  /// LatentInput takes, in float32.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class LatentFile : pb::IMessage<LatentFile>

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class LatentFile(_message.Message):
     """Latents of one picture, as a blob: a safetensors file with one tensor `latents` of shape (1, channels, height, width), which
-    LatentInput takes.
+    LatentInput takes, in float32.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -1,0 +1,41 @@
+"""Reads and writes files of latents."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from domains.errors import DataLoss, ErrorReason
+from domains.inference.kept_file import KeptFile
+from domains.inference.latents import TENSOR
+
+
+def read_latents(file: KeptFile, shape: tuple[int, int, int], pictures: int, device: torch.device) -> Tensor:
+    """(pictures, *shape), float32, on the device; one picture's latents are those of all.
+
+    Raises BLOB_CORRUPT for a file that is gone, changed, or of another shape.
+    """
+    try:
+        data = Path(file.path).read_bytes()
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise _corrupt("have changed since they were written")
+        found = load(data)[TENSOR].float()
+    except OSError as error:
+        raise _corrupt(f"cannot be read: {error.strerror}") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise _corrupt(f"cannot be read: {error}") from None
+    if found.shape[1:] != shape or found.shape[0] not in (1, pictures):
+        raise _corrupt(f"are {tuple(found.shape)}, not {(pictures, *shape)}")
+    return found.expand(pictures, *shape).contiguous().to(device)
+
+
+def latents_file(latents: Tensor) -> bytes:
+    """The file of one picture's latents, (1, channels, height, width) on the CPU."""
+    return save({TENSOR: latents.contiguous()})
+
+
+def _corrupt(problem: str) -> DataLoss:
+    return DataLoss(f"the latents to start from {problem}; send the job again", ErrorReason.BLOB_CORRUPT)
