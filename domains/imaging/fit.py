@@ -33,6 +33,18 @@ def fitted(pixels: NDArray[np.uint8], width: int, height: int, fit: Fit) -> NDAr
             return np.pad(inner, ((top, bottom), (left, right), (0, 0))[: inner.ndim], mode="edge")
 
 
+def square(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
+    """The square in the middle (edge, edge, …), with the shorter side at that length. Bicubic, as the preprocessing of CLIP
+    (transformers' CLIPImageProcessor)."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    size = width * edge // short, height * edge // short
+    image = Image.fromarray(pixels)
+    inner = np.asarray(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+    top, left = (size[1] - edge) // 2, (size[0] - edge) // 2
+    return np.ascontiguousarray(inner[top : top + edge, left : left + edge])
+
+
 def _scaled(pixels: NDArray[np.uint8], scale: float) -> tuple[int, int]:
     """(width, height), at least one pixel."""
     return max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))

@@ -1,13 +1,15 @@
 """Generations: asked, checked, resolved, computed. Knows no torch; `on_device` does.
 
 Asked: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from), `benchmark`,
-`controls` (what guides the layout) with `image_fit` and `preprocessors` (ways to make control maps), `fields` (what is
-served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
+`controls` (what guides the layout) with `image_fit` and `preprocessors` (ways to make control maps), `image_prompts`
+(pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what is served),
+`limits` (ranges), `samplers` (the samplers and sigma schedules).
 
 Passes: `hires` (a second one at a larger size) with `resampling` and `latents`, `pass_plan` (each pass as a generation).
 
 Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `check_controls` and `control_resolution`
-(its controls), `resolve` (each choice that it left open).
+(its controls), `check_image_prompts` and `image_prompt_resolution`, `check_regions`, `resolve` (each choice that it left
+open).
 
 Read: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
 

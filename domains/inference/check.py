@@ -12,9 +12,11 @@ from domains.inference.check_components import component_exclusions, component_v
 from domains.inference.check_controls import control_exclusions, control_violations
 from domains.inference.check_guidance import guidance_for_model, guidance_violations
 from domains.inference.check_hires import hires_exclusions, hires_violations
+from domains.inference.check_image_prompts import image_prompt_exclusions, image_prompt_violations
 from domains.inference.check_latents import latent_exclusions, latent_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
+from domains.inference.check_regions import region_exclusions, region_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_steps import step_exclusions, step_violations
 from domains.inference.check_variation import variation_violations
@@ -26,6 +28,12 @@ from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of
 from domains.model.families import Family
 from domains.model.model import Model
 
+_LACKS = {
+    "controls": "ControlNets that this server computes",
+    "image_prompts": "IP-Adapters that this server computes",
+    "regions": "cross-attention by which parts of a picture could read prompts of their own",
+}
+"""What families lack for which a field is not read."""
 _LEAST_SHARES = 0.01
 """Smallest sum of the weights of blended prompts, which are divided by it."""
 
@@ -61,7 +69,10 @@ def checked(asked: Generation) -> Checked:
 def violations(asked: Generation) -> Wrong:
     """Every fault of a generation."""
     parts = (_prompt(asked), _size(asked), _sampling(asked.sampling), _init_image(asked), adapter_violations(asked))
-    of_pictures = (*mask_violations(asked), *outpaint_violations(asked), *control_violations(asked))
+    of_pictures = (
+        *(*mask_violations(asked), *outpaint_violations(asked)),
+        *(*control_violations(asked), *image_prompt_violations(asked), *region_violations(asked)),
+    )
     alone = (
         *chain.from_iterable(parts),
         *of_pictures,
@@ -79,6 +90,8 @@ def violations(asked: Generation) -> Wrong:
         *step_exclusions(asked),
         *hires_exclusions(asked),
         *latent_exclusions(asked),
+        *image_prompt_exclusions(asked),
+        *region_exclusions(asked),
     )
     return Wrong(alone, (*_together(asked), *exclusions))
 
@@ -120,12 +133,14 @@ def for_family(asked: Generation, family: Family) -> Iterator[Violation]:
         "clip_skip": bool(asked.clip_skip),
         "blended_prompts.prompt": bool(asked.blended_prompts),
         "controls.model_id": bool(asked.controls),
+        "image_prompts.model_id": bool(asked.image_prompts),
+        "regions.prompt": bool(asked.regions),
     }
     yield from sizes_for_family(asked.size_conditioning, family)
     for path in sorted(unread(family)):
         if given.get(path):
             name = path.removesuffix(".prompt").removesuffix(".model_id")
-            lacks = "ControlNets that this server computes" if name == "controls" else "text encoder that reads it"
+            lacks = _LACKS.get(name, "text encoder that reads it")
             text = f"models of the family {family.id} have no {lacks}; leave it out"
             yield Violation(field=f"generation.{name}", message=text)
     if not family.reads_windows and asked.prompt_syntax is not Syntax.PLAIN:

@@ -14,6 +14,7 @@ from domains.inference.controls import ControlBalance
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import DEFAULT_SCALE
 from domains.inference.hires import DEFAULT_STRENGTH as HIRES_STRENGTH
+from domains.inference.image_prompts import MODES, PROMPTED, ImagePromptMode
 from domains.inference.masks import (
     DEFAULT_BLUR_PX,
     DEFAULT_OVERLAP_PX,
@@ -25,6 +26,7 @@ from domains.inference.masks import (
 from domains.inference.own_walk import SPACINGS
 from domains.inference.preprocessors import PREPROCESSORS
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.regions import REGIONAL
 from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.inference.seamless import SEAMLESS, makes_seamless
@@ -97,6 +99,14 @@ def _control(path: str, **what: Any) -> Field:
     return Field(path=f"controls.{path}", group="control", **what)
 
 
+def _region(path: str, **what: Any) -> Field:
+    return Field(path=f"regions.{path}", group="prompt", **what)
+
+
+def _image_prompt(path: str, **what: Any) -> Field:
+    return Field(path=f"image_prompts.{path}", group="control", **what)
+
+
 def _map_options() -> Iterator[Field]:
     """The values that the ways to make a control map read."""
     for kind, entry in PREPROCESSORS.items():
@@ -161,6 +171,13 @@ FIELDS: Mapping[str, Field] = {
         Field(path="clip_skip", group="prompt", bounds=limits.CLIP_SKIP, default="0"),
         _prompt("blended_prompts.prompt"),
         Field(path="blended_prompts.weight", group="prompt", bounds=limits.PROMPT_WEIGHT, default="1"),
+        _region("mask.data"),
+        _region("mask.blob_id"),
+        *(_region(f"rectangle.{side}", unit="px") for side in ("left_px", "top_px", "width_px", "height_px")),
+        *map(_prompt, ("regions.prompt", "regions.negative_prompt")),
+        _region("weight", bounds=limits.REGION_WEIGHT, default="1"),
+        _region("start_ratio", bounds=limits.START_RATIO, default="0"),
+        _region("end_ratio", bounds=limits.END_RATIO, default="1"),
         Field(path="model_id", group="execution"),
         Field(path="loaded_model_id", group="execution"),
         Field(path="require_loaded_model", group="execution", default="false"),
@@ -256,6 +273,16 @@ FIELDS: Mapping[str, Field] = {
         _control("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
         _control("region.data"),
         _control("region.blob_id"),
+        _image_prompt("model_id"),
+        *(_image_prompt(f"{of}.{by}") for of in ("images", "region", "negative_image") for by in ("data", "blob_id")),
+        _image_prompt("weight", bounds=limits.IMAGE_PROMPT_WEIGHT, default="1"),
+        _image_prompt("start_ratio", bounds=limits.START_RATIO, default="0"),
+        _image_prompt("end_ratio", bounds=limits.END_RATIO, default="1"),
+        _image_prompt(
+            "mode",
+            default="IMAGE_PROMPT_MODE_CONTENT_AND_STYLE",
+            allowed=tuple(f"IMAGE_PROMPT_MODE_{one.upper()}" for one in ImagePromptMode),
+        ),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),
@@ -327,7 +354,9 @@ def unread(family: Family) -> frozenset[str]:
     distilled = () if family.distilled_guidance is not None else ("sampling.distilled_guidance",)
     edges = () if makes_seamless(family) else SEAMLESS
     controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
-    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *controls))
+    pictures = () if family.id in PROMPTED else [path for path in FIELDS if path.startswith("image_prompts.")]
+    regions = () if family.id in REGIONAL else [path for path in FIELDS if path.startswith("regions.")]
+    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *controls, *pictures, *regions))
 
 
 def _of(family: Family, field: Field) -> Field:
@@ -342,6 +371,8 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":
             return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
+        case "image_prompts.mode" if family.id not in MODES:
+            return msgspec.structs.replace(field, allowed=(field.default,))
         case "prompt_syntax" if not family.reads_windows:
             return msgspec.structs.replace(field, allowed=(field.default,))
         case "long_prompt" if not family.reads_windows:

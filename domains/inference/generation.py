@@ -14,10 +14,12 @@ from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.image_fit import ImageFit as ImageFit
+from domains.inference.image_prompts import ImagePrompt, ResolvedImagePrompt
 from domains.inference.latents import InitLatents, ResolvedLatents
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
+from domains.inference.regions import Region, ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
 from domains.inference.step_range import ALL_STEPS, StepRange
@@ -246,6 +248,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     loras: tuple[Lora, ...] = ()
     textual_inversions: tuple[TextualInversion, ...] = ()
     controls: tuple[Control, ...] = ()
+    image_prompts: tuple[ImagePrompt, ...] = ()
+    regions: tuple[Region, ...] = ()
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -305,6 +309,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     controls: tuple[ResolvedControl, ...] = ()
     """What guides the layout; they add up."""
+    image_prompts: tuple[ResolvedImagePrompt, ...] = ()
+    """What guides content and style; they add up."""
+    regions: tuple[ResolvedRegion, ...] = ()
+    """Parts of the picture with prompts of their own."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -370,6 +378,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
             (self._prompt(one.prompt), 1.0 if one.weight is None else one.weight) for one in self.blended_prompts
         )
 
+    def prompt_of(self, text: str) -> Prompt:
+        """A text, read as the prompt is, alike by all encoders."""
+        return self._prompt(text)
+
     def _prompt(self, *texts: str) -> Prompt:
         return Prompt(texts=texts, syntax=self.prompt_syntax, long=self.long_prompt, clip_skip=self.clip_skip)
 
@@ -384,6 +396,16 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         """Share of the steps that is computed: less than 1 only from latents, or from a picture that does not grow."""
         start = self.init_latents or self.init_image
         return 1.0 if start is None or self.outpaint is not None else start.strength
+
+    @property
+    def region_blobs(self) -> tuple[str, ...]:
+        """Ids of the blobs with the masks of its regions."""
+        return tuple(one.mask.blob_id for one in self.regions if one.mask is not None)
+
+    @property
+    def image_prompt_blobs(self) -> tuple[str, ...]:
+        """Ids of the blobs with the pictures of its image prompts, each once."""
+        return tuple(dict.fromkeys(used.blob_id for one in self.image_prompts for _, used in one.pictures()))
 
     @property
     def visited(self) -> range:
@@ -427,4 +449,5 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     def input_blobs(self) -> tuple[str, ...]:
         """Ids of the blobs with the pictures that the request hands in."""
         starts = (self.init_image, self.mask, self.init_latents)
-        return (*(one.blob_id for one in starts if one is not None), *self.control_blobs)
+        own = (one.blob_id for one in starts if one is not None)
+        return (*own, *self.control_blobs, *self.image_prompt_blobs, *self.region_blobs)

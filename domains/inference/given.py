@@ -19,6 +19,21 @@ class GivenControl(msgspec.Struct, frozen=True, kw_only=True):
     """Where it counts, one byte a pixel. None: everywhere."""
 
 
+class GivenImagePrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker gets for an image prompt beside its entry in the generation."""
+
+    model: Model
+    """The catalogue's entry of the IP-Adapter, with the hash of its weights."""
+    encoder: Model
+    """The same of the image encoder."""
+    images: tuple[KeptFile, ...]
+    """Pixels of the pictures, RGB in the square size that the encoder reads."""
+    region: KeptFile | None = None
+    """Where they count, one byte a pixel of the pictures that are made. None: everywhere."""
+    negative_image: KeptFile | None = None
+    """Pixels of the picture to lead away from. None: there is none."""
+
+
 class Given(msgspec.Struct, frozen=True):
     """One attempt at a generation, with all that it reads."""
 
@@ -40,6 +55,10 @@ class Given(msgspec.Struct, frozen=True):
     """The catalogue's entries of the textual inversions, in the order of `resolved`."""
     controls: tuple[GivenControl, ...] = ()
     """Of the generation's controls, in its order."""
+    image_prompts: tuple[GivenImagePrompt, ...] = ()
+    """Of the generation's image prompts, in its order."""
+    regions: tuple[KeptFile | None, ...] = ()
+    """The masks of the generation's regions, in its order: one byte a pixel of the pictures. None: a rectangle."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
     in_turns: bool = False

@@ -10,7 +10,18 @@ class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """The worker uses the file only if its content has this hash."""
     branched: bool = False
-    """Whether it may be of another job, which has other LoRAs, textual inversions and controls."""
+    """Whether it may be of another job, which has other LoRAs, textual inversions, controls and image prompts."""
+
+
+class ImagePromptFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The pictures of an image prompt on the worker's machine."""
+
+    images: tuple[KeptFile, ...]
+    """Pixels, RGB in the square size that the image encoder reads."""
+    region: KeptFile | None = None
+    """Where they count, one byte a pixel of the pictures that are made. None: everywhere."""
+    negative_image: KeptFile | None = None
+    """Pixels of the picture to lead away from. None: there is none."""
 
 
 class ControlFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,14 @@ TOKEN_CHARACTERS: Final = 255
 TOKEN_WEIGHT: Final = (0.0, 2.0)
 CONTROLS: Final = 8
 """Most ControlNets and T2I adapters of a generation."""
+REGIONS: Final = 16
+"""Most parts of a picture with prompts of their own."""
+REGION_WEIGHT: Final = (0.0, 10.0)
+IMAGE_PROMPTS: Final = 8
+"""Most IP-Adapters of a generation."""
+PROMPT_IMAGES: Final = (1, 16)
+"""Pictures of one IP-Adapter."""
+IMAGE_PROMPT_WEIGHT: Final = (0.0, 10.0)
 CONTROL_WEIGHT: Final = (0.0, 10.0)
 ADAPTER_WEIGHT: Final = (-10.0, 10.0)
 BLOCK_WEIGHTS: Final = 64

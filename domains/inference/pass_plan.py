@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import ResolvedHires
 from domains.inference.latents import ResolvedLatents
+from domains.inference.regions import at_size
 from domains.inference.step_range import ALL_STEPS
 from domains.progress import Stage
 
@@ -56,9 +57,15 @@ def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneratio
     positive = {"prompt": hires.prompt, "second_prompt": "", "third_prompt": ""} if hires.prompt else {}
     names = ("negative_prompt", "second_negative_prompt", "third_negative_prompt")
     negative = dict(zip(names, (hires.negative_prompt, "", ""), strict=True)) if hires.negative_prompt else {}
+    sizes = (first.width_px, first.height_px), (hires.width_px, hires.height_px)
+    regions = tuple(
+        one if one.rectangle is None else replace(one, rectangle=at_size(one.rectangle, *sizes))
+        for one in first.regions
+    )
     return replace(
         first,
         **{**positive, **negative},
+        regions=regions,
         width_px=hires.width_px,
         height_px=hires.height_px,
         steps=hires.steps,

@@ -1,6 +1,7 @@
 """Which prompts a generation encodes, and which of them count in each step."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -10,6 +11,15 @@ from domains.inference import limits
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.prompts import FieldPrompt, Prompt, Schedule, Syntax, TooManyEdits, composed, scheduled
 from domains.model.families import FAMILIES
+
+
+class RegionVariant(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompts of a region in some steps."""
+
+    place: int
+    """Its place among the generation's regions."""
+    positive: Prompt
+    negative: Prompt
 
 
 class PromptVariant(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +32,8 @@ class PromptVariant(msgspec.Struct, frozen=True, kw_only=True):
     negative: Prompt
     guided: bool = True
     """Whether guidance counts in these steps."""
+    regions: tuple[RegionVariant, ...] = ()
+    """Those that count in these steps."""
 
 
 class PromptPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +50,21 @@ class PromptPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Edits by step that never happen."""
 
 
+class _Regional(msgspec.Struct, frozen=True, kw_only=True):
+    """A region in each step."""
+
+    place: int
+    steps: range
+    """Those in which it counts."""
+    positive: "_Part"
+    negative: "_Part"
+    """The generation's, if it has none of its own."""
+
+    def at(self, step: int) -> RegionVariant:
+        """Its prompts in a step."""
+        return RegionVariant(place=self.place, positive=self.positive.at(step), negative=self.negative.at(step))
+
+
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt in each step."""
 
@@ -46,6 +73,10 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
     """The different ones."""
     by_step: tuple[int, ...]
     beyond: tuple[Violation, ...]
+
+    def at(self, step: int) -> Prompt:
+        """The prompt of a step."""
+        return self.prompts[self.by_step[step]]
 
 
 def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
@@ -62,8 +93,10 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
     told = [_over(one, steps) for one in (*positives, *blended)]
     last = _over(negative, steps) if read else _still(negative, steps)
     guided = resolved.guided_steps
+    regional = [*_regional(resolved, steps, last, read=read)]
+    own = [one.positive for one in regional] + [one.negative for one in regional if one.negative is not last]
     choices = [
-        (*choice, step in guided)
+        (*choice, step in guided, tuple(one.at(step) for one in regional if step in one.steps))
         for step, choice in enumerate(zip(*(one.by_step for one in (*told, last)), strict=True))
     ]
     different = list(dict.fromkeys(choices))
@@ -73,11 +106,24 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
         by_step=tuple(different.index(one) for one in choices),
         encoded=tuple(
             replace(part.source, prompt=prompt)
-            for part in (*told, *([last] if read else []))
+            for part in (*told, *([last] if read else []), *own)
             for prompt in part.prompts
         ),
-        beyond=tuple(fault for part in (*told, last) for fault in part.beyond),
+        beyond=tuple(fault for part in (*told, last, *own) for fault in part.beyond),
     )
+
+
+def _regional(resolved: ResolvedGeneration, steps: int, negative: _Part, *, read: bool) -> Iterator[_Regional]:
+    """The regions that count in some step. `negative`: the generation's; `read`: whether guidance reads one."""
+
+    def part(place: int, name: str, text: str) -> _Part:
+        return _over(FieldPrompt(fields=(f"regions[{place}].{name}",), prompt=resolved.prompt_of(text)), steps)
+
+    for place, region in enumerate(resolved.regions):
+        if not (within := region.steps_of(steps)):
+            continue
+        own = part(place, "negative_prompt", region.negative_prompt) if read and region.negative_prompt else negative
+        yield _Regional(place=place, steps=within, positive=part(place, "prompt", region.prompt), negative=own)
 
 
 def composed_of(resolved: ResolvedGeneration) -> tuple[Sequence[Prompt], tuple[float, ...]]:
@@ -161,11 +207,15 @@ def _scheduled(field: str, text: str, steps: int) -> Schedule:
         raise InvalidRequest([Violation(field=f"generation.{field}", message=message)]) from None
 
 
-def _variant(parts: Sequence[_Part], choice: Sequence[int], positives: int) -> PromptVariant:
-    *places, guided = choice
+def _variant(parts: Sequence[_Part], choice: Sequence[Any], positives: int) -> PromptVariant:
+    *places, guided, regions = choice
     *chosen, negative = (part.prompts[at] for part, at in zip(parts, places, strict=True))
     return PromptVariant(
-        guided=bool(guided), positives=tuple(chosen[:positives]), blended=tuple(chosen[positives:]), negative=negative
+        guided=bool(guided),
+        positives=tuple(chosen[:positives]),
+        blended=tuple(chosen[positives:]),
+        negative=negative,
+        regions=regions,
     )
 
 

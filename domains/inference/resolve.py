@@ -13,11 +13,13 @@ from domains.inference.check_hires import resolved_hires, sampling_of
 from domains.inference.check_latents import part_with, resolved_latents
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
+from domains.inference.check_regions import resolved_regions
 from domains.inference.check_steps import check_steps
 from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
 from domains.inference.guidance import default_distilled, default_guidance
 from domains.inference.hires import ResolvedHires
+from domains.inference.image_prompt_resolution import ReadImagePrompt, resolved_image_prompts
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.latents import ReadLatents
 from domains.inference.prompt_plan import check_prompts
@@ -38,12 +40,14 @@ def resolve(
     mask: InputPicture | None = None,
     controls: Sequence[ReadControl] = (),
     latents: ReadLatents | None = None,
+    image_prompts: Sequence[ReadImagePrompt] = (),
+    regions: Sequence[InputPicture | None] = (),
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
-    the textual inversions that it names, in its order, with their hashes. `controls`: what was read for its controls.
-    `latents`: what was read for its latents.
+    the textual inversions that it names, in its order, with their hashes. The others: what was read for these
+    fields.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -98,6 +102,8 @@ def resolve(
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),
         controls=resolved_controls(asked, model, (width_px, height_px), chosen, controls),
+        image_prompts=resolved_image_prompts(asked, model, image_prompts),
+        regions=resolved_regions(asked, (width_px, height_px), regions),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,
         second_prompt=asked.second_prompt,

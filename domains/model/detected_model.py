@@ -122,6 +122,14 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
                 "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
             )
         return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
+    if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and found.variant == "face_id":
+        return "it is made for faces, which a face recogniser must find; this server has none"
+    if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and layout is ModelLayout.FILE:
+        return ""
+    if found.kind is ModelKind.IMAGE_ENCODER:
+        return (
+            "" if layout is ModelLayout.COMPONENT else "it is an image encoder without its config.json; add its folder"
+        )
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]
         return not_computed(family, family.variant(found.variant))

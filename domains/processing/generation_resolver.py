@@ -11,19 +11,24 @@ from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.control_resolution import ReadControl
 from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.image_prompt_resolution import ReadImagePrompt
+from domains.inference.image_prompts import ImagePrompt
 from domains.inference.input_picture import InputPicture
 from domains.inference.latents import ReadLatents
 from domains.inference.resolve import resolve
 from domains.model.assembly import assembly_of, unknown_components
 from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES
+from domains.model.image_encoders import encoder_for
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
 from domains.processing.attempts.control_pictures import ControlPictures, without_bytes
+from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures, named_by_blobs
 from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
+from domains.processing.attempts.region_pictures import RegionPictures, with_named_masks
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -51,6 +56,10 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The latents that it starts from. None: it starts from something else."""
     components: tuple[ResolvedComponent, ...] = ()
     """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
+    image_prompts: Sequence[ReadImagePrompt] = ()
+    """What was read for its image prompts, likewise."""
+    regions: Sequence[InputPicture | None] = ()
+    """The masks of its regions, likewise. None: a rectangle."""
 
 
 class GenerationResolver:
@@ -71,6 +80,8 @@ class GenerationResolver:
         self._pictures = pictures
         self._latents = LatentFiles(pictures)
         self._controls = ControlPictures(pictures)
+        self._shown = ImagePromptPictures(pictures)
+        self._regions = RegionPictures(pictures)
 
     async def read(self, given: Checked) -> RequestFiles:
         """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
@@ -86,6 +97,8 @@ class GenerationResolver:
             controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
             components=await self._read_components(given.asked),
             latents=None if latents is None else await self._latents.look(latents),
+            image_prompts=[await self._read_shown(one, place) for place, one in enumerate(given.asked.image_prompts)],
+            regions=await self._regions.looked(given.asked),
         )
 
     async def _read_components(self, asked: Generation) -> tuple[ResolvedComponent, ...]:
@@ -121,6 +134,18 @@ class GenerationResolver:
             region=None if region is None else await self._controls.look(region, f"{path}.region"),
         )
 
+    async def _read_shown(self, prompt: ImagePrompt, place: int) -> ReadImagePrompt:
+        path, model = f"generation.image_prompts[{place}]", self._catalogue.get(prompt.model_id)
+        encoder = None
+        if model.kind is ModelKind.IMAGE_PROMPT_ADAPTER and model.state is ModelState.AVAILABLE:
+            hashed, known = self._catalogue.hashed_whole, self._catalogue.list()
+            model = await asyncio.to_thread(hashed, model)
+            encoder = await asyncio.to_thread(encoder_for, model, known, hashed)
+        look = {name: await self._shown.look(one, f"{path}.{name}") for name, one in prompt.pictures()}
+        region, negative = look.pop("region", None), look.pop("negative_image", None)
+        images = tuple(one for one in look.values() if one is not None)
+        return ReadImagePrompt(model=model, encoder=encoder, images=images, region=region, negative_image=negative)
+
     def work(
         self, given: Checked, options: JobOptions, files: RequestFiles, *, must_be_loaded: bool = False
     ) -> tuple[GenerateWork, JobOptions]:
@@ -130,7 +155,8 @@ class GenerationResolver:
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        stored = _without_bytes(without_bytes(generation, files.controls), files)
+        named = named_by_blobs(without_bytes(generation, files.controls), files.image_prompts)
+        stored = _without_bytes(with_named_masks(named, files.regions), files)
         work = GenerateWork(asked=stored, resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
@@ -146,7 +172,8 @@ class GenerationResolver:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
         adapters = files.loras, files.words
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, files.controls, files.latents)
+        guides = files.controls, files.latents, files.image_prompts, files.regions
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

@@ -20,8 +20,10 @@ from domains.model.conversion import Conversion
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
 from domains.processing.attempts.control_pictures import ControlPictures
+from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
+from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.generation_resolver import GenerationResolver, RequestFiles
@@ -82,6 +84,8 @@ class Submissions:
         self._pictures = pictures
         self._controls = ControlPictures(pictures)
         self._latents = LatentFiles(pictures)
+        self._shown = ImagePromptPictures(pictures)
+        self._regions = RegionPictures(pictures)
         self._branches = Branches(jobs, blobs)
         self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
@@ -112,6 +116,8 @@ class Submissions:
                 await self._controls.own(given.asked, files.controls, job_id)
                 if given.asked.init_latents is not None and files.latents is not None:
                     self._latents.own(given.asked.init_latents, job_id)
+                await self._shown.own(given.asked, files.image_prompts, job_id)
+                await self._regions.own(given.asked, files.regions, job_id)
             if continued is not None and not validate_only:
                 self._branches.own(continued, job_id)
             job = self.generate(
@@ -127,7 +133,8 @@ class Submissions:
             )
             return job
         finally:
-            if (files.picture or files.controls or files.latents or continued) and (job is None or job.id != job_id):
+            owned = files.picture or files.controls or files.latents or files.image_prompts or any(files.regions)
+            if (owned or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
 
     async def continue_job(

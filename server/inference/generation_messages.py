@@ -40,9 +40,16 @@ from server.inference.control_messages import (
 )
 from server.inference.encode_messages import from_encode, to_encode, unserved_encode
 from server.inference.guidance_messages import from_guidance, guidance_fields, resolved_guidance_fields
+from server.inference.image_prompt_messages import (
+    from_image_prompt,
+    image_prompt_pictures,
+    to_image_prompt,
+    used_for_image_prompts,
+)
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
 from server.inference.pass_messages import from_hires, from_latents, to_filled_latents, to_hires, to_latents
+from server.inference.region_messages import from_region, region_pictures, to_region
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
@@ -120,6 +127,8 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         components=tuple(map(from_component, message.components)),
         loras=tuple(map(from_lora, message.loras)),
         controls=tuple(map(from_control, message.controls)),
+        image_prompts=tuple(map(from_image_prompt, message.image_prompts)),
+        regions=tuple(map(from_region, message.regions)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
         long_prompt=_LONG_PROMPTS.get(message.long_prompt, LongPrompt.TRUNCATE),
@@ -203,6 +212,8 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         components=map(to_component, asked.components),
         loras=map(to_lora, asked.loras),
         controls=map(to_control, asked.controls),
+        image_prompts=map(to_image_prompt, asked.image_prompts),
+        regions=map(to_region, asked.regions),
         textual_inversions=map(to_word, asked.textual_inversions),
         **_prompt_fields(asked),
     )
@@ -258,6 +269,8 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         components=map(to_component, resolved.components),
         loras=map(to_lora, resolved.loras),
         controls=map(to_control, resolved.controls),
+        image_prompts=map(to_image_prompt, resolved.image_prompts),
+        regions=map(to_region, resolved.regions),
         textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image, strengthless=resolved.part.first_step is not None),
@@ -280,8 +293,11 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         family=resolved.family,
         device_id=device_id,
         execution=to_execution(dict(result.precisions), result.offload) if result.precisions else None,
-        used_models=[base, *used_components(resolved), *used_adapters(resolved), *used_controls(resolved)],
-        used_images=used_pictures(resolved),
+        used_models=[
+            *(base, *used_components(resolved), *used_adapters(resolved)),
+            *(*used_controls(resolved), *used_for_image_prompts(resolved)),
+        ],
+        used_images=[*used_pictures(resolved), *image_prompt_pictures(resolved), *region_pictures(resolved)],
         server_version=SERVER_VERSION,
         libraries=result.libraries,
     )

@@ -110,6 +110,8 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
         "prompt": "bytes",
         "negative_prompt": "bytes",
         "blended_prompts.prompt": "bytes",
+        "regions.prompt": "bytes",
+        "regions.negative_prompt": "bytes",
         "sampling.steps": "steps",
         "output.bit_depth": "bits",
         "previews.every_steps": "steps",

@@ -63,6 +63,12 @@ SOME: dict[str, object] = {
     "controls.model_id": NO_LORA,
     "controls.image.data": PNG,
     "controls.region.data": MASK,
+    "regions.mask.data": MASK,
+    **{f"regions.rectangle.{side}": 8 for side in ("left_px", "top_px", "width_px", "height_px")},
+    "image_prompts.model_id": NO_LORA,
+    "image_prompts.images.data": PNG,
+    "image_prompts.region.data": MASK,
+    "image_prompts.negative_image.data": PNG,
     "controls.preprocessing.tile.downscale": 2.0,
     "components.component_id": "vae",
     "components.model_id": NO_LORA,
@@ -109,6 +115,12 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
         needs = {"controls.model_id": NO_LORA} if path.startswith("controls.image") else needs
         other = {"low": ("high", 255), "high": ("low", 0)}.get(path.rpartition(".")[2].removesuffix("_threshold"))
         needs |= {} if other is None else {f"controls.preprocessing.canny.{other[0]}_threshold": other[1]}
+    if path.startswith("regions."):
+        box = {f"regions.rectangle.{side}": 8 for side in ("width_px", "height_px")}
+        needs = {} if path.startswith("regions.mask") else dict(box)
+    if path.startswith("image_prompts."):
+        images = {} if path.startswith("image_prompts.images") else {"image_prompts.images.data": PNG}
+        needs = {"image_prompts.model_id": NO_LORA, **images}
     for needed, what in needs.items():
         if needed != path:
             put(generation, needed, what)
@@ -148,6 +160,10 @@ def test_every_field_that_is_not_listed_is_refused_by_its_path(server: RunningSe
 def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: RunningServer, listed: set[str]) -> None:
     some = {**SOME, "init_image.image.blob_id": blob_of(server), "mask.image.blob_id": upload(server, MASK)}
     some |= {f"controls.{name}.blob_id": some["mask.image.blob_id"] for name in ("image", "region")}
+    some |= {"regions.mask.blob_id": some["mask.image.blob_id"]}
+    some |= {
+        f"image_prompts.{name}.blob_id": some["mask.image.blob_id"] for name in ("images", "region", "negative_image")
+    }
     for path in listed:
         for value in FIELDS[path].allowed or [some.get(path)]:
             assert refused_paths(server, with_needs(path, value)) == [], (path, value)

@@ -40,10 +40,12 @@ One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` wit
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
 encoders), `input_picture`, `enlarging` (for a second pass), `trajectory` with `noise`
 and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
-`adapters` (LoRAs), `controls` (ControlNets).
+`adapters` (LoRAs), `controls` (ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts of a picture).
+`network_pool` with `network_load` has the networks that jobs use beside their models.
 
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sd3`, `flux1`, `chroma`, `auraflow`, `z_image`.
-What they share: `batches` with `rows` (one forward for many jobs), `latent_codec` with `latent_colours`, `packing`,
+What they share: `batches` with `rows` (one forward for many jobs), `group_reads` with `cross_reads` (what some rows of it
+read beside the prompt), `latent_codec` with `latent_colours`, `packing`,
 `longest_edge`, `watched_module` with `slices` (forwards that can be left).
 
 Networks in our order of operations: `unet` with `transformer` and `resnet`, `vae_decoder`, `vae_encoder`, `vae_attention`.

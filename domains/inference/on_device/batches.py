@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import cast
 from weakref import ref
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from domains.inference.on_device.adapters import Share, beside
 from domains.inference.on_device.controls import GroupControls, Member
+from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rescale import rescaled
 from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
 from domains.inference.on_device.wrapping import wrapping
@@ -30,6 +33,8 @@ class Batch:
     """Each (rows, …)."""
     controls: GroupControls | None = None
     """What guides the rows beside their inputs. None: nothing."""
+    beside: Sequence[Sequence[Beside]] = ()
+    """For each layer of cross-attention, what some rows read beside their inputs. Empty: nothing."""
 
     def residuals(self, latents: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
         """What ControlNets add to a U-Net that reads these latents. Empty: nothing."""
@@ -116,6 +121,7 @@ class _Group:
         own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]
         self._own_bytes = sum(tensor.nbytes for tensor in (*own, self._scales, self._pictures, self._times))
         self._controls: GroupControls | None = None
+        self._reads: GroupReads | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -134,6 +140,7 @@ class _Group:
             picture_times=self._timed(jobs),
             inputs=self._inputs,
             controls=self._controlled(jobs),
+            beside=self._read_beside(jobs),
         )
         with beside(self._shares), wrapping(jobs[0].wraps):
             rows = forward(batch).float()
@@ -150,11 +157,28 @@ class _Group:
         return self._controls
 
     def _members_of(self, jobs: Sequence[StepRows]) -> list[Member]:
-        found: list[Member] = []
-        for job, images in zip(jobs, self._images, strict=True):
-            begin = found[-1].pictures.stop if found else 0
-            found.append(Member(slice(begin, begin + images), _conditions(job).guided, job.controls))
-        return found
+        return [
+            Member(place, _conditions(job).guided, job.controls)
+            for place, job in zip(self._places(), jobs, strict=True)
+        ]
+
+    def _read_beside(self, jobs: Sequence[StepRows]) -> Sequence[Sequence[Beside]]:
+        """What the jobs read in this step beside their prompts."""
+        prompts = [job.image_prompts for job in jobs]
+        if not any(prompts) and not any(_conditions(job).regions for job in jobs):
+            self._reads = None
+        elif self._reads is None or not self._reads.of_these(prompts):
+            readers = [
+                Reader(place, _conditions(job).guided, job.image_prompts, _conditions(job).regions)
+                for place, job in zip(self._places(), jobs, strict=True)
+            ]
+            self._reads = GroupReads(readers, Rows(self._guided, sum(self._images)))
+        return () if self._reads is None else self._reads.layers
+
+    def _places(self) -> Sequence[slice]:
+        """The pictures of each job among those of the group."""
+        ends = [*accumulate(self._images)]
+        return [slice(end - images, end) for end, images in zip(ends, self._images, strict=True)]
 
     def _joined(self, jobs: Sequence[StepRows]) -> Tensor:
         if self._alone:

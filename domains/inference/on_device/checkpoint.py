@@ -19,11 +19,13 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.components import ResolvedComponent
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
+from domains.inference.image_prompts import ResolvedImagePrompt
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import ResolvedLatents
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
+from domains.inference.regions import ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation
 from domains.inference.step_range import ALL_STEPS, StepRange
 
@@ -31,6 +33,8 @@ _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
 BEFORE = -1
 _HANDED, _RETURNED = "latents", "returned"
+_BRANCHED = ("loras", "textual_inversions", "controls", "image_prompts", "regions")
+"""Entries in which a branch may differ from the job that it continues."""
 
 
 class Walked(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,8 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     init_latents: ResolvedLatents | None = None
     pass_index: int = 0
     """Place of the pass among those of its generation, whose walk this is."""
+    image_prompts: tuple[ResolvedImagePrompt, ...] = ()
+    regions: tuple[ResolvedRegion, ...] = ()
     place: int
     """Number of lines of the walk that are done. `BEFORE`: not begun, and the latents are those of the pass before."""
 
@@ -130,9 +136,7 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_
     walked, tensors = _read(data)
     expected = walked_of(resolved, walked.place, pass_index)
     if kept.branched:
-        expected = msgspec.structs.replace(
-            expected, loras=walked.loras, textual_inversions=walked.textual_inversions, controls=walked.controls
-        )
+        expected = msgspec.structs.replace(expected, **{name: getattr(walked, name) for name in _BRANCHED})
     if walked != expected:
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
         message = f"the checkpoint belongs to another generation: {', '.join(wrong)} differ"

@@ -12,8 +12,9 @@ from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, b
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
 from domains.inference.on_device.controls import ControlNet, Reading
-from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
+from domains.inference.on_device.family import Conditions, EncodedPrompt, Family, SizePx
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.regions import RegionPrompts, over_the_picture, shares_of, with_regions
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
@@ -25,8 +26,11 @@ from domains.progress import Degraded
 class Renew:
     """Computes the conditions of a step with its prompts and adapters; the text encoders do not run again."""
 
-    def __init__(self, family: Family, resolved: ResolvedGeneration, read: "_Read") -> None:
-        self._family, self._resolved, self._read = family, resolved, read
+    def __init__(
+        self, family: Family, resolved: ResolvedGeneration, read: "_Read", maps: Sequence[Tensor] = ()
+    ) -> None:
+        """`maps`: see `region_maps`."""
+        self._family, self._resolved, self._read, self._maps = family, resolved, read, maps
         told = resolved.size_conditioning
         self._sizes: dict[str, Any] = {} if told is None else {"told": told}
         """Only families that read sizes are told some."""
@@ -61,6 +65,9 @@ class Renew:
     def _computed(self, adapters: Adapters, variant: "_Variant") -> Conditions:
         size_px = self._resolved.width_px, self._resolved.height_px
         whole = self._resolved.guidance_scale * len(variant.positives)
+        if variant.regions:
+            with beside([Share(adapters)]):
+                return self._regional(variant, size_px)
         with beside([Share(adapters)]):
             found = [
                 self._family.conditions(
@@ -72,6 +79,24 @@ class Renew:
         if rescale := self._resolved.guidance_rescale:
             return replace(cast(RowConditions, found[0]), rescale=rescale)
         return together(found)
+
+    def _regional(self, variant: "_Variant", size_px: SizePx) -> Conditions:
+        """The plan refuses several prompts that guide together, and families without a U-Net."""
+        shares = shares_of([self._maps[one.place] for one in variant.regions])
+        positives = [variant.positives[0], *(one.positive for one in variant.regions)]
+        negatives = [one for one in (variant.negative, *(one.negative for one in variant.regions)) if one is not None]
+        means = shares.means()
+        whole = over_the_picture(positives, means)
+        without = over_the_picture(negatives, means) if negatives else None
+        of_unet, guidance = cast(Any, self._family), self._resolved.guidance_scale
+        base, *others = (
+            of_unet.conditions(positive, negative, guidance, size_px, **self._sizes)
+            for positive, negative in (
+                (whole, without),
+                *((one.positive, one.negative) for one in variant.regions),
+            )
+        )
+        return with_regions(base, others, shares, of_unet.unet)
 
     def reading(self, net: ControlNet) -> RowConditions:
         """What a ControlNet reads of the prompts of all steps, which are one: the plan refuses others."""
@@ -86,7 +111,7 @@ class Renew:
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it keeps."""
-        return [tensor for one in self._kept.values() for tensor in one.tensors()]
+        return [*self._maps, *(tensor for one in self._kept.values() for tensor in one.tensors())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +133,13 @@ def condition(
     resolved: ResolvedGeneration,
     prompts: PromptCache,
     adapters: Adapters = NO_ADAPTERS,
+    maps: Sequence[Tensor] = (),
 ) -> Conditioned:
-    """Encode the prompts of all steps, and the negative prompt where the family reads it at this guidance."""
+    """Encode the prompts of all steps, and the negative prompt where the family reads it at this guidance. `maps`: see
+    `region_maps`."""
     with beside([Share(adapters)]):
         read = _read(loaded, family, resolved, prompts, adapters.of_texts)
-    renew = Renew(family, resolved, read)
+    renew = Renew(family, resolved, read, maps)
     return Conditioned(
         conditions=renew(adapters, 0),
         renew=renew,
@@ -128,6 +155,7 @@ class _Variant(NamedTuple):
     positives: Sequence[EncodedPrompt]
     """More than one: they guide together."""
     negative: EncodedPrompt | None
+    regions: Sequence[RegionPrompts] = ()
 
 
 class _Read(NamedTuple):
@@ -181,6 +209,10 @@ def _variant(
     return _Variant(
         positives=[blended([(known[one], 1.0), *others]) for one in variant.positives],
         negative=known[variant.negative] if guided else None,
+        regions=[
+            RegionPrompts(one.place, known[one.positive], known[one.negative] if guided else None)
+            for one in variant.regions
+        ],
     )
 
 

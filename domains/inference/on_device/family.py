@@ -13,6 +13,7 @@ from domains.inference.prompts import Prompt
 
 if TYPE_CHECKING:
     from domains.inference.on_device.controls import JobControl
+    from domains.inference.on_device.image_prompts import JobImagePrompt
 
 
 class Abandoned(Exception):
@@ -99,6 +100,8 @@ class StepRows:
     """Which edges fit together."""
     controls: Sequence["JobControl"] = ()
     """What guides the layout in this step."""
+    image_prompts: Sequence["JobImagePrompt"] = ()
+    """The pictures that guide content and style in this step."""
 
     @property
     def alike(self) -> Hashable:

@@ -18,6 +18,7 @@ from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.controls import NO_CONTROLS, ControlsOfJob
 from domains.inference.on_device.family import KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
+from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePromptsOfJob
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
 from domains.inference.on_device.input_picture import read_pixels
@@ -25,9 +26,11 @@ from domains.inference.on_device.latent_file import read_latents
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
 from domains.inference.on_device.preview_writer import PreviewWriter
+from domains.inference.on_device.regions import region_maps
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin
+from domains.inference.on_device.unet import UNet
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.pass_plan import passes_of
@@ -62,6 +65,8 @@ class PreparedRun(LoadRun):
         self._adapters = NO_ADAPTERS
         self._guides = ControlsOfJob(job_id, given.resolved, given.controls, resources.controls)
         self._controls = NO_CONTROLS
+        self._seen_by_adapters = ImagePromptsOfJob(job_id, given.resolved, given.image_prompts, resources.networks)
+        self._image_prompts = NO_IMAGE_PROMPTS
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
@@ -82,6 +87,11 @@ class PreparedRun(LoadRun):
         return self.pass_index + 1 < len(self.passes)
 
     @property
+    def _unet(self) -> UNet | None:
+        """The denoiser of a family whose is a U-Net."""
+        return getattr(self.family, "unet", None)
+
+    @property
     def walking(self) -> Trajectory:
         """The trajectory, which exists from conditioning to decoding."""
         if self.trajectory is None:
@@ -91,11 +101,12 @@ class PreparedRun(LoadRun):
     @property
     def ready(self) -> bool:
         """Whether a unit before the first step can be enqueued now."""
-        return super().ready and self._guides.ready and (self._drawing is None or self._drawing.done())
+        guides = self._guides.ready and self._seen_by_adapters.networks.ready
+        return super().ready and guides and (self._drawing is None or self._drawing.done())
 
     def wait_for_device(self) -> bool:
         """See `LoadRun`; waits for a network that guides, too."""
-        return super().wait_for_device() or self._guides.wait()
+        return super().wait_for_device() or self._guides.wait() or self._seen_by_adapters.networks.wait()
 
     def waiting_for(self) -> list[Future[Any]]:
         """What is drawn beside the loop."""
@@ -105,7 +116,7 @@ class PreparedRun(LoadRun):
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            if self._guides.bring(self.loaded):
+            if self._guides.bring(self.loaded) and self._seen_by_adapters.bring(self.loaded, self._unet):
                 self._condition()
         elif self._handed is not None:
             self._begin_from(self._handed, self._conditioned, keep_on)
@@ -123,9 +134,11 @@ class PreparedRun(LoadRun):
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
         asked = asked_of(structs.replace(self.given, resolved=self.resolved))
         self._adapters = self._resources.adapters.adapters(asked, self.loaded)
-        found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters)
+        maps = region_maps(self.resolved, self.given.regions, self.device)
+        found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters, maps)
         if self.resolved.controls:
             self._controls = self._guides.made(found.reading, self.device)
+        self._image_prompts = self._seen_by_adapters.made(self.loaded, self._unet)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -186,7 +199,7 @@ class PreparedRun(LoadRun):
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
-        of_job = self._adapters, renew, masked, self._controls
+        of_job = self._adapters, renew, masked, self._controls, self._image_prompts
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
@@ -255,7 +268,7 @@ class PreparedRun(LoadRun):
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
         handed = [] if self._handed is None else [self._handed]
-        held = [*self._adapters.tensors(), *self._controls.tensors(), *handed]
+        held = [*self._adapters.tensors(), *self._controls.tensors(), *self._image_prompts.tensors(), *handed]
         return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
@@ -266,5 +279,6 @@ class PreparedRun(LoadRun):
     def _drop(self) -> None:
         """Let go of what the device computed the latents with."""
         self.trajectory = self._conditioned = self._handed = None
-        self._adapters, self._controls = NO_ADAPTERS, NO_CONTROLS
+        self._adapters, self._controls, self._image_prompts = NO_ADAPTERS, NO_CONTROLS, NO_IMAGE_PROMPTS
         self._guides.leave()
+        self._seen_by_adapters.networks.leave()

@@ -8,6 +8,7 @@ import torch
 from domains.inference.on_device.adapters import AdapterPool
 from domains.inference.on_device.controls import ControlPool
 from domains.inference.on_device.hardware import Hardware
+from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
 
@@ -24,6 +25,8 @@ class Resources:
     prompts: PromptCache
     adapters: AdapterPool
     controls: ControlPool
+    networks: NetworkPool
+    """What else jobs use beside their models: IP-Adapters, image encoders."""
     files: Executor
     """Encodes files beside the loop."""
 
@@ -60,7 +63,7 @@ class Resources:
 
     def control_bytes(self) -> dict[str, int]:
         """Bytes of the networks that guide running jobs, by model id. Each leaves with its last job."""
-        return self.controls.sizes()
+        return {**self.controls.sizes(), **self.networks.sizes()}
 
     def adapter_bytes(self) -> int:
         """Bytes of host memory that the files of adapters take."""
@@ -85,5 +88,6 @@ def resources_of(device: torch.device, device_id: str, hardware: Hardware, encod
         prompts=PromptCache(),
         adapters=AdapterPool(),
         controls=ControlPool(hardware),
+        networks=NetworkPool(hardware),
         files=ThreadPoolExecutor(encoders, thread_name_prefix="encode"),
     )

@@ -13,7 +13,25 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from domains.inference.on_device.cross_reads import Area, KeysValues
 from domains.inference.on_device.family import EncodedPrompt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Regions:
+    """What parts of a picture read in each layer of cross-attention in place of the generation's prompt."""
+
+    kept: Area
+    """How much the generation's prompt counts."""
+    areas: Sequence[Area]
+    """How much each region counts."""
+    keys: Sequence[Sequence[KeysValues]]
+    """Of each region, for each layer: (1 or 2, …), as the inputs."""
+
+    def tensors(self) -> Sequence[Tensor]:
+        """What it holds on the device."""
+        areas = [tensor for area in (self.kept, *self.areas) for tensor in area.tensors()]
+        return [*areas, *(tensor for some in self.keys for pair in some for tensor in pair)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +45,8 @@ class RowConditions:
     """How much the contrast of guidance is pulled back to that of the prompt's output, 0..1."""
     inputs: Sequence[Tensor]
     """Each (1 or 2, …), in the order in which the family's forward takes them."""
+    regions: Regions | None = None
+    """None: the prompts count everywhere alike."""
 
     @cached_property
     def alike(self) -> Hashable:
@@ -40,7 +60,7 @@ class RowConditions:
 
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
-        return self.inputs
+        return self.inputs if self.regions is None else [*self.inputs, *self.regions.tensors()]
 
 
 class Rows(NamedTuple):

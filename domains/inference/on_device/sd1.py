@@ -28,6 +28,11 @@ class Sd1(LatentCodec):
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
         self._text = ClipText(loaded.modules["text_encoder"], loaded.tokenizers["text_encoder"], loaded.device)
 
+    @property
+    def unet(self) -> UNet:
+        """The denoiser."""
+        return self._unet
+
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         windows = self._text.windows(prompt)
         return encoded(prompt, windows, self._text.states(prompt, windows.windows).states)
@@ -50,7 +55,12 @@ class Sd1(LatentCodec):
             latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
             residuals = batch.residuals(latents, keep_on)
             return self._unet(
-                latents, batch.picture_times, self._unet.text_keys_of(batch.inputs), keep_on, residuals=residuals
+                latents,
+                batch.picture_times,
+                self._unet.text_keys_of(batch.inputs),
+                keep_on,
+                residuals=residuals,
+                beside=batch.beside,
             )
 
         return self._batches(group, forward)

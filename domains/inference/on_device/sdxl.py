@@ -11,6 +11,7 @@ from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.clip_text import ClipText, encoded
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.regions import unconditional
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.unet import UNet, flat
 from domains.inference.prompts import Prompt
@@ -29,6 +30,11 @@ class Sdxl(LatentCodec):
         self._texts = [
             ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in _TEXTS
         ]
+
+    @property
+    def unet(self) -> UNet:
+        """The denoiser."""
+        return self._unet
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Both encoders read the whole prompt, in as many windows as the one that needs more."""
@@ -62,7 +68,7 @@ class Sdxl(LatentCodec):
         told: SizeConditioning = AS_MADE,
     ) -> RowConditions:
         """What a network that reads prompts as this family's U-Net does reads in all steps."""
-        halves = [positive] if negative is None else [_unconditional(negative), positive]
+        halves = [positive] if negative is None else [unconditional(negative), positive]
         pooled = torch.cat([pooled_of(half) for half in halves])
         keys = unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(
@@ -77,20 +83,13 @@ class Sdxl(LatentCodec):
             latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
             residuals = batch.residuals(latents, keep_on)
             return self._unet(
-                latents, batch.picture_times, self._unet.text_keys_of(keys), keep_on, added=added, residuals=residuals
+                latents,
+                batch.picture_times,
+                self._unet.text_keys_of(keys),
+                keep_on,
+                added=added,
+                residuals=residuals,
+                beside=batch.beside,
             )
 
         return self._batches(group, forward)
-
-
-def _unconditional(prompt: EncodedPrompt) -> EncodedPrompt:
-    """Zeros for an empty prompt: SDXL was trained so, and says it in `force_zeros_for_empty_prompt`."""
-    if not prompt.blank or prompt.pooled is None:
-        return prompt
-    return EncodedPrompt(
-        states=torch.zeros_like(prompt.states),
-        pooled=torch.zeros_like(prompt.pooled),
-        blank=True,
-        tokens=prompt.tokens,
-        tokens_read=prompt.tokens_read,
-    )

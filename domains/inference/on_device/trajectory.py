@@ -13,6 +13,7 @@ from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
 from domains.inference.on_device.controls import NO_CONTROLS, Controls
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
+from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.solver_state import SolverState
@@ -53,6 +54,7 @@ class Trajectory:
         masked: Masked | None = None,
         wraps: Wraps = NO_WRAPS,
         controls: Controls = NO_CONTROLS,
+        image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
@@ -63,6 +65,7 @@ class Trajectory:
         self._renew = renew
         self._variant = 0 if renew is None else renew.variant(0)
         self._controls = controls
+        self._image_prompts = image_prompts
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -126,6 +129,7 @@ class Trajectory:
             adapters=self._present,
             wraps=self._wraps,
             controls=self._controls.at(self.index),
+            image_prompts=self._image_prompts.at(self.index),
         )
 
     def enter_phase(self) -> None:
@@ -166,7 +170,13 @@ class Trajectory:
         """The device tensors that the trajectory holds."""
         masks = () if self._mask is None else self._mask.kept().values()
         renewed = () if self._renew is None else self._renew.tensors()
-        of_job = (*self._adapters.tensors(), *self._controls.tensors(), *masks, *renewed)
+        of_job = (
+            *self._adapters.tensors(),
+            *self._controls.tensors(),
+            *self._image_prompts.tensors(),
+            *masks,
+            *renewed,
+        )
         return [*self._state.tensors(), *self.conditions.tensors(), *of_job]
 
 
@@ -181,6 +191,7 @@ def begin(
     renew: Renew | None = None,
     masked: Masked | None = None,
     controls: Controls = NO_CONTROLS,
+    image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -201,7 +212,9 @@ def begin(
     draws = picture is not None and picture.deviation is not None
     second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
-    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, controls)
+    return Trajectory(
+        *(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, controls, image_prompts)
+    )
 
 
 def _initial(

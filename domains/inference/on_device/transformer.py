@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.adapters import add_beside
+from domains.inference.on_device.cross_reads import Beside, KeysValues, read_beside
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import attention, linear
-
-KeysValues = tuple[Tensor, Tensor]
-"""(rows, heads, tokens, head width), twice."""
 
 
 class Transformer:
@@ -33,6 +31,11 @@ class Transformer:
         self._blocks = [_Block(block) for block in self._module.transformer_blocks]
 
     @property
+    def cross_layers(self) -> Sequence[Any]:
+        """The attention layers that read the text."""
+        return [block.cross for block in self._blocks]
+
+    @property
     def blocks(self) -> int:
         """Number of layers that read the text."""
         return len(self._blocks)
@@ -41,14 +44,20 @@ class Transformer:
         """Keys and values that the layers compute from text states (rows, tokens, width)."""
         return [block.text_keys(states) for block in self._blocks]
 
-    def __call__(self, x: Tensor, text: Sequence[KeysValues], keep_on: KeepOn = regardless) -> Tensor:
-        """x: (pictures, or rows of the text, channels, h, w), channels last. Returns the text's rows. Raises what `keep_on`
-        raises."""
+    def __call__(
+        self,
+        x: Tensor,
+        text: Sequence[KeysValues],
+        beside: Sequence[Sequence[Beside]] = (),
+        keep_on: KeepOn = regardless,
+    ) -> Tensor:
+        """x: (pictures, or rows of the text, channels, h, w), channels last; beside: for each layer, what some rows read
+        beside the text. Returns the text's rows. Raises what `keep_on` raises."""
         height, width = x.shape[-2:]
         tokens = self._module.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         tokens = _linear(self._module.proj_in, tokens, keep_on)
-        for block, keys in zip(self._blocks, text, strict=True):
-            tokens = block(tokens, keys, keep_on)
+        for block, keys, others in zip(self._blocks, text, beside or ((),) * len(text), strict=True):
+            tokens = block(tokens, keys, others, (height, width), keep_on)
         hidden = _linear(self._module.proj_out, tokens, keep_on).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         return hidden.add_(in_rows(x, hidden.shape[0]))
 
@@ -62,32 +71,40 @@ class _Block:
         self._self_layers = (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
         self._self_weight = joined([layer.weight for layer in self._self_layers])
 
+    @property
+    def cross(self) -> Any:
+        return self._block.attn2
+
     def text_keys(self, states: Tensor) -> KeysValues:
         layer = self._block.attn2
-        return _heads(layer, layer.to_k(states)).contiguous(), _heads(layer, layer.to_v(states)).contiguous()
+        return heads_of(layer, layer.to_k(states)).contiguous(), heads_of(layer, layer.to_v(states)).contiguous()
 
-    def __call__(self, tokens: Tensor, text: KeysValues, keep_on: KeepOn) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, text: KeysValues, beside: Sequence[Beside], size: tuple[int, int], keep_on: KeepOn
+    ) -> Tensor:
         block = self._block
         x = block.norm1(tokens)
         states = linear(x, self._self_weight, None, keep_on).chunk(3, dim=-1)
         query, key, value = (add_beside(one, x, part) for one, part in zip(self._self_layers, states, strict=True))
         layer = block.attn1
-        query, key, value = (_heads(layer, states) for states in (query, key, value))
-        tokens = _attended(layer, query, key, value, keep_on).add_(tokens)
+        query, key, value = (heads_of(layer, states) for states in (query, key, value))
+        tokens = _put_out(layer, attention(query, key, value, keep_on), keep_on).add_(tokens)
         layer = block.attn2
         keys, values = text
-        query = in_rows(_heads(layer, _linear(layer.to_q, block.norm2(tokens), keep_on)), keys.shape[0])
-        tokens = _attended(layer, query, keys, values, keep_on).add_(in_rows(tokens, keys.shape[0]))
+        query = in_rows(heads_of(layer, _linear(layer.to_q, block.norm2(tokens), keep_on)), keys.shape[0])
+        found = attention(query, keys, values, keep_on)
+        read_beside(found, query, beside, size, keep_on)
+        tokens = _put_out(layer, found, keep_on).add_(in_rows(tokens, keys.shape[0]))
         hidden, gate = _linear(block.ff.net[0].proj, block.norm3(tokens), keep_on).chunk(2, dim=-1)
         return _linear(block.ff.net[2], F.gelu(gate).mul_(hidden), keep_on).add_(tokens)
 
 
-def _attended(layer: Any, query: Tensor, key: Tensor, value: Tensor, keep_on: KeepOn) -> Tensor:
-    found = attention(query, key, value, keep_on)
+def _put_out(layer: Any, found: Tensor, keep_on: KeepOn) -> Tensor:
+    """An attention's output from what its heads found (rows, heads, tokens, head width)."""
     return _linear(layer.to_out[0], found.transpose(1, 2).flatten(2), keep_on)
 
 
-def _heads(layer: Any, states: Tensor) -> Tensor:
+def heads_of(layer: Any, states: Tensor) -> Tensor:
     """(rows, tokens, width) → (rows, heads, tokens, head width)."""
     return states.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
 

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.adapters import add_beside
+from domains.inference.on_device.cross_reads import Beside, KeysValues
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.resnet import Resnet
 from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import conv, downsampled, upsampled
-from domains.inference.on_device.transformer import KeysValues, Transformer, joined
+from domains.inference.on_device.transformer import Transformer, joined
 
 TextKeys = Sequence[Sequence[KeysValues]]
 """For each transformer, in the order of the walk."""
+_Reads = tuple[Sequence[KeysValues], Sequence[Sequence[Beside]]]
+"""What the layers of a transformer read: the text, and what some rows read beside it."""
 
 # Inputs that a UNet of another family has beside latents, time and text.
 _OTHER_INPUTS = ("class_embed_type", "encoder_hid_dim", "time_cond_proj_dim", "num_class_embeds")
@@ -75,6 +78,27 @@ class UNet:
         flat = iter(tensors)
         return [[(next(flat), next(flat)) for _ in range(one.blocks)] for one in self._transformers]
 
+    @property
+    def cross_layers(self) -> Sequence[Any]:
+        """The attention layers that read the text, in the order of the walk."""
+        return [layer for transformer in self._transformers for layer in transformer.cross_layers]
+
+    @property
+    def cross_names(self) -> Sequence[str]:
+        """The names of these layers: `up_blocks.0.attentions.1.transformer_blocks.0.attn2` …"""
+        names = {module: name for name, module in self._unet.named_modules()}
+        return [names[layer] for layer in self.cross_layers]
+
+    @property
+    def stored_order(self) -> Sequence[Any]:
+        """The same in the order in which diffusers lists them, which files of adapters follow: the middle is last."""
+        own = set(self.cross_layers)
+        return [module for module in self._unet.modules() if module in own]
+
+    def _reads(self, text: TextKeys, beside: Sequence[Sequence[Beside]] = ()) -> Iterator[_Reads]:
+        flat = iter(beside)
+        return ((keys, [next(flat) for _ in keys] if beside else ()) for keys in text)
+
     def added(self, pooled: Tensor, sizes: Sequence[int]) -> Tensor:
         """(rows, width): what pooled text (rows, width) and sizes add to the time's embedding in every step."""
         numbers = self._unet.add_time_proj(torch.tensor(sizes, dtype=torch.float32, device=pooled.device))
@@ -90,23 +114,25 @@ class UNet:
         *,
         added: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
+        beside: Sequence[Sequence[Beside]] = (),
     ) -> Tensor:
         """latents: (pictures, channels, h, w), channels last; timestep: 0-dim, (1,) or (pictures,); added: (rows, width), as
-        `added` makes it; residuals: each (rows, …), what to add to the skip connections and, last, to the middle.
+        `added` makes it; residuals: each (rows, …), what to add to the skip connections and, last, to the middle; beside:
+        for each layer of `cross_layers`, what some rows read beside the text. Empty: nothing.
 
         Returns (rows of the text, channels, h, w), in the order of `rows`.
         """
         rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
-        shifts, keys = iter(self._shifts(timestep, added, rows)), iter(text)
+        shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text, beside)
         hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
         for level in self._down:
-            hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
-        hidden = self._cross(hidden, shifts, keys, keep_on)
+            hidden = self._descend(level, hidden, skips, shifts, reads, keep_on)
+        hidden = self._cross(hidden, shifts, reads, keep_on)
         if residuals:
             *skips, hidden = [in_rows(one, rows) + more for one, more in zip([*skips, hidden], residuals, strict=True)]
         for level in self._up:
-            hidden = self._ascend(level, hidden, skips, shifts, keys, keep_on)
+            hidden = self._ascend(level, hidden, skips, shifts, reads, keep_on)
         return conv(self._unet.conv_out, F.silu(self._unet.conv_norm_out(hidden), inplace=True), keep_on)
 
     def _descend(
@@ -115,24 +141,24 @@ class UNet:
         hidden: Tensor,
         skips: list[Tensor],
         shifts: Iterator[Tensor],
-        keys: Iterator[Any],
+        reads: Iterator[_Reads],
         keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
             hidden = resnet(hidden, self._fitting(next(shifts), hidden), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys), keep_on)
+                hidden = level.transformers[index](hidden, *next(reads), keep_on)
             skips.append(hidden)
         if level.resize is not None:
             hidden = downsampled(level.resize, hidden, keep_on)
             skips.append(hidden)
         return hidden
 
-    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], keys: Iterator[Any], keep_on: KeepOn) -> Tensor:
+    def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], reads: Iterator[_Reads], keep_on: KeepOn) -> Tensor:
         first, *others = self._middle.resnets
         hidden = first(hidden, self._fitting(next(shifts), hidden), keep_on)
         for transformer, resnet in zip(self._middle.transformers, others, strict=True):
-            hidden = resnet(transformer(hidden, next(keys), keep_on), next(shifts), keep_on)
+            hidden = resnet(transformer(hidden, *next(reads), keep_on), next(shifts), keep_on)
         return hidden
 
     def _ascend(
@@ -141,14 +167,14 @@ class UNet:
         hidden: Tensor,
         skips: list[Tensor],
         shifts: Iterator[Tensor],
-        keys: Iterator[Any],
+        reads: Iterator[_Reads],
         keep_on: KeepOn,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
             skip = in_rows(skips.pop(), hidden.shape[0])
             hidden = resnet(torch.cat([hidden, skip], dim=1), next(shifts), keep_on)
             if level.transformers:
-                hidden = level.transformers[index](hidden, next(keys), keep_on)
+                hidden = level.transformers[index](hidden, *next(reads), keep_on)
         if level.resize is None:
             return hidden
         # An odd size was rounded up on the way down: the skip has the exact size.

@@ -28,8 +28,10 @@ from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.control_loading import loading_controlnet
 from domains.model.on_device.host_tier import HostTier
+from domains.model.on_device.image_encoder import loading_image_encoder
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key, usual_on
+from domains.model.on_device.network_loading import loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
@@ -47,6 +49,8 @@ __all__ = [
     "load",
     "loading",
     "loading_controlnet",
+    "loading_image_encoder",
+    "loading_network",
     "picture_layout",
     "skeleton_key",
     "tokenizers",

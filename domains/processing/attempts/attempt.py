@@ -4,7 +4,7 @@ import asyncio
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -24,10 +24,12 @@ from domains.model.model import Model
 from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
+from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.attempts.making_room import Evicting, MakingRoom
 from domains.processing.attempts.moving import Elsewhere, moved, nowhere
+from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
@@ -206,8 +208,21 @@ class Attempt:
                 if maps is None or self._stopping.is_set():
                     return Halted()
                 latents = await held.enter_async_context(LatentFiles(tools.pictures).file(self.job, work.resolved))
+                shown = await unless_set(
+                    self._stopping,
+                    held.enter_async_context(ImagePromptPictures(tools.pictures).files(self.job, work.resolved)),
+                )
+                if shown is None or self._stopping.is_set():
+                    return Halted()
+                regions = await unless_set(
+                    self._stopping,
+                    held.enter_async_context(RegionPictures(tools.pictures).files(self.job, work.resolved)),
+                )
+                if regions is None or self._stopping.is_set():
+                    return Halted()
+                guides: dict[str, Any] = {"controls": maps, "image_prompts": shown, "regions": regions}
                 supplies = msgspec.structs.replace(
-                    supplies, picture=files.picture, mask=files.mask, controls=maps, latents=latents
+                    supplies, picture=files.picture, mask=files.mask, latents=latents, **guides
                 )
             order = work.order(self.job.id, supplies)
             await following.follow(order, tools.stall_limit_s, tools.silences)

@@ -169,8 +169,10 @@ class Estimates:
         )
 
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
-        """Bytes of the ControlNets that a generation brings onto a device, each once."""
-        return self._footprints.named_bytes({one.model_id for one in resolved.controls}, device)
+        """Bytes of the networks that a generation brings onto a device beside its model, each once."""
+        named = {one.model_id for one in (*resolved.controls, *resolved.image_prompts)}
+        named |= {one.encoder_model_id for one in resolved.image_prompts}
+        return self._footprints.named_bytes(named, device)
 
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> tuple[float | None, int]:
         """Seconds that a load of so many bytes takes, and the number of loads of the model that were measured there."""

@@ -202,6 +202,10 @@ class OrderLoop:
             loras=tuple(self._here(lora) for lora in given.loras),
             words=tuple(self._here(word) for word in given.words),
             controls=tuple(msgspec.structs.replace(one, model=self._here(one.model)) for one in given.controls),
+            image_prompts=tuple(
+                msgspec.structs.replace(one, model=self._here(one.model), encoder=self._here(one.encoder))
+                for one in given.image_prompts
+            ),
         )
 
     def _benchmark_teller(self, call: int) -> Callable[[Report], None]:

@@ -12,10 +12,12 @@ from server.cli.console.failure import INTERRUPTED, USAGE, CliError, must_be_tex
 from server.cli.generation.component_flags import components_of
 from server.cli.generation.control_flags import controls_of
 from server.cli.generation.files import media_type_of, targets
+from server.cli.generation.image_prompt_flags import image_prompts_of
 from server.cli.generation.lora_flags import loras_of
 from server.cli.generation.pass_flags import hires_of
 from server.cli.generation.previews import preview_folder
 from server.cli.generation.prompt import LongOption, SyntaxOption
+from server.cli.generation.region_flags import regions_of
 from server.cli.generation.request import Wish
 from server.cli.generation.session import Plan, generate_pictures, submit
 
@@ -120,6 +122,29 @@ def generate(
     control_fit: Annotated[
         Literal["stretch", "cover", "pad"] | None,
         typer.Option(help="How pictures of --control get to the size of the result."),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHERE=PROMPT",
+            help="A prompt for a part: LEFT,TOP,WIDTH,HEIGHT in px, or a file whose white is the part; once for each.",
+        ),
+    ] = None,
+    region_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the --region in the same place, 0..10. [default: 1]"),
+    ] = None,
+    image_prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=FILE[,FILE]", help="An IP-Adapter and the pictures that it reads; once for each."),
+    ] = None,
+    image_prompt_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="How strongly the --image-prompt in the same place guides, 0..10. [default: 1]"),
+    ] = None,
+    image_prompt_mode: Annotated[
+        Literal["content-and-style", "style", "composition"] | None,
+        typer.Option(help="What is taken from the pictures of --image-prompt. [default: content-and-style]"),
     ] = None,
     model: Annotated[str, typer.Option(help="A model's id. [default: the server's default model]")] = "",
     latents: Annotated[
@@ -244,6 +269,8 @@ def generate(
         outpaint_overlap=outpaint_overlap,
         outpaint_fill=outpaint_fill or "",
         controls=controls_of(control or (), control_from or (), control_weight or (), control_fit or ""),
+        regions=regions_of(region or (), region_weight or ()),
+        image_prompts=image_prompts_of(image_prompt or (), image_prompt_weight or (), image_prompt_mode or ""),
         media_type=media_type,
         quality=quality,
         manifest=manifest,

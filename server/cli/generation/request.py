@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from deviceops.common.v1.job_event_pb2 import JobOptions
     from deviceops.inference.v1.conditioning_pb2 import (
         ControlInput,
+        ImagePrompt,
         InitImage,
         InpaintMask,
         LatentInput,
         LoraInput,
         Outpaint,
+        RegionalPrompt,
     )
     from deviceops.inference.v1.generation_pb2 import Generation
     from deviceops.inference.v1.inference_service_pb2 import GenerateRequest
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from deviceops.processing.v1.processing_service_pb2 import SubmitJobRequest
     from server.cli.generation.component_flags import ComponentWish
     from server.cli.generation.control_flags import ControlWish
+    from server.cli.generation.image_prompt_flags import ImagePromptWish
     from server.cli.generation.pass_flags import HiresWish
+    from server.cli.generation.region_flags import RegionWish
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,14 @@ class Wish:
     """A second pass at a larger size."""
     components: tuple[ComponentWish, ...] = ()
     """Components that are other than the model's own."""
+    regions: tuple[RegionWish, ...] = ()
+    """Parts of the picture with prompts of their own."""
+    region_inputs: tuple[RegionalPrompt, ...] = ()
+    """The same, as the server gets them."""
+    image_prompts: tuple[ImagePromptWish, ...] = ()
+    """Pictures that guide content and style."""
+    image_prompt_inputs: tuple[ImagePrompt, ...] = ()
+    """The same, as the server gets them."""
     loras: tuple[LoraWish, ...] = ()
     """Adapters for this job alone."""
     device: str = ""
@@ -208,6 +220,8 @@ def _generation(wish: Wish) -> Generation:
         seamless_x=wish.seamless_x,
         seamless_y=wish.seamless_y,
         controls=wish.control_inputs,
+        regions=wish.region_inputs,
+        image_prompts=wish.image_prompt_inputs,
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 

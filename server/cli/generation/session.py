@@ -28,9 +28,11 @@ from server.cli.console.printing import (
 )
 from server.cli.console.terminal import outliving_terminal
 from server.cli.generation.control_flags import control_input
+from server.cli.generation.image_prompt_flags import image_prompt
 from server.cli.generation.input_image import input_image
 from server.cli.generation.pictures import save_pictures
 from server.cli.generation.previews import PreviewFolder
+from server.cli.generation.region_flags import region_input
 from server.cli.generation.request import Wish, generate_request, submit_request
 from server.cli.generation.run import Ending, GenerationRun, check_ended_well, proof, run_all
 
@@ -110,6 +112,8 @@ def _resolved(wish: Wish, connection: Connection) -> Wish:
         mask_input=wish.mask and input_image(connection, wish.mask),
         components=tuple(replace(one, model=one.model and ids.model(connection, one.model)) for one in wish.components),
         control_inputs=tuple(control_input(connection, one) for one in wish.controls),
+        region_inputs=tuple(region_input(connection, one) for one in wish.regions),
+        image_prompt_inputs=tuple(image_prompt(connection, one) for one in wish.image_prompts),
     )
 
 

@@ -54,14 +54,14 @@ class ControlNet(UNet):
         """latents, hints: (pictures, channels, h, w); others as of `UNet`. Returns a tensor of the text's rows for each skip
         connection, and one for the middle. Raises what `keep_on` raises."""
         rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
-        shifts, keys = iter(self._shifts(timestep, added, rows)), iter(text)
+        shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text)
         # A model for inpainting reads more than the latents.
         latents = latents[:, : self._unet.conv_in.in_channels]
         hidden = conv(self._unet.conv_in, latents, keep_on) + hints
         skips = [hidden]
         for level in self._down:
-            hidden = self._descend(level, hidden, skips, shifts, keys, keep_on)
-        hidden = self._cross(hidden, shifts, keys, keep_on)
+            hidden = self._descend(level, hidden, skips, shifts, reads, keep_on)
+        hidden = self._cross(hidden, shifts, reads, keep_on)
         found = [
             in_rows(conv(zero, one, keep_on), rows) for zero, one in zip(self._zeros, [*skips, hidden], strict=True)
         ]

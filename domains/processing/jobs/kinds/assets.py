@@ -14,6 +14,7 @@ class AssetRole(StrEnum):
     TEXTUAL_INVERSION = "textual_inversion"
     CONTROLNET = "controlnet"
     IP_ADAPTER = "ip_adapter"
+    IMAGE_ENCODER = "image_encoder"
     REFINER = "refiner"
     UPSCALER = "upscaler"
 
@@ -27,4 +28,11 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loaded(self) -> bool:
         """Whether the device loads it for all jobs, and not for one alone."""
-        return self.role not in (AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET)
+        return self.role not in _OF_JOB
+
+
+_OF_JOB = (
+    *(AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET),
+    *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER),
+)
+"""Roles of models that come onto the device for jobs that use them, and leave with the last."""

@@ -8,7 +8,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport
 from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews
-from domains.inference.kept_file import ControlFiles, KeptFile
+from domains.inference.kept_file import ControlFiles, ImagePromptFiles, KeptFile
 from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
@@ -113,6 +113,10 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The latents to start from. None: the work starts from something else."""
     controls: tuple[ControlFiles, ...] = ()
     """The pixels of the control maps, in the order of the generation."""
+    image_prompts: tuple[ImagePromptFiles, ...] = ()
+    """The pixels of the pictures of its image prompts, likewise."""
+    regions: tuple[KeptFile | None, ...] = ()
+    """The pixels of the masks of its regions, likewise. None: a rectangle."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
     in_turns: bool = False

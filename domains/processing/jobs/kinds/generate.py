@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.given import Given, GivenControl
+from domains.inference.given import Given, GivenControl, GivenImagePrompt
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -27,17 +27,23 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The base model, then LoRAs, textual inversions and ControlNets."""
+        """The base model, then LoRAs, textual inversions, ControlNets and IP-Adapters, then their image encoders."""
         resolved = self.resolved
         named = {
             AssetRole.LORA: resolved.loras,
             AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions,
             AssetRole.CONTROLNET: resolved.controls,
+            AssetRole.IP_ADAPTER: resolved.image_prompts,
         }
         adapters = dict.fromkeys(
             Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
-        return (Asset(role=AssetRole.BASE, model_id=resolved.runs_as), *adapters)
+        encoders = dict.fromkeys(one.encoder_model_id for one in resolved.image_prompts)
+        return (
+            Asset(role=AssetRole.BASE, model_id=resolved.runs_as),
+            *adapters,
+            *(Asset(role=AssetRole.IMAGE_ENCODER, model_id=name) for name in encoders),
+        )
 
     @property
     def model_ids(self) -> tuple[str, ...]:
@@ -63,6 +69,17 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
                 GivenControl(model=supplies.whole(one.model_id), map=files.map, region=files.region)
                 for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
             ),
+            image_prompts=tuple(
+                GivenImagePrompt(
+                    model=supplies.whole(one.model_id),
+                    encoder=supplies.whole(one.encoder_model_id),
+                    images=files.images,
+                    region=files.region,
+                    negative_image=files.negative_image,
+                )
+                for one, files in zip(self.resolved.image_prompts, supplies.image_prompts, strict=True)
+            ),
+            regions=supplies.regions,
             fallback=supplies.fallback,
             in_turns=supplies.in_turns,
         )

@@ -19,6 +19,7 @@ from domains.inference.hires import ResolvedHires
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.outcome import CheckpointReady, ImageReady, Report, RunFinished, RunStopped
+from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.inference.resampling import Resampling
 from domains.model.model import Model
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
@@ -82,7 +83,7 @@ def files(reports: list[Report]) -> list[bytes]:
     return [one.data for one in reports if isinstance(one, ImageReady)]
 
 
-def final_latents(loop: Recorder, wanted: ResolvedGeneration, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def final_latents(loop: Recorder, wanted: ResolvedGeneration, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Tensor:
     """What is decoded into the pictures."""
     found: list[Tensor] = []
     decode = LatentCodec.decode
@@ -92,7 +93,7 @@ def final_latents(loop: Recorder, wanted: ResolvedGeneration, monkeypatch: pytes
         return decode(self, latents, *more)
 
     monkeypatch.setattr(LatentCodec, "decode", spy)
-    assert isinstance(run(loop, wanted)[-1], RunFinished)
+    assert isinstance(run(loop, wanted, **given)[-1], RunFinished)
     return torch.cat(found[-len(wanted.seeds) :])
 
 
@@ -148,6 +149,15 @@ def test_without_strength_the_enlarged_picture_is_the_result(
     size = SECOND[1] // 2, SECOND[0] // 2
     theirs = torch.nn.functional.interpolate(first, size=size, mode="bicubic")
     assert far(final_latents(loop, wanted, monkeypatch), theirs) < 1e-4
+
+
+def test_a_region_lies_at_the_same_place_in_both_passes(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Rectangle(left_px=0, top_px=0, width_px=FIRST[0], height_px=FIRST[1])
+    regional = asked(tiny, regions=(ResolvedRegion(rectangle=whole, prompt="a cactus"),))
+    plain = final_latents(loop, asked(tiny, prompt="a cactus"), monkeypatch)
+    assert far(final_latents(loop, regional, monkeypatch, regions=(None,)), plain) < 1e-4
 
 
 def test_progress_and_receipt_tell_the_pass(loop: Recorder, tiny: Model) -> None:

@@ -1,0 +1,11 @@
+"""IP-Adapters: pictures that guide a job's content and style through its layers of cross-attention, beside its prompt.
+
+`projections` and `adapter_net` compute an adapter, `encoder` what it reads of pictures, `making` makes the image prompts
+of one job, and `job_prompts` is their value. `group_reads`, one folder up, has the rows of jobs that share a forward read
+them.
+"""
+
+from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMPTS as NO_IMAGE_PROMPTS
+from domains.inference.on_device.image_prompts.job_prompts import ImagePrompts as ImagePrompts
+from domains.inference.on_device.image_prompts.job_prompts import JobImagePrompt as JobImagePrompt
+from domains.inference.on_device.image_prompts.making import ImagePromptsOfJob as ImagePromptsOfJob

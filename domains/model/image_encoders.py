@@ -1,0 +1,88 @@
+"""Finds the image encoder that an IP-Adapter reads its pictures with. Opens headers and configs alone."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from domains.errors import DeviceOpsError
+from domains.model.json_file import read_object
+from domains.model.kind import ModelKind
+from domains.model.model import Model, ModelState
+from domains.model.safetensors_header import read_header
+from domains.model.weight_file import open_judged
+
+_CONFIG = "config.json"
+_EDGE_PX = 224
+"""Of a config that says none: CLIP's own."""
+_MOST_EDGE_PX = 4096
+_OF_EMBEDDING = ("image_proj.proj.weight",)
+_OF_PATCHES = ("image_proj.proj_in.weight", "image_proj.proj.0.weight")
+"""Tensors whose second side is the width of what an adapter reads."""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What an IP-Adapter reads."""
+
+    width: int
+    patches: bool
+    """Whether it reads the encoder's hidden states; else the picture's embedding."""
+
+    @property
+    def told(self) -> str:
+        """The need in words."""
+        size = f"hidden states of {self.width}" if self.patches else f"embeddings of {self.width}"
+        return f"a CLIP image encoder with {size} values (its config.json beside its weights)"
+
+
+class Encoder(msgspec.Struct, frozen=True, kw_only=True):
+    """An image encoder that fits."""
+
+    model: Model
+    edge_px: int
+    """Edge of the square pictures that it reads."""
+
+
+def encoder_for(adapter: Model, known: Iterable[Model], hashed: Callable[[Model], Model]) -> Encoder | Need | None:
+    """The encoder that fits and lies nearest to the adapter, hashed; what is needed where none does. None: the adapter's
+    file does not say what it reads, or cannot be read."""
+    try:
+        need = need_of(adapter)
+    except (DeviceOpsError, OSError):
+        return None
+    if need is None:
+        return None
+    able = [one for one in known if one.kind is ModelKind.IMAGE_ENCODER and one.state is ModelState.AVAILABLE]
+    for model in sorted(able, key=lambda one: (-_together(one, adapter), one.id)):
+        if (edge := _edge_if_fits(model, need)) is not None:
+            return Encoder(model=hashed(model), edge_px=edge)
+    return need
+
+
+def need_of(adapter: Model) -> Need | None:
+    """What an IP-Adapter reads. None: its tensors do not say it. Raises MODEL_CORRUPT."""
+    shapes = {one.name: one.shape for one in read_header(Path(adapter.files[0].real)).tensors}
+    for patches, names in ((False, _OF_EMBEDDING), (True, _OF_PATCHES)):
+        for name in names:
+            if len(shape := shapes.get(name, ())) == 2:
+                return Need(width=shape[1], patches=patches)
+    return None
+
+
+def _edge_if_fits(model: Model, need: Need) -> int | None:
+    """The edge of the pictures that an encoder reads. None: it does not fit, or does not say."""
+    try:
+        with open_judged(model, _CONFIG) as file:
+            config = read_object(file, _CONFIG, component=model.id, file=_CONFIG)
+    except (DeviceOpsError, OSError):
+        return None
+    edge = config.get("image_size", _EDGE_PX)
+    fits = config.get("hidden_size" if need.patches else "projection_dim") == need.width
+    return edge if fits and isinstance(edge, int) and 0 < edge <= _MOST_EDGE_PX else None
+
+
+def _together(model: Model, other: Model) -> int:
+    """Number of folders that two models have in common."""
+    parts = [Path(os.path.dirname(one.files[0].real)).parts for one in (model, other)]
+    return sum(one == two for one, two in zip(*parts, strict=False))

@@ -1,0 +1,35 @@
+"""Loads a CLIP vision encoder (Radford et al. 2021), which reads the pictures of IP-Adapters."""
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from domains.model.model import Model
+from domains.model.on_device.components import built
+from domains.model.on_device.network_loading import config_of, loading_network
+from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.reading import Ready
+from domains.model.safetensors_header import TensorEntry
+
+_OPTIONS = (
+    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
+    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+)
+"""All options that shape the encoder. Others are not passed on, because they could choose code to run."""
+
+
+def loading_image_encoder(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:
+    """Read an image encoder onto the device of a model. Raises as `loading_network`."""
+    config = config_of(model)
+
+    def build(tensors: Mapping[str, TensorEntry]) -> nn.Module:
+        return built(config, model.id, _encoder, len(tensors))
+
+    return loading_network(model, base, build)
+
+
+def _encoder(config: Mapping[str, Any]) -> nn.Module:
+    chosen = {name: config[name] for name in _OPTIONS if name in config}
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**chosen))

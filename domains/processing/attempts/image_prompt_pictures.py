@@ -1,0 +1,93 @@
+"""Pictures of IP-Adapters: decoded, brought to the size that their image encoders read, and kept as long as their jobs need
+them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from domains.inference.controls import PictureSource
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.image_prompt_resolution import ReadImagePrompt
+from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.inference.input_picture import InputPicture
+from domains.inference.kept_file import ImagePromptFiles, KeptFile
+from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.jobs.job import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ImagePromptPictures:
+    """The pictures of all image prompts of a request or a job."""
+
+    def __init__(self, pictures: InputPictures) -> None:
+        """`pictures` decodes and stores, and lets go of the files when their job has ended."""
+        self._pictures = pictures
+
+    async def look(self, source: PictureSource | None, field: str) -> InputPicture | None:
+        """Decode a picture of a request. Raises BAD_IMAGE naming its field, or why its blob cannot be read."""
+        return None if source is None else await self._pictures.look(source, field)
+
+    async def own(self, asked: Generation, read: Sequence[ReadImagePrompt], job_id: str) -> None:
+        """Keep the files for a job that is about to be stored. Raises if a blob is gone meanwhile."""
+        for prompt, one in zip(asked.image_prompts, read, strict=False):
+            looked = [*one.images, *(found for found in (one.region, one.negative_image) if found is not None)]
+            for (_, source), picture in zip(prompt.pictures(), looked, strict=True):
+                await self._pictures.own(source, picture, job_id)
+
+    @asynccontextmanager
+    async def files(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[tuple[ImagePromptFiles, ...]]:
+        """The files that the worker reads, until exit."""
+        async with AsyncExitStack() as held:
+            yield tuple(
+                [
+                    await self._of_prompt(job, resolved, place, prompt, held)
+                    for place, prompt in enumerate(resolved.image_prompts)
+                ]
+            )
+
+    async def _of_prompt(
+        self, job: Job, resolved: ResolvedGeneration, place: int, prompt: ResolvedImagePrompt, held: AsyncExitStack
+    ) -> ImagePromptFiles:
+        made_px = resolved.width_px, resolved.height_px
+        kept: dict[str, KeptFile] = {}
+        for name, used in prompt.pictures():
+            field = f"generation.image_prompts[{place}].{name}"
+            is_region = name == "region"
+            pixels = await self._pictures.decoded(used.blob_id, job.id, field, channels=1 if is_region else 3)
+
+            size = made_px if is_region else prompt.edge_px
+            data = await asyncio.to_thread(_sized, pixels, size)
+            kept[name] = await held.enter_async_context(self._pictures.for_worker(data, job.id))
+        region, negative = kept.pop("region", None), kept.pop("negative_image", None)
+        return ImagePromptFiles(images=tuple(kept.values()), region=region, negative_image=negative)
+
+
+def _sized(pixels: "NDArray[np.uint8]", size: tuple[int, int] | int) -> bytes:
+    """The pixels of a region in the size (width, height) of the pictures, or of a square with this edge."""
+    from domains.imaging import fitted, square
+
+    return (square(pixels, size) if isinstance(size, int) else fitted(pixels, *size, "stretch")).tobytes()
+
+
+def named_by_blobs(asked: Generation, read: Sequence[ReadImagePrompt]) -> Generation:
+    """The request as it is stored: the pictures of its image prompts are named by blobs."""
+    prompts = tuple(
+        msgspec.structs.replace(
+            prompt,
+            images=tuple(map(_named, one.images)),
+            region=None if one.region is None else _named(one.region),
+            negative_image=None if one.negative_image is None else _named(one.negative_image),
+        )
+        for prompt, one in zip(asked.image_prompts, read, strict=False)
+    )
+    return msgspec.structs.replace(asked, image_prompts=prompts)
+
+
+def _named(picture: InputPicture) -> PictureSource:
+    return PictureSource(blob_id=picture.blob_id)

@@ -1,0 +1,152 @@
+"""IP-Adapters and image encoders with random values that fit tiny models, on disk, and what a worker gets for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import Tensor
+
+from domains.inference.controls import UsedPicture
+from domains.inference.given import GivenImagePrompt
+from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.model.fingerprint import Fingerprints, hash_of
+from domains.model.kind import ModelKind
+from domains.model.model import Model
+from domains.model.weights_model import read_file
+from tests.domains.inference.on_device.control_files import control_model, stored
+
+EDGE_PX = 28
+WIDTH, EMBEDDING = 32, 24
+"""Of the encoder's layers, and of what it makes of a whole picture."""
+_PATCHES = 1 + (EDGE_PX // 14) ** 2
+_INNER = 64
+
+
+def write_encoder(folder: Path, embedding: int = EMBEDDING) -> Model:
+    """A CLIP vision encoder."""
+    torch.manual_seed(9)
+    config = transformers.CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        projection_dim=embedding,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=EDGE_PX,
+        patch_size=14,
+    )
+    transformers.CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    return control_model(folder)
+
+
+def adapter_tensors(unet: Any, variant: str, seed: int = 1) -> dict[str, Tensor]:
+    """The tensors of an IP-Adapter for a U-Net: `plain`, `plus` or `full`, as they are published."""
+    read = unet.config.cross_attention_dim
+    layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
+    shapes = {"plain": _plain, "plus": _plus, "full": _full}[variant](read)
+    for place, layer in enumerate(layers):
+        for name in ("to_k_ip", "to_v_ip"):
+            shapes[f"ip_adapter.{2 * place + 1}.{name}.weight"] = (layer.to_k.weight.shape[0], read)
+    generator = torch.Generator().manual_seed(seed)
+    # Strong enough to show in the pictures.
+    return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+
+
+def _plain(read: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "image_proj.proj.weight": (4 * read, EMBEDDING),
+        "image_proj.proj.bias": (4 * read,),
+        **_norm("image_proj.norm", read),
+    }
+
+
+def _full(read: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "image_proj.proj.0.weight": (WIDTH, WIDTH),
+        "image_proj.proj.0.bias": (WIDTH,),
+        "image_proj.proj.2.weight": (read, WIDTH),
+        "image_proj.proj.2.bias": (read,),
+        **_norm("image_proj.proj.3", read),
+    }
+
+
+def _plus(read: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "image_proj.latents": (1, 6, _INNER),
+        "image_proj.proj_in.weight": (_INNER, WIDTH),
+        "image_proj.proj_in.bias": (_INNER,),
+        "image_proj.proj_out.weight": (read, _INNER),
+        "image_proj.proj_out.bias": (read,),
+        **_norm("image_proj.norm_out", read),
+    }
+    for layer in range(4):
+        place = f"image_proj.layers.{layer}"
+        shapes |= {
+            **_norm(f"{place}.0.norm1", _INNER),
+            **_norm(f"{place}.0.norm2", _INNER),
+            f"{place}.0.to_q.weight": (128, _INNER),
+            f"{place}.0.to_kv.weight": (256, _INNER),
+            f"{place}.0.to_out.weight": (_INNER, 128),
+            **_norm(f"{place}.1.0", _INNER),
+            f"{place}.1.1.weight": (4 * _INNER, _INNER),
+            f"{place}.1.3.weight": (_INNER, 4 * _INNER),
+        }
+    return shapes
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def write_adapter(path: Path, unet: Any, variant: str = "plain", seed: int = 1) -> Model:
+    """An IP-Adapter as the catalogue gives it when a job names it. Tiny ones have no width by which a scan could tell their
+    family."""
+    save_file(adapter_tensors(unet, variant, seed), path)
+    model = read_file(path, path.stem, path.stem)
+    stamps = Fingerprints().stamps(path.parent, {path.name: path})
+    return msgspec.structs.replace(
+        model, kind=ModelKind.IMAGE_PROMPT_ADAPTER, folder=str(path.parent), files=stamps, sha256=hash_of(stamps)
+    )
+
+
+def picture(seed: int, edge: int = EDGE_PX) -> Tensor:
+    """(edge, edge, 3) uint8."""
+    return torch.randint(0, 256, (edge, edge, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def image_prompt(adapter: Model, encoder: Model, count: int = 1, **changes: Any) -> ResolvedImagePrompt:
+    """The image prompt as a request's resolution names it."""
+    plain = ResolvedImagePrompt(
+        model_id=adapter.id,
+        model_sha256=adapter.sha256,
+        encoder_model_id=encoder.id,
+        encoder_sha256=encoder.sha256,
+        edge_px=EDGE_PX,
+        images=(UsedPicture(blob_id="b-3", sha256="0" * 64),) * count,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def given(
+    adapter: Model,
+    encoder: Model,
+    pictures: Sequence[Tensor],
+    folder: Path,
+    region: Tensor | None = None,
+    negative: Tensor | None = None,
+) -> GivenImagePrompt:
+    """What a worker gets for it."""
+
+    def kept(pixels: Tensor | None) -> Any:
+        return None if pixels is None else stored(pixels, folder, f"p{hash(pixels.numpy().tobytes())}")
+
+    return GivenImagePrompt(
+        model=adapter,
+        encoder=encoder,
+        images=tuple(kept(one) for one in pictures),
+        region=kept(region),
+        negative_image=kept(negative),
+    )
