@@ -16,6 +16,8 @@ class Stage(StrEnum):
     CONDITIONING = "conditioning"
     ENCODING_INPUT = "encoding_input"
     DENOISING = "denoising"
+    REFINING = "refining"
+    """Denoising of the last steps by a refiner."""
     ENLARGING = "enlarging"
     HIRES = "hires"
     """Denoising of the enlarged picture."""
@@ -30,7 +32,7 @@ class Stage(StrEnum):
     CONVERTING = "converting"
 
 
-STEPPING = (Stage.DENOISING, Stage.HIRES)
+STEPPING = (Stage.DENOISING, Stage.REFINING, Stage.HIRES)
 """Stages of denoising steps, one for each pass of a generation."""
 
 

@@ -5,7 +5,8 @@ Asked: `generation` (the request and the resolved request), `input_picture` (the
 (pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what is served),
 `limits` (ranges), `samplers` (the samplers and sigma schedules).
 
-Passes: `hires` (a second one at a larger size) with `resampling` and `latents`, `pass_plan` (each pass as a generation).
+Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `pass_plan` (each pass as a
+generation).
 
 Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `check_controls` and `control_resolution`
 (its controls), `check_image_prompts` and `image_prompt_resolution`, `check_regions`, `resolve` (each choice that it left

@@ -45,6 +45,9 @@ def _settings(request: ResolvedGeneration, index: int) -> Iterator[tuple[str, st
     yield "Model", request.model_id
     if request.init_image is not None:
         yield "Denoising strength", f"{request.init_image.strength:g}"
+    if request.refiner is not None:
+        yield "Refiner", request.refiner.model_id
+        yield "Refiner switch at", f"{request.refiner.start_ratio:g}"
     if request.hires_pass is not None:
         yield from _hires(request.hires_pass)
     if request.clip_skip and request.family in _COUNTS_FROM_LAST:

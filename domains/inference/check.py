@@ -16,6 +16,7 @@ from domains.inference.check_image_prompts import image_prompt_exclusions, image
 from domains.inference.check_latents import latent_exclusions, latent_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
+from domains.inference.check_refiner import refiner_exclusions, refiner_violations
 from domains.inference.check_regions import region_exclusions, region_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_steps import step_exclusions, step_violations
@@ -80,6 +81,7 @@ def violations(asked: Generation) -> Wrong:
         *component_violations(asked),
         *hires_violations(asked),
         *latent_violations(asked),
+        *refiner_violations(asked),
         *_output(asked),
     )
     exclusions = (
@@ -92,6 +94,7 @@ def violations(asked: Generation) -> Wrong:
         *latent_exclusions(asked),
         *image_prompt_exclusions(asked),
         *region_exclusions(asked),
+        *refiner_exclusions(asked),
     )
     return Wrong(alone, (*_together(asked), *exclusions))
 

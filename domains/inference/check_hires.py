@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.bounds import within
 from domains.inference.fields import FIELDS
@@ -13,7 +13,7 @@ from domains.inference.hires import DEFAULT_SCALE, DEFAULT_STRENGTH, HiresPass, 
 from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import schedule_of, schedules_for
 from domains.model.families import FAMILIES
-from domains.model.model import Model
+from domains.model.model import Model, ModelState
 
 _PATH = "generation.hires_pass"
 _EXCLUDES = {
@@ -65,6 +65,9 @@ def hires_exclusions(asked: Generation) -> Iterator[Violation]:
         if getattr(asked, name):
             text = f"{why}; leave `{name}` or the second pass out"
             yield Violation(field=_PATH, message=text)
+    if asked.hires_pass.model_id and asked.image_prompts:
+        text = "has no IP-Adapter of its own; leave `image_prompts` or the model out"
+        yield Violation(field=f"{_PATH}.model_id", message=text)
     if asked.sampling.part.last_step is not None:
         text = "leaves noise in what the second pass enlarges; leave `last_step` or the second pass out"
         yield Violation(field=_PATH, message=text)
@@ -107,10 +110,28 @@ def _rounded(edge: float, multiple: int) -> int:
     return max(multiple, round(edge / multiple) * multiple)
 
 
+def check_model(own: Model, base: Model) -> None:
+    """Raise MODEL_INCOMPATIBLE for a model that cannot denoise what another one has made, and the fault of a broken one."""
+    if own.state is not ModelState.AVAILABLE:
+        message = (
+            f"model {own.id} of the second pass cannot be used: {own.problem}; scan again when its files are whole"
+        )
+        raise FailedPrecondition(message, own.fault, model_id=own.id)
+    if own.kind is base.kind and (own.family, own.variant) == (base.family, base.variant):
+        return
+    what = f"{own.family or str(own.kind).replace('_', ' ')}{own.variant and f' ({own.variant})'}"
+    message = (
+        f"model {own.id} of the second pass is of {what}, and model {base.id} of {base.family}; name one that fits"
+    )
+    facts = {"hires_model_id": own.id, "model_id": base.id, "family": base.family}
+    raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+
+
 def resolved_hires(
-    asked: Generation, first: ResolvedGeneration, model: Model, steps: int, eta: float | None
+    asked: Generation, first: ResolvedGeneration, model: Model, steps: int, eta: float | None, own: Model | None = None
 ) -> ResolvedHires | None:
-    """The second pass with every choice made. `first`: the first pass. `steps`, `eta`: of the second one's sampler."""
+    """The second pass with every choice made. `first`: the first pass. `model`: of the second one. `steps`, `eta`: of its
+    sampler. `own`: the model that it names, with its hash; None: it names none."""
     hires = asked.hires_pass
     if hires is None:
         return None
@@ -132,6 +153,8 @@ def resolved_hires(
         eta=first.eta if sampler == first.sampler else eta,
         prompt=hires.prompt,
         negative_prompt=hires.negative_prompt,
+        model_id="" if own is None else own.id,
+        model_sha256="" if own is None else own.sha256,
     )
 
 

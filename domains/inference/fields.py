@@ -26,11 +26,12 @@ from domains.inference.masks import (
 from domains.inference.own_walk import SPACINGS
 from domains.inference.preprocessors import PREPROCESSORS
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.refiner import DEFAULT_NEGATIVE_SCORE, DEFAULT_SCORE, DEFAULT_START
 from domains.inference.regions import REGIONAL
 from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
 from domains.inference.seamless import SEAMLESS, makes_seamless
-from domains.model.families import CONTROLLED, Family
+from domains.model.families import CONTROLLED, FAMILIES, REFINERS, Family
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,9 +136,10 @@ def _hires_fields() -> Iterator[Field]:
         "sigma_schedule": {"allowed": tuple(SIGMA_SCHEDULES)},
         "guidance_scale": {"bounds": limits.GUIDANCE},
         **{name: {"bounds": (0, limits.PROMPT_BYTES), "unit": "bytes"} for name in ("prompt", "negative_prompt")},
+        "model_id": {},
     }
     for name, what in told.items():
-        yield Field(path=f"hires_pass.{name}", group="passes", **what)
+        yield Field(path=f"hires_pass.{name}", group="refine", **what)
 
 
 def _output(path: str, **what: Any) -> Field:
@@ -235,6 +237,15 @@ FIELDS: Mapping[str, Field] = {
         _mask("zoom_to_mask", default="false"),
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         *map(_growth, SIDES),
+        *(
+            Field(path=f"refiner.{name}", group="refine", **what)
+            for name, what in {
+                "model_id": {},
+                "start_ratio": {"bounds": limits.REFINER_START, "default": f"{DEFAULT_START:g}"},
+                "aesthetic_score": {"bounds": limits.AESTHETIC, "default": f"{DEFAULT_SCORE:g}"},
+                "negative_aesthetic_score": {"bounds": limits.AESTHETIC, "default": f"{DEFAULT_NEGATIVE_SCORE:g}"},
+            }.items()
+        ),
         *_hires_fields(),
         Field(path="init_latents.blob_id", group="input"),
         Field(path="init_latents.strength", group="input", bounds=limits.STRENGTH, default="1"),
@@ -356,7 +367,10 @@ def unread(family: Family) -> frozenset[str]:
     controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
     pictures = () if family.id in PROMPTED else [path for path in FIELDS if path.startswith("image_prompts.")]
     regions = () if family.id in REGIONAL else [path for path in FIELDS if path.startswith("regions.")]
-    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *controls, *pictures, *regions))
+    refined = any(FAMILIES[name].base == family.id for name in REFINERS)
+    refiner = () if refined else [path for path in FIELDS if path.startswith("refiner.")]
+    others = (*controls, *pictures, *regions, *refiner)
+    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *others))
 
 
 def _of(family: Family, field: Field) -> Field:

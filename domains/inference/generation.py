@@ -19,6 +19,7 @@ from domains.inference.latents import InitLatents, ResolvedLatents
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
+from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.regions import Region, ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
@@ -266,6 +267,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Components that are other than the model's own."""
     hires_pass: HiresPass | None = None
     """A second pass at a larger size. Absent: none."""
+    refiner: RefinerPass | None = None
+    """A refiner for the last steps. Absent: none."""
     init_latents: InitLatents | None = None
     """Latents to start from. Absent: a picture, or noise."""
     return_latents: bool = False
@@ -344,6 +347,10 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is no second pass."""
     return_latents: bool = False
     """Whether the latents of the first pass are handed out."""
+    refiner: ResolvedRefiner | None = None
+    """None: the model computes all steps."""
+    aesthetic_scores: tuple[float, float] | None = None
+    """Of the prompt and of the negative prompt, in the pass of a refiner. None: its denoiser reads none."""
 
     @property
     def runs_as(self) -> str:

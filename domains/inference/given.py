@@ -47,6 +47,8 @@ class Given(msgspec.Struct, frozen=True):
     """Pixels of the picture to start from, RGB in the size of the result. None: start from noise."""
     mask: KeptFile | None = None
     """Which of them to make anew, one byte each. None: all."""
+    later: tuple[Model, ...] = ()
+    """The catalogue's entries of the models of later passes, in the order of `pass_plan.models_of`."""
     latents: KeptFile | None = None
     """The latents to start from. None: start from something else."""
     loras: tuple[Model, ...] = ()

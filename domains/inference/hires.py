@@ -27,6 +27,7 @@ class HiresPass(msgspec.Struct, frozen=True, kw_only=True):
     guidance_scale: float | None = None
     prompt: str = ""
     negative_prompt: str = ""
+    model_id: str = ""
 
 
 class ResolvedHires(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,3 +52,7 @@ class ResolvedHires(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: as in the first pass."""
     negative_prompt: str = ""
     """Empty: as in the first pass."""
+    model_id: str = ""
+    """Empty: that of the first pass."""
+    model_sha256: str = ""
+    """Hash of its weights: a replay detects another model with the same id."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -9,8 +10,9 @@ from msgspec.structs import replace
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import ResolvedHires
 from domains.inference.latents import ResolvedLatents
+from domains.inference.refiner import ResolvedRefiner
 from domains.inference.regions import at_size
-from domains.inference.step_range import ALL_STEPS
+from domains.inference.step_range import ALL_STEPS, StepRange
 from domains.progress import Stage
 
 
@@ -18,11 +20,13 @@ class PassKind(StrEnum):
     """What a pass does."""
 
     FIRST = "first"
+    REFINER = "refiner"
+    """Computes the last steps of the first pass with another model."""
     HIRES = "hires"
     """Denoises an enlarged picture again."""
 
 
-STAGES = {PassKind.FIRST: Stage.DENOISING, PassKind.HIRES: Stage.HIRES}
+STAGES = {PassKind.FIRST: Stage.DENOISING, PassKind.REFINER: Stage.REFINING, PassKind.HIRES: Stage.HIRES}
 """The stage in which a pass computes its steps."""
 
 
@@ -32,6 +36,8 @@ class Pass(msgspec.Struct, frozen=True):
     kind: PassKind
     resolved: ResolvedGeneration
     """What it computes: without other passes."""
+    model_index: int = 0
+    """Place of its model among those of the run: `models_of`."""
 
     @property
     def stage(self) -> Stage:
@@ -46,15 +52,60 @@ def passes_of(resolved: ResolvedGeneration) -> tuple[Pass, ...]:
 
 
 def _passes(resolved: ResolvedGeneration) -> Iterator[Pass]:
-    first = replace(resolved, hires_pass=None)
-    yield Pass(PassKind.FIRST, first)
+    first = replace(resolved, hires_pass=None, refiner=None, return_latents=False)
+    yield from _refined(first, resolved.refiner)
     if resolved.hires_pass is not None:
-        yield Pass(PassKind.HIRES, _again(first, resolved.hires_pass))
+        index = len(models_of(resolved)) - 1 if resolved.hires_pass.model_id else 0
+        yield Pass(PassKind.HIRES, _again(first, resolved.hires_pass), index)
+
+
+def models_of(resolved: ResolvedGeneration) -> tuple[str, ...]:
+    """Ids of the models that compute passes: the base, then those of a refiner and of a second pass that name their own."""
+    refiner = () if resolved.refiner is None else (resolved.refiner.model_id,)
+    hires = resolved.hires_pass.model_id if resolved.hires_pass is not None else ""
+    return (resolved.runs_as, *refiner, *((hires,) if hires else ()))
+
+
+def _refined(first: ResolvedGeneration, refiner: ResolvedRefiner | None) -> Iterator[Pass]:
+    """The first pass, which a refiner may end, or compute as a whole."""
+    visited = first.visited
+    switch = visited.stop if refiner is None or not visited else refiner.first_step(first.steps)
+    if switch > visited.start or not visited:
+        part = replace(first.part, first_step=visited.start, last_step=switch)
+        yield Pass(PassKind.FIRST, first if switch >= visited.stop else replace(first, part=part))
+    if refiner is not None and switch < visited.stop:
+        yield Pass(PassKind.REFINER, _last(first, refiner, max(switch, visited.start)), 1)
+
+
+def _last(first: ResolvedGeneration, refiner: ResolvedRefiner, begin: int) -> ResolvedGeneration:
+    """The steps of a refiner, from `begin`. LoRAs, textual inversions and controls are the model's alone."""
+    alone = begin == first.visited.start
+    return replace(
+        first,
+        model_id=refiner.model_id,
+        model_sha256=refiner.model_sha256,
+        family=refiner.family,
+        components=(),
+        loras=(),
+        textual_inversions=(),
+        controls=(),
+        second_prompt="",
+        second_negative_prompt="",
+        aesthetic_scores=(refiner.aesthetic_score, refiner.negative_aesthetic_score),
+        **{} if alone else _handed_over(first, begin),
+    )
+
+
+def _handed_over(first: ResolvedGeneration, begin: int) -> dict[str, Any]:
+    """The beginning of a walk that goes on from the latents of another one."""
+    part = StepRange(first_step=begin, last_step=first.part.last_step, add_noise=False)
+    return {"init_image": None, "init_latents": ResolvedLatents(strength=1.0), "part": part}
 
 
 def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneration:
     """The second pass: from latents, at its own size."""
     positive = {"prompt": hires.prompt, "second_prompt": "", "third_prompt": ""} if hires.prompt else {}
+    own = {"model_id": hires.model_id, "model_sha256": hires.model_sha256, "components": ()} if hires.model_id else {}
     names = ("negative_prompt", "second_negative_prompt", "third_negative_prompt")
     negative = dict(zip(names, (hires.negative_prompt, "", ""), strict=True)) if hires.negative_prompt else {}
     sizes = (first.width_px, first.height_px), (hires.width_px, hires.height_px)
@@ -64,7 +115,7 @@ def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneratio
     )
     return replace(
         first,
-        **{**positive, **negative},
+        **{**positive, **negative, **own},
         regions=regions,
         width_px=hires.width_px,
         height_px=hires.height_px,

@@ -9,10 +9,11 @@ from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidReq
 from domains.inference import limits
 from domains.inference.adapters import resolved_loras, resolved_words
 from domains.inference.check import Checked, checked, for_family, for_model, for_sampler
-from domains.inference.check_hires import resolved_hires, sampling_of
+from domains.inference.check_hires import check_model, resolved_hires, sampling_of
 from domains.inference.check_latents import part_with, resolved_latents
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
+from domains.inference.check_refiner import resolved_refiner
 from domains.inference.check_regions import resolved_regions
 from domains.inference.check_steps import check_steps
 from domains.inference.control_resolution import ReadControl, check_guided_prompts, resolved_controls
@@ -22,6 +23,7 @@ from domains.inference.hires import ResolvedHires
 from domains.inference.image_prompt_resolution import ReadImagePrompt, resolved_image_prompts
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.latents import ReadLatents
+from domains.inference.pass_plan import passes_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.inference.seamless import seamless_violations
@@ -29,6 +31,8 @@ from domains.inference.seed_variation import resolved_variation
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
+
+_OF_PASS = "generation.hires_pass"
 
 
 def resolve(
@@ -42,12 +46,14 @@ def resolve(
     latents: ReadLatents | None = None,
     image_prompts: Sequence[ReadImagePrompt] = (),
     regions: Sequence[InputPicture | None] = (),
+    refiner: Model | None = None,
+    hires: Model | None = None,
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
-    the textual inversions that it names, in its order, with their hashes. The others: what was read for these
-    fields.
+    the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`: the models that its
+    refiner and its second pass name, with theirs. The others: what was read for these fields.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -93,6 +99,7 @@ def resolve(
         init_image=None if picture is None else resolved_picture(asked, picture, steps),
         init_latents=resolved_latents(asked, latents, model, (width_px, height_px), len(chosen)),
         return_latents=asked.return_latents,
+        refiner=resolved_refiner(asked, refiner, model),
         mask=resolved_mask(asked, mask, picture),
         outpaint=resolved_outpaint(asked),
         seamless_x=asked.seamless_x,
@@ -120,8 +127,10 @@ def resolve(
     )
     check_steps(resolved)
     if asked.hires_pass is not None:
-        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model))
+        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, hires))
     check_prompts(resolved)
+    if resolved.hires_pass is not None:
+        _check_hires_prompts(resolved)
     check_guided_prompts(resolved)
     return resolved
 
@@ -135,9 +144,12 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
     return asked or (min(recommended, most) if most else recommended)
 
 
-def _hires(asked: Generation, first: ResolvedGeneration, model: Model) -> ResolvedHires | None:
-    """The second pass. Raises the faults of its sampling, named by its fields."""
+def _hires(asked: Generation, first: ResolvedGeneration, base: Model, own: Model | None) -> ResolvedHires | None:
+    """The second pass. Raises the faults of its model, and of its sampling, named by its fields."""
     assert asked.hires_pass is not None
+    if own is not None:
+        check_model(own, base)
+    model = own or base
     sampling = sampling_of(asked.hires_pass, replace(asked.sampling, sampler=first.sampler))
     sampler = sampling.sampler
     try:
@@ -150,7 +162,18 @@ def _hires(asked: Generation, first: ResolvedGeneration, model: Model) -> Resolv
     except InvalidRequest as error:
         told = [replace(one, field=one.field.replace(".sampling.", ".hires_pass.")) for one in error.violations]
         raise InvalidRequest(told, error.reason, **error.facts) from None
-    return resolved_hires(asked, first, model, steps, _eta(None, sampler))
+    return resolved_hires(asked, first, model, steps, _eta(None, sampler), own)
+
+
+def _check_hires_prompts(resolved: ResolvedGeneration) -> None:
+    """Raise what the prompts of the second pass are refused with, named by its fields."""
+    try:
+        check_prompts(passes_of(resolved)[-1].resolved)
+    except InvalidRequest as error:
+        prompts = (f"{_OF_PASS}.prompt", f"{_OF_PASS}.negative_prompt")
+        told = [replace(one, field=one.field.replace("generation.", f"{_OF_PASS}.")) for one in error.violations]
+        told = [one if one.field in prompts else replace(one, field=_OF_PASS) for one in told]
+        raise InvalidRequest(told, error.reason, **error.facts) from None
 
 
 def _eta(asked: float | None, sampler: str) -> float | None:

@@ -99,6 +99,12 @@ class Catalogue:
         self._assembled[assembly.id] = sources, found
         return found
 
+    def _check_listed(self, model_id: str) -> None:
+        """Raise MODEL_NOT_FOUND for a model that exists for requests alone."""
+        if model_id not in self._models and (assembly := assembly_of(model_id)) is not None:
+            message = f"model {model_id[:256]} is assembled for requests alone; name {assembly.base_id[:128]} instead"
+            raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=model_id[:256])
+
     def content_hashed(self, model: Model) -> Model:
         """The model with its hash, which is computed unless it is known. Raises as `hashed`."""
         return model if model.sha256 or model.layout is ModelLayout.PARTS else self.hashed_whole(model)
@@ -258,7 +264,8 @@ class Catalogue:
         return self._models[model.id]
 
     def annotate(self, model: Model, note: ModelNote) -> Model:
-        """Replace the notes about a model. Returns it with them. Raises STORAGE_FULL."""
+        """Replace the notes about a model. Returns it with them. Raises STORAGE_FULL, MODEL_NOT_FOUND."""
+        self._check_listed(model.id)
         before = self.notes.of(model.id)
         plain = before.plain_name if before.display_name else model.display_name
         note = msgspec.structs.replace(note, update_time_s=time.time(), plain_name=plain)
@@ -267,7 +274,8 @@ class Catalogue:
         return self._models[model.id]
 
     def drop(self, model_id: str) -> None:
-        """Forget a model and the notes about it. Its files stay. Raises STORAGE_FULL."""
+        """Forget a model and the notes about it. Its files stay. Raises STORAGE_FULL, MODEL_NOT_FOUND."""
+        self._check_listed(model_id)
         self._apply({name: model for name, model in self._models.items() if name != model_id}, [], {})
         self.notes.drop(model_id)
 
@@ -291,7 +299,7 @@ class Catalogue:
 
     def _validated(self, before: Model, done: Validated) -> ValidationReport:
         """Apply a validation. The noted hashes stay those of the last scan."""
-        now = self.find(before.id)
+        now = self._models.get(before.id)
         if now is None or (now.files, now.state) != (before.files, before.state):
             return done.report  # it was forgotten, or a scan has judged it meanwhile
         before = now

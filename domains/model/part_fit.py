@@ -58,11 +58,15 @@ _TEXT, _TEXT_2, _TEXT_3 = "text_encoder", "text_encoder_2", "text_encoder_3"
 _UNET = (_read(_TEXT, "hidden_size", _of(_TEXT, "hidden_size"), "unet", "cross_attention_dim"), _both("unet"))
 
 
-def _sizes(configs: Configs) -> int | None:
-    """Pooled text and six numbers (Podell et al. 2023)."""
-    pooled = getattr(configs.get(_TEXT_2), "projection_dim", None)
-    each = getattr(configs.get("unet"), "addition_time_embed_dim", None)
-    return None if pooled is None or each is None else pooled + 6 * each
+def _numbers(count: int) -> Callable[[Configs], int | None]:
+    """Pooled text and so many numbers (Podell et al. 2023)."""
+
+    def width(configs: Configs) -> int | None:
+        pooled = getattr(configs.get(_TEXT_2), "projection_dim", None)
+        each = getattr(configs.get("unet"), "addition_time_embed_dim", None)
+        return None if pooled is None or each is None else pooled + count * each
+
+    return width
 
 
 def _packed(configs: Configs) -> int | None:
@@ -76,7 +80,12 @@ _FITS: Mapping[str, tuple[_Fit, ...]] = {
     "sd2": _UNET,
     "sdxl": (
         _read(_TEXT_2, "hidden_size", _sum("hidden_size", _TEXT, _TEXT_2), "unet", "cross_attention_dim"),
-        _read(_TEXT_2, "projection_dim", _sizes, "unet", "projection_class_embeddings_input_dim"),
+        _read(_TEXT_2, "projection_dim", _numbers(6), "unet", "projection_class_embeddings_input_dim"),
+        _both("unet"),
+    ),
+    "sdxl_refiner": (
+        _read(_TEXT_2, "hidden_size", _of(_TEXT_2, "hidden_size"), "unet", "cross_attention_dim"),
+        _read(_TEXT_2, "projection_dim", _numbers(5), "unet", "projection_class_embeddings_input_dim"),
         _both("unet"),
     ),
     "sd3": (

@@ -54,6 +54,10 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for its controls, likewise."""
     latents: ReadLatents | None = None
     """The latents that it starts from. None: it starts from something else."""
+    refiner: Model | None = None
+    """The refiner that it names, with its hash. None: it names none."""
+    hires: Model | None = None
+    """The model that its second pass names, with its hash. None: it names none."""
     components: tuple[ResolvedComponent, ...] = ()
     """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
     image_prompts: Sequence[ReadImagePrompt] = ()
@@ -99,7 +103,22 @@ class GenerationResolver:
             latents=None if latents is None else await self._latents.look(latents),
             image_prompts=[await self._read_shown(one, place) for place, one in enumerate(given.asked.image_prompts)],
             regions=await self._regions.looked(given.asked),
+            refiner=await self._read_refiner(given.asked),
+            hires=await self._read_hires(given.asked),
         )
+
+    async def _read_refiner(self, asked: Generation) -> Model | None:
+        return None if asked.refiner is None else await self._with_hash(asked.refiner.model_id)
+
+    async def _read_hires(self, asked: Generation) -> Model | None:
+        model_id = "" if asked.hires_pass is None else asked.hires_pass.model_id
+        return await self._with_hash(model_id) if model_id else None
+
+    async def _with_hash(self, model_id: str) -> Model:
+        """The model of a later pass with its hash; one of another kind as it is, which is then refused."""
+        model = self._catalogue.get(model_id)
+        can = model.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER) and model.state is ModelState.AVAILABLE
+        return await asyncio.to_thread(self._catalogue.content_hashed, model) if can else model
 
     async def _read_components(self, asked: Generation) -> tuple[ResolvedComponent, ...]:
         """The components that are other than the model's own. A file that was never hashed is hashed."""
@@ -173,7 +192,8 @@ class GenerationResolver:
             raise given.wrong.error() or missing from None
         adapters = files.loras, files.words
         guides = files.controls, files.latents, files.image_prompts, files.regions
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides)
+        later = files.refiner, files.hires
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

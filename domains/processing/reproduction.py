@@ -172,6 +172,10 @@ def _changes(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
         for was, now in zip(getattr(original, name), getattr(resolved, name), strict=False):
             if was.model_sha256 != now.model_sha256:
                 yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
+    for name in ("refiner", "hires_pass"):
+        was, now = getattr(original, name), getattr(resolved, name)
+        if was is not None and now is not None and was.model_sha256 != now.model_sha256:
+            yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
     if recipe.image_count > 1:
         yield Cause(name="image_count", original=str(recipe.image_count), present="1")
     was, now = original.init_image, resolved.init_image

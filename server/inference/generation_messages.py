@@ -48,7 +48,16 @@ from server.inference.image_prompt_messages import (
 )
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
-from server.inference.pass_messages import from_hires, from_latents, to_filled_latents, to_hires, to_latents
+from server.inference.pass_messages import (
+    from_hires,
+    from_latents,
+    from_refiner,
+    to_filled_latents,
+    to_hires,
+    to_latents,
+    to_refiner,
+    used_in_passes,
+)
 from server.inference.region_messages import from_region, region_pictures, to_region
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
@@ -123,6 +132,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         size_conditioning=from_sizes(message.size_conditioning) if message.HasField("size_conditioning") else None,
         init_latents=from_latents(message.init_latents) if message.HasField("init_latents") else None,
         return_latents=message.return_latents,
+        refiner=from_refiner(message.refiner) if message.HasField("refiner") else None,
         hires_pass=from_hires(message.hires_pass) if message.HasField("hires_pass") else None,
         components=tuple(map(from_component, message.components)),
         loras=tuple(map(from_lora, message.loras)),
@@ -208,6 +218,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         determinism=_MESSAGE_OF[asked.determinism],
         init_latents=to_latents(asked.init_latents),
         return_latents=asked.return_latents,
+        refiner=to_refiner(asked.refiner),
         hires_pass=to_hires(asked.hires_pass),
         components=map(to_component, asked.components),
         loras=map(to_lora, asked.loras),
@@ -265,6 +276,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         determinism=_MESSAGE_OF[resolved.determinism],
         init_latents=to_filled_latents(resolved),
         return_latents=resolved.return_latents,
+        refiner=to_refiner(resolved.refiner),
         hires_pass=to_hires(resolved.hires_pass),
         components=map(to_component, resolved.components),
         loras=map(to_lora, resolved.loras),
@@ -294,7 +306,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         device_id=device_id,
         execution=to_execution(dict(result.precisions), result.offload) if result.precisions else None,
         used_models=[
-            *(base, *used_components(resolved), *used_adapters(resolved)),
+            *(base, *used_components(resolved), *used_in_passes(resolved), *used_adapters(resolved)),
             *(*used_controls(resolved), *used_for_image_prompts(resolved)),
         ],
         used_images=[*used_pictures(resolved), *image_prompt_pictures(resolved), *region_pictures(resolved)],

@@ -1,10 +1,13 @@
 """Converts the passes beside the first one to and from messages."""
 
+from collections.abc import Sequence
+
 from deviceops.common.v1 import image_pb2
-from deviceops.inference.v1 import conditioning_pb2, passes_pb2
+from deviceops.inference.v1 import conditioning_pb2, passes_pb2, resolved_generation_pb2
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.latents import InitLatents
+from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.resampling import Resampling
 
 _FILTERS = {
@@ -33,7 +36,43 @@ def from_hires(message: passes_pb2.HiresPass) -> HiresPass:
         guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
         prompt=message.prompt,
         negative_prompt=message.negative_prompt,
+        model_id=message.model_id,
     )
+
+
+def from_refiner(message: passes_pb2.RefinerPass) -> RefinerPass:
+    """The refiner of a request."""
+    return RefinerPass(
+        model_id=message.model_id,
+        start_ratio=message.start_ratio if message.HasField("start_ratio") else None,
+        aesthetic_score=message.aesthetic_score if message.HasField("aesthetic_score") else None,
+        negative_aesthetic_score=(
+            message.negative_aesthetic_score if message.HasField("negative_aesthetic_score") else None
+        ),
+    )
+
+
+def to_refiner(refiner: RefinerPass | ResolvedRefiner | None) -> passes_pb2.RefinerPass | None:
+    """The message of a refiner, as the caller asked for it or with every choice made."""
+    if refiner is None:
+        return None
+    return passes_pb2.RefinerPass(
+        model_id=refiner.model_id,
+        start_ratio=refiner.start_ratio,
+        aesthetic_score=refiner.aesthetic_score,
+        negative_aesthetic_score=refiner.negative_aesthetic_score,
+    )
+
+
+def used_in_passes(resolved: ResolvedGeneration) -> Sequence[resolved_generation_pb2.UsedModel]:
+    """The models of later passes that took part."""
+    refiner, hires = resolved.refiner, resolved.hires_pass
+    named = [("refiner", refiner.model_id, refiner.model_sha256, refiner.family)] if refiner else []
+    named += [("hires", hires.model_id, hires.model_sha256, resolved.family)] if hires and hires.model_id else []
+    return [
+        resolved_generation_pb2.UsedModel(role=role, model_id=model_id, sha256=sha256, family=family)
+        for role, model_id, sha256, family in named
+    ]
 
 
 def from_latents(message: conditioning_pb2.LatentInput) -> InitLatents:
@@ -67,6 +106,7 @@ def to_hires(hires: HiresPass | ResolvedHires | None) -> passes_pb2.HiresPass | 
         guidance_scale=hires.guidance_scale,
         prompt=hires.prompt,
         negative_prompt=hires.negative_prompt,
+        model_id=hires.model_id,
     )
     if isinstance(hires, ResolvedHires):
         message.size.width_px, message.size.height_px = hires.width_px, hires.height_px

@@ -119,12 +119,19 @@ def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_
         # Its own pictures; how many jobs will share its forwards depends on what else runs then.
         batch_size=len(work.resolved.seeds),
         sample_count=run.sample_count,
-        loads=[load] if estimate.weights_bytes else [],
+        loads=[*([load] if estimate.weights_bytes else []), *_later(forecast)],
         evictions=[
             generation_plan_pb2.GenerationEviction(loaded_model_id=name, freed_bytes=size)
             for name, size in estimate.evictions[:_EVICTIONS]
         ],
     )
+
+
+def _later(forecast: GenerationForecast) -> Iterator[generation_plan_pb2.GenerationLoad]:
+    """The loads of models of later passes that are not there."""
+    for model_id, size in forecast.later_bytes:
+        if size:
+            yield generation_plan_pb2.GenerationLoad(model_id=model_id, device_bytes=size)
 
 
 def _time(seconds: float | None) -> Any:

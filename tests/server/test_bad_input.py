@@ -149,8 +149,7 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 UNSERVED = {
     "detail_passes[0]": G(detail_passes=[passes_pb2.DetailPass()]),
-    "refiner": G(refiner=passes_pb2.RefinerPass()),
-    "hires_pass.model_id": G(hires_pass=passes_pb2.HiresPass(model_id="x")),
+    "hires_pass.upscaler_model_id": G(hires_pass=passes_pb2.HiresPass(upscaler_model_id="x")),
     "components[0].precision": G(
         components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)]
     ),

@@ -89,19 +89,23 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
 
 
 OF_GUIDANCE = ("sampling.distilled_guidance", "sampling.dynamic_threshold_ratio")
-OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path)
-"""The model has one text encoder, is told no sizes, is no flow model, was not distilled, and computes in latents."""
+OF_REFINER = tuple(path for path in FIELDS if path.startswith("refiner."))
+OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path, *OF_REFINER)
+"""The model has one text encoder and no refiner, is told no sizes, is no flow model, was not distilled, and computes in
+latents."""
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
     without, from_picture, in_part, capability = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
     read = [path for path in FIELDS if path not in OF_OTHER_MODELS]
-    assert [field.field for field in capability.fields] == read
+    assert [field.field for field in capability.fields] == [
+        path for path in read if not path.startswith("init_latents.")
+    ]
     for task, hidden in (
         (without, ("init_image.", "mask.", "outpaint.")),
-        (from_picture, ("mask.", "outpaint.")),
-        (in_part, ("outpaint.",)),
+        (from_picture, ("init_latents.", "mask.", "outpaint.")),
+        (in_part, ("init_latents.", "outpaint.")),
     ):
         assert [field.field for field in task.fields] == [path for path in read if not path.startswith(hidden)]
     assert {field.group for field in capability.fields} <= groups
@@ -113,6 +117,9 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
         "regions.prompt": "bytes",
         "regions.negative_prompt": "bytes",
         "sampling.steps": "steps",
+        "hires_pass.prompt": "bytes",
+        "hires_pass.negative_prompt": "bytes",
+        "hires_pass.steps": "steps",
         "output.bit_depth": "bits",
         "previews.every_steps": "steps",
     }

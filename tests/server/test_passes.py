@@ -20,13 +20,35 @@ from deviceops.inference.v1 import (
     sampling_pb2,
 )
 from deviceops.model.v1 import execution_pb2, model_service_pb2
-from tests.domains.inference.on_device.tiny_families import their_pipeline, vae, write_tiny_family
+from tests.domains.inference.on_device.tiny_families import (
+    TINY,
+    Make,
+    their_pipeline,
+    vae,
+    write_parts,
+    write_tiny_family,
+)
+from tests.domains.inference.on_device.tiny_refiner import write_tiny_refiner
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 from tests.server.test_image_to_image import upload
-from tests.server.test_models import scanned
+from tests.server.test_models import models, scanned
 
 EDGE_PX, SEED = 64, 11
+
+
+def write_other_sdxl(folder: Path) -> None:
+    """Another checkpoint of the family: other weights in the same shape."""
+    pipeline, parts = TINY["sdxl"]
+    write_parts(pipeline, {**parts, "unet": (parts["unet"][0], _reseeded(parts["unet"][1]))}, folder)
+
+
+def _reseeded(make: Make) -> Make:
+    def made(folder: Path) -> Any:
+        torch.manual_seed(9)
+        return make(folder)
+
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +57,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("passes")
     for name in ("sdxl", "sd3"):
         write_tiny_family(name, root / name)
+    write_tiny_refiner(root / "refiner")
+    write_other_sdxl(root / "other-sdxl")
     torch.manual_seed(5)
     vae(4)(root).save_pretrained(root / "other-vae")
     return root
@@ -102,7 +126,7 @@ def test_another_vae_makes_the_picture_of_diffusers_with_it_and_leaves_no_trace(
     planned = plan(server, asked("sdxl", components=[VAE]))
     (load,) = planned.estimate.loads
     there = loaded(server, "sdxl@cpu")
-    parts = {one.component_id: one.device_bytes or one.host_bytes or one.mapped_bytes for one in there.components}
+    parts = {one.component_id: one.device_bytes + one.host_bytes + one.mapped_bytes for one in there.components}
     assert load.device_bytes == parts["vae"], "all other components are there"
     result = made(server, asked("sdxl", components=[VAE]))
     pipe = their_pipeline(root / "sdxl")
@@ -136,6 +160,21 @@ def test_sd3_without_t5_makes_the_picture_of_diffusers_and_shares_the_rest(serve
     assert [(one.component_id, one.omitted) for one in result.resolved.generation.components] == [
         ("text_encoder_3", True)
     ]
+
+
+def test_a_model_that_is_assembled_for_a_request_is_not_in_the_catalogue(server: RunningServer) -> None:
+    made(server, asked("sdxl", components=[VAE]))
+    name = "sdxl+vae=other-vae"
+    assert {one.component_id: one.source_model_id for one in loaded(server, f"{name}@cpu").components} == {
+        **dict.fromkeys(("text_encoder", "text_encoder_2", "unet"), "sdxl"),
+        "vae": "other-vae",
+    }
+    assert name not in models(server)
+    forget = model_service_pb2.ForgetModelRequest(model_id=name)
+    refusal = asking.refused(lambda: server.model.ForgetModel(forget, timeout=asking.CALL_S))
+    assert refusal.reason == "MODEL_NOT_FOUND"
+    nowhere = asking.refused(lambda: asking.submit(server, asked("nowhere+vae=other-vae")))
+    assert nowhere.reason == "MODEL_NOT_FOUND"
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
@@ -216,6 +255,22 @@ def test_the_plan_covers_the_second_pass(server: RunningServer) -> None:
         plan(server, one).estimate for one in (asked("sdxl"), asked("sdxl", hires_pass=AGAIN), larger)
     )
     assert twice.run_time.ToTimedelta() > max(once.run_time.ToTimedelta(), alone.run_time.ToTimedelta())
+
+
+def test_the_second_pass_can_have_another_model(server: RunningServer) -> None:
+    own = passes_pb2.HiresPass(model_id="other-sdxl")
+    own.MergeFrom(AGAIN)
+    same = file_of(server, made(server, asked("sdxl", hires_pass=AGAIN)))
+    result = made(server, asked("sdxl", hires_pass=own))
+    assert [(one.role, one.model_id, len(one.sha256)) for one in result.resolved.used_models] == [
+        ("base", "sdxl", 64),
+        ("hires", "other-sdxl", 64),
+    ]
+    assert np.abs(shown(file_of(server, result)) - shown(same)).max() > 1
+    assert file_of(server, made(server, result.resolved.generation)) == file_of(server, result)
+    own.model_id = "sd3"
+    refusal = asking.refused(lambda: asking.submit(server, asked("sdxl", hires_pass=own)))
+    assert (refusal.reason, "model sdxl of sdxl" in refusal.message) == ("MODEL_INCOMPATIBLE", True)
 
 
 MASK = image_pb2.ImageInput(data=b"x")
@@ -318,3 +373,52 @@ def test_latents_that_do_not_fit_are_refused_by_their_field(server: RunningServe
     both.init_image.image.CopyFrom(MASK)
     refusal = asking.refused(lambda: asking.submit(server, both))
     assert (refusal.reason, refusal.fields) == ("UNSUPPORTED_COMBINATION", ["spec.generation.init_latents"])
+
+
+REFINER = passes_pb2.RefinerPass(model_id="refiner", start_ratio=0.5)
+
+
+def test_a_refiner_is_a_second_model_of_the_job_which_plan_and_result_name(server: RunningServer) -> None:
+    alone = shown(file_of(server, made(server, asked("sdxl"))))
+    planned = plan(server, asked("sdxl", refiner=REFINER))
+    (load,) = planned.estimate.loads
+    assert load.model_id == "refiner"
+    updates = asking.watch(server, asking.submit(server, asked("sdxl", refiner=REFINER)))
+    result = updates[-1].generation_result
+    there = loaded(server, "refiner@cpu")
+    sizes = [one.device_bytes + one.host_bytes + one.mapped_bytes for one in there.components]
+    assert load.device_bytes == sum(sizes)
+    assert "refining" in [one.event.stage_started.stage for one in updates if asking.kind(one) == "stage_started"]
+    assert np.abs(shown(file_of(server, result)) - alone).max() > 1
+    told = result.resolved.generation.refiner
+    assert (told.model_id, told.start_ratio, told.aesthetic_score, told.negative_aesthetic_score) == (
+        *("refiner", 0.5, 6.0, 2.5),
+    )
+    assert [(one.role, one.family) for one in result.resolved.used_models] == [
+        ("base", "sdxl"),
+        ("refiner", "sdxl_refiner"),
+    ]
+    assert file_of(server, made(server, result.resolved.generation)) == file_of(server, result)
+    unload = model_service_pb2.UnloadModelRequest(loaded_model_id=there.id)
+    server.model.UnloadModel(unload, timeout=asking.CALL_S)
+    assert file_of(server, made(server, result.resolved.generation)) == file_of(server, result), "it was loaded again"
+    spec = generation_pb2.Generation(model_id="refiner", prompt="x")
+    refusal = asking.refused(lambda: asking.submit(server, spec))
+    assert (refusal.reason, "makes no pictures by itself" in refusal.message) == ("MODEL_INCOMPATIBLE", True)
+
+
+@pytest.mark.parametrize(
+    ("base", "refiner", "reason", "words"),
+    [
+        ("sdxl", "sd3", "MODEL_INCOMPATIBLE", "no refiner"),
+        ("sd3", "refiner", "MODEL_INCOMPATIBLE", "goes on from models of sdxl"),
+        ("sdxl", "nowhere", "MODEL_NOT_FOUND", "nowhere"),
+        ("sdxl", "", "INVALID_FIELD", "must not be empty"),
+    ],
+)
+def test_a_refiner_that_cannot_go_on_is_refused(
+    server: RunningServer, base: str, refiner: str, reason: str, words: str
+) -> None:
+    generation = asked(base, refiner=passes_pb2.RefinerPass(model_id=refiner))
+    refusal = asking.refused(lambda: asking.submit(server, generation))
+    assert (refusal.reason, words in refusal.message) == (reason, True), refusal.message

@@ -43,7 +43,8 @@ and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` 
 `adapters` (LoRAs), `controls` (ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts of a picture).
 `network_pool` with `network_load` has the networks that jobs use beside their models.
 
-Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sd3`, `flux1`, `chroma`, `auraflow`, `z_image`.
+Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sdxl_refiner`, `sd3`, `flux1`, `chroma`,
+`auraflow`, `z_image`.
 What they share: `batches` with `rows` (one forward for many jobs), `group_reads` with `cross_reads` (what some rows of it
 read beside the prompt), `latent_codec` with `latent_colours`, `packing`,
 `longest_edge`, `watched_module` with `slices` (forwards that can be left).

@@ -6,7 +6,7 @@ or another size cannot continue from it.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,21 +78,31 @@ def packed(
 
 
 def packed_before(
-    handed: Tensor, resolved: ResolvedGeneration, pass_index: int, returned: Tensor | None = None
+    handed: "Handed", resolved: ResolvedGeneration, pass_index: int, returned: Tensor | None = None
 ) -> bytes:
-    """The file of a pass that has not begun. `handed`: the latents of the pass before. Waits for the device."""
-    return _saved({_HANDED: handed} | _named(returned), walked_of(resolved, BEFORE, pass_index))
+    """The file of a pass that has not begun. Waits for the device."""
+    noise = {f"generator.{picture}": state for picture, state in enumerate(handed.noise)}
+    return _saved({_HANDED: handed.latents} | noise | _named(returned), walked_of(resolved, BEFORE, pass_index))
 
 
 def _named(returned: Tensor | None) -> dict[str, Tensor]:
     return {} if returned is None else {_RETURNED: returned}
 
 
+class Handed(NamedTuple):
+    """What a pass hands to the next one."""
+
+    latents: Tensor
+    """(pictures, channels, h/8, w/8)."""
+    noise: Sequence[Tensor]
+    """The states of the noise generators."""
+
+
 class Unpacked(NamedTuple):
     """What a file has beside the tensors of a trajectory."""
 
-    handed: Tensor | None
-    """The latents of the pass before, if this one had not begun: the trajectory is unchanged then."""
+    handed: Handed | None
+    """What the pass before has made, if this one had not begun: the trajectory is unchanged then."""
     returned: Tensor | None
     """Latents to hand out, on the CPU."""
 
@@ -143,7 +153,8 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, fields=", ".join(wrong))
     returned = tensors.get(_RETURNED)
     if walked.place == BEFORE:
-        return Unpacked(tensors[_HANDED].to(into.latents.device), returned)
+        noise = [tensors[f"generator.{picture}"] for picture in range(len(into.latents))]
+        return Unpacked(Handed(tensors[_HANDED].to(into.latents.device), noise), returned)
     into.restore(tensors, walked.place)
     return Unpacked(None, returned)
 

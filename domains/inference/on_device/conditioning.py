@@ -32,7 +32,9 @@ class Renew:
         """`maps`: see `region_maps`."""
         self._family, self._resolved, self._read, self._maps = family, resolved, read, maps
         told = resolved.size_conditioning
+        scores = resolved.aesthetic_scores
         self._sizes: dict[str, Any] = {} if told is None else {"told": told}
+        self._sizes |= {} if scores is None else {"scores": scores}
         """Only families that read sizes are told some."""
         distilled = resolved.distilled_guidance
         self._distilled: dict[str, Any] = {} if distilled is None else {"distilled": distilled}

@@ -10,6 +10,7 @@ from domains.inference.on_device.flux1 import Flux1
 from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.sd3 import Sd3
 from domains.inference.on_device.sdxl import Sdxl
+from domains.inference.on_device.sdxl_refiner import SdxlRefiner
 from domains.inference.on_device.z_image import ZImage
 from domains.model.on_device import OnDeviceModel
 
@@ -17,6 +18,7 @@ FAMILIES: Mapping[str, Callable[[OnDeviceModel], Family]] = {
     "sd1": Sd1,
     "sd2": Sd1,
     "sdxl": Sdxl,
+    "sdxl_refiner": SdxlRefiner,
     "sd3": Sd3,
     "flux1": Flux1,
     "chroma": Chroma,

@@ -1,7 +1,7 @@
 """The first stage of every run: its model comes onto the device. A run may end with that."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -38,9 +38,12 @@ class LoadRun:
         resources: Resources,
         tell: Callable[[Report], None],
         execution: Execution = AS_USUAL,
+        others: Sequence[Model] = (),
     ) -> None:
+        """`others`: models that the run needs beside `model`."""
         self.id = job_id
         self.model = model
+        self._models = (model, *others)
         self.meter = Meter()
         self.stage = Stage.QUEUED
         self.stop: Stop | None = None
@@ -51,7 +54,8 @@ class LoadRun:
         self._execution = execution
         self._tell = tell
         self._load: ModelLoad | None = None
-        self._there: tuple[OnDeviceModel, Family] | None = None
+        self._there: list[tuple[OnDeviceModel, Family]] = []
+        """Of the run's models, those that are on the device."""
         self._reported_s = 0.0
         self._newest: Progressed | None = None
         """Progress of the present stage. None: there is none."""
@@ -69,29 +73,42 @@ class LoadRun:
 
     @property
     def has_model(self) -> bool:
-        """Whether the run's model is on the device."""
-        return self._there is not None
+        """Whether all of the run's models are on the device."""
+        return len(self._there) == len(self._models)
 
     @property
-    def needs_model(self) -> bool:
-        """Whether the run waits for a load that has begun, or computes with the model."""
-        return self._load is not None or self.has_model
+    def next_model(self) -> Model:
+        """The model to load next, or the last one."""
+        return self._models[min(len(self._there), len(self._models) - 1)]
+
+    def uses(self, model_id: str) -> bool:
+        """Whether a model is one of the run's."""
+        return any(model.id == model_id for model in self._models)
+
+    def needs(self, model_id: str) -> bool:
+        """Whether the run waits for a load of a model that has begun, or computes with the model."""
+        there = (loaded.model.id for loaded, _ in self._there)
+        return model_id in there or (self._load is not None and self._load.model.id == model_id)
 
     @property
     def loaded(self) -> OnDeviceModel:
-        """The model on the device."""
-        return self._brought[0]
+        """The model on the device that computes now."""
+        return self._brought(self._model_index)[0]
 
     @property
     def family(self) -> Family:
-        """The family's view of the model."""
-        return self._brought[1]
+        """The family's view of the model that computes now."""
+        return self._brought(self._model_index)[1]
 
     @property
-    def _brought(self) -> tuple[OnDeviceModel, Family]:
-        if self._there is None:
+    def _model_index(self) -> int:
+        """Place of the model that computes now."""
+        return 0
+
+    def _brought(self, index: int) -> tuple[OnDeviceModel, Family]:
+        if index >= len(self._there):
             raise RuntimeError(f"job {self.id} has no model while {self.stage}")
-        return self._there
+        return self._there[index]
 
     @property
     def ready(self) -> bool:
@@ -113,9 +130,9 @@ class LoadRun:
         return None
 
     def bring_model(self, *, alone: bool) -> None:
-        """Load one piece of the model, unless it is there. Raises as `domains.model.on_device.loading`."""
+        """Load one piece of a model, unless it is there. Raises as `domains.model.on_device.loading`."""
         load = self._load = self._load or self._resources.models.bring(
-            self.id, self.model, self._execution, named=self._loads_only
+            self.id, self.next_model, self._execution, named=self._loads_only
         )
         if load.there is None:
             if self.stage is Stage.QUEUED:
@@ -125,8 +142,9 @@ class LoadRun:
             self._tell_placed(load)
         if load.there is not None:
             self._resources.models.leave(self.id, load)
-            self._there, self._load = load.there, None
-            self._tell(ModelLoaded(loaded=self.loaded.value(self._resources.device_id)))
+            self._there.append(load.there)
+            self._load = None
+            self._tell(ModelLoaded(loaded=load.there[0].value(self._resources.device_id)))
 
     @property
     def lower_precision(self) -> str:
@@ -162,7 +180,7 @@ class LoadRun:
 
     def release(self) -> None:
         """Free everything that no other run needs. Reports nothing more."""
-        load, self._load, self._there = self._load, None, None
+        load, self._load, self._there = self._load, None, []
         if load is not None:
             self._resources.models.leave(self.id, load)
 
@@ -182,7 +200,7 @@ class LoadRun:
         if now - self._reported_s >= _REPORT_S or (placed.total and placed.completed == placed.total):
             self._reported_s = now
             self._progress(Stage.LOADING, placed.completed, placed.total, Unit.BYTES)
-            self._tell(ModelPlacing(model_id=self.model.id, components=_so_far(load)))
+            self._tell(ModelPlacing(model_id=load.model.id, components=_so_far(load)))
 
     def _enter(self, stage: Stage) -> None:
         self.stage, self._newest = stage, None

@@ -13,10 +13,10 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
-from domains.inference.on_device.checkpoint import packed, packed_before, pass_of, unpack
+from domains.inference.on_device.checkpoint import Handed, packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.controls import NO_CONTROLS, ControlsOfJob
-from domains.inference.on_device.family import KeepOn, PictureLatents
+from domains.inference.on_device.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePromptsOfJob
 from domains.inference.on_device.in_flight import InFlight
@@ -33,7 +33,7 @@ from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.unet import UNet
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
-from domains.inference.pass_plan import passes_of
+from domains.inference.pass_plan import PassKind, passes_of
 from domains.model.execution import AS_USUAL, in_turns
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
@@ -51,19 +51,22 @@ class PreparedRun(LoadRun):
         resources: Resources,
         tell: Callable[[Report], None],
     ) -> None:
-        super().__init__(job_id, given.model, resources, tell, in_turns(AS_USUAL) if given.in_turns else AS_USUAL)
+        execution = in_turns(AS_USUAL) if given.in_turns else AS_USUAL
+        super().__init__(job_id, given.model, resources, tell, execution, given.later)
         self.given = given
         self.passes = passes_of(given.resolved)
         """Computed one after the other."""
         self.pass_index = pass_of(given.kept, len(self.passes))
         """Place of the present pass."""
-        self._handed: Tensor | None = None
-        """(pictures, channels, h/8, w/8): the latents of the pass before. None: this is the first, or it has begun."""
+        self._handed: Handed | None = None
+        """What the pass before has made. None: this is the first, or it has begun."""
         self._returned: Tensor | None = None
         """(pictures, channels, h/8, w/8) on the CPU: the latents to hand out. None: none, or they are not there yet."""
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
-        self._guides = ControlsOfJob(job_id, given.resolved, given.controls, resources.controls)
+        first = self.passes[0].resolved
+        controls = given.controls if first.controls else ()
+        self._guides = ControlsOfJob(job_id, first, controls, resources.controls)
         self._controls = NO_CONTROLS
         self._seen_by_adapters = ImagePromptsOfJob(job_id, given.resolved, given.image_prompts, resources.networks)
         self._image_prompts = NO_IMAGE_PROMPTS
@@ -80,6 +83,17 @@ class PreparedRun(LoadRun):
     def resolved(self) -> ResolvedGeneration:
         """What the present pass makes."""
         return self.passes[self.pass_index].resolved
+
+    @property
+    def _model_index(self) -> int:
+        """See `LoadRun`."""
+        return self.passes[self.pass_index].model_index
+
+    @property
+    def codec(self) -> Family:
+        """The family's view of the model whose VAE the present pass has: a refiner's is that of the base."""
+        present = self.passes[self.pass_index]
+        return self._brought(0 if present.kind is PassKind.REFINER else present.model_index)[1]
 
     @property
     def has_next_pass(self) -> bool:
@@ -123,7 +137,7 @@ class PreparedRun(LoadRun):
         else:
             self._encode_picture(self._conditioned, keep_on)
 
-    def _begin_from(self, handed: Tensor, conditioned: Conditioned, keep_on: KeepOn) -> None:
+    def _begin_from(self, handed: Handed, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the beginning of a pass that follows another one. Raises what `keep_on` raises."""
         raise NotImplementedError
 
@@ -132,10 +146,11 @@ class PreparedRun(LoadRun):
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
-        asked = asked_of(structs.replace(self.given, resolved=self.resolved))
+        asked = asked_of(_of_pass(self.given, self.resolved))
         self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         maps = region_maps(self.resolved, self.given.regions, self.device)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters, maps)
+        self._try_later_passes()
         if self.resolved.controls:
             self._controls = self._guides.made(found.reading, self.device)
         self._image_prompts = self._seen_by_adapters.made(self.loaded, self._unet)
@@ -143,7 +158,7 @@ class PreparedRun(LoadRun):
         for degraded in found.degradations:
             self._degrade(degraded)
         if self._previews.asked:
-            self.family.prepare_previews()
+            self.codec.prepare_previews()
         self._conditioned = found
         if self._kept is not None and self._continued(trajectory := self._begun(found)):
             self._denoise(trajectory)
@@ -154,6 +169,14 @@ class PreparedRun(LoadRun):
             self._denoise(self._begun(found, self._given_latents(self.given.latents)))
         elif not self.pass_index and self.resolved.init_image is None:
             self._denoise(self._begun(found))
+
+    def _try_later_passes(self) -> None:
+        """Raise what the prompts or sizes of later passes are refused with, before the first step."""
+        for one in self.passes[self.pass_index + 1 :]:
+            loaded, family = self._brought(one.model_index)
+            adapters = self._adapters if one.model_index == self._model_index else NO_ADAPTERS
+            maps = region_maps(one.resolved, self.given.regions, self.device)
+            condition(loaded, family, one.resolved, self._resources.prompts, adapters, maps)
 
     def _given_latents(self, file: KeptFile) -> PictureLatents:
         shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
@@ -169,7 +192,7 @@ class PreparedRun(LoadRun):
         began = self._hardware.mark()
         pixels = self._seen().to(self.device)
         with wrapping(self.resolved.wraps):
-            picture, masked = self.family.encode_picture(pixels, keep_on), self._masked(pixels, keep_on)
+            picture, masked = self.codec.encode_picture(pixels, keep_on), self._masked(pixels, keep_on)
         trajectory = self._begun(conditioned, picture, masked)
         finite = to_host(torch.isfinite(trajectory.latents).all())
         fence = self._hardware.fence(began)
@@ -267,7 +290,7 @@ class PreparedRun(LoadRun):
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
-        handed = [] if self._handed is None else [self._handed]
+        handed = [] if self._handed is None else [self._handed.latents]
         held = [*self._adapters.tensors(), *self._controls.tensors(), *self._image_prompts.tensors(), *handed]
         return held if self.trajectory is None else self.trajectory.tensors()
 
@@ -282,3 +305,13 @@ class PreparedRun(LoadRun):
         self._adapters, self._controls, self._image_prompts = NO_ADAPTERS, NO_CONTROLS, NO_IMAGE_PROMPTS
         self._guides.leave()
         self._seen_by_adapters.networks.leave()
+
+
+def _of_pass(given: Given, resolved: ResolvedGeneration) -> Given:
+    """What a pass was given; a refiner's has no LoRAs and no textual inversions."""
+    return structs.replace(
+        given,
+        resolved=resolved,
+        loras=given.loras if resolved.loras else (),
+        words=given.words if resolved.textual_inversions else (),
+    )

@@ -19,9 +19,10 @@ from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
 from domains.inference.hires import ResolvedHires
+from domains.inference.on_device.checkpoint import Handed
 from domains.inference.on_device.conditioning import Conditioned
 from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
-from domains.inference.on_device.family import KeepOn, PictureLatents
+from domains.inference.on_device.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.latent_file import latents_file
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite
@@ -31,6 +32,7 @@ from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
 from domains.inference.outcome import LatentsReady, Report
+from domains.inference.pass_plan import PassKind
 from domains.model.execution import Execution, in_turns
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
@@ -104,7 +106,7 @@ class Run(PreparedRun):
         self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
 
     def _smaller_tile(self) -> int | None:
-        latents = self.walking.latents if self._handed is None else self._handed
+        latents = self.walking.latents if self._handed is None else self._handed.latents
         return smaller_tile(max(latents.shape[2:]), self._tile)
 
     @property
@@ -115,7 +117,7 @@ class Run(PreparedRun):
                 return super().ready
             case Stage.CONDITIONING | Stage.ENCODING_INPUT | Stage.ENLARGING:
                 return self.trajectory is None
-            case Stage.DENOISING | Stage.HIRES:
+            case Stage.DENOISING | Stage.REFINING | Stage.HIRES:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
                 return not self._in_flight.full and self._pictures.next_to_decode is not None
@@ -188,57 +190,64 @@ class Run(PreparedRun):
         self._hardware.before_unit(self.id, Stage.DECODING)
         began = self._hardware.mark()
         latents = self.walking.latents[index : index + 1]
-        decoded, whole = self._decoded(latents, keep_on)
+        decoded, whole = self._decoded(latents, keep_on, self.codec)
         pixels, finite = to_host(decoded), to_host(whole)
         self._pictures.enqueued(index)
         fence = self._hardware.fence(began)
 
         def deliver() -> None:
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
-            shown = pixels if finite.item() else self._decoded_again(index, latents)
+            shown = pixels if finite.item() else self._decoded_again(index, latents, self.codec)
             self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
             self._pictures.write(index, shown.numpy(), self.scene)
 
         self._in_flight.add(fence, deliver)
 
-    def _decoded(self, latents: Tensor, keep_on: KeepOn) -> tuple[Tensor, Tensor]:
+    def _decoded(self, latents: Tensor, keep_on: KeepOn, codec: Family) -> tuple[Tensor, Tensor]:
         """See `Family.decode`."""
         with wrapping(self.resolved.wraps):
-            return self.family.decode(latents, keep_on, self._tile)
+            return codec.decode(latents, keep_on, self._tile)
 
-    def _begin_from(self, handed: Tensor, conditioned: Conditioned, keep_on: KeepOn) -> None:
-        """Enlarge what the pass before has made, and begin there."""
+    def _begin_from(self, handed: Handed, conditioned: Conditioned, keep_on: KeepOn) -> None:
+        """Go on from what the pass before has made: as it is, or enlarged."""
+        if self.passes[self.pass_index].kind is PassKind.REFINER:
+            trajectory = self._begun(conditioned, PictureLatents(mean=handed.latents, deviation=None))
+            trajectory.go_on_with_noise(handed.noise)
+            self._denoise(trajectory)
+            return
+        latents = handed.latents
         hires = self.given.resolved.hires_pass
-        assert hires is not None, "only the second pass follows another one"
+        assert hires is not None, "the second pass follows the first one, or its refiner"
         if self.stage is not Stage.ENLARGING:
             self._enter(Stage.ENLARGING)
-        self._note(Stage.ENLARGING, 0, len(handed), Unit.IMAGES)
+        self._note(Stage.ENLARGING, 0, len(latents), Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.ENLARGING)
         began = self._hardware.mark()
         if hires.of_pixels:
-            start = joined([self._enlarged(index, one, hires, keep_on) for index, one in enumerate(handed.split(1))])
+            start = joined([self._enlarged(index, one, hires, keep_on) for index, one in enumerate(latents.split(1))])
         else:
             size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
-            start = PictureLatents(mean=enlarged_latents(handed, size, hires.filter), deviation=None)
+            start = PictureLatents(mean=enlarged_latents(latents, size, hires.filter), deviation=None)
         trajectory = self._begun(conditioned, start)
         fence = self._hardware.fence(began)
         self._in_flight.add(fence, lambda: self.meter.device_was_busy(Stage.ENLARGING, fence.device_s()))
-        self._progress(Stage.ENLARGING, len(handed), len(handed), Unit.IMAGES)
+        self._progress(Stage.ENLARGING, len(latents), len(latents), Unit.IMAGES)
         self._denoise(trajectory)
 
     def _enlarged(self, index: int, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> PictureLatents:
-        """What the encoder makes of a picture's enlarged pixels."""
-        decoded, whole = self._decoded(latents, keep_on)
-        pixels = decoded.cpu() if whole.item() else self._decoded_again(index, latents)
+        """What the encoder makes of a picture's enlarged pixels, which the first model's VAE decodes."""
+        first = self._brought(0)[1]
+        decoded, whole = self._decoded(latents, keep_on, first)
+        pixels = decoded.cpu() if whole.item() else self._decoded_again(index, latents, first)
         larger = enlarged_pixels(pixels, (hires.width_px, hires.height_px), hires.filter)
         with wrapping(self.resolved.wraps):
-            return self.family.encode_picture(larger.to(self.device), keep_on)
+            return self.codec.encode_picture(larger.to(self.device), keep_on)
 
-    def _decoded_again(self, index: int, latents: Tensor) -> Tensor:
+    def _decoded_again(self, index: int, latents: Tensor, codec: Family) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
         NUMERIC_FAILURE: such a value would be a black place in the picture."""
         with wrapping(self.resolved.wraps):
-            again = self.family.decode_in_float32(latents, self._tile)
+            again = codec.decode_in_float32(latents, self._tile)
         if again is None or not again[1].item():
             raise not_decoded(index, self.resolved)
         detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"
@@ -286,7 +295,8 @@ class Run(PreparedRun):
 
     def _keep_returned(self) -> None:
         """Keep the latents to hand out: those of the first pass."""
-        if self.given.resolved.return_latents and self._returned is None:
+        refined = self.has_next_pass and self.passes[self.pass_index + 1].kind is PassKind.REFINER
+        if self.given.resolved.return_latents and self._returned is None and not refined:
             self._returned = self.walking.handed.cpu()
 
     def _tell_latents(self, index: int) -> None:
@@ -298,14 +308,14 @@ class Run(PreparedRun):
         report = LatentsReady(
             index=index,
             shape=(channels, height, width),
-            completed_steps=self.passes[0].resolved.visited.stop,
+            completed_steps=self.given.resolved.visited.stop,
             data=latents_file(latents),
         )
         self._tell(report)
 
     def _enter_next_pass(self) -> None:
         """Leave a pass; the next one begins with its latents."""
-        handed = self.walking.latents
+        handed = Handed(self.walking.handed, self.walking.noise_states())
         self._drop()
         self.pass_index += 1
         self._handed = handed
@@ -316,7 +326,7 @@ class Run(PreparedRun):
         if x0 is None or not self._previews.wanted(step):
             return None
         try:
-            return to_host(self.family.preview(x0, self._previews.size))
+            return to_host(self.codec.preview(x0, self._previews.size))
         except Exception:
             if self._previews.is_own(step):
                 raise

@@ -75,7 +75,7 @@ class StepLoop:
 
     def unload(self, model_id: str) -> int:
         """Drop a model; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND; ILLEGAL_STATE while a job uses it."""
-        return self._unload(model_id, [job for job in self._turns if job.model.id == model_id])
+        return self._unload(model_id, [job for job in self._turns if job.uses(model_id)])
 
     def _unload(self, model_id: str, users: Sequence[LoadRun]) -> int:
         if users:
@@ -86,8 +86,8 @@ class StepLoop:
 
     def unload_all(self) -> int:
         """Drop every model that no job uses; returns the bytes freed."""
-        used = {job.model.id for job in self._turns}
-        return sum(self.unload(model_id) for model_id in self._models.ids() if model_id not in used)
+        unused = [name for name in self._models.ids() if not any(job.uses(name) for job in self._turns)]
+        return sum(map(self.unload, unused))
 
     def job_bytes(self) -> dict[str, int]:
         """Bytes of each running job's tensors, by id."""
@@ -163,12 +163,13 @@ class StepLoop:
 
     def _bring_model(self, job: LoadRun) -> None:
         """Load a piece of the job's model; a model that is there with other weights is unloaded first."""
-        if self._models.outdated(job.model):
-            others = [other for other in self._turns if other.model.id == job.model.id and other.needs_model]
+        model = job.next_model
+        if self._models.outdated(model):
+            others = [other for other in self._turns if other.needs(model.id)]
             if others and not any(isinstance(other, Run) for other in others):
                 return  # Loads end soon.
-            freed = self._unload(job.model.id, others)
-            self._report(job.id, ModelUnloaded(model_id=job.model.id, freed_bytes=freed))
+            freed = self._unload(model.id, others)
+            self._report(job.id, ModelUnloaded(model_id=model.id, freed_bytes=freed))
         job.bring_model(alone=len(self._turns) == 1)
 
     def _compute(self, job: Run) -> None:

@@ -166,6 +166,14 @@ class Trajectory:
         self.place = place
         self.index = sum(line.ends_step for line in self._lines[:place])
 
+    def noise_states(self) -> list[Tensor]:
+        """The state of each picture's noise generator, on the CPU."""
+        return self._noise.kept()
+
+    def go_on_with_noise(self, states: Sequence[Tensor]) -> None:
+        """Draw the noise that comes after another walk's."""
+        self._noise.restore(states)
+
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
         masks = () if self._mask is None else self._mask.kept().values()

@@ -99,7 +99,7 @@ class UNet:
         flat = iter(beside)
         return ((keys, [next(flat) for _ in keys] if beside else ()) for keys in text)
 
-    def added(self, pooled: Tensor, sizes: Sequence[int]) -> Tensor:
+    def added(self, pooled: Tensor, sizes: Sequence[float]) -> Tensor:
         """(rows, width): what pooled text (rows, width) and sizes add to the time's embedding in every step."""
         numbers = self._unet.add_time_proj(torch.tensor(sizes, dtype=torch.float32, device=pooled.device))
         numbers = numbers.flatten().to(pooled.dtype).expand(pooled.shape[0], -1)

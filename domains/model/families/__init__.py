@@ -23,8 +23,9 @@ from domains.model.families.sd3 import SD3
 from domains.model.families.sdxl import SDXL
 from domains.model.families.sdxl_refiner import SDXL_REFINER
 from domains.model.families.z_image import Z_IMAGE
+from domains.model.kind import ModelKind
 
-__all__ = ["COMPUTED", "CONTROLLED", "FAMILIES", "Family", "Part", "Variant"]
+__all__ = ["COMPUTED", "CONTROLLED", "FAMILIES", "REFINERS", "Family", "Part", "Variant"]
 
 FAMILIES: Mapping[str, Family] = {
     family.id: family
@@ -38,5 +39,8 @@ FAMILIES: Mapping[str, Family] = {
 CONTROLLED = ("sd1", "sd2", "sdxl")
 """Families whose ControlNets the engine computes."""
 
-COMPUTED = tuple(name for name, family in FAMILIES.items() if family.computed)
-"""Ids of the families that the engine computes."""
+COMPUTED = tuple(name for name, family in FAMILIES.items() if family.computed and family.kind is ModelKind.CHECKPOINT)
+"""Ids of the families whose models make pictures here."""
+
+REFINERS = tuple(name for name, family in FAMILIES.items() if family.computed and family.kind is ModelKind.REFINER)
+"""Ids of the families whose models go on from others' latents here."""

@@ -40,4 +40,7 @@ SDXL_REFINER = Family(
     prediction_types=("epsilon",),
     latent_channels=4,
     tasks=("image_to_image",),
+    reads_windows=True,
+    reads_sizes=True,
+    computed=True,
 )

@@ -121,6 +121,7 @@ BUILDERS: Mapping[str, Mapping[str, Builder]] = {
     "sd1": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
     "sd2": {"text_encoder": _clip_text, "unet": _unet, "vae": _vae},
     "sdxl": {"text_encoder": _clip_text, "text_encoder_2": _clip_projected, "unet": _unet, "vae": _vae},
+    "sdxl_refiner": {"text_encoder_2": _clip_projected, "unet": _unet, "vae": _vae},
     "sd3": {
         **{"text_encoder": _clip_projected, "text_encoder_2": _clip_projected, "text_encoder_3": _t5},
         **{"transformer": _SD3, "vae": _vae},

@@ -21,6 +21,8 @@ class Residency:
         """The model, once it is on the device."""
         self.reused = False
         """Whether it was there before the order."""
+        self._there: list[str] = []
+        """Ids of all models of the order that are on the device."""
         self._device_id = device_id
         self._job_id = job_id
         self._models = models
@@ -43,8 +45,12 @@ class Residency:
 
     def loaded(self, model: LoadedModel) -> None:
         """The model is on the device."""
-        self.reused = not self._began
-        self.model = self._models.put(model, self._stay, job_id=self._job_id, session_id=self._session_id)
+        kept = self._models.put(model, self._stay, job_id=self._job_id, session_id=self._session_id)
+        self._there.append(kept.id)
+        # The first one is the base.
+        if self.model is None or model.model_id == self._model_ids[0]:
+            self.reused = not self._began
+            self.model = kept
 
     def unloaded(self, model_id: str) -> None:
         """The order replaces a model by a newer one, which stays as long as the old one was to stay."""
@@ -63,4 +69,4 @@ class Residency:
         failure = outcome.failure if isinstance(outcome, Broken) else self._failure
         self._models.leave(self._job_id, failure)
         if self.model is not None and not self._loads_only:
-            self._models.used([self.model.id])
+            self._models.used(self._there)

@@ -10,6 +10,7 @@ import msgspec
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.guidance import default_guidance
+from domains.inference.pass_plan import passes_of
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
@@ -64,19 +65,22 @@ class StepTimes:
     def _note(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
             return
-        resolved, steps = job.work.resolved, job.receipt.work.steps_executed
-        # Steps of other passes are counted too, and take another time.
-        step_s = self._device_s(job) if resolved.hires_pass is None else None
-        if step_s is None or not steps or job.attempt != 1:
+        passes, steps = passes_of(job.work.resolved), job.receipt.work.steps_executed
+        if job.attempt != 1 or (len(passes) > 1 and steps != sum(one.resolved.computed_steps for one in passes)):
             return
-        sizes, pixels = self._measured[job.device_id, resolved.runs_as], _pixels(resolved.width_px, resolved.height_px)
-        row_s = step_s / steps / _rows(resolved)
-        sizes[pixels] = min(row_s, sizes.get(pixels, row_s))
+        for one in passes:
+            executed = steps if len(passes) == 1 else one.resolved.computed_steps
+            step_s, resolved = self._device_s(job, one.stage), one.resolved
+            if step_s is not None and executed:
+                sizes = self._measured[job.device_id, resolved.runs_as]
+                pixels = _pixels(resolved.width_px, resolved.height_px)
+                row_s = step_s / executed / _rows(resolved)
+                sizes[pixels] = min(row_s, sizes.get(pixels, row_s))
 
-    def _device_s(self, job: Job) -> float | None:
-        """Seconds that the device spent on the job's steps. None: not known, because other jobs shared the device."""
+    def _device_s(self, job: Job, stage: Stage) -> float | None:
+        """Seconds that the device spent on a pass's steps. None: not known, because other jobs shared the device."""
         assert job.receipt is not None
-        timing = next((one for one in job.receipt.work.timings if one.stage is Stage.DENOISING), None)
+        timing = next((one for one in job.receipt.work.timings if one.stage is stage), None)
         if timing is None or timing.device_s is not None:
             return timing and timing.device_s
         lane = self._lanes.with_job(job.id)

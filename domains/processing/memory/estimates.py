@@ -10,7 +10,7 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.pass_plan import largest_px
+from domains.inference.pass_plan import largest_px, models_of
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.execution import AS_USUAL, Execution
@@ -169,10 +169,14 @@ class Estimates:
         )
 
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
-        """Bytes of the networks that a generation brings onto a device beside its model, each once."""
+        """Bytes of the models and networks that a generation brings onto a device beside its base, each once."""
         named = {one.model_id for one in (*resolved.controls, *resolved.image_prompts)}
-        named |= {one.encoder_model_id for one in resolved.image_prompts}
+        named |= {one.encoder_model_id for one in resolved.image_prompts} | {*models_of(resolved)[1:]}
         return self._footprints.named_bytes(named, device)
+
+    def later_bytes(self, resolved: ResolvedGeneration, device: Device) -> tuple[tuple[str, int], ...]:
+        """The models of later passes with the bytes that their loads add on a device."""
+        return tuple((name, self._footprints.named_bytes([name], device)) for name in models_of(resolved)[1:])
 
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> tuple[float | None, int]:
         """Seconds that a load of so many bytes takes, and the number of loads of the model that were measured there."""

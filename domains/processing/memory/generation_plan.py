@@ -21,6 +21,8 @@ class GenerationForecast(msgspec.Struct, frozen=True, kw_only=True):
     run: RunForecast
     peak_bytes: int | None
     """Highest allocation on the device, weights of all models included. None: not measured yet, or not measurable."""
+    later_bytes: tuple[tuple[str, int], ...] = ()
+    """The models of later passes with the bytes that their loads add. 0: it is there."""
     starts_at_once: bool
     """Whether the device has room for it now and nothing waits before it."""
 
@@ -57,6 +59,7 @@ class GenerationPlans:
             estimate=best,
             run=self._runs.forecast(best.device.id, resolved),
             peak_bytes=self._peak(best, resolved),
+            later_bytes=self._estimates.later_bytes(resolved, best.device),
             starts_at_once=self._free(best.device.id),
         )
 

@@ -54,11 +54,12 @@ class RunTimes:
     def forecast(self, device_id: str, resolved: ResolvedGeneration) -> RunForecast:
         """The time of a generation that has the device to itself."""
         key = device_id, resolved.runs_as
-        step, rest = self._steps.estimate(device_id, resolved), self._rest.get(key)
+        first, *others = passes_of(resolved)
+        step, rest = self._steps.estimate(device_id, first.resolved), self._rest.get(key)
         if step is None or not rest:
             return NOTHING_MEASURED
-        later = [(one, self._steps.estimate(device_id, one.resolved)) for one in passes_of(resolved)[1:]]
-        run_s = step.seconds * resolved.computed_steps + median(rest) * _pixels(resolved)
+        later = [(one, self._steps.estimate(device_id, one.resolved)) for one in others]
+        run_s = step.seconds * first.resolved.computed_steps + median(rest) * _pixels(resolved)
         run_s += sum(found.seconds * one.resolved.computed_steps for one, found in later if found is not None)
         if step.at_least or any(found is None or found.at_least for _, found in later):
             return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))

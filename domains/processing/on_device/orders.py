@@ -199,6 +199,7 @@ class OrderLoop:
         return msgspec.structs.replace(
             given,
             model=self._here(given.model),
+            later=tuple(self._here(model) for model in given.later),
             loras=tuple(self._here(lora) for lora in given.loras),
             words=tuple(self._here(word) for word in given.words),
             controls=tuple(msgspec.structs.replace(one, model=self._here(one.model)) for one in given.controls),

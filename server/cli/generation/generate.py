@@ -153,6 +153,10 @@ def generate(
     return_latents: Annotated[
         bool, typer.Option("--return-latents", help="Keep the latents as a blob, too; --json tells its id.")
     ] = False,
+    refiner: Annotated[str, typer.Option(help="A refiner for the last steps (SDXL).", metavar="MODEL")] = "",
+    refiner_start: Annotated[
+        float | None, typer.Option(help="Share of the steps after which --refiner takes over, 0..1. [default: 0.8]")
+    ] = None,
     hires: Annotated[
         float | None, typer.Option(help="A second pass, so many times larger, 1..4.", metavar="SCALE")
     ] = None,
@@ -228,6 +232,8 @@ def generate(
         raise CliError("--outpaint-overlap and --outpaint-fill say how a picture grows; give --outpaint L T R B", USAGE)
     if mask is not None and image is None:
         raise CliError("--mask is a part of a picture; give that picture with --image FILE", USAGE)
+    if refiner_start is not None and not refiner:
+        raise CliError("--refiner-start says when a refiner takes over; name it with --refiner MODEL", USAGE)
     media_type = media_type_of(format_name, out)
     files = targets(prompt, out, count, media_type, force)
     folder = _preview_folder(previews, preview_every, files[0], force)
@@ -277,6 +283,8 @@ def generate(
         provenance=provenance,
         latents=latents,
         return_latents=return_latents,
+        refiner=refiner,
+        refiner_start=refiner_start,
         hires=hires_of(hires, hires_strength, hires_steps, hires_by),
         components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from server.cli.console.failure import USAGE, CliError
 
 if TYPE_CHECKING:
-    from deviceops.inference.v1.passes_pb2 import HiresPass
+    from deviceops.inference.v1.passes_pb2 import HiresPass, RefinerPass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,13 @@ def hires_of(scale: float | None, strength: float | None, steps: int | None, by:
     if scale is None and any(one is not None for one in (strength, steps, by)):
         raise CliError("--hires-strength, --hires-steps and --hires-by say how a picture grows; give --hires 2", USAGE)
     return None if scale is None else HiresWish(scale=scale, strength=strength, steps=steps, by=by or "")
+
+
+def refiner_pass(model: str, start: float | None) -> RefinerPass | None:
+    """The refiner as a request names it. None: there is none."""
+    from deviceops.inference.v1 import passes_pb2
+
+    return passes_pb2.RefinerPass(model_id=model, start_ratio=start) if model else None
 
 
 def hires_pass(wish: HiresWish | None) -> HiresPass | None:

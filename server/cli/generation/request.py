@@ -124,6 +124,10 @@ class Wish:
     """Id of a blob with latents to start from; empty: none."""
     return_latents: bool = False
     """Whether to hand out latents, too."""
+    refiner: str = ""
+    """A refiner for the last steps; empty: none."""
+    refiner_start: float | None = None
+    """Share of the steps after which it takes over."""
     hires: HiresWish | None = None
     """A second pass at a larger size."""
     components: tuple[ComponentWish, ...] = ()
@@ -190,7 +194,7 @@ def _options(wish: Wish) -> JobOptions | None:
 def _generation(wish: Wish) -> Generation:
     from deviceops.common.v1 import image_pb2
     from deviceops.inference.v1 import generation_pb2
-    from server.cli.generation.pass_flags import hires_pass
+    from server.cli.generation.pass_flags import hires_pass, refiner_pass
 
     return generation_pb2.Generation(
         prompt=wish.prompt,
@@ -214,6 +218,7 @@ def _generation(wish: Wish) -> Generation:
         outpaint=_outpaint(wish),
         init_latents=_latents(wish),
         return_latents=wish.return_latents,
+        refiner=refiner_pass(wish.refiner, wish.refiner_start),
         hires_pass=hires_pass(wish.hires),
         components=_components(wish),
         loras=_loras(wish),

@@ -110,6 +110,7 @@ def _resolved(wish: Wish, connection: Connection) -> Wish:
         model=wish.model and ids.model(connection, wish.model),
         image_input=wish.image and input_image(connection, wish.image),
         mask_input=wish.mask and input_image(connection, wish.mask),
+        refiner=wish.refiner and ids.model(connection, wish.refiner),
         components=tuple(replace(one, model=one.model and ids.model(connection, one.model)) for one in wish.components),
         control_inputs=tuple(control_input(connection, one) for one in wish.controls),
         region_inputs=tuple(region_input(connection, one) for one in wish.regions),

@@ -16,6 +16,7 @@ class AssetRole(StrEnum):
     IP_ADAPTER = "ip_adapter"
     IMAGE_ENCODER = "image_encoder"
     REFINER = "refiner"
+    HIRES = "hires"
     UPSCALER = "upscaler"
 
 

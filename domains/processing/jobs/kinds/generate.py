@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.given import Given, GivenControl, GivenImagePrompt
+from domains.inference.pass_plan import models_of
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -27,7 +28,8 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """The base model, then LoRAs, textual inversions, ControlNets and IP-Adapters, then their image encoders."""
+        """The base model, those of later passes, then LoRAs, textual inversions, ControlNets and IP-Adapters, then their
+        image encoders."""
         resolved = self.resolved
         named = {
             AssetRole.LORA: resolved.loras,
@@ -38,9 +40,12 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
         adapters = dict.fromkeys(
             Asset(role=role, model_id=one.model_id) for role, some in named.items() for one in some
         )
+        own = "" if resolved.hires_pass is None else resolved.hires_pass.model_id
+        passes = {AssetRole.REFINER: resolved.refiner and resolved.refiner.model_id, AssetRole.HIRES: own}
         encoders = dict.fromkeys(one.encoder_model_id for one in resolved.image_prompts)
         return (
             Asset(role=AssetRole.BASE, model_id=resolved.runs_as),
+            *(Asset(role=role, model_id=model_id) for role, model_id in passes.items() if model_id),
             *adapters,
             *(Asset(role=AssetRole.IMAGE_ENCODER, model_id=name) for name in encoders),
         )
@@ -63,6 +68,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             picture=supplies.picture,
             mask=supplies.mask,
             latents=supplies.latents,
+            later=tuple(map(supplies.model, models_of(self.resolved)[1:])),
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
             controls=tuple(

@@ -69,7 +69,9 @@ namespace DeviceOps.Api.Inference.V1 {
   }
   #region Messages
   /// <summary>
-  /// The last steps by a model made for them, on the same latents (SDXL's ensemble of experts).
+  /// The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
+  /// base's alone, and their ranges count its steps; pictures are decoded with the base's VAE. Its stage is `refining`. Together with `mask`,
+  /// `outpaint`, `regions` or `image_prompts`: UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class RefinerPass : pb::IMessage<RefinerPass>
@@ -125,7 +127,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ModelIdFieldNumber = 1;
     private string modelId_ = "";
     /// <summary>
-    /// The refiner model. Must not be empty.
+    /// The refiner model, of the base's family: else MODEL_INCOMPATIBLE. Must not be empty.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -142,7 +144,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double startRatio_;
     /// <summary>
-    /// Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at.
+    /// Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a share
+    /// of the trained timesteps.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -8,13 +8,13 @@ import pytest
 import transformers
 
 from domains.inference.on_device.families import FAMILIES as ENGINE
-from domains.model.families import COMPUTED, FAMILIES
+from domains.model.families import COMPUTED, FAMILIES, REFINERS
 from domains.model.kind import ModelKind
 from domains.model.on_device.components import BUILDERS
 
 
 def test_the_families_that_are_said_to_be_computed_are_those_of_the_engine_and_the_loader() -> None:
-    assert set(COMPUTED) == set(ENGINE) == set(BUILDERS)
+    assert {*COMPUTED, *REFINERS} == set(ENGINE) == set(BUILDERS)
 
 
 def test_the_loader_builds_the_parts_with_weights_in_the_order_of_the_family() -> None:

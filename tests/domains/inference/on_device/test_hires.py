@@ -18,7 +18,7 @@ from domains.inference.given import Given
 from domains.inference.hires import ResolvedHires
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.outcome import CheckpointReady, ImageReady, Report, RunFinished, RunStopped
+from domains.inference.outcome import CheckpointReady, ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.inference.resampling import Resampling
 from domains.model.model import Model
@@ -27,6 +27,7 @@ from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.tiny_families import write_tiny_family
 
 PAUSE = Stop(kind=StopKind.PAUSE, cause="the device is needed")
 STEPS, AGAIN = 3, 4
@@ -59,7 +60,7 @@ def hires(**changes: Any) -> ResolvedHires:
 
 def asked(model: Model, second: ResolvedHires | None = None, **changes: Any) -> ResolvedGeneration:
     plain: dict[str, Any] = {"width_px": FIRST[0], "height_px": FIRST[1], "steps": STEPS, "sampler": "euler"}
-    return request(model, hires_pass=second or hires(), seeds=(3, 4), **{**plain, **changes})
+    return request(model, hires_pass=second or hires(), **{"seeds": (3, 4), **plain, **changes})
 
 
 def run(
@@ -229,3 +230,16 @@ def test_a_checkpoint_that_cannot_be_read_begins_at_the_first_pass(loop: Recorde
     assert isinstance(end, RunFinished)
     assert [one.kind for one in end.receipt.degradations] == ["checkpoint_dropped"]
     assert np.array_equal(end.receipt.steps_executed, STEPS + 2)
+
+
+def test_a_size_that_the_second_pass_cannot_make_is_told_before_the_first_step(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    recorder = Recorder(write_tiny_family("sd3-without-t5", tmp_path_factory.mktemp("sd3") / "sd3-without-t5"))
+    too_long = hires(width_px=512, height_px=64, sampler="euler", guidance_scale=1.0)
+    wanted = asked(recorder.loaded.model, too_long, width_px=64, height_px=64, seeds=(1,))
+    reports = run(recorder, wanted)
+    recorder.loop.close()
+    end = reports[-1]
+    assert isinstance(end, RunFailed)
+    assert (end.reason, end.receipt.steps_executed) == ("UNSUPPORTED_COMBINATION", 0), end.message

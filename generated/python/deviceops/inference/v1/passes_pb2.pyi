@@ -20,7 +20,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RefinerPass(_message.Message):
-    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts)."""
+    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
+    base's alone, and their ranges count its steps; pictures are decoded with the base's VAE. Its stage is `refining`. Together with `mask`,
+    `outpaint`, `regions` or `image_prompts`: UNSUPPORTED_COMBINATION.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,9 +32,11 @@ class RefinerPass(_message.Message):
     AESTHETIC_SCORE_FIELD_NUMBER: _builtins.int
     NEGATIVE_AESTHETIC_SCORE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """The refiner model. Must not be empty."""
+    """The refiner model, of the base's family: else MODEL_INCOMPATIBLE. Must not be empty."""
     start_ratio: _builtins.float
-    """Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at."""
+    """Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a share
+    of the trained timesteps.
+    """
     aesthetic_score: _builtins.float
     """Aesthetic score that the refiner aims at, 0..10. Absent: 6."""
     negative_aesthetic_score: _builtins.float

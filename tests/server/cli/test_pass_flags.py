@@ -1,0 +1,49 @@
+"""The flags of components and passes become the fields of a request."""
+
+from typing import Any
+
+import pytest
+
+from deviceops.common.v1 import image_pb2
+from server.cli.console.failure import USAGE, CliError
+from server.cli.generation.component_flags import components_of
+from server.cli.generation.pass_flags import hires_of
+from server.cli.generation.request import Wish, generate_request
+
+
+def generation(**flags: Any) -> Any:
+    return generate_request(Wish(prompt="owl", **flags)).generation
+
+
+def test_a_component_comes_from_a_model_or_is_left_out() -> None:
+    asked = generation(components=components_of(["vae=other"], ["text_encoder_3"]))
+    told = [(one.component_id, one.model_id, one.omitted) for one in asked.components]
+    assert told == [("vae", "other", False), ("text_encoder_3", "", True)]
+
+
+@pytest.mark.parametrize("given", ["vae", "vae=", "=other"])
+def test_a_component_without_its_model_is_refused(given: str) -> None:
+    with pytest.raises(CliError, match="vae=MODEL") as error:
+        components_of([given], [])
+    assert error.value.exit_code == USAGE
+
+
+def test_a_second_pass_has_what_its_flags_say() -> None:
+    asked = generation(hires=hires_of(1.5, 0.4, 8, "pixels")).hires_pass
+    assert (asked.scale, asked.strength, asked.steps) == (1.5, 0.4, 8)
+    assert asked.pixel_filter == image_pb2.RESAMPLING_FILTER_LANCZOS
+    plain = generation(hires=hires_of(2.0, None, None, None)).hires_pass
+    assert (plain.WhichOneof("enlargement"), plain.HasField("strength")) == (None, False)
+    assert not generation().HasField("hires_pass")
+
+
+def test_flags_that_say_how_need_the_one_that_says_how_much() -> None:
+    with pytest.raises(CliError, match="--hires 2"):
+        hires_of(None, 0.4, None, None)
+
+
+def test_latents_and_a_refiner_are_named() -> None:
+    asked = generation(latents="b-1", strength=0.5, return_latents=True, refiner="r", refiner_start=0.7)
+    assert (asked.init_latents.blob_id, asked.init_latents.strength, asked.return_latents) == ("b-1", 0.5, True)
+    assert (asked.refiner.model_id, asked.refiner.start_ratio) == ("r", 0.7)
+    assert not generation().HasField("refiner")
