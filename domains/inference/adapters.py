@@ -19,6 +19,7 @@ _DEFAULT_WEIGHT = 1.0
 _SAID = {
     ModelKind.LORA: ("LoRA", "loras", "changes models of"),
     ModelKind.CONTROLNET: ("ControlNet", "controls", "guides models of"),
+    ModelKind.T2I_ADAPTER: ("T2I adapter", "controls", "guides models of"),
     ModelKind.IMAGE_PROMPT_ADAPTER: ("IP-Adapter", "image_prompts", "is made for models of"),
     ModelKind.TEXTUAL_INVERSION: ("textual inversion", "textual_inversions", "is read by models of"),
 }

@@ -29,7 +29,7 @@ def control_exclusions(asked: Generation) -> Iterator[Violation]:
 
 def _control(control: Control, path: str) -> Iterator[Violation]:
     if not control.model_id:
-        yield Violation(field=f"{path}.model_id", message="must not be empty; name the ControlNet")
+        yield Violation(field=f"{path}.model_id", message="must not be empty; name the ControlNet or T2I adapter")
     for name, picture in (("image", control.image), ("region", control.region)):
         if picture is not None and not picture.given:
             message = "must be set: give the file in `data`, or a blob that holds it in `blob_id`"

@@ -29,7 +29,6 @@ def region_exclusions(asked: Generation) -> Iterator[Violation]:
     others = {
         "mask.zoom_to_mask": asked.mask is not None and asked.mask.zoom_to_mask,
         "outpaint": asked.outpaint is not None,
-        "controls": bool(asked.controls),
     }
     for name in [name for name, given in others.items() if given]:
         message = f"{_WHY[name]}; leave one of the two out"
@@ -41,7 +40,6 @@ def region_exclusions(asked: Generation) -> Iterator[Violation]:
 _WHY = {
     "mask.zoom_to_mask": "lie in the whole picture, and zoom_to_mask makes a part of it",
     "outpaint": "lie in the picture before it grows, and outpaint makes what is beyond",
-    "controls": "have prompts of their own, and a ControlNet here reads one for the whole picture",
 }
 """By the excluding field."""
 

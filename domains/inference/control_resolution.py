@@ -35,7 +35,8 @@ def resolved_controls(
     here makes; INVALID_FIELD for a picture of another size than the result without a `fit`.
     """
     for one in read:
-        check_adapter(one.model, model, ModelKind.CONTROLNET)
+        adapts = one.model.kind is ModelKind.T2I_ADAPTER
+        check_adapter(one.model, model, ModelKind.T2I_ADAPTER if adapts else ModelKind.CONTROLNET)
     for place, control in enumerate(asked.controls):
         _check_available(control, f"generation.controls[{place}].preprocessing")
     if wrong := [*_other_sizes(asked.controls, size_px, read), *_without_seed(asked.controls, seeds)]:
@@ -89,6 +90,7 @@ def _resolved(control: Control, read: ReadControl, seed: int) -> ResolvedControl
         end_ratio=1.0 if control.end_ratio is None else control.end_ratio,
         balance=control.balance,
         region=None if read.region is None else _used(read.region),
+        t2i_adapter=read.model.kind is ModelKind.T2I_ADAPTER,
     )
 
 
@@ -108,10 +110,14 @@ def _used(picture: InputPicture) -> UsedPicture:
 
 
 def check_guided_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise UNSUPPORTED_COMBINATION for controls with a prompt that changes between steps or joins several: what a
-    ControlNet reads of the prompt is the same in all steps."""
-    if not resolved.controls:
+    """Raise UNSUPPORTED_COMBINATION for ControlNets with regions, or with a prompt that changes between steps or joins
+    several: what a ControlNet reads of the prompt is the same in all steps, and everywhere."""
+    if all(control.t2i_adapter for control in resolved.controls):
         return
+    if resolved.regions:
+        message = "have prompts of their own, and a ControlNet here reads one for all; leave one of the two out"
+        violation = Violation(field="generation.regions", message=message)
+        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
     plan = prompt_plan(resolved)
     different = {(one.positives, one.blended, one.negative) for one in plan.variants}
     if len(different) > 1 or len(plan.weights) > 1:

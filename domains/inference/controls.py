@@ -92,6 +92,8 @@ class ResolvedControl(msgspec.Struct, frozen=True, kw_only=True):
     end_ratio: float = 1.0
     balance: ControlBalance = ControlBalance.EVEN
     region: UsedPicture | None = None
+    t2i_adapter: bool = False
+    """Whether it is a T2I adapter, which reads the map once, and no prompt. Else it is a ControlNet."""
 
     def steps_of(self, count: int) -> range:
         """The steps in which it counts, of so many, counted from 0: those that lie within its range, as in diffusers."""

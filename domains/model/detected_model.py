@@ -122,6 +122,10 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
                 "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
             )
         return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
+    if found.kind is ModelKind.T2I_ADAPTER:
+        own = any(key.startswith("adapter.") for one in found.evidence if one.decisive for key in one.matched)
+        lacks = "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
+        return "" if own else lacks
     if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and found.variant == "face_id":
         return "it is made for faces, which a face recogniser must find; this server has none"
     if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and layout is ModelLayout.FILE:

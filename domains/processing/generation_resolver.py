@@ -144,7 +144,7 @@ class GenerationResolver:
 
     async def _read_control(self, control: Control, place: int) -> ReadControl:
         path, model = f"generation.controls[{place}]", self._catalogue.get(control.model_id)
-        if model.kind is ModelKind.CONTROLNET and model.state is ModelState.AVAILABLE:
+        if model.kind in (ModelKind.CONTROLNET, ModelKind.T2I_ADAPTER) and model.state is ModelState.AVAILABLE:
             model = await asyncio.to_thread(self._catalogue.hashed_whole, model)
         region = control.region
         return ReadControl(

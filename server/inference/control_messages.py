@@ -64,9 +64,11 @@ def to_control(control: Control | ResolvedControl) -> conditioning_pb2.ControlIn
 
 
 def used_controls(resolved: ResolvedGeneration) -> Sequence[resolved_generation_pb2.UsedModel]:
-    """The ControlNets that took part."""
+    """The ControlNets and T2I adapters that took part."""
     return [
-        resolved_generation_pb2.UsedModel(role="controlnet", model_id=one.model_id, sha256=one.model_sha256)
+        resolved_generation_pb2.UsedModel(
+            role="t2i_adapter" if one.t2i_adapter else "controlnet", model_id=one.model_id, sha256=one.model_sha256
+        )
         for one in resolved.controls
     ]
 

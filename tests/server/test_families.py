@@ -23,11 +23,13 @@ from domains.model.families import COMPUTED, FAMILIES
 from tests.domains.inference.on_device.control_files import stripes, write_controlnet
 from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
+from tests.domains.inference.on_device.t2i_files import three_levels, write_t2i
 from tests.domains.inference.on_device.tiny_families import (
     TINY,
     family_of_name,
     their_pipeline,
     unet,
+    vae,
     write_parts,
     write_tiny_family,
 )
@@ -66,6 +68,23 @@ WIDE = (
     },
 )
 """A tiny model whose text encoder is as wide as that of Stable Diffusion 2: learned words are told by their width."""
+OF_8 = (
+    TINY["sdxl"][0],
+    {
+        **TINY["sdxl"][1],
+        "unet": ("UNet2DConditionModel", three_levels),
+        "vae": (
+            "AutoencoderKL",
+            vae(
+                4,
+                block_out_channels=(16,) * 4,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            ),
+        ),
+    },
+)
+"""A tiny SDXL with latent pixels of 8×8 as published ones: T2I adapters are told by that."""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +110,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_header(root / "published.safetensors", adapter("sdxl_unet", kohya, keep="attn2.to_k"))
     write_controlnet(root / "edges", SimpleNamespace(modules={"unet": their_pipeline(root / "sdxl").unet}), 4)
     write_parts(*WIDE, root / "wide")
+    write_parts(*OF_8, root / "of-8")
+    write_t2i(root / "layout", 1, (16, 32, 32, 32), downscale_factor=16, adapter_type="full_adapter_xl")
     save_file({"<owl>": torch.randn(2, 1024) * 0.05}, root / "owl.safetensors")
     save_file({"emb_params": torch.randn(1, 768)}, root / "of-sd1.safetensors")
     save_file({"emb_params": torch.randn(1, 1024)}, root / "nameless.safetensors")
@@ -275,6 +296,33 @@ def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it
     assert np.abs(pixels(server, updates[-1].generation_result).astype(int) - plain.astype(int)).max() <= 1
 
 
+def test_a_t2i_adapter_guides_the_picture_as_in_diffusers_and_the_result_names_it(
+    server: RunningServer, root: Path
+) -> None:
+    generation = with_control("layout", "of-8", weight=0.8)
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    assert [(one.role, one.model_id) for one in result.resolved.used_models[1:]] == [("t2i_adapter", "layout")]
+    pipe = _diffusers.StableDiffusionXLAdapterPipeline.from_pretrained(
+        root / "of-8", adapter=_diffusers.T2IAdapter.from_pretrained(root / "layout")
+    )
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt="a rocket",
+        negative_prompt="fog",
+        image=Image.fromarray(stripes(EDGE_PX, EDGE_PX).numpy()),
+        adapter_conditioning_scale=0.8,
+        width=EDGE_PX,
+        height=EDGE_PX,
+        num_inference_steps=2,
+        guidance_scale=result.resolved.generation.sampling.guidance_scale,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    found = pixels(server, result).astype(int)
+    assert np.abs(found - np.asarray(theirs).astype(int)).max() <= 1
+    plain = asking.watch(server, asking.submit(server, asked("of-8")))[-1].generation_result
+    assert np.abs(pixels(server, plain).astype(int) - found).max() > 1
+
+
 def _hundred() -> generation_pb2.Generation:
     generation = with_control()
     generation.controls.extend([generation.controls[0]] * 99)
@@ -287,6 +335,7 @@ BAD_CONTROLS: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]
     "of_another_size": (lambda: with_control(image=png(32, 64)), "INVALID_FIELD", "32×64"),
     "a_region_of_another_size": (lambda: with_control(region=png(64, 32)), "INVALID_FIELD", "64×32"),
     "of_another_family": (lambda: with_control(model="sd2"), "MODEL_INCOMPATIBLE", "sdxl"),
+    "a_t2i_adapter_of_another_family": (lambda: with_control("layout", "sd2"), "MODEL_INCOMPATIBLE", "sdxl"),
     "no_controlnet": (lambda: with_control("styled"), "MODEL_INCOMPATIBLE", "is a lora and no ControlNet"),
     "a_family_without": (lambda: with_control(model="flux1"), "UNSUPPORTED_COMBINATION", "flux1"),
     "a_map_by_a_model": (lambda: with_control(preprocessing=DEPTH), "NOT_IMPLEMENTED", "does not serve"),

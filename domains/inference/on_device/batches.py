@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.adapters import Share, beside
-from domains.inference.on_device.controls import GroupControls, Member
+from domains.inference.on_device.controls import GroupControls, GroupFeatures, Member, Owner
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.family import KeepOn, StepRows
 from domains.inference.on_device.group_reads import GroupReads, Reader
@@ -35,6 +35,8 @@ class Batch:
     """What guides the rows beside their inputs. None: nothing."""
     beside: Sequence[Sequence[Beside]] = ()
     """For each layer of cross-attention, what some rows read beside their inputs. Empty: nothing."""
+    features: Sequence[Tensor] = ()
+    """What T2I adapters add at each level of a U-Net, each (rows, …). Empty: nothing."""
 
     def residuals(self, latents: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
         """What ControlNets add to a U-Net that reads these latents. Empty: nothing."""
@@ -122,11 +124,12 @@ class _Group:
         self._own_bytes = sum(tensor.nbytes for tensor in (*own, self._scales, self._pictures, self._times))
         self._controls: GroupControls | None = None
         self._reads: GroupReads | None = None
+        self._features: GroupFeatures | None = None
 
     @property
     def held_bytes(self) -> int:
         """Bytes of what it keeps beside the jobs' own tensors."""
-        return self._own_bytes + (self._controls.held_bytes if self._controls else 0)
+        return self._own_bytes + sum(one.held_bytes for one in (self._controls, self._features) if one is not None)
 
     def is_of(self, jobs: Sequence[StepRows]) -> bool:
         """Whether these are the jobs, in this order."""
@@ -141,6 +144,7 @@ class _Group:
             inputs=self._inputs,
             controls=self._controlled(jobs),
             beside=self._read_beside(jobs),
+            features=self._featured(jobs),
         )
         with beside(self._shares), wrapping(jobs[0].wraps):
             rows = forward(batch).float()
@@ -174,6 +178,20 @@ class _Group:
             ]
             self._reads = GroupReads(readers, Rows(self._guided, sum(self._images)))
         return () if self._reads is None else self._reads.layers
+
+    def _featured(self, jobs: Sequence[StepRows]) -> Sequence[Tensor]:
+        """What T2I adapters add in this step."""
+        features = [job.features for job in jobs]
+        if not any(features):
+            self._features = None
+        elif self._features is None or not self._features.of_these(features):
+            self._features = None  # so that the memory is never held twice
+            owners = [
+                Owner(place, _conditions(job).guided, job.features)
+                for place, job in zip(self._places(), jobs, strict=True)
+            ]
+            self._features = GroupFeatures(owners, Rows(self._guided, sum(self._images)))
+        return () if self._features is None else self._features.levels
 
     def _places(self) -> Sequence[slice]:
         """The pictures of each job among those of the group."""

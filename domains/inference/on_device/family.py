@@ -12,7 +12,7 @@ from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.prompts import Prompt
 
 if TYPE_CHECKING:
-    from domains.inference.on_device.controls import JobControl
+    from domains.inference.on_device.controls import JobControl, JobFeatures
     from domains.inference.on_device.image_prompts import JobImagePrompt
 
 
@@ -100,6 +100,8 @@ class StepRows:
     """Which edges fit together."""
     controls: Sequence["JobControl"] = ()
     """What guides the layout in this step."""
+    features: Sequence["JobFeatures"] = ()
+    """What T2I adapters found in its control maps, of those that count in this step."""
     image_prompts: Sequence["JobImagePrompt"] = ()
     """The pictures that guide content and style in this step."""
 

@@ -15,7 +15,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import Handed, packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
-from domains.inference.on_device.controls import NO_CONTROLS, ControlsOfJob
+from domains.inference.on_device.controls import NO_CONTROLS, NO_FEATURES, ControlsOfJob, FeaturesOfJob
 from domains.inference.on_device.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePromptsOfJob
@@ -70,6 +70,8 @@ class PreparedRun(LoadRun):
         self._controls = NO_CONTROLS
         self._seen_by_adapters = ImagePromptsOfJob(job_id, given.resolved, given.image_prompts, resources.networks)
         self._image_prompts = NO_IMAGE_PROMPTS
+        self._mapped = FeaturesOfJob(job_id, first, controls, resources.networks)
+        self._features = NO_FEATURES
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
@@ -115,12 +117,13 @@ class PreparedRun(LoadRun):
     @property
     def ready(self) -> bool:
         """Whether a unit before the first step can be enqueued now."""
-        guides = self._guides.ready and self._seen_by_adapters.networks.ready
+        guides = self._guides.ready and self._seen_by_adapters.networks.ready and self._mapped.networks.ready
         return super().ready and guides and (self._drawing is None or self._drawing.done())
 
     def wait_for_device(self) -> bool:
         """See `LoadRun`; waits for a network that guides, too."""
-        return super().wait_for_device() or self._guides.wait() or self._seen_by_adapters.networks.wait()
+        waits = (self._guides.wait, self._seen_by_adapters.networks.wait, self._mapped.networks.wait)
+        return super().wait_for_device() or any(wait() for wait in waits)
 
     def waiting_for(self) -> list[Future[Any]]:
         """What is drawn beside the loop."""
@@ -130,7 +133,7 @@ class PreparedRun(LoadRun):
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            if self._guides.bring(self.loaded) and self._seen_by_adapters.bring(self.loaded, self._unet):
+            if self._bring_guides():
                 self._condition()
         elif self._handed is not None:
             self._begin_from(self._handed, self._conditioned, keep_on)
@@ -140,6 +143,13 @@ class PreparedRun(LoadRun):
     def _begin_from(self, handed: Handed, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the beginning of a pass that follows another one. Raises what `keep_on` raises."""
         raise NotImplementedError
+
+    def _bring_guides(self) -> bool:
+        """Load a piece of the networks that guide. Whether all are there."""
+        # A refiner's pass has no controls.
+        mapped = not self.resolved.controls or self._mapped.bring(self.loaded)
+        controls = self._guides.bring(self.loaded) and mapped
+        return controls and self._seen_by_adapters.bring(self.loaded, self._unet)
 
     def _condition(self) -> None:
         """Encode the prompts; without a picture to encode, draw the noise too."""
@@ -153,6 +163,8 @@ class PreparedRun(LoadRun):
         self._try_later_passes()
         if self.resolved.controls:
             self._controls = self._guides.made(found.reading, self.device)
+            _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
+            self._features = self._mapped.made(self.loaded, self._unet, (height, width))
         self._image_prompts = self._seen_by_adapters.made(self.loaded, self._unet)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
@@ -222,7 +234,7 @@ class PreparedRun(LoadRun):
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
-        of_job = self._adapters, renew, masked, self._controls, self._image_prompts
+        of_job = self._adapters, renew, masked, self._controls, self._image_prompts, self._features
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
@@ -291,7 +303,8 @@ class PreparedRun(LoadRun):
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
         handed = [] if self._handed is None else [self._handed.latents]
-        held = [*self._adapters.tensors(), *self._controls.tensors(), *self._image_prompts.tensors(), *handed]
+        guides = (self._adapters, self._controls, self._image_prompts, self._features)
+        held = [*(tensor for one in guides for tensor in one.tensors()), *handed]
         return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
@@ -303,8 +316,10 @@ class PreparedRun(LoadRun):
         """Let go of what the device computed the latents with."""
         self.trajectory = self._conditioned = self._handed = None
         self._adapters, self._controls, self._image_prompts = NO_ADAPTERS, NO_CONTROLS, NO_IMAGE_PROMPTS
+        self._features = NO_FEATURES
         self._guides.leave()
         self._seen_by_adapters.networks.leave()
+        self._mapped.networks.leave()
 
 
 def _of_pass(given: Given, resolved: ResolvedGeneration) -> Given:

@@ -61,6 +61,7 @@ class Sd1(LatentCodec):
                 keep_on,
                 residuals=residuals,
                 beside=batch.beside,
+                features=batch.features,
             )
 
         return self._batches(group, forward)

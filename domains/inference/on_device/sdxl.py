@@ -90,6 +90,7 @@ class Sdxl(LatentCodec):
                 added=added,
                 residuals=residuals,
                 beside=batch.beside,
+                features=batch.features,
             )
 
         return self._batches(group, forward)

@@ -11,7 +11,7 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
-from domains.inference.on_device.controls import NO_CONTROLS, Controls
+from domains.inference.on_device.controls import NO_CONTROLS, NO_FEATURES, Controls, Features
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
@@ -55,6 +55,7 @@ class Trajectory:
         wraps: Wraps = NO_WRAPS,
         controls: Controls = NO_CONTROLS,
         image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
+        features: Features = NO_FEATURES,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
@@ -66,6 +67,7 @@ class Trajectory:
         self._variant = 0 if renew is None else renew.variant(0)
         self._controls = controls
         self._image_prompts = image_prompts
+        self._features = features
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -130,6 +132,7 @@ class Trajectory:
             wraps=self._wraps,
             controls=self._controls.at(self.index),
             image_prompts=self._image_prompts.at(self.index),
+            features=self._features.at(self.index),
         )
 
     def enter_phase(self) -> None:
@@ -182,6 +185,7 @@ class Trajectory:
             *self._adapters.tensors(),
             *self._controls.tensors(),
             *self._image_prompts.tensors(),
+            *self._features.tensors(),
             *masks,
             *renewed,
         )
@@ -200,6 +204,7 @@ def begin(
     masked: Masked | None = None,
     controls: Controls = NO_CONTROLS,
     image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
+    features: Features = NO_FEATURES,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -220,9 +225,8 @@ def begin(
     draws = picture is not None and picture.deviation is not None
     second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
-    return Trajectory(
-        *(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, controls, image_prompts)
-    )
+    guides = controls, image_prompts, features
+    return Trajectory(*(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, *guides))
 
 
 def _initial(

@@ -83,6 +83,17 @@ class UNet:
         """The attention layers that read the text, in the order of the walk."""
         return [layer for transformer in self._transformers for layer in transformer.cross_layers]
 
+    def feature_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """(channels, h, w) of the features that are added at each level for latents of this size, then to the middle."""
+        found: list[tuple[int, int, int]] = []
+        for level, channels in zip(self._down, self._unet.config.block_out_channels, strict=True):
+            before = channels, height, width
+            if level.resize is not None:
+                # An odd size is rounded up.
+                height, width = (height + 1) // 2, (width + 1) // 2
+            found.append(before if level.transformers else (channels, height, width))
+        return [*found, (found[-1][0], height, width)]
+
     @property
     def cross_names(self) -> Sequence[str]:
         """The names of these layers: `up_blocks.0.attentions.1.transformer_blocks.0.attn2` …"""
@@ -115,10 +126,12 @@ class UNet:
         added: Tensor | None = None,
         residuals: Sequence[Tensor] = (),
         beside: Sequence[Sequence[Beside]] = (),
+        features: Sequence[Tensor] = (),
     ) -> Tensor:
         """latents: (pictures, channels, h, w), channels last; timestep: 0-dim, (1,) or (pictures,); added: (rows, width), as
         `added` makes it; residuals: each (rows, …), what to add to the skip connections and, last, to the middle; beside:
-        for each layer of `cross_layers`, what some rows read beside the text. Empty: nothing.
+        for each layer of `cross_layers`, what some rows read beside the text; features: each (rows, …), what to add at the
+        end of each level on the way down and, if there is one more, to the middle.
 
         Returns (rows of the text, channels, h, w), in the order of `rows`.
         """
@@ -126,9 +139,11 @@ class UNet:
         shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text, beside)
         hidden = conv(self._unet.conv_in, latents, keep_on)
         skips = [hidden]
-        for level in self._down:
-            hidden = self._descend(level, hidden, skips, shifts, reads, keep_on)
+        for level, feature in zip(self._down, _padded(features, len(self._down)), strict=True):
+            hidden = self._descend(level, hidden, skips, shifts, reads, keep_on, feature)
         hidden = self._cross(hidden, shifts, reads, keep_on)
+        for feature in features[len(self._down) :]:
+            hidden = in_rows(hidden, rows) + feature
         if residuals:
             *skips, hidden = [in_rows(one, rows) + more for one, more in zip([*skips, hidden], residuals, strict=True)]
         for level in self._up:
@@ -143,15 +158,21 @@ class UNet:
         shifts: Iterator[Tensor],
         reads: Iterator[_Reads],
         keep_on: KeepOn,
+        feature: Tensor | None = None,
     ) -> Tensor:
         for index, resnet in enumerate(level.resnets):
             hidden = resnet(hidden, self._fitting(next(shifts), hidden), keep_on)
             if level.transformers:
                 hidden = level.transformers[index](hidden, *next(reads), keep_on)
             skips.append(hidden)
+        if feature is not None and level.transformers:
+            hidden = skips[-1] = in_rows(hidden, len(feature)) + feature
         if level.resize is not None:
             hidden = downsampled(level.resize, hidden, keep_on)
             skips.append(hidden)
+        if feature is not None and not level.transformers:
+            # Diffusers adds it to a level without attention when that is halved.
+            hidden = skips[-1] = in_rows(hidden, len(feature)) + feature
         return hidden
 
     def _cross(self, hidden: Tensor, shifts: Iterator[Tensor], reads: Iterator[_Reads], keep_on: KeepOn) -> Tensor:
@@ -201,6 +222,11 @@ class UNet:
 def flat(keys: TextKeys) -> list[Tensor]:
     """The tensors of text keys, one behind the other."""
     return [one for layer in keys for pair in layer for one in pair]
+
+
+def _padded(features: Sequence[Tensor], levels: int) -> Sequence[Tensor | None]:
+    """One for each level."""
+    return [*features[:levels], *[None] * (levels - len(features))]
 
 
 def _in_rows_unless_one(x: Tensor, rows: int) -> Tensor:

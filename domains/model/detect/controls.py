@@ -128,7 +128,7 @@ CONTROLNETS = (
 
 
 def _t2i(architecture: str, families: tuple[str, ...], channels: int) -> Network:
-    """`channels`: 64 or 256 (the picture, 8 or 16 times smaller) times 3."""
+    """`channels`: 64 or 256 (the picture, 8 or 16 times smaller) times 3, or 1 for one that reads grey."""
     return Network(
         kind=ModelKind.T2I_ADAPTER,
         architecture=architecture,
@@ -152,6 +152,8 @@ def _t2i(architecture: str, families: tuple[str, ...], channels: int) -> Network
 T2I_ADAPTERS = (
     _t2i("T2IAdapter", ("sd1", "sd2"), 192),
     _t2i("T2IAdapter", ("sdxl",), 768),
+    _t2i("T2IAdapter", ("sd1", "sd2"), 64),
+    _t2i("T2IAdapter", ("sdxl",), 256),
     Network(
         kind=ModelKind.T2I_ADAPTER,
         architecture="T2IAdapter",

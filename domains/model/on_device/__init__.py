@@ -35,6 +35,7 @@ from domains.model.on_device.network_loading import loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
+from domains.model.on_device.t2i_adapter import loading_t2i_adapter
 from domains.model.on_device.tokenizer import Words, tokenizers
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "loading_controlnet",
     "loading_image_encoder",
     "loading_network",
+    "loading_t2i_adapter",
     "picture_layout",
     "skeleton_key",
     "tokenizers",

@@ -15,6 +15,7 @@ from domains.inference.on_device.controls.control_pool import ControlLoad, Contr
 from domains.inference.on_device.controls.job_controls import NO_CONTROLS, Controls, JobControl
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.rows import RowConditions
+from domains.model.kind import ModelKind
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 
@@ -36,7 +37,9 @@ class ControlsOfJob:
         self._job_id = job_id
         self._resolved = resolved
         self._size_px = resolved.width_px, resolved.height_px
-        pairs = [*zip(resolved.controls, given, strict=True)]
+        pairs = [
+            one for one in zip(resolved.controls, given, strict=True) if one[1].model.kind is not ModelKind.T2I_ADAPTER
+        ]
         # One without weight, or without a step, has no effect.
         self._wanted = [one for one in pairs if one[0].weight and one[0].steps_of(resolved.computed_steps)]
         self._pool = pool

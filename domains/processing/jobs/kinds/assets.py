@@ -13,6 +13,7 @@ class AssetRole(StrEnum):
     LORA = "lora"
     TEXTUAL_INVERSION = "textual_inversion"
     CONTROLNET = "controlnet"
+    T2I_ADAPTER = "t2i_adapter"
     IP_ADAPTER = "ip_adapter"
     IMAGE_ENCODER = "image_encoder"
     REFINER = "refiner"
@@ -33,7 +34,7 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OF_JOB = (
-    *(AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET),
+    *(AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET, AssetRole.T2I_ADAPTER),
     *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER),
 )
 """Roles of models that come onto the device for jobs that use them, and leave with the last."""

@@ -34,7 +34,8 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
         named = {
             AssetRole.LORA: resolved.loras,
             AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions,
-            AssetRole.CONTROLNET: resolved.controls,
+            AssetRole.CONTROLNET: [one for one in resolved.controls if not one.t2i_adapter],
+            AssetRole.T2I_ADAPTER: [one for one in resolved.controls if one.t2i_adapter],
             AssetRole.IP_ADAPTER: resolved.image_prompts,
         }
         adapters = dict.fromkeys(
