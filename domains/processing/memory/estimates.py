@@ -30,6 +30,8 @@ from domains.processing.memory.care import pool_of
 _REMEMBERED = 16
 """Runs per model, device and size."""
 _ALL = 2**62
+_ABOVE = 1.25
+"""How far a peak must be above the bytes of networks that read pictures to be told from theirs."""
 MAX_BATCH = 64
 
 
@@ -169,9 +171,14 @@ class Estimates:
         )
 
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
-        """Bytes of the models and networks that a generation brings onto a device beside its base, each once."""
-        named = {one.model_id for one in (*resolved.controls, *resolved.image_prompts)}
-        named |= {one.encoder_model_id for one in resolved.image_prompts} | {*models_of(resolved)[1:]}
+        """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""
+        named = {one.model_id for one in resolved.controls if not one.t2i_adapter} | {*models_of(resolved)[1:]}
+        return self._footprints.named_bytes(named, device)
+
+    def readers_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
+        """Bytes of the networks that read its pictures before the first step, and then leave the device."""
+        named = {one.model_id for one in resolved.controls if one.t2i_adapter}
+        named |= {name for one in resolved.image_prompts for name in (one.model_id, one.encoder_model_id)}
         return self._footprints.named_bytes(named, device)
 
     def later_bytes(self, resolved: ResolvedGeneration, device: Device) -> tuple[tuple[str, int], ...]:
@@ -222,10 +229,14 @@ class Estimates:
         # They left the device with the job.
         view = self._devices.find(job.device_id)
         weights += 0 if view is None else self.guides_bytes(resolved, view.device)
+        readers = 0 if view is None else self.readers_bytes(resolved, view.device)
         peak = receipt.peak_device_bytes
-        shape = shape_of(resolved)
+        beside = None if peak is None else max(0, peak - weights)
+        if readers and (beside is None or beside < readers * _ABOVE):
+            # The peak may be that of the networks that read its pictures, not of the steps.
+            return
         by_shape = self._runs[resolved.runs_as, job.device_id]
-        by_shape.setdefault(shape, deque(maxlen=_REMEMBERED)).append(None if peak is None else max(0, peak - weights))
+        by_shape.setdefault(shape_of(resolved), deque(maxlen=_REMEMBERED)).append(beside)
 
 
 def shape_of(resolved: ResolvedGeneration) -> Shape:

@@ -69,7 +69,9 @@ class GenerationPlans:
         there = sum(one.resident_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
         gone = sum(size for _, size in estimate.evictions)
         guides = self._estimates.guides_bytes(resolved, estimate.device)
-        return there - gone + estimate.weights_bytes + guides + estimate.activation_bytes
+        # What reads its pictures has left before the steps compute.
+        readers = self._estimates.readers_bytes(resolved, estimate.device)
+        return there - gone + estimate.weights_bytes + guides + max(estimate.activation_bytes, readers)
 
     def _free(self, device_id: str) -> bool:
         lane = self._lanes.of(device_id)

@@ -11,6 +11,7 @@ from domains.device.record import DeviceReach
 from domains.device.settings import DeviceSettings
 from domains.errors import NotFound
 from domains.inference.generation import Generation
+from domains.inference.image_prompts import ResolvedImagePrompt
 from domains.inference.resolve import resolve
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
@@ -59,10 +60,12 @@ class Forecasts(Floor):
         (found,) = await self.of("sim-0", shape=shape)
         return found
 
-    def learn(self, step_s: float = 2.0, peak: int | None = 5000, edge: int = 64, *, steps: int = 10) -> None:
-        """A generation ends that took so long."""
+    def learn(
+        self, step_s: float = 2.0, peak: int | None = 5000, edge: int = 64, *, steps: int = 10, **more: Any
+    ) -> None:
+        """A generation ends that took so long. `more`: fields of what was resolved."""
         asked = Generation(prompt="an owl", width_px=edge, height_px=edge)
-        resolved = resolve(asked, self.catalogue.default())
+        resolved = msgspec.structs.replace(resolve(asked, self.catalogue.default()), **more)
         options = JobOptions(device_ids=("none",))
         job_id = self.jobs.submit(GenerateWork(asked=asked, resolved=resolved), options)[0].id
         self.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
@@ -178,6 +181,23 @@ async def test_loaded_weights_are_no_activation(forecasts: Forecasts) -> None:
     assert (await forecasts.one()).activation_bytes == 2000
     forecasts.learn(2.0, 1000)
     assert (await forecasts.one()).activation_bytes == 2000
+
+
+async def test_what_networks_held_that_read_pictures_first_is_told_from_what_steps_hold(forecasts: Forecasts) -> None:
+    own = forecasts.catalogue.default().id
+    prompt = ResolvedImagePrompt(
+        model_id=own, model_sha256="", encoder_model_id=own, encoder_sha256="", edge_px=224, images=()
+    )
+    resolved = msgspec.structs.replace(
+        resolve(Generation(prompt="an owl"), forecasts.catalogue.default()), image_prompts=(prompt,)
+    )
+    readers = forecasts.estimates.readers_bytes(resolved, forecasts.devices.get("sim-0").device)
+    assert readers > 1_000_000
+    assert forecasts.estimates.guides_bytes(resolved, forecasts.devices.get("sim-0").device) == 0
+    forecasts.learn(2.0, readers + 100, image_prompts=(prompt,))
+    assert (await forecasts.one()).activation_bytes is None
+    forecasts.learn(2.0, 2 * readers, image_prompts=(prompt,))
+    assert (await forecasts.one()).activation_bytes == 2 * readers
 
 
 async def test_a_run_without_steps_teaches_nothing(forecasts: Forecasts) -> None:
