@@ -131,9 +131,7 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and layout is ModelLayout.FILE:
         return ""
     if found.kind is ModelKind.IMAGE_ENCODER:
-        return (
-            "" if layout is ModelLayout.COMPONENT else "it is an image encoder without its config.json; add its folder"
-        )
+        return ""
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]
         return not_computed(family, family.variant(found.variant))

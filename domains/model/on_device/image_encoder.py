@@ -6,9 +6,10 @@ from typing import Any
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from domains.model.image_encoders import encoder_config
 from domains.model.model import Model
 from domains.model.on_device.components import built
-from domains.model.on_device.network_loading import config_of, loading_network
+from domains.model.on_device.network_loading import loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.safetensors_header import TensorEntry
@@ -22,7 +23,7 @@ _OPTIONS = (
 
 def loading_image_encoder(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:
     """Read an image encoder onto the device of a model. Raises as `loading_network`."""
-    config = config_of(model)
+    config = encoder_config(model)
 
     def build(tensors: Mapping[str, TensorEntry]) -> nn.Module:
         return built(config, model.id, _encoder, len(tensors))
