@@ -11,7 +11,6 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import ResolvedHires
 from domains.inference.latents import ResolvedLatents
 from domains.inference.refiner import ResolvedRefiner
-from domains.inference.regions import at_size
 from domains.inference.step_range import ALL_STEPS, StepRange
 from domains.progress import Stage
 
@@ -108,15 +107,9 @@ def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneratio
     own = {"model_id": hires.model_id, "model_sha256": hires.model_sha256, "components": ()} if hires.model_id else {}
     names = ("negative_prompt", "second_negative_prompt", "third_negative_prompt")
     negative = dict(zip(names, (hires.negative_prompt, "", ""), strict=True)) if hires.negative_prompt else {}
-    sizes = (first.width_px, first.height_px), (hires.width_px, hires.height_px)
-    regions = tuple(
-        one if one.rectangle is None else replace(one, rectangle=at_size(one.rectangle, *sizes))
-        for one in first.regions
-    )
     return replace(
         first,
         **{**positive, **negative, **own},
-        regions=regions,
         width_px=hires.width_px,
         height_px=hires.height_px,
         steps=hires.steps,

@@ -18,14 +18,6 @@ class Rectangle(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int
 
 
-def at_size(box: Rectangle, before_px: tuple[int, int], now_px: tuple[int, int]) -> Rectangle:
-    """The same part of a picture of another size, (width, height)."""
-    across, down = (now / before for now, before in zip(now_px, before_px, strict=True))
-    left, top = round(box.left_px * across), round(box.top_px * down)
-    right, bottom = round((box.left_px + box.width_px) * across), round((box.top_px + box.height_px) * down)
-    return Rectangle(left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
-
-
 class Region(msgspec.Struct, frozen=True, kw_only=True):
     """A part with its prompt, as requested."""
 

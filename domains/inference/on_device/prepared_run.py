@@ -158,14 +158,15 @@ class PreparedRun(LoadRun):
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
         asked = asked_of(_of_pass(self.given, self.resolved))
         self._adapters = self._resources.adapters.adapters(asked, self.loaded)
-        maps = region_maps(self.resolved, self.given.regions, self.device)
+        # Of the first pass's size: each layer brings them to its own.
+        maps = region_maps(self.given.resolved, self.given.regions, self.device)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters, maps)
         self._try_later_passes()
         if self.resolved.controls:
             self._controls = self._guides.made(found.reading, self.device)
             _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
             self._features = self._mapped.made(self.loaded, self._unet, (height, width))
-        self._image_prompts = self._seen_by_adapters.made(self.loaded, self._unet)
+        self._image_prompts = self._seen_by_adapters.made(self.resolved, self.loaded, self._unet)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -187,7 +188,7 @@ class PreparedRun(LoadRun):
         for one in self.passes[self.pass_index + 1 :]:
             loaded, family = self._brought(one.model_index)
             adapters = self._adapters if one.model_index == self._model_index else NO_ADAPTERS
-            maps = region_maps(one.resolved, self.given.regions, self.device)
+            maps = region_maps(self.given.resolved, self.given.regions, self.device)
             condition(loaded, family, one.resolved, self._resources.prompts, adapters, maps)
 
     def _given_latents(self, file: KeptFile) -> PictureLatents:

@@ -14,7 +14,6 @@ from domains.inference.on_device.image_prompts.adapter_net import AdapterNet, ch
 from domains.inference.on_device.image_prompts.encoder import ImageEncoder
 from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMPTS, ImagePrompts, JobImagePrompt
 from domains.inference.on_device.input_picture import read_sized
-from domains.inference.on_device.network_load import NetworkLoad
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.unet import UNet
 from domains.model.families import FAMILIES
@@ -67,13 +66,13 @@ class ImagePromptsOfJob:
         ]
         return self.networks.bring(wanted, base)
 
-    def made(self, base: OnDeviceModel, unet: UNet | None) -> ImagePrompts:
-        """The image prompts, with their pictures read. Their encoders leave the device. Enqueues."""
+    def made(self, now: ResolvedGeneration, base: OnDeviceModel, unet: UNet | None) -> ImagePrompts:
+        """The image prompts of a pass (`now`), with their pictures read. All networks leave the device. Enqueues."""
         if not self._wanted or unet is None:
             return NO_IMAGE_PROMPTS
         loads = self.networks.loads
         found = [
-            self._made(one, adapter, encoder, base, unet)
+            self._made(one, adapter.module, encoder.module, now, base, unet)
             for one, adapter, encoder in zip(self._wanted, loads[::2], loads[1::2], strict=True)
         ]
         # All that later steps read are the keys and values.
@@ -81,20 +80,20 @@ class ImagePromptsOfJob:
         return ImagePrompts(all=found)
 
     def _made(
-        self, wanted: _Wanted, adapter: NetworkLoad, encoder: NetworkLoad, base: OnDeviceModel, unet: UNet
+        self, wanted: _Wanted, adapter: Any, encoder: Any, now: ResolvedGeneration, base: OnDeviceModel, unet: UNet
     ) -> JobImagePrompt:
         prompt, given = wanted
-        net, reader = cast(AdapterNet, adapter.module), ImageEncoder(cast(nn.Module, encoder.module))
+        net, reader = cast(AdapterNet, adapter), ImageEncoder(encoder)
         check_fits(net, unet, prompt.model_id, base.model.id)
         reader.check_fits(net, prompt.encoder_model_id, prompt.model_id)
-        guided = FAMILIES[base.family].reads_negative(self._resolved.guidance_scale)
+        guided = FAMILIES[base.family].reads_negative(now.guidance_scale)
         keys = net.keys(_seen(reader, wanted, patches=net.image_proj.reads_patches, guided=guided, base=base), unet)
         start = LAYERS.get(prompt.mode, "")
         size_px = self._resolved.width_px, self._resolved.height_px
         return JobImagePrompt(
             keys=keys,
             weights=[prompt.weight if name.startswith(start) else 0.0 for name in unet.cross_names],
-            steps=prompt.steps_of(self._resolved.computed_steps),
+            steps=prompt.steps_of(now.computed_steps),
             area=None if given.region is None else _area(read_sized(given.region, size_px, (1,)), base.device),
         )
 

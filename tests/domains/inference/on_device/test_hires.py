@@ -24,6 +24,14 @@ from domains.inference.resampling import Resampling
 from domains.model.model import Model
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
 from domains.stop import Stop, StopKind
+from tests.domains.inference.on_device.control_files import stored
+from tests.domains.inference.on_device.image_prompt_files import (
+    given,
+    image_prompt,
+    picture,
+    write_adapter,
+    write_encoder,
+)
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import reference_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import request
@@ -159,6 +167,26 @@ def test_a_region_lies_at_the_same_place_in_both_passes(
     regional = asked(tiny, regions=(ResolvedRegion(rectangle=whole, prompt="a cactus"),))
     plain = final_latents(loop, asked(tiny, prompt="a cactus"), monkeypatch)
     assert far(final_latents(loop, regional, monkeypatch, regions=(None,)), plain) < 1e-4
+
+
+def test_a_masked_region_and_shown_pictures_count_in_both_passes(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = Rectangle(left_px=0, top_px=0, width_px=FIRST[0] // 2, height_px=FIRST[1])
+    pixels = torch.zeros(FIRST[1], FIRST[0], 1, dtype=torch.uint8)
+    pixels[:, : FIRST[0] // 2] = 255
+    masked = asked(tiny, regions=(ResolvedRegion(prompt="a cactus"),))
+    found = final_latents(loop, masked, monkeypatch, regions=(stored(pixels, tmp_path),))
+    drawn = asked(tiny, regions=(ResolvedRegion(rectangle=left, prompt="a cactus"),))
+    assert far(found, final_latents(loop, drawn, monkeypatch, regions=(None,))) < 1e-4
+    encoder = write_encoder(tmp_path / "image_encoder")
+    adapter = write_adapter(tmp_path / "plain.safetensors", loop.loaded.modules["unet"])
+    shown = (given(adapter, encoder, [picture(1)], tmp_path),)
+    second = hires(strength=1.0)
+    late, plain = image_prompt(adapter, encoder, start_ratio=0.5), asked(tiny, second)
+    guided = final_latents(loop, asked(tiny, second, image_prompts=(late,)), monkeypatch, image_prompts=shown)
+    assert far(guided, final_latents(loop, plain, monkeypatch)) > 1e-3
+    assert loop.loop.resources.control_bytes() == {}
 
 
 def test_progress_and_receipt_tell_the_pass(loop: Recorder, tiny: Model) -> None:

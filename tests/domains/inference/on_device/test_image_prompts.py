@@ -68,7 +68,7 @@ class Prompted(Loaded):
         job, unet = ImagePromptsOfJob("job", wanted, files, self.pool), self.unet
         while not job.bring(self.ours, unet):
             pass
-        return job.made(self.ours, unet)
+        return job.made(wanted, self.ours, unet)
 
     @property
     def unet(self) -> Any:
@@ -230,7 +230,8 @@ def test_an_ip_adapter_without_weight_or_steps_gives_the_bytes_of_none(family: P
     adapter = family.adapters["plain"]
     plain = final_latents(family.ours, asked(family))
     files = [given(adapter, family.encoder, [picture(1)], tmp_path)]
-    for changes in ({"weight": 0.0}, {"start_ratio": 0.5, "end_ratio": 0.6}):
+    without: list[dict[str, Any]] = [{"weight": 0.0}, {"start_ratio": 0.5, "end_ratio": 0.6}]
+    for changes in without:
         wanted = asked(family, image_prompts=(image_prompt(adapter, family.encoder, **changes),))
         assert torch.equal(ours(family, wanted, files), plain)
     assert family.pool.sizes() == {}
@@ -244,7 +245,7 @@ def test_an_adapter_of_another_model_or_encoder_is_refused_before_any_step(famil
     files = [given(adapter, family.encoder, [picture(1)], tmp_path)]
     job = ImagePromptsOfJob("job", wanted, files, NetworkPool(RealHardware(family.ours.device)))
     with pytest.raises(FailedPrecondition, match="does not fit model") as refused:
-        [*iter(lambda: job.bring(family.ours, family.unet), True)]
+        list(iter(lambda: job.bring(family.ours, family.unet), True))
     assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
     narrow = write_encoder(tmp_path / "narrow", embedding=40)
     adapter = family.adapters["plain"]
