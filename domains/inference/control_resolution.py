@@ -110,15 +110,15 @@ def _used(picture: InputPicture) -> UsedPicture:
 
 
 def check_guided_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise UNSUPPORTED_COMBINATION for ControlNets with regions, or with a prompt that changes between steps or joins
-    several: what a ControlNet reads of the prompt is the same in all steps, and everywhere."""
+    """Raise UNSUPPORTED_COMBINATION for ControlNets with a prompt or a region that changes between steps, or a prompt that
+    joins several: what a ControlNet reads of prompts is the same in all steps."""
     if all(control.t2i_adapter for control in resolved.controls):
         return
-    if resolved.regions:
-        message = "have prompts of their own, and a ControlNet here reads one for all; leave one of the two out"
+    plan = prompt_plan(resolved)
+    if len({one.regions for one in plan.variants}) > 1:
+        message = "change between steps, which ControlNets here do not read; let each region count in all steps"
         violation = Violation(field="generation.regions", message=message)
         raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
-    plan = prompt_plan(resolved)
     different = {(one.positives, one.blended, one.negative) for one in plan.variants}
     if len(different) > 1 or len(plan.weights) > 1:
         message = "joins prompts or changes between steps, which ControlNets here do not read; write one prompt"

@@ -1,6 +1,6 @@
 """Turns a request's prompts into the conditions of its denoiser."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -12,15 +12,19 @@ from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, b
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
 from domains.inference.on_device.controls import ControlNet, Reading
-from domains.inference.on_device.family import Conditions, EncodedPrompt, Family, SizePx
+from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.regions import RegionPrompts, over_the_picture, shares_of, with_regions
 from domains.inference.on_device.rows import RowConditions
+from domains.inference.on_device.unet import UNet
 from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 from domains.progress import Degraded
+
+_ReadPrompt = Callable[[EncodedPrompt, EncodedPrompt | None], RowConditions]
+"""What a network reads of a prompt and a negative one, which is None without guidance."""
 
 
 class Renew:
@@ -67,49 +71,48 @@ class Renew:
     def _computed(self, adapters: Adapters, variant: "_Variant") -> Conditions:
         size_px = self._resolved.width_px, self._resolved.height_px
         whole = self._resolved.guidance_scale * len(variant.positives)
-        if variant.regions:
-            with beside([Share(adapters)]):
-                return self._regional(variant, size_px)
+
+        def read(positive: EncodedPrompt, negative: EncodedPrompt | None, weight: float = 1.0) -> Conditions:
+            told = {**self._sizes, **self._distilled}
+            return self._family.conditions(positive, negative, whole * weight, size_px, **told)
+
         with beside([Share(adapters)]):
-            found = [
-                self._family.conditions(
-                    one, variant.negative, whole * weight, size_px, **self._sizes, **self._distilled
-                )
-                for one, weight in zip(variant.positives, self._read.weights, strict=True)
-            ]
+            if variant.regions:
+                # Only families with a U-Net read them.
+                found = [self._regional(variant, cast(Any, read), cast(Any, self._family).unet)]
+            else:
+                weighted = zip(variant.positives, self._read.weights, strict=True)
+                found = [read(one, variant.negative, weight) for one, weight in weighted]
         # The plan refuses prompts that guide together then.
         if rescale := self._resolved.guidance_rescale:
             return replace(cast(RowConditions, found[0]), rescale=rescale)
         return together(found)
 
-    def _regional(self, variant: "_Variant", size_px: SizePx) -> Conditions:
-        """The plan refuses several prompts that guide together, and families without a U-Net."""
+    def _regional(self, variant: "_Variant", read: _ReadPrompt, unet: UNet) -> RowConditions:
+        """What a network reads of the prompts of regions. The plan refuses several prompts that guide together then."""
         shares = shares_of([self._maps[one.place] for one in variant.regions])
         positives = [variant.positives[0], *(one.positive for one in variant.regions)]
         negatives = [one for one in (variant.negative, *(one.negative for one in variant.regions)) if one is not None]
         means = shares.means()
-        whole = over_the_picture(positives, means)
-        without = over_the_picture(negatives, means) if negatives else None
-        of_unet, guidance = cast(Any, self._family), self._resolved.guidance_scale
-        base, *others = (
-            of_unet.conditions(positive, negative, guidance, size_px, **self._sizes)
-            for positive, negative in (
-                (whole, without),
-                *((one.positive, one.negative) for one in variant.regions),
-            )
-        )
-        return with_regions(base, others, shares, of_unet.unet)
+        base = read(over_the_picture(positives, means), over_the_picture(negatives, means) if negatives else None)
+        others = [read(one.positive, one.negative) for one in variant.regions]
+        return with_regions(base, others, shares, unet)
 
     def reading(self, net: ControlNet) -> RowConditions:
-        """What a ControlNet reads of the prompts of all steps, which are one: the plan refuses others."""
+        """What a ControlNet reads of the prompts of all steps, which are the same: the plan refuses others."""
         size_px = self._resolved.width_px, self._resolved.height_px
         # Steps without guidance read the row of the prompt alone.
         variants = self._read.variants
         variant = next((one for one in variants if one.negative is not None), variants[0])
         # Only families with a U-Net have ControlNets that read prompts so.
-        of_unet = cast(Any, self._family)
-        guidance = self._resolved.guidance_scale
-        return of_unet.conditions_for(net, variant.positives[0], variant.negative, guidance, size_px, **self._sizes)
+        of_unet, guidance = cast(Any, self._family), self._resolved.guidance_scale
+
+        def read(positive: EncodedPrompt, negative: EncodedPrompt | None) -> RowConditions:
+            return of_unet.conditions_for(net, positive, negative, guidance, size_px, **self._sizes)
+
+        if variant.regions:
+            return self._regional(variant, read, net)
+        return read(variant.positives[0], variant.negative)
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it keeps."""

@@ -9,6 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.family import KeepOn, regardless
 from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import conv
@@ -50,11 +51,12 @@ class ControlNet(UNet):
         keep_on: KeepOn = regardless,
         *,
         added: Tensor | None = None,
+        beside: Sequence[Sequence[Beside]] = (),
     ) -> list[Tensor]:
         """latents, hints: (pictures, channels, h, w); others as of `UNet`. Returns a tensor of the text's rows for each skip
         connection, and one for the middle. Raises what `keep_on` raises."""
         rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
-        shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text)
+        shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text, beside)
         # A model for inpainting reads more than the latents.
         latents = latents[:, : self._unet.conv_in.in_channels]
         hidden = conv(self._unet.conv_in, latents, keep_on) + hints

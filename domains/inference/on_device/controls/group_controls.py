@@ -1,7 +1,8 @@
 """The controls of a group of jobs in one forward: each network once, for the rows of all jobs that use it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +10,9 @@ from torch import Tensor
 from domains.inference.controls import ControlBalance
 from domains.inference.on_device.controls.control_net import ControlNet, resized, stacked_hints
 from domains.inference.on_device.controls.job_controls import JobControl
+from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.family import KeepOn
+from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rows import RowConditions, Rows, stacked
 
 
@@ -63,7 +66,8 @@ def _with_rows(part: _Part) -> RowConditions:
     own = part.control.conditions
     if own.guided == part.guided:
         return own
-    return RowConditions(guidance=own.guidance, guided=False, inputs=[one[-1:] for one in own.inputs])
+    inputs = [one[-1:] for one in own.inputs]
+    return RowConditions(guidance=own.guidance, guided=False, inputs=inputs, regions=own.regions)
 
 
 class _NetRows:
@@ -83,6 +87,7 @@ class _NetRows:
         self._hints = stacked_hints([part.control.hint for part in parts], images)
         self._rows = Rows(sum(n for n, part in zip(images, parts, strict=True) if part.guided), sum(images))
         self._layout = layout
+        self._beside = self._read_beside(conditions)
         self._scales = self._scaled().to(self._hints.device, net.dtype)
         self._resized: dict[tuple[int, torch.Size], Tensor] = {}
         """Regions by part and size of the residual: the same in all steps."""
@@ -102,8 +107,22 @@ class _NetRows:
             times = times if len(times) == 1 else torch.cat([times[part.pictures] for part in self._parts])
         net, inputs = self._net, self._inputs
         added, keys = (inputs[0], inputs[1:]) if net.reads_sizes else (None, inputs)
-        found = net.residuals(latents, times, net.text_keys_of(keys), self._hints, keep_on, added=added)
+        text = net.text_keys_of(keys)
+        more: dict[str, Any] = {"added": added, "beside": self._beside}
+        found = net.residuals(latents, times, text, self._hints, keep_on, **more)
         return [self._placed(one, scale) for one, scale in zip(found, self._scales, strict=True)]
+
+    def _read_beside(self, conditions: Sequence[RowConditions]) -> Sequence[Sequence[Beside]]:
+        """What rows read of the prompts of regions. Empty: nothing."""
+        if not any(one.regions for one in conditions):
+            return ()
+        ends = [*accumulate(self._images)]
+        places = [slice(end - images, end) for end, images in zip(ends, self._images, strict=True)]
+        readers = [
+            Reader(place, part.guided, (), one.regions)
+            for place, part, one in zip(places, self._parts, conditions, strict=True)
+        ]
+        return GroupReads(readers, self._rows).layers
 
     def _placed(self, residual: Tensor, scale: Tensor) -> Tensor:
         """A residual, weighted, in the rows of the whole forward."""

@@ -14,7 +14,9 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.controls import ControlPool, ControlsOfJob
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.regions import region_maps
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
@@ -24,7 +26,7 @@ from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.model.model import Model
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
-from tests.domains.inference.on_device.control_files import stored
+from tests.domains.inference.on_device.control_files import control, given, stored, stripes, write_controlnet
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import final_latents, reference_pipeline
 from tests.domains.inference.on_device.requests import request
@@ -66,6 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
     "without_guidance": {"guidance_scale": 1.0},
     "two_pictures": {"seeds": (3, 9), "steps": 2},
     "without_a_negative_prompt": {"negative_prompt": ""},
+    "rescaled": {"guidance_rescale": 0.7},
     "edited_by_step": {"prompt_syntax": Syntax.A1111, "steps": 4},
 }
 
@@ -95,7 +98,8 @@ def test_two_halves_with_one_prompt_are_the_plain_prompt(family: Loaded) -> None
 
 def test_a_region_without_weight_or_steps_gives_the_bytes_of_none(family: Loaded) -> None:
     plain = final_latents(family.ours, asked(family))
-    for changes in ({"weight": 0.0}, {"start_ratio": 0.5, "end_ratio": 0.6}):
+    without: list[dict[str, Any]] = [{"weight": 0.0}, {"start_ratio": 0.5, "end_ratio": 0.6}]
+    for changes in without:
         region = ResolvedRegion(rectangle=LEFT, prompt=ROCKET, **changes)
         assert torch.equal(ours(family, asked(family, regions=(region,))), plain)
 
@@ -145,6 +149,32 @@ def test_a_place_reads_the_prompts_by_their_shares(family: Loaded) -> None:
     finally:
         reference.set_attn_processor(original)
     assert gap(found, theirs) < TOLERANCE
+
+
+def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Path) -> None:
+    view: Any = family_of(family.ours)
+    net = write_controlnet(tmp_path / "net", family.ours, 64 // view.latent_shape(64, 64)[1])
+    pool, maps = ControlPool(RealHardware(family.ours.device)), [given(net, stripes(48, 32), tmp_path)]
+
+    def controlled(**changes: Any) -> Tensor:
+        wanted = asked(family, controls=(control(net),), **changes)
+        job, device = ControlsOfJob("job", wanted, maps, pool), family.ours.device
+        list(iter(lambda: job.bring(family.ours), True))
+        with torch.inference_mode():
+            shares = region_maps(wanted, (None,) * len(wanted.regions), device)
+            found = condition(family.ours, view, wanted, PromptCache(), maps=shares)
+            controls = job.made(found.reading, device)
+            config, conditions = family.ours.scheduler_config, found.conditions
+            trajectory = begin(view, wanted, config, conditions, device, renew=found.renew, controls=controls)
+            while not trajectory.done:
+                walk_together([trajectory])
+            return trajectory.latents
+
+    halves = tuple(ResolvedRegion(rectangle=one, prompt=ROCKET) for one in (LEFT, RIGHT))
+    for changes in ({}, {"guidance_start_ratio": 0.5}, {"guidance_scale": 1.0}):
+        plain = controlled(prompt=ROCKET, **changes)
+        assert gap(controlled(regions=halves, **changes), plain) < TOLERANCE
+        assert gap(controlled(**changes), plain) > 0.001
 
 
 def test_a_mask_says_where_as_a_rectangle_does(family: Loaded, tmp_path: Path) -> None:
