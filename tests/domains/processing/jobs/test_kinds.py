@@ -22,6 +22,8 @@ BENCHMARK = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:2], max_durati
 
 
 class Supplies:
+    in_turns = False
+
     def model(self, model_id: str) -> str:
         return f"files of {model_id}"
 
@@ -31,6 +33,10 @@ def test_a_load_orders_its_model_in_its_precision_and_tells_where_it_is() -> Non
     order = work.order("o-1", cast(Any, Supplies()))
     assert isinstance(order, LoadOrder)
     assert (order.order_id, cast(Any, order.model), order.execution) == ("o-1", "files of m", work.execution)
+    supplies = Supplies()
+    supplies.in_turns = True
+    narrow = cast(Any, work.order("o-1", cast(Any, supplies))).execution
+    assert narrow == Execution(precision="float16", offload="component")
     assert work.result(Reported(loaded=LOADED, reused=True)) == LoadResult(loaded=LOADED, reused=True)
     with pytest.raises(InternalError, match="without telling what it loaded"):
         work.result(Reported())
