@@ -17,6 +17,7 @@ from domains.inference.on_device.family import (
     StepRows,
     regardless,
 )
+from domains.inference.on_device.unet import UNet
 from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import ComponentTurns, OnDeviceModel
@@ -68,6 +69,11 @@ class InTurns:
     def conditions_for(self, network: Any, *prompts: Any, **told: Any) -> Any:
         """What another network reads of prompts, which needs no component of this model."""
         return cast(Any, self._now).conditions_for(network, *prompts, **told)
+
+    @property
+    def unet(self) -> UNet:
+        """The denoiser of a family with a U-Net, for what depends on its layers alone: it may have no weights now."""
+        return cast(Any, self._now).unet
 
     def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
         """See `Family`."""
