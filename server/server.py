@@ -299,6 +299,7 @@ class Server:
         self.announcer.started()
         self.blobs.sweep(self.jobs.ids().__contains__)
         self.processing.transfers.recover()
+        self.processing.conversions.recover()
         self.jobs.recover()
         self.sessions.begin()
         self._background.spawn(self.checkpoints.keep_up(_CHECKPOINT_S))

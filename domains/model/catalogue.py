@@ -148,6 +148,10 @@ class Catalogue:
         others = tuple(file for file in model.files if file.path not in weights)
         return msgspec.structs.replace(model, files=(*stamps, *others), sha256=hash_of(stamps))
 
+    def place_of(self, asked: Conversion) -> Path:
+        """The real path that a conversion's result gets. Raises PATH_OUTSIDE_ROOTS."""
+        return self._roots.inside(asked.destination, "model_conversion.destination_path")
+
     async def destination(self, asked: Conversion) -> Path:
         """The real path of a conversion's result. Raises MODEL_NOT_FOUND, ID_TAKEN, and what `check_conversion` raises."""
         model = self.get(asked.model_id)

@@ -1,7 +1,7 @@
 """Scans the roots for models once."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 
 from domains.errors import DeviceOpsError, ErrorReason
@@ -12,6 +12,7 @@ from domains.model.model import Model, ModelState
 from domains.model.naming import display_name, free_id_of
 from domains.model.notes import with_hashes
 from domains.model.places import Form, Place
+from domains.model.publish_note import being_published
 from domains.model.roots import Roots
 from domains.model.scan import MAX_PROBLEMS, Found, ScanProblem
 from domains.model.walk import places
@@ -56,6 +57,8 @@ class Look:
         passed: tuple[str, ...] = ()
         try:
             found = [place for place in self._places(beginnings) if str(place.path) not in self._embedded]
+            coming = self._coming(found)
+            found = [place for place in found if place.path not in coming]
             chosen = [place for place in found if self._judged is None or str(place.path) in self._judged]
             names = {str(place.path) for place in chosen}
             passed = tuple(str(place.path) for place in found if str(place.path) not in names)
@@ -87,6 +90,11 @@ class Look:
             else:
                 found.append(place)
         return found
+
+    def _coming(self, found: Sequence[Place]) -> Set[Path]:
+        """Results of conversions that have their name and are not known yet: their job makes them known, under its id."""
+        folders = {place.path.parent for place in found if str(place.path) not in self._id_of}
+        return {path for folder in folders for path in being_published(folder) if str(path) not in self._id_of}
 
     def _read(self, place: Place) -> list[Model]:
         """One model, or none if it leads out of the roots."""

@@ -69,6 +69,7 @@ class ProcessingParts:
             footprints, jobs, loaded, devices.devices, board.lanes, memory.pools, memory.reclaiming, step_times
         )
         self.transfers = TransferRunner(jobs, memory.blobs)
+        self.conversions = ConvertRunner(catalogue, jobs)
         self.host_loads = HostLoads(host_models, loaded, memory.admission, memory.reclaiming, memory.pools)
         self.prefetching = Prefetching(self.host_loads, loaded, catalogue)
         sessions.listeners.append(self.prefetching.session_changed)
@@ -105,7 +106,7 @@ class ProcessingParts:
                 reset=reset.run,
                 validate=ValidateRunner(catalogue, self.estimates, Execution(jobs)).run,
                 load_to_host=HostLoadRunner(catalogue, self.host_loads).run,
-                convert=ConvertRunner(catalogue).run,
+                convert=self.conversions.run,
             ),
             wishes=self.wishes,
             draining=draining,

@@ -14,8 +14,8 @@ from tests.domains.processing.dispatch_bench import Memory
 _NONE = cast(Any, None)
 
 
-async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
-    """To its end. `transfer`: the method that carries out transfers."""
+async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE, convert: object = _NONE) -> None:
+    """To its end. `transfer`, `convert`: the methods that carry out transfers and conversions."""
     tools = AttemptTools(
         jobs=jobs,
         devices=_NONE,
@@ -26,7 +26,12 @@ async def attempt(jobs: Jobs, job: Job, *, transfer: object = _NONE) -> None:
         reproductions=_NONE,
         memory=Memory(),
         runners=FrontRunners(
-            scan=_NONE, reset=_NONE, transfer=cast(Any, transfer), validate=_NONE, load_to_host=_NONE, convert=_NONE
+            scan=_NONE,
+            reset=_NONE,
+            transfer=cast(Any, transfer),
+            validate=_NONE,
+            load_to_host=_NONE,
+            convert=cast(Any, convert),
         ),
         wishes=PreviewWishes(),
         draining=Draining(),
