@@ -64,7 +64,8 @@ def assembled(assembly: Assembly, get: Callable[[str], Model]) -> Model:
     base = get(assembly.base_id)
     family = FAMILIES[base.family]
     if wrong := [*unknown_components(family, [name for name, _ in assembly.sources])]:
-        raise InvalidRequest(wrong)
+        # The order of the request is not known here.
+        raise InvalidRequest([replace(one, field="components") for one in wrong])
     _check_needed(family, assembly)
     for name, source in assembly.sources:
         if source and (part := family.part(name)) is not None:

@@ -105,6 +105,13 @@ class Catalogue:
             message = f"model {model_id[:256]} is assembled for requests alone; name {assembly.base_id[:128]} instead"
             raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=model_id[:256])
 
+    def hash_sources(self, model_id: str) -> None:
+        """Compute the hashes of the models that an assembled one takes components from, unless they are known; does nothing
+        for another model. On any thread. Raises as `assembled`."""
+        assembly = assembly_of(model_id)
+        for source in assembly.model_ids if assembly is not None and model_id not in self._models else ():
+            self.content_hashed(self.get(source))
+
     def content_hashed(self, model: Model) -> Model:
         """The model with its hash, which is computed unless it is known. Raises as `hashed`."""
         return model if model.sha256 or model.layout is ModelLayout.PARTS else self.hashed_whole(model)

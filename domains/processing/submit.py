@@ -1,5 +1,6 @@
 """Checks, resolves and stores work: each obstacle to a job's start is found before the job is stored."""
 
+import asyncio
 from collections.abc import Iterable
 
 import msgspec
@@ -177,6 +178,13 @@ class Submissions:
     def release(self, job_id: str) -> None:
         """Let go of the files of a job that was not stored."""
         self._blobs.release(job_id)
+
+    async def submit_load(
+        self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True
+    ) -> Job:
+        """`load`, after the files of models that lend components were hashed."""
+        await asyncio.to_thread(self._catalogue.hash_sources, work.model_id)
+        return self.load(work, options, asked, detached=detached)
 
     def load(
         self, work: LoadWork | HostLoadWork, options: JobOptions, asked: Asked = NEW, *, detached: bool = True

@@ -1,5 +1,6 @@
 """ModelService: EstimateModel."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class EstimateMethods:
         """Forecast what a load and its use cost."""
         _check(request)
         load = from_load(request.model_load)
+        await asyncio.to_thread(self._catalogue.hash_sources, load.model_id)
         model = self._catalogue.get(load.model_id) if load.model_id else self._catalogue.default()
         usable(model)
         convert.check_nodes(request.devices)

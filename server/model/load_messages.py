@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
+from domains.model.assembly import assembly_of
 from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
 from server.inference.generation_messages import to_execution
+from server.model.component_sources import to_components, with_components
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
@@ -22,6 +24,9 @@ _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
 }
 _SERVED: Served = {
     "model_id": (),
+    "components.component_id": (),
+    "components.model_id": (),
+    "components.omitted": (),
     "tier": ("MODEL_TIER_DEVICE", "MODEL_TIER_HOST"),
     "pinned": (),
     "keep_alive": (),
@@ -43,10 +48,11 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
         wrong.append(Violation(field=f"{path}.execution", message=text))
     unserved = other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    model_id = with_components(load.model_id, load.components, f"{path}.components")
     if to_host:
-        return HostLoadWork(model_id=load.model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
+        return HostLoadWork(model_id=model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
     return LoadWork(
-        model_id=load.model_id,
+        model_id=model_id,
         pin=load.pinned,
         keep_alive_s=_keep_alive(load),
         execution=from_execution(load.execution),
@@ -97,8 +103,10 @@ def _told(way: bool | str) -> str:
 
 def to_load(work: LoadWork | HostLoadWork) -> model_work_pb2.ModelLoad:
     """The message of a load, as it was asked for."""
+    assembly = assembly_of(work.model_id)
     return model_work_pb2.ModelLoad(
-        model_id=work.model_id,
+        model_id=work.model_id if assembly is None else assembly.base_id,
+        components=[] if assembly is None else to_components(assembly),
         pinned=work.pin,
         keep_alive=None if work.keep_alive_s is None else convert.to_duration(work.keep_alive_s),
         execution=to_asked_execution(work.execution) if isinstance(work, LoadWork) else None,

@@ -1,5 +1,6 @@
 """PrefetchModels."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -8,9 +9,11 @@ import msgspec
 from deviceops.model.v1 import model_service_pb2
 from domains import limits
 from domains.errors import InvalidRequest, NotServed, Violation
+from domains.model.catalogue import Catalogue
 from domains.processing.memory.prefetch import Hint, Prefetching
 from domains.processing.submit import Submissions
 from server import convert
+from server.model.component_sources import with_components
 from server.model.findings import to_finding
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -20,8 +23,9 @@ _FARTHEST_S = 24 * 3600.0
 class PrefetchMethods:
     """Implements PrefetchModels."""
 
-    def __init__(self, submissions: Submissions, prefetching: Prefetching) -> None:
+    def __init__(self, submissions: Submissions, catalogue: Catalogue, prefetching: Prefetching) -> None:
         self._submissions = submissions
+        self._catalogue = catalogue
         self._prefetching = prefetching
 
     async def PrefetchModels(
@@ -34,7 +38,10 @@ class PrefetchMethods:
             self._submissions.sessions.check_open(request.session_id)
         for hint in request.hints:
             convert.check_nodes(hint.devices)
-        done = self._prefetching.hint(request.session_id, [self._hint(hint) for hint in request.hints])
+        hints = [self._hint(hint, f"hints[{index}]") for index, hint in enumerate(request.hints)]
+        for hint in hints:
+            await asyncio.to_thread(self._catalogue.hash_sources, hint.model_id)
+        done = self._prefetching.hint(request.session_id, hints)
         return model_service_pb2.PrefetchModelsResponse(
             accepted_model_ids=done.accepted,
             ready_model_ids=done.ready,
@@ -44,9 +51,9 @@ class PrefetchMethods:
             ],
         )
 
-    def _hint(self, hint: model_service_pb2.PrefetchHint) -> Hint:
+    def _hint(self, hint: model_service_pb2.PrefetchHint, path: str) -> Hint:
         return Hint(
-            model_id=hint.model_id,
+            model_id=with_components(hint.model_id, hint.components, f"{path}.components"),
             need_in_s=convert.from_duration(hint.need_in) if hint.HasField("need_in") else 0.0,
             device_ids=tuple(map(self._submissions.device_id, hint.devices.device_ids)),
         )
@@ -80,7 +87,6 @@ def _wrong(hint: model_service_pb2.PrefetchHint, path: str) -> list[Violation]:
 
 def _unserved(hint: model_service_pb2.PrefetchHint, path: str) -> list[Violation]:
     named = {
-        f"{path}.components": bool(hint.components),
         f"{path}.devices.strategy": bool(hint.devices.strategy),
         f"{path}.devices.node_labels": bool(hint.devices.node_labels),
     }

@@ -39,7 +39,7 @@ from server.model.reconcile import ReconcileMethods
 from server.model.registering import RegisterMethods
 from server.model.usage import put_usage
 from server.model.validation import ValidationMethods
-from server.processing.watch import submit_and_follow
+from server.processing.watch import submit_and_follow, submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -80,7 +80,7 @@ class ModelServicer(
         EstimateMethods.__init__(self, catalogue, estimates, host_loads)
         BenchmarkMethods.__init__(self, submissions)
         ConversionMethods.__init__(self, submissions)
-        PrefetchMethods.__init__(self, submissions, prefetching)
+        PrefetchMethods.__init__(self, submissions, catalogue, prefetching)
         RegisterMethods.__init__(self, catalogue, blob_models)
 
     async def ListModels(
@@ -129,18 +129,18 @@ class ModelServicer(
 
         return submit_and_follow(self._submissions, request, context, submit)
 
-    def LoadModel(  # yields the bytes of its responses, see `register`
+    async def LoadModel(  # yields the bytes of its responses, see `register`
         self, request: model_service_pb2.LoadModelRequest, context: Context
     ) -> Followed[bytes]:
         """Load a model onto a device and follow the job."""
 
-        def submit(asked: Asked) -> Job:
+        async def submit(asked: Asked) -> Job:
             load, options = convert.both(
                 lambda: from_load(request.model_load), lambda: convert.from_options(request.options)
             )
-            return self._submissions.load(load, options, asked, detached=request.detached)
+            return await self._submissions.submit_load(load, options, asked, detached=request.detached)
 
-        return submit_and_follow(self._submissions, request, context, submit)
+        return await submit_later_and_follow(self._submissions, request, context, submit)
 
 
 def from_scan(scan: model_work_pb2.ModelScan) -> ScanWork:

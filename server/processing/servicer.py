@@ -146,7 +146,7 @@ class ProcessingServicer(SystemEventMethods, LabelDeletionMethods, ClockMethods,
                 load, options = convert.both(
                     lambda: from_load(spec.model_load), lambda: convert.from_options(request.options)
                 )
-                return self._submissions.load(load, options, asked)
+                return await self._submissions.submit_load(load, options, asked)
             case "model_scan":
                 work, options = convert.both(
                     lambda: from_scan(spec.model_scan), lambda: convert.from_options(request.options)

@@ -1,7 +1,8 @@
 """Components of other models, and passes beside the first one, through the server."""
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from deviceops.inference.v1 import (
     reproduction_pb2,
     sampling_pb2,
 )
-from deviceops.model.v1 import execution_pb2, model_service_pb2
+from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2
+from server.cli.app import run
 from tests.domains.inference.on_device.tiny_families import (
     TINY,
     Make,
@@ -422,3 +425,118 @@ def test_a_refiner_that_cannot_go_on_is_refused(
     generation = asked(base, refiner=passes_pb2.RefinerPass(model_id=refiner))
     refusal = asking.refused(lambda: asking.submit(server, generation))
     assert (refusal.reason, words in refusal.message) == (reason, True), refusal.message
+
+
+# Components of loads, estimates and hints
+
+
+def on_cpu(server: RunningServer, **load: Any) -> Any:
+    work = model_work_pb2.ModelLoad(**load)
+    return asking.journal_of(server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=work)))
+
+
+def unloaded(server: RunningServer) -> None:
+    server.model.UnloadModel(model_service_pb2.UnloadModelRequest(all=model_service_pb2.EveryLoadedModel()))
+
+
+def test_a_load_takes_components_of_other_models_for_the_jobs_that_will_ask_for_them(server: RunningServer) -> None:
+    unloaded(server)
+    updates = on_cpu(server, model_id="sdxl", components=[VAE])
+    name = "sdxl+vae=other-vae@cpu"
+    assert updates[-1].loaded_model.id == name
+    spec = asking.job_of(server, updates[0].event.job_id).spec.model_load
+    assert (spec.model_id, list(spec.components)) == ("sdxl", [VAE])
+    job_id = asking.submit(server, asked("sdxl", components=[VAE]))
+    stages = [update.event.stage_started.stage for update in asking.watch(server, job_id)]
+    assert "loading" not in stages, "it was there already"
+    request = model_service_pb2.EstimateModelRequest(model_load=spec)
+    (forecast,) = server.model.EstimateModel(request, timeout=asking.CALL_S).estimates
+    assert (forecast.weights_bytes, forecast.load_time.ToNanoseconds()) == (0, 0)
+    assert on_cpu(server, model_id="sdxl", components=[VAE])[-1].loaded_model.reused
+
+
+def test_a_hint_reads_components_of_other_models_ahead(server: RunningServer) -> None:
+    unloaded(server)
+    watch = server.model.WatchLoadedModels(model_service_pb2.WatchLoadedModelsRequest(), timeout=asking.CALL_S)
+    asking.until(watch, lambda message: message.in_sync)
+    hint = model_service_pb2.PrefetchHint(model_id="sdxl", components=[VAE])
+    answer = server.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(hints=[hint]), timeout=asking.CALL_S)
+    assert list(answer.accepted_model_ids) == ["sdxl+vae=other-vae"]
+    asking.until(watch, lambda message: message.loaded_model.id == "sdxl+vae=other-vae@host")
+    watch.cancel()
+    there = loaded(server, "sdxl+vae=other-vae@host")
+    assert {one.component_id for one in there.components} >= {"unet", "vae", "text_encoder", "text_encoder_2"}
+    server.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(), timeout=asking.CALL_S)
+    unloaded(server)
+
+
+FAULTS: dict[str, tuple[list[execution_pb2.ComponentSource], str, list[str]]] = {
+    "twice": ([VAE, VAE], "INVALID_FIELD", ["components[1].component_id"]),
+    "unknown": ([NO_T5], "INVALID_FIELD", ["components"]),
+    "both": (
+        [execution_pb2.ComponentSource(component_id="vae", model_id="sd3", omitted=True)],
+        "UNSUPPORTED_COMBINATION",
+        ["components[0].omitted"],
+    ),
+    "a precision of its own": (
+        [execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)],
+        "NOT_IMPLEMENTED",
+        ["components[0].precision"],
+    ),
+    "of another family": (
+        [execution_pb2.ComponentSource(component_id="vae", model_id="sd3")],
+        "MODEL_INCOMPATIBLE",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(FAULTS))
+def test_a_component_of_a_load_or_a_hint_that_cannot_be_taken_is_named(server: RunningServer, case: str) -> None:
+    components, reason, fields = FAULTS[case]
+    hint = model_service_pb2.PrefetchHint(model_id="sdxl", components=components)
+    calls: dict[str, Callable[[], Any]] = {
+        "model_load.": lambda: on_cpu(server, model_id="sdxl", components=components),
+        "hints[0].": lambda: server.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(hints=[hint])),
+    }
+    for path, call in calls.items():
+        refusal = asking.refused(call)
+        assert refusal.reason == reason
+        assert [field.removeprefix(path) for field in refusal.fields] == fields
+
+
+def test_components_can_be_named_on_the_command_line(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEVICEOPS_ADDRESS", server.address)
+    assert run(["models", "load", "sdxl", "--component", "vae=other-vae"]) == 0
+    assert "sdxl+vae=other-vae@cpu is loaded" in capsys.readouterr().out
+    assert run(["models", "estimate", "sd3", "--without", "text_encoder_3", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)["estimates"][0]["components"]
+    assert "text_encoder_3" not in {part["componentId"] for part in parts}
+    assert run(["models", "prefetch", "sd3", "--without", "text_encoder_3"]) == 0
+    assert "read ahead: sd3+text_encoder_3=" in capsys.readouterr().out
+    assert run(["models", "prefetch"]) == 0
+
+
+# Components that take turns on the device
+
+BOX = postprocessing_pb2.PixelBox(width_px=EDGE_PX // 2, height_px=EDGE_PX)
+PASSES: dict[str, dict[str, Any]] = {
+    "second pass": {"hires_pass": AGAIN},
+    "region": {"regions": [conditioning_pb2.RegionalPrompt(prompt="a lemon", rectangle=BOX)]},
+    "another vae": {"components": [VAE]},
+}
+
+
+def test_passes_and_regions_of_a_model_whose_components_take_turns_make_the_same_files(server: RunningServer) -> None:
+    before = {name: file_of(server, made(server, asked("sdxl", **more))) for name, more in PASSES.items()}
+    unloaded(server)
+    turns = execution_pb2.ExecutionOptions(offload=execution_pb2.OFFLOAD_MODE_COMPONENT)
+    for components in ([], [VAE]):
+        on_cpu(server, model_id="sdxl", components=components, execution=turns)
+    for name, more in PASSES.items():
+        result = made(server, asked("sdxl", **more))
+        assert result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
+        assert file_of(server, result) == before[name], name
+    unloaded(server)

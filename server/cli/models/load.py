@@ -11,13 +11,19 @@ from server.cli.calls.connection import AddressOption, Connection, JsonOption, c
 from server.cli.calls.job_call import last_of
 from server.cli.console.failure import USAGE, CliError
 from server.cli.console.printing import emit, measured_bytes, notice, print_json
+from server.cli.generation.component_flags import components_of
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "component"]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
-    from deviceops.model.v1.model_service_pb2 import LoadModelRequest, UnloadModelRequest, UnloadModelResponse
+    from deviceops.model.v1.model_service_pb2 import (
+        LoadModelRequest,
+        PrefetchHint,
+        UnloadModelRequest,
+        UnloadModelResponse,
+    )
     from deviceops.model.v1.model_work_pb2 import ModelBenchmark, ModelLoad
 
 
@@ -33,6 +39,13 @@ def load(
         Precision | None, typer.Option(help="Of the text encoders. [default: the denoiser's]")
     ] = None,
     vae_precision: Annotated[Precision | None, typer.Option(help="Of the VAE. [default: the denoiser's]")] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODEL", help="Take this component from another model; may be repeated."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave this component out, text_encoder_3; may be repeated.")
+    ] = None,
     offload: Annotated[
         Offload | None,
         typer.Option(
@@ -51,6 +64,7 @@ def load(
     with connect(address) as connection:
         request = _load_request(connection, model, device, pin, keep_s)
         put_precisions(request.model_load, precision, text_precision, vae_precision)
+        put_components(connection, request.model_load, component, without)
         if offload:
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if host:
@@ -60,6 +74,18 @@ def load(
     if not json:
         there = " already" if loaded.reused else ""
         emit(f"{loaded.id} is loaded{there}; {_where(loaded)}")
+
+
+def put_components(
+    connection: Connection, work: ModelLoad | PrefetchHint, given: list[str] | None, without: list[str] | None
+) -> None:
+    """Set the components that are other than the model's own."""
+    for one in components_of(given or (), without or ()):
+        work.components.add(
+            component_id=one.component,
+            model_id=ids.model(connection, one.model) if one.model else "",
+            omitted=not one.model,
+        )
 
 
 def _where(loaded: LoadedModel) -> str:

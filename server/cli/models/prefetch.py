@@ -10,6 +10,7 @@ from server.cli.calls import ids
 from server.cli.calls.connection import AddressOption, JsonOption, connect
 from server.cli.console.printing import emit, notice, print_json
 from server.cli.console.tables import print_reasons
+from server.cli.models.load import put_components
 
 if TYPE_CHECKING:
     from deviceops.model.v1.model_service_pb2 import PrefetchModelsResponse
@@ -21,6 +22,11 @@ def prefetch(
     ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Needed on this device; may be repeated.")] = None,
     in_s: Annotated[float, typer.Option("--in", help="Seconds until they are needed.")] = 0,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODEL", help="With this component of another model; may be repeated."),
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Without this component; may be repeated.")] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -32,6 +38,7 @@ def prefetch(
         hints = [pb.PrefetchHint(model_id=ids.model(connection, name)) for name in models or ()]
         for hint in hints:
             hint.devices.device_ids.extend(devices)
+            put_components(connection, hint, component, without)
             if in_s:
                 hint.need_in.FromNanoseconds(round(in_s * 1e9))
         answer = connection.model.PrefetchModels(pb.PrefetchModelsRequest(hints=hints))
