@@ -19,6 +19,8 @@ class LoadedState(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    OFFLOADED = "offloaded"
+    """Its weights wait in the RAM tier; the next job that needs it on its device brings them back."""
     UNLOADED = "unloaded"
     """Gone. Only in a change, never in a list."""
     FAILED = "failed"

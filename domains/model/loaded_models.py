@@ -18,6 +18,7 @@ class LoadedModels:
         self._keep_alive_s = keep_alive_s
         self._loaded: dict[str, LoadedModel] = {}
         self._loading: dict[str, LoadedModel] = {}
+        self._offloaded: dict[str, LoadedModel] = {}
         self._waiting: dict[str, set[str]] = {}
         """By loading model: the jobs that wait for it."""
         self.listeners: list[Callable[[LoadedModel, bool], None]] = []
@@ -49,9 +50,10 @@ class LoadedModels:
             self._loading[loaded_id] = msgspec.structs.replace(one, components=components)
             self._changed(self._loading[loaded_id])
 
-    def leave(self, job_id: str, failure: Failure | None = None) -> None:
-        """Note that a job waits for no load any more. The last one to leave ends the load; `failure`: why it failed."""
-        for name in [name for name, jobs in self._waiting.items() if job_id in jobs]:
+    def leave(self, job_id: str, failure: Failure | None = None, loaded_id: str = "") -> None:
+        """Note that a job waits for no load any more. The last one to leave ends the load; `failure`: why it failed.
+        `loaded_id`: of this load alone; empty: of all that it waits for."""
+        for name in [name for name, jobs in self._waiting.items() if job_id in jobs and loaded_id in ("", name)]:
             self._waiting[name].discard(job_id)
             if self._waiting[name]:
                 continue
@@ -59,6 +61,8 @@ class LoadedModels:
             if (one := self._loading.pop(name, None)) is not None:
                 state = LoadedState.FAILED if failure else LoadedState.UNLOADED
                 self._changed(msgspec.structs.replace(one, state=state, failure=failure), job_id)
+                if name in self._offloaded:
+                    self._changed(self._offloaded[name])
 
     def put(
         self, loaded: LoadedModel, stay: Stay | None = None, *, job_id: str = "", session_id: str = ""
@@ -69,6 +73,7 @@ class LoadedModels:
         """
         stay = stay or Stay()
         coming = self._loading.pop(loaded.id, None)
+        self._offloaded.pop(loaded.id, None)
         self._waiting.pop(loaded.id, None)
         known = self._loaded.get(loaded.id)
         before = known or coming
@@ -117,6 +122,20 @@ class LoadedModels:
             self._changed(msgspec.structs.replace(gone, state=state, failure=failure), job_id)
         return gone
 
+    def offload(self, one: LoadedModel) -> None:
+        """Note that a model that was removed waits in the RAM tier."""
+        self._offloaded[one.id] = msgspec.structs.replace(one, state=LoadedState.OFFLOADED, pinned=False)
+        self._changed(self._offloaded[one.id])
+
+    def forget_offloaded(self, loaded_id: str) -> None:
+        """Note that a model waits there no more. Ignores one that did not."""
+        if (one := self._offloaded.pop(loaded_id, None)) is not None:
+            self._changed(msgspec.structs.replace(one, state=LoadedState.UNLOADED))
+
+    def offloaded(self) -> Sequence[LoadedModel]:
+        """The models that wait in the RAM tier, ordered by id. Jobs cannot use them before a load."""
+        return [self._offloaded[name] for name in sorted(self._offloaded)]
+
     def remove_device(self, device_id: str, failure: Failure | None = None) -> None:
         """Remove all models of a device, whose worker is gone. `failure`: why; None: it was ended on purpose."""
         for one in [one for one in self._loaded.values() if one.device_id == device_id]:
@@ -136,8 +155,9 @@ class LoadedModels:
         return sorted(self._loaded.values(), key=lambda one: one.id)
 
     def everything(self) -> Sequence[LoadedModel]:
-        """Also those on their way in. Ordered by device, the one used last first."""
-        every = [*self._loaded.values(), *self._loading.values()]
+        """Also those on their way in, and those that wait in the RAM tier. Ordered by device, the one used last first."""
+        waiting = [one for name, one in self._offloaded.items() if name not in self._loading]
+        every = [*self._loaded.values(), *self._loading.values(), *waiting]
         return sorted(every, key=lambda one: (one.device_id, -one.last_use_time_s, one.id))
 
     def waiting_for(self, loaded_id: str) -> Set[str]:

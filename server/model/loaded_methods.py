@@ -11,9 +11,10 @@ from domains import limits
 from domains.errors import InvalidRequest, Violation
 from domains.model.blob_models import BlobModels
 from domains.model.catalogue import Catalogue
-from domains.model.loaded import LoadedModel, outdated
+from domains.model.loaded import LoadedModel, LoadedState, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.processing.memory.drained_unload import LONGEST_DRAIN_S, Drain, DrainedUnload
+from domains.processing.memory.kept_on_host import KeptOnHost
 from domains.processing.memory.model_use import users_of
 from domains.processing.submit import Submissions
 from server import convert
@@ -34,7 +35,9 @@ class LoadedModelMethods:
         loaded: LoadedModels,
         unloading: DrainedUnload,
         blobs: BlobModels,
+        kept: KeptOnHost,
     ) -> None:
+        self._kept = kept
         self._blob_models = blobs
         self._submissions = submissions
         self._catalogue = catalogue
@@ -46,35 +49,48 @@ class LoadedModelMethods:
     ) -> model_service_pb2.UnloadModelResponse:
         """Unload models from their devices, once no job uses them."""
         began_s = time.monotonic()
-        unserved = [Violation(field="keep_on_host", message="this server does not serve it yet")]
         drain = _drain(request)
-        convert.refuse(drain_violations(drain), unserved if request.keep_on_host else [])
-        targets = self._targets(request)
+        convert.refuse(drain_violations(drain), [])
+        every = self._targets(request)
+        waiting = [one for one in every if one.state is LoadedState.OFFLOADED]
+        targets = [one for one in every if one.state is not LoadedState.OFFLOADED]
         read = self._blob_models.read_by(targets)
-        drained = await self._drained_unload.unload(targets, drain)
+        if request.keep_on_host:
+            # First: without room for them nothing leaves its device. What is in the tier alone stays there.
+            targets = [one for one in targets if one.device_id]
+            await self._kept.bring(targets)
+        try:
+            drained = await self._drained_unload.unload(targets, drain)
+        finally:
+            if request.keep_on_host:
+                self._kept.note(targets)
         done = drained.unloaded
+        let_go = 0 if request.keep_on_host or not waiting else self._kept.let_go(waiting)
         released = sorted(read - self._blob_models.read_by_any(read, self._loaded.list()))
+        names = [*done.loaded_ids, *(one.id for one in waiting)]
         return model_service_pb2.UnloadModelResponse(
-            loaded_model_ids=done.loaded_ids[: limits.NAMED_IDS],
+            loaded_model_ids=names[: limits.NAMED_IDS],
             freed_device_bytes=done.freed_device_bytes,
-            freed_host_bytes=done.freed_host_bytes,
+            freed_host_bytes=let_go + (done.freed_host_bytes or 0) if let_go else done.freed_host_bytes,
             ended_job_ids=drained.ended_job_ids[: limits.NAMED_IDS],
             duration=convert.to_duration(time.monotonic() - began_s),
             released_blob_ids=released[: limits.NAMED_IDS],
         )
 
     def _targets(self, request: model_service_pb2.UnloadModelRequest) -> list[LoadedModel]:
+        every = [*self._loaded.list(), *self._loaded.offloaded()]
         match request.WhichOneof("target"):
             case "loaded_model_id":
-                return [self._loaded.get(request.loaded_model_id)]
+                named = [one for one in every if one.id == request.loaded_model_id]
+                return named or [self._loaded.get(request.loaded_model_id)]
             case "model_id":
                 model = self._catalogue.get(request.model_id)
-                return [one for one in self._loaded.list() if one.model_id == model.id]
+                return [one for one in every if one.model_id == model.id]
             case "device_id":
                 device_id = self._submissions.device_id(request.device_id)
-                return [one for one in self._loaded.list() if one.device_id == device_id]
+                return [one for one in every if one.device_id == device_id]
             case "all":
-                return self._loaded.list()
+                return every
             case None:
                 raise InvalidRequest(
                     [Violation(field="target", message="is not set; set loaded_model_id, model_id, device_id or all")]
@@ -92,7 +108,9 @@ class LoadedModelMethods:
         self, request: model_service_pb2.GetLoadedModelRequest, context: Context
     ) -> model_service_pb2.GetLoadedModelResponse:
         """Return one model on a device."""
-        loaded = self._loaded.find(request.loaded_model_id) or self._loaded.get(request.loaded_model_id)
+        name = request.loaded_model_id
+        waiting = next((one for one in self._loaded.offloaded() if one.id == name), None)
+        loaded = self._loaded.find(name) or waiting or self._loaded.get(name)
         return model_service_pb2.GetLoadedModelResponse(loaded_model=self._loaded_message(loaded))
 
     def WatchLoadedModels(

@@ -186,6 +186,9 @@ class _Bytes(msgspec.Struct, frozen=True):
 
 def _bytes(loaded: LoadedModel, size: int, mapped: int) -> _Bytes:
     """Where so many bytes of a loaded model are; `mapped`: those of them that are used in place."""
+    if loaded.state is LoadedState.OFFLOADED:
+        # The tier's own entry tells how many of them the system keeps.
+        return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
     if not loaded.device_id and not loaded.locked:
         return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
     if loaded.device_id in ("", "cpu"):

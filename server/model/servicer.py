@@ -16,6 +16,7 @@ from domains.processing.jobs.kinds import ScanWork
 from domains.processing.memory.drained_unload import DrainedUnload
 from domains.processing.memory.estimates import Estimates
 from domains.processing.memory.host_loads import HostLoads
+from domains.processing.memory.kept_on_host import KeptOnHost
 from domains.processing.memory.prefetch import Prefetching
 from domains.processing.memory.usage import ModelUsages
 from domains.processing.submit import Submissions
@@ -71,7 +72,9 @@ class ModelServicer(
         drained: DrainedUnload,
         usages: ModelUsages,
     ) -> None:
-        LoadedModelMethods.__init__(self, submissions, catalogue, loaded, drained, blob_models)
+        LoadedModelMethods.__init__(
+            self, submissions, catalogue, loaded, drained, blob_models, KeptOnHost(host_loads, loaded, catalogue)
+        )
         ValidationMethods.__init__(self, submissions)
         EditMethods.__init__(self, submissions, catalogue, loaded, blob_models)
         ReconcileMethods.__init__(self, submissions, catalogue, loaded, unloading, blobs)

@@ -635,3 +635,64 @@ def test_a_model_that_has_no_room_as_a_whole_is_used_all_the_same_unless_the_req
     assert seen[-1].generation_result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
     machine.unload()
     assert machine.loaded().execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT, "a load does the same"
+
+
+# Models that leave their device and stay in host memory
+
+OFFLOADED = loaded_model_pb2.LOADED_MODEL_STATE_OFFLOADED
+
+
+def kept(machine: Machine, **target: Any) -> model_service_pb2.UnloadModelResponse:
+    request = model_service_pb2.UnloadModelRequest(keep_on_host=True, **target)
+    return machine.model.UnloadModel(request, timeout=CALL_S)
+
+
+def test_a_model_that_is_kept_on_the_host_leaves_its_device_and_comes_back_under_its_id(machine: Machine) -> None:
+    one = machine.loaded(device="sim-1")
+    watch = machine.watch(device_ids=["sim-1"])
+    in_sync(watch)
+    gone = kept(machine, loaded_model_id=one.id)
+    assert (list(gone.loaded_model_ids), gone.freed_device_bytes) == ([one.id], one.device_bytes)
+    told = next_of(watch, lambda message: message.loaded_model.state == OFFLOADED).loaded_model
+    there = machine.list()
+    assert there[one.id].state == told.state == OFFLOADED
+    assert (there[one.id].device_bytes, there[one.id].mapped_bytes) == (0, one.device_bytes)
+    assert there["emoji-sd@host"].tier == loaded_model_pb2.MODEL_TIER_HOST
+    request = model_service_pb2.GetLoadedModelRequest(loaded_model_id=one.id)
+    assert machine.model.GetLoadedModel(request).loaded_model == there[one.id]
+    assert list(machine.list(states=[OFFLOADED])) == [one.id]
+
+    job_id = asking.submit(machine.server, picture(), on("sim-1"))
+    assert kind(asking.watch(machine.server, job_id)[-1]) == "succeeded"
+    back = next_of(watch, lambda message: message.loaded_model.state == READY).loaded_model
+    watch.cancel()
+    assert (back.id, back.device_bytes) == (one.id, one.device_bytes)
+    assert machine.list()[one.id].state == READY
+
+
+def test_a_model_that_waits_on_the_host_is_let_go_of_like_a_loaded_one(machine: Machine) -> None:
+    one = machine.loaded(device="sim-1")
+    kept(machine, device_id="sim-1")
+    tier = machine.list()["emoji-sd@host"]
+    assert list(kept(machine, model_id=FIRST).loaded_model_ids) == [one.id], "once more changes nothing"
+    request = model_service_pb2.UnloadModelRequest(loaded_model_id=one.id)
+    gone = machine.model.UnloadModel(request, timeout=CALL_S)
+    assert (list(gone.loaded_model_ids), gone.freed_host_bytes) == ([one.id], tier.host_bytes)
+    assert machine.list() == {}
+
+
+def test_a_model_that_a_caller_has_brought_to_the_host_stays_there(machine: Machine) -> None:
+    to_host(machine, FIRST)
+    machine.loaded(device="sim-1")
+    kept(machine, device_id="sim-1")
+    machine.model.UnloadModel(model_service_pb2.UnloadModelRequest(device_id="sim-1"), timeout=CALL_S)
+    assert list(machine.list()) == ["emoji-sd@host"]
+    machine.unload()
+    assert machine.list() == {}
+
+
+def test_what_leaves_the_host_waits_there_no_more(machine: Machine) -> None:
+    one = machine.loaded(device="sim-1")
+    kept(machine, loaded_model_id=one.id)
+    machine.model.UnloadModel(model_service_pb2.UnloadModelRequest(loaded_model_id="emoji-sd@host"), timeout=CALL_S)
+    assert machine.list() == {}

@@ -79,7 +79,7 @@ class HostLoads:
                 failure = Failure.of(error)
                 raise
             finally:
-                self._loaded.leave(ask.job_id, failure)
+                self._loaded.leave(ask.job_id, failure, loaded_id(model.id, ""))
 
     async def _read(
         self, model: Model, ask: HostLoad, tell: Callable[[int, int], None], keep_on: KeepOn

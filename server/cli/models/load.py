@@ -135,6 +135,9 @@ def unload(
     drain_s: Annotated[
         float | None, typer.Option(min=0, max=3600, help="Seconds that running jobs may take to end. Default: 30.")
     ] = None,
+    keep_on_host: Annotated[
+        bool, typer.Option("--keep-on-host", help="Keep the weights in host memory, for a faster return.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="End the jobs that still run then.")] = False,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -144,7 +147,7 @@ def unload(
         raise CliError("name what to unload: a model, --device ID or --all", USAGE)
     with connect(address) as connection:
         request = _unload_request(connection, model, device)
-        request.force = force
+        request.force, request.keep_on_host = force, keep_on_host
         if drain_s is not None:
             request.drain_timeout.FromNanoseconds(round(drain_s * 1e9))
         answer = connection.model.UnloadModel(request)
