@@ -52,6 +52,14 @@ def test_models_are_brought_into_host_memory_and_hints_are_taken_back(capsys: py
     assert json.loads(told(capsys, "prefetch", "--json")) == {}
 
 
+def test_a_model_stays_on_the_host_when_it_leaves_its_device(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "load", "emoji-sd")
+    assert f"unloaded {LOADED}" in told(capsys, "unload", LOADED, "--keep-on-host", "--drain-s", "5")
+    assert "offloaded" in told(capsys, "loaded")
+    told(capsys, "unload", "--all")
+    assert LOADED not in told(capsys, "loaded")
+
+
 def test_a_model_is_loaded_with_parts_that_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
     assert "take turns in device memory" in told(capsys, "load", "emoji", "--offload", "component")
@@ -78,6 +86,53 @@ def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureF
     assert run(["models", "benchmark", "emoji", "--size", "64"]) == 2
 
 
+def test_each_part_of_a_load_has_its_precision_and_the_model_is_pinned(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "unload", "--all")
+    precisions = ("--precision", "bfloat16", "--text-precision", "float32", "--vae-precision", "float32")
+    told(capsys, "load", "emoji", "--device", "cpu", "--pin", *precisions)
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert one["pinned"]
+    assert {part["componentId"]: part["precision"] for part in one["components"]} == {
+        "unet": "PRECISION_BFLOAT16",
+        "text_encoder": "PRECISION_FLOAT32",
+        "vae": "PRECISION_FLOAT32",
+    }
+    assert f"unloaded {LOADED}" in told(capsys, "unload", "--device", "cpu", "--force")
+
+
+def test_an_estimate_is_of_the_precisions_the_size_and_the_number_of_pictures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told(capsys, "unload", "--all")
+    half, wide = "bfloat16", ("--width", "128", "--height", "64", "--batch", "3")
+    flags = ("--precision", half, "--text-precision", half, "--vae-precision", half, "--device", "cpu", *wide)
+    (halves,) = json.loads(told(capsys, "estimate", "emoji", *flags, "--json"))["estimates"]
+    assert halves["execution"]["vaePrecision"] == "PRECISION_BFLOAT16"
+    (whole,) = json.loads(told(capsys, "estimate", "emoji", "--precision", "float32", "--json"))["estimates"]
+    assert 2 * int(halves["weightsBytes"]) == int(whole["weightsBytes"])
+    assert run(["models", "estimate", "emoji", "--width", "65", "--height", "64"]) == 2
+
+
+def test_a_measurement_takes_the_sampler_the_precision_and_the_device_that_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--size", "64x64", "--steps", "1", "--runs", "1", "--warmup", "0")
+    named = ("--sampler", "euler", "--precision", "float32", "--device", "cpu")
+    report = json.loads(told(capsys, "benchmark", "emoji", *flags, *named, "--json").splitlines()[-1])["report"]
+    assert (report["sampler"], report["deviceId"]) == ("euler", "cpu")
+    assert report["execution"]["precision"] == "PRECISION_FLOAT32"
+
+
+def test_a_validation_looks_at_the_named_component_and_at_the_base(capsys: pytest.CaptureFixture[str]) -> None:
+    def read_bytes(*flags: str) -> int:
+        lines = told(capsys, "validate", "emoji", *flags, "--json").splitlines()
+        return int(json.loads(lines[-1])["report"]["readBytes"])
+
+    assert 0 < read_bytes("--component", "vae") < read_bytes()
+    assert "emoji-sd is whole" in told(capsys, "validate", "emoji", "--base", "emoji-sd", "--depth", "header")
+    assert run(["models", "validate", "emoji", "--component", "transformer"]) == 2
+
+
 def test_a_cache_is_compared_and_disagreement_is_the_exit_status(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -89,6 +144,7 @@ def test_a_cache_is_compared_and_disagreement_is_the_exit_status(
     assert run(["models", "reconcile", str(cache), "--json"]) == 1
     kinds = {one["kind"] for one in json.loads(capsys.readouterr().out)["mismatches"]}
     assert "MODEL_CACHE_MISMATCH_KIND_UNKNOWN_MODEL" in kinds
+    assert run(["models", "reconcile", str(cache), "--repair"]) == 1, "nothing is loaded of it"
     cache.write_text('{"entries": []}')
     assert run(["models", "reconcile", str(cache)]) == 0
     assert capsys.readouterr().err.startswith("All agrees.")
@@ -107,8 +163,10 @@ def test_a_model_of_parts_is_registered_and_forgotten(capsys: pytest.CaptureFixt
         assert "would be registered as mix" in told(
             capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix", "--check"
         )
-        assert "is registered as mix" in told(capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix")
-        assert "was known already" in told(capsys, "register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix")
+        asked = ("register", "emoji-sd", "--part", "vae=emoji-sd", "--id", "mix", "--name", "A mix")
+        assert "is registered as mix" in told(capsys, *asked)
+        assert "was known already" in told(capsys, *asked)
+        assert json.loads(told(capsys, *asked, "--json"))["model"]["displayName"] == "A mix"
         assert re.search("^mix +sd1", told(capsys), re.MULTILINE)
         assert "vae" in told(capsys, "inspect", "mix")
     finally:
