@@ -48,7 +48,7 @@ async def _follow(
         process.stdin.write(msgspec.json.encode(order) + b"\n")
         await process.stdin.drain()
     async for line in process.stdout:
-        match _line(line):
+        match _said(line):
             case Told() as told:
                 tell(told.written, told.total)
             case Ended(failure=Failure() as failure):
@@ -58,6 +58,14 @@ async def _follow(
             case _:
                 break
     raise InternalError(f"the process that converts the model ended with status {await process.wait()}")
+
+
+def _said(line: bytes) -> Told | Ended | None:
+    """What the process says. None: it died within the line."""
+    try:
+        return _line(line)
+    except msgspec.DecodeError:
+        return None
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -1,15 +1,27 @@
 """What cannot be converted is said beforehand, by the field that asks for it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from domains.errors import AlreadyExists, ErrorReason, InvalidRequest, PermissionDenied
-from domains.model.conversion import Conversion
+from domains.errors import (
+    AlreadyExists,
+    DeviceOpsError,
+    ErrorReason,
+    InternalError,
+    InvalidRequest,
+    PermissionDenied,
+    ResourceExhausted,
+)
+from domains.failure import Failure
+from domains.model.conversion import Conversion, ConversionOrder, Ended, Told
 from domains.model.conversion_check import check_conversion
+from domains.model.convert_model import convert_model
 from domains.model.diffusers_folder import read_folder
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model, ModelLayout
@@ -18,6 +30,7 @@ from domains.model.walk import places
 from domains.model.weights_model import read_file
 from tests.domains.model.folders import UNET, write_json, write_model
 from tests.domains.model.headers import write_published
+from tests.domains.model.known import known_in
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
@@ -104,3 +117,46 @@ def test_a_scan_passes_by_what_is_being_written(tmp_path: Path) -> None:
     write_model(tmp_path / "new")
     found = places(Roots([tmp_path]), [tmp_path], lambda path, reason, message: None)
     assert [place.path.name for place in found] == ["new"]
+
+
+def test_a_model_that_is_not_whole_is_not_converted(tmp_path: Path) -> None:
+    write_model(tmp_path / "m")
+    (tmp_path / "m" / WEIGHTS).write_bytes(b"\xff" * 100)
+    given = Conversion(model_id="m", destination=str(tmp_path / "new"))
+    for reason in (ErrorReason.MODEL_CORRUPT, ErrorReason.COMPONENT_MISSING):
+        with pytest.raises(DeviceOpsError) as refused:
+            check_conversion(given, folder(tmp_path / "m"), Roots([tmp_path]))
+        assert refused.value.reason is reason
+        (tmp_path / "m" / WEIGHTS).unlink(missing_ok=True)
+
+
+def _said(*ends: Told | Ended, last: str = "") -> list[str]:
+    """The command of a process that takes its order and says this, then ends with 3."""
+    text = "".join(msgspec.json.encode(each).decode() + "\n" for each in ends) + last
+    return [sys.executable, "-c", f"import sys; input(); print({text!r}, end='', flush=True); sys.exit(3)"]
+
+
+async def test_what_the_process_of_a_conversion_says_is_the_callers(tmp_path: Path) -> None:
+    order = ConversionOrder(
+        model=folder(write_model(tmp_path / "m")), layout=ModelLayout.DIFFUSERS, part=str(tmp_path / "part")
+    )
+    told: list[tuple[int, int]] = []
+
+    def tell(written: int, total: int) -> None:
+        told.append((written, total))
+
+    full = Failure(reason=ErrorReason.STORAGE_FULL, message="the disk is full", facts={"path": "p"})
+    with pytest.raises(ResourceExhausted, match="the disk is full") as failed:
+        await convert_model(order, tell, _said(Told(written=1, total=2), Ended(failure=full)))
+    assert (failed.value.reason, failed.value.facts, told) == (full.reason, {"path": "p"}, [(1, 2)])
+    for last in ("", '{"type":"to'):
+        with pytest.raises(InternalError, match="ended with status 3"):
+            await convert_model(order, tell, _said(last=last))
+
+
+async def test_a_result_takes_no_id_that_another_model_has(tmp_path: Path) -> None:
+    with known_in(tmp_path) as known:
+        asked = Conversion(model_id="emoji-sd", destination=str(known.root / "new"), new_model_id="new")
+        assert await known.catalogue.destination(asked) == known.root / "new"
+        with pytest.raises(AlreadyExists):
+            await known.catalogue.destination(msgspec.structs.replace(asked, new_model_id="emoji-sd"))
