@@ -87,8 +87,6 @@ class Reproducing:
                 read = checked(fitted(recipe, model, picture, loras))
             else:
                 read = self._asked_again(replace(recipe.original, model_id=model.id))
-            if (error := read.wrong.error()) is not None:
-                raise error
             files = await generations.read(read)
             work, options = generations.work(read, options, files)
         except (InvalidRequest, NotServed) as error:

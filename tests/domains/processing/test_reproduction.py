@@ -1,0 +1,118 @@
+"""What cannot be made again is refused before a job is stored, and leaves no file held."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
+from domains.inference.check import checked
+from domains.inference.generation import Generation, Sampling
+from domains.inference.recipes import FIELD, NamedModel, Recipe
+from domains.processing.attempts.reproductions import SentPicture
+from domains.processing.jobs.kinds import ReproduceWork
+from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction
+from tests.domains.processing.test_submit import DEMO, PLAIN, Desk
+
+RECIPE = Recipe(source="a1111", generation=Generation(prompt="an owl"), model=NamedModel(name=DEMO.upper()))
+
+
+class Pictures:
+    """Says of each picture that a recipe is in it."""
+
+    def __init__(self) -> None:
+        self.recipe = RECIPE
+        self.owned: list[str] = []
+        self.refusal: DeviceOpsError | None = None
+
+    async def look(self, data: bytes, name: str) -> SentPicture:
+        return SentPicture(
+            blob_id=name, media_type="image/png", width_px=128, height_px=128, data=data, recipe=self.recipe
+        )
+
+    async def own(self, picture: SentPicture, inputs: object, job_id: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.owned.append(job_id)
+
+
+class Reproducer:
+    """A desk that takes pictures."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.pictures: Any = Pictures()
+        again: Any = None
+        self.reproducing = Reproducing(desk.submissions, desk.catalogue, self.pictures, again)
+
+    async def submit(self, data: bytes = b"png", **given: Any) -> ReproduceWork:
+        job = await self.reproducing.submit(Reproduction(data=data, **given), PLAIN)
+        assert isinstance(job.work, ReproduceWork)
+        assert self.desk.jobs.get(job.id) == job
+        return job.work
+
+
+@pytest.fixture
+def reproducer(tmp_path: Path) -> Iterator[Reproducer]:
+    desk = Desk(tmp_path)
+    yield Reproducer(desk)
+    desk.database.close()
+
+
+async def _refused(reproducer: Reproducer, **given: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as refused:
+        await reproducer.submit(**given)
+    assert reproducer.desk.jobs.unfinished() == []
+    return refused.value
+
+
+@pytest.mark.parametrize("sent", [{"data": b"png"}, {"data": b"", "blob_id": "b"}, {"data": b"png", "blob_id": "b"}])
+async def test_a_picture_or_a_blob_is_taken_and_owned(reproducer: Reproducer, sent: dict[str, Any]) -> None:
+    work = await reproducer.submit(**sent)
+    assert (work.resolved.model_id, work.tolerance) == (DEMO, DEFAULT_TOLERANCE)
+    assert len(reproducer.pictures.owned) == 1
+
+
+async def test_a_request_without_a_picture_is_refused(reproducer: Reproducer) -> None:
+    refused = await _refused(reproducer, data=b"")
+    assert [each.field for each in refused.violations] == [FIELD]
+
+
+@pytest.mark.parametrize("tolerance", [0, 255])
+async def test_the_ends_of_the_tolerance_are_taken(reproducer: Reproducer, tolerance: int) -> None:
+    assert (await reproducer.submit(tolerance=tolerance)).tolerance == tolerance
+
+
+@pytest.mark.parametrize("tolerance", [-1, 256])
+async def test_a_tolerance_that_no_colour_has_is_refused(reproducer: Reproducer, tolerance: int) -> None:
+    refused = await _refused(reproducer, tolerance=tolerance)
+    assert [each.field for each in refused.violations] == ["reproduction.tolerance"]
+
+
+async def test_a_model_that_is_not_here_is_named_and_another_can_be_chosen(reproducer: Reproducer) -> None:
+    reproducer.pictures.recipe = replace(RECIPE, model=NamedModel(name="elsewhere"))
+    with pytest.raises(NotFound, match="'elsewhere', which is not here") as missing:
+        await reproducer.submit()
+    assert missing.value.reason is ErrorReason.MODEL_NOT_FOUND
+    assert (await reproducer.submit(model_id=DEMO)).resolved.model_id == DEMO
+    with pytest.raises(NotFound):
+        await reproducer.submit(model_id="nor-this")
+
+
+async def test_what_the_file_says_and_cannot_be_made_is_a_fault_of_the_file(reproducer: Reproducer) -> None:
+    generation = Generation(prompt="an owl", sampling=Sampling(steps=-1))
+    assert checked(generation).wrong.error() is not None
+    reproducer.pictures.recipe = replace(RECIPE, generation=generation)
+    refused = await _refused(reproducer)
+    assert refused.reason is ErrorReason.BAD_IMAGE
+    assert [each.field for each in refused.violations] == [FIELD]
+    assert "sampling.steps" in refused.message
+
+
+async def test_a_picture_that_is_gone_meanwhile_stores_no_job(reproducer: Reproducer) -> None:
+    reproducer.pictures.refusal = NotFound("it is gone", ErrorReason.BLOB_NOT_FOUND)
+    with pytest.raises(NotFound):
+        await reproducer.submit()
+    assert reproducer.desk.jobs.unfinished() == []
