@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from domains.errors import (
     NotSupported,
     PermissionDenied,
     ResourceExhausted,
+    Violation,
 )
 from domains.events import EventLog
 from domains.inference.check import checked
@@ -30,7 +32,9 @@ from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
 from domains.memory.pools.reservation import ReservationAsk
+from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
+from domains.model.conversion import Conversion
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
@@ -46,7 +50,9 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import (
     BenchmarkWork,
     GenerateWork,
+    HostLoadWork,
     LoadWork,
+    ModelBenchmarkWork,
     ResetWork,
     ScanWork,
     TransferWork,
@@ -254,6 +260,64 @@ async def test_a_validation_names_components_that_the_model_has(desk: Desk) -> N
 
 def benchmark(desk: Desk, device_id: str, options: JobOptions = PLAIN) -> Job:
     return desk.submissions.benchmark(BenchmarkWork(device_id=device_id, suites=tuple(Suite)[:1]), options)
+
+
+def measure_model(desk: Desk, options: JobOptions = PLAIN, model_id: str = "", **asked: Any) -> Job:
+    return desk.submissions.benchmark_model(ModelBenchmark(model_id=model_id, **asked), options)
+
+
+async def test_a_benchmark_of_a_model_names_the_default_model_and_all_its_cases(desk: Desk) -> None:
+    job = measure_model(desk, batch_sizes=(1, 2))
+    assert isinstance(job.work, ModelBenchmarkWork)
+    assert job.work.asked.model_id == DEMO
+    assert [len(case.seeds) for case in job.work.cases] == [1, 2]
+    with pytest.raises(NotFound):
+        measure_model(desk, model_id="absent")
+
+
+async def test_loading_is_not_measured_where_the_model_is_loaded_on_every_device_that_is_named(desk: Desk) -> None:
+    desk.load(GPU)
+    with pytest.raises(FailedPrecondition, match=f"is loaded on {GPU}, .* unload it"):
+        measure_model(desk, JobOptions(device_ids=("cuda:0",)), load_runs=1)
+    for options, load_runs in (
+        (JobOptions(device_ids=(GPU,)), 0),
+        (JobOptions(device_ids=(GPU, OTHER)), 1),
+        (PLAIN, 1),
+    ):
+        assert measure_model(desk, options, load_runs=load_runs).state is JobState.QUEUED
+
+
+async def test_a_benchmark_whose_steps_take_too_long_is_refused_by_its_own_field(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: StepLimit, resolved: object, options: object) -> None:
+        raise InvalidRequest([Violation(field="generation.width_px", message="too large")])
+
+    monkeypatch.setattr(StepLimit, "check", refuse)
+    with pytest.raises(InvalidRequest) as caught:
+        measure_model(desk)
+    assert [each.field for each in caught.value.violations] == ["model_benchmark.sizes"]
+
+
+async def test_work_of_the_front_process_names_no_device(desk: Desk) -> None:
+    options = JobOptions(device_ids=(GPU,))
+    conversion = Conversion(model_id=DEMO, destination="/nowhere/new")
+    with pytest.raises(InvalidRequest) as converted:
+        await desk.submissions.convert(conversion, options)
+    with pytest.raises(InvalidRequest) as loaded:
+        desk.submissions.load(HostLoadWork(model_id=DEMO), options)
+    for caught in (converted, loaded):
+        assert [each.field for each in caught.value.violations] == ["options.devices"]
+    assert desk.submissions.load(HostLoadWork(model_id=DEMO), PLAIN).state is JobState.QUEUED
+    with pytest.raises(PermissionDenied, match="/nowhere"):
+        await desk.submissions.convert(conversion, PLAIN)
+
+
+async def test_a_model_in_host_memory_computes_nothing(desk: Desk) -> None:
+    one = desk.load("")
+    with pytest.raises(NotFound, match="host memory, where nothing computes") as caught:
+        desk.generate(loaded_model_id=one.id)
+    assert caught.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
 
 
 def reset(desk: Desk, device_id: str, options: JobOptions = PLAIN) -> Job:
