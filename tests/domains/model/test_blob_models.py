@@ -6,14 +6,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from domains.errors import DeviceOpsError, ErrorReason
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
 from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier, MappedFile
+from domains.memory.blobs.links import of_model
 from domains.memory.blobs.registration_request import Registration as BlobRegistration
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
-from domains.model.blob_files import BlobPaths
+from domains.model.blob_files import MAX_FILES, BlobFolder, BlobPaths, blob_files
 from domains.model.blob_models import BlobModels
 from domains.model.catalogue import EMBEDDED, Catalogue
 from domains.model.edit import ModelEdits
@@ -210,3 +212,42 @@ def test_a_load_that_meets_a_spoilt_blob_says_so(
         for _ in file.checked():
             pass
     assert caught.value.reason is reason
+
+
+def test_a_model_has_at_least_one_file_and_no_more_than_the_limit(place: Place) -> None:
+    for count in (0, MAX_FILES + 1):
+        with pytest.raises(InvalidRequest) as refused:
+            blob_files(tuple((f"x{at}.safetensors", "x") for at in range(count)), place.blobs)
+        assert [each.allowed for each in refused.value.violations] == [f"1..{MAX_FILES} files"]
+    most = place.refused(tuple((f"x{at}.safetensors", "nothing") for at in range(MAX_FILES)))
+    assert most.reason is ErrorReason.BLOB_NOT_FOUND
+
+
+def test_bytes_that_are_not_those_of_the_hash_are_refused_as_such(place: Place) -> None:
+    path = write_header(place.files / "x.safetensors", LORA)
+    blob = place.map(path, "x", verify=True)
+    damaged = msgspec.structs.replace(place.blobs.look(blob), state=BlobState.CORRUPT)
+    place.blobs.look = lambda name: damaged  # type: ignore[method-assign]
+    assert place.refused((("x.safetensors", blob),)).reason is ErrorReason.BLOB_CORRUPT
+
+
+def test_a_model_that_cannot_have_all_its_blobs_holds_none(place: Place) -> None:
+    model = place.register(place.folder()).model
+    place.models.let_go(model)
+    *files, last = model.files
+    lacking = msgspec.structs.replace(model, files=(*files, msgspec.structs.replace(last, blob_id="gone")))
+    with pytest.raises(DeviceOpsError) as refused:
+        place.models.hold(lacking)
+    assert refused.value.reason is ErrorReason.BLOB_NOT_FOUND
+    assert not any(place.blobs.is_held(one.blob_id, of_model(model.id)) for one in files)
+
+
+def test_a_folder_of_blobs_has_no_other_folders_and_files(place: Place) -> None:
+    path = write_header(place.files / "x.safetensors", LORA)
+    files = blob_files((("vae/x.safetensors", place.map(path, "x")),), place.blobs)
+    folder = BlobFolder(Path("/m"), files)
+    assert folder.inside(Path("/m/vae")) == Path("/m/vae")
+    assert folder.inside(Path("/m/vae/x.safetensors")) == path.resolve()
+    for missing in ("unet", "vae/y.safetensors"):
+        with pytest.raises(FileNotFoundError, match=missing):
+            folder.inside(Path("/m") / missing)

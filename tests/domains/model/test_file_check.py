@@ -1,5 +1,6 @@
 """The check of a weight file: what is told of a file that changes while it is read."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from domains.errors import ErrorReason
+from domains.errors import ErrorReason, ResourceExhausted
 from domains.model.diffusers_folder import read_folder
 from domains.model.file_check import check_file
 from domains.model.fingerprint import Fingerprints
@@ -47,3 +48,14 @@ def test_a_damaged_header_is_told_beside_the_hash(tmp_path: Path) -> None:
     assert [(one.reason, one.field) for one in checked.findings[-1:]] == [(ErrorReason.MODEL_CORRUPT, UNET)]
     assert (checked.size_bytes, checked.tensor_count, checked.non_finite_count) == (100, 0, None)
     assert checked.hashes is not None
+
+
+def test_a_system_without_descriptors_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = read_folder(write_model(tmp_path / "m"), "m", Roots([tmp_path]).inside, Fingerprints())
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(ResourceExhausted):
+        check_file(model, model.stamp(UNET), Depth.VALUES, lambda: False, lambda size: None)

@@ -1,5 +1,6 @@
 """The RAM tier: what it reads, keeps and lets go, measured on the page cache itself."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -101,6 +102,21 @@ async def test_the_list_of_loaded_models_tells_the_tier(model: Model) -> None:
     assert sum(owner.live_bytes for owner in tier.owners()) == tier.locked_bytes
     assert tier.drop(one.id) == (size_of(model) if one.locked else 0)
     assert (loaded.list(), tier.held_bytes, tier.locked_bytes) == ([], 0, 0)
+
+
+async def test_a_load_whose_caller_leaves_ends_and_leaves_nothing(model: Model) -> None:
+    tier = HostModels(LoadedModels())
+
+    async def leave() -> bool:
+        task.cancel()
+        return True
+
+    task = asyncio.ensure_future(tier.read(model, lambda done, total: None, leave))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tier.held_bytes, tier.locked_bytes) == (0, 0)
+    if sys.platform == "linux":
+        assert not open_within(model.folder)
 
 
 async def test_what_the_system_does_not_lock_is_not_called_held(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from domains.model.roots import Roots
 from domains.model.safetensors_header import read_header
 from domains.model.validation import Depth
 from tests.domains.model.folders import age, write_json, write_model
+from tests.domains.model.headers import write_published
 from tests.domains.model.known import Known, known_in, loaded_as
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -222,3 +223,26 @@ def test_a_native_size_that_nothing_could_have_is_not_believed(tmp_path: Path) -
         model = read_folder(folder, "m", Roots([tmp_path]).inside, Fingerprints())
         assert (model.native_width_px, model.native_height_px) == (edge, edge)
     assert os.listdir(tmp_path)
+
+
+def test_a_cancelled_scan_judges_no_further_place(known: Known) -> None:
+    """Not even those that are told without being read, and those that are read without being hashed."""
+    write_model(known.root / "a")
+    (known.root / "b.ckpt").write_bytes(b"x")
+    write_published(known.root / "c.safetensors", "sd_vae")
+    for looks in (0, 3):
+        answers = iter([False] * looks)
+        report = asyncio.run(known.catalogue.rescan(lambda told: None, lambda answers=answers: next(answers, True)))
+        assert report.cancelled
+        assert (report.added, len(report.problems)) == ((), min(looks, 1))
+
+
+@pytest.mark.parametrize(("after", "said"), [(400, False), (401, True)])
+def test_only_what_is_longer_than_an_entry_may_be_is_called_too_long(
+    monkeypatch: pytest.MonkeyPatch, after: int, said: bool
+) -> None:
+    monkeypatch.setattr(header_json, "MAX_ENTRY_BYTES", 400)
+    before = b'{"a":"' + b"x" * 390 + b'",'
+    with pytest.raises(ValueError) as broken:  # noqa: PT011  # its text is the parser's
+        list(entries(before + b'"b":"' + b"x" * (after - 5)))
+    assert ("longer than" in str(broken.value)) is said

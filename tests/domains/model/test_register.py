@@ -12,7 +12,8 @@ import pytest
 
 from domains.errors import AlreadyExists, DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
 from domains.model.catalogue import EMBEDDED, Catalogue
-from domains.model.composition import Recipe, follows
+from domains.model.composition import MAX_PARTS, Recipe, follows
+from domains.model.edit import MAX_DISPLAY_NAME
 from domains.model.model import ModelLayout, ModelState
 from domains.model.register import Registered, Registration, Registrations
 from domains.model.roots import Roots
@@ -238,3 +239,74 @@ def test_a_single_file_gives_its_parts_too(place: Place) -> None:
     vae = next(component for component in made.components if component.id == "vae")
     assert vae.layout is ModelLayout.FILE
     assert "vae/config.json" in vae.files
+
+
+def test_a_component_whose_files_are_gone_or_unreadable_has_no_hash(place: Place) -> None:
+    shutil.copytree(place.root / "a" / "vae", place.root / "kl")
+    place.scan()
+    model = place.catalogue.get("kl")
+    assert place.catalogue.hashed_whole(model).sha256
+    path = place.root / "kl" / "diffusion_pytorch_model.safetensors"
+    path.unlink()
+    with pytest.raises(DeviceOpsError, match="is gone") as refused:
+        place.catalogue.hashed_whole(model)
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+    path.mkdir()
+    with pytest.raises(DeviceOpsError, match="cannot be read") as refused:
+        place.catalogue.hashed_whole(model)
+    assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+def register_path(place: Place, path: Path, model_id: str = "") -> Registered:
+    return asyncio.run(Registrations(place.catalogue).register(Registration(model_id=model_id, path=str(path))))
+
+
+def test_files_that_are_known_keep_their_id(place: Place) -> None:
+    for model_id in ("", "a"):
+        made = register_path(place, place.root / "a", model_id)
+        assert (made.model.id, made.already_known) == ("a", True)
+    with pytest.raises(AlreadyExists, match="are known already, as model a"):
+        register_path(place, place.root / "a", "mine")
+    assert place.catalogue.find("mine") is None
+
+
+def test_files_that_are_no_usable_model_are_not_registered_and_a_known_one_stays(place: Place) -> None:
+    another(place.root / "c")
+    (place.root / "c" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(DeviceOpsError) as refused:
+        register_path(place, place.root / "c")
+    assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+    assert place.catalogue.find("c") is None
+    place.scan()
+    assert register_path(place, place.root / "c").model.state is ModelState.CORRUPT
+
+
+MANY = tuple((f"p{number}", "b") for number in range(MAX_PARTS + 1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (Registration(display_name="x" * (MAX_DISPLAY_NAME + 1), recipe=Recipe(base_id="a", taken=())), "display_name"),
+        (Registration(), "source"),
+        (Registration(recipe=Recipe(base_id="", taken=())), "parts_source.base_model_id"),
+        (Registration(recipe=Recipe(base_id="a", taken=MANY)), "parts_source.components"),
+    ],
+)
+def test_a_request_that_names_nothing_or_too_much_is_refused_by_its_field(
+    place: Place, asked: Registration, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        asyncio.run(Registrations(place.catalogue).register(asked))
+    assert [each.field for each in refused.value.violations] == [field]
+
+
+def test_a_name_may_be_as_long_as_the_limit_and_as_many_parts_are_looked_for(place: Place) -> None:
+    longest = Registration(
+        display_name="x" * MAX_DISPLAY_NAME, recipe=Recipe(base_id="a", taken=()), validate_only=True
+    )
+    assert asyncio.run(Registrations(place.catalogue).register(longest)).model.display_name == longest.display_name
+    asked = Registration(recipe=Recipe(base_id="a", taken=MANY[:-1]))
+    with pytest.raises(InvalidRequest) as refused:
+        asyncio.run(Registrations(place.catalogue).register(asked))
+    assert "parts_source.components" not in [each.field for each in refused.value.violations]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from domains.errors import DataLoss, ErrorReason
+from domains.model import safetensors_header
 from domains.model.catalogue import EMBEDDED
 from domains.model.safetensors_header import MAX_TENSORS, Header, read_header
 
@@ -259,3 +260,13 @@ def _seen_by_library(path: Path) -> dict[str, tuple[str, list[int]]] | str:
             return {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
     except SafetensorError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
+def test_a_name_and_a_shape_may_be_as_long_as_their_limits(tmp_path: Path, more: dict[str, int]) -> None:
+    name, shape = "n" * safetensors_header._MAX_NAME, [1] * safetensors_header._MAX_RANK  # pyright: ignore[reportPrivateUsage]
+    header = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4], **more}}
+    assert _seen_by_us(read_header(written(tmp_path, header, b"1234"))) == {name: ("F32", shape)}
+    for wrong in ({name + "n": header[name]}, {name: {**header[name], "shape": [*shape, 1]}}):
+        with pytest.raises(DataLoss):
+            read_header(written(tmp_path, wrong, b"1234"))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -191,3 +192,18 @@ def test_a_disk_that_fails_is_told_with_the_file(model: Model, monkeypatch: pyte
         with pytest.raises(DataLoss, match="cannot be read: Input/output error"):
             checked(file)
         file._file = whole  # pyright: ignore
+
+
+def test_a_file_without_a_hash_is_the_one_that_was_seen_or_refused(model: Model) -> None:
+    """No content can prove that a file with other times is the one of the scan."""
+    stamps = tuple(msgspec.structs.replace(one, sha256="") for one in model.files)
+    unhashed = msgspec.structs.replace(model, files=stamps)
+    with WeightFile(unhashed, UNET) as file:
+        assert checked(file) == 0
+    touched(place(model))
+    with WeightFile(unhashed, UNET) as file, pytest.raises(FailedPrecondition) as refused:
+        checked(file)
+    assert refused.value.reason is ErrorReason.ILLEGAL_STATE
+    stateless = tuple(msgspec.structs.replace(one, sha256="", state="") for one in model.files)
+    with WeightFile(msgspec.structs.replace(model, files=stateless), UNET) as file:
+        assert checked(file) == 0
