@@ -110,6 +110,9 @@ def generate_and_follow(
     while not cursor.job_id:
         call = connection.inference.Generate(request)
         calls.append(call)
+        if cursor.left.is_set():
+            # The other thread has left between the call and the line above.
+            call.cancel()
         try:
             for message in call:
                 cursor.note(message.event)
