@@ -1,0 +1,63 @@
+"""What a preview says of prompts that do not fit, and when no device can read them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from domains.device.settings import DeviceSettings
+from domains.errors import ErrorReason, Unavailable
+from domains.inference.check import checked
+from domains.inference.generation import Generation
+from domains.inference.prompts import LongPrompt, PromptReading
+from domains.processing import conditioning_preview
+from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.workers.worker import PromptsRead
+from tests.domains.processing.test_submit import GPU, OTHER, Desk
+
+LONG = PromptReading(
+    field="prompt", encoder="text_encoder", segments=(), token_count=90, truncated_token_count=15, window_tokens=75
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.database.close()
+
+
+def previews(desk: Desk, lanes: Any = None) -> ConditioningPreviews:
+    masks: Any = None
+    return ConditioningPreviews(desk.submissions.generations, masks, lanes or desk.board.lanes, desk.devices)
+
+
+async def test_without_a_device_that_takes_work_nothing_is_read(desk: Desk) -> None:
+    given = checked(Generation(prompt="an owl"))
+    desk.devices.set_settings(GPU, DeviceSettings(enabled=False))
+    with pytest.raises(Unavailable) as named:
+        await previews(desk).of(given, ["cuda:0"])
+    desk.devices.set_settings(OTHER, DeviceSettings(enabled=False))
+    with pytest.raises(Unavailable) as any_of_them:
+        await previews(desk).of(given)
+    assert named.value.reason is any_of_them.value.reason is ErrorReason.DEVICE_RECOVERING
+
+
+@pytest.mark.parametrize("long", [LongPrompt.REFUSE, LongPrompt.TRUNCATE])
+async def test_a_prompt_that_does_not_fit_is_a_refusal_only_where_it_is_to_be_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, long: LongPrompt
+) -> None:
+    async def answer(*_: object) -> PromptsRead:
+        return PromptsRead(readings=(LONG,))
+
+    monkeypatch.setattr(conditioning_preview, "ask", answer)
+    lanes = SimpleNamespace(of=lambda device_id: SimpleNamespace(worker=device_id, occupied=0))  # pyright: ignore[reportUnknownLambdaType]
+    found = await previews(desk, lanes).of(checked(Generation(prompt="an owl", long_prompt=long)))
+    told = found.refused if long is LongPrompt.REFUSE else found.odd
+    other = found.odd if long is LongPrompt.REFUSE else found.refused
+    assert found.prompts == (LONG,)
+    assert [each.field for each in told] == ["generation.prompt"]
+    assert "reads 75 of them" in told[0].message
+    assert other == ()
