@@ -248,6 +248,8 @@ def test_a_reset_gives_a_new_process_and_its_jobs_go_on(machine: Machine) -> Non
     assert server.worker_pid != worker
     rest = asking.journal_of(watching)
     assert kind(rest[-1]) == "succeeded"
+    # A process that is ended leaves no words of its libraries in the log.
+    assert all(line.startswith("{") for line in server.log.read_text().split("\n")[:-1])
 
 
 def test_a_reset_of_the_content_keeps_the_process(machine: Machine) -> None:
