@@ -4,7 +4,8 @@ Works in a copy of the tree. Takes the tests of the mirror folders below `tests/
 and tries each fault against the tests that call the function which has it.
 
 `--guards` tries every fault of the checks that refuse something, and `--lines FILE:LINE …` every fault of some lines,
-instead of a sample. `--reach FILE` keeps which test calls which function, so that the next run begins at once.
+instead of a sample. `--then FILE …` tries what they leave alive against the tests of these files too, those of the server.
+`--reach FILE` keeps which test calls which function, so that the next run begins at once.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import msgspec
 
 from tools.mutants.faults import Fault, faults
 from tools.mutants.reach import Reach, function_at, tests_for
-from tools.mutants.trial import Trial, outcomes, traced
+from tools.mutants.trial import Trial, afresh, outcomes, traced
 
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("domains", "server", "generated", "protos", "tests", "tools")
@@ -27,6 +28,8 @@ _SKIPPED = ("on_device", "embedded", "_windows")
 """Folders, and endings of files, whose code runs in a worker, is data, or runs on another system."""
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
+_THEN_LIMIT_S = 300.0
+"""Longest time of the tests of `--then`, which start servers."""
 _MOST = 150
 """Tests that a fault is tried against; those that call the fewest functions come first."""
 _SLOWER = 5
@@ -81,6 +84,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lines", nargs="+", default=[], metavar="FILE:LINE", help="every fault of these lines")
     parser.add_argument("--guards", action="store_true", help="every fault of the checks that refuse something")
+    parser.add_argument("--then", nargs="+", default=[], metavar="FILE", help="more tests, for the faults that lived")
     parser.add_argument("--reach", type=Path, help="a file that keeps which test calls which function")
     given = parser.parse_args()
     os.nice(_NICE)
@@ -104,7 +108,7 @@ def main() -> int:
         if reach.failed:
             print(f"left out, since it fails without any fault: {', '.join(reach.failed)}", flush=True)
         for name, places in groups.items():
-            _try_all(tree, reach, name, places, given.seed)
+            _try_all(tree, reach, name, places, given)
     return 0
 
 
@@ -116,17 +120,20 @@ def _of_file(path: Path) -> list[Place]:
     return [Place(path.relative_to(ROOT), fault) for fault in faults(path.read_text("utf-8"))]
 
 
-def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int) -> None:
+def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], given: argparse.Namespace) -> None:
     trials = [_trial(tree, reach, place) for place in places]
     told: list[str] = []
-    for place, trial, outcome in zip(places, trials, outcomes(tree, trials), strict=True):
+    for place, trial, found in zip(places, trials, outcomes(tree, trials), strict=True):
+        outcome = found
+        if found == "passed" and given.then:
+            outcome = afresh(tree, msgspec.structs.replace(trial, limit_s=_THEN_LIMIT_S), given.then)
         told.append(outcome)
         if outcome == "passed":
             print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  ({len(trial.tests)} tests)", flush=True)
     noticed = len(told) - told.count("passed")
     slow = f", {told.count('too slow')} of them by time" if "too slow" in told else ""
     share = noticed / max(len(told), 1)
-    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {seed}", flush=True)
+    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {given.seed}", flush=True)
 
 
 def _trial(tree: Path, reach: Reach, place: Place) -> Trial:

@@ -84,7 +84,7 @@ def outcomes(tree: Path, trials: Sequence[Trial]) -> Iterator[str]:
         if not trial.tests:
             yield "passed"
         elif trial not in quick or (found := next(told)) == "elsewhere":
-            yield _afresh(tree, trial)
+            yield afresh(tree, trial)
         else:
             yield found
 
@@ -170,16 +170,18 @@ class _OnlyThese:
         items[:] = sorted((one for one in items if one.nodeid in self._order), key=lambda one: self._order[one.nodeid])
 
 
-def _afresh(tree: Path, trial: Trial) -> str:
-    """The outcome of the tests with a faulty file. The file keeps its time, so that its bytecode stays valid."""
-    files = list(dict.fromkeys(test.split("::")[0] for test in trial.tests))
+def afresh(tree: Path, trial: Trial, files: Sequence[str] = ()) -> str:
+    """The outcome of the tests, or of all tests of `files`, with a faulty file: "passed", "failed" or "too slow".
+
+    The file keeps its time, so that its bytecode stays valid.
+    """
+    plugins = [] if files else [_OnlyThese(trial.tests)]
+    files = files or list(dict.fromkeys(test.split("::")[0] for test in trial.tests))
     file = tree / trial.path
     kept, times = file.read_bytes(), file.stat()
     file.write_text(trial.source, "utf-8")
     try:
-        status = _wait(
-            _forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], [_OnlyThese(trial.tests)])), trial.limit_s
-        )
+        status = _wait(_forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], plugins)), trial.limit_s)
     finally:
         file.write_bytes(kept)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
