@@ -1,9 +1,9 @@
 """Each place that calls the system fails, once and from then on, while a scenario runs or a server starts (by a preload).
 
-python -m bench.attacks.each_place [SECONDS] [WORDS…]      all places where no time is given
+python -m bench.attacks.each_place [WORDS…] [--seconds S] [--tried FILE]      all places where no time is given
 
 As `nth_fails`, which counts calls; this names the line that makes them, so that each is tried and none twice. Words choose
-places by kind and victim: `"fork and thread of start"`, `worker`, `-open` for all but those. Needs a C compiler.
+places by kind and victim: `"fork and thread of start"`, `worker`; `--without WORD` leaves some out. Needs a C compiler.
 """
 
 import collections
@@ -19,7 +19,8 @@ from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim
 from bench.attacks.failing_places import Place, PlaceFault, Table, compiled
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
-from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks
+from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks, parser
+from bench.attacks.tried import Tried
 from tests.server import nursery_source
 
 _DEATHS: tuple[tuple[Victim, ...], ...] = ((), (Victim.WORKER,), (Victim.NURSERY, Victim.WORKER))
@@ -64,10 +65,14 @@ class PlaceAttack:
     def once(self, fault: PlaceFault) -> list[str]:
         """Attack one place; see `Attack.once`."""
         attack, found, due = self._attack, list[str](), False
-        tries = dict.fromkeys((self._deaths[fault.place.hash], *_AGAIN[fault.place.victim]))
+        tries = [*dict.fromkeys((self._deaths[fault.place.hash], *_AGAIN[fault.place.victim]))]
+        # Much is reached by the first job of a server alone.
+        tries.append(_DEATHS[0])
         for attempt, deaths in enumerate(tries, 1):
+            if attempt == len(tries):
+                attack.renewed()
             with self._table.failing(fault):
-                found += attack.scenario(deaths).faults
+                found += attack.scenario(deaths, accepts=not (fault.place.kind == "pipe" and fault.forever)).faults
                 if attempt == len(tries):
                     self._table.wait(_LINGER_S)
                 attack.done += self._table.failed > 0
@@ -113,29 +118,49 @@ class PlaceStart(StartAttack):
         return []
 
 
-def _running(attack: PlaceAttack) -> Iterator[tuple[PlaceFault, list[str]]]:
+class Choice:
+    """Which places are attacked."""
+
+    def __init__(self, words: Sequence[str], without: Sequence[str], tried: Tried) -> None:
+        self._words, self._without, self._tried = words, without, tried
+
+    def of(self, places: Sequence[Place], seen: set[int]) -> list[Place]:
+        """The new ones, by kind, whose faults were not all tried."""
+        return sorted((one for one in places if one.hash not in seen and self._takes(one)), key=_order)
+
+    def faults(self, place: Place) -> list[PlaceFault]:
+        """Those that were not tried."""
+        return [one for one in faults_of(place) if one not in self._tried]
+
+    def _takes(self, place: Place) -> bool:
+        name = f"{place.kind} of {place.victim}"
+        named = all(word in name for word in self._words) and not any(word in name for word in self._without)
+        return named and bool(self.faults(place))
+
+
+def _running(attack: PlaceAttack, choice: Choice) -> Iterator[tuple[PlaceFault, list[str]]]:
     """Attack until no place is new."""
     attack.explore()
-    tried = set[int]()
-    while new := [one for one in attack.known() if one.hash not in tried and _chosen(one)]:
+    seen = set[int]()
+    while new := choice.of(attack.known(), seen):
         print(len(new), "new places", file=sys.stderr, flush=True)
-        for place in sorted(new, key=_order):
-            tried.add(place.hash)
-            for fault in faults_of(place):
+        for place in new:
+            seen.add(place.hash)
+            for fault in choice.faults(place):
                 found = attack.once(fault)
                 yield fault, found
                 if _MISSED in found:
                     break
 
 
-def _starting(attack: PlaceStart) -> Iterator[tuple[PlaceFault, list[str]]]:
-    tried = set[int]()
+def _starting(attack: PlaceStart, choice: Choice) -> Iterator[tuple[PlaceFault, list[str]]]:
+    seen = set[int]()
     for victim in (Victim.START, Victim.FIRST_START):
-        new = [one for one in attack.explore(victim) if one.hash not in tried and _chosen(one)]
+        new = choice.of(attack.explore(victim), seen)
         print(len(new), "new places", file=sys.stderr, flush=True)
-        for place in sorted(new, key=_order):
-            tried.add(place.hash)
-            for fault in faults_of(place):
+        for place in new:
+            seen.add(place.hash)
+            for fault in choice.faults(place):
                 yield fault, attack.attacked(fault)
 
 
@@ -143,15 +168,13 @@ def _order(place: Place) -> int:
     return list(KINDS).index(place.kind)
 
 
-def _chosen(place: Place) -> bool:
-    name = f"{place.kind} of {place.victim}"
-    return all(word[1:] not in name if word.startswith("-") else word in name for word in sys.argv[2:])
-
-
 def main() -> int:
     """Print what was attacked and found; the status is 1 if anything was."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
-    begin, findings = time.monotonic(), list[str]()
+    command = parser("each_place")
+    command.add_argument("--without", action="append", default=[], help="a part of `KIND of VICTIM` to leave out")
+    given = command.parse_args()
+    begin, findings, tried = time.monotonic(), list[str](), Tried(given.tried)
+    choice = Choice(given.words, given.without, tried)
     done, missed, known = (collections.Counter[str]() for _ in range(3))
     places = set[tuple[str, int]]()
     with ExitStack() as stack:
@@ -161,8 +184,9 @@ def main() -> int:
         stack.enter_context(nursery_source.opened())
         attack, starts = stack.enter_context(attacks(PlaceStart))
         starts.table = table
-        start = "start" in " ".join(sys.argv[2:])
-        for fault, found in _starting(starts) if start else _running(PlaceAttack(attack, table)):
+        start = "start" in " ".join(given.words)
+        for fault, found in _starting(starts, choice) if start else _running(PlaceAttack(attack, table), choice):
+            tried.add(fault, found)
             name = f"{fault.place.kind} of {fault.place.victim}"
             places.add((name, fault.place.hash))
             (missed if _MISSED in found else done)[name] += 1
@@ -171,7 +195,7 @@ def main() -> int:
             print(f"{time.monotonic() - begin:.0f} s {fault}: {found or 'well'}", file=sys.stderr, flush=True)
             if not fault.place.in_grpc:
                 findings += [f"{fault}: {one}" for one in wrong]
-            if time.monotonic() - begin > seconds:
+            if time.monotonic() - begin > given.seconds:
                 break
         answers, restarts = attack.told.answers + starts.answers, attack.restarts
     tell(

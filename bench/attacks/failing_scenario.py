@@ -69,8 +69,9 @@ def told_end(update: Any) -> str:
 class Scenario:
     """What a caller does with a server, and how each call was answered."""
 
-    def __init__(self, server: RunningServer, told: Told, seed: int) -> None:
-        self._server, self._told, self._seed = server, told, seed
+    def __init__(self, server: RunningServer, told: Told, seed: int, *, accepts: bool = True) -> None:
+        """`accepts`: whether gRPC's core can accept a connection, which no code of ours does."""
+        self._server, self._told, self._seed, self._accepts = server, told, seed, accepts
         self.faults: list[str] = []
 
     def run(self, kills: tuple[Victim, ...] = ()) -> None:
@@ -79,7 +80,8 @@ class Scenario:
             kill(nursery)
         if Victim.WORKER in kills and (pid := self._ask("status", lambda: self._server.worker_pid)):
             kill(pid)
-        self._ask("connect", self._connected)
+        if self._accepts:
+            self._ask("connect", self._connected)
         self._ask("upload to memory", lambda: self._upload(blob_pb2.BLOB_TIER_HOST, 1 << 20))
         blob_id = self._ask("upload", lambda: self._upload(blob_pb2.BLOB_TIER_DISK, 1 << 16))
         if job_id := self._ask("submit", lambda: self._submit(self._seed)):

@@ -1,13 +1,15 @@
 """Calls of the system that fail: the n-th of each kind, once or from then on, while a scenario runs (strace's inject).
 
-python -m bench.attacks.nth_fails [SECONDS] [SEED] [WORDS…]      all faults where no time is given
+python -m bench.attacks.nth_fails [WORDS…] [--seconds S] [--seed N] [--tried FILE]      all faults where no time is given
 
 Every call must be answered within 10 s, with its result or a typed error. Afterwards the same server must make a picture.
 Every thirtieth server is killed while its calls fail; the next one on its folder must tell every job as it was told. A
 server that starts must serve or end with a sentence; the next one must have the job that was there. Words choose faults:
-`"fork of start"`, `worker`. Needs strace and the right to attach it.
+`"thread of start"`, `worker`. What FILE names is not tried again; each fault is written to it. Needs strace and the right to
+attach it.
 """
 
+import argparse
 import collections
 import os
 import random
@@ -27,6 +29,7 @@ from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim, faults, most
 from bench.attacks.failing_scenario import Scenario, Told, nursery_of
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
+from bench.attacks.tried import Tried
 from domains.storage import DATABASE
 from tests.faults.processes import eventually
 from tests.server import asking
@@ -53,14 +56,14 @@ class Attack:
         """All faults of a kind that the scenario can have."""
         with tempfile.NamedTemporaryFile() as trace:
             with traced(self._pid(victim), KINDS[kind], None, Path(trace.name)):
-                self._scenario(KINDS[kind], victim)
+                self._scenario(KINDS[kind], victim, accepts=True)
             return faults(kind, victim, most_calls(Path(trace.name)))
 
     def once(self, fault: Fault) -> list[str]:
         """Inject one fault, and see that the server or the next one is well."""
         kind, self.done = KINDS[fault.kind], self.done + 1
         with traced(self._pid(fault.victim), kind, fault, Path(os.devnull)):
-            found = self._scenario(kind, fault.victim).faults
+            found = self._scenario(kind, fault.victim, accepts=fault.kind != "pipe" or not fault.forever).faults
             due = self.done % RESTART_EACH == 0
             if due:
                 self._server.kill()
@@ -75,16 +78,21 @@ class Attack:
             return [f"no picture afterwards: {self._server.log.read_text()[-2000:]}"]
         return []
 
-    def scenario(self, deaths: tuple[Victim, ...]) -> Scenario:
-        """Run the scenario. `deaths`: processes that die first."""
+    def scenario(self, deaths: tuple[Victim, ...], *, accepts: bool = True) -> Scenario:
+        """Run the scenario. `deaths`: processes that die first. `accepts`: see `Scenario`."""
         self._seed += 1
-        scenario = Scenario(self._server, self.told, self._seed)
+        scenario = Scenario(self._server, self.told, self._seed, accepts=accepts)
         scenario.run(deaths)
         return scenario
 
     def kill(self) -> None:
         """Kill the server, while its calls fail."""
         self._server.kill()
+
+    def renewed(self) -> None:
+        """Put a new server on the same folder in the place of this one."""
+        self._server.kill()
+        self._server.start()
 
     def _pid(self, victim: Victim) -> int:
         if victim is Victim.WORKER:
@@ -95,9 +103,9 @@ class Attack:
             return nursery_of(self._server) or 0
         return self._server.process.pid
 
-    def _scenario(self, kind: Kind, victim: Victim) -> Scenario:
+    def _scenario(self, kind: Kind, victim: Victim, *, accepts: bool) -> Scenario:
         kills = kind.starts_processes or victim is Victim.NURSERY
-        return self.scenario(_KILLS.get(victim, ()) if kills else ())
+        return self.scenario(_KILLS.get(victim, ()) if kills else (), accepts=accepts)
 
     def _makes_a_picture(self) -> bool:
         self._seed += 1
@@ -132,24 +140,37 @@ def attacks(start: type[_Start]) -> Generator[tuple[Attack, _Start]]:
         yield Attack(server), start(Path(folder), FLAGS, QUICK, job_id)
 
 
+def parser(name: str) -> argparse.ArgumentParser:
+    """The command line of an attack that tries fault after fault."""
+    command = argparse.ArgumentParser(prog=f"python -m bench.attacks.{name}")
+    command.add_argument("words", nargs="*", help="parts of `KIND of VICTIM`; all faults where none is given")
+    command.add_argument("--seconds", type=float, default=float("inf"), help="begin no fault after so long")
+    command.add_argument("--tried", type=Path, help="a file of the faults that need not be tried again")
+    return command
+
+
 def main() -> int:
     """Print what was injected and found; the status is 1 if anything was."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().getrandbits(32)
+    command = parser("nth_fails")
+    command.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    given = command.parse_args()
     done, possible, findings = collections.Counter[str](), collections.Counter[str](), list[str]()
-    begin = time.monotonic()
+    begin, tried = time.monotonic(), Tried(given.tried)
     with attacks(StartAttack) as (attack, starts):
         todo = list[Fault]()
         for name, kind in KINDS.items():
             for victim in kind.victims:
-                if all(word in f"{name} of {victim}" for word in sys.argv[3:]):
+                if all(word in f"{name} of {victim}" for word in given.words):
                     todo += (starts if "start" in victim else attack).moments(name, victim)
         possible.update(f"{one.kind} of {one.victim}" for one in todo)
-        random.Random(seed).shuffle(todo)
+        before = [one for one in todo if one in tried]
+        todo = [one for one in todo if one not in tried]
+        random.Random(given.seed).shuffle(todo)
         for fault in todo:
-            if time.monotonic() - begin > seconds:
+            if time.monotonic() - begin > given.seconds:
                 break
             found = (starts if "start" in fault.victim else attack).once(fault)
+            tried.add(fault, found)
             done[f"{fault.kind} of {fault.victim}"] += 1
             findings += [f"{fault}: {one}" for one in found]
             for one in found:
@@ -157,10 +178,11 @@ def main() -> int:
         answers, restarts = attack.told.answers + starts.answers, attack.restarts
     tell(
         "nth_fails",
-        seed=seed,
+        seed=given.seed,
         seconds=time.monotonic() - begin,
         injected={name: f"{done[name]} of {count}" for name, count in possible.items()},
         total=f"{done.total()} of {possible.total()}",
+        tried_before=len(before),
         restarts=restarts,
         answers=answers,
         findings=findings,
