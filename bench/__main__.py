@@ -30,6 +30,7 @@ CPU_SET = (
     "conc8",
     "conc8_controls",
     "mixed_steps",
+    "solver_step",
     "join_full_batch",
     "determinism",
     "load_cpu",

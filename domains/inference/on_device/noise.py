@@ -67,7 +67,7 @@ class Noise:
         self._variation = variation
         self._until_varied = varied
         self._shape = shape
-        self._device = device
+        self.device = device
 
     def kept(self) -> list[Tensor]:
         """The state of each picture's generator, on the CPU."""
@@ -78,9 +78,23 @@ class Noise:
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state)
 
+    @property
+    def pictures(self) -> int:
+        """Number of pictures."""
+        return len(self._generators)
+
     def draw(self) -> Tensor:
         """(pictures, *shape), float32, on the device. Each call continues where the last one ended."""
-        drawn = torch.empty((len(self._generators), *self._shape), pin_memory=self._device.type == "cuda")
+        drawn = self.room(self.pictures)
+        self.draw_into(drawn)
+        return drawn.to(self.device, non_blocking=True)
+
+    def room(self, pictures: int) -> Tensor:
+        """(pictures, *shape) on the host, not filled, from where a copy to the device need not wait."""
+        return torch.empty((pictures, *self._shape), pin_memory=self.device.type == "cuda")
+
+    def draw_into(self, drawn: Tensor) -> None:
+        """Fill (pictures, *shape), float32, on the host. Each call continues where the last one ended."""
         for row, generator in zip(drawn, self._generators, strict=True):
             row.normal_(generator=generator)
         if self._variation is not None and self._until_varied == 0:
@@ -88,4 +102,16 @@ class Noise:
                 other = torch.empty(self._shape).normal_(generator=generator_of(seed))
                 row.copy_(moved(row, other, self._variation.strength))
         self._until_varied -= 1
-        return drawn.to(self._device, non_blocking=True)
+
+
+def draw_together(jobs: Sequence[Noise | None]) -> list[Tensor | None]:
+    """The next noise of each in one copy to the device. None draws none."""
+    drawing = [noise for noise in jobs if noise is not None]
+    if not drawing:
+        return [None] * len(jobs)
+    counts = [noise.pictures for noise in drawing]
+    drawn = drawing[0].room(sum(counts))
+    for noise, part in zip(drawing, drawn.split(counts), strict=True):
+        noise.draw_into(part)
+    parts = iter(drawn.to(drawing[0].device, non_blocking=True).split(counts))
+    return [None if noise is None else next(parts) for noise in jobs]

@@ -29,6 +29,7 @@ from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.regions import region_maps
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
+from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.unet import UNet
 from domains.inference.on_device.wrapping import wrapping
@@ -309,9 +310,8 @@ class PreparedRun(LoadRun):
         return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
-        """Bytes of these tensors. Views share a storage: each storage counts once."""
-        storages = (tensor.untyped_storage() for tensor in self.tensors())
-        return super().held_bytes() + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        """Bytes of these tensors. A tensor that is held twice counts once, and so does a storage whose parts overlap."""
+        return super().held_bytes() + bytes_of(self.tensors())
 
     def _drop(self) -> None:
         """Let go of what the device computed the latents with."""

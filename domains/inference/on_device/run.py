@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import structlog
-import torch
 from torch import Tensor
 
 from domains.errors import DeviceOpsError, ErrorReason
@@ -155,19 +154,19 @@ class Run(PreparedRun):
         """Whether a pause can take effect now. The files of a finished picture are only written, which is soon over."""
         return self.stage is not Stage.ENCODING
 
-    def stepped(self, share: float, passed: Callable[[], None]) -> Callable[[Fence], None]:
+    def stepped(self, share: float, finite: Tensor, passed: Callable[[], None]) -> Callable[[Fence], None]:
         """Enqueue what follows a step of the trajectory, or the first half of one. Returns what to call with the fence of
         all that was enqueued.
 
-        `share`: the job's part of the device's time. `passed` is called when the device has finished.
+        `share`: the job's part of the device's time. `finite` (pictures,): whether the latents are numbers, valid behind the
+        fence. `passed` is called when the device has finished.
         """
         trajectory = self.walking
         step, steps, whole, stage = trajectory.index, trajectory.steps, trajectory.between_steps, self.stage
-        finite = to_host(torch.isfinite(trajectory.latents).all())
         preview = self._preview(step, trajectory.x0) if whole and step < steps else None
 
         def deliver(device_s: float | None) -> None:
-            sound = finite.item()
+            sound = bool(finite.all())
             passed()
             if not sound:
                 raise not_finite(step if whole else step + 1, self.resolved)

@@ -6,14 +6,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import structlog
+import torch
 from torch import Tensor
 
 from domains.inference.on_device.family import Abandoned, KeepOn
-from domains.inference.on_device.fence import Fence
+from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.run import Run
-from domains.inference.on_device.trajectory import outputs_of
+from domains.inference.on_device.trajectory import drawn_for, moved, outputs_of
 
 _log = structlog.get_logger()
 
@@ -107,16 +108,48 @@ class SharedSteps:
 
     def _finish(self, jobs: Sequence[Run], outputs: Sequence[Tensor], timer: "_Timer") -> None:
         """Follow the outputs, and enqueue what else belongs to the step. One fence ends it for all jobs."""
+        walked = [job for job in self._followed(jobs, outputs) if self._arrived(job)]
+        if not walked:
+            return
         added: list[Callable[[Fence], None]] = []
-        for job, output in zip(jobs, outputs, strict=True):
+        for job, finite in zip(walked, _finite(walked), strict=True):
             with self._answering(job):
-                walking, share = job.walking, job.walking.rows / timer.rows
-                walking.apply(output)
-                self._hardware.after_step(job.id, walking.index, walking.latents)
-                added.append(job.stepped(share, timer.passed))
+                added.append(job.stepped(job.walking.rows / timer.rows, finite, timer.passed))
         fence = timer.fence()
         for add in added:
             add(fence)
+
+    def _followed(self, jobs: Sequence[Run], outputs: Sequence[Tensor]) -> Sequence[Run]:
+        """The jobs that have followed their outputs."""
+        noises = drawn_for([job.walking for job in jobs])
+        try:
+            moved([job.walking for job in jobs], outputs, noises)
+            return jobs
+        except Exception:
+            # The error is of one job, or of the size: alone, each shows which. Noise is not drawn a second time.
+            _log.warning("a shared line failed", jobs=[job.id for job in jobs], exc_info=True)
+        alone = zip(jobs, outputs, noises, strict=True)
+        return [job for job, output, noise in alone if self._followed_alone(job, output, noise)]
+
+    def _followed_alone(self, job: Run, output: Tensor, noise: Tensor | None) -> bool:
+        with self._answering(job):
+            moved([job.walking], [output], [noise])
+            return True
+        return False
+
+    def _arrived(self, job: Run) -> bool:
+        with self._answering(job):
+            job.walking.arrive()
+            self._hardware.after_step(job.id, job.walking.index, job.walking.latents)
+            return True
+        return False
+
+
+def _finite(jobs: Sequence[Run]) -> Sequence[Tensor]:
+    """For each job whether its latents are numbers: (pictures,), on the host once a later fence has passed."""
+    latents = [job.walking.latents for job in jobs]
+    every = torch.isfinite(latents[0] if len(latents) == 1 else torch.cat(latents)).flatten(1).all(1)
+    return to_host(every).split([len(one) for one in latents])
 
 
 class _Timer:

@@ -1,78 +1,75 @@
 """The tensors of a walk: latents, an anchor and what the solver remembers. A table says what happens to them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
-import torch
 from torch import Tensor
 
-from domains.inference.solvers.line import Line, Mix, Sum
-
-_DEPTH = 4
-"""Most tensors that a line looks back at."""
+from domains.inference.solvers.line import Line
+from domains.inference.solvers.weights import (
+    ANCHOR,
+    CLEAN,
+    DEPTH,
+    KEPT,
+    LATENTS,
+    NEXT,
+    NEXT_ANCHOR,
+    NOISE,
+    OUTPUT,
+    Weights,
+    weights_of,
+)
 
 
 class SolverState:
-    """One job's tensors. With an index of the next line, they are all that a walk needs to go on."""
+    """One job's place in its walk, and its tensors: all that the walk needs to go on. `solver_step` moves it."""
 
-    def __init__(self, latents: Tensor) -> None:
+    def __init__(self, latents: Tensor, lines: Sequence[Line]) -> None:
         self.latents = latents
         """(pictures, channels, h/8, w/8), float32: α·clean + σ·noise."""
+        self.place = 0
+        """Number of lines done."""
         self.clean: Tensor | None = None
         """The last line's estimate of the clean latents; None before the first."""
         self._anchor: Tensor | None = None
-        self._kept: list[Tensor] = []
-        """The newest first."""
+        self._kept: Sequence[Tensor] = ()
+        """The tensors that later lines read, the newest first."""
+        self._weights = weights_of(lines)
 
-    def follow(self, line: Line, output: Tensor, noise: Tensor | None) -> None:
-        """Do what a line says with the denoiser's output; `noise` is drawn if `line.following.noise` is not 0."""
-        self.clean = _mixed(line.clean, self.latents, output)
-        newest = self.clean if line.kept is line.clean else _mixed(line.kept, self.latents, output)
-        kept = [newest, *self._kept]
-        following = _summed(line.following, self.latents, self._anchor, kept, noise)
-        if line.anchor is not None:
-            self._anchor = _summed(line.anchor, self.latents, self._anchor, kept, noise)
-        if line.remembered:
-            self._kept = kept[: _DEPTH - 1]
-        self.latents = following
+    @property
+    def weights(self) -> Weights:
+        """The next line's."""
+        return self._weights[self.place]
 
-    def kept(self) -> dict[str, Tensor]:
-        """The tensors that the next line may read, by name."""
+    def read(self, output: Tensor, noise: Tensor | None) -> list[Tensor]:
+        """What the next line reads, in the order of its weights."""
+        others = {LATENTS: self.latents, OUTPUT: output, ANCHOR: self._anchor, NOISE: noise}
+        found = [self._kept[at - KEPT] if KEPT <= at < NOISE else others[at] for at in self.weights.reads]
+        return cast(list[Tensor], found)
+
+    def move(self, made: Sequence[Tensor]) -> None:
+        """Go to the next line with what this one makes, in the order of its weights."""
+        line = self.weights
+        found = dict(zip(line.makes, made, strict=True))
+        newest = [] if line.newest is None else [found[line.newest]]
+        self._kept = [*newest, *self._kept][: line.remembered]
+        self._anchor = self.latents if line.keeps_latents else found.get(NEXT_ANCHOR, self._anchor)
+        self.latents, self.clean = found[NEXT], found[CLEAN]
+        self.place += 1
+
+    def named(self) -> dict[str, Tensor]:
+        """The tensors that later lines may read, by name."""
         named = {"latents": self.latents} | {f"kept.{place}": each for place, each in enumerate(self._kept)}
         return named if self._anchor is None else named | {"anchor": self._anchor}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from the tensors of `kept`."""
+    def restore(self, tensors: Mapping[str, Tensor], place: int) -> None:
+        """Continue from the tensors of `named`, at a place."""
         here = {name: tensor.to(self.latents.device) for name, tensor in tensors.items()}
-        self.latents, self.clean = here["latents"], None
+        self.latents, self.clean, self.place = here["latents"], None, place
         self._anchor = here.get("anchor")
-        self._kept = [here[f"kept.{place}"] for place in range(_DEPTH) if f"kept.{place}" in here]
+        self._kept = [here[f"kept.{back}"] for back in range(DEPTH) if f"kept.{back}" in here]
 
     def tensors(self) -> list[Tensor]:
         """All device tensors that are held."""
         others = (self.clean, self._anchor)
         return [self.latents, *self._kept, *(tensor for tensor in others if tensor is not None)]
-
-
-def _mixed(mix: Mix, latents: Tensor, output: Tensor) -> Tensor:
-    mixed = _total(iter([(mix.latents, latents), (mix.output, output)]))
-    # A part of the outputs of many jobs would keep all of them.
-    return mixed.clone() if mixed is output and output.untyped_storage().nbytes() > output.nbytes else mixed
-
-
-def _summed(weights: Sum, latents: Tensor, anchor: Tensor | None, kept: list[Tensor], noise: Tensor | None) -> Tensor:
-    def terms() -> Iterator[tuple[float, Tensor | None]]:
-        yield weights.latents, latents
-        yield weights.anchor, anchor
-        yield from zip(weights.kept, kept, strict=False)
-        yield weights.noise, noise
-
-    return _total(terms())
-
-
-def _total(terms: Iterator[tuple[float, Tensor | None]]) -> Tensor:
-    """Σ weight · tensor. A weight of 0 costs nothing, and one of 1 alone is the tensor itself."""
-    (weight, tensor), *others = [(weight, tensor) for weight, tensor in terms if weight and tensor is not None]
-    total = tensor if weight == 1 else tensor * weight
-    for weight, tensor in others:
-        total = torch.add(total, tensor, alpha=weight)
-    return total

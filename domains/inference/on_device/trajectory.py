@@ -15,11 +15,13 @@ from domains.inference.on_device.controls import NO_CONTROLS, NO_FEATURES, Contr
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
-from domains.inference.on_device.noise import Noise
+from domains.inference.on_device.noise import Noise, draw_together
 from domains.inference.on_device.solver_state import SolverState
+from domains.inference.on_device.solver_step import follow
 from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
+from domains.inference.solvers.weights import NOISE
 from domains.model.families import FAMILIES
 
 
@@ -72,8 +74,6 @@ class Trajectory:
         self.index = 0
         """Number of steps done."""
         self._lines = plan.lines
-        self.place = 0
-        """Number of lines done."""
         self.split = False
         """Whether each picture has a forward of its own, which needs less memory."""
         self._noise = noise
@@ -81,7 +81,7 @@ class Trajectory:
         self._left = plan.left
         self._wraps = wraps
         first, self._mask = _initial(plan, noise, picture, masked)
-        self._state = SolverState(first)
+        self._state = SolverState(first, plan.lines)
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
         self._timesteps = timesteps.to(self.latents.device)
 
@@ -99,6 +99,11 @@ class Trajectory:
     def handed(self) -> Tensor:
         """The latents for another walk: of a walk that stops before its end, clean + σ/α·noise."""
         return self.latents / self._ends[-1].alpha if self._left and self._ends else self.latents
+
+    @property
+    def place(self) -> int:
+        """Number of lines done."""
+        return self._state.place
 
     @property
     def done(self) -> bool:
@@ -146,27 +151,24 @@ class Trajectory:
         self.conditions, self._present = self._renew(adapters, self.index), adapters
         self._variant = variant
 
-    def apply(self, output: Tensor) -> None:
-        """Follow one line with the denoiser's output."""
-        line = self._lines[self.place]
-        self._state.follow(line, output, self._noise.draw() if line.following.noise else None)
-        self.place += 1
-        self.index += line.ends_step
-        if self._mask is not None and line.ends_step:
+    def arrive(self) -> None:
+        """Complete a line that `follow` has done: count the step, and hold the latents to the picture outside a mask."""
+        ends_step = self._lines[self.place - 1].ends_step
+        self.index += ends_step
+        if self._mask is not None and ends_step:
             end = self._ends[self.index - 1]
             self._state.latents = self._mask.held(self.latents, end, self._left + self.steps - self.index)
 
     def kept(self) -> dict[str, Tensor]:
         """The tensors that, with `place`, are enough to continue: the solver's and the states of the noise generators."""
         states = {f"generator.{picture}": state for picture, state in enumerate(self._noise.kept())}
-        return self._state.kept() | states | ({} if self._mask is None else self._mask.kept())
+        return self._state.named() | states | ({} if self._mask is None else self._mask.kept())
 
     def restore(self, tensors: Mapping[str, Tensor], place: int) -> None:
         """Continue from the tensors of `kept`, at a place."""
         self._noise.restore([tensors[f"generator.{picture}"] for picture in range(len(self.latents))])
-        self._state.restore(tensors)
+        self._state.restore(tensors, place)
         self._mask = kept_mask(tensors, self.latents.device)
-        self.place = place
         self.index = sum(line.ends_step for line in self._lines[:place])
 
     def noise_states(self) -> list[Tensor]:
@@ -176,6 +178,16 @@ class Trajectory:
     def go_on_with_noise(self, states: Sequence[Tensor]) -> None:
         """Draw the noise that comes after another walk's."""
         self._noise.restore(states)
+
+    @property
+    def state(self) -> SolverState:
+        """What the solver moves."""
+        return self._state
+
+    @property
+    def drawing(self) -> Noise | None:
+        """What the next line draws its noise from. None: it draws none."""
+        return self._noise if NOISE in self._state.weights.reads else None
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the trajectory holds."""
@@ -261,7 +273,20 @@ def _denoised(family: Family, jobs: Sequence[StepRows], keep_on: KeepOn) -> Sequ
     return gathered(family.denoise([one for some in rows for one in some], keep_on), [len(some) for some in rows])
 
 
+def drawn_for(group: Sequence[Trajectory]) -> Sequence[Tensor | None]:
+    """The noise that `moved` reads. Drawn once a line, whether it can be followed or not."""
+    return draw_together([trajectory.drawing for trajectory in group])
+
+
+def moved(group: Sequence[Trajectory], outputs: Sequence[Tensor], noises: Sequence[Tensor | None]) -> None:
+    """Follow the next line of each with the denoiser's output; `Trajectory.arrive` completes it. Changes nothing if it
+    raises."""
+    follow([trajectory.state for trajectory in group], outputs, noises)
+
+
 def walk_together(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> None:
     """Do one line of each; see `outputs_of`."""
-    for trajectory, output in zip(group, outputs_of(group, keep_on), strict=True):
-        trajectory.apply(output)
+    outputs = outputs_of(group, keep_on)
+    moved(group, outputs, drawn_for(group))
+    for trajectory in group:
+        trajectory.arrive()

@@ -21,6 +21,7 @@ from domains.inference.on_device import prepared_run
 from domains.inference.on_device.family import KeepOn, StepRows
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.sd1 import Sd1
+from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
@@ -266,6 +267,27 @@ def test_an_error_in_a_shared_forward_ends_the_job_that_has_it_alone(
         last = loop.last(name)
         assert isinstance(last, RunFinished)
         assert last.receipt.steps_executed == 3
+
+
+def test_an_error_in_a_shared_line_ends_the_job_that_has_it_alone_and_the_others_draw_no_second_noise(
+    loop: Recorder, tiny: Model, walks: Walks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {name: request(tiny, **SMALL, steps=3, seeds=(n,), sampler="euler_a") for n, name in enumerate("abc")}
+    read = SolverState.read
+
+    def broken(state: SolverState, output: Tensor, noise: Tensor | None) -> list[Tensor]:
+        if state.place == 1 and state is walks.of[asked["b"]].state:
+            raise RuntimeError("no such kernel")
+        return read(state, output, noise)
+
+    monkeypatch.setattr(SolverState, "read", broken)
+    submit(loop, **asked)
+    with capture_logs():
+        loop.run()
+    assert isinstance(loop.last("b"), RunFailed)
+    for name in "ac":
+        assert isinstance(loop.last(name), RunFinished)
+        assert gap(walks.of[asked[name]].latents, final_latents(loop.loaded, asked[name])) <= TOLERANCE
 
 
 def test_a_forward_too_large_for_the_memory_is_done_job_by_job_and_remembered(

@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
 from domains.inference.generation import Generation, Sampling
 from domains.inference.on_device.solver_state import SolverState
+from domains.inference.on_device.solver_step import follow
 from domains.inference.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, most_steps
 from domains.inference.solvers.plan import Plan, plan, try_config
@@ -33,11 +34,11 @@ def timesteps(plan: Plan) -> list[float]:
     return [line.timestep for line in plan.lines]
 
 
-def follow(plan: Plan, output: Callable[[Tensor], Tensor]) -> Iterator[SolverState]:
+def states(plan: Plan, output: Callable[[Tensor], Tensor]) -> Iterator[SolverState]:
     """The state after each line, without new noise."""
-    state = SolverState(torch.ones(1, 4, 1, 1) * plan.initial_scale)
-    for line in plan.lines:
-        state.follow(line, output(state.latents), torch.zeros_like(state.latents))
+    state = SolverState(torch.ones(1, 4, 1, 1) * plan.initial_scale, plan.lines)
+    for _ in plan.lines:
+        follow([state], [output(state.latents)], [torch.zeros_like(state.latents)])
         yield state
 
 
@@ -71,7 +72,7 @@ def test_every_number_of_steps_is_walked_with_every_spacing_and_offset(name: str
 def test_many_steps_end_in_numbers_with_every_spacing_and_offset(name: str, spacing: str, offset: int) -> None:
     steps = SAMPLERS[name].most_steps or 200
     found = a_plan(name, steps=steps, timestep_spacing=spacing, steps_offset=offset)
-    for state in follow(found, lambda latents: latents / 10):
+    for state in states(found, lambda latents: latents / 10):
         assert torch.isfinite(state.latents).all()
         assert state.clean is not None
         assert torch.isfinite(state.clean).all()
@@ -133,7 +134,7 @@ def test_a_perfect_denoiser_is_led_to_the_clean_latents(name: str, schedule: str
     """The output that names the true x0 at every step must end at it, and every estimate must be it."""
     clean = torch.full((1, 4, 1, 1), 0.7)
     last = torch.zeros_like(clean)
-    for state in follow(a_plan(name, schedule, steps=12, prediction_type="sample"), lambda _: clean):
+    for state in states(a_plan(name, schedule, steps=12, prediction_type="sample"), lambda _: clean):
         assert state.clean is not None
         assert torch.allclose(state.clean, clean, atol=1e-4)
         last = state.latents

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.solver_state import SolverState
+from domains.inference.on_device.solver_step import follow
 from domains.inference.solvers.plan import Plan, plan
 
 SD1: Mapping[str, object] = {
@@ -44,10 +45,10 @@ def walked(
 ) -> Tensor:
     """The final latents of a table."""
     fresh = noises()
-    state = SolverState(next(fresh).to(dtype) * plan.initial_scale)
+    state = SolverState(next(fresh).to(dtype) * plan.initial_scale, plan.lines)
     for line in plan.lines:
         noise = next(fresh).to(dtype) if line.following.noise else None
-        state.follow(line, model(state.latents, line.timestep), noise)
+        follow([state], [model(state.latents, line.timestep)], [noise])
     return state.latents
 
 
