@@ -108,6 +108,10 @@ def _image_prompt(path: str, **what: Any) -> Field:
     return Field(path=f"image_prompts.{path}", group="control", **what)
 
 
+def _refiner(path: str, **what: Any) -> Field:
+    return Field(path=f"refiner.{path}", group="passes", **what)
+
+
 def _map_options() -> Iterator[Field]:
     """The values that the ways to make a control map read."""
     for kind, entry in PREPROCESSORS.items():
@@ -237,15 +241,10 @@ FIELDS: Mapping[str, Field] = {
         _mask("zoom_to_mask", default="false"),
         _mask("zoom_padding_px", bounds=limits.ZOOM_PADDING_PX, default=str(DEFAULT_ZOOM_PADDING_PX), unit="px"),
         *map(_growth, SIDES),
-        *(
-            Field(path=f"refiner.{name}", group="refine", **what)
-            for name, what in {
-                "model_id": {},
-                "start_ratio": {"bounds": limits.REFINER_START, "default": f"{DEFAULT_START:g}"},
-                "aesthetic_score": {"bounds": limits.AESTHETIC, "default": f"{DEFAULT_SCORE:g}"},
-                "negative_aesthetic_score": {"bounds": limits.AESTHETIC, "default": f"{DEFAULT_NEGATIVE_SCORE:g}"},
-            }.items()
-        ),
+        _refiner("model_id"),
+        _refiner("start_ratio", bounds=limits.REFINER_START, default=f"{DEFAULT_START:g}"),
+        _refiner("aesthetic_score", bounds=limits.AESTHETIC, default=f"{DEFAULT_SCORE:g}"),
+        _refiner("negative_aesthetic_score", bounds=limits.AESTHETIC, default=f"{DEFAULT_NEGATIVE_SCORE:g}"),
         *_hires_fields(),
         Field(path="init_latents.blob_id", group="input"),
         Field(path="init_latents.strength", group="input", bounds=limits.STRENGTH, default="1"),

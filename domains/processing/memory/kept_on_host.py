@@ -1,6 +1,7 @@
 """Models that have left their device and wait in the RAM tier, OFFLOADED under the id that they had on it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from domains.errors import ErrorReason, FailedPrecondition, ResourceExhausted
 from domains.model.catalogue import Catalogue
@@ -31,7 +32,7 @@ class KeptOnHost:
                 found = await self._loads.load(model, HostLoad(), lambda done, total: None, _always)
             except ResourceExhausted as full:
                 message = f"{full.message}; unload {model.id} without `keep_on_host`"
-                facts = {name: value for name, value in full.facts.items() if name != "model_id"}
+                facts: dict[str, Any] = {name: value for name, value in full.facts.items() if name != "model_id"}
                 raise ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY, model_id=model.id, **facts) from full
             if found is not None and not found[1]:
                 self._brought.add(model.id)
