@@ -8013,9 +8013,9 @@ namespace DeviceOps.Api.Inference.V1 {
 
   /// <summary>
   /// Latents to start from: a blob that an earlier job handed out (GeneratedImage.latents), or a safetensors file with one tensor `latents`
-  /// of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them, in 16 or 32 bits; one picture's latents
-  /// start all of the job's. Latents that still hold noise are clean + sigma/alpha * noise, as ComfyUI's: with `sampling.first_step` the walk
-  /// goes on from them.
+  /// of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them, in 16 or 32 bits; one picture's
+  /// latents start all of the job's. Latents that still hold noise are clean + sigma/alpha * noise, as ComfyUI's: with `sampling.first_step`
+  /// the walk goes on from them.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class LatentInput : pb::IMessage<LatentInput>

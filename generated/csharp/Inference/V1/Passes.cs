@@ -144,8 +144,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double startRatio_;
     /// <summary>
-    /// Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a share
-    /// of the trained timesteps.
+    /// Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a
+    /// share of the trained timesteps.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1031,9 +1031,9 @@ Global___RegionalPrompt: _TypeAlias = RegionalPrompt  # noqa: Y015
 @_typing.final
 class LatentInput(_message.Message):
     """Latents to start from: a blob that an earlier job handed out (GeneratedImage.latents), or a safetensors file with one tensor `latents`
-    of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them, in 16 or 32 bits; one picture's latents
-    start all of the job's. Latents that still hold noise are clean + sigma/alpha * noise, as ComfyUI's: with `sampling.first_step` the walk
-    goes on from them.
+    of shape (pictures, channels, height, width), channels and scale as the family's denoiser takes them, in 16 or 32 bits; one picture's
+    latents start all of the job's. Latents that still hold noise are clean + sigma/alpha * noise, as ComfyUI's: with `sampling.first_step`
+    the walk goes on from them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

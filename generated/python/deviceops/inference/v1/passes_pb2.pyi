@@ -34,8 +34,8 @@ class RefinerPass(_message.Message):
     model_id: _builtins.str
     """The refiner model, of the base's family: else MODEL_INCOMPATIBLE. Must not be empty."""
     start_ratio: _builtins.float
-    """Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a share
-    of the trained timesteps.
+    """Share of the steps after which the refiner takes over, 0..1. Absent: 0.8. A1111: switch at. diffusers: `denoising_end`, which is a
+    share of the trained timesteps.
     """
     aesthetic_score: _builtins.float
     """Aesthetic score that the refiner aims at, 0..10. Absent: 6."""
