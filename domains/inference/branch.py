@@ -56,6 +56,7 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
         init_image=own.init_image or asked.init_image,
         mask=own.mask or asked.mask,
         outpaint=own.outpaint or asked.outpaint,
+        references=own.references or asked.references,
         seamless_x=own.seamless_x or asked.seamless_x,
         seamless_y=own.seamless_y or asked.seamless_y,
     )
@@ -76,6 +77,9 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
         guidance_scale=resolved.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         seeds=resolved.seeds if seedless else own.seeds,
         distilled_guidance=resolved.distilled_guidance if own.distilled_guidance is None else own.distilled_guidance,
+        image_guidance_scale=resolved.image_guidance_scale
+        if own.image_guidance_scale is None
+        else own.image_guidance_scale,
         guidance_rescale=_or(own.guidance_rescale, resolved.guidance_rescale, 0.0),
         guidance_start_ratio=_or(own.guidance_start_ratio, resolved.guidance_start_ratio, 0.0),
         guidance_end_ratio=_or(own.guidance_end_ratio, resolved.guidance_end_ratio, 1.0),

@@ -16,6 +16,7 @@ from domains.inference.check_image_prompts import image_prompt_exclusions, image
 from domains.inference.check_latents import latent_exclusions, latent_violations
 from domains.inference.check_masks import mask_exclusions, mask_violations
 from domains.inference.check_outpaint import outpaint_exclusions, outpaint_violations
+from domains.inference.check_references import reference_exclusions, reference_violations
 from domains.inference.check_refiner import refiner_exclusions, refiner_violations
 from domains.inference.check_regions import region_exclusions, region_violations
 from domains.inference.check_sizes import size_violations, sizes_for_family
@@ -73,6 +74,7 @@ def violations(asked: Generation) -> Wrong:
     of_pictures = (
         *(*mask_violations(asked), *outpaint_violations(asked)),
         *(*control_violations(asked), *image_prompt_violations(asked), *region_violations(asked)),
+        *reference_violations(asked),
     )
     alone = (
         *chain.from_iterable(parts),
@@ -95,6 +97,7 @@ def violations(asked: Generation) -> Wrong:
         *image_prompt_exclusions(asked),
         *region_exclusions(asked),
         *refiner_exclusions(asked),
+        *reference_exclusions(asked),
     )
     return Wrong(alone, (*_together(asked), *exclusions))
 

@@ -208,6 +208,11 @@ FIELDS: Mapping[str, Field] = {
         _sampling("steps", bounds=limits.STEPS, unit="steps"),
         _sampling("guidance_scale", bounds=limits.GUIDANCE),
         _sampling("distilled_guidance", bounds=limits.GUIDANCE),
+        Field(
+            path="sampling.image_guidance_scale",
+            group="input",
+            bounds=limits.GUIDANCE,
+        ),
         _sampling("guidance_rescale", bounds=limits.GUIDANCE_RESCALE, default="0"),
         _sampling("dynamic_threshold_ratio", bounds=limits.THRESHOLD_RATIO),
         _sampling("guidance_start_ratio", bounds=limits.START_RATIO, default="0"),
@@ -293,6 +298,13 @@ FIELDS: Mapping[str, Field] = {
             default="IMAGE_PROMPT_MODE_CONTENT_AND_STYLE",
             allowed=tuple(f"IMAGE_PROMPT_MODE_{one.upper()}" for one in ImagePromptMode),
         ),
+        *(Field(path=f"reference_images.{one}", group="input") for one in ("image.data", "image.blob_id")),
+        Field(
+            path="reference_images.fit",
+            group="input",
+            default="IMAGE_FIT_COVER",
+            allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS),
+        ),
         _output("media_type", default=limits.MEDIA_TYPES[0], allowed=limits.MEDIA_TYPES),
         _output("quality", bounds=limits.QUALITY, default=str(limits.DEFAULT_QUALITY)),
         _output("lossless", default="false"),
@@ -325,6 +337,7 @@ class Task(StrEnum):
     IMAGE_TO_IMAGE = "image_to_image"
     INPAINTING = "inpainting"
     OUTPAINTING = "outpainting"
+    EDITING = "editing"
 
 
 _INPUTS = {
@@ -332,12 +345,20 @@ _INPUTS = {
     Task.IMAGE_TO_IMAGE: ("init_image",),
     Task.INPAINTING: ("init_image", "mask"),
     Task.OUTPAINTING: ("init_image", "mask", "outpaint"),
+    Task.EDITING: ("reference_images", "sampling.image_guidance_scale"),
 }
-"""Messages of the group `input` that a task reads."""
+"""Messages and fields of the group `input` that a task reads."""
+
+
+def tasks_of(family: Family) -> tuple[Task, ...]:
+    """The tasks that models of a family are computed for."""
+    return tuple(task for task in Task if task is not Task.EDITING or family.edits)
 
 
 def task_of(resolved: ResolvedGeneration) -> Task:
     """The task of a generation, which follows from its inputs."""
+    if resolved.references:
+        return Task.EDITING
     if resolved.outpaint is not None:
         return Task.OUTPAINTING
     if resolved.mask is not None:
@@ -351,7 +372,7 @@ def fields_of(family: Family, task: Task) -> tuple[Field, ...]:
     return tuple(
         _of(family, field)
         for field in FIELDS.values()
-        if (field.group != "input" or field.path.partition(".")[0] in read) and field.path not in hidden
+        if (field.group != "input" or field.path.startswith(read)) and field.path not in hidden
     )
 
 
@@ -361,6 +382,8 @@ def unread(family: Family) -> frozenset[str]:
     windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
     sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
     walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
+    seen = () if family.edits else [path for path in FIELDS if path.startswith("reference_images.")]
+    image = () if family.image_guidance is not None else ("sampling.image_guidance_scale",)
     distilled = () if family.distilled_guidance is not None else ("sampling.distilled_guidance",)
     edges = () if makes_seamless(family) else SEAMLESS
     controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
@@ -369,7 +392,7 @@ def unread(family: Family) -> frozenset[str]:
     refined = any(FAMILIES[name].base == family.id for name in REFINERS)
     refiner = () if refined else [path for path in FIELDS if path.startswith("refiner.")]
     others = (*controls, *pictures, *regions, *refiner)
-    return frozenset((*few, *_OF_PIXELS, *distilled, *windows, *sizes, *walk, *edges, *others))
+    return frozenset((*few, *_OF_PIXELS, *seen, *image, *distilled, *windows, *sizes, *walk, *edges, *others))
 
 
 def _of(family: Family, field: Field) -> Field:
@@ -380,6 +403,8 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, allowed=schedules_of(flow=family.flow))
         case "sampling.distilled_guidance":
             return msgspec.structs.replace(field, default=f"{family.distilled_guidance:g}")
+        case "sampling.image_guidance_scale":
+            return msgspec.structs.replace(field, default=f"{family.image_guidance:g}")
         case "sampling.guidance_scale":
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":

@@ -19,6 +19,7 @@ from domains.inference.latents import InitLatents, ResolvedLatents
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
+from domains.inference.references import Reference, ResolvedReference
 from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.regions import Region, ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
@@ -48,6 +49,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """Share of fresh noise in each step, 0..1, for samplers that list it. Absent: 0."""
     distilled_guidance: float | None = None
     """Embedded guidance, 0..50, of models that were distilled with it. Absent: the model's default."""
+    image_guidance_scale: float | None = None
+    """Guidance by the picture that a model made for editing sees, 0..50. Absent: the model's default."""
     guidance_rescale: float | None = None
     """How much the contrast of guidance is pulled back, 0..1. Absent: 0."""
     dynamic_threshold_ratio: float | None = None
@@ -251,6 +254,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     controls: tuple[Control, ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
     regions: tuple[Region, ...] = ()
+    references: tuple[Reference, ...] = ()
+    """What a model made for editing sees beside the prompt."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -316,6 +321,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """What guides content and style; they add up."""
     regions: tuple[ResolvedRegion, ...] = ()
     """Parts of the picture with prompts of their own."""
+    references: tuple[ResolvedReference, ...] = ()
+    """What the model sees beside the prompt, in this order."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -329,6 +336,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """None: the seeds alone."""
     distilled_guidance: float | None = None
     """Embedded guidance. None: the model reads none."""
+    image_guidance_scale: float | None = None
+    """Guidance by the picture that the model sees. None: it has no guidance of that kind."""
     guidance_rescale: float = 0.0
     """How much the contrast of guidance is pulled back."""
     guidance_start_ratio: float = 0.0
@@ -457,4 +466,5 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         """Ids of the blobs with the pictures that the request hands in."""
         starts = (self.init_image, self.mask, self.init_latents)
         own = (one.blob_id for one in starts if one is not None)
-        return (*own, *self.control_blobs, *self.image_prompt_blobs, *self.region_blobs)
+        seen = dict.fromkeys(one.image.blob_id for one in self.references)
+        return (*own, *self.control_blobs, *self.image_prompt_blobs, *self.region_blobs, *seen)

@@ -61,6 +61,8 @@ class Given(msgspec.Struct, frozen=True):
     """Of the generation's image prompts, in its order."""
     regions: tuple[KeptFile | None, ...] = ()
     """The masks of the generation's regions, in its order: one byte a pixel of the pictures. None: a rectangle."""
+    references: tuple[KeptFile, ...] = ()
+    """Pixels of the pictures that the model sees, RGB, in the sizes of `resolved`."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
     in_turns: bool = False

@@ -5,6 +5,8 @@ from typing import Final
 
 STEPS: Final = (1, 1000)
 GUIDANCE: Final = (0.0, 50.0)
+REFERENCES: Final = 4
+"""Most pictures that a model sees beside the prompt."""
 GUIDANCE_RESCALE: Final = (0.0, 1.0)
 THRESHOLD_RATIO: Final = (0.0, 1.0)
 EDGE_PX: Final = (64, 4096)

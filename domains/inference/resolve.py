@@ -13,6 +13,7 @@ from domains.inference.check_hires import check_model, resolved_hires, sampling_
 from domains.inference.check_latents import part_with, resolved_latents
 from domains.inference.check_masks import for_variant, resolved_mask
 from domains.inference.check_outpaint import grown_size, resolved_outpaint
+from domains.inference.check_references import references_for_model
 from domains.inference.check_refiner import resolved_refiner
 from domains.inference.check_regions import resolved_regions
 from domains.inference.check_steps import check_steps
@@ -25,6 +26,7 @@ from domains.inference.input_picture import InputPicture, resolved_picture, size
 from domains.inference.latents import ReadLatents
 from domains.inference.pass_plan import passes_of
 from domains.inference.prompt_plan import check_prompts
+from domains.inference.reference_resolution import default_image_guidance, resolved_references
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.inference.seamless import seamless_violations
 from domains.inference.seed_variation import resolved_variation
@@ -48,12 +50,14 @@ def resolve(
     regions: Sequence[InputPicture | None] = (),
     refiner: Model | None = None,
     hires: Model | None = None,
+    references: Sequence[InputPicture] = (),
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
     the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`: the models that its
-    refiner and its second pass name, with theirs. The others: what was read for these fields.
+    refiner and its second pass name, with theirs. `references`:
+    the pictures that its model sees, decoded. The others: what was read for these fields.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -66,6 +70,7 @@ def resolve(
     if unfit := [
         *(*unfit, *for_family(asked, family)),
         *(*for_variant(asked, model), *seamless_violations(asked, family)),
+        *references_for_model(asked, model),
     ]:
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     own, part = sampling.own, part_with(asked)
@@ -89,6 +94,9 @@ def resolve(
         distilled_guidance=default_distilled(model)
         if sampling.distilled_guidance is None
         else sampling.distilled_guidance,
+        image_guidance_scale=default_image_guidance(model)
+        if sampling.image_guidance_scale is None
+        else sampling.image_guidance_scale,
         guidance_rescale=sampling.guidance_rescale or 0.0,
         guidance_start_ratio=sampling.guidance_start_ratio or 0.0,
         guidance_end_ratio=1.0 if sampling.guidance_end_ratio is None else sampling.guidance_end_ratio,
@@ -111,6 +119,7 @@ def resolve(
         controls=resolved_controls(asked, model, (width_px, height_px), chosen, controls),
         image_prompts=resolved_image_prompts(asked, model, image_prompts),
         regions=resolved_regions(asked, (width_px, height_px), regions),
+        references=resolved_references(asked.references, model, (width_px, height_px), references),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,
         second_prompt=asked.second_prompt,

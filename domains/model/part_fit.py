@@ -33,13 +33,13 @@ def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
 
 
 def _latents_of(denoiser: str) -> Callable[[Configs], int | None]:
-    """Channels of the latents among the inputs; a model made for inpainting also reads a picture and a mask."""
+    """Channels of the latents among the inputs; a model made for inpainting or editing reads more."""
     inputs, outputs = _of(denoiser, "in_channels"), _of(denoiser, "out_channels")
 
     def latents(configs: Configs) -> int | None:
         read, made = inputs(configs), outputs(configs)
-        # Stable Diffusion: a picture and one channel of mask. FLUX.1: a picture and 64 channels for each token's four.
-        return made if made is not None and read in (2 * made + 1, 2 * made + 256) else read
+        # Stable Diffusion: a picture, and one channel of mask. FLUX.1: a picture and 64 channels for each token's four.
+        return made if made is not None and read in (2 * made, 2 * made + 1, 2 * made + 256) else read
 
     return latents
 

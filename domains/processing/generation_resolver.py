@@ -28,6 +28,7 @@ from domains.processing.attempts.control_pictures import ControlPictures, withou
 from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures, named_by_blobs
 from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
+from domains.processing.attempts.reference_pictures import ReferencePictures, references_by_blob
 from domains.processing.attempts.region_pictures import RegionPictures, with_named_masks
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.jobs.job import JobOptions
@@ -64,6 +65,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for its image prompts, likewise."""
     regions: Sequence[InputPicture | None] = ()
     """The masks of its regions, likewise. None: a rectangle."""
+    references: Sequence[InputPicture] = ()
+    """The pictures that its model sees, decoded, likewise."""
 
 
 class GenerationResolver:
@@ -86,6 +89,7 @@ class GenerationResolver:
         self._controls = ControlPictures(pictures)
         self._shown = ImagePromptPictures(pictures)
         self._regions = RegionPictures(pictures)
+        self._references = ReferencePictures(pictures)
 
     async def read(self, given: Checked) -> RequestFiles:
         """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
@@ -99,6 +103,7 @@ class GenerationResolver:
             loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
             controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
+            references=await self._references.look(given.asked),
             components=await self._read_components(given.asked),
             latents=None if latents is None else await self._latents.look(latents),
             image_prompts=[await self._read_shown(one, place) for place, one in enumerate(given.asked.image_prompts)],
@@ -176,6 +181,7 @@ class GenerationResolver:
         self._step_limit.check(resolved, options)
         named = named_by_blobs(without_bytes(generation, files.controls), files.image_prompts)
         stored = _without_bytes(with_named_masks(named, files.regions), files)
+        stored = references_by_blob(stored, files.references)
         work = GenerateWork(asked=stored, resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
@@ -193,7 +199,7 @@ class GenerationResolver:
         adapters = files.loras, files.words
         guides = files.controls, files.latents, files.image_prompts, files.regions
         later = files.refiner, files.hires
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later)
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later, files.references)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

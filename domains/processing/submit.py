@@ -24,6 +24,7 @@ from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
+from domains.processing.attempts.reference_pictures import ReferencePictures
 from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
@@ -87,6 +88,7 @@ class Submissions:
         self._latents = LatentFiles(pictures)
         self._shown = ImagePromptPictures(pictures)
         self._regions = RegionPictures(pictures)
+        self._references = ReferencePictures(pictures)
         self._branches = Branches(jobs, blobs)
         self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
         self.sessions = sessions
@@ -119,6 +121,7 @@ class Submissions:
                     self._latents.own(given.asked.init_latents, job_id)
                 await self._shown.own(given.asked, files.image_prompts, job_id)
                 await self._regions.own(given.asked, files.regions, job_id)
+                await self._references.own(given.asked, files.references, job_id)
             if continued is not None and not validate_only:
                 self._branches.own(continued, job_id)
             job = self.generate(
@@ -134,7 +137,14 @@ class Submissions:
             )
             return job
         finally:
-            owned = files.picture or files.controls or files.latents or files.image_prompts or any(files.regions)
+            owned = (
+                files.picture
+                or files.controls
+                or files.latents
+                or files.image_prompts
+                or any(files.regions)
+                or files.references
+            )
             if (owned or continued) and (job is None or job.id != job_id):
                 self._pictures.disown(job_id)
 

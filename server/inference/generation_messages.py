@@ -58,13 +58,16 @@ from server.inference.pass_messages import (
     to_refiner,
     used_in_passes,
 )
+from server.inference.reference_messages import from_reference, to_reference, used_references
 from server.inference.region_messages import from_region, region_pictures, to_region
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
-_SERVED = {path: () if path == "init_image.fit" else field.allowed for path, field in FIELDS.items()} | READ
+_SERVED = {
+    path: () if path in ("init_image.fit", "reference_images.fit") else field.allowed for path, field in FIELDS.items()
+} | READ
 """A fit that no input picture takes is refused by the check, with the contract's reason."""
 _LACKS = {
     "detail_passes": "a detail pass needs a detector, which comes with postprocessing",
@@ -139,6 +142,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         controls=tuple(map(from_control, message.controls)),
         image_prompts=tuple(map(from_image_prompt, message.image_prompts)),
         regions=tuple(map(from_region, message.regions)),
+        references=tuple(map(from_reference, message.reference_images)),
         textual_inversions=tuple(map(from_word, message.textual_inversions)),
         prompt_syntax=_SYNTAXES.get(message.prompt_syntax, Syntax.PLAIN),
         long_prompt=_LONG_PROMPTS.get(message.long_prompt, LongPrompt.TRUNCATE),
@@ -225,6 +229,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         controls=map(to_control, asked.controls),
         image_prompts=map(to_image_prompt, asked.image_prompts),
         regions=map(to_region, asked.regions),
+        reference_images=map(to_reference, asked.references),
         textual_inversions=map(to_word, asked.textual_inversions),
         **_prompt_fields(asked),
     )
@@ -283,6 +288,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         controls=map(to_control, resolved.controls),
         image_prompts=map(to_image_prompt, resolved.image_prompts),
         regions=map(to_region, resolved.regions),
+        reference_images=map(to_reference, resolved.references),
         textual_inversions=map(to_word, resolved.textual_inversions),
         **_prompt_fields(resolved),
         init_image=_to_init_image(resolved.init_image, strengthless=resolved.part.first_step is not None),
@@ -309,7 +315,12 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
             *(base, *used_components(resolved), *used_in_passes(resolved), *used_adapters(resolved)),
             *(*used_controls(resolved), *used_for_image_prompts(resolved)),
         ],
-        used_images=[*used_pictures(resolved), *image_prompt_pictures(resolved), *region_pictures(resolved)],
+        used_images=[
+            *used_pictures(resolved),
+            *image_prompt_pictures(resolved),
+            *region_pictures(resolved),
+            *used_references(resolved),
+        ],
         server_version=SERVER_VERSION,
         libraries=result.libraries,
     )

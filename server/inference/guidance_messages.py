@@ -6,7 +6,7 @@ from deviceops.inference.v1 import sampling_pb2
 from domains.inference.generation import ResolvedGeneration, Sampling
 
 _ASKED = (
-    *("guidance_scale", "distilled_guidance", "guidance_rescale", "dynamic_threshold_ratio"),
+    *("guidance_scale", "distilled_guidance", "image_guidance_scale", "guidance_rescale", "dynamic_threshold_ratio"),
     *("guidance_start_ratio", "guidance_end_ratio"),
 )
 
@@ -28,6 +28,7 @@ def resolved_guidance_fields(resolved: ResolvedGeneration) -> dict[str, Any]:
     return {
         "guidance_scale": resolved.guidance_scale,
         "distilled_guidance": resolved.distilled_guidance,
+        "image_guidance_scale": resolved.image_guidance_scale,
         "guidance_rescale": resolved.guidance_rescale,
         **({} if tuple(ratios.values()) == (0.0, 1.0) else ratios),
     }

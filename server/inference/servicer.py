@@ -11,7 +11,7 @@ from deviceops.inference.v1 import capability_pb2, inference_service_pb2
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
-from domains.inference.fields import Field, Task, fields_of
+from domains.inference.fields import Field, Task, fields_of, tasks_of
 from domains.inference.guidance import default_guidance
 from domains.inference.preprocessors import CONTROL_TYPES
 from domains.inference.resolve import recommended_steps
@@ -116,7 +116,7 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
                 _capability(device_ids, family, precisions, task)
                 for precisions, device_ids in _alike(views).items()
                 for family in sorted({model.family for model in usable})
-                for task in Task
+                for task in tasks_of(FAMILIES[family])
             ],
             samplers=[to_sampler(sampler) for sampler in SAMPLERS.values()],
             sigma_schedules=[

@@ -88,6 +88,8 @@ def test_fields_tell_their_ranges_and_only_those_that_are_served(told: Answer) -
     assert (weight.minimum, weight.maximum, weight.group) == (*limits.CONTROL_WEIGHT, "control")
 
 
+OF_EDITORS = ("sampling.image_guidance_scale", *(path for path in FIELDS if path.startswith("reference_images.")))
+"""What models made for editing read, which the server's model is not."""
 OF_GUIDANCE = ("sampling.distilled_guidance", "sampling.dynamic_threshold_ratio")
 OF_REFINER = tuple(path for path in FIELDS if path.startswith("refiner."))
 OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path, *OF_REFINER)
@@ -96,9 +98,12 @@ latents."""
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
-    without, from_picture, in_part, capability = told.capabilities
+    without, from_picture, in_part, capability, editing = told.capabilities
     groups = {"prompt", "size", "sampling", "input", "adapters", "control", "refine", "execution", "output"}
-    read = [path for path in FIELDS if path not in OF_OTHER_MODELS]
+    read = [path for path in FIELDS if path not in (*OF_OTHER_MODELS, *OF_EDITORS)]
+    inputs = ("init_image.", "init_latents.", "mask.", "outpaint.")
+    seen = [path for path in FIELDS if path not in OF_OTHER_MODELS and not path.startswith(inputs)]
+    assert [field.field for field in editing.fields] == seen
     assert [field.field for field in capability.fields] == [
         path for path in read if not path.startswith("init_latents.")
     ]
@@ -130,7 +135,7 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
 
 def test_each_task_of_a_family_has_its_fields(told: Answer) -> None:
     assert [one.task for one in told.capabilities] == [
-        *("text_to_image", "image_to_image", "inpainting", "outpainting")
+        *("text_to_image", "image_to_image", "inpainting", "outpainting", "editing")
     ]
     known = fields(told.capabilities[1])
     strength, fit = known["init_image.strength"], known["init_image.fit"]
@@ -158,7 +163,7 @@ def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
 
 def test_four_kinds_of_devices_7_families_and_5_tasks_are_told_in_one_answer(told: Answer) -> None:
     """No client has to narrow its first call. Entries grow with each field that is served."""
-    (*_, capability), (model,) = told.capabilities, told.models
+    (*_, capability, _), (model,) = told.capabilities, told.models
     assert capability.ByteSize() <= sizes.CAPABILITY_BYTES
     large = Answer(capabilities=[capability] * (4 * 7 * 5), models=[model] * sizes.CAPABLE_MODELS)
     large.MergeFrom(Answer(samplers=told.samplers, sigma_schedules=told.sigma_schedules, limits=told.limits))

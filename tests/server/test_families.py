@@ -24,6 +24,7 @@ from tests.domains.inference.on_device.control_files import stripes, write_contr
 from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.t2i_files import three_levels, write_t2i
+from tests.domains.inference.on_device.test_editing import EDITORS
 from tests.domains.inference.on_device.tiny_families import (
     TINY,
     family_of_name,
@@ -112,6 +113,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parts(*WIDE, root / "wide")
     write_parts(*OF_8, root / "of-8")
     write_t2i(root / "layout", 1, (16, 32, 32, 32), downscale_factor=16, adapter_type="full_adapter_xl")
+    _, pipeline, changes = EDITORS["sdxl"]
+    write_parts(pipeline, {**TINY["sdxl"][1], **changes}, root / "editor")
     save_file({"<owl>": torch.randn(2, 1024) * 0.05}, root / "owl.safetensors")
     save_file({"emb_params": torch.randn(1, 768)}, root / "of-sd1.safetensors")
     save_file({"emb_params": torch.randn(1, 1024)}, root / "nameless.safetensors")
@@ -250,6 +253,35 @@ def png(width: int = EDGE_PX, height: int = EDGE_PX) -> image_pb2.ImageInput:
     file = io.BytesIO()
     Image.fromarray(stripes(width, height).numpy()).save(file, "PNG")
     return image_pb2.ImageInput(data=file.getvalue())
+
+
+def test_an_editor_sees_the_picture_as_in_diffusers_and_the_result_asks_for_the_same(
+    server: RunningServer, root: Path
+) -> None:
+    generation, seen = asked("editor"), png()
+    generation.reference_images.add(image=seen)
+    refusal = asking.refused(lambda: asking.submit(server, asked("editor")))
+    assert refusal.bad_request.field_violations[0].field == "spec.generation.reference_images"
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    resolved = result.resolved.generation
+    assert (resolved.sampling.image_guidance_scale, result.resolved.task) == (1.5, "editing")
+    assert [one.field for one in result.resolved.used_images] == ["reference_images[0].image"]
+    kind: Any = getattr(diffusers, EDITORS["sdxl"][1])
+    pipe = kind.from_pretrained(root / "editor", dtype=torch.float32)
+    theirs = pipe(
+        prompt=resolved.prompt,
+        negative_prompt=resolved.negative_prompt,
+        image=Image.open(io.BytesIO(seen.data)),
+        height=EDGE_PX,
+        width=EDGE_PX,
+        num_inference_steps=resolved.sampling.steps,
+        guidance_scale=resolved.sampling.guidance_scale,
+        image_guidance_scale=1.5,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    assert np.abs(pixels(server, result).astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+    again = asking.watch(server, asking.submit(server, resolved))[-1].generation_result
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
 
 
 def with_control(net: str = "edges", model: str = "sdxl", **more: Any) -> generation_pb2.Generation:

@@ -16,7 +16,7 @@ from domains.inference.size_conditioning import AS_MADE
 from tests.server import asking
 from tests.server.generation_paths import field_at, leaf_paths, plain, put
 from tests.server.harness import RunningServer
-from tests.server.test_capabilities import OF_GUIDANCE
+from tests.server.test_capabilities import OF_EDITORS, OF_GUIDANCE
 from tests.server.test_image_to_image import upload
 
 LEAVES = list(leaf_paths())
@@ -40,6 +40,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "init_image.fit": {"init_image.image.data": PNG},
     "init_latents.strength": {"init_latents.blob_id": NO_BLOB},
     **{f"components.{name}": {"components.component_id": "vae"} for name in ("model_id", "omitted", "precision")},
+    "reference_images.fit": {"reference_images.image.data": PNG},
 }
 """What a field cannot be set without."""
 MASK = encode(np.zeros((64, 72), np.uint8), "image/png")
@@ -167,7 +168,7 @@ def test_every_listed_field_is_taken_with_each_value_that_it_allows(server: Runn
     some |= {
         f"image_prompts.{name}.blob_id": some["mask.image.blob_id"] for name in ("images", "region", "negative_image")
     }
-    for path in listed:
+    for path in listed - set(OF_EDITORS):
         for value in FIELDS[path].allowed or [some.get(path)]:
             assert refused_paths(server, with_needs(path, value)) == [], (path, value)
 
@@ -197,7 +198,7 @@ def beyond(field: Field, bound: float, way: Callable[[float, float], float], awa
 
 LISTS = ("sampling.seeds", "sampling.sigmas", "sampling.timesteps")
 """Fields whose bounds are those of the number of entries."""
-NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path)
+NOT_OF_THE_MODEL = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *OF_EDITORS, *AS_MADE.by_path)
 """The server's model has one text encoder, is told no sizes and is no flow model."""
 RANGES = [field for field in FIELDS.values() if field.bounds]
 
@@ -207,7 +208,7 @@ def test_a_range_holds_at_its_ends_and_no_further(server: RunningServer, field: 
     assert field.bounds
     low, high = field.bounds
     for inside in (low, high):
-        unread = field.path in NOT_OF_THE_MODEL and (inside or field.path in OF_GUIDANCE)
+        unread = field.path in NOT_OF_THE_MODEL and (inside or field.path in (*OF_GUIDANCE, *OF_EDITORS))
         refused = [field.path] if unread else []
         assert refused_paths(server, with_needs(field.path, sized(field, inside))) == refused, inside
     below = beyond(field, low, lambda value, step: value - step, -math.inf)

@@ -25,6 +25,7 @@ from domains.inference.latents import ResolvedLatents
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
+from domains.inference.references import ResolvedReference
 from domains.inference.regions import ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation
 from domains.inference.step_range import ALL_STEPS, StepRange
@@ -33,7 +34,7 @@ _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
 BEFORE = -1
 _HANDED, _RETURNED = "latents", "returned"
-_BRANCHED = ("loras", "textual_inversions", "controls", "image_prompts", "regions")
+_BRANCHED = ("loras", "textual_inversions", "controls", "image_prompts", "regions", "references")
 """Entries in which a branch may differ from the job that it continues."""
 
 
@@ -66,6 +67,7 @@ class Walked(msgspec.Struct, frozen=True, kw_only=True):
     """Place of the pass among those of its generation, whose walk this is."""
     image_prompts: tuple[ResolvedImagePrompt, ...] = ()
     regions: tuple[ResolvedRegion, ...] = ()
+    references: tuple[ResolvedReference, ...] = ()
     place: int
     """Number of lines of the walk that are done. `BEFORE`: not begun, and the latents are those of the pass before."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.family import Conditions, StepRows
+from domains.inference.on_device.rescale import rescaled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +21,10 @@ class ComposedConditions:
     """See `Conditions`: those of each prompt. All have inputs of the same shapes."""
 
     parts: Sequence[Conditions]
+    weights: Sequence[float] = ()
+    """Of their outputs in the sum. Empty: the mean."""
+    rescale: float = 0.0
+    """How much the contrast of a weighted sum is pulled back to that of the last part's output, 0..1."""
 
     @property
     def alike(self) -> Hashable:
@@ -49,12 +54,27 @@ def spread(rows: StepRows) -> list[StepRows]:
     return [dataclasses.replace(rows, conditions=part) for part in conditions.parts]
 
 
-def gathered(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
-    """The output of each job, of as many prompts as `counts` says."""
+def gathered(outputs: Sequence[Tensor], jobs: Sequence[StepRows]) -> list[Tensor]:
+    """The output of each job, from those of all its prompts."""
     found: list[Tensor] = []
     begin = 0
-    for count in counts:
-        some = outputs[begin : begin + count]
-        found.append(some[0] if count == 1 else torch.stack([*some]).mean(0))
+    for job in jobs:
+        conditions = job.conditions
+        count = len(conditions.parts) if isinstance(conditions, ComposedConditions) else 1
+        found.append(_gathered(outputs[begin : begin + count], conditions))
         begin += count
     return found
+
+
+def _gathered(outputs: Sequence[Tensor], conditions: Conditions) -> Tensor:
+    if not isinstance(conditions, ComposedConditions):
+        return outputs[0]
+    if not conditions.weights:
+        return torch.stack([*outputs]).mean(0)
+    total = torch.zeros_like(outputs[0])
+    for output, weight in zip(outputs, conditions.weights, strict=True):
+        total.add_(output, alpha=weight)
+    if not conditions.rescale:
+        return total
+    share = torch.full((1, 1, 1, 1), conditions.rescale, device=total.device)
+    return rescaled(total, outputs[-1], share)

@@ -12,6 +12,7 @@ from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, b
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
 from domains.inference.on_device.controls import ControlNet, Reading
+from domains.inference.on_device.editing import Seen, edited
 from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.regions import RegionPrompts, over_the_picture, shares_of, with_regions
@@ -31,10 +32,16 @@ class Renew:
     """Computes the conditions of a step with its prompts and adapters; the text encoders do not run again."""
 
     def __init__(
-        self, family: Family, resolved: ResolvedGeneration, read: "_Read", maps: Sequence[Tensor] = ()
+        self,
+        family: Family,
+        resolved: ResolvedGeneration,
+        read: "_Read",
+        maps: Sequence[Tensor] = (),
+        pictures: Sequence[Tensor] = (),
     ) -> None:
-        """`maps`: see `region_maps`."""
+        """`maps`: see `region_maps`. `pictures`: latents of those that the model sees."""
         self._family, self._resolved, self._read, self._maps = family, resolved, read, maps
+        self._seen = Seen(pictures=pictures, image_guidance=resolved.image_guidance_scale)
         told = resolved.size_conditioning
         scores = resolved.aesthetic_scores
         self._sizes: dict[str, Any] = {} if told is None else {"told": told}
@@ -83,6 +90,10 @@ class Renew:
             else:
                 weighted = zip(variant.positives, self._read.weights, strict=True)
                 found = [read(one, variant.negative, weight) for one, weight in weighted]
+        if self._seen.pictures:
+            rows = [cast(RowConditions, one) for one in found]
+            shares, guidance = self._read.weights, self._resolved.guidance_scale
+            return edited(rows, shares, guidance, self._seen, self._resolved.guidance_rescale)
         # The plan refuses prompts that guide together then.
         if rescale := self._resolved.guidance_rescale:
             return replace(cast(RowConditions, found[0]), rescale=rescale)
@@ -139,12 +150,13 @@ def condition(
     prompts: PromptCache,
     adapters: Adapters = NO_ADAPTERS,
     maps: Sequence[Tensor] = (),
+    pictures: Sequence[Tensor] = (),
 ) -> Conditioned:
     """Encode the prompts of all steps, and the negative prompt where the family reads it at this guidance. `maps`: see
-    `region_maps`."""
+    `region_maps`. `pictures`: latents of those that the model sees."""
     with beside([Share(adapters)]):
         read = _read(loaded, family, resolved, prompts, adapters.of_texts)
-    renew = Renew(family, resolved, read, maps)
+    renew = Renew(family, resolved, read, maps, pictures)
     return Conditioned(
         conditions=renew(adapters, 0),
         renew=renew,

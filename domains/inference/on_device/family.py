@@ -160,6 +160,11 @@ class Family(Protocol):
         `keep_on` raises."""
         ...
 
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """Pixels (h, w, 3), uint8 → (1, channels, h/8, w/8), float32: what a model made for editing sees of a picture.
+        Raises what `keep_on` raises."""
+        ...
+
     def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
         """(pictures, channels, h/8, w/8): what a model made for inpainting reads beside the latents. `seen`: latents of the
         picture without the masked part; `hidden` (1, 1, h, w) and `cells` (1, 1, h/8, w/8): 1 where that part is."""

@@ -8,9 +8,10 @@ import torch.nn.functional as F  # noqa: N812 (the name torch's own documentatio
 from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
+from domains.inference.on_device.editing import behind_latents
 from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.latent_codec import LatentCodec
-from domains.inference.on_device.packing import packed, positions, unpacked
+from domains.inference.on_device.packing import unpacked
 from domains.inference.on_device.rows import pooled_of, states_of, steered
 from domains.inference.on_device.watched_module import WatchedModule
 from domains.inference.on_device.words import Words
@@ -57,19 +58,20 @@ class Flux1(LatentCodec):
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
-            states, pooled, guidance = batch.inputs
+            states, pooled, guidance, *pictures = batch.inputs
             height, width = batch.latents.shape[-2:]
+            tokens, places = behind_latents(batch.latents, pictures)
             output = self._transformer(
                 keep_on,
-                hidden_states=packed(batch.latents).to(self._dtype),
+                hidden_states=tokens.to(self._dtype),
                 timestep=batch.times,
                 guidance=guidance if self._reads_guidance else None,
                 encoder_hidden_states=states,
                 pooled_projections=pooled,
                 txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
-                img_ids=positions(height, width, self._device),
+                img_ids=places,
                 return_dict=False,
             )[0]
-            return unpacked(output, height, width)
+            return unpacked(output[:, : height * width // 4], height, width)
 
         return self._batches(group, forward)

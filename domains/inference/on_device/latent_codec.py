@@ -73,6 +73,10 @@ class LatentCodec:
         spread = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
         return PictureLatents(mean=(mean - shift) * scale, deviation=spread * scale)
 
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """See `Family`. The latents of other pictures, at the middle of their distribution."""
+        return self.encode_picture(pixels, keep_on).mean
+
     def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
         """See `Family`. The mask, then the picture: the order of Stable Diffusion's inpainting models."""
         return torch.cat([cells.to(seen).expand(len(seen), -1, -1, -1), seen], dim=1)

@@ -16,9 +16,9 @@ def not_finite(step: int, resolved: ResolvedGeneration) -> InternalError:
 
 
 def not_encoded(resolved: ResolvedGeneration) -> InternalError:
-    """The error for the picture to start from."""
+    """The error for a picture that the request hands in."""
     message = (
-        f"the VAE of model {resolved.model_id} makes latents that are not finite of the picture to start from;"
+        f"the VAE of model {resolved.model_id} makes latents that are not finite of a picture that the request hands in;"
         " load the model in a wider precision"
     )
     facts = {"stage": str(Stage.ENCODING_INPUT), "model_id": resolved.model_id}

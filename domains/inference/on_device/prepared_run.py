@@ -1,6 +1,6 @@
 """A generation before its first step: its prompts are encoded, then the picture that it starts from, if it has one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,7 +21,7 @@ from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePromptsOfJob
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
-from domains.inference.on_device.input_picture import read_pixels
+from domains.inference.on_device.input_picture import read_pixels, read_sized
 from domains.inference.on_device.latent_file import read_latents
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.numeric_failures import not_encoded
@@ -135,7 +135,7 @@ class PreparedRun(LoadRun):
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
             if self._bring_guides():
-                self._condition()
+                self._condition(keep_on)
         elif self._handed is not None:
             self._begin_from(self._handed, self._conditioned, keep_on)
         else:
@@ -152,8 +152,8 @@ class PreparedRun(LoadRun):
         controls = self._guides.bring(self.loaded) and mapped
         return controls and self._seen_by_adapters.bring(self.loaded, self._unet)
 
-    def _condition(self) -> None:
-        """Encode the prompts; without a picture to encode, draw the noise too."""
+    def _condition(self, keep_on: KeepOn) -> None:
+        """Encode the prompts and the pictures that the model sees; without a picture to start from, draw the noise too."""
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
@@ -161,7 +161,8 @@ class PreparedRun(LoadRun):
         self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         # Of the first pass's size: each layer brings them to its own.
         maps = region_maps(self.given.resolved, self.given.regions, self.device)
-        found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, self._adapters, maps)
+        of_job = self._adapters, maps, self._pictures_seen(keep_on)
+        found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()
         if self.resolved.controls:
             self._controls = self._guides.made(found.reading, self.device)
@@ -196,6 +197,25 @@ class PreparedRun(LoadRun):
         shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
         latents = read_latents(file, shape, len(self.resolved.seeds), self.device)
         return PictureLatents(mean=latents, deviation=None)
+
+    def _pictures_seen(self, keep_on: KeepOn) -> Sequence[Tensor]:
+        """Latents of what a model made for editing sees beside the prompt."""
+        pairs = zip(self.given.references, self.resolved.references, strict=True)
+        sized = [read_sized(file, (one.width_px, one.height_px)) for file, one in pairs]
+        if not sized:
+            return ()
+        began = self._hardware.mark()
+        found = [self.family.encode_reference(pixels.to(self.device), keep_on) for pixels in sized]
+        finite = to_host(torch.stack([torch.isfinite(one).all() for one in found]).all())
+        fence = self._hardware.fence(began)
+
+        def deliver() -> None:
+            self.meter.device_was_busy(Stage.CONDITIONING, fence.device_s())
+            if not finite.item():
+                raise not_encoded(self.resolved)
+
+        self._in_flight.add(fence, deliver)
+        return found
 
     def _encode_picture(self, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the encoding of the picture to start from, and begin there."""

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.clip_text import ClipText, encoded
-from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
+from domains.inference.on_device.editing import beside_latents
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows, regardless
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.on_device.unet import UNet, flat
 from domains.inference.prompts import Prompt
+from domains.model.families.unet import EDITING
 from domains.model.on_device import OnDeviceModel
 
 
@@ -26,6 +28,7 @@ class Sd1(LatentCodec):
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
+        self._edits = loaded.model.variant == EDITING
         self._text = ClipText(loaded.modules["text_encoder"], loaded.tokenizers["text_encoder"], loaded.device)
 
     @property
@@ -50,14 +53,19 @@ class Sd1(LatentCodec):
         keys = unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(guidance=guidance, guided=negative is not None, inputs=flat(keys))
 
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """See `Family`. InstructPix2Pix was trained with unscaled latents here."""
+        return self._unscaled(super().encode_reference(pixels, keep_on))
+
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
-            latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
+            pictures, keys = beside_latents(batch) if self._edits else (batch.pictures, batch.inputs)
+            latents = pictures.to(self._unet.dtype, memory_format=self._layout)
             residuals = batch.residuals(latents, keep_on)
             return self._unet(
                 latents,
                 batch.picture_times,
-                self._unet.text_keys_of(batch.inputs),
+                self._unet.text_keys_of(keys),
                 keep_on,
                 residuals=residuals,
                 beside=batch.beside,

@@ -1,6 +1,8 @@
 """Stable Diffusion XL (Podell et al. 2023): two CLIP text encoders, a UNet that also reads sizes and pooled text."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -9,13 +11,15 @@ from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.clip_text import ClipText, encoded
-from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
+from domains.inference.on_device.editing import beside_latents
+from domains.inference.on_device.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows, regardless
 from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.regions import unconditional
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.unet import UNet, flat
 from domains.inference.prompts import Prompt
 from domains.inference.size_conditioning import AS_MADE, SizeConditioning
+from domains.model.families.unet import EDITING
 from domains.model.on_device import OnDeviceModel
 
 _TEXTS = ("text_encoder", "text_encoder_2")
@@ -27,6 +31,8 @@ class Sdxl(LatentCodec):
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]), pooled_and_sizes=True)
+        self._edits = loaded.model.variant == EDITING
+        self._scales_references = self._edits and _is_cosxl(Path(loaded.model.folder))
         self._texts = [
             ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in _TEXTS
         ]
@@ -77,10 +83,16 @@ class Sdxl(LatentCodec):
             inputs=[unet.added(pooled, told.numbers(size_px)), *flat(keys)],
         )
 
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+        """See `Family`. InstructPix2Pix was trained with unscaled latents here, CosXL Edit with scaled ones."""
+        scaled = super().encode_reference(pixels, keep_on)
+        return scaled if self._scales_references else self._unscaled(scaled)
+
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
-            added, *keys = batch.inputs
-            latents = batch.pictures.to(self._unet.dtype, memory_format=self._layout)
+            pictures, inputs = beside_latents(batch) if self._edits else (batch.pictures, batch.inputs)
+            added, *keys = inputs
+            latents = pictures.to(self._unet.dtype, memory_format=self._layout)
             residuals = batch.residuals(latents, keep_on)
             return self._unet(
                 latents,
@@ -94,3 +106,12 @@ class Sdxl(LatentCodec):
             )
 
         return self._batches(group, forward)
+
+
+def _is_cosxl(folder: Path) -> bool:
+    """Whether a model is of CosXL Edit, which model_index.json alone says."""
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(index, dict) and bool(cast(dict[str, object], index).get("is_cosxl_edit"))

@@ -270,7 +270,7 @@ def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Seq
 def _denoised(family: Family, jobs: Sequence[StepRows], keep_on: KeepOn) -> Sequence[Tensor]:
     """The denoiser's output for each job."""
     rows = [spread(job) for job in jobs]
-    return gathered(family.denoise([one for some in rows for one in some], keep_on), [len(some) for some in rows])
+    return gathered(family.denoise([one for some in rows for one in some], keep_on), jobs)
 
 
 def drawn_for(group: Sequence[Trajectory]) -> Sequence[Tensor | None]:

@@ -48,6 +48,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """Default guidance; None: the family's."""
     distilled_guidance: float | None = None
     """Default embedded guidance; None: the family's."""
+    references: tuple[int, int] = (0, 0)
+    """Least and most pictures that its denoiser sees beside the prompt."""
+    image_guidance: float | None = None
+    """Default guidance by such a picture; None: it has no guidance of that kind."""
     reads_distilled: bool = True
     """Whether its denoiser reads embedded guidance, if those of the family do."""
     steps: int | None = None
@@ -126,6 +130,16 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     def text_encoders(self) -> int:
         """How many text encoders read a prompt."""
         return sum(part.kind is ModelKind.TEXT_ENCODER for part in self.parts)
+
+    @property
+    def edits(self) -> bool:
+        """Whether the engine computes models of it that were made for editing."""
+        return any(variant.references[1] and variant.computed for variant in self.variants)
+
+    @property
+    def image_guidance(self) -> float | None:
+        """Default guidance by the picture that such models see; None: they have none of that kind."""
+        return next((one.image_guidance for one in self.variants if one.image_guidance is not None), None)
 
     def part(self, component: str) -> Part | None:
         """The component with this id; None: the family has none."""

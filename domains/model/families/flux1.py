@@ -85,7 +85,13 @@ FLUX1 = Family(
             tasks=("text_to_image",),
         ),
         # Its tensors are those of FLUX.1 dev.
-        Variant(name="editing", pipelines=("FluxKontextPipeline",), tasks=("editing",)),
+        Variant(
+            name="editing",
+            pipelines=("FluxKontextPipeline", "FluxKontextInpaintPipeline"),
+            tasks=("editing", "text_to_image"),
+            references=(0, 1),
+            computed=True,
+        ),
         Variant(
             name="schnell",
             config={"guidance_embeds": None},

@@ -7,7 +7,7 @@ blocks begin with a convolution, where later families have a linear layer.
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import EDITING_UNET, INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SD1 = Family(
     id="sd1",
@@ -38,7 +38,7 @@ SD1 = Family(
     config_without=("add_embedding.", "class_embedding."),
     variants=(
         Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
-        Variant(name="editing", signs=inputs(8), config={"in_channels": 8}, tasks=("editing",)),
+        EDITING_UNET,
     ),
     native_px=512,
     alignment_px=8,

@@ -3,7 +3,7 @@
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import EDITING_UNET, INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SDXL = Family(
     id="sdxl",
@@ -40,7 +40,7 @@ SDXL = Family(
     config_without=("encoder_hid_proj.",),
     variants=(
         Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
-        Variant(name="editing", signs=inputs(8), config={"in_channels": 8}, tasks=("editing",)),
+        EDITING_UNET,
     ),
     native_px=1024,
     alignment_px=8,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from domains.model.families.family import Variant
 from domains.model.families.sign import Layout, Sign, must
 
 UNET_CONFIG: Mapping[str, Any] = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4}
@@ -56,9 +57,25 @@ INPAINTING = "inpainting"
 """Variant of models that read a mask, and the picture without the masked part."""
 
 
+EDITING = "editing"
+"""Variant of models that see a picture beside the prompt."""
+
+
 def inputs(channels: int) -> Mapping[str, tuple[Sign, ...]]:
     """Signs of a variant whose U-Net reads more channels."""
     return {
         "diffusers": (must("conv_in.weight", None, channels, 3, 3),),
         "original": (must("input_blocks.0.0.weight", None, channels, 3, 3),),
     }
+
+
+EDITING_UNET = Variant(
+    name=EDITING,
+    signs=inputs(8),
+    config={"in_channels": 8},
+    tasks=("editing",),
+    references=(1, 1),
+    image_guidance=1.5,
+    computed=True,
+)
+"""InstructPix2Pix (Brooks et al. 2022): the picture's latents beside its own."""

@@ -29,6 +29,7 @@ from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.attempts.making_room import Evicting, MakingRoom
 from domains.processing.attempts.moving import Elsewhere, moved, nowhere
+from domains.processing.attempts.reference_pictures import ReferencePictures
 from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.attempts.time_limits import TimeLimits
@@ -207,6 +208,12 @@ class Attempt:
                 )
                 if maps is None or self._stopping.is_set():
                     return Halted()
+                seen = await unless_set(
+                    self._stopping,
+                    held.enter_async_context(ReferencePictures(tools.pictures).pixels(self.job, work.resolved)),
+                )
+                if seen is None or self._stopping.is_set():
+                    return Halted()
                 latents = await held.enter_async_context(LatentFiles(tools.pictures).file(self.job, work.resolved))
                 shown = await unless_set(
                     self._stopping,
@@ -220,7 +227,12 @@ class Attempt:
                 )
                 if regions is None or self._stopping.is_set():
                     return Halted()
-                guides: dict[str, Any] = {"controls": maps, "image_prompts": shown, "regions": regions}
+                guides: dict[str, Any] = {
+                    "controls": maps,
+                    "image_prompts": shown,
+                    "regions": regions,
+                    "references": seen,
+                }
                 supplies = msgspec.structs.replace(
                     supplies, picture=files.picture, mask=files.mask, latents=latents, **guides
                 )

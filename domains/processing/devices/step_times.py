@@ -102,9 +102,10 @@ def _pixels(width_px: int, height_px: int) -> int:
 
 
 def _rows(resolved: ResolvedGeneration) -> int:
-    return _rows_at(len(resolved.seeds), resolved.family, resolved.guidance_scale)
+    seen = resolved.image_guidance_scale is not None and bool(resolved.references)
+    return _rows_at(len(resolved.seeds), resolved.family, resolved.guidance_scale, seen=seen)
 
 
-def _rows_at(images: int, family: str, guidance: float) -> int:
-    """Rows of a forward: one a picture, two with guidance."""
-    return images * (2 if FAMILIES[family].reads_negative(guidance) else 1)
+def _rows_at(images: int, family: str, guidance: float, *, seen: bool = False) -> int:
+    """Rows of a forward: one a picture, two with guidance, three if a picture guides too."""
+    return images * ((3 if seen else 2) if FAMILIES[family].reads_negative(guidance) else 1)

@@ -65,6 +65,12 @@ def generate(
         Literal["stretch", "cover", "pad"] | None,
         typer.Option(help="How --image gets to --width and --height, if it has another size."),
     ] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="A picture that a model made for editing sees; may be repeated.")
+    ] = None,
+    image_guidance: Annotated[
+        float | None, typer.Option(help="How strongly --reference is followed. [default: 1.5]")
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Which part of --image to make anew: white; black keeps its bytes.")
     ] = None,
@@ -252,6 +258,8 @@ def generate(
         variation_seed=variation_seed,
         variation=variation,
         distilled_guidance=distilled_guidance,
+        image_guidance=image_guidance,
+        references=tuple(reference or ()),
         guidance_rescale=guidance_rescale,
         first_step=first_step,
         last_step=last_step,

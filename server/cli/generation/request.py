@@ -63,6 +63,11 @@ class Wish:
     variation: float | None = None
     """How far the noise is moved to the second seed, 0..1. None: not at all."""
     distilled_guidance: float | None = None
+    image_guidance: float | None = None
+    references: tuple[Path, ...] = ()
+    """Pictures that the model sees."""
+    reference_inputs: tuple[ImageInput, ...] = ()
+    """The same, as the server gets them."""
     guidance_rescale: float | None = None
     first_step: int | None = None
     """From 0."""
@@ -193,7 +198,7 @@ def _options(wish: Wish) -> JobOptions | None:
 
 def _generation(wish: Wish) -> Generation:
     from deviceops.common.v1 import image_pb2
-    from deviceops.inference.v1 import generation_pb2
+    from deviceops.inference.v1 import conditioning_pb2, generation_pb2
     from server.cli.generation.pass_flags import hires_pass, refiner_pass
 
     return generation_pb2.Generation(
@@ -227,6 +232,7 @@ def _generation(wish: Wish) -> Generation:
         controls=wish.control_inputs,
         regions=wish.region_inputs,
         image_prompts=wish.image_prompt_inputs,
+        reference_images=[conditioning_pb2.ReferenceImage(image=one) for one in wish.reference_inputs],
         previews=generation_pb2.PreviewOptions(every_steps=wish.preview_every) if wish.preview_every else None,
     )
 
@@ -304,6 +310,7 @@ def _sampling(wish: Wish) -> Sampling:
         steps=wish.steps,
         guidance_scale=wish.guidance,
         distilled_guidance=wish.distilled_guidance,
+        image_guidance_scale=wish.image_guidance,
         guidance_rescale=wish.guidance_rescale,
         first_step=wish.first_step,
         last_step=wish.last_step,

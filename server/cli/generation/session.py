@@ -112,6 +112,7 @@ def _resolved(wish: Wish, connection: Connection) -> Wish:
         mask_input=wish.mask and input_image(connection, wish.mask),
         refiner=wish.refiner and ids.model(connection, wish.refiner),
         components=tuple(replace(one, model=one.model and ids.model(connection, one.model)) for one in wish.components),
+        reference_inputs=tuple(input_image(connection, one) for one in wish.references),
         control_inputs=tuple(control_input(connection, one) for one in wish.controls),
         region_inputs=tuple(region_input(connection, one) for one in wish.regions),
         image_prompt_inputs=tuple(image_prompt(connection, one) for one in wish.image_prompts),

@@ -117,6 +117,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The pixels of the pictures of its image prompts, likewise."""
     regions: tuple[KeptFile | None, ...] = ()
     """The pixels of the masks of its regions, likewise. None: a rectangle."""
+    references: tuple[KeptFile, ...] = ()
+    """The pixels of the pictures that the model sees, likewise."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
     in_turns: bool = False

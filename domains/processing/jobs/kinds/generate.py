@@ -87,6 +87,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
                 for one, files in zip(self.resolved.image_prompts, supplies.image_prompts, strict=True)
             ),
             regions=supplies.regions,
+            references=supplies.references,
             fallback=supplies.fallback,
             in_turns=supplies.in_turns,
         )

@@ -538,8 +538,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double imageGuidanceScale_;
     /// <summary>
-    /// Guidance by the reference picture, for models made for editing (pix2pix), 0..50. Absent: 1.5 there. Other models:
-    /// UNSUPPORTED_COMBINATION.
+    /// Guidance by the reference picture, for models made for editing (pix2pix), 0..50. Below 1 it switches all guidance off, as in
+    /// diffusers. Absent: 1.5 there. Other models: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

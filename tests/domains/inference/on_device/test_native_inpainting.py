@@ -29,7 +29,7 @@ from tests.domains.inference.on_device.tiny_families import TINY, Parts, flux, u
 
 PICTURE = gradient(64, 32)
 WHITE = levels(64, 32, (16, 8, 48, 24))
-_SDXL_TEXT: dict[str, Any] = {
+SDXL_TEXT: dict[str, Any] = {
     "cross_attention_dim": 48,
     "attention_head_dim": (2, 4),
     "transformer_layers_per_block": (1, 2),
@@ -66,7 +66,7 @@ NATIVE: dict[str, tuple[str, Parts]] = {
     ),
     "sdxl": (
         "StableDiffusionXLInpaintPipeline",
-        {"unet": ("UNet2DConditionModel", unet(in_channels=9, out_channels=4, **_SDXL_TEXT))},
+        {"unet": ("UNet2DConditionModel", unet(in_channels=9, out_channels=4, **SDXL_TEXT))},
     ),
     "flux1": ("FluxFillPipeline", _FILL),
 }

@@ -101,8 +101,8 @@ class Sampling(_message.Message):
     UNSUPPORTED_COMBINATION. ComfyUI: FluxGuidance. diffusers: `guidance_scale` of Flux-like pipelines.
     """
     image_guidance_scale: _builtins.float
-    """Guidance by the reference picture, for models made for editing (pix2pix), 0..50. Absent: 1.5 there. Other models:
-    UNSUPPORTED_COMBINATION.
+    """Guidance by the reference picture, for models made for editing (pix2pix), 0..50. Below 1 it switches all guidance off, as in
+    diffusers. Absent: 1.5 there. Other models: UNSUPPORTED_COMBINATION.
     """
     seed: _builtins.int
     """Start of the noise, 0..2^63-1; 0 is a seed like any other. Absent: `seeds`, else drawn by the server and told in the result. Picture i
