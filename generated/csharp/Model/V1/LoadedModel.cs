@@ -104,7 +104,8 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("LOADED_MODEL_STATE_READY")] Ready = 2,
     /// <summary>
-    /// Its weights wait in host memory; the next job that needs it brings them back.
+    /// Its weights wait in host memory, in the RAM tier, whose own entry of the model is listed beside it; the next job that needs it on the
+    /// device brings them back. It goes with that entry, which goes by itself when others need the room.
     /// </summary>
     [pbr::OriginalName("LOADED_MODEL_STATE_OFFLOADED")] Offloaded = 3,
     /// <summary>

@@ -39,7 +39,9 @@ class _LoadedModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Load
     LOADED_MODEL_STATE_READY: _LoadedModelState.ValueType  # 2
     """Jobs can use it at once."""
     LOADED_MODEL_STATE_OFFLOADED: _LoadedModelState.ValueType  # 3
-    """Its weights wait in host memory; the next job that needs it brings them back."""
+    """Its weights wait in host memory, in the RAM tier, whose own entry of the model is listed beside it; the next job that needs it on the
+    device brings them back. It goes with that entry, which goes by itself when others need the room.
+    """
     LOADED_MODEL_STATE_DRAINING: _LoadedModelState.ValueType  # 4
     """Lets running jobs end and takes no new ones, then it is unloaded."""
     LOADED_MODEL_STATE_UNLOADED: _LoadedModelState.ValueType  # 5
@@ -57,7 +59,9 @@ LOADED_MODEL_STATE_LOADING: LoadedModelState.ValueType  # 1
 LOADED_MODEL_STATE_READY: LoadedModelState.ValueType  # 2
 """Jobs can use it at once."""
 LOADED_MODEL_STATE_OFFLOADED: LoadedModelState.ValueType  # 3
-"""Its weights wait in host memory; the next job that needs it brings them back."""
+"""Its weights wait in host memory, in the RAM tier, whose own entry of the model is listed beside it; the next job that needs it on the
+device brings them back. It goes with that entry, which goes by itself when others need the room.
+"""
 LOADED_MODEL_STATE_DRAINING: LoadedModelState.ValueType  # 4
 """Lets running jobs end and takes no new ones, then it is unloaded."""
 LOADED_MODEL_STATE_UNLOADED: LoadedModelState.ValueType  # 5

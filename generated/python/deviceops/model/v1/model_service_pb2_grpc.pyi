@@ -207,7 +207,8 @@ class ModelServiceStub:
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
     - LOADED_MODEL_NOT_FOUND: it is gone already.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-    - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
+    - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`. Or its files have
+      changed since its load, so that it cannot be kept on the host.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_LOST: the device went away, and its memory with it.
@@ -494,7 +495,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
     - LOADED_MODEL_NOT_FOUND: it is gone already.
     - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-    - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
+    - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`. Or its files have
+      changed since its load, so that it cannot be kept on the host.
     - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
     - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
     - DEVICE_LOST: the device went away, and its memory with it.
@@ -844,7 +846,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_FIELD: no target, or a timeout outside its range; mend the request.
         - LOADED_MODEL_NOT_FOUND: it is gone already.
         - MODEL_NOT_FOUND, DEVICE_NOT_FOUND: no such thing; list what there is.
-        - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`.
+        - ILLEGAL_STATE: jobs still used it when the time was over; the facts name them. Wait, cancel them, or set `force`. Or its files have
+          changed since its load, so that it cannot be kept on the host.
         - HOST_OUT_OF_MEMORY: there is no room to keep it in host memory; unload without `keep_on_host`.
         - REQUEST_ID_REUSED: the `request_id` was used for another request; choose another.
         - DEVICE_LOST: the device went away, and its memory with it.
