@@ -20,7 +20,7 @@ from deviceops.inference.v1 import (
     reproduction_pb2,
     sampling_pb2,
 )
-from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
+from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from deviceops.postprocessing.v1 import postprocessing_pb2
 from server.cli.app import run
 from tests.domains.inference.on_device.tiny_families import (
@@ -462,9 +462,10 @@ def test_a_hint_reads_components_of_other_models_ahead(server: RunningServer) ->
     hint = model_service_pb2.PrefetchHint(model_id="sdxl", components=[VAE])
     answer = server.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(hints=[hint]), timeout=asking.CALL_S)
     assert list(answer.accepted_model_ids) == ["sdxl+vae=other-vae"]
-    asking.until(watch, lambda message: message.loaded_model.id == "sdxl+vae=other-vae@host")
+    ready = "sdxl+vae=other-vae@host", loaded_model_pb2.LOADED_MODEL_STATE_READY
+    asking.until(watch, lambda message: (message.loaded_model.id, message.loaded_model.state) == ready)
     watch.cancel()
-    there = loaded(server, "sdxl+vae=other-vae@host")
+    there = loaded(server, ready[0])
     assert {one.component_id for one in there.components} >= {"unet", "vae", "text_encoder", "text_encoder_2"}
     server.model.PrefetchModels(model_service_pb2.PrefetchModelsRequest(), timeout=asking.CALL_S)
     unloaded(server)

@@ -109,7 +109,8 @@ def test_an_estimate_is_of_the_precisions_the_size_and_the_number_of_pictures(
     (halves,) = json.loads(told(capsys, "estimate", "emoji", *flags, "--json"))["estimates"]
     assert halves["execution"]["vaePrecision"] == "PRECISION_BFLOAT16"
     (whole,) = json.loads(told(capsys, "estimate", "emoji", "--precision", "float32", "--json"))["estimates"]
-    assert 2 * int(halves["weightsBytes"]) == int(whole["weightsBytes"])
+    # A measured load counts buffers too.
+    assert 2 * int(halves["weightsBytes"]) == pytest.approx(int(whole["weightsBytes"]), rel=1e-3)
     assert run(["models", "estimate", "emoji", "--width", "65", "--height", "64"]) == 2
 
 
@@ -129,7 +130,8 @@ def test_a_validation_looks_at_the_named_component_and_at_the_base(capsys: pytes
         return int(json.loads(lines[-1])["report"]["readBytes"])
 
     assert 0 < read_bytes("--component", "vae") < read_bytes()
-    assert "emoji-sd is whole" in told(capsys, "validate", "emoji", "--base", "emoji-sd", "--depth", "header")
+    assert run(["models", "validate", "emoji", "--base", "emoji-sd", "--depth", "header"]) == 1
+    assert "is added to no base" in capsys.readouterr().out
     assert run(["models", "validate", "emoji", "--component", "transformer"]) == 2
 
 
