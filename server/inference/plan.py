@@ -46,7 +46,11 @@ class PlanMethods:
             () if forecast is None else tuple((one.component, one.precision) for one in forecast.estimate.parts)
         )
         result = GenerationResult(
-            images=(), resolved=work.resolved, precisions=precisions, libraries=device.libraries if device else ()
+            images=(),
+            resolved=work.resolved,
+            precisions=precisions,
+            offload=forecast.estimate.execution.offload if forecast else "",
+            libraries=device.libraries if device else (),
         )
         return inference_service_pb2.PlanGenerationResponse(
             resolved=to_resolved(result, device.id if device else ""),
@@ -150,6 +154,9 @@ def _worth_knowing(forecast: GenerationForecast | None) -> Iterator[error_pb2.Fi
         reason = ErrorReason.HOST_OUT_OF_MEMORY if device_id == "cpu" else ErrorReason.DEVICE_OUT_OF_MEMORY
         text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
         yield error_pb2.Finding(severity=warning, reason=convert.to_reason(reason), message=text)
+    if estimate.execution.in_turns:
+        text = f"the components of the model take turns on {device_id}, which takes longer"
+        yield error_pb2.Finding(severity=warning, message=text)
     if forecast.peak_bytes is None:
         text = f"the peak of memory cannot be predicted yet: no generation of this model was measured on {device_id}"
         yield error_pb2.Finding(severity=info, message=text)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
+from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from tests.server import asking
@@ -620,6 +621,15 @@ def test_a_model_that_has_no_room_as_a_whole_is_used_all_the_same_unless_the_req
     machine: Machine,
 ) -> None:
     machine.rewrite(sim(0, TIGHT), sim(1, WIDE))
+    for permitted in (True, False):
+        asked = inference_service_pb2.PlanGenerationRequest(
+            generation=picture(), options=on("sim-0", allow_offload=permitted)
+        )
+        plan = machine.server.inference.PlanGeneration(asked, timeout=CALL_S)
+        told = " ".join(one.message for one in plan.findings)
+        assert ("take turns on sim-0" in told, "lacks" in told) == (permitted, not permitted)
+        offload = execution_pb2.OFFLOAD_MODE_COMPONENT if permitted else execution_pb2.OFFLOAD_MODE_NONE
+        assert plan.resolved.execution.offload == offload
     forbidden = asking.watch(
         machine.server, asking.submit(machine.server, picture(), on("sim-0", allow_offload=False))
     )[-1]

@@ -210,6 +210,7 @@ def _in_turns(
             yield Placed(placed.completed, placed.total, placed.ready, placed.here)
     except BaseException:
         turns.close()
+        skeleton.close()
         raise
     return OnDeviceModel(
         model=model,

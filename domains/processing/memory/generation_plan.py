@@ -2,9 +2,10 @@
 
 import msgspec
 
+from domains.inference.fallback import Rung
 from domains.inference.generation import ResolvedGeneration
 from domains.model.catalogue import Catalogue
-from domains.model.execution import AS_USUAL
+from domains.model.execution import AS_USUAL, in_turns
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import JobOptions
 from domains.processing.lanes.lanes import Lanes
@@ -55,6 +56,11 @@ class GenerationPlans:
         if not found:
             return None
         best = next((one for one in found if not one.shortfall_bytes), found[0])
+        if best.shortfall_bytes and options.fallback.permits(Rung.OFFLOAD) and options.fallback.max_attempts:
+            turns = await self._estimates.of(
+                model, in_turns(AS_USUAL), options.device_ids, shape, allow_cpu=options.allow_cpu
+            )
+            best = next((one for one in turns if not one.shortfall_bytes), best)
         return GenerationForecast(
             estimate=best,
             run=self._runs.forecast(best.device.id, resolved),
