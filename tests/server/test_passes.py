@@ -527,6 +527,7 @@ PASSES: dict[str, dict[str, Any]] = {
     "second pass": {"hires_pass": AGAIN},
     "region": {"regions": [conditioning_pb2.RegionalPrompt(prompt="a lemon", rectangle=BOX)]},
     "another vae": {"components": [VAE]},
+    "refiner": {"refiner": REFINER},
 }
 
 
@@ -536,6 +537,7 @@ def test_passes_and_regions_of_a_model_whose_components_take_turns_make_the_same
     turns = execution_pb2.ExecutionOptions(offload=execution_pb2.OFFLOAD_MODE_COMPONENT)
     for components in ([], [VAE]):
         on_cpu(server, model_id="sdxl", components=components, execution=turns)
+    on_cpu(server, model_id="refiner", execution=turns)
     for name, more in PASSES.items():
         result = made(server, asked("sdxl", **more))
         assert result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT

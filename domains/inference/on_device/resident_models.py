@@ -1,7 +1,7 @@
 """Holds the models that are loaded on one device, or on their way there."""
 
 import gc
-from collections.abc import Set
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -80,10 +80,10 @@ class ResidentModels:
             if self._models.get(load.model.id) is load:
                 del self._models[load.model.id]
 
-    def rest(self, used: Set[str]) -> None:
-        """Take the components off the device that were there for their turn, of all models but the used ones (ids)."""
+    def rest(self, used: Callable[[str], bool]) -> None:
+        """Take the components off the device that were there for their turn, of all models that are not used (id)."""
         for model_id, one in self._models.items():
-            if model_id not in used:
+            if one.in_turns and not used(model_id):
                 one.rest()
 
     def unload(self, model_id: str) -> int:

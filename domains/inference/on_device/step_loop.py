@@ -128,7 +128,7 @@ class StepLoop:
                     job.poll()
                     if job.done:
                         self._ends.end_as_asked(job)
-            self._models.rest({job.model.id for job in self._turns})
+            self._models.rest(lambda model_id: any(job.uses(model_id) for job in self._turns))
         self._note_peak()
         return bool(self._turns)
 
