@@ -102,7 +102,7 @@ def write_net(folder: Path, unet: dict[str, Any], pattern: bytes) -> Model:
     with torch.device("meta"):
         net = _theirs.ControlNetModel(**own, conditioning_embedding_out_channels=(16, 32, 96, 256))
     folder.mkdir()
-    write_weights(folder / "diffusion_pytorch_model.safetensors", net, pattern, _DTYPE)
+    _write_old(folder / "diffusion_pytorch_model.safetensors", net, pattern)
     (folder / "config.json").write_text(json.dumps({**net.config, "_class_name": "ControlNetModel"}))
     return control_model(folder)
 
@@ -113,7 +113,7 @@ def write_encoder(folder: Path, pattern: bytes) -> Model:
     with torch.device("meta"):
         encoder = transformers.CLIPVisionModelWithProjection(config)
     folder.mkdir()
-    write_weights(folder / "model.safetensors", encoder, pattern, _DTYPE)
+    _write_old(folder / "model.safetensors", encoder, pattern)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     return control_model(folder)
 
@@ -123,11 +123,16 @@ def write_adapter(file: Path, unet: Any, pattern: bytes) -> Model:
     read = unet.config.cross_attention_dim
     with torch.device("meta"):
         net = AdapterNet(_plus(unet, read))
-    write_weights(file, net, pattern, _DTYPE)
-    os.utime(file, (1e9, 1e9))
+    _write_old(file, net, pattern)
     found = read_file(file, file.stem, file.stem)
     stamps = Fingerprints().stamps(file.parent, {file.name: file})
     return msgspec.structs.replace(found, folder=str(file.parent), files=stamps, sha256=hash_of(stamps))
+
+
+def _write_old(file: Path, module: Any, pattern: bytes) -> None:
+    """Of a file that was just written, each load would hash the content: its times do not tell yet whether it changed."""
+    write_weights(file, module, pattern, _DTYPE)
+    os.utime(file, (1e9, 1e9))
 
 
 def _plus(unet: Any, read: int) -> dict[str, tuple[int, ...]]:
