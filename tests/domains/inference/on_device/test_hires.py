@@ -183,7 +183,7 @@ def test_a_masked_region_and_shown_pictures_count_in_both_passes(
     adapter = write_adapter(tmp_path / "plain.safetensors", loop.loaded.modules["unet"])
     shown = (given(adapter, encoder, [picture(1)], tmp_path),)
     second = hires(strength=1.0)
-    late, plain = image_prompt(adapter, encoder, start_ratio=0.5), asked(tiny, second)
+    late, plain = image_prompt(adapter, encoder, start_ratio=0.5, weight=4.0), asked(tiny, second)
     guided = final_latents(loop, asked(tiny, second, image_prompts=(late,)), monkeypatch, image_prompts=shown)
     assert far(guided, final_latents(loop, plain, monkeypatch)) > 3e-4
     assert loop.loop.resources.control_bytes() == {}
