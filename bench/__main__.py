@@ -33,6 +33,7 @@ CPU_SET = (
     "solver_step",
     "join_full_batch",
     "determinism",
+    "killed_at_each_step",
     "load_cpu",
     "lora",
     "cached_reads",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 
 from deviceops.common.v1 import error_pb2
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2
@@ -20,6 +21,14 @@ from tests.server.test_capabilities import OF_EDITORS, OF_GUIDANCE
 from tests.server.test_image_to_image import upload
 
 LEAVES = list(leaf_paths())
+_FLOATING = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
+_NUMERIC = (
+    *_FLOATING,
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+)
 PNG = encode(np.zeros((64, 72, 3), np.uint8), "image/png")
 NO_BLOB = "no-blob"
 """A blob that the server does not have; tests of latents have some."""
@@ -217,6 +226,21 @@ def test_a_range_holds_at_its_ends_and_no_further(server: RunningServer, field: 
     above = beyond(field, high, lambda value, step: value + step, math.inf)
     if above < 2**63:
         assert refused_paths(server, with_needs(field.path, sized(field, above))) == [field.path]
+
+
+NUMBERS = [path for path in FIELDS if field_at(path).cpp_type in _NUMERIC]
+WITHIN_THE_PICTURE = [f"regions.rectangle.{side}" for side in ("left_px", "top_px", "width_px", "height_px")]
+"""Their range is that of the picture (`test_regions`)."""
+
+
+def test_every_number_that_is_served_has_a_range() -> None:
+    assert [path for path in NUMBERS if FIELDS[path].bounds is None] == WITHIN_THE_PICTURE
+
+
+@pytest.mark.parametrize("path", [path for path in NUMBERS if field_at(path).cpp_type in _FLOATING])
+def test_what_is_no_number_is_refused(server: RunningServer, path: str) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        assert set(refused_paths(server, with_needs(path, [value, 0.0] if path in LISTS else value))) == {path}, value
 
 
 @pytest.mark.parametrize("path", [field.path for field in RANGES if field.zero_is_unset])

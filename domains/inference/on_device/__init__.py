@@ -38,9 +38,9 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` and
 `in_turns` (the models),
 `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts), `prompt_reader` (prompts without
-encoders), `input_picture`, `enlarging` (for a second pass), `trajectory` with `noise`
-and `solver_state` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`,
-`adapters` (LoRAs), `controls` (ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts of a picture).
+encoders), `input_picture`, `enlarging` (for a second pass), `trajectory` with `noise`, `solver_state` and `solver_step` (its
+latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`, `adapters` (LoRAs), `controls`
+(ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts of a picture).
 `network_pool` with `network_load` has the networks that jobs use beside their models.
 
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sdxl_refiner`, `sd3`, `flux1`, `chroma`,
