@@ -88,7 +88,9 @@ def asked(name: str, **more: Any) -> generation_pb2.Generation:
 
 
 def made(server: RunningServer, generation: generation_pb2.Generation) -> Any:
-    return asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    last = asking.watch(server, asking.submit(server, generation))[-1]
+    assert asking.kind(last) == "succeeded", last.event.failed.failure
+    return last.generation_result
 
 
 def file_of(server: RunningServer, result: Any) -> bytes:
