@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -22,11 +22,12 @@ from domains.inference.size_conditioning import AS_MADE, SizeConditioning
 from domains.model.families.unet import EDITING
 from domains.model.on_device import OnDeviceModel
 
-_TEXTS = ("text_encoder", "text_encoder_2")
-
 
 class Sdxl(LatentCodec):
     """See `Family`."""
+
+    texts: ClassVar[Sequence[str]] = ("text_encoder", "text_encoder_2")
+    """Its text encoders, side by side; the last one's pooled text is read, too."""
 
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
@@ -34,7 +35,7 @@ class Sdxl(LatentCodec):
         self._edits = loaded.model.variant == EDITING
         self._scales_references = self._edits and _is_cosxl(Path(loaded.model.folder))
         self._texts = [
-            ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in _TEXTS
+            ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in self.texts
         ]
 
     @property

@@ -3,23 +3,18 @@
 The score is that of aesthetics with which its pictures were labelled, one for each half of a guided picture.
 """
 
-from typing import cast
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from domains.inference.on_device.clip_text import ClipText, encoded
 from domains.inference.on_device.family import Conditions, EncodedPrompt, SizePx
-from domains.inference.on_device.latent_codec import LatentCodec
 from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.on_device.sdxl import Sdxl
-from domains.inference.on_device.unet import UNet, flat
-from domains.inference.prompts import Prompt
+from domains.inference.on_device.unet import flat
 from domains.inference.refiner import DEFAULT_NEGATIVE_SCORE, DEFAULT_SCORE
 from domains.inference.size_conditioning import AS_MADE, SizeConditioning
-from domains.model.on_device import OnDeviceModel
 
-_TEXT = "text_encoder_2"
 _CROPPED = 4
 """Numbers of the original size and its crop; the target's size is not read."""
 
@@ -27,15 +22,7 @@ _CROPPED = 4
 class SdxlRefiner(Sdxl):
     """See `Family`."""
 
-    def __init__(self, loaded: OnDeviceModel) -> None:
-        LatentCodec.__init__(self, loaded)
-        self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]), pooled_and_sizes=True)
-        self._text = ClipText(loaded.modules[_TEXT], loaded.tokenizers[_TEXT], loaded.device, layers_left=1)
-
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        windows = self._text.windows(prompt)
-        found = self._text.states(prompt, windows.windows)
-        return encoded(prompt, windows, found.states, found.pooled)
+    texts: ClassVar[Sequence[str]] = ("text_encoder_2",)
 
     def conditions(
         self,
