@@ -11,13 +11,14 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Viol
 from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.check import Checked
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.resolve import usable
+from domains.inference.resolve import usable, whole
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations
 from domains.model.benchmark import ModelBenchmark
 from domains.model.catalogue import Catalogue
 from domains.model.conversion import Conversion
+from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
 from domains.processing.attempts.control_pictures import ControlPictures
@@ -201,7 +202,10 @@ class Submissions:
     ) -> Job:
         """Bring a model onto a device, or into the RAM tier. A work without a model means the default model."""
         model = self._catalogue.get(work.model_id) if work.model_id else self._catalogue.default()
-        usable(model)
+        if model.kind is ModelKind.REFINER:
+            whole(model)  # It is loaded for jobs that name it beside their model.
+        else:
+            usable(model)
         if isinstance(work, LoadWork):
             options = self._places.computing(work.execution, options)
         else:
