@@ -15,12 +15,15 @@ from torch import Tensor
 
 from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.small_conv import is_small, small_conv
 from domains.inference.on_device.wrapping import wrapped_conv, wraps_now, zero_padded
 
 SLICED_FROM_FLOP = 2**38
 """About 4 s of two cores. No operation of Stable Diffusion 1.x at 512×512 is longer, but the VAE's last upsampling."""
 PIECE_FLOP = 2**37
 """About 2 s of two cores."""
+_AREA_OF_TWICE = 4
+"""How much larger the area of a picture of twice the size is."""
 _FEWEST_QUERIES = 64
 """Fewer queries in a slice would read keys and values more often than they compute with them."""
 
@@ -56,7 +59,7 @@ def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
     size = _slice_size(lines, 2 * x.shape[0] * lines * columns * layer.weight.numel(), keep_on)
     if size >= lines or layer.padding_mode != "zeros" or layer.dilation != (1, 1):
         keep_on()
-        return layer(x)
+        return small_conv(layer, x) if is_small(layer, x) else layer(x)
     kernel, stride, pad = layer.kernel_size[0], layer.stride[0], layer.padding[0]
 
     def band(begin: int, end: int) -> Tensor:
@@ -80,7 +83,8 @@ def upsampled(module: Any, x: Tensor, keep_on: KeepOn, size: tuple[int, int] | N
     height, width = size or (2 * x.shape[2], 2 * x.shape[3])
     plain = module.use_conv and module.interpolate and module.norm is None and module.name == "conv"
     flop = 2 * x.shape[0] * height * width * module.conv.weight.numel() if plain else 0
-    if _slice_size(height, flop, keep_on) >= height and not (plain and wraps_now()):
+    own = plain and (wraps_now() or is_small(module.conv, x, _AREA_OF_TWICE))
+    if _slice_size(height, flop, keep_on) >= height and not own:
         keep_on()
         return module(x) if size is None else module(x, size)
     keep_on()

@@ -31,7 +31,7 @@ class VaeDecoder:
         """(rows, channels, h, w), channels last → (rows, 3, 8h, 8w) in −1..1, about."""
         decoder = self._vae.decoder
         if self._vae.post_quant_conv is not None:
-            latents = self._vae.post_quant_conv(latents)
+            latents = conv(self._vae.post_quant_conv, latents, regardless)
         hidden = self._middle[0](conv(decoder.conv_in, latents, regardless), keep_on=keep_on)
         for attend, resnet in zip(decoder.mid_block.attentions, self._middle[1:], strict=True):
             hidden = resnet(hidden if attend is None else attended(attend, hidden, keep_on), keep_on=keep_on)
