@@ -107,6 +107,13 @@ def test_one_blob_is_what_its_header_says(place: Place, header: str, kind: Model
     assert asyncio.run(place.models.inspect((("named.safetensors", "w"),))).registered
 
 
+def test_a_model_of_blobs_has_the_name_that_was_given_else_its_id_else_that_of_its_only_file(place: Place) -> None:
+    one = (("loras/style.safetensors", place.map(write_header(place.files / "x.safetensors", LORA), "x")),)
+    for model_id, name, shown in (("m", "Mine", "Mine"), ("m", "", "m"), ("", "", "style")):
+        assert asyncio.run(place.models.read(one, model_id, name)).display_name == shown
+    assert asyncio.run(place.models.read(place.folder(), "", "")).display_name == "model"
+
+
 def test_a_component_of_blobs_has_its_config(place: Place) -> None:
     folder = EMBEDDED / "emoji-sd" / "vae"
     shutil.copytree(folder, place.files / "vae")

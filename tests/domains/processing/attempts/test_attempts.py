@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from domains.device.benchmark import Suite
+from domains.device.workload import WINDOW_S
 from domains.errors import ErrorReason
 from domains.inference.outcome import ImageReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
 from domains.memory.blobs.blob import Blob
@@ -268,6 +269,23 @@ async def test_a_worker_that_is_ended_on_purpose_counts_against_nobody(bench: Di
         bench.start_worker()
     await bench.finish(job_id)
     assert not bench.job(job_id).suspect
+
+
+async def test_only_a_job_that_ended_counts_in_the_workload_of_its_device(bench: DispatchBench) -> None:
+    def jobs_per_minute() -> float:
+        return bench.board.meter.workload(bench.lane.device_id).jobs_per_s * WINDOW_S
+
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    bench.lane.end_worker("the device is reset")
+    bench.die()
+    await bench.until(job_id, JobState.INTERRUPTED)
+    await bench.dispatcher.idle()
+    assert jobs_per_minute() == 0
+    bench.start_worker()
+    await bench.finish(job_id)
+    await bench.dispatcher.idle()
+    assert jobs_per_minute() == pytest.approx(1)
 
 
 async def test_restarts_of_the_server_count_against_nobody(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from domains.device.device import Device
 from domains.device.record import DeviceReach
 from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS, PowerRange
-from domains.errors import Aborted, ErrorReason, InternalError
+from domains.errors import Aborted, ErrorReason, InternalError, InvalidRequest
 from domains.processing.devices.control import DeviceControl
 from tests.domains.processing.scripted_worker import Floor, a_device
 
@@ -143,3 +143,22 @@ async def test_a_lost_device_takes_no_settings(controlled: Controlled) -> None:
             cause="",
         )
     assert caught.value.reason is ErrorReason.DEVICE_LOST
+
+
+async def test_the_driver_is_asked_for_its_range_by_a_power_limit_alone(controlled: Controlled) -> None:
+    """A device whose driver hangs can still be disabled."""
+    controlled.appear("sim-0")
+    await controlled.settled()
+    off = DeviceSettings(enabled=False, power_limit_watts=500.0)
+
+    async def hangs(device: Device) -> PowerRange:
+        raise AssertionError("the driver hangs")
+
+    with pytest.MonkeyPatch.context() as hung:
+        hung.setattr(controlled.driver, "power_range", hangs)
+        await controlled.control.update("sim-0", off, ["enabled"], etag="", validate_only=False, cause="")
+    assert not controlled.floor.devices.get("sim-0").settings.enabled
+    with pytest.raises(InvalidRequest) as refused:
+        await controlled.control.update("sim-0", off, ["power_limit_watts"], etag="", validate_only=False, cause="")
+    assert [each.allowed for each in refused.value.violations] == ["100..400"]
+    assert controlled.driver.watts is None

@@ -133,6 +133,18 @@ def test_a_call_and_a_watcher_are_signs_of_life(bench: Bench) -> None:
     assert bench.state(name) is SessionState.CLOSED
 
 
+@pytest.mark.parametrize("call", ["get", "update", "pause", "resume", "admit"])
+def test_each_call_about_a_session_is_a_sign_of_life(bench: Bench, call: str) -> None:
+    name = bench.opened(60)
+    given = (SessionSettings(weight=2.0), ["weight"]) if call == "update" else ()
+    bench.turn(59)
+    getattr(bench.sessions, call)(name, *given)
+    bench.turn(59)
+    assert bench.state(name) is not SessionState.CLOSED
+    bench.turn(1)
+    assert bench.state(name) is SessionState.CLOSED
+
+
 def test_a_list_is_no_sign_of_life(bench: Bench) -> None:
     name = bench.opened(60)
     bench.turn(59)
