@@ -84,6 +84,7 @@ KINDS: Mapping[str, Callable[[Pixels, Options], Pixels]] = {
     "line_art": _line_art,
     "line_segments": _line_segments,
     "tile": _tile,
+    "inpaint": lambda picture, options: picture,
     "shuffle": _shuffle,
 }
 """By the contract's name; equals the available ones of `domains.inference.preprocessors` (a test checks it)."""

@@ -7,7 +7,7 @@ from domains.inference import limits
 from domains.inference.bounds import RATIOS, range_faults, within
 from domains.inference.controls import Control, Preprocessing
 from domains.inference.generation import Generation
-from domains.inference.preprocessors import AVAILABLE, PREPROCESSORS
+from domains.inference.preprocessors import AVAILABLE, INPAINT, PREPROCESSORS
 
 
 def control_violations(asked: Generation) -> Iterator[Violation]:
@@ -25,6 +25,18 @@ def control_exclusions(asked: Generation) -> Iterator[Violation]:
     if asked.controls and asked.mask is not None and asked.mask.zoom_to_mask:
         message = "guide the whole picture, and zoom_to_mask makes a part of it; leave one of the two out"
         yield Violation(field="generation.controls", message=message)
+    for place, control in enumerate(asked.controls):
+        if control.preprocessing is not None and control.preprocessing.kind == INPAINT:
+            yield from _without_mask(asked, f"generation.controls[{place}].preprocessing.{INPAINT}")
+
+
+def _without_mask(asked: Generation, path: str) -> Iterator[Violation]:
+    if asked.mask is None:
+        message = "marks the part that `mask` makes anew, and there is none; give a mask, or the map itself"
+        yield Violation(field=path, message=message)
+    elif asked.outpaint is not None:
+        message = "marks a part of the picture as it is, and it grows; leave outpaint out, or give the map itself"
+        yield Violation(field=path, message=message)
 
 
 def _control(control: Control, path: str) -> Iterator[Violation]:

@@ -11,7 +11,7 @@ from domains.inference.controls import Control, Preprocessing, ResolvedControl, 
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_fit import ImageFit
 from domains.inference.input_picture import InputPicture
-from domains.inference.preprocessors import PREPROCESSORS
+from domains.inference.preprocessors import INPAINT, PREPROCESSORS
 from domains.inference.prompt_plan import prompt_plan
 from domains.model.kind import ModelKind
 from domains.model.model import Model
@@ -37,11 +37,22 @@ def resolved_controls(
     for one in read:
         adapts = one.model.kind is ModelKind.T2I_ADAPTER
         check_adapter(one.model, model, ModelKind.T2I_ADAPTER if adapts else ModelKind.CONTROLNET)
+    if wrong := list(_unmarked(asked.controls, read)):
+        raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
     for place, control in enumerate(asked.controls):
         _check_available(control, f"generation.controls[{place}].preprocessing")
     if wrong := [*_other_sizes(asked.controls, size_px, read), *_without_seed(asked.controls, seeds)]:
         raise InvalidRequest(wrong)
     return tuple(_resolved(control, one, seeds[0]) for control, one in zip(asked.controls, read, strict=True))
+
+
+def _unmarked(controls: Sequence[Control], read: Sequence[ReadControl]) -> Iterator[Violation]:
+    """Maps that mark a part as missing, for networks that read no such mark."""
+    for place, (control, one) in enumerate(zip(controls, read, strict=True)):
+        given = control.preprocessing
+        if given is not None and given.kind == INPAINT and one.model.kind is ModelKind.T2I_ADAPTER:
+            message = "marks a part as missing, which T2I adapters do not read; name a ControlNet made for inpainting"
+            yield Violation(field=f"generation.controls[{place}].preprocessing.{INPAINT}", message=message)
 
 
 def _check_available(control: Control, path: str) -> None:

@@ -17,6 +17,8 @@ class GivenControl(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels of the control map, RGB in the size of the pictures."""
     region: KeptFile | None = None
     """Where it counts, one byte a pixel. None: everywhere."""
+    hidden: KeptFile | None = None
+    """Which of its pixels are missing, one byte each. None: none."""
 
 
 class GivenImagePrompt(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,8 @@ def _by_model(name: str, model: str) -> Preprocessor:
     return Preprocessor(display_name=name, lacks=lacks)
 
 
+INPAINT = "inpaint"
+"""The picture with the generation's masked part marked as missing."""
 _THRESHOLDS = (0.0, 255.0)
 
 PREPROCESSORS: Mapping[str, Preprocessor] = {
@@ -58,9 +60,7 @@ PREPROCESSORS: Mapping[str, Preprocessor] = {
     "tile": Preprocessor(
         display_name="Tile", options={"downscale": Option(bounds=(1.0, 8.0), default=1.0, whole=False)}
     ),
-    "inpaint": Preprocessor(
-        display_name="Inpaint", lacks="marks the masked part, and this server makes no such map yet"
-    ),
+    INPAINT: Preprocessor(display_name="Inpaint"),
     "shuffle": Preprocessor(
         display_name="Shuffle", options={"seed": Option(bounds=(0.0, float(2**32 - 1)), default=0.0)}
     ),

@@ -13,6 +13,7 @@ from domains.inference.check import Checked
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import FieldPrompt, LongPrompt, PromptReading, Syntax
+from domains.processing.control_preview import ControlPreviews, ShownMap
 from domains.processing.generation_resolver import GenerationResolver
 from domains.processing.lanes.lane import Lane
 from domains.processing.lanes.lanes import Lanes
@@ -31,6 +32,8 @@ class PreviewedConditioning(msgspec.Struct, frozen=True, kw_only=True):
     prompts: tuple[PromptReading, ...]
     mask: MaskAnalysis | None
     """None: there is no mask."""
+    maps: Sequence[ShownMap]
+    """Of its controls, in their order."""
     refused: tuple[Violation, ...]
     """What a generation would be refused for."""
     odd: tuple[Violation, ...]
@@ -40,8 +43,16 @@ class PreviewedConditioning(msgspec.Struct, frozen=True, kw_only=True):
 class ConditioningPreviews:
     """Previews for this server's models and devices."""
 
-    def __init__(self, generations: GenerationResolver, masks: MaskPreviews, lanes: Lanes, devices: Devices) -> None:
+    def __init__(
+        self,
+        generations: GenerationResolver,
+        masks: MaskPreviews,
+        controls: ControlPreviews,
+        lanes: Lanes,
+        devices: Devices,
+    ) -> None:
         self._masks = masks
+        self._controls = controls
         self._generations = generations
         self._lanes = lanes
         self._devices = devices
@@ -70,6 +81,7 @@ class ConditioningPreviews:
         return PreviewedConditioning(
             prompts=read,
             mask=mask,
+            maps=await self._controls.of(given.asked, resolved),
             refused=long if refuses else (),
             odd=(*(() if refuses else long), *plan.beyond, *_unknown_words(resolved, plan.encoded), *_empty(mask)),
         )

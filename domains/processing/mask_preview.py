@@ -1,23 +1,19 @@
 """Looks at a mask as it is applied: how much it covers, in how many regions, and how ragged its edges are."""
 
 import asyncio
-import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import InpaintMask, ResolvedMask
-from domains.memory.blobs.blob import Blob, BlobSpec, BlobState
+from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
 from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.shown_pictures import MEDIA_TYPE, shown
 
 if TYPE_CHECKING:
     from domains.imaging.masks import Mask
-
-_KEEP_S = 3600.0
-"""How long the picture of a mask is kept."""
-_MEDIA_TYPE = "image/png"
 
 
 class MaskAnalysis(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +43,7 @@ class MaskPreviews:
             return None
         levels = await self._pictures.levels(asked, resolved)
         told, file = await asyncio.to_thread(_looked_at, levels, resolved.mask, resolved.result_px)
-        sha256 = hashlib.sha256(file).hexdigest()
-        spec = BlobSpec(size_bytes=len(file), media_type=_MEDIA_TYPE, sha256=sha256, keep_for_s=_KEEP_S)
-        blob = await self._blobs.requests.begin_upload(spec)
-        if blob.state is BlobState.WRITING:
-            blob = await self._blobs.write_chunk(blob.id, 0, file)
+        blob = await shown(self._blobs, file)
         painted, regions, edges = told
         width_px, height_px = resolved.result_px
         return MaskAnalysis(
@@ -75,7 +67,7 @@ def _looked_at(levels: bytes, mask: ResolvedMask, size_px: tuple[int, int]) -> t
     grey = np.frombuffer(levels, np.uint8).reshape(height_px, width_px)
     whole = grown(grey, mask.dilation_px, invert=mask.invert)
     share = ramp(whole, mask.blend.value, mask.blur_px)
-    return figures(whole), encode(np.rint(share * 255).astype(np.uint8), _MEDIA_TYPE)
+    return figures(whole), encode(np.rint(share * 255).astype(np.uint8), MEDIA_TYPE)
 
 
 def figures(mask: "Mask") -> tuple[float, int, float]:

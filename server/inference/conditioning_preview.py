@@ -12,6 +12,7 @@ from domains import limits
 from domains.errors import ErrorReason, Violation
 from domains.inference.prompts import PromptReading
 from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.control_preview import ShownMap
 from domains.processing.mask_preview import MaskAnalysis
 from server import convert
 from server.fitted import fitted
@@ -22,7 +23,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _LOOKED_AT = (
     *("prompt", "negative_prompt", "second_prompt", "second_negative_prompt", "third_prompt", "third_negative_prompt"),
-    *("prompt_syntax", "long_prompt", "clip_skip", "blended_prompts", "regions", "textual_inversions", "mask"),
+    *(
+        "prompt_syntax",
+        "long_prompt",
+        "clip_skip",
+        "blended_prompts",
+        "regions",
+        "textual_inversions",
+        "mask",
+        "controls",
+        "reference_images",
+    ),
     *("model_id", "loaded_model_id", "width_px", "height_px"),
 )
 """Fields that are looked at, beside the guidance, which decides whether a negative prompt is read."""
@@ -42,13 +53,13 @@ class ConditioningMethods:
         self, request: inference_service_pb2.PreviewConditioningRequest, context: Context
     ) -> inference_service_pb2.PreviewConditioningResponse:
         """Tell how the inputs of a generation are read."""
-        _refuse_controls(request.generation)
         given = from_generation(_looked_at(request.generation))
         refuse_placement(request.devices)
         convert.check_nodes(request.devices)
         told = await self._conditioning.of(given, tuple(request.devices.device_ids))
         return inference_service_pb2.PreviewConditioningResponse(
             prompts=[_bounded(to_reading(one)) for one in told.prompts],
+            control_maps=map(to_control_map, told.maps),
             mask=None if told.mask is None else to_mask_analysis(told.mask),
             findings=[
                 *_findings(told.refused, error_pb2.SEVERITY_ERROR),
@@ -63,12 +74,6 @@ def refuse_placement(selector: job_event_pb2.DeviceSelector) -> None:
     convert.refuse((), [msgspec.structs.replace(one, field=one.field.removeprefix(".")) for one in unserved])
 
 
-def _refuse_controls(asked: generation_pb2.Generation) -> None:
-    """Raise NOT_IMPLEMENTED for controls, whose maps the answer would lack."""
-    text = "this server does not show control maps yet; leave the controls out of the preview"
-    convert.refuse((), [Violation(field="generation.controls", message=text)] if asked.controls else [])
-
-
 def _looked_at(asked: generation_pb2.Generation) -> generation_pb2.Generation:
     """What the preview reads of a generation."""
     found = generation_pb2.Generation()
@@ -76,7 +81,8 @@ def _looked_at(asked: generation_pb2.Generation) -> generation_pb2.Generation:
         if field.name in _LOOKED_AT:
             part = generation_pb2.Generation(**{field.name: value})
             found.MergeFrom(part)
-    if asked.HasField("mask") and asked.HasField("init_image"):
+    # The picture gives the mask its place and the maps their size.
+    if (asked.HasField("mask") or asked.controls) and asked.HasField("init_image"):
         found.init_image.CopyFrom(asked.init_image)
     if asked.sampling.HasField("guidance_scale"):
         found.sampling.guidance_scale = asked.sampling.guidance_scale
@@ -109,18 +115,26 @@ def _bounded(reading: conditioning_preview_pb2.PromptReading) -> conditioning_pr
 
 def to_mask_analysis(found: MaskAnalysis) -> conditioning_preview_pb2.MaskAnalysis:
     """The message of what a mask covers."""
-    blob = found.blob
     return conditioning_preview_pb2.MaskAnalysis(
         painted_ratio=found.painted_ratio,
         region_count=found.region_count,
         edge_density_ratio=found.edge_density_ratio,
-        file=image_pb2.ImageFile(
-            blob_id=blob.id,
-            media_type=blob.media_type,
-            size=image_pb2.ImageSize(width_px=found.width_px, height_px=found.height_px),
-            size_bytes=blob.size_bytes,
-            sha256=blob.sha256,
-        ),
+        file=_to_file(found),
+    )
+
+
+def to_control_map(found: ShownMap) -> conditioning_preview_pb2.ControlMap:
+    """The message of a map."""
+    return conditioning_preview_pb2.ControlMap(control_index=found.index, file=_to_file(found))
+
+
+def _to_file(found: MaskAnalysis | ShownMap) -> image_pb2.ImageFile:
+    return image_pb2.ImageFile(
+        blob_id=found.blob.id,
+        media_type=found.blob.media_type,
+        size=image_pb2.ImageSize(width_px=found.width_px, height_px=found.height_px),
+        size_bytes=found.blob.size_bytes,
+        sha256=found.blob.sha256,
     )
 
 

@@ -29,7 +29,7 @@ _BALANCES = {
     conditioning_pb2.CONTROL_BALANCE_CONTROL: ControlBalance.CONTROL,
 }
 _BALANCE_NUMBERS = {one: number for number, one in _BALANCES.items()}
-READ = {"controls.fit": (), "controls.preprocessing.line_art": ()}
+READ = {"controls.fit": (), "controls.preprocessing.line_art": (), "controls.preprocessing.inpaint": ()}
 """Fields that are served and not listed: their values are refused by the check with its own reason, or they are messages."""
 
 

@@ -12,6 +12,7 @@ from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.control_preview import ControlPreviews
 from domains.processing.devices.figures import MeasuredFigures
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
@@ -144,7 +145,11 @@ class ProcessingParts:
         )
         self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions, asked_again)
         self.conditioning = ConditioningPreviews(
-            self.submissions.generations, MaskPreviews(self.pictures, memory.blobs), board.lanes, devices.devices
+            self.submissions.generations,
+            MaskPreviews(self.pictures, memory.blobs),
+            ControlPreviews(self.pictures, memory.blobs),
+            board.lanes,
+            devices.devices,
         )
 
     def _terms_changed(self, session_id: str) -> None:

@@ -294,6 +294,38 @@ def with_control(net: str = "edges", model: str = "sdxl", **more: Any) -> genera
 CANNY = conditioning_pb2.ControlPreprocessing(canny=conditioning_pb2.CannyPreprocessing(high_threshold=150))
 
 
+def test_a_preview_shows_the_map_that_a_controlnet_would_see(server: RunningServer) -> None:
+    request = inference_service_pb2.PreviewConditioningRequest(generation=with_control(preprocessing=CANNY))
+    (found,) = server.inference.PreviewConditioning(request, timeout=asking.CALL_S).control_maps
+    shown = np.asarray(Image.open(io.BytesIO(asking.blob(server, found.file.blob_id))))
+    edges = cv2.Canny(stripes(EDGE_PX, EDGE_PX).numpy(), 100, 150)
+    assert (found.control_index, found.file.size.width_px) == (0, EDGE_PX)
+    assert np.array_equal(shown, np.stack([edges] * 3, -1))
+
+
+def test_a_map_for_inpainting_takes_the_mask_of_the_generation(server: RunningServer) -> None:
+    inpaint = conditioning_pb2.ControlPreprocessing(inpaint=conditioning_pb2.InpaintPreprocessing())
+    generation = with_control(preprocessing=inpaint)
+    refusal = asking.refused(lambda: asking.submit(server, generation))
+    assert refusal.reason == "UNSUPPORTED_COMBINATION"
+    (violation,) = refusal.bad_request.field_violations
+    assert violation.field == "spec.generation.controls[0].preprocessing.inpaint"
+    levels = np.zeros((EDGE_PX, EDGE_PX), np.uint8)
+    levels[8:24, 8:40] = 255
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG")
+    generation.init_image.image.CopyFrom(png())
+    generation.mask.image.data = file.getvalue()
+    request = inference_service_pb2.PreviewConditioningRequest(generation=generation)
+    (found,) = server.inference.PreviewConditioning(request, timeout=asking.CALL_S).control_maps
+    shown = np.asarray(Image.open(io.BytesIO(asking.blob(server, found.file.blob_id))))
+    assert np.array_equal(shown, np.where(levels[..., None] > 0, 0, stripes(EDGE_PX, EDGE_PX).numpy()))
+    marked = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    generation.controls[0].ClearField("preprocessing")
+    plain = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    assert marked.images[0].file.sha256 != plain.images[0].file.sha256
+
+
 def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it(
     server: RunningServer, root: Path
 ) -> None:

@@ -14,6 +14,7 @@ from domains.imaging import decode, encode
 from tests.server import asking
 from tests.server.harness import RunningServer
 
+SENT = image_pb2.ImageInput(data=encode(np.zeros((64, 64, 3), np.uint8), "image/png"))
 LONG = "an owl on a branch, " * 30
 A1111 = generation_pb2.PROMPT_SYNTAX_A1111
 
@@ -110,7 +111,7 @@ def test_a_mask_is_told_as_it_is_applied(server: RunningServer) -> None:
         ({"model_id": "nosuch"}, (), "MODEL_NOT_FOUND"),
         ({"prompt": "owl"}, ("nosuch",), "DEVICE_NOT_FOUND"),
         ({"second_prompt": "owl"}, (), "UNSUPPORTED_COMBINATION"),
-        ({"controls": [conditioning_pb2.ControlInput(model_id="nosuch")]}, (), "NOT_IMPLEMENTED"),
+        ({"controls": [conditioning_pb2.ControlInput(model_id="nosuch", image=SENT)]}, (), "MODEL_NOT_FOUND"),
         (
             {"textual_inversions": [conditioning_pb2.TextualInversionInput(model_id="nosuch")]},
             (),

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -12,8 +12,13 @@ from domains.inference.controls import PictureSource, ResolvedControl, UsedPictu
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ControlFiles, KeptFile
+from domains.inference.preprocessors import INPAINT
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class ControlPictures:
@@ -49,7 +54,11 @@ class ControlPictures:
                 region = None
                 if control.region is not None:
                     region = await kept(await self._pixels(job, resolved, control, control.region, f"{path}.region"))
-                found.append(ControlFiles(map=await kept(pixels), region=region))
+                hidden = None
+                if marks(control):
+                    levels = await self._pictures.levels_of(job, resolved)
+                    hidden = await kept(await asyncio.to_thread(hidden_part, levels, resolved))
+                found.append(ControlFiles(map=await kept(pixels), region=region, hidden=hidden))
             yield tuple(found)
 
     async def _pixels(
@@ -59,18 +68,43 @@ class ControlPictures:
         is_map = picture is control.image
         pixels = await self._pictures.decoded(picture.blob_id, job.id, field, channels=3 if is_map else 1)
 
-        def made() -> bytes:
-            from domains.imaging import Fit, fitted
-            from domains.imaging.control_maps import control_map
+        size_px = resolved.width_px, resolved.height_px
+        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, size_px)
+        return made.tobytes()
 
-            # The check of the request has refused every other value.
-            whole = fitted(pixels, resolved.width_px, resolved.height_px, cast(Fit, control.fit.value))
-            given = control.preprocessing
-            if not is_map or given is None:
-                return whole.tobytes()
-            return control_map(given.kind, whole, dict(given.options)).tobytes()
 
-        return await asyncio.to_thread(made)
+def in_size(pixels: "NDArray[np.uint8]", control: ResolvedControl, size_px: tuple[int, int]) -> "NDArray[np.uint8]":
+    """A picture of a control in the size of the result."""
+    from domains.imaging import Fit, fitted
+
+    # The check of the request has refused every other value.
+    return fitted(pixels, *size_px, cast(Fit, control.fit.value))
+
+
+def made_map(pixels: "NDArray[np.uint8]", control: ResolvedControl, size_px: tuple[int, int]) -> "NDArray[np.uint8]":
+    """The map of a control, from its picture."""
+    from domains.imaging.control_maps import control_map
+
+    whole, given = in_size(pixels, control, size_px), control.preprocessing
+    return whole if given is None else control_map(given.kind, whole, dict(given.options))
+
+
+def marks(control: ResolvedControl) -> bool:
+    """Whether its map marks the masked part as missing."""
+    return control.preprocessing is not None and control.preprocessing.kind == INPAINT
+
+
+def hidden_part(levels: bytes, resolved: ResolvedGeneration) -> bytes:
+    """255 for each pixel that a map for inpainting marks as missing, else 0: more than half of it is made anew. `levels`:
+    the grey values of the mask, one byte each."""
+    import numpy as np
+
+    from domains.imaging.masks import grown
+
+    mask = resolved.mask
+    assert mask is not None, "the check refuses such a map without a mask"
+    grey = np.frombuffer(levels, np.uint8).reshape(resolved.height_px, resolved.width_px)
+    return ((grown(grey, mask.dilation_px, invert=mask.invert) > 0.5) * np.uint8(255)).tobytes()
 
 
 def without_bytes(asked: Generation, read: Sequence[ReadControl]) -> Generation:

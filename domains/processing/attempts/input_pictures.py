@@ -62,6 +62,17 @@ class InputPictures:
             height_px=pixels.shape[0],
         )
 
+    async def pixels_of(self, source: Source, field: str) -> "NDArray[np.uint8]":
+        """The pixels of a request's picture, RGB. Raises as `look`."""
+        data = source.data or await self._reader.file(source.blob_id, field)
+        return await (await self._reader.decoder()).decode(data, max_pixels=limits.INPUT_AREA_PX2, field=field)
+
+    async def levels_of(self, job: Job, resolved: ResolvedGeneration) -> bytes:
+        """`levels` of the mask of a job."""
+        assert resolved.mask is not None
+        data = await self._reader.file(resolved.mask.blob_id, MASK_FIELD, job.id)
+        return await self._fitted(data, resolved, MASK_FIELD)
+
     async def levels(self, mask: InpaintMask, resolved: ResolvedGeneration) -> bytes:
         """The grey values of a request's mask, one byte each, in the size of the result. Raises as `look`."""
         data = mask.data or await self._reader.file(mask.blob_id, MASK_FIELD)

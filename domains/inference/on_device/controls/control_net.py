@@ -35,9 +35,12 @@ class ControlNet(UNet):
         """Number of residuals."""
         return len(self._zeros)
 
-    def hint(self, control_map: Tensor) -> Tensor:
-        """(1, channels, h/8, w/8): what it reads of a map (h, w, 3) uint8; the same in all steps."""
+    def hint(self, control_map: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(1, channels, h/8, w/8): what it reads of a map (h, w, 3) uint8; the same in all steps. `hidden` (1, 1, h, w):
+        more than 0 for each missing pixel, which is −1 for a ControlNet that inpaints (control_v11p_sd15_inpaint)."""
         picture = control_map.permute(2, 0, 1).unsqueeze(0).float().div(255)
+        if hidden is not None:
+            picture = torch.where(hidden > 0, -1.0, picture)
         if self._unet.config.controlnet_conditioning_channel_order == "bgr":
             picture = picture.flip(1)
         return self._unet.controlnet_cond_embedding(picture.to(self.dtype, memory_format=torch.channels_last))

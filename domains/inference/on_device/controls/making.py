@@ -101,10 +101,11 @@ class ControlsOfJob:
     ) -> JobControl:
         net = load.net
         assert net is not None, "`bring` has loaded it"
+        hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
         return JobControl(
             net=net,
             conditions=reading(net),
-            hint=net.hint(read_sized(given.map, self._size_px).to(device)),
+            hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden),
             weight=control.weight,
             balance=control.balance,
             steps=control.steps_of(self._resolved.computed_steps),

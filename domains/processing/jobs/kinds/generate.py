@@ -73,7 +73,9 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
             controls=tuple(
-                GivenControl(model=supplies.whole(one.model_id), map=files.map, region=files.region)
+                GivenControl(
+                    model=supplies.whole(one.model_id), map=files.map, region=files.region, hidden=files.hidden
+                )
                 for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
             ),
             image_prompts=tuple(

@@ -68,8 +68,11 @@ def control(model: Model, **changes: Any) -> ResolvedControl:
     return msgspec.structs.replace(plain, **changes)
 
 
-def given(model: Model, pixels: Tensor, folder: Path, region: Tensor | None = None) -> GivenControl:
+def given(
+    model: Model, pixels: Tensor, folder: Path, region: Tensor | None = None, hidden: Tensor | None = None
+) -> GivenControl:
     """What a worker gets for it."""
     name = sha256(pixels.numpy().tobytes()).hexdigest()
     kept = None if region is None else stored(region, folder, "region")
-    return GivenControl(model=model, map=stored(pixels, folder, name), region=kept)
+    missing = None if hidden is None else stored(hidden, folder, "hidden")
+    return GivenControl(model=model, map=stored(pixels, folder, name), region=kept, hidden=missing)

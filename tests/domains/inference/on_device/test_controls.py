@@ -108,7 +108,7 @@ def theirs(family: Guided, wanted: ResolvedGeneration, pixels: Sequence[Tensor],
     return built(
         prompt=[wanted.prompt] * pictures,
         negative_prompt=[wanted.negative_prompt] * pictures,
-        image=[Image.fromarray(np.asarray(one)) for one in pixels],
+        image=[one if one.is_floating_point() else Image.fromarray(np.asarray(one)) for one in pixels],
         width=wanted.width_px,
         height=wanted.height_px,
         num_inference_steps=wanted.steps,
@@ -123,6 +123,19 @@ def theirs(family: Guided, wanted: ResolvedGeneration, pixels: Sequence[Tensor],
 
 
 MAP, OTHER = stripes(48, 32), stripes(48, 32, 77)
+
+
+def test_a_map_for_inpainting_marks_the_masked_part_as_diffusers_example_does(family: Guided, tmp_path: Path) -> None:
+    net, hidden = family.nets[0], torch.zeros(32, 48, dtype=torch.uint8)
+    hidden[8:24, 16:40] = 255
+    wanted = asked(family, controls=(control(net),), sampler="euler")
+    found = ours(family, wanted, [given(net, MAP, tmp_path, hidden=hidden)])
+    marked = MAP.permute(2, 0, 1)[None].float() / 255
+    marked[:, :, hidden > 127] = -1.0
+    assert gap(found, theirs(family, wanted, [marked])) < TOLERANCE
+    assert gap(found, ours(family, wanted, [given(net, MAP, tmp_path)])) > 10 * TOLERANCE
+
+
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
     "one": ([{}], {}, {}),
     "without_guidance": ([{"weight": 0.7}], {"guidance_scale": 1.0}, {}),

@@ -1,0 +1,67 @@
+"""Makes control maps as the networks see them, for a caller to look at."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.memory.blobs.blob import Blob
+from domains.memory.blobs.store import BlobStore
+from domains.processing.attempts.control_pictures import made_map, marks
+from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.shown_pictures import MEDIA_TYPE, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ShownMap(msgspec.Struct, frozen=True, kw_only=True):
+    """The map of one control."""
+
+    index: int
+    """Its place among the controls."""
+    width_px: int
+    height_px: int
+    blob: Blob
+    """The map as a PNG. What a map for inpainting marks as missing, below black, is black in it."""
+
+
+class ControlPreviews:
+    """Makes the maps of requests."""
+
+    def __init__(self, pictures: InputPictures, blobs: BlobStore) -> None:
+        self._pictures = pictures
+        self._blobs = blobs
+
+    async def of(self, asked: Generation, resolved: ResolvedGeneration) -> Sequence[ShownMap]:
+        """One for each control. Raises BAD_IMAGE, STORAGE_FULL."""
+        return [await self._shown(asked, resolved, index) for index in range(len(resolved.controls))]
+
+    async def _shown(self, asked: Generation, resolved: ResolvedGeneration, index: int) -> ShownMap:
+        control, size_px = resolved.controls[index], (resolved.width_px, resolved.height_px)
+        field = f"generation.controls[{index}].image"
+        pixels = await self._pictures.pixels_of(asked.controls[index].image, field)
+        levels = None
+        if marks(control) and asked.mask is not None:
+            levels = await self._pictures.levels(asked.mask, resolved)
+
+        def file() -> bytes:
+            from domains.imaging import encode
+
+            found = made_map(pixels, control, size_px)
+            return encode(found if levels is None else _marked(found, levels, resolved), MEDIA_TYPE)
+
+        blob = await shown(self._blobs, await asyncio.to_thread(file))
+        return ShownMap(index=index, width_px=size_px[0], height_px=size_px[1], blob=blob)
+
+
+def _marked(pixels: "NDArray[np.uint8]", levels: bytes, resolved: ResolvedGeneration) -> "NDArray[np.uint8]":
+    import numpy as np
+
+    from domains.processing.attempts.control_pictures import hidden_part
+
+    hidden = np.frombuffer(hidden_part(levels, resolved), np.uint8).reshape(pixels.shape[:2])
+    return np.where(hidden[..., None] > 0, 0, pixels).astype(np.uint8)
