@@ -27,7 +27,7 @@ def is_small(layer: Any, x: Tensor, enlarged: int = 1) -> bool:
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 
