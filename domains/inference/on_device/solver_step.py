@@ -3,7 +3,7 @@
 Each row has a matrix of its own for the tensors that it reads, so its neighbours have no part in its sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,15 +15,28 @@ from domains.inference.solvers.weights import Weights
 def follow(states: Sequence[SolverState], outputs: Sequence[Tensor], noises: Sequence[Tensor | None]) -> None:
     """Do the next line of each. `outputs`: the denoiser's; `noises`: for those whose line draws some. Changes nothing if it
     raises."""
-    weights = [state.weights for state in states]
-    counts = [len(state.latents) for state in states]
-    columns = max(len(one.reads) for one in weights)
     tensors = [state.read(output, noise) for state, output, noise in zip(states, outputs, noises, strict=True)]
-    product = torch.bmm(_matrices(weights, counts, columns, states[0].latents), _rows(tensors, counts, columns))
-    made = product.view(*product.shape[:2], *states[0].latents.shape[1:]).unbind(1)
-    parts = zip(*(rows.split(counts) for rows in made), strict=True)
-    for state, one, part in zip(states, weights, [*parts], strict=True):
-        state.move(part[: len(one.makes)])
+    # Pictures of several sizes can share a forward, but not a product.
+    of_size = dict[torch.Size, list[int]]()
+    for place, state in enumerate(states):
+        of_size.setdefault(state.latents.shape[1:], []).append(place)
+    made = {place: part for some in of_size.values() for place, part in _made(states, tensors, some)}
+    for place, state in enumerate(states):
+        state.move(made[place][: len(state.weights.makes)])
+
+
+def _made(
+    states: Sequence[SolverState], tensors: Sequence[Sequence[Tensor]], places: Sequence[int]
+) -> Iterator[tuple[int, Sequence[Tensor]]]:
+    """What the lines of the states at these places make, whose latents have one size."""
+    chosen = [states[place] for place in places]
+    weights = [state.weights for state in chosen]
+    counts = [len(state.latents) for state in chosen]
+    columns, like = max(len(one.reads) for one in weights), chosen[0].latents
+    rows = _rows([tensors[place] for place in places], counts, columns)
+    product = torch.bmm(_matrices(weights, counts, columns, like), rows)
+    made = product.view(*product.shape[:2], *like.shape[1:]).unbind(1)
+    yield from zip(places, zip(*(one.split(counts) for one in made), strict=True), strict=True)
 
 
 def _matrices(weights: Sequence[Weights], counts: Sequence[int], columns: int, like: Tensor) -> Tensor:

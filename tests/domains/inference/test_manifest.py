@@ -68,7 +68,9 @@ def test_no_word_of_a_prompt_is_left_in_a_recipe() -> None:
     """Fills every text of the request, so that a prompt added later is covered if its name ends in `prompt`."""
     texts = {name: f"secret {name}" for name in TEXTS} | {"blended_prompts": [{"prompt": "secret blended"}]}
     named = {field.name for field in msgspec.structs.fields(ResolvedGeneration) if "prompt" in field.name}
-    assert named == {*texts, "prompt_syntax", "long_prompt"}
+    assert named == {*texts, "prompt_syntax", "long_prompt", "image_prompts"}
+    both = {"prompt": "secret inside", "negative_prompt": "secret outside"}
+    texts["regions"] = [both]
     output = EncodeOptions(manifest=ManifestDetail.RECIPE)
     plain = {
         "model_id": "m",
@@ -80,8 +82,11 @@ def test_no_word_of_a_prompt_is_left_in_a_recipe() -> None:
         "sigma_schedule": "normal",
     }
     numbers = {"steps": 1, "guidance_scale": 1.0, "eta": 0.0, "seeds": (1,)}
+    second = {"width_px": 128, "height_px": 128, "filter": "area", "of_pixels": False, "strength": 0.5, "steps": 1}
+    second |= {"sampler": "euler", "sigma_schedule": "normal", "guidance_scale": 1.0, "eta": None, **both}
     request = msgspec.convert(
-        {**plain, **numbers, **texts, "output": output, "previews": Previews()}, ResolvedGeneration
+        {**plain, **numbers, **texts, "output": output, "previews": Previews(), "hires_pass": second},
+        ResolvedGeneration,
     )
     assert "secret" not in to_json(manifest_of(request, 0))
 

@@ -14,6 +14,7 @@ from domains.inference.generation import Generation
 from domains.inference.prompts import LongPrompt, PromptReading
 from domains.processing import conditioning_preview
 from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.control_preview import ControlPreviews
 from domains.processing.workers.worker import PromptsRead
 from tests.domains.processing.test_submit import GPU, OTHER, Desk
 
@@ -30,8 +31,9 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def previews(desk: Desk, lanes: Any = None) -> ConditioningPreviews:
-    masks: Any = None
-    return ConditioningPreviews(desk.submissions.generations, masks, lanes or desk.board.lanes, desk.devices)
+    unused: Any = None
+    controls = ControlPreviews(unused, unused)
+    return ConditioningPreviews(desk.submissions.generations, unused, controls, lanes or desk.board.lanes, desk.devices)
 
 
 async def test_without_a_device_that_takes_work_nothing_is_read(desk: Desk) -> None:

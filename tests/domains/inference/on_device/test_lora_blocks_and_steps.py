@@ -76,6 +76,9 @@ def test_a_lora_counts_in_its_steps_as_in_diffusers_with_a_weight_for_each_step(
     family: Loaded, start: float, end: float, within: set[int], tmp_path: Path
 ) -> None:
     path, wanted = tmp_path / "it.safetensors", asked(family, steps=STEPS)
+    if wanted.family == "flux1":
+        # Diffusers would run its denoiser twice a step for a negative prompt, and the weights go by runs.
+        wanted = msgspec.structs.replace(wanted, guidance_scale=1.0)
     lora = lora_model(path, file_of(family))
     found = final_latents(family.ours, wanted, ours(family, (lora, in_steps(lora, start, end, 0.8))))
     family.theirs.load_lora_weights(path.parent, weight_name=path.name, adapter_name="it")

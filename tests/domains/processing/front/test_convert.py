@@ -1,6 +1,7 @@
 """A conversion whose result cannot become known leaves no files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ async def test_a_result_that_cannot_be_registered_goes_and_says_why(tmp_path: Pa
 
     nothing: Any = None
     taken: Any = Taken()
-    runner = ConvertRunner(nothing)
+    jobs: Any = SimpleNamespace(listeners=[])
+    runner = ConvertRunner(nothing, jobs)
     runner._registrations = taken  # pyright: ignore[reportPrivateUsage]
     target = tmp_path / "new"
     target.mkdir() if layout is ModelLayout.DIFFUSERS else target.write_bytes(b"x")
