@@ -68,7 +68,8 @@ def hires(**changes: Any) -> ResolvedHires:
 
 def asked(model: Model, second: ResolvedHires | None = None, **changes: Any) -> ResolvedGeneration:
     plain: dict[str, Any] = {"width_px": FIRST[0], "height_px": FIRST[1], "steps": STEPS, "sampler": "euler"}
-    return request(model, hires_pass=second or hires(), **{"seeds": (3, 4), **plain, **changes})
+    plain["seeds"] = (3, 4)
+    return request(model, hires_pass=second or hires(), **{**plain, **changes})
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -63,15 +63,18 @@ def ours(family: Loaded, *words: tuple[Model, ResolvedTextualInversion], pool: A
 
 def theirs(family: Loaded, wanted: ResolvedGeneration, *words: tuple[Tensors, str]) -> Tensor:
     """The latents of diffusers' pipeline that has learned these words."""
-    pipe = family.fresh()
+    pipe: Any = family.fresh()
     if not isinstance(pipe, TextualInversionLoaderMixin):
         # SD3's pipeline has no way to learn words of its own.
         pipe.__class__ = type("Learning", (type(pipe), TextualInversionLoaderMixin), {})
     for tensors, token in words:
         for number, tensor in enumerate(tensors.values(), start=1):
             end = "" if number == 1 else f"_{number}"
-            to = {"tokenizer": getattr(pipe, f"tokenizer{end}"), "text_encoder": getattr(pipe, f"text_encoder{end}")}
-            pipe.load_textual_inversion(tensor, token=token, **to)
+            to = {
+                "tokenizer": getattr(pipe, f"tokenizer{end}"),
+                "text_encoder": getattr(pipe, f"text_encoder{end}"),
+            }
+            cast(Any, pipe).load_textual_inversion(tensor, token=token, **to)
     return their_latents(family, wanted, pipe)
 
 
