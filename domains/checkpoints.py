@@ -19,7 +19,7 @@ from domains.failure import Failure
 from domains.storage import DATABASE, Durability, durability, side_turn, storage_errors, storage_failed
 
 DEGRADED_AFTER = 3
-"""Failed checkpoints in a row from which the server says that its storage fails."""
+"""Number of failed checkpoints in a row after which the server reports that its storage fails."""
 _RETRY_S = 1.0
 """Seconds to the next checkpoint after one that failed."""
 _MENDED = ((3, 44, 6), (3, 50, 7))
@@ -35,7 +35,7 @@ def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
 
 
 class Checkpoints:
-    """Moves the log into the database file from time to time. One event loop, that of the connection."""
+    """Moves the log into the database file periodically. Runs on one event loop: that of the connection."""
 
     def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
         self._connection = connection
@@ -98,7 +98,7 @@ def truncate_log(connection: sqlite3.Connection) -> bool:
 
 
 def sync_log(folder: Path) -> None:
-    """Let the log reach the disk; one that does not exist has no bytes. Never the database file itself: closing a
+    """Sync the log to the disk; do nothing if there is no log. Do not open the database file itself here: closing a
     descriptor of it drops SQLite's locks."""
     with suppress(FileNotFoundError):
         sync(folder / f"{DATABASE}-wal")

@@ -1,8 +1,8 @@
-"""Compares the wall clock with a steady clock, so that a wrong date ends nothing.
+"""Compares the wall clock with a steady clock, so that nothing expires by a wrong date.
 
-The wall clock can be wrong at a start (a board without a battery) and can step (NTP, an operator). What is kept for a time
-has its expiry as a date. A step therefore moves these dates, and nothing expires until the date is confirmed: at a start
-with `trust_clock`, by a call of an operator, or because both clocks agree for an hour.
+The wall clock can be wrong at a start (a board without a battery) and can step (NTP, an operator). Expiry times are stored
+as dates. A step therefore moves these dates, and nothing expires until the date is confirmed: at a start with `trust_clock`,
+by a call of an operator, or because both clocks agree for an hour.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class ExpiryClock:
     """The time that expiry times are compared with: the wall clock, or −∞ while nothing may expire."""
 
     def __init__(self, wall: Callable[[], float] = time.time, *, held: bool = False) -> None:
-        """`held`: until `ClockWatch.begin`, which finds out whether the date can be believed."""
+        """`held`: whether nothing may expire until `ClockWatch.begin`, which decides whether the date can be trusted."""
         self._wall = wall
         self.held = held
         """Whether nothing may expire."""
@@ -118,10 +118,10 @@ class ClockWatch:
         self._stamped_s = -math.inf
         self._looking = False
         self._floor_s: float | None = None
-        """The newest date that an earlier life has stored, if its distance to this life cannot be explained."""
+        """The newest date that an earlier process stored, if its distance from now is unexplained; None: it is explained."""
 
     def is_date_doubtful(self) -> bool:
-        """Whether dates of earlier lives say nothing about the time that has passed since."""
+        """Whether dates of earlier processes say nothing about the time that has passed since."""
         return self._floor_s is not None
 
     @property
@@ -130,7 +130,7 @@ class ClockWatch:
         return max(0.0, AGREE_S - (self._steady_s - self._since_s)) if self._expiry.held else None
 
     def confirm(self, cause: str = "") -> None:
-        """Let the date count as right from now on, as an operator says. STORAGE_FULL: it stays in doubt."""
+        """Confirm the date, as an operator asks. Raises STORAGE_FULL; the date then stays unconfirmed."""
         self.look()
         if not self._expiry.held:
             return
@@ -138,7 +138,7 @@ class ClockWatch:
         self._confirm(f"an operator confirmed the date{f' ({cause})' if cause else ''}")
 
     def begin(self) -> None:
-        """Compare the clocks with what the last life has stored. Call it before anything expires."""
+        """Compare the clocks with the reading that the last process stored. Call this before anything expires."""
         self._expiry.held = False
         last, newest = self._store.load(), self._newest_event_s()
         if last is not None and not self._trusted:
@@ -147,7 +147,7 @@ class ClockWatch:
             self._explain_gap(newest)
         self._expiry.before.append(self.look)
         self._stamp()
-        # What expired while no server ran.
+        # Delete the events that expired while no server ran.
         self._events.flush(slack=0)
 
     def look(self) -> None:
@@ -222,7 +222,7 @@ class ClockWatch:
         self._tell(Severity.WARNING)
 
     def _try_to_move(self) -> None:
-        """Move the expiry times. What a full disk refuses is tried again at the next look; until then nothing expires."""
+        """Move the expiry times. If the disk is full, the next look tries again; until then nothing expires."""
         try:
             self._move()
         except (DeviceOpsError, sqlite3.Error) as problem:
@@ -239,10 +239,10 @@ class ClockWatch:
         if self._floor_s is None:
             return ClockStep(delta_s=step_s, from_s=old_now_s)
         if step_s < 0:
-            # Earlier lives may have stored right dates: without an explanation, no expiry moves to an earlier date.
+            # Earlier processes may have stored right dates: without an explanation, no expiry moves to an earlier date.
             return None
         if self._floor_s > old_now_s:
-            # The clock was behind: dates that it gave lie before those of earlier lives.
+            # The clock was behind: its dates lie before those of earlier processes.
             return ClockStep(delta_s=step_s, from_s=-math.inf, before_s=self._floor_s)
         return ClockStep(delta_s=step_s, from_s=old_now_s)
 

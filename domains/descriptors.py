@@ -74,6 +74,6 @@ def none_left(error: BaseException) -> ResourceExhausted | None:
 
 
 def check_left(error: OSError) -> None:
-    """Raise QUOTA_EXCEEDED if no file descriptor is left, which is no fault of the file that was to be opened."""
+    """Raise QUOTA_EXCEEDED if no file descriptor is left; the file to open is not at fault."""
     if known := none_left(error):
         raise known from error

@@ -14,7 +14,7 @@
     ├── PermissionDenied              fix configuration
     ├── NotSupported                  –
     │   └── NotServed                 leave the named fields out (carries *all* violations)
-    └── InternalError                 once; its text is ours, never that of an unexpected exception
+    └── InternalError                 retry once; its text never comes from an unexpected exception
 
 A family is what the caller should do; `ErrorReason` says what happened. `FAMILY_OF` ties each reason to one family, and
 a test compares that table, the contract's enum and the gRPC codes. Facts are attributes: no code parses a message.

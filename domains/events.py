@@ -27,7 +27,7 @@ KEPT = BOUNDS.count
 """Number of events that a reader can go back."""
 _PROMISED = 10_000
 _WAITING = 1000
-"""Events that wait for room on the disk; the oldest are not stored."""
+"""Most events that wait for room on the disk; beyond that, the oldest are not stored."""
 
 EventDomain = Domain
 """The domain that owns the changed thing."""
@@ -126,7 +126,7 @@ class EventLog:
             self.flush(slack=0)
 
     def move_expiry(self, delta_s: float, from_s: float, before_s: float) -> None:
-        """Move the expiry of stored events with the wall clock; see `ClockStep`. Their dates stay as they were told."""
+        """Move the expiry of stored events with the wall clock; see `ClockStep`. Their dates stay as published."""
         self.flush()
         self._store.move_expiry(delta_s, from_s, before_s)
 

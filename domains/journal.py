@@ -74,7 +74,7 @@ class Journal(Generic[Value]):
         self.forgotten = max(self.forgotten, sequence)
 
     def discard(self, unwanted: Callable[[Value], bool]) -> None:
-        """Drop the entries of some values; the places of readers stay."""
+        """Drop the entries whose values are unwanted; readers keep their positions."""
         self._kept = deque((entry for entry in self._kept if not unwanted(entry.value)), maxlen=self._kept.maxlen)
         self._newest = {slot: entry for slot, entry in self._newest.items() if not unwanted(entry.value)}
 

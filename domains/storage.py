@@ -62,13 +62,13 @@ def storage_errors(folder: Path) -> Generator[None]:
 
 
 def storage_error(error: sqlite3.Error | OSError, folder: Path) -> DeviceOpsError | None:
-    """The error that a caller hears. None: the disk is not at fault."""
+    """The error that a caller receives. None: the disk is not at fault."""
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full(folder)
         if known := none_left(error):
             return known
-        # A lock that is taken, and a file that another thread was faster to make or remove, are no faults of the disk.
+        # A lock that is taken, and a file that another thread has just made or removed, are no faults of the disk.
         return None if isinstance(error, _NO_FAULTS) else storage_failed(folder, error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
@@ -84,7 +84,7 @@ def storage_error(error: sqlite3.Error | OSError, folder: Path) -> DeviceOpsErro
 
 
 def storage_failed(folder: Path, error: Exception) -> InternalError:
-    """The error of a disk that answers, but not as it should."""
+    """The error for a disk that returned an error other than a full disk."""
     problem = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
     return InternalError(
         f"the disk under {folder} returned an error ({problem}); have its operator look, then retry",
@@ -171,7 +171,7 @@ def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sql
             connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[lasting]}")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA wal_autocheckpoint=0")
-            # Journals of statements hold what they change, prompts too; they would be files in the system's folder.
+            # Statement journals hold changed rows, prompts too; by default they are files in the system's temporary folder.
             connection.execute("PRAGMA temp_store=MEMORY")
             # Deleted rows become zeros: https://sqlite.org/pragma.html#pragma_secure_delete
             connection.execute("PRAGMA secure_delete=ON")

@@ -1,4 +1,4 @@
-"""Errors of the system that can meet any line: no memory, no thread, no descriptor, a disk that is full or fails."""
+"""Errors of the system that any code can raise: no memory, no thread, no descriptor, a disk that is full or fails."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ _FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
 
 
 def system_error(error: BaseException) -> DeviceOpsError | None:
-    """The error that a caller hears. None: the system is not at fault."""
+    """The error that a caller receives. None: the system is not at fault."""
     if isinstance(error, MemoryError):
         return _no_memory()
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
