@@ -15,7 +15,7 @@ _MEDIA_TYPE = "application/octet-stream"
 
 
 class Branches:
-    """Finds the jobs to continue, and gives their checkpoints to the jobs that do."""
+    """Finds jobs to continue, and shares their checkpoints with the jobs that continue them."""
 
     def __init__(self, jobs: Jobs, blobs: BlobStore) -> None:
         self._jobs = jobs

@@ -33,11 +33,11 @@ class PreviewedConditioning(msgspec.Struct, frozen=True, kw_only=True):
     mask: MaskAnalysis | None
     """None: there is no mask."""
     maps: Sequence[ShownMap]
-    """Of its controls, in their order."""
+    """The maps of its controls, in their order."""
     refused: tuple[Violation, ...]
-    """What a generation would be refused for."""
+    """Faults for which the generation would be refused."""
     odd: tuple[Violation, ...]
-    """What is worth knowing."""
+    """Findings for which it would not be refused."""
 
 
 class ConditioningPreviews:
@@ -125,7 +125,7 @@ _A1111_LORA = re.compile(r"<(lora|lyco|hypernet):[^<>]{1,255}>")
 
 
 def _unknown_words(resolved: ResolvedGeneration, prompts: Sequence[FieldPrompt]) -> Iterator[Violation]:
-    """Learned words that no prompt has, and words that other programs would take for a file's name."""
+    """Findings: learned words that no prompt has, and words that other programs would read as a file's name."""
     texts = {one.fields[at]: text for one in prompts for at, text in enumerate(one.prompt.texts) if text}
     whole = "\n".join(texts.values()).lower()
     for place, word in enumerate(resolved.textual_inversions):

@@ -26,7 +26,7 @@ class ShownMap(msgspec.Struct, frozen=True, kw_only=True):
     width_px: int
     height_px: int
     blob: Blob
-    """The map as a PNG. What a map for inpainting marks as missing, below black, is black in it."""
+    """The map as a PNG. Pixels that an inpainting map marks as missing (below black) are black in it."""
 
 
 class ControlPreviews:

@@ -94,7 +94,7 @@ class Dispatcher:
                 pass
 
     def _options_changed(self, job: Job) -> None:
-        """Queue a waiting job by its new priority, and hold the new time limits."""
+        """Queue a waiting job by its new priority, or apply the new time limits to its running attempt."""
         if job.state in (JobState.QUEUED, JobState.INTERRUPTED):
             self._clear_deadline(job.id)
             self._changed(job)
@@ -184,7 +184,7 @@ class Dispatcher:
 
 
 def _name_in_log(job: Job, lane: Lane) -> None:
-    """Name the job and its device in every log line of this task. What another task has bound does not count."""
+    """Name the job and its device in every log line of this task. A device that another task has bound is removed."""
     structlog.contextvars.unbind_contextvars("device_id")
     structlog.contextvars.bind_contextvars(job_id=job.id)
     if device_id := lane.device_id or job.work.subject_device_id:

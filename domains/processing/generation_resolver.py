@@ -37,7 +37,7 @@ from domains.processing.memory.model_use import held_by_devices, loaded_models
 from domains.processing.places import Places
 
 _HASHED = (ModelKind.LORA, ModelKind.TEXTUAL_INVERSION)
-"""Kinds that generations name beside their model."""
+"""Kinds of adapters that generations name beside their model."""
 
 
 class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +138,7 @@ class GenerationResolver:
         return tuple(found)
 
     def _components_of(self, asked: Generation) -> tuple[ComponentSource, ...]:
-        """Those of the request, or of the loaded model that it names."""
+        """The components that the request takes from elsewhere, or those of the loaded model that it names."""
         loaded = self._loaded.find(asked.loaded_model_id) if asked.loaded_model_id else None
         assembly = None if loaded is None else assembly_of(loaded.model_id)
         if assembly is None:

@@ -47,7 +47,7 @@ class Reproducing:
         pictures: Reproductions,
         asked_again: Callable[[ResolvedGeneration], Checked],
     ) -> None:
-        """`asked_again`: the request that has every choice of a generation."""
+        """`asked_again`: returns the request that states every choice of a generation."""
         self._submissions = submissions
         self._catalogue = catalogue
         self._pictures = pictures
@@ -123,7 +123,7 @@ class Reproducing:
         raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=(named.id or named.name)[:128])
 
     def _loras(self, recipe: Recipe) -> tuple[Sequence[Lora], Sequence[Cause]]:
-        """The LoRAs that other programs name, and those that are not here."""
+        """The LoRAs that another program's text names: those that this server has, and a cause for each that it lacks."""
         known = {one.id.casefold(): one for one in self._catalogue.list() if one.kind is ModelKind.LORA}
         found = [(one, known.get(stem(one.name).casefold())) for one in recipe.loras]
         there = [Lora(model_id=entry.id, weight=one.weight) for one, entry in found if entry is not None]
@@ -144,7 +144,7 @@ def fitted(recipe: Recipe, model: Model, picture: SentPicture, loras: Sequence[L
 
 
 def as_bad_image(error: InvalidRequest | NotServed) -> InvalidRequest:
-    """What a file asks for and cannot be made, as a fault of the file."""
+    """The error for a file that asks for what this server cannot make: a fault of the file."""
     said = "; ".join(f"{one.field.removeprefix('generation.')}: {one.message}" for one in error.violations[:4])
     message = f"the image says how it was made, and that cannot be made here: {said}"
     return InvalidRequest([Violation(field=FIELD, message=message)], ErrorReason.BAD_IMAGE)
@@ -157,7 +157,7 @@ def _as_said(recipe: Recipe, resolved: ResolvedGeneration) -> ResolvedGeneration
 
 
 def _changes(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
-    """The inputs that are not those of the first picture."""
+    """The inputs that differ from those of the first picture."""
     original = recipe.original
     if original is None:
         if recipe.model.name and recipe.model.name.casefold() != resolved.model_id.casefold():

@@ -187,7 +187,7 @@ class Submissions:
         return self._submit(work, options, asked, detached, job_id=job_id)
 
     def release(self, job_id: str) -> None:
-        """Let go of the files of a job that was not stored."""
+        """Release the files of a job that was not stored."""
         self._blobs.release(job_id)
 
     async def submit_load(
@@ -220,7 +220,7 @@ class Submissions:
     def validate(self, given: Validation, options: JobOptions, asked: Asked = NEW, *, detached: bool = True) -> Job:
         """Check a model's files, and whether it fits a base and a device.
 
-        Raises INVALID_FIELD for a component that the model has not, MODEL_NOT_FOUND, DEVICE_NOT_FOUND.
+        Raises INVALID_FIELD for a component that the model does not have, MODEL_NOT_FOUND, DEVICE_NOT_FOUND.
         """
         model = self._catalogue.get(given.model_id)
         if given.base_model_id:

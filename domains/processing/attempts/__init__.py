@@ -8,8 +8,12 @@ following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
 control_pictures.py the pictures that guide generations, and the control maps made from them
 input_pictures.py the pictures that generations start from: decoded, stored, owned by their jobs
+latent_files.py   the latents that generations start from
+reference_pictures.py the pictures that editing models read
+region_pictures.py the masks of regions
+image_prompt_pictures.py the pictures of IP-Adapters
 picture_reader.py reads the files of pictures out of blobs, and their pixels in a process of its own
-pictures.py       pictures on their way to the disk
+pictures.py       stores the pictures of one attempt, and records their events
 progress_rate.py  computes the completed ratio and the remaining time
 reproductions.py  the pictures that are made again: read, compared with the new ones
 residency.py      tells the list of loaded models what the attempt loads, uses and replaces

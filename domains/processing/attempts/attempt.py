@@ -56,8 +56,8 @@ class MemoryForJobs(Evicting, Protocol):
     """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
     def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[Failure | None]:
-        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had. Gives why
-        the components of the model are to take turns; None: they need not."""
+        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had. Yields the
+        reason why the model's components must take turns; None: they need not."""
         ...
 
 
@@ -78,7 +78,7 @@ class AttemptTools:
     draining: Draining
     silences: Silences
     stall_limit_s: float
-    """Longest time without a report of any order from a worker; then the worker hangs and is ended."""
+    """Longest time without a report of any order from a worker; then the worker counts as hung and is ended."""
     stop_limit_s: float
     """Longest time between a final request to stop and the stop; then the worker is ended."""
     elsewhere: Elsewhere = nowhere
@@ -112,7 +112,7 @@ class Attempt:
                 self._obeying = asyncio.get_running_loop().call_later(limit_s, self._disobeyed)
 
     def allow(self, options: JobOptions) -> None:
-        """Hold the time limits of other options from now on."""
+        """Apply the time limits of these options from now on."""
         if self._limits is not None:
             self._limits.change(options)
 
@@ -163,7 +163,7 @@ class Attempt:
         return await work.begin(self._tools.runners, FrontTask(self.job, self._tools.jobs, self._stopping))
 
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
-        """Give the order until it ends with enough memory, or idle models can leave the device no more."""
+        """Repeat the order until it ends without a lack of memory, or no more idle models can be unloaded."""
         room = MakingRoom(self.job, self._lane.device_id, self._tools.memory)
         if self._no_room is not None:
             self._tools.jobs.record(self.job.id, room.offload(self._no_room))
@@ -176,7 +176,7 @@ class Attempt:
         return room.whole(self._now, outcome)
 
     def _moved(self, outcome: Outcome) -> Outcome:
-        """The outcome, or the move to another device that the job permits in its place, which is recorded."""
+        """The outcome; instead of a failure the move to another device, if the job permits it, which is recorded."""
         if not isinstance(outcome, Broken) or self._live.stop is not None:
             return outcome
         found = moved(self._now, self._lane.device_id, outcome, self._tools.elsewhere)
@@ -322,7 +322,7 @@ def _for_worker(model: Model) -> Model:
 
 
 def _failure_of(error: Exception) -> Failure:
-    """What a caller hears of an error that nothing has answered."""
+    """The failure that a caller receives for an error that no other code has handled."""
     if (known := system_error(error)) is not None:
         _log.warning("the system ended a job", problem=str(error) or type(error).__name__)
         return Failure.of(known)

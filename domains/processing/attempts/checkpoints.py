@@ -1,4 +1,4 @@
-"""Checkpoints of jobs: on their way from the worker to the disk, and their end."""
+"""Stores the checkpoints of jobs on disk, and deletes those that no attempt will read."""
 
 import time
 

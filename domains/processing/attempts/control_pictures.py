@@ -25,7 +25,7 @@ class ControlPictures:
     """The pictures of all controls of a request or a job."""
 
     def __init__(self, pictures: InputPictures) -> None:
-        """`pictures` decodes and stores, and lets go of the files when their job has ended."""
+        """`pictures` decodes and stores, and releases the files when their job has ended."""
         self._pictures = pictures
 
     async def look(self, source: PictureSource, field: str) -> InputPicture:
@@ -95,8 +95,8 @@ def marks(control: ResolvedControl) -> bool:
 
 
 def hidden_part(levels: bytes, resolved: ResolvedGeneration) -> bytes:
-    """255 for each pixel that a map for inpainting marks as missing, else 0: more than half of it is made anew. `levels`:
-    the grey values of the mask, one byte each."""
+    """One byte a pixel: 255 where an inpainting map marks the pixel as missing, because the mask covers more than half of
+    it; else 0. `levels`: the grey values of the mask, one byte each."""
     import numpy as np
 
     from domains.imaging.masks import grown

@@ -26,7 +26,7 @@ class ImagePromptPictures:
     """The pictures of all image prompts of a request or a job."""
 
     def __init__(self, pictures: InputPictures) -> None:
-        """`pictures` decodes and stores, and lets go of the files when their job has ended."""
+        """`pictures` decodes and stores, and releases the files when their job has ended."""
         self._pictures = pictures
 
     async def look(self, source: PictureSource | None, field: str) -> InputPicture | None:

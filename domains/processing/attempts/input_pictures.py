@@ -97,7 +97,7 @@ class InputPictures:
         self._blobs.hold(name, job_id)
 
     def disown(self, job_id: str) -> None:
-        """Let go of the files of a job that was not stored."""
+        """Release the files of a job that was not stored."""
         self._blobs.release(job_id)
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ class LatentFiles:
     """Reads files of latents, and keeps them as long as their jobs need them."""
 
     def __init__(self, pictures: InputPictures) -> None:
-        """`pictures` reads the files, and lets go of them when their job has ended."""
+        """`pictures` reads the files, and releases them when their job has ended."""
         self._pictures = pictures
 
     async def look(self, given: InitLatents) -> ReadLatents:

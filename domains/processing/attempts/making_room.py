@@ -1,6 +1,6 @@
-"""The front's part of the ladder of degradation: idle models leave a device that was out of memory, if the job permits it.
+"""The front's part of the ladder of degradation: unloads idle models from a device without memory, if the job permits it.
 
-Idle models go first, since that leaves the pictures as they are: while there are some, the worker gives up nothing.
+Idle models are unloaded first, because that does not change the pictures. While there are any, the worker reduces nothing.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ class Evicting(Protocol):
         ...
 
     async def evict(self, device_id: str, need_bytes: int) -> Sequence[str]:
-        """Unload idle models for so many bytes, or what there is. Returns their ids."""
+        """Unload idle models until this many bytes are free, or all of them. Returns their ids."""
         ...
 
 
 class MakingRoom:
-    """What one attempt has done for room, and what it cost until then."""
+    """What one attempt has unloaded to free memory, and the cost of its orders so far."""
 
     def __init__(self, job: Job, device_id: str, memory: Evicting) -> None:
         self._fallback = job.options.fallback
@@ -42,7 +42,7 @@ class MakingRoom:
 
     def for_worker(self) -> Fallback:
         """What the worker may give up in its next order."""
-        # The stage that will fail is not known yet; idle models can leave in each.
+        # The stage that will fail is not known yet; idle models can be unloaded in each.
         self._first = next_rung(Stage.LOADING, self._fallback, self._possible(), self._taken) is Rung.EVICTION
         left = self._fallback.max_attempts - self._taken
         return NOTHING if self._first else msgspec.structs.replace(self._fallback, max_attempts=left)
@@ -52,7 +52,7 @@ class MakingRoom:
         return self._first and isinstance(outcome, Broken) and outcome.failure.reason in OUT_OF_MEMORY
 
     async def make(self, broken: Broken) -> Degraded | None:
-        """Unload idle models. None: none could go (any more)."""
+        """Unload idle models; returns the report. None: none could be unloaded."""
         self._spent = added(self._spent, broken.receipt)
         facts = broken.failure.facts
         need = int(facts.get("needed_bytes", 1)) - int(facts.get("available_bytes", 0))

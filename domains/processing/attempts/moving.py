@@ -42,7 +42,7 @@ def _taken(receipt: Receipt) -> int:
 
 
 def _advised(broken: Broken, fields: tuple[str, ...]) -> Broken:
-    """The failure, if another device could have run the job."""
+    """The failure, with the permissions (`fields`) with which another device could have run the job."""
     if not fields:
         return broken
     failure = broken.failure

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PictureReader:
-    """One for the server, so that one process decodes for all of it."""
+    """Reads and decodes pictures. The server has one object, so that one process decodes all pictures."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs

@@ -21,7 +21,7 @@ class Pictures:
         self._blobs = blobs
         self._storing: list[asyncio.Task[None]] = []
         self._latents: dict[int, asyncio.Task[LatentFile]] = {}
-        """By picture."""
+        """By index of the picture."""
 
     def take_latents(self, latents: LatentsReady) -> None:
         """Begin to store the latents of a picture that comes next; never waits."""

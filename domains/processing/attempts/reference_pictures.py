@@ -1,4 +1,4 @@
-"""Pictures that models made for editing see: decoded, fitted, and kept as long as their jobs need them."""
+"""Reference pictures, which editing models read: decoded, fitted, and kept as long as their jobs need them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -21,10 +21,10 @@ def _field(place: int) -> str:
 
 
 class ReferencePictures:
-    """The pictures that a request or a job gives its model to see."""
+    """The reference pictures of a request or a job."""
 
     def __init__(self, pictures: InputPictures) -> None:
-        """`pictures` decodes and stores, and lets go of the files when their job has ended."""
+        """`pictures` decodes and stores, and releases the files when their job has ended."""
         self._pictures = pictures
 
     async def look(self, asked: Generation) -> Sequence[InputPicture]:

@@ -19,7 +19,7 @@ class RegionPictures:
     """The masks of all regions of a request or a job."""
 
     def __init__(self, pictures: InputPictures) -> None:
-        """`pictures` decodes and stores, and lets go of the files when their job has ended."""
+        """`pictures` decodes and stores, and releases the files when their job has ended."""
         self._pictures = pictures
 
     async def looked(self, asked: Generation) -> list[InputPicture | None]:

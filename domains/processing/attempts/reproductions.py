@@ -92,7 +92,7 @@ class Reproductions:
 
 
 def causes_of(work: ReproduceWork, comparison: Comparison, device_id: str) -> tuple[Cause, ...]:
-    """What was not the same, the likeliest cause first."""
+    """What differed from the first generation, the likeliest cause first."""
     now = versions_of(manifest_of(work.resolved, 0))
     told = {text.split(" ")[0] if name == "library" else name: text for name, text in work.versions}
     found = list(work.causes)

@@ -53,19 +53,19 @@ class Residency:
             self.model = kept
 
     def unloaded(self, model_id: str) -> None:
-        """The order replaces a model by a newer one, which stays as long as the old one was to stay."""
+        """The order replaces a model by a newer one, which keeps its pinning, and its keep-alive if the order names none."""
         replaced = self._models.remove(loaded_id(model_id, self._device_id), job_id=self._job_id)
         if replaced is not None:
             keep_alive_s = replaced.keep_alive_s if self._stay.keep_alive_s is None else self._stay.keep_alive_s
             self._stay = Stay(pinned=self._stay.pinned or replaced.pinned, keep_alive_s=keep_alive_s)
 
     def lost(self, why: str) -> None:
-        """The worker has ended, and the load with it."""
+        """The worker has ended, so the load has failed."""
         facts = {"device_id": self._device_id}
         self._failure = Failure(reason=ErrorReason.WORKER_RESTARTING, message=why, facts=facts)
 
     def end(self, outcome: Done | Broken | Halted | None) -> None:
-        """The order has ended: its load, if it still waits for one, and its use of the model."""
+        """End the order's wait for a load, if it still waits, and its use of the model."""
         failure = outcome.failure if isinstance(outcome, Broken) else self._failure
         self._models.leave(self._job_id, failure)
         if self.model is not None and not self._loads_only:

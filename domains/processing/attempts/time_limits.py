@@ -23,7 +23,7 @@ class TimeLimits:
         self._running = self._timer(options.run_timeout_s, _ran_too_long, ran_s)
 
     def change(self, options: JobOptions) -> None:
-        """Hold the run limit of other options; the time until now counts."""
+        """Apply the run limit of these options; the time until now counts."""
         if self._running is not None:
             self._running.cancel()
         self._options = options

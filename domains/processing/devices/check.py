@@ -15,7 +15,7 @@ from domains.processing.workers.ask import reports_of
 from domains.processing.workers.worker import Checked, CheckOrder, new_order_id
 
 _LONGEST_SILENCE_S = 20.0
-"""A started check that is silent for less is at work: the longest check computes for ten seconds without a report."""
+"""A check that is silent for less than this still computes: the longest one computes for ten seconds without a report."""
 
 
 class DeviceCheck:

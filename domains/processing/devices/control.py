@@ -59,7 +59,7 @@ class DeviceControl:
         devices.listeners.append(self._device_changed)
 
     async def _apply_again(self, device_id: str) -> None:
-        """Set the power limit again on a device that was lost: its driver has forgotten it."""
+        """Set the power limit again on a device that was lost and has returned: its driver no longer has the limit."""
         async with self._changing[device_id]:
             view = self._devices.get(device_id)
             watts = view.settings.power_limit_watts

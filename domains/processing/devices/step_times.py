@@ -107,5 +107,5 @@ def _rows(resolved: ResolvedGeneration) -> int:
 
 
 def _rows_at(images: int, family: str, guidance: float, *, seen: bool = False) -> int:
-    """Rows of a forward: one a picture, two with guidance, three if a picture guides too."""
+    """Batch rows of one forward pass. Each picture takes one, two with guidance, three if a picture guides too."""
     return images * ((3 if seen else 2) if FAMILIES[family].reads_negative(guidance) else 1)

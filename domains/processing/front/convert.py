@@ -26,7 +26,7 @@ from domains.progress import Progressed, Stage, StageStarted, Unit
 
 _KIND = "convert_model"
 _LOOKED = 100
-"""A crash leaves what is beside the result of one conversion that has just ended."""
+"""Number of newest conversions that `recover` looks at: a crash leaves files of one that has just ended."""
 
 
 class ConvertRunner:
@@ -39,7 +39,7 @@ class ConvertRunner:
         jobs.listeners.append(self._changed)
 
     def recover(self) -> None:
-        """Delete what the newest conversions that had ended before a crash have left beside their results."""
+        """Delete the files that a crash left beside the results of the newest conversions that had ended."""
         page, _ = self._jobs.page(JobFilter(kinds=(_KIND,)), None, _LOOKED)
         for listed in page:
             job = self._jobs.find(listed.id)
@@ -84,7 +84,7 @@ class ConvertRunner:
             await asyncio.shield(asyncio.to_thread(discard, part))
 
     def _changed(self, job: Job) -> None:
-        """At the end of a conversion, delete its note; without success also what an attempt has published."""
+        """After a conversion, delete its note; if it did not succeed, also the result that an attempt published."""
         if isinstance(job.work, ConvertWork) and job.state.ended:
             with suppress(DeviceOpsError, OSError):
                 place = self._catalogue.place_of(job.work.asked)
@@ -93,7 +93,7 @@ class ConvertRunner:
                 forget_note(place, job.id)
 
     async def _known(self, asked: Conversion, target: Path, layout: ModelLayout) -> Model:
-        """The result as a model of the catalogue, with its hashes. If it cannot be one, its files go."""
+        """The result as a model of the catalogue, with its hashes. If it cannot be one, its files are deleted."""
         try:
             registration = Registration(model_id=asked.new_model_id, path=str(target))
             known = (await self._registrations.register(registration)).model

@@ -23,12 +23,12 @@ _EDGE_PX = 64
 _LABEL = "validation"
 """Label of the job, with the validation's id: a server that dies leaves such a job behind."""
 _UNDISTURBED = Fallback(allow_eviction=False, allow_other_device=False, max_attempts=0)
-"""Loaded models stay as they are."""
+"""The job unloads no other models and moves to no other device."""
 _LOOK_S = 60.0
 
 
 class Executed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the step."""
+    """The result of the step."""
 
     device_id: str = ""
     """Where it was computed. Empty: nowhere."""
@@ -73,7 +73,7 @@ class Execution:
         return True
 
     async def _remove(self, job_id: str) -> None:
-        """Cancel the job if it runs, and delete it: the validation tells what it has found."""
+        """Cancel the job if it runs, and delete it: the validation reports the result."""
         if not self._jobs.get(job_id).state.ended:
             self._jobs.cancel(job_id, "its validation was stopped")
             await self._ended(job_id)

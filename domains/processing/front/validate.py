@@ -75,7 +75,7 @@ class ValidateRunner:
         return [] if base is None else list(base_findings(report.model, base))
 
     async def _of_device(self, work: ValidateWork, report: ValidationReport) -> list[ModelFinding]:
-        """What speaks against a load on the device. A model that cannot be loaded anywhere has told so already."""
+        """Reasons against a load on the device. Empty for a model that no device can load: the report says so already."""
         asked, model = work.asked, report.model
         if not asked.device_id or model.fault is not None or model.kind not in _LOADED:
             return []
@@ -91,5 +91,5 @@ class ValidateRunner:
 
 
 def _of_files(asked: Validation) -> Validation:
-    """What is to be looked at in the files."""
+    """The validation, with its depth limited to what the files alone can show."""
     return replace(asked, depth=min(asked.depth, Depth.VALUES))

@@ -9,6 +9,7 @@ jobs.py            all jobs: submit, look up, cancel, delete
 in_memory.py       the jobs in memory; loads others from disk
 recorder.py        writes events into journals, durable before they are visible
 store.py, rows.py  jobs and events on disk
+session_log.py     how the events of jobs reach the sessions of the jobs
 erasure.py         removes the text of deleted jobs from the write-ahead log
 filter.py          which jobs a list shows
 unread.py          results that followers have not read yet

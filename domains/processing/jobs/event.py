@@ -72,7 +72,7 @@ class ReproductionResult(GenerationResult, frozen=True, kw_only=True, tag="repro
 
     comparison: Comparison
     causes: tuple[Cause, ...] = ()
-    """What was not the same, the likeliest cause first."""
+    """What differed from the first generation, the likeliest cause first."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True, tag="load"):

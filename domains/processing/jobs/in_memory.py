@@ -48,7 +48,7 @@ class JobsInMemory:
         return row if isinstance(row, ListedJob) else as_listed(self._take_up(row.record.id).job)
 
     def add(self, live: LiveJob) -> None:
-        """Keep a job, for as long as its state asks for."""
+        """Keep a job: until it has ended, and then among the jobs that ended last."""
         if not live.job.state.ended:
             self._unended[live.job.id] = live
             return

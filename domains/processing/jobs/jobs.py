@@ -292,7 +292,7 @@ class Jobs:
         return receipt_of(live.job, live.at(self._now()))
 
     def keep_sessions(self, log: SessionLog) -> None:
-        """Tell a log of every event from now on, for the sessions of the jobs."""
+        """Report every event to this log from now on, for the sessions of the jobs."""
         self._recorder.sessions = log
 
     def update(self, job_id: str, options: JobOptions, mask: Sequence[str], etag: str = "") -> Job:

@@ -16,7 +16,7 @@ CHANGEABLE = {
 }
 """By path of an update mask: the field of `JobOptions`."""
 AFTER_THE_END = ("labels", "keep_for")
-"""What an ended job still takes."""
+"""Paths of the options that can be changed after the job's end."""
 
 
 def updated(job: Job, options: JobOptions, mask: Sequence[str], etag: str = "") -> JobOptions:

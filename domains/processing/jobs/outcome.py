@@ -32,7 +32,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """The device was out of memory, and the job goes on on another one."""
+    """The device was out of memory, and the job continues on another one."""
 
     device_id: str
     """The device that it leaves."""

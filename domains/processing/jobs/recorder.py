@@ -144,7 +144,7 @@ class JobRecorder:
             news = msgspec.structs.replace(news, job=job, entry=entry)
             self._owed[job.id] = job, entry, news
         else:
-            # The disk has room again: a server that dies now shall not run the jobs again whose ends were told.
+            # The disk has room again. Store the published ends now, or a server that dies would run these jobs again.
             self.store_ends()
         return job, entry, news
 

@@ -1,4 +1,4 @@
-"""What the journals of jobs tell of the jobs' sessions. `domains.processing.sessions` implements it."""
+"""Reports the events of jobs to the sessions of the jobs. `domains.processing.sessions` implements it."""
 
 import sqlite3
 from collections.abc import Callable

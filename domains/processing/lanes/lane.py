@@ -30,7 +30,7 @@ class Running(Protocol):
         ...
 
     def allow(self, options: JobOptions) -> None:
-        """Hold the time limits of other options from now on."""
+        """Apply the time limits of these options from now on."""
         ...
 
 

@@ -5,8 +5,8 @@ Selecting the next job of n takes O(log n). Entries of the heaps can be stale: a
 top, and is then dropped or put back in its right place.
 
 A session's share is the device time of its attempts divided by its weight; the session with the least is next. An attempt
-counts as long as the mean attempt when it starts, and as long as it was when it ends. A session that had nothing to do
-begins level with the others: time that it did not ask for is not owed to it.
+counts as long as the mean attempt when it starts, and as long as it was when it ends. A session that was idle begins with
+the same share as the others: it gets no credit for its idle time.
 """
 
 from collections import Counter, defaultdict, deque
@@ -65,11 +65,11 @@ class EqualTerms:
 
 
 class _Charge(msgspec.Struct, frozen=True):
-    """The device time that an attempt counts until it ends."""
+    """The device time that is charged for an attempt until it ends."""
 
     session_id: str
     epoch: int
-    """The count of times that the queue had been empty."""
+    """How many times the queue had been empty when the attempt was charged."""
     seconds: float
 
 
@@ -129,7 +129,7 @@ class _Lines:
         self._tidy()
 
     def wake(self, session: str) -> None:
-        """Put a session in again whose rank has fallen, or that was held back."""
+        """Add a new entry for a session whose rank has fallen or that was held back."""
         if session in self.of:
             heappush(self._heap, (rank(self.of[session].first(), self._served), session))
             self._tidy()
@@ -143,7 +143,7 @@ class _Lines:
         """The next job of all lines. None: all sessions are held back.
 
         A session's rank rises with its share and when its first job goes; when it falls, `add` or `wake` has put in another
-        entry. The entries of a session that is held back go until `wake` puts in one.
+        entry. The entries of a session that is held back are dropped; `wake` adds a new one.
         """
         while self._heap:
             told, session = self._heap[0]

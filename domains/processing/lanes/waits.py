@@ -80,7 +80,7 @@ class Waits:
         self._find = find
 
     def now(self) -> Callable[[JobRecord], Wait | None]:
-        """A function that tells of many jobs at one moment: it orders the queue once for lanes that take the same jobs."""
+        """A function that tells what a job waits for. It orders the queue once for all lanes that take the same jobs."""
         orders: dict[frozenset[Placement], dict[str, int]] = {}
 
         def ahead(lane: Lane, job: Job) -> int:
@@ -132,7 +132,7 @@ class Waits:
         return Wait(reason=WaitReason.TURN, detail=detail, device_id=lane.device_id, ahead=ahead)
 
     def _begun(self, job: JobRecord, lane: Lane) -> Wait | None:
-        """What an attempt waits for that has begun and computes nothing yet."""
+        """What a started attempt waits for before it computes. None: nothing."""
         if lane.running[job.id].claims_memory:
             detail = f"memory of {lane.device_id} is being freed for it"
             return Wait(reason=WaitReason.MEMORY, detail=detail, device_id=lane.device_id)

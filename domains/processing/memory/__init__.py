@@ -12,5 +12,9 @@ generation_plan.py what a generation would cost, and where
 keep_alive.py      unloads models whose keep-alive is over
 care.py            frees memory, for the clean-ups of the pools
 device_pool.py     the memory of devices and host, as their workers measure it
+company.py         decides which jobs run beside each other on a device
+drained_unload.py  unloads models after the jobs that use them have ended
+kept_on_host.py    models that left their device and wait in the RAM tier
+usage.py           how models are used: loads, jobs and how long both took
 last_measures.py   what each worker measured last
 """

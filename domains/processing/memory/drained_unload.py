@@ -52,7 +52,7 @@ class DrainedUnload:
         self._tasks: set[asyncio.Task[Drained]] = set()
 
     async def unload(self, targets: Sequence[LoadedModel], drain: Drain) -> Drained:
-        """Unload the models. What has begun goes on when the caller leaves.
+        """Unload the models. A begun unload continues after its caller disconnects.
 
         Raises ILLEGAL_STATE, naming the jobs that still use models when the time is over; models that no job uses are
         unloaded all the same. Raises what the workers answer.
@@ -80,7 +80,7 @@ class DrainedUnload:
 
     @contextmanager
     def _closed(self, targets: Sequence[LoadedModel]) -> Generator[None]:
-        """No job that needs one of the models starts on its device."""
+        """Until exit, no job that needs one of the models starts on its device."""
         lanes = [(lane, one.id) for one in targets if (lane := self._lanes.of(one.device_id)) is not None]
         for lane, name in lanes:
             lane.leaving.append(name)
@@ -109,7 +109,7 @@ class DrainedUnload:
                 task.cancel()
 
     async def _end(self, targets: Sequence[LoadedModel]) -> tuple[str, ...]:
-        """End the jobs that use the models; returns those that this has ended."""
+        """End the jobs that use the models; returns those that this call has ended."""
         users = {job.job.id: (lane, job, one.id) for one in targets for lane, job in self._users(one)}
         for job_id, (_, job, name) in users.items():
             cause = f"its model was unloaded by force, as {name}; submit job {job_id} again to load it anew"

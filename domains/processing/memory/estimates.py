@@ -31,7 +31,7 @@ _REMEMBERED = 16
 """Runs per model, device and size."""
 _ALL = 2**62
 _ABOVE = 1.25
-"""How far a peak must be above the bytes of networks that read pictures to be told from theirs."""
+"""Smallest ratio of a peak to the bytes of the networks that read pictures; a lower peak may be that of these networks."""
 MAX_BATCH = 64
 
 
@@ -57,14 +57,14 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     free_bytes: int | None
     """Bytes that are free now."""
     evictable_bytes: int
-    """Bytes that the end of unused models would free."""
+    """Bytes that unloading the unused models would free."""
     evictions: tuple[tuple[str, int], ...]
-    """Loaded models that would go, in this order, with their bytes."""
+    """Loaded models that would be unloaded, in this order, with their bytes."""
     load_s: float | None
     step_s: float | None
     sample_count: int
     execution: Execution = AS_USUAL
-    """How it shall compute."""
+    """How the model shall compute."""
     unsupported: tuple[str, ...] = ()
     """Precisions that are asked for, and in which the device does not compute."""
 
@@ -75,18 +75,18 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def available_bytes(self) -> int | None:
-        """Bytes that it can have, evictions included."""
+        """Bytes that the load can have, evictions included."""
         return None if self.free_bytes is None else max(0, self.free_bytes) + self.evictable_bytes
 
     @property
     def shortfall_bytes(self) -> int | None:
-        """Bytes that are missing although all evictions were made. 0: it fits."""
+        """Bytes that are still missing after all evictions. 0: the load fits."""
         if self.available_bytes is None:
             return None
         return max(0, self.weights_bytes + (self.activation_bytes or 0) - self.available_bytes)
 
     def findings(self) -> list[ModelFinding]:
-        """What speaks against the load."""
+        """The reasons against the load."""
         told = list[ModelFinding]()
         if self.unsupported:
             text = f"{self.device.id} does not compute in {', '.join(self.unsupported)}"
@@ -233,7 +233,7 @@ class Estimates:
         if any(one.resident_bytes < one.size_bytes for one in there):
             return  # The peak lies in one of the turns; it is not known in which.
         weights = sum(one.size_bytes for one in there)
-        # They left the device with the job.
+        # What `guides_bytes` counts left the device with the job, so that `there` lacks it.
         view = self._devices.find(job.device_id)
         weights += 0 if view is None else self.guides_bytes(resolved, view.device)
         readers = 0 if view is None else self.readers_bytes(resolved, view.device)

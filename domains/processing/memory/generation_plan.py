@@ -18,7 +18,7 @@ class GenerationForecast(msgspec.Struct, frozen=True, kw_only=True):
     """The cost of a generation on one device."""
 
     estimate: Estimate
-    """Of the load of the model and of its use."""
+    """What the load of the model and its use cost."""
     run: RunForecast
     peak_bytes: int | None
     """Highest allocation on the device, weights of all models included. None: not measured yet, or not measurable."""
@@ -75,7 +75,7 @@ class GenerationPlans:
         there = sum(one.resident_bytes for one in self._loaded.list() if one.device_id == estimate.device.id)
         gone = sum(size for _, size in estimate.evictions)
         guides = self._estimates.guides_bytes(resolved, estimate.device)
-        # What reads its pictures has left before the steps compute.
+        # The networks that read its pictures have left the device before the steps compute.
         readers = self._estimates.readers_bytes(resolved, estimate.device)
         return there - gone + estimate.weights_bytes + guides + max(estimate.activation_bytes, readers)
 

@@ -22,7 +22,7 @@ from domains.processing.memory.job_admission import claim_with_room
 
 
 class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for a load into the RAM tier."""
+    """The terms of a load into the RAM tier, and who asks for it."""
 
     stay: Stay = Stay()
     job_id: str = ""
@@ -42,7 +42,7 @@ class HostForecast(msgspec.Struct, frozen=True, kw_only=True):
     shortfall_bytes: int
     """Bytes that the tier's budget or the pool lacks, evictions included. 0: it fits."""
     evictions: tuple[tuple[str, int], ...]
-    """Loaded models that would go, with their bytes."""
+    """Loaded models that would be unloaded, with their bytes."""
 
 
 class HostLoads:
@@ -102,7 +102,7 @@ class HostLoads:
         return self.models.put(brought, stay, job_id=ask.job_id, session_id=ask.session_id, ahead=ask.ahead)
 
     def _fit(self, model: Model, size: int, ask: HostLoad) -> None:
-        """Drop what must go for the budget. Raises BUDGET_EXCEEDED, and drops nothing then."""
+        """Drop the models that must leave to keep the budget. Raises BUDGET_EXCEEDED, and drops nothing then."""
         victims = self.models.victims(size, only_ahead=ask.ahead, keep=ask.keep)
         if victims is None:
             raise self.no_room(model, size)

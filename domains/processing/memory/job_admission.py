@@ -108,7 +108,7 @@ class JobAdmission:
             try:
                 await self._claim_all(job, device_id, _execution_of(job), held)
             except ResourceExhausted as refusal:
-                # Half a claim would stay.
+                # Close the claims that were granted before the refusal.
                 await held.aclose()
                 if not self._fits_in_turns(job, device_id, refusal):
                     raise

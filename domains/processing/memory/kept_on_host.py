@@ -23,7 +23,7 @@ class KeptOnHost:
         loaded.listeners.append(self._changed)
 
     async def bring(self, targets: Sequence[LoadedModel]) -> None:
-        """Have the models of these loaded models in the tier, before they leave their devices.
+        """Bring the models of these loaded models into the tier, before they leave their devices.
 
         Raises HOST_OUT_OF_MEMORY; ILLEGAL_STATE for a model whose files have other weights than those that are loaded.
         """
@@ -60,7 +60,7 @@ class KeptOnHost:
         return model
 
     def _changed(self, one: LoadedModel, there: bool) -> None:
-        """A model that has left the tier waits there for no device any more."""
+        """When a model leaves the tier, remove its OFFLOADED entries, which waited there for their devices."""
         if not there and not one.device_id:
             self._brought.discard(one.model_id)
             for waiting in [each for each in self._loaded.offloaded() if each.model_id == one.model_id]:

@@ -8,7 +8,7 @@ class LastMeasures:
 
     def __init__(self) -> None:
         self.by_device: dict[str, MemoryMeasure] = {}
-        """Without the devices whose worker has ended."""
+        """By device id; a device whose worker has ended is absent."""
 
     def session_bytes(self, session_id: str) -> int | None:
         """The bytes that the jobs of a session hold on all devices, without weights. None: no worker has measured it."""

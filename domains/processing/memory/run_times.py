@@ -20,7 +20,7 @@ from domains.processing.lanes.lanes import Lanes
 from domains.progress import STEPPING, Stage
 
 _REMEMBERED = 20
-"""Runs per model and device: the range of 20 runs tells 19 of 20."""
+"""Newest runs kept per model and device. The range of 20 runs contains the next run nine times in ten."""
 _FEWEST = 3
 """Fewer runs give no range."""
 _NOT_RUN = (Stage.LOADING, *STEPPING)
@@ -48,7 +48,7 @@ class RunTimes:
         self._rest: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """By device and model: seconds a pixel outside of the steps."""
         self._ratios: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
-        """By device and model: measured time by forecast time."""
+        """By device and model: measured time divided by forecast time."""
         jobs.listeners.append(self._note)
 
     def forecast(self, device_id: str, resolved: ResolvedGeneration) -> RunForecast:
@@ -80,7 +80,7 @@ class RunTimes:
             # Its stages waited for other jobs.
             return
         if len(passes_of(job.work.resolved)) > 1:
-            # What enlarging takes is no time for each pixel.
+            # Enlarging takes time too, so the time outside of the steps does not give the time of a pixel.
             return
         resolved, timings = job.work.resolved, job.receipt.work.timings
         key = job.device_id, resolved.runs_as

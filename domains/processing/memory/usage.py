@@ -84,6 +84,6 @@ class ModelUsages:
 
 
 def _without_load(job: Job) -> float:
-    """Seconds in the stages of the job's work, its load left out."""
+    """Seconds in the stages of the job's work, without its load."""
     assert job.receipt is not None
     return sum(one.wall_s for one in job.receipt.work.timings if one.stage is not Stage.LOADING)

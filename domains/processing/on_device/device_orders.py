@@ -123,7 +123,7 @@ class DeviceOrders:
         return self._device.type == "cpu" and not self._served.simulated
 
     def _adapters(self) -> tuple[MemoryOwner, ...]:
-        """What the adapters hold, which are in host memory for every device."""
+        """The memory of the adapters, which are in host memory whatever the device is."""
         return (MemoryOwner(kind=OwnerKind.CACHE, id="adapters", live_bytes=self._steps.resources.adapter_bytes()),)
 
     def _owners(self) -> list[MemoryOwner]:

@@ -1,7 +1,7 @@
 """Measures a model: loads and runs that the step loop carries out one after the other, alone on the device.
 
 A benchmark is done in parts, so that the worker reads its commands between two units of work as for any job. It leaves the
-device as it was: a model that was not there is unloaded at the end, however that comes.
+device as it was: a model that was not there is unloaded at the end, also after a failure or a request to stop.
 """
 
 import time
@@ -28,7 +28,7 @@ _UNSTEADY = 1.25
 
 Last = RunFinished | RunFailed | RunStopped
 Parts = Generator[Callable[[], None], None, ModelBenchmarkReport]
-"""Yields how to begin each part; goes on when the part has ended."""
+"""Yields the function that begins each part; resumes when the part has ended."""
 
 
 class PartEnded(Exception):
@@ -95,7 +95,7 @@ class ModelBench:
             case Progressed():
                 self._progress(len(self._marks) - 1)
             case ModelLoaded():
-                # Each run tells its model, also one that was there before.
+                # Each run reports its model, even if the model was loaded before; only the first report is passed on.
                 if self._loaded is None:
                     self._tell(report)
                 self._loaded = report.loaded

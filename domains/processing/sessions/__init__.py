@@ -1,4 +1,4 @@
-"""Sessions: what an orchestrator has with the server: its jobs, its fair share, its limits, and one stream of all events.
+"""Sessions: each groups an orchestrator's jobs, with a fair share, limits, and one stream of all events.
 
 session.py       the values: settings, state, totals
 settings.py      the rules for settings, and which a call changes

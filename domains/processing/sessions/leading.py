@@ -1,4 +1,4 @@
-"""What a session does to its jobs: pauses those that run, lets them go on, and cancels them."""
+"""What a session does to its jobs: pauses those that run, resumes them, and cancels them."""
 
 from collections.abc import Set
 
@@ -14,7 +14,7 @@ UNASKED = frozenset(JobState) - {JobState.CANCELLING}
 
 
 class LedJobs:
-    """The jobs of sessions, as the sessions lead them."""
+    """Pauses, resumes and cancels the jobs of sessions."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -25,7 +25,7 @@ class LedJobs:
             self._jobs.pause(job_id, live.session.cause, Origin.SESSION)
 
     def go_on(self, live: LiveSession) -> None:
-        """Let the jobs go on that the session paused; those that somebody else paused stay."""
+        """Resume the jobs that the session paused; jobs that a caller paused stay paused."""
         for job_id in self._paused(live):
             self._jobs.let_go_on(job_id, live.session.cause, Origin.SESSION)
 
@@ -34,7 +34,7 @@ class LedJobs:
         return self._cancel(live, [job_id for job_id, state in live.jobs.items() if state in states], cause)
 
     def cancel_pending(self, live: LiveSession, cause: str) -> int:
-        """Cancel the jobs that have not begun, or that somebody paused; returns their number."""
+        """Cancel the jobs that have not begun, or that a caller paused; returns their number."""
         paused = self._paused(live)
         pending = [job_id for job_id, state in live.jobs.items() if state in AT_REST and job_id not in paused]
         return self._cancel(live, pending, cause)

@@ -19,7 +19,7 @@ class SessionState(StrEnum):
     PAUSED = "paused"
     """It takes jobs and starts none."""
     CLOSING = "closing"
-    """It takes no jobs; those that it has come to their end."""
+    """It takes no new jobs; its jobs run to their end or are cancelled, as `CloseAction` says."""
     CLOSED = "closed"
 
 
@@ -29,7 +29,7 @@ class CloseAction(StrEnum):
     FINISH = "finish"
     """All run to their end."""
     CANCEL_PENDING = "cancel_pending"
-    """Those that run do so to their end; the others are cancelled."""
+    """Running jobs run to their end; the others are cancelled."""
     CANCEL_ALL = "cancel_all"
 
 
@@ -92,7 +92,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum of a session's ended jobs, those that were deleted since included."""
+    """The sum of a session's ended jobs, including those that were deleted since."""
 
     succeeded: int = 0
     failed: int = 0

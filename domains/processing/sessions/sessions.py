@@ -1,7 +1,7 @@
 """All sessions: opens, looks up, changes, pauses, cancels and closes them.
 
 The state of the session and of a job decides what the session does to the job, so that it holds over a restart:
-a job that runs in a paused session is paused; a job that the session paused goes on when the session is not paused any
+a job that runs in a paused session is paused; a job that the session paused continues when the session is not paused any
 more; a closing session without jobs is closed.
 """
 
@@ -39,7 +39,7 @@ from domains.processing.sessions.terms import SessionTerms
 from domains.requests import NEW, Asked, Known, Requests
 
 MAX_OPEN = 1000
-"""More sessions than these at a time are a fault of the callers."""
+"""Most sessions at a time; more would be a fault of the callers."""
 _NO_MORE = (SessionState.CLOSING, SessionState.CLOSED)
 _log = structlog.get_logger()
 
@@ -194,7 +194,7 @@ class Sessions:
         return self.view(live)
 
     def resume(self, session_id: str, cause: str = "") -> SessionView:
-        """Start jobs again, and let those go on that the session paused. Raises ILLEGAL_STATE."""
+        """Start jobs again, and resume those that the session paused. Raises ILLEGAL_STATE."""
         live = self.live(session_id)
         self._check_not(live, *_NO_MORE)
         live.touch()
@@ -213,7 +213,7 @@ class Sessions:
         return self.view(live), count
 
     def close(self, session_id: str, action: CloseAction = CloseAction.FINISH) -> SessionView:
-        """Take no jobs any more, and end when those that are there have. An ended session stays as it is."""
+        """Take no new jobs, and end the session when its jobs have ended. An ended session stays as it is."""
         live = self.live(session_id)
         if live.session.state is SessionState.CLOSED:
             return self.view(live)

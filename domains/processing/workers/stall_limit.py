@@ -1,4 +1,4 @@
-"""Limits a worker's silence: a worker without a report of any order for too long hangs and is ended."""
+"""Limits a worker's silence: a worker without a report of any order for too long counts as hung and is ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -30,7 +30,7 @@ class Unloading:
     def __init__(
         self, loaded: LoadedModels, worker_of: Callable[[str], Worker | None], from_host: Callable[[str], int]
     ) -> None:
-        """`from_host`: lets a model of the RAM tier (id) go; returns the bytes that were held."""
+        """`from_host`: drops a model (id) from the RAM tier; returns the bytes that it held."""
         self._loaded = loaded
         self._from_host = from_host
         self._worker_of = worker_of

@@ -66,27 +66,27 @@ class PlainWork(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """None: the job's options decide."""
+        """Empty: the job's options decide."""
         return ()
 
     @property
     def subject_device_id(self) -> str:
-        """None."""
+        """Empty: the work is about no device."""
         return ""
 
     @property
     def assets(self) -> tuple[Asset, ...]:
-        """None."""
+        """Empty: the work needs no model on its device."""
         return ()
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        """Those that it needs on its device."""
+        """The models that the work needs on its device."""
         return tuple(asset.model_id for asset in self.assets)
 
     @property
     def stay(self) -> Stay:
-        """As the server's settings say."""
+        """The keep-alive that the server's settings give."""
         return Stay()
 
 

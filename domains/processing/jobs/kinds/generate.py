@@ -53,7 +53,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        """Also those that only lend components."""
+        """The models of the generation, and those that only lend components."""
         lent = (one.model_id for one in self.resolved.components if one.model_id)
         named = (asset.model_id for asset in self.assets)
         return tuple(dict.fromkeys((self.resolved.model_id, *named, *lent)))

@@ -36,7 +36,7 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
 
     @property
     def stay(self) -> Stay:
-        """As the request says."""
+        """The pinning and the keep-alive that the request asks for."""
         return Stay(pinned=self.pin or None, keep_alive_s=self.keep_alive_s)
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:

@@ -15,11 +15,11 @@ class ReproduceWork(GenerateWork, frozen=True, kw_only=True, tag="reproduce"):
     tolerance: int
     """Largest difference of a colour value that counts as the same."""
     asked_tolerance: int | None = None
-    """The same, as the request says it."""
+    """The tolerance that the request states. None: it states none."""
     original: ResolvedGeneration
     """How the first picture was made, as far as its file says."""
     causes: tuple[Cause, ...] = ()
-    """What is known not to be the same, before it was made again."""
+    """Differences that are known before the picture is made again."""
     versions: tuple[tuple[str, str], ...] = ()
     """What computed the first picture: (`library` or `server_version`, its version)."""
 
