@@ -30,7 +30,7 @@ adapter.py             a graphics adapter as its driver lists it
 inventory.py           devices that can be listed without a worker
 threaded_inventory.py  lists a driver's devices on a thread
 visible.py             applies CUDA_VISIBLE_DEVICES to NVML's list
-refresh.py             result of a look for hardware
+refresh.py             result of a scan for hardware
 device_names.py        names of devices in a configuration
 directml/              DirectML's adapters as the operating system lists them
 simulated/             simulated devices

@@ -30,7 +30,7 @@ class Backend(StrEnum):
 
 
 class DeviceState(StrEnum):
-    """State of a device. If several apply, the later one here holds."""
+    """State of a device. If several apply, the device has the one that is listed last here."""
 
     STARTING = "starting"
     AVAILABLE = "available"

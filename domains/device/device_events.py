@@ -63,7 +63,7 @@ class DeviceEvents:
         )
 
     def silent(self, view: DeviceView, why: str) -> None:
-        """The device's work shows no sign of life (`why`), or moves again (empty). The next state event names it."""
+        """Running work sends no reports (`why`), or sends them again (empty). It causes the next state event."""
         device_id, cause = view.device.id, self.fault(view.device.id)
         kind, severity = ("device.silent", Severity.WARNING) if why else ("device.responsive", Severity.INFO)
         message = why or "its work shows signs of life again"

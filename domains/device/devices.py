@@ -92,11 +92,11 @@ class Devices:
 
     @property
     def expects(self) -> bool:
-        """Whether the worker of a device that is not known yet is being started."""
+        """Whether a worker is starting whose device is not known yet."""
         return not all(map(_cannot_be, self._expected.values()))
 
     def check_known(self) -> None:
-        """Raises STARTING until the first look at the hardware is over."""
+        """Raises STARTING until the first device is known, as long as a worker may still report one."""
         if not self._views and self.expects:
             raise Unavailable("the devices are not known yet; try again in a few seconds", ErrorReason.STARTING)
 
@@ -187,7 +187,7 @@ class Devices:
         self._change(device_id, too_hot=value)
 
     def silent(self, device_id: str, why: str) -> None:
-        """Record that running work shows no sign of life (`why`), or that it moves again (empty)."""
+        """Record that running work sends no reports (`why`), or that it sends them again (empty)."""
         view = self._views.get(device_id)
         if view is not None and view.condition.silent != why:
             self.events.silent(view, why)

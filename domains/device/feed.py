@@ -99,7 +99,7 @@ class StatusFeed:
     def _join(self, watcher: object, interval_s: float, now: float) -> None:
         if not self._asked:
             self._anchor = now
-            # A sample of this moment that the previous watchers left is as good as a new one.
+            # A sample that the previous watchers took at this moment is used instead of a new one.
             self._newest = {name: kept for name, kept in self._newest.items() if kept[0] >= now - _SAME_S}
         self._asked[watcher] = interval_s
         self._tick_s = min(self._asked.values())

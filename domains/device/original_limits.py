@@ -9,7 +9,7 @@ from domains.storage import second_connection, transaction
 
 
 class OriginalLimits:
-    """By device id, in milliwatts, NVML's unit. Thread-safe."""
+    """Stores the original limit of each device by id, in milliwatts (NVML's unit). Thread-safe."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` None: keep the limits in memory only."""

@@ -94,7 +94,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     resetting: bool = False
     too_hot: bool = False
     silent: str = ""
-    """Why the device counts as silent: its running work shows no sign of life. Empty: it is not silent."""
+    """Why the device counts as silent: its running work has sent no report for unusually long. Empty: it is not silent."""
     chosen: bool = True
     """False: `--device` does not choose it, and no caller has changed that."""
     running: int = 0

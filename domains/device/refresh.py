@@ -1,4 +1,4 @@
-"""Result of a look for hardware."""
+"""Result of a scan for hardware (RefreshDevices)."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from domains.failure import Failure
 
 
 class BackendFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend that could not be asked; its devices are unchanged."""
+    """A backend that could not list its devices; their state is unchanged."""
 
     backend: Backend
     failure: Failure
@@ -15,7 +15,7 @@ class BackendFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes that the look found; ids of devices."""
+    """Changes that the scan found, as ids of devices."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

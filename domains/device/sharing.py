@@ -1,12 +1,13 @@
-"""How many jobs share a device where the operator does not say it.
+"""Number of jobs that share a device, unless the operator sets it.
 
-Shared steps pay where launches take the time: on a GPU. On a CPU the arithmetic takes it, so that a further job only waits.
+On a GPU, kernel launches take much of the time, and jobs that share steps save launches. On a CPU, arithmetic takes the
+time, so a further job only waits.
 """
 
 from domains.device.device import Backend, Device
 
 MOST_JOBS = 64
-"""The most that an operator can ask for."""
+"""The highest number that an operator can set."""
 _JOBS_ON_CPU = 2
 _JOBS = 8
 

@@ -57,7 +57,7 @@ class Telemetry(Protocol):
 
 
 class NoTelemetry:
-    """For a device whose driver reports nothing."""
+    """Telemetry of a device whose driver reports nothing."""
 
     def sample(self, device: Device) -> DeviceSample:
         """A sample without figures."""

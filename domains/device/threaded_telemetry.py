@@ -49,7 +49,7 @@ class ThreadedTelemetry:
         """What can be measured and changed on a device; nothing but `ALWAYS` if its driver fails or hangs."""
         telemetry: tuple[str, ...] = ()
         controls = ALWAYS
-        # The next look at the hardware finds a device that is gone.
+        # A device that is gone is reported by the next scan for hardware.
         with suppress(DeviceOpsError):
             telemetry = (await self.sample(device)).telemetry
             controls = await self.controls(device)

@@ -49,7 +49,7 @@ def _flash_attention(device: torch.device) -> bool:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether what torch.compile builds with is there and builds: compiling a function itself takes many seconds."""
+    """Whether the compiler that torch.compile needs works. Builds a small extension: torch.compile takes seconds."""
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and importlib.util.find_spec("triton") is None):
         return False
     names = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++", "clang++", "c++")
@@ -71,7 +71,7 @@ def _builds(compiler: str) -> bool:
 
 
 def allocation_alignment(device: torch.device) -> int | None:
-    """Granularity of allocations: what one byte takes of a GPU's allocator; the common divisor of a CPU's addresses."""
+    """Granularity of allocations. GPU: the bytes that one byte takes. CPU: the common divisor of the addresses."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         byte = torch.empty(1, dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""What torch needs to know of forks: a process that is forked from one that has only imported it is like a new one.
+"""Prepares torch for forks: if the parent has imported torch and has used no device, its fork is like a new process.
 
 import_libraries()                     # in the process to fork from: everything that takes seconds, and no device touched
 why = spoiled(); fresh_randomness()    # in the forked process, first of all
@@ -16,9 +16,9 @@ import numpy as np
 
 
 def import_libraries(*modules: str) -> None:
-    """Import what a worker imports, and have all forks share the memory of it. Touches no device."""
+    """Import what a worker imports, so that all forks share its memory. Uses no device."""
     with _cuda_untouched():
-        # A fifth of the time of an import is the collector's, which finds nothing in half a million objects that stay.
+        # The garbage collector takes a fifth of the import's time and frees none of the half a million objects.
         gc.disable()
         try:
             for module in modules:

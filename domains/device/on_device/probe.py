@@ -30,7 +30,7 @@ def probe(name: str, number: int | None = None) -> Device:
     """
     device = torch.device(name)
     with ThreadPoolExecutor(1) as beside:
-        # A compiler is another process: it works while the device loads its kernels.
+        # The compiler runs in another process, so it can work while the device loads its kernels.
         compiles = beside.submit(can_compile, device)
         told = _tried(device, number)
     return msgspec.structs.replace(told, features=(*told.features, "compile")) if compiles.result() else told

@@ -19,7 +19,7 @@ class _Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OutOfMemory(_Fault, frozen=True, kw_only=True, tag="out_of_memory"):
-    """An allocation fails: the job gives up what it may, or ends with DEVICE_OUT_OF_MEMORY and frees its memory."""
+    """An allocation fails: the job uses a permitted fallback, or ends with DEVICE_OUT_OF_MEMORY and frees its memory."""
 
     at_step: _Step = 1
     """Counts if `stage` is `denoising`."""

@@ -28,7 +28,7 @@ _Stamp = tuple[int, int, int]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of one look. Ids of devices, in the script's order."""
+    """Changes that one read of the file found. Ids of devices, in the script's order."""
 
     appeared: tuple[str, ...] = ()
     """Present for the first time."""
@@ -87,7 +87,7 @@ class ScriptWatch:
             try:
                 await self.look_again()
             except Exception:
-                # A bug of the server ends this look only; the next one starts.
+                # After a bug in one read of the file, the next read starts as usual.
                 _log.exception("a bug ended a look at the simulated devices' script")
 
     async def look_again(self) -> Difference:

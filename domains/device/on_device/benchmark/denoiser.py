@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places."""
+    """Self-attention over all positions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class Figure:
 
 
 def runs(prepare: Callable[[], Work], amount: float | None = None) -> Callable[[TimeBudget], Sequence[float]]:
-    """Measure a work: seconds per run, or `amount` (bytes, operations) per second. `prepare` creates the inputs."""
+    """A measurement: seconds per run, or `amount` (bytes, operations) per second. `prepare` creates the inputs."""
 
     def take(budget: TimeBudget) -> Sequence[float]:
         times = _times(prepare(), budget)
