@@ -57,11 +57,11 @@ class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):
     allocation_failure_count: int = 0
     owners: tuple[MemoryOwner, ...] = ()
     host_owners: tuple[MemoryOwner, ...] = ()
-    """Of a device's worker: what it holds in host memory, which is no part of these figures."""
+    """For a device: owners of its worker's host memory. The figures above do not include it."""
 
 
 def not_told(pool_id: str, error: OSError) -> InternalError:
-    """The error of memory that the system does not tell, for instance without a free descriptor."""
+    """The error if the system cannot report the memory, for instance because no descriptor is free."""
     problem = error.strerror or type(error).__name__
     message = f"the system does not tell the memory of {pool_id} ({problem}); retry"
     return InternalError(message, ErrorReason.DRIVER_ERROR, memory_pool_id=pool_id, problem=problem)

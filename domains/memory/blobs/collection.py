@@ -106,7 +106,7 @@ class Collection:
         return blob.state is BlobState.DELETING or (blob.origin is BlobOrigin.JOB and blob.expire_time_s is None)
 
     def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
-        """Remove the spent blobs that `where` selects. Returns their number."""
+        """Remove the blobs of `spent` that `where` selects. Returns their number."""
         gone = [blob for blob in self.spent(now_s) if where(blob)]
         self.remove(gone)
         for blob in gone:

@@ -108,7 +108,7 @@ class BlobFiles:
             os.fsync(descriptor)
 
     def _sync_names(self, folder: Path) -> None:
-        """Let the names of a folder's files reach the disk. Windows has no such call; NTFS journals names by itself."""
+        """Sync the names of a folder's files to the disk. Windows has no such call; NTFS journals names by itself."""
         if self._synced and os.name == "posix":
             sync(folder, os.O_RDONLY)
 

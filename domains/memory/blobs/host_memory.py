@@ -27,7 +27,7 @@ class HostBytes:
     async def allocate(self, blob: Blob, alignment: int) -> None:
         """Allocate and touch all pages: untouched pages would count as free and be granted twice.
 
-        HOST_OUT_OF_MEMORY if the system, or this container, has too few; DRIVER_ERROR if it does not tell.
+        HOST_OUT_OF_MEMORY if the system, or this container, has too few; DRIVER_ERROR if it does not report them.
         """
         try:
             host = host_memory()

@@ -7,7 +7,7 @@ _MODEL = "model/"
 
 
 def of_model(model_id: str) -> str:
-    """The owner of the blobs that a model was registered from: they are needed, and nothing reads them."""
+    """The owner of the blobs that a model was registered from. It keeps them, and does not count as a reader."""
     return f"{_MODEL}{model_id}"
 
 

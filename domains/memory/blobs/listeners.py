@@ -12,9 +12,9 @@ class BlobListeners:
 
     def __init__(self) -> None:
         self.on_expired: list[BlobListener] = []
-        """Each blob that was removed because its time was over."""
+        """Called with each blob that was removed because it had expired."""
         self.on_spoilt: list[BlobListener] = []
-        """Each blob that became LOST or CORRUPT."""
+        """Called with each blob that became LOST or CORRUPT."""
 
     def tell_expired(self, blob: Blob) -> None:
         """Call the listeners of an expired blob."""

@@ -1,7 +1,7 @@
-"""Finds the blobs on disk whose bytes a loss of power took, at a start, before the first read.
+"""Finds blobs on disk that lost bytes in a power failure. Runs at start, before the first read.
 
-The size of each file is compared at every start. After a start of the machine, the bytes of the blobs that were written
-last are compared with their hash as well: the system had written all older ones to the disk in its own time (Linux: 30 s).
+The size of each file is compared at every start. After a restart of the machine, the newest blobs are also compared with
+their hashes. Older blobs are not: the system writes all bytes to the disk within a limited time (Linux: 30 s).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _BOOT = "boot"
 
 
 def damaged(blobs: Iterable[Blob], files: BlobFiles, *, machine_restarted: bool) -> list[Blob]:
-    """The READY blobs on disk that have not the bytes that were stored."""
+    """The READY blobs on disk whose bytes differ from those that were stored."""
     ready = [blob for blob in blobs if blob.tier is BlobTier.DISK and blob.state is BlobState.READY]
     last = _written_last(ready, files) if machine_restarted else frozenset[str]()
     return [blob for blob in ready if not _is_whole(blob, files, hashed=blob.id in last)]
@@ -68,5 +68,5 @@ def note_boot(folder: Path) -> None:
 
 
 def _boot() -> str:
-    """Names the machine's present run."""
+    """An id of the machine's present boot."""
     return boot_id() or str(round(psutil.boot_time() / 60))

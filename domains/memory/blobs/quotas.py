@@ -19,7 +19,7 @@ class BlobLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int | None = None
     """Bytes in all tiers but MAPPED. None: only memory and disk limit them."""
     keep_for_s: float = 24 * 3600
-    """How long a blob is kept whose request does not say it."""
+    """Seconds that a blob is kept if its request sets no time."""
 
 
 class BlobAdmission(Protocol):

@@ -11,7 +11,7 @@ from domains.memory.blobs.creation import is_sha256
 
 _ID = re.compile(r"(?!b-)[a-z0-9_.-]{1,63}")
 _SECTION = re.compile(r"(?:(?:Local|Global)\\)?deviceops-[^\\\0]{1,200}")
-"""Names of shared memory that may be opened: other programs' sections, which the server could read too, have none."""
+"""Names of shared memory that may be opened. The prefix excludes sections of other programs, which the server could read."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ class BlobRequests:
         registrations: Registrations,
         keep_for_s: float,
     ) -> None:
-        """`keep_for_s`: how long a blob is kept whose request does not say it."""
+        """`keep_for_s`: how long a blob is kept if its request sets no time."""
         self._rows = rows
         self._access = access
         self._creation = creation
@@ -32,7 +32,7 @@ class BlobRequests:
         self._requests: Requests[Blob] = Requests(self._recall)
 
     def again(self, asked: Asked) -> Blob | None:
-        """The blob that the same request made. None: the request is new. REQUEST_ID_REUSED: the id has another request."""
+        """The blob that the same request made. None: the request is new. REQUEST_ID_REUSED: another request had the id."""
         known = self._requests.known(asked)
         return known and self._access.get(known.id)
 
@@ -64,7 +64,7 @@ class BlobRequests:
         return await self._creation.make(spec, BlobOrigin.UPLOAD, name, _answered_by(asked, name))
 
     def _present(self, spec: BlobSpec) -> Blob | None:
-        """A blob with the announced bytes, to be kept as long as the request says."""
+        """A READY blob with the announced bytes, kept at least as long as the request asks. None: there is none."""
         if not spec.sha256 or spec.fill_byte is not None:
             return None
         wanted = (spec.tier, spec.device_id, spec.size_bytes, BlobState.READY)

@@ -69,7 +69,7 @@ class BlobRows:
         return list(self._blobs.values())
 
     def newest_first(self, place: int | None) -> Iterator[Blob]:
-        """The blobs from a place on, read as the caller goes; None: from the newest on. No row may change meanwhile."""
+        """Iterates from a place to older blobs; None: from the newest. No row may change during the iteration."""
         end = len(self._places) if place is None else bisect_right(self._places, place)
         return (self._blobs[self._at[self._places[index]]] for index in range(end - 1, -1, -1))
 
@@ -133,7 +133,7 @@ class BlobRows:
         self.holders.remove(name, owner_id)
 
     def unmake(self, name: str, owner_id: str) -> None:
-        """Note that the blob does not belong to the job any more that made it."""
+        """Note that the blob no longer belongs to the job that made it."""
         if owner_id not in self.makers.owners(name):
             return
         with transaction(self._db, self._folder) as db:

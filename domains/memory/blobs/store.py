@@ -260,7 +260,7 @@ class BlobStore:
         return removed
 
     def _check_files(self) -> None:
-        """Mark the blobs as CORRUPT whose bytes a loss of power took."""
+        """Mark the blobs that lost bytes in a power failure as CORRUPT."""
         restarted = machine_restarted(self.files.folder.parent)
         lost = damaged(self._rows.all(), self.files, machine_restarted=restarted)
         for blob in lost:

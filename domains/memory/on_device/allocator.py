@@ -26,7 +26,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
     context_bytes: int | None = None
     """Outside the allocator: the context and the loaded kernels. None: the context existed already, or the driver does not
-    tell."""
+    report it."""
     workspace_bytes: int = 0
     """From the allocator: workspaces that libraries keep for their kernels until the process ends."""
 
@@ -50,7 +50,7 @@ def _warm_up(device: torch.device) -> int:
     """Let each library compute once on the worker's stream. Returns the bytes that stay allocated.
 
     cuBLAS allocates a workspace (32 MiB on Hopper) from torch's allocator at its first product and keeps it.
-    cuDNN loads its kernels beside it, on a thread whose handle goes back to torch, and from there to this one.
+    cuDNN loads its kernels at the same time on a second thread. When that thread ends, torch gives its handle to this one.
     """
     torch.cuda.init()
     with ThreadPoolExecutor(1) as beside:

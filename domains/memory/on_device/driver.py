@@ -13,7 +13,7 @@ from domains.device.on_device.cuda_driver import identity
 
 
 def device_used_bytes(device: torch.device) -> int | None:
-    """Bytes used by all processes, without creating a context in this one. None: the driver does not tell."""
+    """Bytes used by all processes, without creating a context in this one. None: the driver does not report them."""
     try:
         _bring_up()
         return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(device)).used)
@@ -24,7 +24,7 @@ def device_used_bytes(device: torch.device) -> int | None:
 def process_bytes(device: torch.device) -> int | None:
     """Bytes used by this process, its context included.
 
-    None: the driver does not tell (Windows, some virtual machines), or lists the process under a PID outside the container.
+    None: the driver does not report it (Windows, some virtual machines), or has its PID outside the container.
     """
     try:
         _bring_up()
@@ -62,6 +62,6 @@ def _handle(device: torch.device) -> Any:
 
 @functools.cache
 def _uuid(number: int) -> str:
-    """The UUID in NVML's form. Empty: the driver does not tell."""
+    """The UUID in NVML's form. Empty: the driver does not report it."""
     uuid, _ = identity(number)
     return f"GPU-{uuid}" if uuid else ""

@@ -1,4 +1,4 @@
-"""Setting a budget while memory is in use: the impact is told first, then carried out."""
+"""Sets a budget while memory is in use: reports the impact first, then applies it."""
 
 from collections.abc import Callable, Sequence
 
@@ -57,7 +57,7 @@ class Budgets:
     async def set(
         self, name: str, budget: MemoryBudget | None, *, etag: str = "", validate_only: bool = False
     ) -> BudgetChange:
-        """Free what a budget requires and set it (None: the configured one); with `validate_only`, only tell the impact.
+        """Free what a budget requires and set it (None: the configured one); with `validate_only`, only report the impact.
 
         ETAG_MISMATCH: another caller changed the budget. BUDGET_EXCEEDED: more must stay than the limit allows; then
         nothing has changed.

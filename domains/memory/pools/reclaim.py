@@ -30,7 +30,7 @@ class IdleModel(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float
     """Seconds since the last use."""
     pinned: bool = False
-    """Whether it stays for now although others need room."""
+    """Whether it must stay although others need room: it is pinned, or within its keep-alive."""
     in_use: bool = False
     load_s: float | None = None
     """Seconds that it took to load. None: not known."""

@@ -60,9 +60,9 @@ class Reclaiming:
         return await self._evict(pool_id, need_bytes, None)
 
     async def make_room(self, pool_id: str, need_bytes: int) -> Sequence[str]:
-        """Unload models that no job uses, however short ago one did, or none if they do not suffice. Returns their ids.
+        """Unload models that no job uses, however recently one did, or none if they do not suffice. Returns their ids.
 
-        For work that cannot run otherwise. Pinned models and those within their keep-alive stay.
+        The caller has work that cannot run otherwise. Pinned models and those within their keep-alive stay.
         """
         return await self._evict(pool_id, need_bytes, 0.0)
 

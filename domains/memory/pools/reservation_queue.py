@@ -13,7 +13,8 @@ from domains.memory.pools.reservations import CallLater, Reservations, loop_time
 from domains.memory.pools.waiting_line import Waiter, WaitingLine
 
 Evict = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Unloads idle models of a pool (id) until so many bytes are free there, or none if they do not suffice; their ids."""
+"""Unloads idle models of a pool (id) until so many bytes are free there, or none if they do not suffice.
+Returns their ids."""
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from domains.memory.pools.reservation import (
 from domains.memory.pools.reservation_table import HeldReservation, ReservationTable, check_etag
 
 MAX_HELD = 10_000
-"""More held reservations than this are a fault of the callers."""
+"""Most held reservations at a time; further ones are refused with QUOTA_EXCEEDED."""
 
 
 class Timer(Protocol):
@@ -53,7 +53,7 @@ class Reservations:
         clock: Callable[[], float] = time.time,
         call_later: CallLater = loop_timer,
     ) -> None:
-        """`expiry`: tells of steps of the wall clock, with which the dates move. None: nothing does."""
+        """`expiry`: reports steps of the wall clock, which move the expiry dates. None: no step is reported."""
         if expiry is not None:
             expiry.on_step.append(self._clock_stepped)
         self._pools = pools

@@ -22,7 +22,7 @@ _TREND_STEP_S = 1.0
 
 
 class Upkeep(StrEnum):
-    """What the server does to a pool at present; the cause of the events there meanwhile."""
+    """Work that the server does on a pool now. Events of the pool have it as their cause meanwhile."""
 
     NONE = "none"
     RELIEF = "relief"
@@ -60,7 +60,7 @@ class PoolState:
 
     @contextmanager
     def upkept(self, upkeep: Upkeep) -> Generator[None]:
-        """Set the upkeep meanwhile. The caller holds `changing`."""
+        """Set the upkeep while the block runs. The caller holds `changing`."""
         self.upkeep = upkeep
         try:
             yield
@@ -84,7 +84,7 @@ class PoolState:
     def room_under(self, budget: MemoryBudget) -> Room:
         """`room` under another budget.
 
-        While a busy worker does not tell its held bytes, the last ones count, so that a limit holds all the time.
+        While a busy worker does not report its held bytes, the last reported ones count, so that a limit always holds.
         """
         return room_of(self._with_held(self.measure or MemoryMeasure(time_s=0)), budget)
 
