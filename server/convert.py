@@ -215,7 +215,7 @@ def cause_violations(cause: str) -> list[Violation]:
 
 
 def unserved_scope(scope: job_pb2.CancelScope.ValueType) -> list[Violation]:
-    """The violations of how much of a job shall stop."""
+    """The violations of a cancellation's scope, which this server does not serve in full."""
     if scope in (job_pb2.CANCEL_SCOPE_UNSPECIFIED, job_pb2.CANCEL_SCOPE_NOW):
         return []
     return [Violation(field="scope", message="this server only stops jobs at once yet; leave it empty")]
@@ -232,7 +232,7 @@ def wanted_labels(messages: Iterable[label_pb2.Label]) -> Labels:
 
 
 def distinct(values: Iterable[First]) -> tuple[First, ...]:
-    """The values of a filter, each once, in their order: every thing that is listed is compared with all of them."""
+    """The values in their order, each once: a filter compares each listed item with all of them."""
     return tuple(dict.fromkeys(values))
 
 
@@ -241,7 +241,7 @@ _FALLBACK = Fallback.__struct_fields__
 
 
 def from_fallback(message: job_event_pb2.FallbackPolicy, path: str, wrong: list[Violation]) -> Fallback:
-    """What a request permits to be given up: each absent field has its own default. Adds to `wrong`."""
+    """The fallbacks that a request permits. Absent fields have their defaults. Adds violations to `wrong`."""
     given = {name: getattr(message, name) for name in _FALLBACK if message.HasField(name)}  # pyright: ignore[reportArgumentType]
     if not 0 <= given.get("max_attempts", 0) <= MOST_ATTEMPTS:
         text, allowed = f"is {given['max_attempts']}", f"0..{MOST_ATTEMPTS}"
@@ -250,7 +250,7 @@ def from_fallback(message: job_event_pb2.FallbackPolicy, path: str, wrong: list[
 
 
 def to_fallback(fallback: Fallback) -> job_event_pb2.FallbackPolicy | None:
-    """The message, with every field set. None: the request permits what every request does."""
+    """The message, with every field set. None: all fields have their defaults."""
     if fallback == Fallback():
         return None
     return job_event_pb2.FallbackPolicy(**{name: getattr(fallback, name) for name in _FALLBACK})

@@ -1,7 +1,7 @@
 """Converts errors of the domains to gRPC statuses, with one table and one interceptor round every call.
 
 A status carries `google.rpc.ErrorInfo` (the reason and the facts) and the standard detail that fits its family. The text of
-an unexpected exception is never sent: it goes to the log, and the caller hears INTERNAL.
+an unexpected exception is never sent: it goes to the log, and the caller gets INTERNAL.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ async def with_heartbeats(
 ) -> AsyncGenerator[M]:
     """The messages, and a heartbeat after `every_s` without one; the first message comes within 2 s.
 
-    A reader that is slow is not silence: nothing is asked of `messages` before the last message was taken. Raises DRAINING
-    when `streams` are cut.
+    A slow reader's time does not count: the next message is requested when the last one was taken. Raises DRAINING when
+    `streams` are cut.
     """
     wait_s = min(_FIRST_S, every_s)
     coming: asyncio.Future[M | _End] | None = None

@@ -1,4 +1,4 @@
-"""The end of open streams when the server goes: each is told DRAINING, instead of a connection that breaks."""
+"""Ends open streams at shutdown: each gets DRAINING instead of a broken connection."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
@@ -11,7 +11,7 @@ M = TypeVar("M")
 
 
 def gone() -> Unavailable:
-    """What a stream is told that the shutdown cuts."""
+    """The error with which the shutdown ends a stream."""
     message = (
         "the server shuts down before this stream has ended; jobs and pictures are kept: ask again after its restart"
     )
@@ -28,7 +28,7 @@ class Streams:
     @contextmanager
     def open(self) -> Generator[asyncio.Future[None]]:
         """A future of the stream's own, which is done when the stream is to end with `gone`."""
-        # One each: a waiter leaves a future that many wait for in a time that grows with their number.
+        # One future for each stream: removing a waiter from a shared future takes time proportional to its waiters.
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._cut:
             end.set_result(None)
@@ -39,14 +39,14 @@ class Streams:
             self._open.discard(end)
 
     def cut(self) -> None:
-        """End all streams, and those that come."""
+        """End all open streams, and every stream that opens later."""
         self._cut = True
         for end in self._open:
             if not end.done():
                 end.set_result(None)
 
     async def until_cut(self, messages: AsyncIterator[M]) -> AsyncGenerator[M]:
-        """The messages; `gone` in place of the next one after the cut."""
+        """Yields the messages. After the cut, raises `gone` instead of yielding the next one."""
         with self.open() as end:
             async with aclosing(messages):  # pyright: ignore[reportArgumentType]  # generators
                 async for message in messages:

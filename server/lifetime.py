@@ -59,8 +59,8 @@ def end_with_parent(link: int | None = None) -> None:
     """Called in a worker before anything else. Linux: the kernel kills the worker when the server dies, even while a device
     call hangs. Other systems: the job object or the end of the pipe ends the worker.
 
-    `link`: a descriptor whose other end the server alone has. The kernel reports no death of before this call, so the
-    process exits here if that end is closed.
+    `link`: a descriptor whose other end the server alone has. The kernel does not report a death before this call,
+    so the process exits here if that end is closed.
 
     Also ignores SIGINT and SIGTERM: a terminal sends SIGINT to all of its processes, and systemd SIGTERM to all processes
     of a service. The server handles them: it lets the worker's jobs end, and then kills the worker.

@@ -1,4 +1,4 @@
-"""Makes lines of the log of all other output on stderr: native libraries, child processes, Python's own tracebacks.
+"""Turns all other output on stderr into log lines: native libraries, child processes, Python's own tracebacks.
 
 Descriptor 2 becomes a pipe, which a thread reads without pause. So a worker never waits for the reader of the server's
 stderr. Not on Windows.

@@ -1,4 +1,4 @@
-"""The two forms of a log line. Every event is one line without control characters, for all texts in it."""
+"""The two forms of a log line. Every event is one line without control characters, whatever texts it contains."""
 
 import json
 import math

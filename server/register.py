@@ -33,7 +33,7 @@ def register(
 ) -> None:
     """Add all methods of a service.
 
-    `once`: remembers what unary calls with a request_id were answered; `heartbeat_s`: the longest silence of a stream that
+    `once`: remembers the answers to unary calls with a request_id; `heartbeat_s`: the longest silence of a stream that
     follows something; `streams`: cuts open streams when the server goes.
     """
     once, streams = once or Once(), streams or Streams()
@@ -82,7 +82,7 @@ def _kept_alive(
 
 
 def _later(coming: Awaitable[Followed[Any]], empty: Callable[[], Any]) -> Followed[Any]:
-    """The stream that is being made. Its heartbeats are empty until it is there."""
+    """A stream that awaits `coming` first. Its heartbeats are empty until then."""
     there: list[Followed[Any]] = []
 
     async def messages() -> AsyncGenerator[Any]:

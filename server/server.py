@@ -316,8 +316,8 @@ class Server:
             self._background.spawn(work)
 
     async def drain(self) -> None:
-        """Take no more work; let what runs come to its end, and callers read what they were told of, if that is soon. Then
-        end the streams that are still open, each with DRAINING."""
+        """Refuse new work. Wait up to `drain_s` for running jobs, and up to `drain_reads_s` for clients to read pictures.
+        Then end open streams with DRAINING."""
         self.draining.begin()
         self.announcer.draining()
         await self.tell_health()

@@ -199,7 +199,7 @@ def _verdict(name: str) -> device_health_pb2.DeviceHealthVerdict.ValueType:
 
 
 def to_environment(report: BenchmarkReport | ModelBenchmarkReport) -> measurement_pb2.MeasurementEnvironment:
-    """The message of where a report was measured."""
+    """The message of the hardware and software on which a report was measured."""
     return measurement_pb2.MeasurementEnvironment(
         device_name=report.device_name,
         driver_version=report.driver_version,

@@ -120,6 +120,6 @@ class DeviceParts:
         return WorkerStart(name=name, uuid=view.device.uuid if view is not None and known else "")
 
     def _device_changed(self, view: DeviceView, before: DeviceView | None) -> None:
-        """A device in another state may start or stop to take jobs."""
+        """A device whose state changed may start or stop taking jobs."""
         if before is not None and view.state is not before.state:
             self._pump_soon()

@@ -30,7 +30,7 @@ from server.processing.watch import submit_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Refresh = Callable[[float, bool], Awaitable[Refreshed]]
-"""Looks for hardware: seconds for each backend, and whether to probe every device again."""
+"""Scans for hardware. Takes the time limit for each backend (s), and whether to probe every device again."""
 
 
 class DeviceServicer(DeviceStatusMethods, DeviceHistoryMethods):

@@ -37,7 +37,7 @@ class StatusSource(Protocol):
     """Measures devices."""
 
     def ids(self) -> Sequence[str]:
-        """All devices, lost ones too. Raises STARTING before the first look is over."""
+        """All devices, lost ones too. Raises STARTING until the first device is known."""
         ...
 
     def resolve(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Converts the components that a generation takes from elsewhere to and from messages."""
+"""Converts the components that a generation takes from other models to and from messages."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def to_component(one: ComponentSource | ResolvedComponent) -> execution_pb2.Comp
 
 
 def used_components(resolved: ResolvedGeneration) -> Sequence[resolved_generation_pb2.UsedModel]:
-    """The models that lent components."""
+    """The models that components were taken from."""
     return [
         resolved_generation_pb2.UsedModel(
             role=_TEXT if one.component_id.startswith(_TEXT) else one.component_id,

@@ -69,7 +69,7 @@ class ConditioningMethods:
 
 
 def refuse_placement(selector: job_event_pb2.DeviceSelector) -> None:
-    """Raise for ways to choose a device that this server has not."""
+    """Raise for device selectors that this server does not serve."""
     unserved = convert.unserved_options(job_event_pb2.JobOptions(devices=selector), "")
     convert.refuse((), [msgspec.structs.replace(one, field=one.field.removeprefix(".")) for one in unserved])
 
@@ -81,7 +81,7 @@ def _looked_at(asked: generation_pb2.Generation) -> generation_pb2.Generation:
         if field.name in _LOOKED_AT:
             part = generation_pb2.Generation(**{field.name: value})
             found.MergeFrom(part)
-    # The picture gives the mask its place and the maps their size.
+    # The mask's position and the maps' sizes depend on the picture.
     if (asked.HasField("mask") or asked.controls) and asked.HasField("init_image"):
         found.init_image.CopyFrom(asked.init_image)
     if asked.sampling.HasField("guidance_scale"):

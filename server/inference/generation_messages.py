@@ -68,7 +68,7 @@ from server.version import SERVER_VERSION
 _SERVED = {
     path: () if path in ("init_image.fit", "reference_images.fit") else field.allowed for path, field in FIELDS.items()
 } | READ
-"""A fit that no input picture takes is refused by the check, with the contract's reason."""
+"""Every fit passes here: the check refuses a fit that no input picture takes, with the contract's reason."""
 _LACKS = {
     "detail_passes": "a detail pass needs a detector, which comes with postprocessing",
     "hires_pass.upscaler_model_id": "an upscaler model comes with postprocessing",
@@ -170,7 +170,7 @@ def _from_init_image(message: conditioning_pb2.InitImage) -> InitImage:
 def _to_init_image(
     asked: InitImage | ResolvedInitImage | None, *, strengthless: bool = False
 ) -> conditioning_pb2.InitImage | None:
-    """`strengthless`: whether the sampling says which step is the first."""
+    """`strengthless`: leave out the strength, because the sampling says which step is the first."""
     if asked is None:
         return None
     fit = image_pb2.IMAGE_FIT_UNSPECIFIED if asked.fit is None else FIT_NUMBERS[asked.fit]

@@ -23,7 +23,7 @@ def guidance_fields(asked: Sampling) -> dict[str, Any]:
 
 
 def resolved_guidance_fields(resolved: ResolvedGeneration) -> dict[str, Any]:
-    """The fields of the message with every choice made. The steps are told where they are not all."""
+    """The fields of the message with every choice made. The start and end ratio are set only if they are not 0 and 1."""
     ratios = {"guidance_start_ratio": resolved.guidance_start_ratio, "guidance_end_ratio": resolved.guidance_end_ratio}
     return {
         "guidance_scale": resolved.guidance_scale,

@@ -1,4 +1,4 @@
-"""What a request says about its walk beside sampler, schedule and steps, to and from the fields of Sampling."""
+"""Converts a request's own noise levels, solver settings and range of steps to and from the fields of Sampling."""
 
 from typing import Any
 

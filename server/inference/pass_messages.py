@@ -86,7 +86,7 @@ def to_latents(asked: InitLatents | None) -> conditioning_pb2.LatentInput | None
 
 
 def to_filled_latents(resolved: ResolvedGeneration) -> conditioning_pb2.LatentInput | None:
-    """The message of latents with every choice made. A first step says what a strength would."""
+    """The message of latents with every choice made. A first step replaces the strength."""
     latents = resolved.init_latents
     if latents is None:
         return None

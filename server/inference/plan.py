@@ -65,7 +65,7 @@ class PlanMethods:
         options: JobOptions,
         errors: list[DeviceOpsError],
     ) -> GenerateWork | None:
-        """The work that the request would submit. Adds why there is none."""
+        """The work that the request would submit. None: it would be refused, and the error is added to `errors`."""
         loaded = request.generation.require_loaded_model
         try:
             job = await self._submissions.submit_generation(
@@ -91,7 +91,7 @@ def _without_effect(work: GenerateWork) -> Iterator[error_pb2.Finding]:
 def _read(
     request: inference_service_pb2.PlanGenerationRequest, errors: list[DeviceOpsError]
 ) -> tuple[Checked | None, JobOptions | None]:
-    """Both parts of a request. A part that is wrong is None, and adds why."""
+    """Both parts of a request. A part that is wrong is None, and its error is added to `errors`."""
     generation: Checked | None = None
     options: JobOptions | None = None
     try:
@@ -120,7 +120,7 @@ def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_
         run_time=_time(run.run_s),
         run_time_low=_time(run.low_s),
         run_time_high=_time(run.high_s),
-        # Its own pictures; how many jobs will share its forwards depends on what else runs then.
+        # The request's own pictures: how many jobs will share a batch depends on what else runs then.
         batch_size=len(work.resolved.seeds),
         sample_count=run.sample_count,
         loads=[*([load] if estimate.weights_bytes else []), *_later(forecast)],
@@ -132,7 +132,7 @@ def to_estimate(work: GenerateWork, forecast: GenerationForecast) -> generation_
 
 
 def _later(forecast: GenerationForecast) -> Iterator[generation_plan_pb2.GenerationLoad]:
-    """The loads of models of later passes that are not there."""
+    """The loads of models of later passes that are not on the device."""
     for model_id, size in forecast.later_bytes:
         if size:
             yield generation_plan_pb2.GenerationLoad(model_id=model_id, device_bytes=size)

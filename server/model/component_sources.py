@@ -1,4 +1,4 @@
-"""The components of a load that are other than the model's own: together with the model they name another one."""
+"""The components that replace a model's own in a load. The model with these components has an id of its own."""
 
 from collections.abc import Sequence
 

@@ -34,7 +34,7 @@ _ORDERS: Mapping[int, Callable[[model_pb2.Model], int | str]] = {
     model_service_pb2.MODEL_ORDER_DISPLAY_NAME: _named,
     model_service_pb2.MODEL_ORDER_SIZE: lambda model: -model.size_bytes,
     model_service_pb2.MODEL_ORDER_UPDATE_TIME: lambda model: -model.update_time.ToNanoseconds(),
-    # 0 where it was not used: behind all that were.
+    # 0 for a model that was never used: it comes after all others.
     model_service_pb2.MODEL_ORDER_LAST_USE_TIME: lambda model: -model.usage.last_use_time.ToNanoseconds(),
 }
 

@@ -26,7 +26,7 @@ class ListedModels:
 
     def _message(self, model: Model) -> model_pb2.Model:
         before = self._made.get(model.id)
-        # A scan that finds nothing changed keeps the value itself.
+        # A scan keeps the same object for a model that did not change.
         return before[1] if before and before[0] is model else to_model(model, [], whole=False)
 
 

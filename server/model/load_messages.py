@@ -17,7 +17,7 @@ from server.unserved import Served, check_served
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
 _OFFLOADS = {"none": execution_pb2.OFFLOAD_MODE_NONE, BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT}
 _WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
-"""Options that the engine has one way of."""
+"""Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
     LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,
     HostLoadWork: loaded_model_pb2.MODEL_TIER_HOST,
@@ -62,16 +62,16 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
 SERVED_EXECUTION: Served = {
     name.removeprefix("execution."): values for name, values in _SERVED.items() if name.startswith("execution.")
 }
-"""Options of a computation, with the values that are served."""
+"""Served execution options, with their served values."""
 
 
 def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
-    """Raise NOT_IMPLEMENTED for ways of computing that are not served."""
+    """Raise NOT_IMPLEMENTED for execution options that are not served."""
     check_served(asked, path, SERVED_EXECUTION, None, other_ways(asked, path))
 
 
 def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
-    """How a request wants to have it computed."""
+    """The execution options of a request."""
     return Execution(
         precision=_precision(asked.precision),
         text_encoder_precision=_precision(asked.text_encoder_precision),
@@ -85,7 +85,7 @@ def _precision(number: int) -> str:
 
 
 def other_ways(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
-    """The violations of options by which the engine would compute otherwise than it does (see `to_execution`)."""
+    """The violations of options in `_WAYS` with another value than the engine's (see `to_execution`)."""
     usual = to_execution({})
     told = {
         field.name: (value, getattr(usual, field.name)) for field, value in asked.ListFields() if field.name in _WAYS

@@ -56,7 +56,7 @@ class LoadedModelMethods:
         targets = [one for one in every if one.state is not LoadedState.OFFLOADED]
         read = self._blob_models.read_by(targets)
         if request.keep_on_host:
-            # First: without room for them nothing leaves its device. What is in the tier alone stays there.
+            # Copied first: without room in host memory no model leaves its device. Models in the RAM tier alone stay there.
             targets = [one for one in targets if one.device_id]
             await self._kept.bring(targets)
         try:
@@ -116,7 +116,7 @@ class LoadedModelMethods:
     def WatchLoadedModels(
         self, request: model_service_pb2.WatchLoadedModelsRequest, context: Context
     ) -> AsyncIterator[model_service_pb2.WatchLoadedModelsResponse]:
-        """Tell the loaded models, then every change of one."""
+        """Stream the loaded models, then every change of one."""
         return watch_loaded(self._loaded, lambda: self._wanted(request.filter), self._loaded_message)
 
     async def UpdateLoadedModel(

@@ -38,13 +38,13 @@ class Wanted:
 async def watch_loaded(
     loaded: LoadedModels, wanted_by: Callable[[], Wanted], to_message: ToMessage
 ) -> AsyncIterator[pb.WatchLoadedModelsResponse]:
-    """The messages of a watch. `wanted_by` reads the filter of the request, and may refuse it."""
+    """The messages of a watch. `wanted_by` returns the filter of the request; its errors end the watch."""
     wanted = wanted_by()
     told: set[str] = set()
     with watching(loaded) as watch:
         for one in filter(wanted, loaded.everything()):
             told.add(one.id)
-            # What changes while the reader takes these messages waits in `watch`.
+            # `watch` queues changes while the reader takes these messages.
             yield _response(to_message, LoadedChange(loaded=one, time_s=one.load_time_s))
         yield pb.WatchLoadedModelsResponse(in_sync=True)
         while True:
@@ -52,13 +52,13 @@ async def watch_loaded(
             fits = wanted(change.loaded)
             if fits or change.loaded.id in told:
                 yield _response(to_message, change)
-            # One that stops fitting is told once more, as is the end of one.
+            # A model that ends or no longer passes the filter is sent once more, and then not again.
             (told.add if fits and change.loaded.state not in ENDED else told.discard)(change.loaded.id)
 
 
 def _response(to_message: ToMessage, change: LoadedChange) -> pb.WatchLoadedModelsResponse:
     message = to_message(change.loaded)
-    # Only lists and reads tell what a look at the files gives.
+    # Only ListLoadedModels and GetLoadedModel compare with the files.
     message.ClearField("outdated")
     return pb.WatchLoadedModelsResponse(
         loaded_model=message,

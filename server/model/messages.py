@@ -90,7 +90,7 @@ _ADDED = (
 
 
 def _requirements(model: Model) -> model_pb2.ModelRequirements | None:
-    """What it needs, as far as headers tell: memory is measured by a load."""
+    """What the model needs, as far as its headers show. Memory is not included: only a load measures it."""
     if model.kind not in _ADDED:
         return None
     return model_pb2.ModelRequirements(companion_kinds=[model_pb2.MODEL_KIND_CHECKPOINT])
@@ -161,7 +161,7 @@ def to_loaded(
         failure=convert.to_failure(loaded.failure, time.time(), Domain.MODEL) if loaded.failure else None,
     )
     if loaded.state is LoadedState.LOADING or not loaded.device_id:
-        # How it computes is told by what is loaded; in the RAM tier nothing computes.
+        # Known only when the model is loaded; a model in the RAM tier does not compute.
         message.ClearField("execution")
     return message
 
@@ -187,7 +187,7 @@ class _Bytes(msgspec.Struct, frozen=True):
 def _bytes(loaded: LoadedModel, size: int, mapped: int) -> _Bytes:
     """Where so many bytes of a loaded model are; `mapped`: those of them that are used in place."""
     if loaded.state is LoadedState.OFFLOADED:
-        # The tier's own entry tells how many of them the system keeps.
+        # The RAM tier's own entry reports how many of these bytes the system keeps in memory.
         return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
     if not loaded.device_id and not loaded.locked:
         return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)

@@ -100,7 +100,7 @@ def put_result(
             report = to_report(job.work, result, to_image(result.images[0]), job.device_id)
             message.reproduction_report.CopyFrom(report)
         case events.GenerationResult() if isinstance(job.work, ReproduceWork):
-            # The picture alone is no report.
+            # A result without a comparison has no report; the field stays unset.
             pass
         case events.GenerationResult():
             message.generation_result.CopyFrom(_generation_result(job, result))

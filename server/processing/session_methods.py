@@ -108,12 +108,12 @@ class _Wishes:
         self._joined: set[str] = set()
 
     def note(self, event: SessionEvent) -> None:
-        """Want previews of a job that has come since."""
+        """Request previews of a job that was added later."""
         if isinstance(event, News) and not event.job.state.ended:
             self.join(event.job.id)
 
     def join(self, job_id: str) -> None:
-        """Want previews of a job."""
+        """Request previews of a job."""
         if self._wish.every_steps and job_id not in self._joined:
             self._joined.add(job_id)
             self._held.callback(self._wishes.join(job_id, self._wish))

@@ -51,7 +51,7 @@ class _Reader:
         """Time of the last event before the reader's position, on the monotonic clock."""
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """To the job's end; a heartbeat first where there is nothing else to tell at once."""
+        """Yields messages until the job ends; first a heartbeat if no event is available at once."""
         with self._unread.following(self._live.job.id):
             async for message in self._messages():
                 yield message
@@ -72,7 +72,7 @@ class _Reader:
             await journal.more(self._position, _WAIT_S)
 
     def _note_pictures(self, event: JobEvent) -> None:
-        """Note each picture of which this reader hears for the first time."""
+        """Record each picture that this reader gets for the first time."""
         new = {image.blob.id for image in images_of(event)} - self._told_blobs
         self._told_blobs |= new
         for blob_id in new:
@@ -130,7 +130,7 @@ async def submit_later_and_follow(
     context: grpc.aio.ServicerContext[Any, Any],
     submit: Callable[[Asked], Awaitable[Job]],
 ) -> Followed[bytes]:
-    """`submit_and_follow` for work whose inputs are looked at before it is stored."""
+    """As `submit_and_follow`, for work whose inputs are read before the job is stored."""
     asked, detached = asked_of(request), bool(request.detached)
     job = submissions.again(asked, detached=detached) or await submit(asked)
     return _followed(submissions, job.id, context, detached=detached)

@@ -46,7 +46,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """The caller granted credit. Only peers with a `tell` of their own hear it; the others wait in `send`."""
+    """The caller granted credit. Only a peer with a `tell` function passes it on; the others wait in `send`."""
 
     call_id: int
 

@@ -87,8 +87,8 @@ class _Gathered:
 class _Filled:
     """Pieces of a large part of a frame, each copied to its place at once and dropped.
 
-    Pieces that are kept would double the memory of a picture, which malloc then gives back to the system after each: the
-    page faults of the next one take longer than its copies.
+    If the pieces were kept, a picture would take twice the memory. malloc returns such blocks to the system after each
+    picture, and the page faults of the next picture take longer than its copies.
     """
 
     def __init__(self, size: int) -> None:

@@ -18,7 +18,7 @@ from server.stdio.writer import PipeWriter
 
 
 class Details(NamedTuple):
-    """What a generic handler is asked with."""
+    """Details of a call, which a generic handler reads to find the method."""
 
     method: str
     invocation_metadata: tuple[tuple[str, str], ...]
@@ -51,7 +51,7 @@ class StdioTransport:
         self._handlers.extend(handlers)
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
-        """Generated code calls it beside `add_generic_rpc_handlers`, with the same handlers; they are not needed twice."""
+        """Does nothing: generated code passes the same handlers to `add_generic_rpc_handlers`."""
 
     def start(self, hello: FrameHello) -> None:
         """Say hello, and serve."""

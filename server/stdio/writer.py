@@ -15,7 +15,7 @@ _SMALL_BYTES = 4096
 
 
 class PipeWriter:
-    """Runs writes in order: small ones at once if the pipe has room, others in a daemon thread, which the exit leaves."""
+    """Runs writes in order: small ones at once if the pipe has room, others in a daemon thread, so exit does not wait."""
 
     def __init__(self, out_fd: int) -> None:
         self._fd = out_fd

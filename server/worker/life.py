@@ -12,7 +12,7 @@ class Link(Worker, Protocol):
 
     @property
     def has_finished_work(self) -> bool:
-        """Whether a job's run has come to its end in this worker."""
+        """Whether a job has run to its end in this worker."""
         ...
 
     async def describe(self) -> None:

@@ -25,7 +25,7 @@ class WorkerLink:
     def __init__(self, channel: FrameChannel, end: Callable[[str], None], on_fault: Callable[[int], None]) -> None:
         """`end` kills the process, for a reason; `on_fault` gets each scripted fault's index before it takes effect."""
         self.has_finished_work = False
-        """Whether a job's run has come to its end in this worker process."""
+        """Whether a job has run to its end in this worker process."""
         self._channel = channel
         self._end = end
         self._on_fault = on_fault

@@ -47,7 +47,7 @@ def main() -> None:
 
 def serve_given(control: socket.socket, server: int) -> None:
     """As `main`, in a process that was forked with everything imported, see `given_nursery`. `server`: its parent, which
-    sends over `control` what it would start a nursery with."""
+    sends over `control` the environment and stderr that a started nursery would get."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     end_with_parent(link=control.fileno())
     if os.getppid() != server:
@@ -73,8 +73,8 @@ def _serve(control: socket.socket, server: int) -> None:
 def import_behind_the_front() -> None:
     """Import what workers import, at low priority so as not to delay the front's first answer, and leave no thread.
 
-    Linux keeps niceness per thread, and a thread cannot lower its own again. So a thread that then ends takes it, and the
-    workers of GPUs, forked from the main thread, have niceness 0.
+    Linux keeps niceness per thread, and a thread cannot lower its own again. So a temporary thread does the import. GPU
+    workers are forked from the main thread and keep its niceness of 0.
     """
     with ThreadPoolExecutor(1) as beside:
         thread = beside.submit(_import_nicely).result()

@@ -41,7 +41,7 @@ def serve(name: str, uuid: str) -> None:
     from domains.processing.on_device.refusal import refuse
     from server.worker.frame_orders import FrameOrders
 
-    # What is imported stays: without this, each unloading of a model walks it, 0.3 s in which every job on the device waits.
+    # Frozen: otherwise the collection at each unload walks all imported objects, and jobs on the device wait 0.3 s.
     gc.collect()
     gc.freeze()
     channel = FrameOrders(peer)

@@ -38,7 +38,7 @@ class ProcessLife:
         return f"exit status {self._process.returncode}"
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._process.kill()
 
     async def close(self) -> None:

@@ -37,7 +37,7 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A proxy of the environment must not come between this machine and its own server.
+    # Without it, calls to a server on this machine would go through a proxy that the environment names.
     ("grpc.enable_http_proxy", 0),
 )
 

@@ -1,4 +1,4 @@
-"""Time limits of the command line's calls: a server that accepts a call and never answers holds no command for ever."""
+"""Time limits of the command line's calls, so that a server that never answers cannot block a command for ever."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class Deadlines(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
     def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: ClientCallDetails, request: Any
     ) -> Any:
-        """A stream, for as long as it speaks."""
+        """A stream without a total limit; each message comes within `SILENCE_S`."""
         return Listening(continuation(client_call_details, request), limit_s(SILENCE_S), self._address)
 
 
 class Listening:
-    """A stream's messages. Raises `CliError` if the server is silent for too long; the time of the reader does not count."""
+    """A stream's messages. Raises `CliError` if the server is silent for too long; the reader's own time does not count."""
 
     def __init__(self, call: Any, silence_s: float, address: str) -> None:
         self._call = call

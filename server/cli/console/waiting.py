@@ -62,7 +62,7 @@ def waits_for(job: Job, devices: Sequence[Device]) -> str:
 
 
 def _told(job: Job) -> str:
-    """What the server tells."""
+    """What the job waits for, from the server's answer alone."""
     from deviceops.processing.v1 import job_pb2 as pb
 
     names = {

@@ -10,7 +10,7 @@ from server.cli.console.failure import USAGE, CliError
 
 @dataclass(frozen=True)
 class ComponentWish:
-    """A component that is other than the model's own."""
+    """A component that replaces one of the model's own, or is left out."""
 
     component: str
     model: str = ""

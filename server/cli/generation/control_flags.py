@@ -34,7 +34,7 @@ def controls_of(
 ) -> tuple[ControlWish, ...]:
     """The controls of `--control MODEL=PICTURE`, each with its `--control-from` and `--control-weight`, in their order.
 
-    Raises `CliError` for one without a picture, and for more of the others than controls.
+    Raises `CliError` for a control without a picture, and for more kinds or weights than controls.
     """
     for name, some in (("--control-from", kinds), ("--control-weight", weights)):
         if len(some) > len(given):

@@ -1,4 +1,4 @@
-"""How `deviceops demo` changes its pictures: another style, and the other way round."""
+"""How `deviceops demo` changes its pictures: in another style, and mirrored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from server.cli.calls.connection import Connection
 
 COMPANIONS = Path(__file__).parents[2] / "domains" / "model" / "companions"
-"""What was trained beside the embedded model (`tools/demo_model/companions.py`)."""
+"""Folder of the models that were trained for the embedded model (`tools/demo_model/companions.py`)."""
 _STYLE, _EDGES = "emoji-high-contrast", "emoji-canny"
 
 
@@ -30,12 +30,12 @@ class Show:
     needs: str
     """A model's id."""
     changed: Callable[[Wish, Path], Wish]
-    """Takes what made a picture, and the picture."""
+    """Returns the changed request for the request that made a picture, and the picture's file."""
 
 
 def check_there(connection: Connection, shows: Sequence[Show]) -> None:
-    """Raise `CliError` if the server lacks a model that a show needs. A server that was just started may not have looked
-    through its folders yet, so one that is missed is looked for."""
+    """Raise `CliError` if the server lacks a model that a show needs. Asks for a scan first if one is
+    missing, because a server that was just started may not have scanned its folders yet."""
     from deviceops.model.v1 import model_service_pb2 as pb
 
     if lacking(connection, shows):

@@ -23,7 +23,7 @@ class HiresWish:
 
 
 def hires_of(scale: float | None, strength: float | None, steps: int | None, by: str | None) -> HiresWish | None:
-    """The second pass. Raises `CliError` for flags that say how, without the one that says how much."""
+    """The second pass. Raises `CliError` for its other flags without a scale."""
     if scale is None and any(one is not None for one in (strength, steps, by)):
         raise CliError("--hires-strength, --hires-steps and --hires-by say how a picture grows; give --hires 2", USAGE)
     return None if scale is None else HiresWish(scale=scale, strength=strength, steps=steps, by=by or "")

@@ -95,7 +95,7 @@ class Wish:
     fit: str = ""
     """stretch, cover or pad; empty: the picture has the size that is asked for."""
     mask: Path | None = None
-    """Which part of the picture to make anew: white."""
+    """The mask: its white part is made anew."""
     mask_input: ImageInput | None = None
     """The same, as the server gets it."""
     mask_blur: int | None = None
@@ -132,11 +132,11 @@ class Wish:
     refiner: str = ""
     """A refiner for the last steps; empty: none."""
     refiner_start: float | None = None
-    """Share of the steps after which it takes over."""
+    """Share of the steps after which the refiner takes over."""
     hires: HiresWish | None = None
     """A second pass at a larger size."""
     components: tuple[ComponentWish, ...] = ()
-    """Components that are other than the model's own."""
+    """Components that replace the model's own, or are left out."""
     regions: tuple[RegionWish, ...] = ()
     """Parts of the picture with prompts of their own."""
     region_inputs: tuple[RegionalPrompt, ...] = ()

@@ -95,7 +95,7 @@ def rm(
 
 
 def when_deleted(holder_ids: Sequence[str]) -> str:
-    """When a blob goes whose delete has to wait, as the end of a sentence."""
+    """When a blob is removed whose delete is deferred, as the end of a sentence."""
     return f" together with {', '.join(holder_ids)}" if holder_ids else " when its last reader has left"
 
 

@@ -32,7 +32,7 @@ def inspect(
 
 
 def _request(connection: Connection, what: str) -> InspectModelRequest:
-    """A path where it has a separator or is there, else an id."""
+    """A request by path if `what` has a separator or exists as a file, else by id."""
     from deviceops.model.v1 import model_service_pb2
 
     if "/" in what or "\\" in what or Path(what).exists():

@@ -79,7 +79,7 @@ def load(
 def put_components(
     connection: Connection, work: ModelLoad | PrefetchHint, given: list[str] | None, without: list[str] | None
 ) -> None:
-    """Set the components that are other than the model's own."""
+    """Set the components that replace the model's own, or are left out."""
     for one in components_of(given or (), without or ()):
         work.components.add(
             component_id=one.component,
@@ -89,7 +89,7 @@ def put_components(
 
 
 def _where(loaded: LoadedModel) -> str:
-    """Where its bytes are."""
+    """Where the bytes of the loaded model are, as text."""
     from deviceops.model.v1 import execution_pb2
 
     if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT:
@@ -104,7 +104,7 @@ def _where(loaded: LoadedModel) -> str:
 
 
 def put_precisions(work: ModelLoad | ModelBenchmark, denoiser: str | None, text: str | None, vae: str | None) -> None:
-    """Set the precisions of a load or a benchmark that are named."""
+    """Set the given precisions in a load or a benchmark."""
     from deviceops.common.v1 import image_pb2
 
     pairs = ("precision", denoiser), ("text_encoder_precision", text), ("vae_precision", vae)

@@ -129,7 +129,7 @@ def _state(one: LoadedModel) -> str:
 
 
 def _size(one: LoadedModel) -> str:
-    """Its bytes in the device's memory; of a CPU or in the RAM tier, in the host's."""
+    """Bytes of the model in device memory, as text; for a CPU or the RAM tier, in host memory."""
     size, elsewhere = measured(one, "device_bytes"), one.host_bytes or one.mapped_bytes
     return bytes_text(None if size is None and not one.HasField("host_bytes") else int(size or elsewhere))
 

@@ -55,7 +55,7 @@ def forget(
 
 
 def _request(connection: Connection, base: str, parts: list[str]) -> RegisterModelRequest:
-    """Parts make a model of other models; a path alone is registered as it is."""
+    """With parts: a model assembled from other models. A path without parts: the files at the path."""
     from deviceops.model.v1 import execution_pb2, model_service_pb2
 
     if not parts and ("/" in base or "\\" in base or Path(base).exists()):
