@@ -1,7 +1,7 @@
 """Image files: encode, decode, probe, the texts and marks inside them. A leaf: numpy, OpenCV, ISA-L, Pillow, no torch.
 
 Writing and reading: `encode`, `decode`, `header` (size without decoding), `fit` and `resample`, `media_types` (the table of
-formats), `bad_image`, `masks` (what is made anew, its edge, the way back), `control_maps`. Untrusted files:
+formats), `bad_image`, `masks` (the part made anew, its edge, pasting it back), `control_maps`. Untrusted files:
 `decoder_process` with `decoder_child` and `decoder_frames`.
 
 Texts inside a file: `manifest`, `texts` (those of other programs too), `metadata`, `exif`, `provenance` (the mark of a

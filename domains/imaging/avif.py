@@ -14,7 +14,7 @@ from domains.imaging.metadata import Metadata
 
 _BRANDS = (b"avif", b"avis")
 _THREADS = 4
-"""A fixed number, since the bytes depend on it: by default libavif takes the number of cores."""
+"""Encoder threads. The number is fixed because the bytes depend on it; libavif's default is the number of cores."""
 _SPEED = 8
 """0 (slow, small) .. 10. At 8 a picture of 1024×1024 takes a few hundredths of a second and is as small as at 6."""
 _C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -67,7 +67,7 @@ def packets(file: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of each box of the outermost level, up to the first that is no box."""
+    """(kind, content) of each box of the outermost level, up to the first bytes that are not a box."""
     at = 0
     while at + 8 <= len(file):
         length, kind = struct.unpack_from(">I4s", file, at)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Options = Mapping[str, float]
-"""By the contract's field name, each with a value."""
+"""Option values by the contract's field name."""
 
 
 def control_map(kind: str, picture: Pixels, options: Options) -> Pixels:
@@ -49,7 +49,7 @@ def _line_segments(picture: Pixels, options: Options) -> Pixels:
 
 
 def _tile(picture: Pixels, options: Options) -> Pixels:
-    """The picture without the detail that a smaller one loses."""
+    """The picture scaled down and up again, which removes fine detail."""
     height, width = picture.shape[:2]
     small = max(1, round(width / options["downscale"])), max(1, round(height / options["downscale"]))
     if small == (width, height):
@@ -59,7 +59,7 @@ def _tile(picture: Pixels, options: Options) -> Pixels:
 
 
 def _shuffle(picture: Pixels, options: Options) -> Pixels:
-    """The picture drawn along a smooth random flow, which keeps colours and no layout (as ControlNet's annotator)."""
+    """The picture warped by a smooth random flow: colours stay, the layout does not (as ControlNet's annotator)."""
     height, width = picture.shape[:2]
     random = np.random.default_rng(int(options["seed"]))
     x, y = (_smooth(random, height, width) * (edge - 1) for edge in (width, height))
@@ -87,4 +87,4 @@ KINDS: Mapping[str, Callable[[Pixels, Options], Pixels]] = {
     "inpaint": lambda picture, options: picture,
     "shuffle": _shuffle,
 }
-"""By the contract's name; equals the available ones of `domains.inference.preprocessors` (a test checks it)."""
+"""By the contract's names, which equal the available ones of `domains.inference.preprocessors` (a test checks it)."""

@@ -1,4 +1,4 @@
-"""The process that decodes untrusted pictures. It has no secrets, writes no file, and dies rather than grow or compute on.
+"""The process that decodes untrusted pictures. It has no secrets and writes no file; a limit of memory or time ends it.
 
 python -m domains.imaging.decoder_child      reads and writes the frames of `decoder_frames` on stdin and stdout
 """
@@ -27,7 +27,7 @@ _SHOWN = 1_000
 
 
 def limit() -> None:
-    """Take from this process what a decoder does not need. Windows has no such limits."""
+    """Limit this process's address space, and forbid writing files and core dumps. Windows has no such limits."""
     if sys.platform == "win32":
         return
     import resource
@@ -44,7 +44,7 @@ def limit() -> None:
 def serve(decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
     """Answer until stdin ends."""
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a print of a library is no frame
+    os.dup2(2, 1)  # a library's print must not reach the frames
     limit()
     sink.write(READY)
     sink.flush()

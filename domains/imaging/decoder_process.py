@@ -1,4 +1,4 @@
-"""Decodes untrusted pictures in a process of their own, which may die: a hole in a decoder reaches no other work.
+"""Decodes untrusted pictures in a separate process, so that a crash or an exploit of a decoder affects no other work.
 
 The process lives for many pictures, one at a time; after a death the next picture gets a new one. The frames are in
 `decoder_frames`, the process's own side in `decoder_child`.
@@ -124,7 +124,7 @@ class PictureDecoder:
 async def _exchange(
     process: asyncio.subprocess.Process, data: bytes, max_pixels: int, channels: int
 ) -> NDArray[np.uint8]:
-    """One picture to the process and its answer back, which is believed in nothing: the process may be taken over."""
+    """Send a picture to the process and return its pixels. The answer is checked: the process may be compromised."""
     stdout, kind, height, width = await _send(process, data, max_pixels, channels)
     if kind == PICTURE and 0 < height * width <= max_pixels:
         pixels = bytearray(await stdout.readexactly(height * width * channels))
@@ -134,7 +134,7 @@ async def _exchange(
 
 
 async def _texts(process: asyncio.subprocess.Process, data: bytes) -> dict[str, str]:
-    """The same for the texts of a file."""
+    """Send a file to the process and return its texts. The answer is checked, as in `_exchange`."""
     stdout, kind, size, _ = await _send(process, data, 0, 0)
     if kind == TEXTS and 0 < size <= TEXTS_BYTES:
         return msgspec.msgpack.decode(await stdout.readexactly(size), type=dict[str, str])
@@ -144,7 +144,7 @@ async def _texts(process: asyncio.subprocess.Process, data: bytes) -> dict[str, 
 async def _send(
     process: asyncio.subprocess.Process, data: bytes, max_pixels: int, channels: int
 ) -> tuple[asyncio.StreamReader, int, int, int]:
-    """The file to the process; returns the head of its answer."""
+    """Send the file to the process; return its stdout, and kind, height and width from the head of its answer."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(ASK.pack(max_pixels, channels, len(data)))
@@ -155,7 +155,7 @@ async def _send(
 
 
 async def _refused(stdout: asyncio.StreamReader, kind: int, size: int) -> InvalidRequest:
-    """The refusal that follows. Raises EOFError for an answer that is none."""
+    """Read the refusal that follows the head. Raises EOFError if the answer is not a refusal."""
     if kind != REFUSED or not 0 < size <= REFUSED_BYTES:
         raise EOFError
     refused = msgspec.msgpack.decode(await stdout.readexactly(size), type=Refused)

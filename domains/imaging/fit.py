@@ -12,8 +12,8 @@ Fit = Literal["stretch", "cover", "pad"]
 def fitted(pixels: NDArray[np.uint8], width: int, height: int, fit: Fit) -> NDArray[np.uint8]:
     """The pixels at exactly this size; unchanged if they have it. Resampled by Lanczos with three lobes.
 
-    `stretch` out of shape if need be; `cover` as small as covers the size, cut at the middle; `pad` as large as fits
-    inside, the rest filled with the colours of the edge.
+    `stretch` changes the aspect ratio if needed. `cover` scales until the picture covers the size, and keeps the middle.
+    `pad` scales until the picture fits inside, and fills the rest with the colours of its edge.
     """
     if pixels.shape[:2] == (height, width):
         return pixels

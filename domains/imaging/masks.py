@@ -1,4 +1,4 @@
-"""Masks of pictures: how much of each pixel is made anew, the ramp at the edge, and the way back into the picture.
+"""Masks of pictures: how much of each pixel is made anew, the ramp at the edge, and pasting into the picture.
 
 A mask is (height, width), float32, 0..1: 0 stays, 1 is made anew.
 """
@@ -16,7 +16,7 @@ Mask = NDArray[np.float32]
 Kind = TypeVar("Kind", bound=np.generic)
 
 _RINGING = 16
-"""Distance from black and from white that still is black and white: a lossy file has such values beside an edge."""
+"""Values this close to black or white count as black or white: lossy files have such values beside an edge."""
 _GREY = 128.0
 """Colour of what is filled in where nothing is around it."""
 
@@ -72,7 +72,7 @@ def spread(pixels: Pixels, mask: Mask) -> Pixels:
 
 
 def _pulled(colours: NDArray[np.float32], weight: Mask) -> NDArray[np.float32]:
-    """Weighted colours; where there is no weight, those of the same place at half the size."""
+    """The weighted mean colours. A pixel without weight gets the colour of its place in the picture at half the size."""
     height, width = weight.shape
     here = (colours / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
     if weight.all():
@@ -108,7 +108,7 @@ def _padded(begin: int, end: int, padding: int, limit: int) -> tuple[int, int]:
 
 
 def _widened(begin: int, end: int, size: int, limit: int) -> tuple[int, int]:
-    """As long as asked around the same middle, moved inside the limit."""
+    """The interval of length `size` around the same middle, moved inside 0..`limit`."""
     size = min(size, limit)
     begin = min(max(0, (begin + end - size) // 2), limit - size)
     return begin, begin + size

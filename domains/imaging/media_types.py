@@ -96,7 +96,7 @@ MEDIA_TYPES: Mapping[str, MediaType] = {
     ),
     **({"image/avif": _AVIF} if features.check("avif") else {}),
 }  # fmt: skip
-"""AVIF where Pillow was built with it, as its wheels are."""
+"""The formats by media type. AVIF is among them if Pillow was built with it, as its wheels are."""
 
 
 def media_type_of(data: bytes) -> str:

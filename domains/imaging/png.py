@@ -8,9 +8,9 @@ Three choices, all measured by `bench/encode.py`:
 * ISA-L deflates with a window of four bytes. On filtered pictures a far match is mostly an accident, and costs more
   bits than the literals it replaces; what is left are runs (distance 1, 3 or 4) and a good Huffman code. This is both
   smaller and faster than the usual 32 KiB. The zlib header still declares 32 KiB, which every reader allows.
-* A picture without noise is the exception. What repeats from afar pays there: of a drawing with clean flat areas the
-  rows as they are, of an enlarged one the differences. A band across the middle that packs well is packed in these
-  ways too, and the best way is taken for the whole.
+* A picture without noise is the exception: far matches pay there. A drawing with clean flat areas packs best without a
+  filter, an enlarged one with the filter UP. If a band across the middle packs well, it is packed in these ways too, and
+  the best way is taken for the whole.
 
 Known weakness: a picture enlarged without any noise is up to a fifth larger than from a slow encoder.
 
@@ -35,7 +35,7 @@ _NEAR_BITS, _FAR_BITS = 2, 15
 _CLEAN_WAYS = ((_FILTER_UP, _NEAR_BITS), (_FILTER_UP, _FAR_BITS), (_FILTER_NONE, _FAR_BITS))
 """Filter and window; the first is the one for pictures with noise."""
 _BAND = 32
-"""The trial band is this part of the rows, and at least as many rows."""
+"""The trial band is 1/_BAND of the rows, but at least _BAND rows."""
 _CLEAN_BELOW = 1 / 4
 """A picture packed to less than this share of its pixels has hardly any noise."""
 

@@ -16,7 +16,7 @@ _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _CREATOR_TOOL = "DeviceOps"
 _TERM = re.compile(rb"digitalsourcetype/([A-Za-z]{1,64})")
 """A term of the vocabulary wherever a packet or a C2PA store names it: as attribute, element, resource or CBOR text, also in
-a packet that is no sound XML. C2PA has terms of its own under another host."""
+a packet that is not well-formed XML. C2PA has terms of its own under another host."""
 _PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'

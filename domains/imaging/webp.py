@@ -13,7 +13,7 @@ _VP8_START = b"\x9d\x01\x2a"
 
 
 def is_webp(file: bytes) -> bool:
-    """Whether it begins as a WebP file."""
+    """Whether the file begins with a WebP header."""
     return file[:4] == b"RIFF" and file[8:12] == b"WEBP"
 
 
