@@ -42,7 +42,7 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def assembly_of(model_id: str) -> Assembly | None:
-    """What an id says. None: it is the id of a model of the catalogue."""
+    """The assembly that an id names. None: it is the id of a model of the catalogue."""
     base_id, *parts = model_id.split(_FROM)
     sources = [part.partition(_IS) for part in parts]
     if not base_id or not parts or not all(name and equals for name, equals, _ in sources):
@@ -58,8 +58,8 @@ def assembled_id(base_id: str, sources: Sources) -> str:
 def assembled(assembly: Assembly, get: Callable[[str], Model]) -> Model:
     """The model. `get` raises MODEL_NOT_FOUND.
 
-    Raises INVALID_FIELD for a component that the family has not, COMPONENT_MISSING for one that is needed or that its source
-    has not, MODEL_INCOMPATIBLE for one that does not fit, and the fault of a source that cannot be used.
+    Raises INVALID_FIELD for a component that the family lacks, COMPONENT_MISSING for one that is needed or that its source
+    lacks, MODEL_INCOMPATIBLE for one that does not fit, and the fault of a source that cannot be used.
     """
     base = get(assembly.base_id)
     family = FAMILIES[base.family]
@@ -80,7 +80,7 @@ def assembled(assembly: Assembly, get: Callable[[str], Model]) -> Model:
 
 
 def unknown_components(family: Family, names: Sequence[str]) -> Iterator[Violation]:
-    """Violations for components that the family has not. `names`: those of a request, in its order."""
+    """Violations for components that the family lacks. `names`: those of a request, in its order."""
     known = ", ".join(part.id for part in family.parts if part.has_weights)
     for place, name in enumerate(names):
         part = family.part(name)

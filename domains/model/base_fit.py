@@ -13,7 +13,7 @@ _FIELD = "base_model_id"
 
 
 def base_findings(model: Model, base: Model) -> Iterator[ModelFinding]:
-    """What speaks against using the model together with the base; nothing: they fit, as far as headers tell."""
+    """Findings about using the model together with the base; empty: they fit, as far as headers tell."""
     if base.kind not in _WHOLE or not base.family:
         text = f"model {base.id} is no base: nothing can be added to a {str(base.kind).replace('_', ' ')}"
         yield ModelFinding(reason=ErrorReason.MODEL_INCOMPATIBLE, message=text, field=_FIELD)

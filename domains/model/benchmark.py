@@ -64,7 +64,7 @@ class ModelBenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
     load: LatencySummary | None
     """None: loading was not measured."""
     warnings: tuple[str, ...]
-    """What makes the figures less sure."""
+    """Reasons why the figures are less reliable."""
     device_name: str
     driver_version: str
     libraries: tuple[str, ...]

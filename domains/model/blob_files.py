@@ -106,7 +106,7 @@ def _readable(blobs: BlobStore, blob_id: str) -> Blob:
 
 
 def _real(blobs: BlobStore, blob: Blob) -> Path | None:
-    """The file that is the blob. None: there is none."""
+    """The path of the file that holds the blob and nothing else. None: there is no such file."""
     if blob.tier is BlobTier.DISK:
         return blobs.files.path(file_name(blob)).resolve()
     if isinstance(blob.backing, MappedFile) and not blob.backing.offset_bytes:
@@ -159,5 +159,5 @@ def of_blobs(model: Model, files: BlobFiles) -> Model:
 
 
 def blobs_of(model: Model, *, weights: bool = False) -> Sequence[FileStamp]:
-    """The model's files that are blobs; `weights`: those with weights alone."""
+    """The model's files that are blobs; `weights`: only weight files."""
     return [stamp for stamp in model.files if stamp.blob_id and (not weights or stamp.path.endswith(_WEIGHTS))]

@@ -63,7 +63,7 @@ class BlobModels:
             raise
 
     def let_go(self, model: Model) -> list[str]:
-        """End the model's need of its blobs; returns those that nothing needs any more."""
+        """Release the model's hold on its blobs; returns those that nothing else needs."""
         owner = of_model(model.id)
         names = dict.fromkeys(stamp.blob_id for stamp in blobs_of(model) if self._blobs.is_held(stamp.blob_id, owner))
         spare = [name for name in names if not self._blobs.is_needed(name, besides={owner})]
@@ -76,7 +76,7 @@ class BlobModels:
         return {name for one in loaded for name in self._of_loaded(one) if self._blobs.is_held(name, one.id)}
 
     def read_by_any(self, names: Iterable[str], loaded: Iterable[LoadedModel]) -> set[str]:
-        """Those of the blobs that one of these loaded models holds."""
+        """The blobs among `names` that at least one of these loaded models holds."""
         owners = [one.id for one in loaded]
         return {name for name in names if any(self._blobs.is_held(name, owner) for owner in owners)}
 
@@ -85,7 +85,7 @@ class BlobModels:
         return [] if model is None else [stamp.blob_id for stamp in blobs_of(model, weights=True)]
 
     def _loaded(self, one: LoadedModel, there: bool) -> None:
-        """A loaded model reads its weights in place, so their blobs stay until it is gone."""
+        """Hold the blobs of a loaded model, which reads its weights in place; release them when it is gone."""
         for name in self._of_loaded(one):
             if there:
                 # A blob that is to be deleted stays as long as the model itself needs it.
@@ -95,7 +95,7 @@ class BlobModels:
                 self._blobs.let_go(name, one.id)
 
     def _spoilt(self, blob: Blob) -> None:
-        """A blob was lost, or has other bytes than its hash says: its models cannot be used."""
+        """Mark the models of a blob as unusable, because it was lost or its bytes do not match its hash."""
         corrupt = blob.state is BlobState.CORRUPT
         what = "has other bytes than its hash says" if corrupt else "is gone: its file has vanished or shrunk"
         for model in self._catalogue.list():

@@ -263,7 +263,7 @@ class Catalogue:
         notes |= {name: msgspec.structs.replace(notes[name], update_time_s=now) for name in updated}
         # Stored with their notes, as the next scan finds them: then it has nothing to write.
         models |= {name: self.notes.noted(models[name], note) for name, note in notes.items() if name in models}
-        # Blobs end with the server, and a model of blobs with them.
+        # Blobs do not survive a restart, so models made of blobs are not stored.
         stored = [model for model in models.values() if not model.embedded and not any(f.blob_id for f in model.files)]
         self._store.replace(stored, self._fingerprints.known)
         self.notes.put(notes)
@@ -337,7 +337,7 @@ def _inside(roots: Roots, model: Model) -> bool:
 
 
 def _following(models: Mapping[str, Model]) -> dict[str, Model]:
-    """The models, with those of parts as their sources are now."""
+    """The models; those made of parts are derived again from their sources."""
     return {
         name: follows(model, models) if model.layout is ModelLayout.PARTS else model for name, model in models.items()
     }

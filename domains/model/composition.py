@@ -30,7 +30,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     taken: tuple[tuple[str, str], ...]
     """Component and the id of the model that it comes from."""
     omitted: tuple[str, ...] = ()
-    """Components of the base that the model has not."""
+    """Components of the base that the model lacks."""
 
 
 class _Taken(NamedTuple):
@@ -108,7 +108,7 @@ def _check_no_circle(model_id: str, recipe: Recipe, get: Callable[[str], Model])
             message = f"components of {model_id} would come from itself: {way}; name models that have files"
             raise FailedPrecondition(message, ErrorReason.DEPENDENCY_CYCLE, model_id=model_id, path=way)
         if last not in seen:
-            # A source that is gone is told by what takes it.
+            # A missing source is reported when its component is taken.
             with suppress(DeviceOpsError):
                 source = get(last)
                 own = Recipe(base_id=source.base_id, taken=source.taken)

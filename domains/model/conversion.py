@@ -49,7 +49,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
-    """How far the process is."""
+    """Progress of the process."""
 
     written: int
     """Bytes."""
@@ -57,7 +57,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """The last word of the process. Exactly one of both."""
+    """The last message of the process. Exactly one of its fields is set."""
 
     written: Written | None = None
     failure: Failure | None = None

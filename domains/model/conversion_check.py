@@ -94,7 +94,7 @@ def _combinations(asked: Conversion, model: Model) -> Iterator[Violation]:
 
 
 def _quantized(asked: Conversion, model: Model) -> Iterator[Violation]:
-    """Weights that no conversion can change: their numbers need the scales beside them. A copy of the files can be made."""
+    """Violations for quantized weights: their numbers need the scales beside them. A plain copy of the files is allowed."""
     if not asked.precision and layout_after(asked, model) in (model.layout, ModelLayout.COMPONENT):
         return
     field = "model_conversion.precision" if asked.precision else "model_conversion.format"

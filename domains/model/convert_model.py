@@ -1,4 +1,4 @@
-"""Converts a model in a process of its own, which takes its memory with it when it ends or is cancelled."""
+"""Converts a model in a separate process, so that the system frees its memory when it ends or is cancelled."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ _line = msgspec.json.Decoder(Told | Ended).decode
 async def convert_model(
     order: ConversionOrder, tell: Callable[[int, int], None], command: Sequence[str] = COMMAND
 ) -> Written:
-    """Write the result at the order's `part`. Cancelled, it ends the process; what it wrote then stays.
+    """Write the result at the order's `part`. A cancellation ends the process; what it wrote stays.
 
     `tell` takes bytes written and all bytes. Raises what `convert_child.convert` raises.
     """
@@ -61,7 +61,7 @@ async def _follow(
 
 
 def _said(line: bytes) -> Told | Ended | None:
-    """What the process says. None: it died within the line."""
+    """The message in a line of the process. None: the process died in the middle of the line."""
     try:
         return _line(line)
     except msgspec.DecodeError:

@@ -103,12 +103,12 @@ def _run(source: Path, part: Path, tell: Callable[[int, int], None]) -> Mapping[
     try:
         return json.loads(out.splitlines()[-1])
     except (IndexError, ValueError):
-        # It was ended by a limit: no honest file of this size needs so much.
+        # A limit ended the process. An undamaged file of this size stays below the limits.
         return {"error": "damaged", "message": f"reading it ended with status {process.returncode}"}
 
 
 def _environment() -> dict[str, str]:
-    """Empty; Windows loads no library without its root."""
+    """An empty environment, except on Windows, which loads no library without SYSTEMROOT."""
     return {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
 
 

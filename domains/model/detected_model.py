@@ -70,7 +70,7 @@ def model_of(blank: Model, weights: Weights) -> Model:
 def _components(found: Detection, weights: Weights) -> tuple[Component, ...]:
     names = tuple(stamp.path for stamp in weights.files)
     by_name = {tensor.name: tensor for tensor in weights.tensors}
-    # An unknown file has its tensors all the same.
+    # The tensors of an unknown file are listed as one component.
     parts = found.parts or (Part(id="weights", kind=ModelKind.UNKNOWN),)
     return tuple(
         _component(part, names, [by_name[name] for name in part.tensors] if part.tensors else weights.tensors)
@@ -106,7 +106,7 @@ def problem_of(found: Detection, layout: ModelLayout) -> tuple[ErrorReason | Non
 
 
 def _not_used(found: Detection, layout: ModelLayout) -> str:
-    """Why the engine cannot use what is whole. Empty: it can."""
+    """Why the engine cannot use a model whose files are complete. Empty: it can."""
     if found.kind is ModelKind.LORA and layout is ModelLayout.FILE:
         return ""
     if found.kind is ModelKind.TEXTUAL_INVERSION and layout is ModelLayout.FILE:
@@ -146,7 +146,7 @@ def _original_names(found: Detection) -> bool:
 
 
 def _matched(found: Detection) -> Iterator[str]:
-    """What decided."""
+    """The keys that decided the detection."""
     return (key for one in found.evidence if one.decisive for key in one.matched)
 
 

@@ -97,7 +97,7 @@ def component_faults(folder: Path, inside: Inside) -> list[tuple[str, DeviceOpsE
 
 
 def _is_component(name: str, entry: object) -> bool:
-    """Whether the pipeline has it: `[library, class]` with neither null. An identifier is no path; `_name` is metadata."""
+    """Whether the entry is a component: `[library, class]` without null. An identifier is no path; `_name` is metadata."""
     return (
         isinstance(entry, list)
         and len(entry) == 2

@@ -31,7 +31,7 @@ class FileChecked(msgspec.Struct, frozen=True, kw_only=True):
     tensor_count: int = 0
     non_finite_count: int | None = None
     damaged: bool = False
-    """Whether the content is damaged although the file was not written since its hash was noted, or has wrong values."""
+    """Whether the hash or the values are wrong although the file was not written since its hash was noted."""
 
 
 def check_file(
@@ -44,7 +44,7 @@ def check_file(
     except ResourceExhausted:
         raise
     except DeviceOpsError as error:
-        # Of a header: the file is damaged, and its other bytes cannot be told apart.
+        # The file is gone, replaced or unreadable: nothing more can be checked.
         return FileChecked(findings=(_finding(stamp, error.reason, error.message),))
     except OSError as error:
         message = f"{stamp.path} cannot be read: {error.strerror}; restore the file"

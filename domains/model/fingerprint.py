@@ -79,7 +79,7 @@ class Fingerprints:
         self._known = {path: one for path, one in self._known.items() if not wanted.isdisjoint(_with_parents(path))}
 
     def known_stamps(self, folder: Path, files: Mapping[str, Path]) -> tuple[FileStamp, ...]:
-        """Stamps as `stamps` gives them, without reading: a file that has changed since its hash has none."""
+        """As `stamps`, but without reading content: a file that has changed since it was hashed has no hash."""
         return tuple(self._known_stamp(folder, name, files[name]) for name in sorted(files))
 
     def _known_stamp(self, folder: Path, name: str, real: Path) -> FileStamp:

@@ -78,7 +78,7 @@ def _weighed(family: Family, variant: Variant | None, *, proven: bool) -> Weighe
 
 
 def _plainest(folder: Folder, tied: Sequence[tuple[Family, Variant | None]]) -> tuple[Family, Variant | None]:
-    """Of those that miss equally much, a family with its denoiser there, and itself before its variants."""
+    """The best of equally near matches: one whose denoiser is in the folder, then a family before its variants."""
     return min(tied, key=lambda one: (one[0].denoiser.id not in folder.components, one[1] is not None))
 
 

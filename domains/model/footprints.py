@@ -47,8 +47,8 @@ class Footprints:
         self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """Seconds for each byte on the device, by device."""
         self._configs: dict[tuple[str, str], tuple[Model, dict[str, object]]] = {}
-        """By model and component: the config.json, and the model as it was then known; a scan that finds changes makes
-        another."""
+        """By model and component: the config.json, and the model that it was read for. A scan that finds changes makes a
+        new model object, and the config is read again."""
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -66,7 +66,7 @@ class Footprints:
         return added_bytes(self.parts(model, device, execution), execution)
 
     def named_bytes(self, model_ids: Iterable[str], device: Device) -> int:
-        """Bytes that loads of these models add on a device, as it computes by itself."""
+        """Bytes that loads of these models add on a device with the server's choice of precision and offloading."""
         found = [self._catalogue.find(name) for name in model_ids]
         return sum(self.need_bytes(model, device, AS_USUAL) for model in found if model is not None)
 
@@ -140,7 +140,7 @@ class Footprints:
 
 
 def added_bytes(parts: Sequence[PartFootprint], execution: Execution) -> int:
-    """Bytes that parts add together; of components that take turns, the most at once. Text encoders have theirs together."""
+    """Bytes that parts add together; of components that take turns, the most at once. Text encoders share a turn."""
     if not execution.in_turns:
         return sum(part.bytes for part in parts)
     texts = sum(part.bytes for part in parts if part.component.startswith("text_encoder"))

@@ -57,7 +57,7 @@ def leading_metadata(text: bytes) -> tuple[Any, bytes]:
     if text[at : at + 1] not in (b",", b"}"):
         return {}, text
     rest = text[at + 1 :] if text[at : at + 1] == b"," else text[at:]
-    # A comma before the end is no JSON, and stays none.
+    # A comma before the end is not JSON: keep it, so that the parser refuses it.
     trailing = text[at : at + 1] == b"," and text[_after_space(text, at + 1) :].startswith(b"}")
     return ({}, text) if trailing else ({} if value is None else value, b"{" + rest)
 

@@ -43,7 +43,7 @@ class HeldFile:
         return end - begin
 
     def _read(self, begin: int, end: int) -> None:
-        # Read, although locking would read it too: only this tells what the disk answers.
+        # Read although locking would read it too: only a read reports the disk's error.
         scratch = memoryview(bytearray(min(_SCRATCH, end - begin)))
         for at in range(begin, end, _SCRATCH):
             self._file.read_at(at, scratch[: end - at])

@@ -1,7 +1,7 @@
 """The RAM tier: weight files that stay in the page cache, from which every device of this machine loads.
 
-The pages are locked where the system allows it (RLIMIT_MEMLOCK). Else they were read into the cache, and the system may
-drop them again: such a model is `locked` False, and counts as mapped and not as held. A CUDA worker keeps pinned copies of
+The pages are locked where the system allows it (RLIMIT_MEMLOCK). Otherwise they are only read into the cache, and the system
+may drop them: such a model has `locked` False, and counts as mapped and not as held. A CUDA worker keeps pinned copies of
 its own for models that leave it (`on_device/host_tier.py`).
 """
 
@@ -52,7 +52,7 @@ class Brought:
         return sum(file.read_bytes for file in self.files.values())
 
     def close(self) -> None:
-        """Let them go."""
+        """Release the pages and close the files."""
         for file in self.files.values():
             file.close()
 
@@ -126,7 +126,7 @@ class HostModels:
     def put(
         self, brought: Brought, stay: Stay | None = None, *, job_id: str = "", session_id: str = "", ahead: bool = False
     ) -> LoadedModel:
-        """Add a model; an older one with other weights goes. `ahead`: no caller has loaded it."""
+        """Add a model, and drop an older entry of the same model. `ahead`: no caller has loaded it."""
         model, name = brought.model, loaded_id(brought.model.id, "")
         self.drop(name)
         now = time.time()
@@ -162,7 +162,7 @@ class HostModels:
         return locked
 
     def victims(self, need_bytes: int, *, only_ahead: bool, keep: Collection[str] = ()) -> list[str] | None:
-        """Models to drop so that so many bytes more fit into the budget; the cheapest to bring back first.
+        """Models to drop so that `need_bytes` more fit into the budget; the cheapest to bring back first.
 
         Pinned models and those within their keep-alive stay. `only_ahead`: only those that were read ahead. `keep`: models
         (ids) that stay too. None: the others do not suffice.

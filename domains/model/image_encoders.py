@@ -19,7 +19,7 @@ from domains.model.weight_file import open_judged
 _CONFIG = "config.json"
 _LAYERS = "vision_model.encoder.layers."
 _EDGE_PX = 224
-"""Of a config that says none: CLIP's own."""
+"""Edge for a config that names none: CLIP's own."""
 _MOST_EDGE_PX = 4096
 _OF_EMBEDDING = ("image_proj.proj.weight",)
 _OF_PATCHES = ("image_proj.proj_in.weight", "image_proj.proj.0.weight")
@@ -98,7 +98,7 @@ def encoder_config(model: Model) -> dict[str, Any]:
 
 
 def _of_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
-    """The config of a published encoder with such tensors. None: it is none."""
+    """The config of a published encoder with such tensors. None: no published encoder has them."""
     try:
         width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
         patches = shapes["vision_model.embeddings.position_embedding.weight"][0] - 1

@@ -54,7 +54,7 @@ class Inspector:
         return await asyncio.to_thread(self._inspect, real, Path(path).name, known)
 
     async def model(self, known: Model) -> Inspection:
-        """What the files of a known model are now; those of parts or blobs are told by their sources."""
+        """What the files of a known model are now; a model of parts or blobs is reported as the catalogue knows it."""
         if not known.folder:
             return Inspection(model=known, findings=tuple(findings_of(known)), registered=True)
         return await asyncio.to_thread(self._inspect, Path(known.folder), Path(known.folder).name, known)
@@ -120,7 +120,7 @@ def findings_of(model: Model) -> Iterator[ModelFinding]:
 
 
 def _gravity(model: Model) -> Severity:
-    """A whole model that the engine does not compute yet can be registered all the same."""
+    """The severity of a model's problem: WARNING if it can still be registered, because it is whole but not computed yet."""
     whole = model.state is ModelState.INCOMPATIBLE and bool(model.components) and model.confidence is not None
     return Severity.WARNING if whole and model.reason is not ErrorReason.COMPONENT_MISSING else Severity.ERROR
 

@@ -15,7 +15,7 @@ LONGEST_STAY_S = 30 * 24 * 3600.0
 
 
 class LoadedState(StrEnum):
-    """Where a loaded model is in its life."""
+    """State of a loaded model, from load to removal."""
 
     LOADING = "loading"
     READY = "ready"

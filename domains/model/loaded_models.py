@@ -155,7 +155,7 @@ class LoadedModels:
         return sorted(self._loaded.values(), key=lambda one: one.id)
 
     def everything(self) -> Sequence[LoadedModel]:
-        """Also those on their way in, and those that wait in the RAM tier. Ordered by device, the one used last first."""
+        """All models, with those that are loading or wait in the RAM tier. Ordered by device, the one used last first."""
         waiting = [one for name, one in self._offloaded.items() if name not in self._loading]
         every = [*self._loaded.values(), *self._loading.values(), *waiting]
         return sorted(every, key=lambda one: (one.device_id, -one.last_use_time_s, one.id))
@@ -165,7 +165,7 @@ class LoadedModels:
         return self._waiting.get(loaded_id, set()) if loaded_id in self._loading else set()
 
     def find(self, loaded_id: str) -> LoadedModel | None:
-        """The model with this id, loaded or on its way in. None: there is none."""
+        """The model with this id, loaded or loading. None: there is none."""
         return self._loaded.get(loaded_id) or self._loading.get(loaded_id)
 
     def get(self, loaded_id: str) -> LoadedModel:

@@ -34,7 +34,7 @@ class LoadedWatch:
             await self._more.wait()
         waiting = min((*self._ends.values(), *self._newest.values()), key=lambda change: change.time_s)
         name = waiting.loaded.id
-        # A model's end comes before its next life, although the clock may have been set back between them.
+        # Report a model's end before its next load, even if the clock was set back between them.
         return self._ends.pop(name) if name in self._ends else self._newest.pop(name)
 
 

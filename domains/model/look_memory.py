@@ -37,6 +37,6 @@ class LookMemory:
 
 
 def _lasting(model: Model) -> bool:
-    """Whether only a change of its files can change the answer: an error of the disk can pass."""
+    """Whether the result stays true until a file changes; after a disk error, the next read may succeed."""
     whole = model.state is ModelState.AVAILABLE
     return whole or (model.layout is ModelLayout.FILE and model.state is not ModelState.CORRUPT)

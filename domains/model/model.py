@@ -99,7 +99,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     """`sd1` …; empty if no known family matched."""
     variant: str = ""
-    """What it was changed into beside its family: `inpainting`, `editing` …; empty: nothing that is known."""
+    """Variant of its family: `inpainting`, `editing` …; empty: none that is known."""
     folder: str
     """Absolute path of the folder, or of the only file, on the server's machine, without symlinks."""
     layout: ModelLayout = ModelLayout.DIFFUSERS

@@ -36,7 +36,7 @@ def item_bytes(dtype: str) -> int:
 
 def non_finite(dtype: str, data: bytes | memoryview) -> int:
     """How many of the numbers are NaN or infinite. `data`: whole numbers of a dtype that `item_bytes` knows."""
-    # Imported late: a fifth of the server's start, for what most servers never do.
+    # Imported late: the import takes a fifth of the server's start, and most servers never need it.
     import numpy as np
 
     special = _SPECIALS[dtype]

@@ -50,7 +50,7 @@ class LockedMap:
         return None if found is None else min(found[0] * mmap.PAGESIZE, end - begin)
 
     def lock(self, begin: int, end: int) -> bool:
-        """Keep a part in RAM until `close`, reading it if need be. `begin`: of a page. False: the system refuses."""
+        """Keep a part in RAM until `close`, reading it if need be. `begin`: a page's begin. False: the system refuses."""
         if not self._address or self._libc is None or self._libc.mlock(self._address + begin, end - begin) != 0:
             return False
         self.locked_bytes += end - begin

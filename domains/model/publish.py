@@ -8,7 +8,7 @@ from pathlib import Path
 from domains.errors import AlreadyExists
 
 PART = ".part"
-"""End of the name of a file or folder that is being written. A scan passes it by."""
+"""End of the name of a file or folder that is being written. Scans skip it."""
 
 
 def part_of(target: Path, key: str) -> Path:
@@ -42,7 +42,7 @@ def _publish_file(part: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # Some file systems have no hard links. An empty file of ours holds the name then.
+        # Some file systems have no hard links. An empty file reserves the name there.
         target.touch(exist_ok=False)
         part.replace(target)
     else:
@@ -50,7 +50,7 @@ def _publish_file(part: Path, target: Path) -> None:
 
 
 def taken(target: Path) -> AlreadyExists:
-    """The refusal of a path at which something is."""
+    """The error for a path that exists already."""
     return AlreadyExists(f"{target} is there already; nothing is overwritten: choose another name", path=str(target))
 
 

@@ -1,7 +1,7 @@
 """A note beside a result that is about to be published: it says which file or folder is whole and what was written.
 
 A process can die between the last byte, the name of the result, and the row that makes it known. The next attempt then
-finds its result by the note, whatever name it has got, and neither writes it again nor takes it for somebody else's.
+finds the result by the note, under either name. It does not write it again, and does not mistake it for a foreign file.
 """
 
 import os
@@ -37,7 +37,7 @@ def write_note(target: Path, key: str, written: Written) -> None:
 
 
 def finished(target: Path, key: str) -> Written | None:
-    """What an earlier attempt has written, if its result is whole; it has its name then. None: begin anew."""
+    """What an earlier attempt has written, if its result is whole; gives the result its final name. None: begin anew."""
     note = _read(target, key)
     if note is None:
         return None
@@ -46,7 +46,7 @@ def finished(target: Path, key: str) -> Written | None:
         if not _is_result(part, note):
             return None
         if target.is_dir() and not any(target.iterdir()):
-            # It holds the name for a folder: the process died between the two.
+            # An empty folder reserved the name, and the process died before the rename.
             target.rmdir()
         publish(part, target)
     elif os.path.lexists(part):

@@ -73,7 +73,7 @@ def _files(folder: str, roots: Roots, depth: int = 1) -> Iterator[_Seen]:
         status = os.stat(folder)
         yield _seen(folder, status)
         if not stat.S_ISDIR(status.st_mode):
-            # The folder of what a single file lacks.
+            # The folder beside a single file, with the configs that it lacks.
             if os.path.isdir(more := beside_path(folder)):
                 yield from _files(more, roots, depth)
             return

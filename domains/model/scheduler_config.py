@@ -44,7 +44,7 @@ def train_steps_of(config: Mapping[str, Any]) -> int:
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether the scheduler walks a flow model, from a config without a fault."""
+    """Whether the scheduler is one for flow models, from a config without a fault."""
     return str(config.get("_class_name", "")).startswith("FlowMatch")
 
 

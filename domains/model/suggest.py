@@ -1,7 +1,7 @@
-"""Prompts for models that learnt a list of names: is a prompt one of them, and which names are nearest.
+"""Prompts for models that learnt a list of names: whether a prompt is one of them, and which names are nearest.
 
-The embedded model draws about 1,400 names and little else, in plain wording. What people write around a name
-(`an icon of a …`, `… on a blue background`) it was trained with, so that is taken off before the names are compared.
+The embedded model draws about 1,400 names and little else, in plain wording. It was trained with what people write around
+a name (`an icon of a …`, `… on a blue background`), so that is removed before names are compared.
 """
 
 import difflib

@@ -32,7 +32,7 @@ _HEAD = 64
 
 
 def _sd3(tensors: Tensors) -> Settings:
-    """Of the authors' names; a file with those of diffusers is taken as published."""
+    """Settings from the authors' tensor names; none for a file with diffusers' names, which is taken as published."""
     if "context_embedder.weight" not in tensors or "pos_embed" not in tensors:
         return {}
     width = tensors["context_embedder.weight"][0]

@@ -20,11 +20,11 @@ from domains.progress import Progressed, Stage, Unit
 from domains.reasons import Severity
 
 _TELL_EVERY_S = 0.1
-"""Progress is told at most so often: a fast disk gives 500 pieces a second."""
+"""Least time between two reports of progress: a fast disk gives 500 pieces a second."""
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
-    """A report, and what a scan must not forget."""
+    """A report, and the facts that later scans must keep."""
 
     report: ValidationReport
     damage: str = ""
@@ -185,7 +185,7 @@ class Validator:
         """Findings about the model as a whole."""
         told: list[ModelFinding] = []
         if judged.state in REASONS and not any(map(_grave, findings)):
-            # A part that this server does not use can be whole all the same.
+            # A part can be undamaged although this server does not use it.
             severity = Severity.WARNING if _is_part(judged) else Severity.ERROR
             told.append(ModelFinding(reason=REASONS[judged.state], message=judged.problem, severity=severity))
         expected = self._asked.expected_sha256.lower()
@@ -206,7 +206,7 @@ def _of_check(stamp: FileStamp, checked: FileChecked | None) -> FileStamp:
 
 
 def _is_part(model: Model) -> bool:
-    """Whether the files are readable and no whole pipeline."""
+    """Whether the files are readable, but are not a whole pipeline."""
     return model.state is ModelState.INCOMPATIBLE and model.layout is not ModelLayout.DIFFUSERS
 
 

@@ -51,7 +51,7 @@ class ValidationReport(msgspec.Struct, frozen=True, kw_only=True):
     model: Model
     """The model as known after it."""
     depth: Depth
-    """How closely was looked: less than asked for where a finding made more pointless."""
+    """Depth that was reached: less than asked for if a finding made a deeper check pointless."""
     findings: tuple[ModelFinding, ...] = ()
     """The gravest first."""
     tensor_count: int = 0

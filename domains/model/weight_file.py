@@ -191,6 +191,6 @@ class WeightFile:
 
 
 def _of_content(file: BinaryIO) -> tuple[int, int]:
-    """Values that a write changes and a new link to the file does not."""
+    """Size and time of the last write in ns: a write changes them, a new link to the file does not."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns

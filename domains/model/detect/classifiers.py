@@ -1,4 +1,4 @@
-"""Classifiers of pictures: their tensors are alike whatever they tell, so the labels in the config decide the kind."""
+"""Classifiers of pictures. Their tensors are alike whatever they classify, so the labels in the config decide the kind."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -40,7 +40,7 @@ _UNKNOWN = (
 
 
 def denoiser(tensors: Tensors) -> Detection | None:
-    """The denoiser that these tensors are. None: they are none that is known."""
+    """The denoiser that these tensors are. None: it is not a known denoiser."""
     found = proofs(tensors)
     if len(found) != 1:
         return _of_no_family(tensors)

@@ -1,4 +1,4 @@
-"""Tells what a file of weights is, from its header and the config beside it. Unknown is an answer; a guess is not."""
+"""Tells what a file of weights is, from its header and the config beside it. What nothing proves is reported as unknown."""
 
 import re
 

@@ -24,7 +24,7 @@ _OF_WIDTH = {768: ("sd1",), 1024: ("sd2",)}
 
 
 def textual_inversion(tensors: Tensors) -> Detection | None:
-    """The learned words that these tensors are. None: they are none."""
+    """The learned words that these tensors are. None: they are something else."""
     if not tensors or not all(_vectors(shape) for shape in tensors.values()):
         return None
     widths, families = _OF_ENCODERS.get(frozenset(tensors), ({}, ()))
@@ -36,7 +36,7 @@ def textual_inversion(tensors: Tensors) -> Detection | None:
 
 
 def _vectors(shape: Shape) -> int:
-    """Number of vectors of a tensor; 0: it is none of an embedding."""
+    """Number of vectors of a tensor; 0: it does not belong to an embedding."""
     rows = shape[0] if len(shape) == 2 else 1 if len(shape) == 1 else 0
     return rows if rows <= _MAX_VECTORS else 0
 

@@ -77,7 +77,7 @@ def _prediction(metadata: Mapping[str, str], architecture: str) -> str:
     told = metadata.get("modelspec.prediction_type", metadata.get("modelspec.predict_key", "")).lower()
     if told:
         return _PREDICTIONS.get(told, "")
-    # kohya's trainer writes Python's words.
+    # kohya's trainer writes booleans as Python does: True.
     if metadata.get("ss_v_parameterization", "").lower() == "true":
         return "v_prediction"
     return "v_prediction" if architecture.startswith("stable-diffusion-v2-768-v") else ""

@@ -12,7 +12,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """Layers that prove the families of an adapter's base."""
 
     families: tuple[str, ...]
-    """The first is the one that the others change."""
+    """The first is the family that the others are derived from."""
     layer: re.Pattern[str]
     """Names of layers, whole."""
     inputs: tuple[int, ...] = ()
@@ -109,6 +109,6 @@ def _numbers(names: list[str], start: str) -> Iterator[int]:
 
 
 def _narrowed(families: tuple[str, ...], adapter: Adapter) -> tuple[str, ...]:
-    """Of families with the same layers: text encoders and modulations tell the first from those that change it."""
+    """The families; only the first if the adapter changes text encoders or modulations: no adapter of the others does."""
     modulated = any("_mod_" in module.name or "_norm1_linear" in module.name for module in adapter.modules)
     return families[:1] if adapter.encoders or modulated else families

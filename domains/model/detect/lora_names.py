@@ -18,7 +18,7 @@ SUFFIX = re.compile(
     r"hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|diff|diff_b|alpha|w_norm|b_norm)(?:\.default)?(?:\.weight)?$"
 )
 _MAX_SUFFIX = 48
-"""No suffix is longer: the search begins so near the end."""
+"""No suffix is longer, so the search reads only this many characters at the end."""
 _LAST_WORDS = frozenset(
     ("lora_down", "lora_up", "lora_mid", "lora_A", "lora_B", "dora_scale", "lora_magnitude_vector", "alpha", "diff")
 )

@@ -10,7 +10,7 @@ from domains.model.kind import ModelKind
 
 
 def lora(tensors: Tensors) -> Detection | None:
-    """The adapter that these tensors are. None: they are none."""
+    """The adapter that these tensors are. None: they are something else."""
     adapter = read(tensors)
     if adapter is None:
         return None
@@ -18,7 +18,7 @@ def lora(tensors: Tensors) -> Detection | None:
     families = next(iter(found)) if len(found) == 1 else ()
     return Detection(
         kind=ModelKind.LORA,
-        # The families with the same layers change the first one.
+        # Families with the same layers are derived from the first one.
         family=families[0] if families else "",
         variant="" if adapter.algorithm == "lora" else adapter.algorithm,
         compatible=families,

@@ -43,4 +43,4 @@ COMPUTED = tuple(name for name, family in FAMILIES.items() if family.computed an
 """Ids of the families whose models make pictures here."""
 
 REFINERS = tuple(name for name, family in FAMILIES.items() if family.computed and family.kind is ModelKind.REFINER)
-"""Ids of the families whose models go on from others' latents here."""
+"""Ids of the families that the engine computes and whose models continue from another model's latents."""

@@ -102,7 +102,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     patch_size: int = 2
     """Edge of the square of latent pixels that a transformer reads as one token."""
     even_sigmas: bool = False
-    """Whether the walk of a flow model begins with n even sigmas from 1 to 1/n, whatever levels it was trained with."""
+    """Whether a flow model's schedule starts from n evenly spaced sigmas, 1 to 1/n, whatever levels it was trained with."""
     latent_channels: int
     tasks: tuple[str, ...] = ("text_to_image",)
     learned_words: Mapping[str, str] = {}

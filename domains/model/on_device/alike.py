@@ -1,6 +1,6 @@
-"""Finds a module on the device that has the very bytes of a component in another file, so that both models hold it once.
+"""Finds a module on the device with the same bytes as a component in another file, so that both models share one copy.
 
-The bytes are compared, not hashed: two components that differ do so in their first tensor nearly always, and then nothing
+The bytes are compared, not hashed: components that differ nearly always differ in their first tensor, and then nothing
 more is read. Tensors count, not files: a VAE in a checkpoint equals the same VAE in another one.
 """
 

@@ -34,7 +34,7 @@ from domains.model.model import Model
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
 _MODULES_PER_TENSOR, _FEW_MODULES = 4, 64
-"""A module of real models has a tensor for at most every second of its parts."""
+"""A config may describe at most this many modules for each tensor of its files, and a few more. Real models have fewer."""
 
 _CLIP_OPTIONS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -59,7 +59,7 @@ _QWEN3_OPTIONS = (
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out the random values that modules give their weights: on `meta` they take a quarter of the building."""
+    """Skips the random initialization of weights, which takes a quarter of the build time on `meta`."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None

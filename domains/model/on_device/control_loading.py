@@ -40,5 +40,5 @@ def loading_controlnet(model: Model, base: OnDeviceModel, check: Check) -> Gener
 
 def _copied(base: OnDeviceModel) -> dict[str, Any]:
     config: Any = base.modules["unet"].config
-    # A model for inpainting has inputs of its own; its ControlNets read the latents alone.
+    # The U-Net of an inpainting model has extra inputs; its ControlNets read the latents alone.
     return {name: config[name] for name in _OF_UNET if name in config} | {"in_channels": config["out_channels"]}

@@ -83,7 +83,7 @@ def _copy_beside(model: Model, folder: Path) -> None:
 
 
 def _index(model: Model) -> Mapping[str, Any]:
-    """model_index.json. Components that the source lists and that could not be read are told as absent."""
+    """model_index.json. Components that the source lists but that could not be read are listed as absent."""
     there = {part.id for part in model.components}
     if model.layout is ModelLayout.DIFFUSERS:
         old = read_json(Path(model.folder).resolve() / INDEX)

@@ -14,7 +14,7 @@ Kept = Callable[[str], bool]
 """Whether the tensor of this name keeps its precision."""
 WEIGHTS = ".safetensors"
 _STALE = "hash"
-"""Metadata with this in their name tell a hash of the old file."""
+"""A metadata key that contains this holds a hash of the old file."""
 
 
 def planned(order: ConversionOrder, opened: ExitStack) -> list[NewFile]:

@@ -67,7 +67,7 @@ def main() -> None:
     """Carry out the order."""
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=ConversionOrder)
     threading.Thread(target=_end_with_the_server, daemon=True).start()
-    # The devices' workers compute meanwhile.
+    # Leave the other cores to the devices' workers.
     torch.set_num_threads(1)
     told_s = 0.0
 

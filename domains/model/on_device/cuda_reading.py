@@ -29,7 +29,7 @@ AHEAD = 3
 _BUFFERS = 2
 """Pieces on the device whose tensors are not yet in their places."""
 _WAIT_S = 0.02
-"""A wait for a disk ends after this, so that new orders are read."""
+"""Longest wait for a disk before the worker reads new orders again."""
 
 
 class Copies(Protocol):
@@ -44,7 +44,7 @@ class Copies(Protocol):
         ...
 
     def bring(self, source: Tensor) -> Tensor:
-        """Enqueue the copy of host bytes to the device; the bytes there, valid within the next `copying` alone."""
+        """Enqueue the copy of host bytes to the device; returns the copy, which is valid only within the next `copying`."""
         ...
 
     def copying(self) -> AbstractContextManager[object]:
@@ -52,7 +52,7 @@ class Copies(Protocol):
         ...
 
     def fence(self) -> Ready:
-        """Passes when everything enqueued so far has been copied."""
+        """Returns a `Ready` that passes when everything enqueued so far has been copied."""
         ...
 
     def settle(self) -> None:
@@ -74,7 +74,7 @@ class CudaCopies:
             stream.wait_stream(torch.cuda.current_stream(self.place))
 
     def begin_thread(self) -> None:
-        # A thread begins with the first device, and would make a context there.
+        # A new thread uses device 0 by default, and would create a CUDA context there.
         if ":" in str(self.place):
             torch.cuda.set_device(self.place)
 
@@ -121,7 +121,7 @@ class _Buffer:
 
 @cache
 def _streams(place: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """For the bus and for copies on the device. One pair for all loads: the next uses memory that one has freed at once."""
+    """Streams for the bus and for copies on the device. All loads share them, so that one reuses what another freed."""
     return torch.cuda.Stream(place), torch.cuda.Stream(place)
 
 

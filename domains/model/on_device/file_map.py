@@ -1,8 +1,8 @@
 """A weight file mapped read-only and registered with CUDA piece by piece, so that the device copies out of the page cache.
 
 No instruction of this process reads the map: the driver pins a piece's pages or refuses to, and the device reads pinned
-pages. So a file that is cut off, or a disk that fails, is a refusal here and never a SIGBUS; the caller then reads the piece
-with `preadv`, whose error is typed, and checks at the end that the file has not changed.
+pages. So a truncated file or a failing disk makes the driver refuse, and never raises SIGBUS. The caller then reads the
+piece with `preadv`, whose error is typed, and checks at the end that the file has not changed.
 """
 
 import mmap
@@ -24,10 +24,10 @@ PIECE = 128 * 1024 * 1024
 _READ_ONLY = 8
 """cudaHostRegisterReadOnly: the map cannot be written."""
 _SAMPLED = 8 * 1024 * 1024
-"""Bytes between two looks whether a page is cached. Each look waits for the interpreter's lock."""
+"""Bytes between two pages that are checked for being cached. Each check waits for the interpreter's lock."""
 _CHUNK = 8 * 1024 * 1024
 _REGISTERING = threading.Lock()
-"""Two threads that register at once hinder each other, and the thread that enqueues copies, more than they gain."""
+"""One thread registers at a time: two would slow each other, and the thread that enqueues copies, more than they gain."""
 
 
 class Driver(Protocol):
@@ -38,7 +38,7 @@ class Driver(Protocol):
         ...
 
     def unregister(self, address: int) -> None:
-        """Take that back."""
+        """Unpin memory that `register` pinned."""
         ...
 
 

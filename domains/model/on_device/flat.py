@@ -11,7 +11,7 @@ from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
 
 _ALIGNMENT = 64
-"""Bytes; vector instructions and the kernels of the GPU libraries read at most so much at once."""
+"""Alignment in bytes: vector instructions and the kernels of GPU libraries read at most this much at once."""
 _CONVERTED_ANYWHERE = (torch.float32, torch.float16, torch.bfloat16)
 """Floats that every device converts to each other; the others become float32 first."""
 _JOINED_LATER = ("time_emb_proj.weight", "time_emb_proj.bias")

@@ -1,6 +1,6 @@
-"""What stays in host memory of the models that a CUDA device held: their registered maps, and all of them but the weights.
+"""Keeps models that left a CUDA device in host memory: their registered maps, and everything but the weights.
 
-A model that comes back is one copy over the bus then: nothing is read, parsed, built or registered again.
+A model that comes back costs one copy over the bus: nothing is read, parsed, built or registered again.
 """
 
 from collections import OrderedDict

@@ -1,10 +1,10 @@
-"""The pages of a weight file as the weights themselves: no copy, on the CPU of Linux.
+"""Uses the pages of a weight file as the weights, without a copy: on CPUs under Linux.
 
-A mapped file that is cut off kills its reader with SIGBUS, and one that is written to changes the weights. So a file is
-mapped under a read lease (fcntl F_SETLEASE) only: the system then lets no process open the file for writing, or cut it off,
-before this process has agreed. It is told by SIGIO, reads the file into private memory, puts that in the place of the map,
-and agrees; tensors keep their addresses and values. Without a lease (foreign files, a writer that is there already, network
-disks, other systems) the weights are read into memory of their own.
+A mapped file that is truncated kills its reader with SIGBUS, and one that is written to changes the weights. So a file is
+mapped under a read lease (fcntl F_SETLEASE) only: the system then lets no process open the file for writing, or truncate
+it, before this process has agreed. This process receives SIGIO, reads the file into private memory, puts that in the place
+of the map, and agrees; tensors keep their addresses and values. Without a lease (files of another user, an open writer,
+network disks, other systems) the weights are read into memory of their own.
 """
 
 import ctypes
@@ -94,7 +94,7 @@ if sys.platform == "linux":
             _end(descriptor)
 
     def _end(descriptor: int) -> None:
-        # The map may still have the file open, and with it the lease; the system takes one back from a process that hangs.
+        # Closing does not end the lease while the map has the file open. The system may have revoked it: that is no error.
         with suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         os.close(descriptor)

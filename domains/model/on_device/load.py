@@ -171,7 +171,7 @@ def _loading(
         if tier is not None:
             closing.pop_all()
     for part, module in modules.items():
-        # Not before: a load that is cancelled empties its modules.
+        # Shared only now, because a load that is cancelled empties its modules.
         shared.alike.put(module, model, kinds[part], skeleton.slots[part])
     for part, module in everything.items():
         shared.put(keys[part], module)
@@ -298,7 +298,7 @@ def _scheduler_config(model: Model) -> dict[str, Any]:
 
 
 def _builders(model: Model) -> Mapping[str, Builder]:
-    """Of the components that the model has; a family says which it may lack."""
+    """Builders of the model's components, without the optional ones that it lacks. Raises if its family has no builders."""
     if model.family in BUILDERS:
         optional = {part.id for part in FAMILIES[model.family].parts if part.optional}
         absent = optional - {component.id for component in model.components}

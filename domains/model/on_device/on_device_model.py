@@ -63,7 +63,7 @@ class OnDeviceModel:
         return {part: size for part, size in self.bytes_per_component.items() if part in self.turns.here}
 
     def bring(self, component: str) -> None:
-        """Have a component on the device, whose weights are about to be read. Its turn ends with that of another."""
+        """Bring a component to the device before its weights are read. It stays until another component is brought."""
         if self.turns is not None:
             self.turns.bring([component])
 

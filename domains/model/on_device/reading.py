@@ -31,7 +31,7 @@ class Now:
     """See `Ready`: the next piece can be read at once."""
 
     def passed(self) -> bool:
-        """True."""
+        """Always True."""
         return True
 
     def wait(self) -> None:
@@ -62,9 +62,9 @@ def of_pages(slots: Sequence[Slot], pages: Mapping[WeightFile, Tensor | None]) -
 
 
 def read_pages(slots: Sequence[Slot], bytes_of: Mapping[str, Tensor], flat: Flat) -> Iterator[Read]:
-    """See that mapped slots are in RAM: what the disk refuses is an error here, and not when they are computed with.
+    """Bring mapped slots into RAM, so that a disk error is raised here and not during computation.
 
-    Those that the device holds otherwise than the file are converted. Raises as `WeightFile.read_at`.
+    Slots whose form on the device differs from that in the file are converted. Raises as `WeightFile.read_at`.
     """
     scratch = memoryview(bytearray(_SCRATCH))
     for slot in in_file_order([slot for slot in slots if slot.name in bytes_of]):

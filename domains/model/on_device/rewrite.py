@@ -90,7 +90,7 @@ class Tally:
     """Largest change of a finite weight."""
 
     def note(self, size: int) -> None:
-        """Count bytes."""
+        """Add to the bytes written, and report them."""
         self.written += size
         self.tell(self.written)
 
@@ -150,7 +150,7 @@ def _pieces(one: NewTensor, tally: Tally) -> Iterator[bytearray | memoryview]:
 
 
 def _made(dtype: str, source: Stored, stored: bytearray, tally: Tally) -> bytearray | memoryview:
-    """The bytes of the new file for some of a source."""
+    """Stored bytes of a source as the new file has them."""
     if dtype == source.entry.dtype and not source.pieces:
         return stored
     values = arranged(source.pieces, torch.frombuffer(stored, dtype=DTYPES[source.entry.dtype]))

@@ -17,7 +17,7 @@ _OPTIONS = ("in_channels", "channels", "num_res_blocks", "downscale_factor", "ad
 _PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "sdxl": {"adapter_type": "full_adapter_xl", "downscale_factor": 16},
 }
-"""By family: what a file without a config.json is, beside diffusers' defaults."""
+"""By family: config of a file without a config.json, where it differs from diffusers' defaults."""
 
 
 def loading_t2i_adapter(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:

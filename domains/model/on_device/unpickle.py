@@ -45,7 +45,7 @@ def _limit(size: int) -> None:
 
 
 def _no_network() -> None:
-    """Leave the network of the machine, where the system lets a process do so without rights."""
+    """Leave the machine's network namespace, where the system lets an unprivileged process do so."""
     if sys.platform == "linux":
         import ctypes
 

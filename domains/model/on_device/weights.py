@@ -88,7 +88,7 @@ class Filling:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A component that was cancelled first hands over what its copies still read.
+        # Close the reads of a cancelled component first: it hands to `_ending` what its copies still read.
         if self._reads is not None:
             self._reads.close()
         self._ending.close()
@@ -100,7 +100,7 @@ class Filling:
         return self._reads
 
     def ended(self) -> Ready:
-        """Passes when everything that was filled so far has its values."""
+        """Returns a `Ready` that passes when everything filled so far has its values."""
         return NOW if self._copies is None else self._copies.fence()
 
     def _here(self, module: nn.Module, slots: Sequence[Slot]) -> Generator[Read]:
