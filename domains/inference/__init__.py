@@ -1,9 +1,9 @@
-"""Generations: asked, checked, resolved, computed. Knows no torch; `on_device` does.
+"""Image generations: their requests, checks, resolution and computation. Only `on_device` imports torch.
 
-Asked: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from), `benchmark`,
-`controls` (what guides the layout) with `image_fit` and `preprocessors` (ways to make control maps), `image_prompts`
-(pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what is served),
-`limits` (ranges), `samplers` (the samplers and sigma schedules).
+Requests: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from),
+`benchmark`, `controls` (control maps that guide the layout) with `image_fit` and `preprocessors` (ways to make control
+maps), `image_prompts` (pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what
+is served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
 
 Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `pass_plan` (each pass as a
 generation).
@@ -12,14 +12,14 @@ Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs),
 (its controls), `check_image_prompts` and `image_prompt_resolution`, `check_regions`, `resolve` (each choice that it left
 open).
 
-Read: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
+Prompts: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
 
-Walked: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
+Noise schedules and solvers: `solvers` (each sampler as a table of coefficients, from the model's noise levels).
 
-Given to a run: `given` (an attempt with all that it reads).
+Input of a run: `given` (an attempt with all that it reads).
 
-Reported: `outcome` (reports of a running generation), `kept_file` (a file that the front keeps for the worker), `manifest`
-and `a1111` (the texts inside a picture's file).
+Reports and files: `outcome` (reports of a running generation), `kept_file` (a file that the front keeps for the worker),
+`manifest` and `a1111` (the texts inside a picture's file).
 
-Computed: `on_device`, in a worker.
+Computation: `on_device`, in a worker.
 """

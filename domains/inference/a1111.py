@@ -22,7 +22,7 @@ _LATENTS = {
     Resampling.NEAREST: "Latent (nearest-exact)",
 }
 _PIXELS = {Resampling.LANCZOS: "Lanczos", Resampling.NEAREST: "Nearest"}
-"""A1111's names of what enlarges a picture."""
+"""A1111's upscaler names of the filters that enlarge latents and pixels."""
 
 
 def parameters_of(request: ResolvedGeneration, index: int) -> str:

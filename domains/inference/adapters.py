@@ -29,8 +29,8 @@ _SAID = {
 def resolved_loras(asked: Generation, model: Model, loras: Sequence[Model]) -> tuple[ResolvedLora, ...]:
     """The LoRAs with every choice made. `loras`: their entries in the catalogue.
 
-    Raises MODEL_INCOMPATIBLE for one that is none, or is of another family, naming both; INVALID_FIELD for a weight of a
-    component that the model has not, and for weights of another number of blocks.
+    Raises MODEL_INCOMPATIBLE for an entry that is no LoRA or is of another family, naming both; INVALID_FIELD for a weight
+    of a component that the model does not have, and for a wrong number of block weights.
     """
     for lora in loras:
         check_adapter(lora, model, ModelKind.LORA)
@@ -64,7 +64,7 @@ def check_adapter(adapter: Model, model: Model, kind: ModelKind) -> None:
     if adapter.state is not ModelState.AVAILABLE:
         message = f"{name} {adapter.id} cannot be used: {adapter.problem}; scan again when its file is whole"
         raise FailedPrecondition(message, adapter.fault, **facts)
-    # Where its names do not tell its base, the worker finds whether its tensors fit.
+    # If the file's tensor names do not show its base, the worker checks whether the tensors fit.
     if adapter.compatible_families and model.family not in adapter.compatible_families:
         fits = ", ".join(adapter.compatible_families)
         message = f"{name} {adapter.id} {does} {fits}; model {model.id} is of {model.family}: name one that fits"
@@ -83,7 +83,7 @@ def _unknown_components(loras: Sequence[Lora], model: Model) -> Iterator[Violati
 
 
 def _other_blocks(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
-    """Block weights of another number than the component has blocks."""
+    """Faults of block weights whose number differs from the component's number of blocks."""
     for place, lora in enumerate(loras):
         for index, one in enumerate(lora.components):
             if not one.block_weights:
@@ -99,7 +99,7 @@ def _other_blocks(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
 
 
 def _tokens(asked: Sequence[TextualInversion], words: Sequence[Model]) -> Iterator[Violation]:
-    """Words of prompts that are missing, or that stand for two. Text encoders read capitals as small letters."""
+    """Faults of the words that stand for textual inversions. Case does not count: text encoders read small letters."""
     known: dict[str, Model] = {}
     for place, (one, entry) in enumerate(zip(asked, words, strict=True)):
         path, token = f"generation.textual_inversions[{place}].token", one.token or entry.token

@@ -27,7 +27,7 @@ def range_faults(
     """Refuse a range of steps whose ends are outside their bounds, or whose end is not after its start.
 
     `fields`, `told_as`: where the two fields stand in `FIELDS` and in the request. `ends`: shares of the steps, start and
-    end; absent: 0 and 1. `what` ends there: `the steps end`.
+    end; absent: 0 and 1. `what`: beginning of the message, such as `the steps end`.
     """
     wrong = [
         one

@@ -35,11 +35,11 @@ _SAME = {
     "seamless_x": "seamless_x",
     "seamless_y": "seamless_y",
 }
-"""What the latents of a checkpoint are made with, and the request's field of each."""
+"""Resolved values that the latents of a checkpoint depend on, with the request's field of each."""
 
 
 def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> Checked:
-    """The request with what it leaves open as the continued generation has it (`asked` and `resolved`)."""
+    """The request. Fields that it leaves open come from the continued generation (`asked` and `resolved`)."""
     own = given.asked
     sizeless = own.width_px is None and own.height_px is None
     named = own.model_id or own.loaded_model_id
@@ -88,7 +88,7 @@ def _sampling(own: Sampling, resolved: ResolvedGeneration) -> Sampling:
 
 
 def _or(own: float | None, theirs: float, default: float) -> float | None:
-    """What the branch says, else what the other one has. None: the default."""
+    """The branch's own value, else that of the continued generation. None: the default."""
     return (None if theirs == default else theirs) if own is None else own
 
 

@@ -35,7 +35,7 @@ _LACKS = {
     "image_prompts": "IP-Adapters that this server computes",
     "regions": "cross-attention by which parts of a picture could read prompts of their own",
 }
-"""What families lack for which a field is not read."""
+"""By field: what a family lacks if it does not read the field."""
 _LEAST_SHARES = 0.01
 """Smallest sum of the weights of blended prompts, which are divided by it."""
 
@@ -308,4 +308,4 @@ def _known(path: str, value: str, what: str) -> Iterator[Violation]:
 
 
 _SEED_ADVICE = "; leave it out for one that the server draws and tells"
-"""Other programs take -1 for that."""
+"""Other programs take -1 for a drawn seed, so requests contain it."""

@@ -111,7 +111,7 @@ def _rounded(edge: float, multiple: int) -> int:
 
 
 def check_model(own: Model, base: Model) -> None:
-    """Raise MODEL_INCOMPATIBLE for a model that cannot denoise what another one has made, and the fault of a broken one."""
+    """Raise MODEL_INCOMPATIBLE if the model cannot denoise the base's latents, and the scan's fault if it is unusable."""
     if own.state is not ModelState.AVAILABLE:
         message = (
             f"model {own.id} of the second pass cannot be used: {own.problem}; scan again when its files are whole"

@@ -45,8 +45,8 @@ def refiner_exclusions(asked: Generation) -> Iterator[Violation]:
 def resolved_refiner(asked: Generation, refiner: Model | None, model: Model) -> ResolvedRefiner | None:
     """The refiner with every choice made. `refiner`: its entry in the catalogue, with its hash.
 
-    Raises MODEL_INCOMPATIBLE for a model that is none, or is made for another family, and the fault of one that cannot be
-    used.
+    Raises MODEL_INCOMPATIBLE for a model that is no refiner or is made for another family, and the scan's fault for an
+    unusable one.
     """
     given = asked.refiner
     if given is None or refiner is None:

@@ -31,8 +31,8 @@ def resolved_controls(
 ) -> tuple[ResolvedControl, ...]:
     """The controls with every choice made.
 
-    Raises MODEL_INCOMPATIBLE for one that is no ControlNet, or of another family; COMPONENT_MISSING for a map that no model
-    here makes; INVALID_FIELD for a picture of another size than the result without a `fit`.
+    Raises MODEL_INCOMPATIBLE for a model that is no ControlNet or is of another family; COMPONENT_MISSING for a map that no
+    model here makes; INVALID_FIELD for a picture of another size than the result without a `fit`.
     """
     for one in read:
         adapts = one.model.kind is ModelKind.T2I_ADAPTER
@@ -81,7 +81,7 @@ def _other_sizes(
 
 
 def _without_seed(controls: Sequence[Control], seeds: Sequence[int]) -> Iterator[Violation]:
-    """Maps that would be other ones for each picture: one map guides all pictures of a job."""
+    """Maps that would differ between the pictures of a job: one map guides all of them."""
     for place, control in enumerate(controls):
         given = control.preprocessing
         if given is not None and given.kind == "shuffle" and len(seeds) > 1 and "seed" not in dict(given.options):

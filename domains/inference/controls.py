@@ -36,7 +36,7 @@ class PictureSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsedPicture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture that takes part."""
+    """A picture that a resolved generation uses."""
 
     blob_id: str
     sha256: str
@@ -96,6 +96,6 @@ class ResolvedControl(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is a T2I adapter, which reads the map once, and no prompt. Else it is a ControlNet."""
 
     def steps_of(self, count: int) -> range:
-        """The steps in which it counts, of so many, counted from 0: those that lie within its range, as in diffusers."""
+        """The steps (from 0, of `count`) in which it counts: those that lie within its range, as in diffusers."""
         begin = math.ceil(count * self.start_ratio - _ROUNDING)
         return range(begin, math.floor(count * self.end_ratio + _ROUNDING))

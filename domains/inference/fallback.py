@@ -73,7 +73,7 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Fallback(max_attempts=0)
-"""Gives up nothing."""
+"""The policy that permits no reduction."""
 
 
 def next_rung(stage: Stage, fallback: Fallback, possible: Collection[Rung], taken: int) -> Rung | None:

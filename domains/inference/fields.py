@@ -160,11 +160,11 @@ SECOND = ("second_prompt", "second_negative_prompt")
 THIRD = ("third_prompt", "third_negative_prompt")
 
 _OF_PIXELS = ("sampling.dynamic_threshold_ratio",)
-"""Fields for models that compute in pixels, which no computed family does."""
+"""Fields for models that compute in pixels. No supported family does."""
 _MASK_BLENDS = {one: f"MASK_BLEND_{one.upper()}" for one in MaskBlend}
 _MASK_FILLS = {one: f"MASK_FILL_{one.upper()}" for one in MaskFill}
 _OUTPAINT_FILLS = (_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE])
-"""Nothing is there yet that the new parts could start from."""
+"""New parts have no pixels of their own, so a fill that keeps the present pixels does not apply."""
 
 FIELDS: Mapping[str, Field] = {
     field.path: field

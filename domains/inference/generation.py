@@ -62,7 +62,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     seed_variation: SeedVariation | None = None
     """A second seed that varies each picture. Absent: none."""
     own: OwnWalk = AS_THE_MODEL
-    """What else is said about the walk."""
+    """Noise levels and solver options of the request's own."""
     part: StepRange = ALL_STEPS
     """Which of the steps are computed."""
 
@@ -134,7 +134,7 @@ class ResolvedInitImage(msgspec.Struct, frozen=True, kw_only=True):
     """Hash of the encoded file: a replay detects another one."""
     strength: float
     fit: ImageFit | None
-    """None: the picture keeps its own size, and what is made of a part of it is put back there."""
+    """None: the picture keeps its own size, and the part that is made anew is pasted back into it."""
     own_size_px: tuple[int, int] | None = None
     """(width, height) of a picture that keeps its size."""
 
@@ -178,7 +178,7 @@ class ResolvedLora(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the steps after which it stops."""
 
     def steps_of(self, count: int) -> range:
-        """The steps in which it counts, of so many, counted from 0."""
+        """The steps (from 0, of `count`) in which it counts."""
         begin, end = (math.ceil(count * ratio - _ROUNDING) for ratio in (self.start_ratio, self.end_ratio))
         return range(begin, end)
 
@@ -255,7 +255,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     image_prompts: tuple[ImagePrompt, ...] = ()
     regions: tuple[Region, ...] = ()
     references: tuple[Reference, ...] = ()
-    """What a model made for editing sees beside the prompt."""
+    """Pictures that a model made for editing sees beside the prompt."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -316,13 +316,13 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Applied together; their order does not matter."""
     textual_inversions: tuple[ResolvedTextualInversion, ...] = ()
     controls: tuple[ResolvedControl, ...] = ()
-    """What guides the layout; they add up."""
+    """ControlNets and T2I adapters that guide the layout; their effects add up."""
     image_prompts: tuple[ResolvedImagePrompt, ...] = ()
-    """What guides content and style; they add up."""
+    """IP-Adapters that guide content and style; their effects add up."""
     regions: tuple[ResolvedRegion, ...] = ()
     """Parts of the picture with prompts of their own."""
     references: tuple[ResolvedReference, ...] = ()
-    """What the model sees beside the prompt, in this order."""
+    """Pictures that the model sees beside the prompt, in this order."""
     prompt_syntax: Syntax = Syntax.PLAIN
     long_prompt: LongPrompt = LongPrompt.TRUNCATE
     second_prompt: str = ""
@@ -345,7 +345,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     size_conditioning: SizeConditioning | None = None
     """None: the size that is made, nothing cropped."""
     own: OwnWalk = AS_THE_MODEL
-    """What else is said about the walk."""
+    """Noise levels and solver options of the request's own."""
     part: StepRange = ALL_STEPS
     """Which of the steps are computed, where the strength alone does not say it."""
     components: tuple[ResolvedComponent, ...] = ()
@@ -359,7 +359,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     refiner: ResolvedRefiner | None = None
     """None: the model computes all steps."""
     aesthetic_scores: tuple[float, float] | None = None
-    """Of the prompt and of the negative prompt, in the pass of a refiner. None: its denoiser reads none."""
+    """Aesthetic scores of the prompt and of the negative prompt in a refiner's pass. None: the denoiser reads none."""
 
     @property
     def runs_as(self) -> str:
@@ -384,7 +384,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def empty(self) -> Prompt:
-        """A prompt without words, otherwise read alike."""
+        """An empty prompt with the generation's reading options."""
         return self._prompt("")
 
     @property
@@ -395,7 +395,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def prompt_of(self, text: str) -> Prompt:
-        """A text, read as the prompt is, alike by all encoders."""
+        """One text for all encoders, with the generation's reading options."""
         return self._prompt(text)
 
     def _prompt(self, *texts: str) -> Prompt:
@@ -425,8 +425,7 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def visited(self) -> range:
-        """The steps that are computed, from 0, of `steps`: the last ⌈steps × strength⌉, unless `part` says others. Of the
-        first pass alone."""
+        """The computed steps of the first pass, from 0: the last ⌈steps × strength⌉, unless `part` selects others."""
         return self.part.visited(self.steps, steps_of(self.start_strength, self.steps))
 
     @property

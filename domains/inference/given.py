@@ -1,4 +1,4 @@
-"""What a run is given to make pictures with."""
+"""The input of a run: an attempt at a generation, with all files that it reads."""
 
 import msgspec
 

@@ -33,7 +33,7 @@ def resolved_image_prompts(
 ) -> tuple[ResolvedImagePrompt, ...]:
     """The image prompts with every choice made.
 
-    Raises MODEL_INCOMPATIBLE for one that is no IP-Adapter, or of another family; COMPONENT_MISSING without the image
+    Raises MODEL_INCOMPATIBLE for a model that is no IP-Adapter or is of another family; COMPONENT_MISSING without the image
     encoder that it reads with; UNSUPPORTED_COMBINATION for a mode that the family does not have.
     """
     for one in read:

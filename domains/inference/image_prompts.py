@@ -71,7 +71,7 @@ class ResolvedImagePrompt(msgspec.Struct, frozen=True, kw_only=True):
         return [*found, *((name, one) for name, one in others if one is not None)]
 
     def steps_of(self, count: int) -> range:
-        """The steps in which it counts, of so many, counted from 0: those that lie within its range."""
+        """The steps (from 0, of `count`) in which it counts: those that lie within its range."""
         begin = math.ceil(count * self.start_ratio - _ROUNDING)
         return range(begin, math.floor(count * self.end_ratio + _ROUNDING))
 

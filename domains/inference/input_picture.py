@@ -1,4 +1,4 @@
-"""A picture that a request hands in: what is known of it once it was decoded, and the size that it gives the result."""
+"""A picture that a request hands in: its decoded properties, and the size of a result that takes its size from it."""
 
 import msgspec
 
@@ -46,7 +46,7 @@ def resolved_picture(asked: Generation, picture: InputPicture, steps: int) -> Re
 
 
 def _strength(asked: Generation, init: InitImage, steps: int) -> float:
-    """As asked; the share of the steps that a request for a first step leaves; else the default."""
+    """The requested strength; else the share of the steps from the requested first step on; else the default."""
     first = asked.sampling.part.first_step
     if init.strength is None and first is not None:
         return max(0.0, 1 - first / steps)

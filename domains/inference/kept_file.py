@@ -1,16 +1,16 @@
-"""The file of a generation's kept progress, as a worker gets it."""
+"""Files that the front keeps for a worker: checkpoints, latents, and pixels of pictures and masks."""
 
 import msgspec
 
 
 class KeptFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint on the worker's machine."""
+    """A file on the worker's machine: a checkpoint, latents or pixels."""
 
     path: str
     sha256: str
     """The worker uses the file only if its content has this hash."""
     branched: bool = False
-    """Whether it may be of another job, which has other LoRAs, textual inversions, controls and image prompts."""
+    """Whether a checkpoint may be of another job, with other LoRAs, textual inversions, controls and image prompts."""
 
 
 class ImagePromptFiles(msgspec.Struct, frozen=True, kw_only=True):

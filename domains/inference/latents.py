@@ -1,7 +1,7 @@
 """Latents that a walk starts from, or that a job hands out, as a safetensors file with one tensor `latents`.
 
-Where they hold noise they are clean + σ/α·noise, as ComfyUI and the solvers of k-diffusion have them: what a job hands out
-within its walk, another one goes on from.
+Latents that hold noise are clean + σ/α·noise, as in ComfyUI and k-diffusion's solvers. So a job can continue from latents
+that another job hands out before its walk ends.
 """
 
 import msgspec

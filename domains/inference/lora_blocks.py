@@ -45,7 +45,7 @@ def blocks_of(family: str, component: str, config: Mapping[str, Any]) -> Blocks:
 
 
 def block_of(path: str, blocks: Blocks) -> int | None:
-    """The block that a layer belongs to. None: to no one, as the last convolution."""
+    """The block that a layer belongs to. None: it belongs to no block, like the last convolution."""
     return next((place for place, starts in enumerate(blocks) if f"{path}.".startswith(starts)), None)
 
 

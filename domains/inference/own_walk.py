@@ -41,4 +41,4 @@ class OwnWalk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 AS_THE_MODEL = OwnWalk()
-"""Says nothing."""
+"""No own levels or options: the model's files decide."""

@@ -66,7 +66,7 @@ def models_of(resolved: ResolvedGeneration) -> tuple[str, ...]:
 
 
 def _refined(first: ResolvedGeneration, refiner: ResolvedRefiner | None) -> Iterator[Pass]:
-    """The first pass, which a refiner may end, or compute as a whole."""
+    """The first pass, then that of the refiner, which computes its last steps, or all of them."""
     visited = first.visited
     switch = visited.stop if refiner is None or not visited else refiner.first_step(first.steps)
     if switch > visited.start or not visited:
@@ -96,7 +96,7 @@ def _last(first: ResolvedGeneration, refiner: ResolvedRefiner, begin: int) -> Re
 
 
 def _handed_over(first: ResolvedGeneration, begin: int) -> dict[str, Any]:
-    """The beginning of a walk that goes on from the latents of another one."""
+    """Fields of a pass that continues from the latents of another one."""
     part = StepRange(first_step=begin, last_step=first.part.last_step, add_noise=False)
     return {"init_image": None, "init_latents": ResolvedLatents(strength=1.0), "part": part}
 

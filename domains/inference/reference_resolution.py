@@ -25,7 +25,7 @@ def references_of(model: Model) -> tuple[int, int]:
 
 
 def default_image_guidance(model: Model) -> float | None:
-    """Guidance by the picture of a request that names none. None: the model has none of its own."""
+    """Image guidance for a request that sets none. None: the model has no default."""
     variant = _variant(model)
     return None if variant is None else variant.image_guidance
 

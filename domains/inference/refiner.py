@@ -34,5 +34,5 @@ class ResolvedRefiner(msgspec.Struct, frozen=True, kw_only=True):
     negative_aesthetic_score: float
 
     def first_step(self, steps: int) -> int:
-        """The first of so many steps that it computes, from 0."""
+        """The first step (from 0, of `steps`) that it computes."""
         return math.ceil(steps * self.start_ratio - _ROUNDING)

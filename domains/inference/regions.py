@@ -48,7 +48,7 @@ class ResolvedRegion(msgspec.Struct, frozen=True, kw_only=True):
     end_ratio: float = 1.0
 
     def steps_of(self, count: int) -> range:
-        """The steps in which it counts, of so many, counted from 0. Empty for a region without weight."""
+        """The steps (from 0, of `count`) in which it counts. Empty for a region without weight."""
         begin = math.ceil(count * self.start_ratio - _ROUNDING)
         return range(begin, math.floor(count * self.end_ratio + _ROUNDING)) if self.weight else range(0)
 

@@ -52,7 +52,7 @@ def resolve(
     hires: Model | None = None,
     references: Sequence[InputPicture] = (),
 ) -> ResolvedGeneration:
-    """The request with every choice made. Raises all faults of the request at once, or the unfitness of a model for it.
+    """The request with every choice made. Raises all faults of the request at once, or the fault of an unfit model.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
     the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`: the models that its
@@ -175,7 +175,7 @@ def _hires(asked: Generation, first: ResolvedGeneration, base: Model, own: Model
 
 
 def _check_hires_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise what the prompts of the second pass are refused with, named by its fields."""
+    """Raise the faults of the second pass's prompts, named by its fields."""
     try:
         check_prompts(passes_of(resolved)[-1].resolved)
     except InvalidRequest as error:

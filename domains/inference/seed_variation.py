@@ -25,7 +25,7 @@ class ResolvedSeedVariation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolved_variation(asked: SeedVariation | None, count: int) -> ResolvedSeedVariation | None:
-    """The variation of so many pictures."""
+    """The variation of `count` pictures."""
     if asked is None or asked.strength is None:
         return None
     first = secrets.randbelow(2**32) if asked.seed is None else asked.seed

@@ -9,12 +9,12 @@ SizePx = tuple[int, int]
 
 
 class SizeConditioning(msgspec.Struct, frozen=True, kw_only=True):
-    """Sizes that the picture is pretended to have."""
+    """Picture sizes that the denoiser is told in place of the real ones."""
 
     original_px: SizePx = (0, 0)
-    """What it had."""
+    """The original size."""
     target_px: SizePx = (0, 0)
-    """What it was brought to."""
+    """The size that it was scaled to."""
     crop_left_px: int = 0
     crop_top_px: int = 0
 

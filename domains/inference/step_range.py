@@ -14,10 +14,10 @@ class StepRange(msgspec.Struct, frozen=True, kw_only=True):
     """Whether noise of the first step's level is added to what the walk starts from. Absent: yes."""
 
     def visited(self, steps: int, computed: int) -> range:
-        """The steps to compute, from 0, of so many. `computed`: how many of them, the last ones, the strength leaves."""
+        """The steps (from 0, of `steps`) to compute. `computed`: how many of the last ones the strength selects."""
         first = steps - computed if self.first_step is None else self.first_step
         return range(first, steps if self.last_step is None else self.last_step)
 
 
 ALL_STEPS = StepRange()
-"""Says nothing."""
+"""No part is requested: the strength decides."""

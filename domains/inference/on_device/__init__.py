@@ -24,7 +24,7 @@ order in `domains.inference.fallback`.
 Loading is the first stage of each run whose model is not on the device; jobs of one model share its load, which is
 cancelled when the last of them leaves. `load_run.py` has that stage, `resident_models.py` the models.
 
-`StepLoop(…, hardware=…)` puts something between the engine and its device: see `hardware` and `simulated`.
+`StepLoop(…, hardware=…)` replaces the engine's calls to its device: see `hardware` and `simulated`.
 `StepLoop(…, stop_of=…)` is asked within a step, where the device computes in the calling thread, whether a job is to
 stop; such a step is abandoned.
 
@@ -32,7 +32,7 @@ For each submitted job, `report` gets stages, progress, its loaded model, previe
 `RunFinished`, `RunFailed`, `RunStopped`, and nothing after it.
 
 The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward), `shared_step` (a step of a group), `pace`,
-`keep_on` (leaves a step), `ending` (ends jobs), `resources` (what all runs share), `hardware`, `fence` with `in_flight`
+`keep_on` (abandons a step), `ending` (ends jobs), `resources` (what all runs share), `hardware`, `fence` with `in_flight`
 (work that the device has not finished).
 
 One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` with `resident_models` and
@@ -46,8 +46,8 @@ latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numer
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sdxl_refiner`, `sd3`, `flux1`, `chroma`,
 `auraflow`, `z_image`.
 What they share: `batches` with `rows` (one forward for many jobs), `group_reads` with `cross_reads` (what some rows of it
-read beside the prompt), `latent_codec` with `latent_colours`, `packing`,
-`longest_edge`, `watched_module` with `slices` (forwards that can be left).
+read beside the prompt), `latent_codec` with `latent_colours`, `packing`, `longest_edge`, `watched_module` with `slices`
+(forwards that can be abandoned).
 
 Networks in our order of operations: `unet` with `transformer` and `resnet`, `vae_decoder`, `vae_encoder`, `vae_attention`.
 

@@ -22,7 +22,7 @@ class ComposedConditions:
 
     parts: Sequence[Conditions]
     weights: Sequence[float] = ()
-    """Of their outputs in the sum. Empty: the mean."""
+    """Weights of the parts' outputs in the sum. Empty: the mean."""
     rescale: float = 0.0
     """How much the contrast of a weighted sum is pulled back to that of the last part's output, 0..1."""
 

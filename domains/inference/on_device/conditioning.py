@@ -49,9 +49,9 @@ class Renew:
         """Only families that read sizes are told some."""
         distilled = resolved.distilled_guidance
         self._distilled: dict[str, Any] = {} if distilled is None else {"distilled": distilled}
-        """Only models that were distilled with guidance are told it."""
+        """Embedded guidance; empty for models that were not distilled with it."""
         self._kept: dict[int, Conditions] = {}
-        """The last ones by variant, with the same adapters."""
+        """The last conditions by variant, all with the adapters of `_with`."""
         self._with: Adapters | None = None
 
     def variant(self, step: int) -> int:
@@ -132,10 +132,10 @@ class Renew:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioned:
-    """The conditions, and what their computation showed."""
+    """The first conditions of a job, with functions for later ones, cache hits and degradations."""
 
     conditions: Conditions
-    """Of the first step."""
+    """Those of the first step."""
     renew: Renew
     reading: Reading
     """Computes what a ControlNet reads of the same prompts."""

@@ -37,7 +37,7 @@ class Area:
         return self._sized[size]
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device."""
+        """The device tensors that it holds."""
         return [self.map, *self._sized.values()]
 
 

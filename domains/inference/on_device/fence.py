@@ -10,7 +10,7 @@ from domains.model.on_device import Ready
 
 
 class Fence(Ready, Protocol):
-    """Marks the end of some enqueued work; work that was enqueued later goes on while one waits for it."""
+    """Marks the end of some enqueued work; waiting for it does not hold up later work."""
 
     def device_s(self) -> float | None:
         """Seconds on the device, once passed; None where they cannot be measured."""

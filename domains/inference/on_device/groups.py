@@ -8,7 +8,7 @@ from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.run import Run
 
 Group = tuple[LoadRun, ...]
-"""Jobs whose next unit of work is one; several only for a denoising step."""
+"""Jobs that do their next unit of work together; several only for a denoising step."""
 
 
 class Turns(deque[LoadRun]):
@@ -22,7 +22,7 @@ class Turns(deque[LoadRun]):
         """The jobs whose turn it is; they go to the back. Empty: no unit can be enqueued."""
         for job in self:
             group = self._led_by(job)
-            # A job that is as far ahead as it may be is waited for: left behind, it would never share a step again.
+            # Wait for a job whose units in flight are at the limit: left behind, it would never share a step again.
             if all(member.ready for member in group):
                 for member in group:
                     self.remove(member)

@@ -31,7 +31,7 @@ class Hardware(Protocol):
     """Called from the thread that ticks. An error raised here ends the job, load or order that made the call."""
 
     def mark(self) -> Mark:
-        """Mark the begin of a unit of work."""
+        """Mark the beginning of a unit of work."""
         ...
 
     def fence(self, began: Mark) -> Fence:
@@ -55,8 +55,8 @@ class Hardware(Protocol):
         ...
 
     def load_piece(self, job_id: str, model_id: str, read_bytes: int, more_bytes: int) -> Fence:
-        """Called when so many more bytes of a model's files are read for a job, and its weights hold `more_bytes` more;
-        both 0: its load begins.
+        """Called when `read_bytes` more of a model's files are read for a job, and its weights hold `more_bytes` more. Both
+        are 0 when its load begins.
 
         The load goes on when the fence has passed.
         """

@@ -40,7 +40,7 @@ class LatentMask:
     """(pictures, channels, h/8, w/8): what a model made for inpainting reads beside the latents. None: nothing."""
 
     def held(self, latents: Tensor, level: Level, remaining: int) -> Tensor:
-        """The latents after a step that ends at `level`, with so many steps to come."""
+        """The latents after a step that ends at `level`. `remaining`: number of steps to come."""
         # The walk's end may keep a little noise, which a finished picture has not.
         there = level.alpha * self.clean + level.sigma * self.noise if remaining else self.clean
         return torch.where(self.steps > remaining, latents, there)
@@ -83,13 +83,13 @@ class Masked:
     native: Native | None = None
     """None: a model made for whole pictures."""
     draws_picture: bool = True
-    """Whether diffusers draws from what the encoder made of the picture."""
+    """Whether the latents are drawn from the encoder's distribution of the picture, as diffusers does."""
 
 
 def masked_of(
     resolved: ResolvedGeneration, scene: Scene, latent_shape: tuple[int, int, int], native: Native | None = None
 ) -> Masked:
-    """A mask of pixels as one of latents: the most of the pixels in each latent pixel counts."""
+    """A mask of pixels as one of latents: each latent pixel takes the largest value of its pixels."""
     assert resolved.init_image is not None
     edge, strength = resolved.height_px // latent_shape[1], resolved.init_image.strength
     cells = F.max_pool2d(torch.from_numpy(scene.shares)[None, None], edge)

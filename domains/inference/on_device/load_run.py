@@ -23,7 +23,7 @@ from domains.stop import Stop, stronger
 _REPORT_S = 0.1
 """Minimum time between two reports of loading progress."""
 _LIFE_S = 5.0
-"""Time after which `show_life` repeats the newest progress; far below the least time that counts as silence."""
+"""Time after which `show_life` repeats the newest progress; far below the shortest gap that counts as silence."""
 
 
 class LoadRun:
@@ -175,7 +175,7 @@ class LoadRun:
         return self._load is not None
 
     def waiting_for(self) -> list[Future[Any]]:
-        """What is computed beside the loop."""
+        """Futures of work in other threads that the run waits for."""
         return []
 
     def release(self) -> None:

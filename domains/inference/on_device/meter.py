@@ -33,7 +33,7 @@ class Meter:
             self._device[stage] = self._device.get(stage, 0.0) + seconds
 
     def device_peak(self, allocated: int | None) -> None:
-        """Record the allocator's high-water mark of a moment in the job's life; None: not measurable."""
+        """Record a high-water mark of the allocator, in bytes; the largest one counts. None: not measurable."""
         if allocated is not None:
             self.peak_device_bytes = max(allocated, self.peak_device_bytes or 0)
 

@@ -17,7 +17,7 @@ from domains.model.on_device import Loading, OnDeviceModel, Placed
 
 _TURN_ALONE_S = 0.02
 _TURN_S = 0.004
-"""Time that a load takes of the thread that computes beside it, before other jobs have their turn."""
+"""Seconds that a load may use the computing thread before other jobs have their turn."""
 
 
 class ModelLoad:

@@ -10,7 +10,7 @@ from domains.model.model import Model
 from domains.model.on_device import Ready
 
 _TURN_S = 0.01
-"""Time that a load takes of the thread that computes beside it, before other jobs have their turn."""
+"""Seconds that a load may use the computing thread before other jobs have their turn."""
 
 
 class NetworkLoad:
@@ -39,8 +39,8 @@ class NetworkLoad:
             self._ready.wait()
 
     def advance(self) -> bool:
-        """Load what is ready, but not for longer than a turn. Whether the network is there. Raises as its load, for every
-        job that asks."""
+        """Load what is ready, but not for longer than a turn. Returns whether the network is there. Raises as its load, for
+        every job that asks."""
         if self.failure is not None:
             raise self.failure
         try:

@@ -32,7 +32,7 @@ class NetworkPool:
         return load
 
     def advance(self, load: NetworkLoad) -> bool:
-        """Load a piece. Whether the network is there. Raises as its load, which the next job then begins again, and
+        """Load a piece. Returns whether the network is there. Raises as its load, which the next job then begins again, and
         DEVICE_OUT_OF_MEMORY."""
         if load.module is not None:
             return True
@@ -89,7 +89,7 @@ class Borrowed:
         return [load for load in self.loads if load.module is None][:1]
 
     def bring(self, wanted: Sequence[tuple[Model, str, Begin]], base: OnDeviceModel) -> bool:
-        """Load a piece of the networks, each with the hash that the request names. Whether all are there. Raises
+        """Load a piece of the networks, each with the hash that the request names. Returns whether all are there. Raises
         ILLEGAL_STATE for one whose files have changed, and as their loads."""
         if not self.loads:
             self.loads = [

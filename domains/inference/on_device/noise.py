@@ -90,7 +90,7 @@ class Noise:
         return drawn.to(self.device, non_blocking=True)
 
     def room(self, pictures: int) -> Tensor:
-        """(pictures, *shape) on the host, not filled, from where a copy to the device need not wait."""
+        """(pictures, *shape), uninitialised, on the host; pinned for CUDA, so that a copy to the device need not wait."""
         return torch.empty((pictures, *self._shape), pin_memory=self.device.type == "cuda")
 
     def draw_into(self, drawn: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Values that are no numbers: which step or stage of a generation made them, and what helps."""
+"""Errors for NaN and infinite values: which step or stage of a generation made them, and what helps."""
 
 from domains.errors import ErrorReason, InternalError
 from domains.inference.generation import ResolvedGeneration

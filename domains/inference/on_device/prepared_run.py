@@ -78,13 +78,13 @@ class PreparedRun(LoadRun):
         self._previews = PreviewWriter(given.resolved, resources.files)
         self._kept = given.kept
         self._conditioned: Conditioned | None = None
-        """Between conditioning and the beginning of the trajectory."""
+        """Set only between conditioning and the beginning of the trajectory."""
         self._drawing: Future[Scene] | None = None
         """See `scene`."""
 
     @property
     def resolved(self) -> ResolvedGeneration:
-        """What the present pass makes."""
+        """The generation of the present pass."""
         return self.passes[self.pass_index].resolved
 
     @property
@@ -105,7 +105,7 @@ class PreparedRun(LoadRun):
 
     @property
     def _unet(self) -> UNet | None:
-        """The denoiser of a family whose is a U-Net."""
+        """The denoiser, if it is a U-Net."""
         return getattr(self.family, "unet", None)
 
     @property
@@ -127,7 +127,7 @@ class PreparedRun(LoadRun):
         return super().wait_for_device() or any(wait() for wait in waits)
 
     def waiting_for(self) -> list[Future[Any]]:
-        """What is drawn beside the loop."""
+        """The future of the scene, while another thread draws it."""
         return [] if self._drawing is None or self._drawing.done() else [self._drawing]
 
     def prepare(self, keep_on: KeepOn) -> None:
@@ -146,7 +146,7 @@ class PreparedRun(LoadRun):
         raise NotImplementedError
 
     def _bring_guides(self) -> bool:
-        """Load a piece of the networks that guide. Whether all are there."""
+        """Load a piece of the networks that guide. Returns whether all are there."""
         # A refiner's pass has no controls.
         mapped = not self.resolved.controls or self._mapped.bring(self.loaded)
         controls = self._guides.bring(self.loaded) and mapped
@@ -186,7 +186,7 @@ class PreparedRun(LoadRun):
             self._denoise(self._begun(found))
 
     def _try_later_passes(self) -> None:
-        """Raise what the prompts or sizes of later passes are refused with, before the first step."""
+        """Raise the faults of later passes' prompts and sizes before the first step."""
         for one in self.passes[self.pass_index + 1 :]:
             loaded, family = self._brought(one.model_index)
             adapters = self._adapters if one.model_index == self._model_index else NO_ADAPTERS
@@ -334,7 +334,7 @@ class PreparedRun(LoadRun):
         return super().held_bytes() + bytes_of(self.tensors())
 
     def _drop(self) -> None:
-        """Let go of what the device computed the latents with."""
+        """Drop the tensors that the steps needed, and leave the networks."""
         self.trajectory = self._conditioned = self._handed = None
         self._adapters, self._controls, self._image_prompts = NO_ADAPTERS, NO_CONTROLS, NO_IMAGE_PROMPTS
         self._features = NO_FEATURES

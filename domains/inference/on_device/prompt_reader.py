@@ -139,7 +139,7 @@ def _in_windows(prompt: Prompt, encoder: _Encoder, family: Family) -> _Laid:
 
 
 def _in_one(prompt: Prompt, encoder: _Encoder, family: Family) -> _Laid:
-    """As a family reads it that cuts plain text to one window."""
+    """The prompt for a family that cuts plain text to one window."""
     words = encoder.words
     marks = words(chat_of(words, "") if family.id == _CHAT else "", verbose=False).input_ids
     room = min(words.model_max_length, family.prompt_tokens) - len(marks)
@@ -159,7 +159,7 @@ def _read(one: FieldPrompt, encoder: _Encoder, reading: Reading, windows: Window
 
 
 def _pieces(words: Any, text: str, begin: int) -> list[Piece]:
-    """The tokenizer's own tokens. `begin`: where the text begins in the words that are told."""
+    """The tokenizer's own tokens. `begin`: where the text begins in the words that are reported."""
     fast = bool(getattr(words, "is_fast", False))
     found = words(text, add_special_tokens=False, truncation=False, verbose=False, return_offsets_mapping=fast)
     ends = [begin + end for _, end in found["offset_mapping"]] if fast else [None] * len(found.input_ids)

@@ -7,7 +7,8 @@ from torch import Tensor
 def rescaled(steered: Tensor, with_text: Tensor, shares: Tensor) -> Tensor:
     """The guided outputs, moved by their shares to the deviation of the outputs of the prompt.
 
-    steered, with_text: (pictures, channels, h, w); shares: (pictures, 1, 1, 1). A share of 0 leaves its picture bit by bit.
+    steered, with_text: (pictures, channels, h, w); shares: (pictures, 1, 1, 1). A share of 0 leaves its picture
+    bit-identical.
     """
     deviation, wanted = (each.flatten(1).std(1).view(-1, 1, 1, 1) for each in (steered, with_text))
     found = torch.lerp(steered, steered * (wanted / deviation), shares)

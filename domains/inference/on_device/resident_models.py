@@ -19,7 +19,7 @@ class ResidentModels:
     """Models by id."""
 
     def __init__(self, device: torch.device, hardware: Hardware, tier: HostTier | None = None) -> None:
-        """`tier` None: one on CUDA, elsewhere none, since host memory is what the device computes in."""
+        """`tier` None: a new one on CUDA, none elsewhere, where the device computes in host memory."""
         self.device = device
         self._hardware = hardware
         self._models: dict[str, ModelLoad] = {}
@@ -123,7 +123,7 @@ class ResidentModels:
 
 
 def _same(there: ModelLoad, model: Model, execution: Execution, *, named: bool) -> None:
-    """Raise ILLEGAL_STATE if a job that needs the model so cannot use this one."""
+    """Raise ILLEGAL_STATE if the loaded model has other weights, precision or offloading than the job asks for."""
     if named and execution.offload and execution.in_turns is not there.in_turns:
         how = "with components that take turns" if there.in_turns else "as a whole"
         raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)

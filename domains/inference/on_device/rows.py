@@ -29,7 +29,7 @@ class Regions:
     """Of each region, for each layer: (1 or 2, …), as the inputs."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device."""
+        """The device tensors that it holds."""
         areas = [tensor for area in (self.kept, *self.areas) for tensor in area.tensors()]
         return [*areas, *(tensor for some in self.keys for pair in some for tensor in pair)]
 
@@ -124,7 +124,7 @@ def mask_of(prompt: EncodedPrompt) -> Tensor:
 
 
 def in_rows(x: Tensor, rows: int) -> Tensor:
-    """What belongs to pictures (pictures, …), once for each of so many rows. It is x itself if there is no other row."""
+    """x (pictures, …) with one entry for each of `rows` rows. Returns x itself if no picture is guided."""
     if x.shape[0] == rows:
         return x
     # `repeat` and an index change the memory layout; `cat` along the first dimension keeps it.

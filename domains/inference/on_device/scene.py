@@ -23,7 +23,7 @@ class Scene:
         self._strength = resolved.init_image.strength
         new, band = _grown(picture.shape[1], picture.shape[0], self._outpaint)
         self._new = new
-        """1 where no picture was, else 0. As all below of the grown size."""
+        """1 where no picture was, else 0. This and all arrays below have the grown size."""
         # Without strength nothing of the old picture changes, and the change ends at its edge.
         self._near = np.maximum(new, band if self._strength else 0)
         """1 for the new parts and the overlap."""

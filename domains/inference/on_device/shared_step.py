@@ -23,7 +23,7 @@ class Answering(Protocol):
     """Turns an error into the end of the jobs."""
 
     def __call__(self, *jobs: Run) -> AbstractContextManager[None]:
-        """A context for what is done for the jobs."""
+        """Return a context that ends the jobs if its body raises."""
         ...
 
 
@@ -62,8 +62,7 @@ class SharedSteps:
 
     @contextmanager
     def _giving_way(self, job: Run) -> Generator[None]:
-        """For what leaves a job as it was before its step if it fails: the job may give way, and tries the step again in
-        its next turn."""
+        """Context for work that leaves a job unchanged if it fails. The job may give way, then retries in its next turn."""
         try:
             yield
         except Abandoned:
@@ -92,7 +91,7 @@ class SharedSteps:
         except Abandoned:
             return False
         except Exception:
-            # The error is of one job, or of the size: alone, each shows which.
+            # One job or the size of the forward is at fault: running each job alone shows which.
             _log.warning("a shared step failed", jobs=[job.id for job in jobs], rows=timer.rows, exc_info=True)
             outputs = None
         if outputs is not None:
@@ -126,7 +125,7 @@ class SharedSteps:
             moved([job.walking for job in jobs], outputs, noises)
             return jobs
         except Exception:
-            # The error is of one job, or of the size: alone, each shows which. Noise is not drawn a second time.
+            # One job or the size of the forward is at fault: each job alone shows which. Noise is not drawn a second time.
             _log.warning("a shared line failed", jobs=[job.id for job in jobs], exc_info=True)
         alone = zip(jobs, outputs, noises, strict=True)
         return [job for job, output, noise in alone if self._followed_alone(job, output, noise)]
@@ -180,5 +179,5 @@ class _Timer:
             self._pace.took(*self._kind, self.rows, took_s)
 
     def did_not_fit(self) -> None:
-        """Note that the jobs could do alone what they could not do together."""
+        """Note that each job's forward worked alone after the shared one failed."""
         self._pace.did_not_fit(*self._kind, self.rows)

@@ -89,7 +89,7 @@ def upsampled(module: Any, x: Tensor, keep_on: KeepOn, size: tuple[int, int] | N
         return module(x) if size is None else module(x, size)
     keep_on()
     if 2 * x.numel() > 2**31:
-        # As the module does: of more elements torch's channels-last kernel makes wrong ones (pytorch issue 141831).
+        # As the module does: for more elements torch's channels-last kernel returns wrong values (pytorch issue 141831).
         x = x.contiguous()
     return conv(module.conv, F.interpolate(x, size=(height, width), mode="nearest"), keep_on)
 

@@ -38,7 +38,7 @@ class SolverState:
 
     @property
     def weights(self) -> Weights:
-        """The next line's."""
+        """Coefficients of the next line."""
         return self._weights[self.place]
 
     def read(self, output: Tensor, noise: Tensor | None) -> list[Tensor]:

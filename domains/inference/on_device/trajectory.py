@@ -29,7 +29,7 @@ class Renew(Protocol):
     """Computes the conditions of a step with its prompts and with adapters."""
 
     def __call__(self, adapters: Adapters, step: int) -> Conditions:
-        """The conditions."""
+        """The conditions of a step, counted from 0."""
         ...
 
     def variant(self, step: int) -> int:
@@ -97,7 +97,7 @@ class Trajectory:
 
     @property
     def handed(self) -> Tensor:
-        """The latents for another walk: of a walk that stops before its end, clean + σ/α·noise."""
+        """The latents for another walk. If this walk stops before its end, they are clean + σ/α·noise."""
         return self.latents / self._ends[-1].alpha if self._left and self._ends else self.latents
 
     @property
@@ -141,7 +141,7 @@ class Trajectory:
         )
 
     def enter_phase(self) -> None:
-        """Take the prompts and adapters that count in the next step. Adapters change the keys that conditions hold."""
+        """Take the prompts and adapters of the next step. Adapters change the keys in conditions, so these are made anew."""
         adapters = self._adapters.at(self.index)
         variant = self._variant if self._renew is None else self._renew.variant(self.index)
         if adapters is self._present and variant == self._variant:
@@ -176,12 +176,12 @@ class Trajectory:
         return self._noise.kept()
 
     def go_on_with_noise(self, states: Sequence[Tensor]) -> None:
-        """Draw the noise that comes after another walk's."""
+        """Continue another walk's noise generators from their states."""
         self._noise.restore(states)
 
     @property
     def state(self) -> SolverState:
-        """What the solver moves."""
+        """The latents and history that the solver advances."""
         return self._state
 
     @property
@@ -233,7 +233,7 @@ def begin(
     )
     if resolved.part.add_noise is False and planned.begin is not None:
         planned = structs.replace(planned, begin=structs.replace(planned.begin, sigma=0.0))
-    # Of a picture, the first draw is from what its encoder made of it.
+    # With a picture, the first draw samples the encoder's distribution.
     draws = picture is not None and picture.deviation is not None
     second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
@@ -244,8 +244,7 @@ def begin(
 def _initial(
     plan: Plan, noise: Noise, picture: PictureLatents | None, masked: Masked | None
 ) -> tuple[Tensor, LatentMask | None]:
-    """The first latents. Of a picture: drawn from what the encoder made of it, then noised; in this order, as diffusers
-    draws from a generator."""
+    """The first latents. With a picture: drawn from its encoder's distribution, then noised: diffusers' order."""
     if picture is None:
         return noise.draw() * plan.initial_scale, None
     if plan.begin is None:

@@ -1,4 +1,4 @@
-"""Convolutions that read beyond an edge of the picture what lies at the opposite edge: then both edges fit together.
+"""Convolutions with circular padding: beyond an edge they read the opposite edge, so that both edges fit together.
 
 Attention, normalisation and linear layers do not know where an edge is, so this makes a whole U-Net and VAE periodic.
 """
@@ -27,7 +27,7 @@ _present = _Present()
 
 @contextmanager
 def wrapping(wraps: Wraps) -> Generator[None]:
-    """Have these edges fit together in what is computed inside."""
+    """Make these edges fit together in forwards within the context."""
     before, _present.wraps = _present.wraps, wraps
     try:
         yield

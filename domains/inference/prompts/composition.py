@@ -22,7 +22,7 @@ def composed(text: str) -> Composition:
 
 
 def _weighed(part: str) -> tuple[str, float]:
-    # The last colon alone is tried, so that the time grows with the length.
+    # Only the last colon is tried, so that the time is linear.
     colon = part.rfind(":")
     found = _WEIGHT.match(part, colon) if colon >= 0 else None
     return (part.strip(), 1.0) if found is None else (part[:colon].strip(), float(found[1]))

@@ -11,13 +11,13 @@ class Segment(NamedTuple):
 
 
 NUMBER = r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)"
-"""Pattern of a weight. Nothing in it is tried twice: a prompt of 32 KiB is read in time that grows with its length."""
+"""Pattern of a weight, without backtracking: a prompt of 32 KiB is read in linear time."""
 BRACKET_WEIGHT = 1.1
 """Weight of what stands in brackets without a number, in both syntaxes."""
 
 
 def merged(segments: list[Segment]) -> tuple[Segment, ...]:
-    """Without empty segments; neighbours of one weight become one, so that a word is not cut where a bracket stood."""
+    """The segments without empty ones. Neighbours of one weight become one, so that no word is cut at a former bracket."""
     found: list[Segment] = []
     for segment in segments:
         if not segment.text:

@@ -1,9 +1,9 @@
 """A1111's prompt editing: `[a:b:0.5]`, `[b:0.5]`, `[a::0.5]` change with the step, `[a|b]` in every step.
 
 A time with a dot is a share of the steps, one without it a number of steps; the words before the change hold up to that
-step, counted from 1. Edits nest, and those within words that do not hold have no effect. Brackets without a partner, and
-brackets with other colons, are text. Source: the behaviour that AUTOMATIC1111/stable-diffusion-webui documents
-("Features: Prompt editing, Alternating words").
+step, counted from 1. Edits nest, and an edit within words that do not hold has no effect. Brackets without a partner, and
+brackets with other colons, are text. Source: the behaviour that AUTOMATIC1111/stable-diffusion-webui documents ("Features:
+Prompt editing, Alternating words").
 """
 
 import re
@@ -82,7 +82,7 @@ def edits_of(text: str) -> list[_Edit]:
 
 
 def _closed(text: str, one: _Open, end: int) -> _Edit | None:
-    """The edit that a pair of square brackets is. None: it is none."""
+    """The edit that a pair of square brackets means. None: the brackets are text."""
     if one.colons:
         time = _TIME.fullmatch(text, one.colons[-1] + 1, end)
         if time is None or len(one.colons) > 2:

@@ -25,6 +25,6 @@ def of_manifest(text: str) -> Recipe:
 
 
 def versions_of(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """What computed a picture."""
+    """Libraries and server version that made the picture, as (`library` or `server_version`, text)."""
     told = [("library", f"{name} {version}") for name, version in sorted(manifest.libraries.items())]
     return (*told, ("server_version", manifest.deviceops))

@@ -28,7 +28,7 @@ class NamedLora(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not the same as when the picture was first made."""
+    """One difference from how the picture was first made."""
 
     name: str
     original: str

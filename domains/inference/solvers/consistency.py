@@ -11,7 +11,7 @@ _TIMESTEP_SCALING = 10.0
 
 
 def lcm(walk: Walk) -> Iterator[Line]:
-    """Each line jumps to the clean latents and back up to the next level with new noise."""
+    """LCM: each line goes to the clean latents, then up to the next level with new noise."""
     for step in walk.steps:
         clean = _bounded(clean_of(step.begin, walk.prediction), step.begin.timestep)
         last = step is walk.steps[-1]
@@ -20,7 +20,7 @@ def lcm(walk: Walk) -> Iterator[Line]:
 
 
 def tcd(walk: Walk) -> Iterator[Line]:
-    """Straight on to a level below the next one, then up to it with new noise; `eta` is the paper's γ."""
+    """TCD: each line goes to a level below the next one, then up to it with new noise. `eta` is the paper's γ."""
     for step in walk.steps:
         clean = clean_of(step.begin, walk.prediction)
         down = walk.at_timestep(math.floor((1 - walk.options.eta) * step.end.timestep))

@@ -13,7 +13,7 @@ _SHORT = 15
 
 
 def deis(walk: Walk) -> Iterator[Line]:
-    """Up to the order of the options. Diffusers ends at a level with noise, and so do walks by a schedule; see `table`."""
+    """DEIS up to the options' order. Diffusers ends at a level with noise, as do walks by a schedule; see `table`."""
     for index, step in enumerate(walk.steps):
         ratios = [walk.steps[index - back].begin.ratio for back in range(_order(walk, index))]
         yield Line(

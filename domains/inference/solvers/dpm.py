@@ -41,7 +41,7 @@ def _line(step: Step, clean: Mix, following: Sum) -> Line:
 
 
 def _order(walk: Walk, index: int, most: int) -> int:
-    """Of one step: as many as there are estimates, fewer at the end of a short walk, one toward a level without noise."""
+    """Order of one step: the number of estimates, at most `most`; less at a short walk's end, and 1 before no noise."""
     left = len(walk.steps) - index
     short = walk.options.lower_order_final and walk.planned < _SHORT
     if left == 1 and (short or walk.options.euler_at_final or not walk.steps[-1].end.sigma):

@@ -7,7 +7,7 @@ from domains.inference.solvers.walk import Walk
 
 
 def euler(walk: Walk) -> Iterator[Line]:
-    """Straight on to the next level."""
+    """Euler's method: one step to the next level along the slope."""
     for step in walk.steps:
         clean = clean_of(step.begin, walk.prediction)
         latents, estimate = toward(step.begin, step.end)
@@ -16,7 +16,7 @@ def euler(walk: Walk) -> Iterator[Line]:
 
 
 def euler_ancestral(walk: Walk) -> Iterator[Line]:
-    """Down below the next level, then up to it with new noise."""
+    """Ancestral Euler: each line goes below the next level, then up to it with new noise."""
     for step in walk.steps:
         clean = clean_of(step.begin, walk.prediction)
         down, up = ancestral(step.begin, step.end)

@@ -7,11 +7,11 @@ from domains.inference.solvers.trained_walk import chained
 from domains.inference.solvers.walk import Options, Walk
 
 _TRAIN_STEPS = 1000
-"""A flow model is told σ times this."""
+"""The timestep of a flow model is σ times this."""
 
 
 def flow_walk(sigmas: Sequence[float], options: Options, train_steps: int = _TRAIN_STEPS, last: float = 0.0) -> Walk:
-    """From falling sigmas, 0..1, without the one that the walk ends at, which is `last`."""
+    """The walk over falling sigmas, 0..1. `last`: the sigma that it ends at, which `sigmas` leaves out."""
 
     def level(sigma: float) -> Level:
         return in_flow(sigma, sigma * train_steps)

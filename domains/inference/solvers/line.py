@@ -78,7 +78,7 @@ def toward(begin: Level, end: Level) -> tuple[float, float]:
 
 
 def ancestral(begin: Level, end: Level) -> tuple[float, float]:
-    """(σ/α to walk down to, σ/α of the new noise), which together give the end's; k-diffusion's split, eta 1."""
+    """(σ/α to walk down to, σ/α of the new noise), which together give the end's ratio; k-diffusion's split with eta 1."""
     ratio = end.ratio
     inverse = 1 / begin.ratio
     return ratio**2 * inverse, ratio * math.sqrt(max(0.0, 1 - (ratio * inverse) ** 2))

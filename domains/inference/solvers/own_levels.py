@@ -16,7 +16,7 @@ from domains.model.scheduler_config import is_flow, train_steps_of
 
 
 def own_levels(solver: Solver, config: Mapping[str, Any], own: OwnWalk, options: Options) -> Walk:
-    """The steps between the request's sigmas, or from its timesteps on to the level that the solver ends at. Raises
+    """The walk between the request's sigmas, or from its timesteps to the level that the solver ends at. Raises
     UNSUPPORTED_COMBINATION for timesteps that reach that level before their end."""
     if is_flow(config):
         trained = train_steps_of(config)

@@ -17,7 +17,7 @@ _WEIGHTS = (
 
 
 def pndm(walk: Walk) -> Iterator[Line]:
-    """The first step is Heun's, so that the second has a slope to lean on."""
+    """PLMS. The first step is Heun's, which gives the second one an earlier slope."""
     for index, step in enumerate(walk.steps):
         if index == 0 and len(walk.steps) > 1:
             yield _line(walk, step, _transferred(walk, step, (1.0,)), anchor=Sum(latents=1.0), ends_step=False)

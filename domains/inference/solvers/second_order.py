@@ -32,7 +32,7 @@ def dpm2(walk: Walk) -> Iterator[Line]:
 
 
 def dpm2_ancestral(walk: Walk) -> Iterator[Line]:
-    """The same down below the next level, then up to it with new noise."""
+    """Ancestral DPM-Solver-2: each step goes below the next level, then up to it with new noise."""
     return _through_middle(walk, lambda step: ancestral(step.begin, step.end))
 
 

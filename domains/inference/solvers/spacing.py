@@ -17,9 +17,9 @@ class Grid(Enum):
     """How a solver lays its steps over the trained timesteps."""
 
     POINTS = "points"
-    """n timesteps, fractions too, and then none of the noise: the solvers of k-diffusion."""
+    """n timesteps, which may be fractions, then a level without noise: the solvers of k-diffusion."""
     TRAINED = "trained"
-    """n whole timesteps; each step goes as far as the training's steps per step of the walk: DDIM, PNDM."""
+    """n whole timesteps; each step covers ⌊trained timesteps / n⌋ of them: DDIM, PNDM."""
     CHAIN = "chain"
     """n whole timesteps, each step to the next: DDPM."""
     INTERVALS = "intervals"
@@ -29,7 +29,7 @@ class Grid(Enum):
 
 
 DEFAULTS: Mapping[Grid, str] = {Grid.POINTS: "linspace", Grid.INTERVALS: "linspace"}
-"""Diffusers' spacing for a config that names none; of the other grids `leading`."""
+"""Diffusers' spacing for a config that names none. The other grids have `leading`."""
 
 
 def timesteps(grid: Grid, spacing: str, offset: int, steps: int, trained: int, last: int) -> NDArray[Any]:

@@ -46,7 +46,7 @@ class TrainedNoise:
         return at_ratio(ratio, timestep)
 
     def at_ratio(self, ratio: float, told: Callable[[float], float] = float) -> Level:
-        """The level at σ/α. Its timestep is interpolated in log σ/α; `told` is what the denoiser hears of it."""
+        """The level at σ/α. Its timestep is interpolated in log σ/α; `told` turns it into what the denoiser reads."""
         return at_ratio(ratio, told(self.timestep_of(ratio)))
 
     def timestep_of(self, ratio: float) -> float:

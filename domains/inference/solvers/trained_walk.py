@@ -22,9 +22,9 @@ _TOLD: Mapping[tuple[Grid, str], Callable[[float], float]] = {
     (Grid.INTERVALS, "exponential"): lambda timestep: max(0, math.floor(timestep - _ROUNDING)),
     (Grid.INTERVALS, "beta"): lambda timestep: max(0, math.floor(timestep - _ROUNDING)),
 }
-"""What diffusers makes of the timestep of a level that lies between two trained ones, where it is not told as it is."""
+"""How diffusers changes the timestep of a level between two trained ones. Other combinations keep it."""
 _ROUNDING = 1e-3
-"""Diffusers truncates what float32 has left a little below a whole timestep."""
+"""Diffusers truncates timesteps that float32 rounding has left a little below a whole number."""
 
 
 def trained_walk(

@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al. 2023): a predictor, and a corrector that the next evaluation pays for."""
+"""UniPC (Zhao et al. 2023): a predictor, and a corrector that uses the next line's evaluation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from domains.inference.solvers.walk import Walk
 
 
 def unipc(walk: Walk) -> Iterator[Line]:
-    """Each line first corrects the latents that it was given, then predicts the next ones. The anchor is the corrected."""
+    """Each line corrects the latents that it was given, then predicts the next ones. The anchor: the corrected ones."""
     last_order = 0
     for index, step in enumerate(walk.steps):
         clean = clean_of(step.begin, walk.prediction)
@@ -34,7 +34,7 @@ def _order(walk: Walk, index: int) -> int:
 
 
 def _predicted(walk: Walk, index: int, order: int, corrected: Sum) -> Sum:
-    """UniP from the corrected latents, as a sum of what these are made of."""
+    """UniP from the corrected latents, in terms of the tensors that these are a sum of."""
     step = walk.steps[index]
     levels = [walk.steps[index - back].begin for back in range(order)]
     hold, first, differences = _exponential(walk, levels, step.end, corrector=False)

@@ -84,7 +84,7 @@ def _sum(weights: Sum, newest: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _remembered(lines: Sequence[Line]) -> list[int]:
-    """Backwards: what the next line reads beside its own tensor, and what those after it read."""
+    """For each line, the number of kept tensors that later lines read; computed from the last line back."""
 
     def before(needed: int, line: Line) -> int:
         read = max(_read(line.following), _read(line.anchor or _NOTHING))

@@ -34,7 +34,7 @@ class Delta:
         return whole
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device."""
+        """The device tensors that it holds."""
         held = (self.low_rank, *self.others, *self.magnitudes)
         return [tensor for part in held if part is not None for tensor in part.tensors()]
 
@@ -72,7 +72,7 @@ class Adapters:
         return list(dict.fromkeys(layer for one in self._phases for layer in one.layers))
 
     def tensors(self) -> Sequence[Tensor]:
-        """What they hold on the device."""
+        """The device tensors that they hold."""
         deltas = {delta: None for one in self._phases for some in one.layers.values() for delta in some}
         held = [tensor for delta in deltas for tensor in delta.tensors()]
         return [*held, *(words.vectors for words in self.words.values())]
@@ -94,7 +94,7 @@ NO_ADAPTERS = Adapters()
 
 
 Rows = Mapping[int, Sequence[slice]] | None
-"""A job's rows in tensors with so many rows, since some hold a row for each picture alone. None: all rows."""
+"""A job's rows by the number of a tensor's rows, since some tensors have only one row a picture. None: all rows."""
 
 
 class Share(NamedTuple):
@@ -118,7 +118,7 @@ _hooked: WeakSet[nn.Module] = WeakSet()
 
 @contextmanager
 def beside(shares: Sequence[Share]) -> Generator[None]:
-    """Have these adapters count in what is computed inside."""
+    """Apply these adapters to forwards within the context."""
     before = _present.of, _present.words
     _present.of = _by_layer(shares)
     _present.words = {place: words for adapters, _ in shares for place, words in adapters.words.items()}

@@ -30,7 +30,7 @@ class Factors(Protocol):
         ...
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds."""
+        """The tensors that it holds."""
         ...
 
 
@@ -129,7 +129,7 @@ class Magnitudes:
 
     factors: Factors
     gains: Tensor
-    """(out,): the length that a row shall have, over the one that it has with the difference."""
+    """(out,): the target length of each row, divided by its length with the difference."""
 
     def product(self, layer: Any, x: Tensor, base: Tensor) -> Tensor:
         """What is added to the layer's own output `base` for its input."""
@@ -164,7 +164,7 @@ def _convolved(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _matrix(tensors: Sequence[Tensor]) -> Tensor:
-    """The product: of one tensor itself; of (out, rank), (rank, in); of these and a core (rank, rank, height, width)."""
+    """The product of tensors: one alone; (out, rank), (rank, in); or these and a core (rank, rank, height, width)."""
     match tensors:
         case [whole]:
             return whole

@@ -131,7 +131,7 @@ def _is_text(one: Fitted) -> bool:
 
 
 def _of_texts(chosen: Sequence[Chosen], asked: Asked) -> str:
-    """What text encoders read otherwise, with its weights, as text. Empty: nothing."""
+    """See `Adapters.of_texts`: the LoRAs and words that change text encoders, with their weights. Empty: none."""
     weights = [
         (lora.model_sha256, lora.weight, [one for one in lora.components if one.component_id in _ENCODERS])
         for lora, fitted in chosen

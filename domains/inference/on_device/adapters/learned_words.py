@@ -1,6 +1,6 @@
 """Words learned by textual inversion, as token ids of their own (Gal et al. 2022).
 
-The ids are negative, so they are none of a vocabulary, and no encoder takes the largest id for its end of the text. The
+The ids are negative, so they are in no vocabulary, and none is the largest id, which CLIP takes for the end of the text. The
 token embedding of the encoder, which is not changed, is asked for another token in their place, and its answer is replaced.
 """
 

@@ -1,7 +1,7 @@
 """Finds the layer that each tensor of a LoRA belongs to: diffusers converts the names of all formats.
 
-Names are converted, not tensors: each layer is stood for by two small tensors, whose values tell after the conversion which
-layer they were. So diffusers' conversions serve LoHa, LoKr and DoRA too, which it cannot load itself.
+Names are converted, not tensors: two small tensors stand in for each layer, and their values identify it after the
+conversion. So diffusers' conversions also serve LoHa, LoKr and DoRA, which it cannot load itself.
 """
 
 import re
@@ -77,7 +77,7 @@ def _converted_kohya(standing: dict[str, Tensor], unet_config: Any) -> dict[str,
 
 def _down(stem: str, names: Sequence[str]) -> str:
     """The full name of a layer's first matrix, without the name of the adapter that peft may put into it."""
-    # Where the rows of another layer stand for it, the names are that layer's.
+    # The names can be those of another layer, whose rows stand in for this one.
     own = (name for name in names if name.startswith(stem) and _DOWN.search(name))
     found = next(own, f"{stem}.lora_A.weight")
     # LyCORIS has kohya's ends of names behind paths of modules.

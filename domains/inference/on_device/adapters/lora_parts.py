@@ -62,10 +62,11 @@ def scale_by_settings(settings: Mapping[str, Any], component: str, path: str, ra
 
 
 def _pattern(patterns: Any, path: str, otherwise: Any) -> Any:
-    """As peft's `get_pattern_key`: a key stands for all layers whose path ends in it, or with `^` for one.
+    """The pattern's value for a layer, as by peft's `get_pattern_key`: a key stands for all layers whose path ends in it, or
+    with `^` for one.
 
-    Peft reads keys as regular expressions. A file could hold one that never ends, so only paths are read. Raises
-    MODEL_INCOMPATIBLE for others.
+    Peft reads keys as regular expressions. Matching one from a file could take forever, so only paths are read. Raises
+    MODEL_INCOMPATIBLE for other keys.
     """
     for key, value in (patterns or {}).items():
         layer = key.removeprefix("^").removesuffix("$").replace("\\.", ".")

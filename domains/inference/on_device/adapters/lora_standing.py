@@ -1,7 +1,7 @@
 """Finds the layers of a transformer for LoHa, LoKr and DoRA in other formats, whose tensors diffusers drops.
 
-Each layer of the file is stood for by a LoRA of rank 1 that diffusers converts: `down` holds the layer's number, `up` the
-numbers of its rows. So what comes out tells which rows of which layer of the file are those of a layer of the model.
+A LoRA of rank 1, which diffusers converts, stands in for each layer of the file: `down` holds the layer's number, `up` the
+numbers of its rows. So the converted tensors tell which rows of which layer of the file belong to a layer of the model.
 """
 
 import re

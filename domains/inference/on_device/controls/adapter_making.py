@@ -40,7 +40,7 @@ class FeaturesOfJob:
         self.networks = Borrowed(f"{job_id} maps", pool)
 
     def bring(self, base: OnDeviceModel) -> bool:
-        """Load a piece of the adapters. Whether all are there. Raises as loads of models."""
+        """Load a piece of the adapters. Returns whether all are there. Raises as loads of models."""
         wanted = [(one.model, control.model_sha256, loading_t2i_adapter) for control, one in self._wanted]
         return self.networks.bring(wanted, base)
 

@@ -29,7 +29,7 @@ class JobFeatures:
     """(1, 1, h, w), 0..1: where it counts. None: everywhere."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device."""
+        """The device tensors that it holds."""
         return [*self.levels, *([] if self.region is None else [self.region])]
 
     def weighted(self, level: int, *, with_prompt: bool) -> Tensor | None:
@@ -53,7 +53,7 @@ class Features:
         return [one for one in self.all if step in one.steps]
 
     def tensors(self) -> Sequence[Tensor]:
-        """What they hold on the device."""
+        """The device tensors that they hold."""
         return [tensor for one in self.all for tensor in one.tensors()]
 
 

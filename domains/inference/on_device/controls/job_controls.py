@@ -27,7 +27,7 @@ class JobControl:
     """(1, 1, h, w), 0..1: where it counts. None: everywhere."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device for the job alone."""
+        """The device tensors that it holds for the job alone."""
         return [*self.conditions.tensors(), self.hint, *([] if self.region is None else [self.region])]
 
 
@@ -42,7 +42,7 @@ class Controls:
         return [one for one in self.all if step in one.steps]
 
     def tensors(self) -> Sequence[Tensor]:
-        """What they hold on the device for the job alone."""
+        """The device tensors that they hold for the job alone."""
         return [tensor for one in self.all for tensor in one.tensors()]
 
 

@@ -63,8 +63,8 @@ class ControlsOfJob:
         return [load for load in self._loads if load.net is None][:1]
 
     def bring(self, base: OnDeviceModel) -> bool:
-        """Load a piece of the networks. Whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit the
-        model, and as loads of models."""
+        """Load a piece of the networks. Returns whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit
+        the model, and as loads of models."""
         if self._there:
             return True
         if not self._loads:

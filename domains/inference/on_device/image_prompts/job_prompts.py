@@ -22,7 +22,7 @@ class JobImagePrompt:
     """Where it counts. None: everywhere."""
 
     def tensors(self) -> Sequence[Tensor]:
-        """What it holds on the device."""
+        """The device tensors that it holds."""
         return [*(one for pair in self.keys for one in pair), *(() if self.area is None else self.area.tensors())]
 
 
@@ -37,7 +37,7 @@ class ImagePrompts:
         return [one for one in self.all if step in one.steps]
 
     def tensors(self) -> Sequence[Tensor]:
-        """What they hold on the device."""
+        """The device tensors that they hold."""
         return [tensor for one in self.all for tensor in one.tensors()]
 
 

@@ -42,8 +42,8 @@ class ImagePromptsOfJob:
         """The adapter and the encoder of each."""
 
     def bring(self, base: OnDeviceModel, unet: UNet | None) -> bool:
-        """Load a piece of the networks. Whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit the model
-        or its encoder, and as loads of models. `unet`: the model's; None: it has none."""
+        """Load a piece of the networks. Returns whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit
+        the model or its encoder, and as loads of models. `unet`: the model's; None: it has none."""
         if not self._wanted:
             return True
         assert unet is not None, "the plan refuses image prompts for families without a U-Net"
