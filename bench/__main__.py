@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in asked.names if name not in known]:
         parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
     if asked.list:
-        print("\n".join(f"{name:<16}{about(name)}" for name in known))
+        print("\n".join(f"{name:<20}{about(name)}" for name in known))
         return 0
     others = Others()
     time.sleep(_LOOK_S)

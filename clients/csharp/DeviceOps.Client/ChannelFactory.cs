@@ -45,7 +45,8 @@ internal static class ChannelFactory
                 InitialBackoff = TimeSpan.FromMilliseconds(100),
                 MaxBackoff = TimeSpan.FromSeconds(2),
                 BackoffMultiplier = 3,
-                RetryableStatusCodes = { StatusCode.Unavailable },
+                // INTERNAL is what gRPC makes of a connection that breaks in its handshake.
+                RetryableStatusCodes = { StatusCode.Unavailable, StatusCode.Internal },
             },
         };
         foreach (var method in Methods.Reads)
