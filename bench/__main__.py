@@ -33,7 +33,6 @@ CPU_SET = (
     "solver_step",
     "join_full_batch",
     "determinism",
-    "killed_at_each_step",
     "load_cpu",
     "lora",
     "cached_reads",
@@ -46,8 +45,16 @@ CPU_SET = (
     "model_scan",
     "plan",
 )
-BY_NAME_ONLY = ("csharp_client", "cuda_controls", "cuda_device", "cuda_families", "cuda_load", "cuda_picture")
-"""Those that need more than a CPU and Python: a .NET SDK, or a GPU."""
+BY_NAME_ONLY = (
+    "csharp_client",
+    "killed_at_each_step",
+    "cuda_controls",
+    "cuda_device",
+    "cuda_families",
+    "cuda_load",
+    "cuda_picture",
+)
+"""Those that need more than a CPU and Python (a .NET SDK, or a GPU), or take many minutes."""
 
 
 _LOOK_S = 1.0
