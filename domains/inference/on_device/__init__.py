@@ -41,7 +41,7 @@ One generation: `load_run`, `prepared_run`, `run` (its stages), `model_load` wit
 encoders), `input_picture`, `enlarging` (for a second pass), `trajectory` with `noise`, `solver_state` and `solver_step` (its
 latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`, `numeric_failures`, `adapters` (LoRAs), `controls`
 (ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts of a picture).
-`network_pool` with `network_load` has the networks that jobs use beside their models.
+`network_pool` with `network_load` has the networks that jobs use beside their models; `guides` gathers what guides one job.
 
 Families: `family` (the interface), `families` (the list), `sd1`, `sdxl`, `sdxl_refiner`, `sd3`, `flux1`, `chroma`,
 `auraflow`, `z_image`.

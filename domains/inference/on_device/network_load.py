@@ -1,13 +1,16 @@
 """A network that jobs share beside their model: on its way to the device, or there."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from domains.model.model import Model
 from domains.model.on_device import Ready
+
+View = TypeVar("View")
 
 _TURN_S = 0.01
 """Seconds that a load may use the computing thread before other jobs have their turn."""
@@ -25,6 +28,7 @@ class NetworkLoad:
         self.failure: Exception | None = None
         """Why the load has ended. None: it has not failed."""
         self.size_bytes = 0
+        self._view: Any = None
         self._steps = steps
         self._ready: Ready | None = None
 
@@ -37,6 +41,13 @@ class NetworkLoad:
         """Wait until the next piece can be loaded, or at least for a while."""
         if self._ready is not None:
             self._ready.wait()
+
+    def view(self, make: Callable[[nn.Module], View]) -> View:
+        """What computes with the network: made for its first user, and the same for all."""
+        assert self.module is not None, "`advance` has loaded it"
+        if self._view is None:
+            self._view = make(self.module)
+        return self._view
 
     def advance(self) -> bool:
         """Load what is ready, but not for longer than a turn. Returns whether the network is there. Raises as its load, for
@@ -68,7 +79,7 @@ class NetworkLoad:
     def close(self) -> None:
         """Cancel the load, or drop the network."""
         self._steps.close()
-        module, self.module = self.module, None
+        module, self.module, self._view = self.module, None, None
         if module is not None:
             # Modules refer to themselves, so their memory would be kept until the next garbage collection.
             module.to("meta")

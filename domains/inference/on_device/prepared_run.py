@@ -15,10 +15,9 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import Handed, packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
-from domains.inference.on_device.controls import NO_CONTROLS, NO_FEATURES, ControlsOfJob, FeaturesOfJob
 from domains.inference.on_device.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
-from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePromptsOfJob
+from domains.inference.on_device.guides import NO_GUIDES, GuidesOfJob
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
 from domains.inference.on_device.input_picture import read_pixels, read_sized
@@ -65,14 +64,8 @@ class PreparedRun(LoadRun):
         """(pictures, channels, h/8, w/8) on the CPU: the latents to hand out. None: none, or they are not there yet."""
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
-        first = self.passes[0].resolved
-        controls = given.controls if first.controls else ()
-        self._guides = ControlsOfJob(job_id, first, controls, resources.controls)
-        self._controls = NO_CONTROLS
-        self._seen_by_adapters = ImagePromptsOfJob(job_id, given.resolved, given.image_prompts, resources.networks)
-        self._image_prompts = NO_IMAGE_PROMPTS
-        self._mapped = FeaturesOfJob(job_id, first, controls, resources.networks)
-        self._features = NO_FEATURES
+        self._guides_of_job = GuidesOfJob(job_id, given, self.passes[0].resolved, resources.networks)
+        self._guides = NO_GUIDES
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
@@ -118,13 +111,11 @@ class PreparedRun(LoadRun):
     @property
     def ready(self) -> bool:
         """Whether a unit before the first step can be enqueued now."""
-        guides = self._guides.ready and self._seen_by_adapters.networks.ready and self._mapped.networks.ready
-        return super().ready and guides and (self._drawing is None or self._drawing.done())
+        return super().ready and self._guides_of_job.ready and (self._drawing is None or self._drawing.done())
 
     def wait_for_device(self) -> bool:
         """See `LoadRun`; waits for a network that guides, too."""
-        waits = (self._guides.wait, self._seen_by_adapters.networks.wait, self._mapped.networks.wait)
-        return super().wait_for_device() or any(wait() for wait in waits)
+        return super().wait_for_device() or self._guides_of_job.wait()
 
     def waiting_for(self) -> list[Future[Any]]:
         """The future of the scene, while another thread draws it."""
@@ -134,7 +125,7 @@ class PreparedRun(LoadRun):
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            if self._bring_guides():
+            if self._guides_of_job.bring(self.resolved, self.loaded, self._unet):
                 self._condition(keep_on)
         elif self._handed is not None:
             self._begin_from(self._handed, self._conditioned, keep_on)
@@ -144,13 +135,6 @@ class PreparedRun(LoadRun):
     def _begin_from(self, handed: Handed, conditioned: Conditioned, keep_on: KeepOn) -> None:
         """Enqueue the beginning of a pass that follows another one. Raises what `keep_on` raises."""
         raise NotImplementedError
-
-    def _bring_guides(self) -> bool:
-        """Load a piece of the networks that guide. Returns whether all are there."""
-        # A refiner's pass has no controls.
-        mapped = not self.resolved.controls or self._mapped.bring(self.loaded)
-        controls = self._guides.bring(self.loaded) and mapped
-        return controls and self._seen_by_adapters.bring(self.loaded, self._unet)
 
     def _condition(self, keep_on: KeepOn) -> None:
         """Encode the prompts and the pictures that the model sees; without a picture to start from, draw the noise too."""
@@ -164,11 +148,8 @@ class PreparedRun(LoadRun):
         of_job = self._adapters, maps, self._pictures_seen(keep_on)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()
-        if self.resolved.controls:
-            self._controls = self._guides.made(found.reading, self.device)
-            _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
-            self._features = self._mapped.made(self.loaded, self._unet, (height, width))
-        self._image_prompts = self._seen_by_adapters.made(self.resolved, self.loaded, self._unet)
+        _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
+        self._guides = self._guides_of_job.made(self.resolved, found.reading, self.loaded, self._unet, (height, width))
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -256,7 +237,7 @@ class PreparedRun(LoadRun):
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
         renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
-        of_job = self._adapters, renew, masked, self._controls, self._image_prompts, self._features
+        of_job = self._adapters, renew, masked, self._guides
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
@@ -325,8 +306,7 @@ class PreparedRun(LoadRun):
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""
         handed = [] if self._handed is None else [self._handed.latents]
-        guides = (self._adapters, self._controls, self._image_prompts, self._features)
-        held = [*(tensor for one in guides for tensor in one.tensors()), *handed]
+        held = [*self._adapters.tensors(), *self._guides.tensors(), *handed]
         return held if self.trajectory is None else self.trajectory.tensors()
 
     def held_bytes(self) -> int:
@@ -336,11 +316,8 @@ class PreparedRun(LoadRun):
     def _drop(self) -> None:
         """Drop the tensors that the steps needed, and leave the networks."""
         self.trajectory = self._conditioned = self._handed = None
-        self._adapters, self._controls, self._image_prompts = NO_ADAPTERS, NO_CONTROLS, NO_IMAGE_PROMPTS
-        self._features = NO_FEATURES
-        self._guides.leave()
-        self._seen_by_adapters.networks.leave()
-        self._mapped.networks.leave()
+        self._adapters, self._guides = NO_ADAPTERS, NO_GUIDES
+        self._guides_of_job.leave()
 
 
 def _of_pass(given: Given, resolved: ResolvedGeneration) -> Given:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from domains.inference.on_device.adapters import AdapterPool
-from domains.inference.on_device.controls import ControlPool
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -24,9 +23,8 @@ class Resources:
     models: ResidentModels
     prompts: PromptCache
     adapters: AdapterPool
-    controls: ControlPool
     networks: NetworkPool
-    """What else jobs use beside their models: IP-Adapters, image encoders."""
+    """What jobs use beside their models: ControlNets, T2I adapters, IP-Adapters and their image encoders."""
     files: Executor
     """Encodes files beside the loop."""
 
@@ -63,7 +61,7 @@ class Resources:
 
     def control_bytes(self) -> dict[str, int]:
         """Bytes of the networks that guide running jobs, by model id. Each leaves with its last job."""
-        return {**self.controls.sizes(), **self.networks.sizes()}
+        return self.networks.sizes()
 
     def adapter_bytes(self) -> int:
         """Bytes of host memory that the files of adapters take."""
@@ -87,7 +85,6 @@ def resources_of(device: torch.device, device_id: str, hardware: Hardware, encod
         models=ResidentModels(device, hardware),
         prompts=PromptCache(),
         adapters=AdapterPool(),
-        controls=ControlPool(hardware),
         networks=NetworkPool(hardware),
         files=ThreadPoolExecutor(encoders, thread_name_prefix="encode"),
     )

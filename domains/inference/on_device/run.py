@@ -296,7 +296,8 @@ class Run(PreparedRun):
         """Keep the latents to hand out: those of the first pass."""
         refined = self.has_next_pass and self.passes[self.pass_index + 1].kind is PassKind.REFINER
         if self.given.resolved.return_latents and self._returned is None and not refined:
-            self._returned = self.walking.handed.cpu()
+            # Behind the fence of the pictures that are decoded next; a wait for the device would stop the other jobs.
+            self._returned = to_host(self.walking.handed)
 
     def _tell_latents(self, index: int) -> None:
         """Report the latents of a picture, if they are asked for and not reported."""

@@ -11,9 +11,8 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
-from domains.inference.on_device.controls import NO_CONTROLS, NO_FEATURES, Controls, Features
 from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
-from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts
+from domains.inference.on_device.guides import NO_GUIDES, Guides
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise, draw_together
 from domains.inference.on_device.solver_state import SolverState
@@ -55,9 +54,7 @@ class Trajectory:
         renew: Renew | None = None,
         masked: Masked | None = None,
         wraps: Wraps = NO_WRAPS,
-        controls: Controls = NO_CONTROLS,
-        image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
-        features: Features = NO_FEATURES,
+        guides: Guides = NO_GUIDES,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
@@ -67,9 +64,7 @@ class Trajectory:
         self._adapters = self._present = adapters
         self._renew = renew
         self._variant = 0 if renew is None else renew.variant(0)
-        self._controls = controls
-        self._image_prompts = image_prompts
-        self._features = features
+        self._guides = guides
         self.steps = plan.steps
         self.index = 0
         """Number of steps done."""
@@ -135,9 +130,9 @@ class Trajectory:
             conditions=self.conditions,
             adapters=self._present,
             wraps=self._wraps,
-            controls=self._controls.at(self.index),
-            image_prompts=self._image_prompts.at(self.index),
-            features=self._features.at(self.index),
+            controls=self._guides.controls.at(self.index),
+            image_prompts=self._guides.image_prompts.at(self.index),
+            features=self._guides.features.at(self.index),
         )
 
     def enter_phase(self) -> None:
@@ -193,14 +188,7 @@ class Trajectory:
         """The device tensors that the trajectory holds."""
         masks = () if self._mask is None else self._mask.kept().values()
         renewed = () if self._renew is None else self._renew.tensors()
-        of_job = (
-            *self._adapters.tensors(),
-            *self._controls.tensors(),
-            *self._image_prompts.tensors(),
-            *self._features.tensors(),
-            *masks,
-            *renewed,
-        )
+        of_job = (*self._adapters.tensors(), *self._guides.tensors(), *masks, *renewed)
         return [*self._state.tensors(), *self.conditions.tensors(), *of_job]
 
 
@@ -214,9 +202,7 @@ def begin(
     adapters: Adapters = NO_ADAPTERS,
     renew: Renew | None = None,
     masked: Masked | None = None,
-    controls: Controls = NO_CONTROLS,
-    image_prompts: ImagePrompts = NO_IMAGE_PROMPTS,
-    features: Features = NO_FEATURES,
+    guides: Guides = NO_GUIDES,
 ) -> Trajectory:
     """A trajectory at its initial noise, or at the noised picture. `config` is the model's scheduler config."""
     shape = family.latent_shape(resolved.width_px, resolved.height_px)
@@ -237,8 +223,7 @@ def begin(
     draws = picture is not None and picture.deviation is not None
     second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
-    guides = controls, image_prompts, features
-    return Trajectory(*(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, *guides))
+    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, guides)
 
 
 def _initial(

@@ -3,13 +3,12 @@
 T2I adapters guide likewise, by features of their maps: `features` adds them, `adapter_making` makes them before the first
 step.
 
-`control_net` computes one of diffusers, `control_pool` keeps those that jobs use, each once, `making` makes the controls of
-one job, `job_controls` is their value, and `group_controls` computes them for the rows of jobs that share a forward.
+`control_net` computes one of diffusers, `making` makes the controls of one job, `job_controls` is their value, and
+`group_controls` computes them for the rows of jobs that share a forward.
 """
 
 from domains.inference.on_device.controls.adapter_making import FeaturesOfJob as FeaturesOfJob
 from domains.inference.on_device.controls.control_net import ControlNet as ControlNet
-from domains.inference.on_device.controls.control_pool import ControlPool as ControlPool
 from domains.inference.on_device.controls.features import NO_FEATURES as NO_FEATURES
 from domains.inference.on_device.controls.features import Features as Features
 from domains.inference.on_device.controls.features import GroupFeatures as GroupFeatures

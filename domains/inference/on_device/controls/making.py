@@ -1,23 +1,23 @@
 """Makes the controls of one job before its first step: their networks come onto the device, their maps are read."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from domains.errors import FailedPrecondition
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
-from domains.inference.on_device.controls.control_net import ControlNet
-from domains.inference.on_device.controls.control_pool import ControlLoad, ControlPool
+from domains.inference.on_device.controls.control_net import ControlNet, check_fits
 from domains.inference.on_device.controls.job_controls import NO_CONTROLS, Controls, JobControl
 from domains.inference.on_device.input_picture import read_sized
+from domains.inference.on_device.network_load import NetworkLoad
+from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.rows import RowConditions
 from domains.model.kind import ModelKind
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, Ready, loading_controlnet
 
 
 class Reading(Protocol):
@@ -32,9 +32,8 @@ class ControlsOfJob:
     """The controls of one job, on their way."""
 
     def __init__(
-        self, job_id: str, resolved: ResolvedGeneration, given: Sequence[GivenControl], pool: ControlPool
+        self, job_id: str, resolved: ResolvedGeneration, given: Sequence[GivenControl], pool: NetworkPool
     ) -> None:
-        self._job_id = job_id
         self._resolved = resolved
         self._size_px = resolved.width_px, resolved.height_px
         pairs = [
@@ -42,65 +41,33 @@ class ControlsOfJob:
         ]
         # One without weight, or without a step, has no effect.
         self._wanted = [one for one in pairs if one[0].weight and one[0].steps_of(resolved.computed_steps)]
-        self._pool = pool
-        self._loads: list[ControlLoad] = []
-        self._there = not self._wanted
-
-    @property
-    def ready(self) -> bool:
-        """Whether `bring` has something to do."""
-        return all(load.ready for load in self._on_their_way)
-
-    def wait(self) -> bool:
-        """Wait until a network can be loaded further, or at least for a while; False if none is on its way."""
-        for load in self._on_their_way:
-            load.wait()
-            return True
-        return False
-
-    @property
-    def _on_their_way(self) -> Sequence[ControlLoad]:
-        return [load for load in self._loads if load.net is None][:1]
+        self.networks = Borrowed(f"{job_id} controls", pool)
 
     def bring(self, base: OnDeviceModel) -> bool:
         """Load a piece of the networks. Returns whether all are there. Raises MODEL_INCOMPATIBLE for one that does not fit
         the model, and as loads of models."""
-        if self._there:
-            return True
-        if not self._loads:
-            self._loads = [
-                self._pool.bring(self._job_id, _unchanged(control, given.model), control.model_sha256, base)
-                for control, given in self._wanted
-            ]
-        for load in self._loads:
-            if load.net is not None:
-                continue
-            try:
-                if not load.advance():
-                    return False
-                self._pool.account(load)
-            except Exception:
-                self._pool.drop(load)
-                raise
-        self._there = True
-        return True
+        return self.networks.bring([(one.model, control.model_sha256, _begin) for control, one in self._wanted], base)
 
-    def made(self, reading: Reading, device: torch.device) -> Controls:
-        """The controls, with their maps read. Enqueues."""
+    def made(self, reading: Reading, base: OnDeviceModel) -> Controls:
+        """The controls, with their maps read. Raises MODEL_INCOMPATIBLE for one that another model brought and that does
+        not fit this one. Enqueues."""
         if not self._wanted:
             return NO_CONTROLS
         return Controls(
             all=[
-                self._made(control, given, load, reading, device)
-                for (control, given), load in zip(self._wanted, self._loads, strict=True)
+                self._made(control, given, load, reading, base)
+                for (control, given), load in zip(self._wanted, self.networks.loads, strict=True)
             ]
         )
 
     def _made(
-        self, control: ResolvedControl, given: GivenControl, load: ControlLoad, reading: Reading, device: torch.device
+        self, control: ResolvedControl, given: GivenControl, load: NetworkLoad, reading: Reading, base: OnDeviceModel
     ) -> JobControl:
-        net = load.net
-        assert net is not None, "`bring` has loaded it"
+        unet = base.modules["unet"]
+        check_fits(load.module, unet, base.model.id, load.model.id)
+        reads_sizes = getattr(unet.config, "addition_embed_type", None) == "text_time"
+        net = load.view(lambda module: ControlNet(module, pooled_and_sizes=reads_sizes))
+        device = base.device
         hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
         return JobControl(
             net=net,
@@ -112,20 +79,12 @@ class ControlsOfJob:
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
 
-    def leave(self) -> None:
-        """Give the networks back."""
-        self._loads = []
-        self._pool.leave(self._job_id)
+
+def _begin(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:
+    unet = base.modules["unet"]
+    return loading_controlnet(model, base, lambda module: check_fits(module, unet, base.model.id, model.id))
 
 
 def _region(pixels: Tensor, device: torch.device) -> Tensor:
     """(1, 1, h, w), 0..1."""
     return pixels.permute(2, 0, 1).unsqueeze(0).to(device).float().div(255)
-
-
-def _unchanged(control: ResolvedControl, model: Model) -> Model:
-    """The entry. Raises ILLEGAL_STATE if its files are other ones than those of the request."""
-    if control.model_sha256 == model.sha256:
-        return model
-    message = f"the files of {model.id} have changed since the request came; send the request again"
-    raise FailedPrecondition(message, model_id=model.id)

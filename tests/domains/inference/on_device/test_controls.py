@@ -1,8 +1,9 @@
 """ControlNets in our engine against diffusers' own pipelines, on random weights: same maps, same noise, same latents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.controls import ControlBalance
@@ -18,15 +19,17 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given, GivenControl
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.controls import Controls, ControlsOfJob, control_pool
-from domains.inference.on_device.controls.control_pool import ControlPool
+from domains.inference.on_device.controls import Controls, ControlsOfJob
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
+from domains.inference.on_device.network_load import NetworkLoad
+from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report, RunStopped
 from domains.model.model import Model
-from domains.model.on_device import load
+from domains.model.on_device import Ready
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.control_files import control, given, stripes, write_controlnet
@@ -58,14 +61,14 @@ class Guided(Loaded):
         self.folder = folder
         edge = family_of(self.ours).latent_shape(64, 64)[1]
         self.nets = [write_controlnet(folder / f"net-{seed}", self.ours, 64 // edge, seed=seed) for seed in (1, 2)]
-        self.pool = ControlPool(RealHardware(self.ours.device))
+        self.pool = NetworkPool(RealHardware(self.ours.device))
 
     def of(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl], job_id: str = "job") -> Controls:
         """The controls of a job."""
         job = ControlsOfJob(job_id, wanted, maps, self.pool)
         bring(job, self)
         reading = condition(self.ours, family_of(self.ours), wanted, PromptCache()).reading
-        return job.made(reading, self.ours.device)
+        return job.made(reading, self.ours)
 
 
 @pytest.fixture(scope="module", params=list(PIPELINES))
@@ -81,7 +84,7 @@ def begun(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenContro
     view, controls = family_of(family.ours), family.of(wanted, maps, job_id)
     found = condition(family.ours, view, wanted, PromptCache())
     config, device = family.ours.scheduler_config, family.ours.device
-    return begin(view, wanted, config, found.conditions, device, controls=controls)
+    return begin(view, wanted, config, found.conditions, device, guides=Guides(controls=controls))
 
 
 def ours(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
@@ -206,16 +209,16 @@ def test_a_region_over_the_whole_picture_is_none(family: Guided, tmp_path: Path)
 
 
 def test_jobs_share_a_network_which_leaves_with_the_last(family: Guided, tmp_path: Path) -> None:
-    pool, net = ControlPool(RealHardware(family.ours.device)), family.nets[0]
+    pool, net = NetworkPool(RealHardware(family.ours.device)), family.nets[0]
     wanted, maps = asked(family, controls=(control(net),)), [given(net, MAP, tmp_path)]
     jobs = [ControlsOfJob(name, wanted, maps, pool) for name in "ab"]
     for job in jobs:
         bring(job, family)
     size = sum(file.stat().st_size for file in Path(net.folder).glob("*.safetensors"))
     assert pool.sizes() == {net.id: pytest.approx(size, rel=0.3)}
-    jobs[0].leave()
+    jobs[0].networks.leave()
     assert list(pool.sizes()) == [net.id]
-    jobs[1].leave()
+    jobs[1].networks.leave()
     assert pool.sizes() == {}
 
 
@@ -223,10 +226,28 @@ def test_a_controlnet_of_another_width_is_refused_before_its_weights_are_read(fa
     edge = family_of(family.ours).latent_shape(64, 64)[1]
     other = write_controlnet(tmp_path / "other", family.ours, 64 // edge, cross_attention_dim=40)
     wanted = asked(family, controls=(control(other),))
-    job = ControlsOfJob("job", wanted, [given(other, MAP, tmp_path)], ControlPool(RealHardware(family.ours.device)))
+    job = ControlsOfJob("job", wanted, [given(other, MAP, tmp_path)], NetworkPool(RealHardware(family.ours.device)))
     with pytest.raises(FailedPrecondition, match="cross_attention_dim 40") as refused:
         bring(job, family)
     assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+def test_a_controlnet_that_another_job_brought_is_refused_for_a_model_that_it_does_not_fit(
+    family: Guided, tmp_path: Path
+) -> None:
+    net = family.nets[0]
+    wanted, maps = asked(family, controls=(control(net),)), [given(net, MAP, tmp_path)]
+    first, second = (ControlsOfJob(name, wanted, maps, family.pool) for name in ("first", "second"))
+    bring(first, family)
+    bring(second, family)
+    config: Any = family.ours.modules["unet"].config
+    unet = SimpleNamespace(config=SimpleNamespace(**{**config, "cross_attention_dim": 7}))
+    other: Any = SimpleNamespace(modules={"unet": unet}, model=SimpleNamespace(id="narrow"), device=family.ours.device)
+    with pytest.raises(FailedPrecondition, match="where the model has 7") as refused:
+        second.made(condition(family.ours, family_of(family.ours), wanted, PromptCache()).reading, other)
+    assert refused.value.facts["model_id"] == "narrow"
+    for job in (first, second):
+        job.networks.leave()
 
 
 def test_a_controlnet_that_changed_since_the_request_is_refused(family: Guided, tmp_path: Path) -> None:
@@ -303,13 +324,13 @@ class _Late:
 
 
 def test_a_network_whose_next_piece_is_late_keeps_no_other_job_waiting(
-    tiny: Model, monkeypatch: pytest.MonkeyPatch
+    tiny: Model,
 ) -> None:
-    def loading(*_: object) -> Iterator[_Late]:
+    def loading() -> Generator[Ready, None, nn.Module]:
         yield _Late()
+        raise AssertionError("the disk never answers")
 
-    monkeypatch.setattr(control_pool, "loading_controlnet", loading)
-    net = control_pool.ControlLoad(tiny, load(tiny, "cpu"))
+    net = NetworkLoad(tiny, loading())
     assert net.ready
     assert not net.advance()
     assert not net.ready

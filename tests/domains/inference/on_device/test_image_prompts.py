@@ -22,6 +22,7 @@ from domains.inference.image_prompts import ImagePromptMode
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.image_prompts import ImagePrompts, ImagePromptsOfJob
 from domains.inference.on_device.network_pool import NetworkPool
@@ -90,7 +91,7 @@ def begun(family: Prompted, wanted: ResolvedGeneration, files: Sequence[GivenIma
     view, prompts = family_of(family.ours), family.of(wanted, files)
     found = condition(family.ours, view, wanted, PromptCache())
     config, device = family.ours.scheduler_config, family.ours.device
-    return begin(view, wanted, config, found.conditions, device, image_prompts=prompts)
+    return begin(view, wanted, config, found.conditions, device, guides=Guides(image_prompts=prompts))
 
 
 def ours(family: Prompted, wanted: ResolvedGeneration, files: Sequence[GivenImagePrompt]) -> Tensor:

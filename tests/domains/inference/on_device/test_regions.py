@@ -14,9 +14,11 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.controls import ControlPool, ControlsOfJob
+from domains.inference.on_device.controls import ControlsOfJob
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
+from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.regions import region_maps
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
@@ -154,7 +156,7 @@ def test_a_place_reads_the_prompts_by_their_shares(family: Loaded) -> None:
 def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Path) -> None:
     view: Any = family_of(family.ours)
     net = write_controlnet(tmp_path / "net", family.ours, 64 // view.latent_shape(64, 64)[1])
-    pool, maps = ControlPool(RealHardware(family.ours.device)), [given(net, stripes(48, 32), tmp_path)]
+    pool, maps = NetworkPool(RealHardware(family.ours.device)), [given(net, stripes(48, 32), tmp_path)]
 
     def controlled(**changes: Any) -> Tensor:
         wanted = asked(family, controls=(control(net),), **changes)
@@ -163,9 +165,11 @@ def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Pat
         with torch.inference_mode():
             shares = region_maps(wanted, (None,) * len(wanted.regions), device)
             found = condition(family.ours, view, wanted, PromptCache(), maps=shares)
-            controls = job.made(found.reading, device)
+            controls = job.made(found.reading, family.ours)
             config, conditions = family.ours.scheduler_config, found.conditions
-            trajectory = begin(view, wanted, config, conditions, device, renew=found.renew, controls=controls)
+            trajectory = begin(
+                view, wanted, config, conditions, device, renew=found.renew, guides=Guides(controls=controls)
+            )
             while not trajectory.done:
                 walk_together([trajectory])
             return trajectory.latents

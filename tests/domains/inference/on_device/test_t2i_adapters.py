@@ -18,6 +18,7 @@ from domains.inference.given import Given, GivenControl
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Features, FeaturesOfJob
 from domains.inference.on_device.families import family_of
+from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -74,7 +75,7 @@ def begun(family: Adapted, wanted: ResolvedGeneration, maps: Sequence[GivenContr
     view, features = family_of(family.ours), family.of(wanted, maps)
     found = condition(family.ours, view, wanted, PromptCache())
     config, device = family.ours.scheduler_config, family.ours.device
-    return begin(view, wanted, config, found.conditions, device, features=features)
+    return begin(view, wanted, config, found.conditions, device, guides=Guides(features=features))
 
 
 def ours(family: Adapted, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
