@@ -42,7 +42,6 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 _ALL = tuple(Victim)
-_WRITERS = Kind.__struct_defaults__[0]
 KINDS = {
     "write": Kind("pwrite64", ("ENOSPC", "EIO")),
     "sync": Kind("fsync,fdatasync", ("ENOSPC", "EIO")),

@@ -11,7 +11,6 @@ _DETAILS = {
     image_pb2.MANIFEST_DETAIL_NONE: ManifestDetail.NONE,
 }
 _NAMES = {detail: number for number, detail in _DETAILS.items()}
-_SERVED_DEPTHS = (0, 8)
 
 
 def from_encode(message: image_pb2.EncodeOptions) -> EncodeOptions:

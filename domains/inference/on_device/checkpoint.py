@@ -33,7 +33,9 @@ from domains.inference.step_range import ALL_STEPS, StepRange
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
 BEFORE = -1
+"""Place of a pass that has not begun."""
 _HANDED, _RETURNED = "latents", "returned"
+"""Names of tensors beside those of a trajectory: latents of the pass before, and latents to hand out."""
 _BRANCHED = ("loras", "textual_inversions", "controls", "image_prompts", "regions", "references")
 """Entries in which a branch may differ from the job that it continues."""
 

@@ -28,7 +28,6 @@ from domains.model.weight_file import WeightFile
 
 _log = structlog.get_logger()
 
-_CHUNK = 8 * 1024 * 1024
 _MAY_MOVE, _FIXED = 1, 2
 """Flags of mremap."""
 _FAILED = ctypes.c_void_p(-1).value

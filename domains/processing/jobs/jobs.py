@@ -5,8 +5,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition
 from domains.processing.jobs.ending import end_of
@@ -38,8 +36,6 @@ from domains.stop import Origin, Stop, StopKind, stronger
 
 _PAUSE_WAIT_S = 60.0
 """Longest single wait of a resumption for the pause; it then waits again."""
-
-_log = structlog.get_logger()
 
 
 def new_job_id() -> str:

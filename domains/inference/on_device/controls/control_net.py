@@ -15,7 +15,7 @@ from domains.inference.on_device.rows import in_rows
 from domains.inference.on_device.slices import conv
 from domains.inference.on_device.unet import TextKeys, UNet
 
-_FIRST_SHARE = 0.1
+FIRST_SHARE = 0.1
 """Share of the first residual where layers count differently; the last one counts fully."""
 
 
@@ -76,7 +76,7 @@ class ControlNet(UNet):
         """(layers,): how much each residual counts where the first ones count less."""
         if self.of_whole_picture:
             return torch.ones(self.layers)
-        return torch.logspace(torch.tensor(_FIRST_SHARE).log10(), 0, self.layers)
+        return torch.logspace(torch.tensor(FIRST_SHARE).log10(), 0, self.layers)
 
 
 def check_fits(net: Any, unet: UNet2DConditionModel | Any, model_id: str, control_id: str) -> None:

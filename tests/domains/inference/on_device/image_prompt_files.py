@@ -22,7 +22,6 @@ from tests.domains.inference.on_device.control_files import control_model, store
 EDGE_PX = 28
 WIDTH, EMBEDDING = 32, 24
 """Of the encoder's layers, and of what it makes of a whole picture."""
-_PATCHES = 1 + (EDGE_PX // 14) ** 2
 _INNER = 64
 
 

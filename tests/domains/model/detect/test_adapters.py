@@ -29,7 +29,6 @@ _TRANSFORMERS = {
     "lumina2_transformer": ("lumina2",),
     "flux2_dev_transformer": ("flux2",),
 }
-_SINGLE_FILE_FORMATS = (adapters.kohya, adapters.comfyui)
 _ORIGINALS = {
     "sd1_ldm_unet": ("sd1",),
     "flux1_dev_original": ("flux1",),
