@@ -54,6 +54,8 @@ class Run(PreparedRun):
         """What was given up so far."""
         self._tile: int | None = None
         """Edge of the tiles in which pictures are decoded. None: as a whole."""
+        self._larger: list[Future[Tensor]] = []
+        """The decoded pictures of the pass before, enlarged: (h, w, 3), uint8. Empty outside of the stage."""
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -114,8 +116,10 @@ class Run(PreparedRun):
         match self.stage:
             case Stage.QUEUED | Stage.LOADING:
                 return super().ready
-            case Stage.CONDITIONING | Stage.ENCODING_INPUT | Stage.ENLARGING:
+            case Stage.CONDITIONING | Stage.ENCODING_INPUT:
                 return self.trajectory is None
+            case Stage.ENLARGING:
+                return self.trajectory is None and not self._in_flight and not self._being_enlarged
             case Stage.DENOISING | Stage.REFINING | Stage.HIRES:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
@@ -214,33 +218,47 @@ class Run(PreparedRun):
             trajectory.go_on_with_noise(handed.noise)
             self._denoise(trajectory)
             return
-        latents = handed.latents
         hires = self.given.resolved.hires_pass
         assert hires is not None, "the second pass follows the first one, or its refiner"
         if self.stage is not Stage.ENLARGING:
             self._enter(Stage.ENLARGING)
-        self._note(Stage.ENLARGING, 0, len(latents), Unit.IMAGES)
+        latents = handed.latents
+        self._note(Stage.ENLARGING, len(self._larger), len(latents), Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.ENLARGING)
         began = self._hardware.mark()
-        if hires.of_pixels:
-            start = joined([self._enlarged(index, one, hires, keep_on) for index, one in enumerate(latents.split(1))])
-        else:
-            size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
-            start = PictureLatents(mean=enlarged_latents(latents, size, hires.filter), deviation=None)
-        trajectory = self._begun(conditioned, start)
+        if hires.of_pixels and len(self._larger) < len(latents):
+            self._enlarge(len(self._larger), latents, hires, keep_on)
+            return
+        trajectory = self._begun(conditioned, self._enlarged(latents, hires, keep_on))
+        self._larger = []
         fence = self._hardware.fence(began)
         self._in_flight.add(fence, lambda: self.meter.device_was_busy(Stage.ENLARGING, fence.device_s()))
         self._progress(Stage.ENLARGING, len(latents), len(latents), Unit.IMAGES)
         self._denoise(trajectory)
 
-    def _enlarged(self, index: int, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> PictureLatents:
-        """What the encoder makes of a picture's enlarged pixels, which the first model's VAE decodes."""
-        first = self._brought(0)[1]
-        decoded, whole = self._decoded(latents, keep_on, first)
-        pixels = decoded.cpu() if whole.item() else self._decoded_again(index, latents, first)
-        larger = enlarged_pixels(pixels, (hires.width_px, hires.height_px), hires.filter)
+    def _enlarge(self, index: int, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> None:
+        """Enqueue the decoding of a picture by the first model's VAE. When the device has finished, another thread enlarges
+        its pixels."""
+        began, first, picture = self._hardware.mark(), self._brought(0)[1], latents[index : index + 1]
+        decoded, whole = self._decoded(picture, keep_on, first)
+        pixels, finite = to_host(decoded), to_host(whole)
+        fence = self._hardware.fence(began)
+
+        def deliver() -> None:
+            self.meter.device_was_busy(Stage.ENLARGING, fence.device_s())
+            shown = pixels if finite.item() else self._decoded_again(index, picture, first)
+            size = hires.width_px, hires.height_px
+            self._larger.append(self._resources.files.submit(enlarged_pixels, shown, size, hires.filter))
+
+        self._in_flight.add(fence, deliver)
+
+    def _enlarged(self, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> PictureLatents:
+        """Where the second pass begins: enlarged latents, or what the encoder makes of enlarged pixels."""
+        if not hires.of_pixels:
+            size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
+            return PictureLatents(mean=enlarged_latents(latents, size, hires.filter), deviation=None)
         with wrapping(self.resolved.wraps):
-            return self.codec.encode_picture(larger.to(self.device), keep_on)
+            return joined([self.codec.encode_picture(one.result().to(self.device), keep_on) for one in self._larger])
 
     def _decoded_again(self, index: int, latents: Tensor, codec: Family) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
@@ -271,13 +289,18 @@ class Run(PreparedRun):
 
     def waiting_for(self) -> list[Future[Any]]:
         """See `PreparedRun`; also files that are being encoded."""
-        return [*super().waiting_for(), *self._pictures.being_written()]
+        return [*super().waiting_for(), *self._pictures.being_written(), *self._being_enlarged]
+
+    @property
+    def _being_enlarged(self) -> list[Future[Tensor]]:
+        return [one for one in self._larger if not one.done()]
 
     def release(self) -> None:
         """Free everything once the device has finished with it. Reports nothing more."""
         self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
+        self._larger = []
         self._drop()
         super().release()
 
