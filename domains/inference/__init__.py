@@ -3,7 +3,8 @@
 Requests: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from),
 `benchmark`, `controls` (control maps that guide the layout) with `image_fit` and `preprocessors` (ways to make control
 maps), `image_prompts` (pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what
-is served), `limits` (ranges), `samplers` (the samplers and sigma schedules).
+is served) with `family_fields` (which of it a family reads), `limits` (ranges), `samplers` (the samplers and sigma
+schedules).
 
 Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `pass_plan` (each pass as a
 generation).

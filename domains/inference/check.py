@@ -23,7 +23,8 @@ from domains.inference.check_sizes import size_violations, sizes_for_family
 from domains.inference.check_steps import step_exclusions, step_violations
 from domains.inference.check_variation import variation_violations
 from domains.inference.check_walk import levels_together, walk_for_model, walk_for_sampler, walk_violations
-from domains.inference.fields import FIELDS, SECOND, THIRD, unread
+from domains.inference.family_fields import unread
+from domains.inference.fields import FIELDS, SECOND, THIRD
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.samplers import SAMPLERS, schedules_for, walkers_of

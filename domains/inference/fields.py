@@ -11,10 +11,9 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.controls import ControlBalance
-from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import DEFAULT_SCALE
 from domains.inference.hires import DEFAULT_STRENGTH as HIRES_STRENGTH
-from domains.inference.image_prompts import MODES, PROMPTED, ImagePromptMode
+from domains.inference.image_prompts import ImagePromptMode
 from domains.inference.masks import (
     DEFAULT_BLUR_PX,
     DEFAULT_OVERLAP_PX,
@@ -27,11 +26,8 @@ from domains.inference.own_walk import SPACINGS
 from domains.inference.preprocessors import PREPROCESSORS
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.refiner import DEFAULT_NEGATIVE_SCORE, DEFAULT_SCORE, DEFAULT_START
-from domains.inference.regions import REGIONAL
 from domains.inference.resampling import OF_LATENTS, Resampling
-from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, schedules_of, walkers_of
-from domains.inference.seamless import SEAMLESS, makes_seamless
-from domains.model.families import CONTROLLED, FAMILIES, REFINERS, Family
+from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,8 +155,6 @@ SECOND = ("second_prompt", "second_negative_prompt")
 """Texts for the second text encoder."""
 THIRD = ("third_prompt", "third_negative_prompt")
 
-_OF_PIXELS = ("sampling.dynamic_threshold_ratio",)
-"""Fields for models that compute in pixels. No supported family does."""
 _MASK_BLENDS = {one: f"MASK_BLEND_{one.upper()}" for one in MaskBlend}
 _MASK_FILLS = {one: f"MASK_FILL_{one.upper()}" for one in MaskFill}
 _OUTPAINT_FILLS = (_MASK_FILLS[MaskFill.NOISE], _MASK_FILLS[MaskFill.EDGE])
@@ -328,92 +322,3 @@ FIELDS: Mapping[str, Field] = {
     )
 }
 """By path, in the order in which a form shows them."""
-
-
-class Task(StrEnum):
-    """What a generation starts from, by the contract's names."""
-
-    TEXT_TO_IMAGE = "text_to_image"
-    IMAGE_TO_IMAGE = "image_to_image"
-    INPAINTING = "inpainting"
-    OUTPAINTING = "outpainting"
-    EDITING = "editing"
-
-
-_INPUTS = {
-    Task.TEXT_TO_IMAGE: ("init_latents",),
-    Task.IMAGE_TO_IMAGE: ("init_image",),
-    Task.INPAINTING: ("init_image", "mask"),
-    Task.OUTPAINTING: ("init_image", "mask", "outpaint"),
-    Task.EDITING: ("reference_images", "sampling.image_guidance_scale"),
-}
-"""Messages and fields of the group `input` that a task reads."""
-
-
-def tasks_of(family: Family) -> tuple[Task, ...]:
-    """The tasks that models of a family are computed for."""
-    return tuple(task for task in Task if task is not Task.EDITING or family.edits)
-
-
-def task_of(resolved: ResolvedGeneration) -> Task:
-    """The task of a generation, which follows from its inputs."""
-    if resolved.references:
-        return Task.EDITING
-    if resolved.outpaint is not None:
-        return Task.OUTPAINTING
-    if resolved.mask is not None:
-        return Task.INPAINTING
-    return Task.TEXT_TO_IMAGE if resolved.init_image is None else Task.IMAGE_TO_IMAGE
-
-
-def fields_of(family: Family, task: Task) -> tuple[Field, ...]:
-    """The fields of a task with the family's own default guidance and multiple of edges."""
-    read, hidden = _INPUTS[task], unread(family)
-    return tuple(
-        _of(family, field)
-        for field in FIELDS.values()
-        if (field.group != "input" or field.path.startswith(read)) and field.path not in hidden
-    )
-
-
-def unread(family: Family) -> frozenset[str]:
-    """Paths of the fields that have no meaning for a family."""
-    few = {1: SECOND + THIRD, 2: THIRD}.get(family.text_encoders, ())
-    windows = () if family.reads_windows else ("clip_skip", "blended_prompts.prompt", "blended_prompts.weight")
-    sizes = () if family.reads_sizes else [path for path in FIELDS if path.startswith("size_conditioning.")]
-    walk = ("sampling.timestep_spacing",) if family.flow else ("sampling.flow_shift",)
-    seen = () if family.edits else [path for path in FIELDS if path.startswith("reference_images.")]
-    image = () if family.image_guidance is not None else ("sampling.image_guidance_scale",)
-    distilled = () if family.distilled_guidance is not None else ("sampling.distilled_guidance",)
-    edges = () if makes_seamless(family) else SEAMLESS
-    controls = () if family.id in CONTROLLED else [path for path in FIELDS if path.startswith("controls.")]
-    pictures = () if family.id in PROMPTED else [path for path in FIELDS if path.startswith("image_prompts.")]
-    regions = () if family.id in REGIONAL else [path for path in FIELDS if path.startswith("regions.")]
-    refined = any(FAMILIES[name].base == family.id for name in REFINERS)
-    refiner = () if refined else [path for path in FIELDS if path.startswith("refiner.")]
-    others = (*controls, *pictures, *regions, *refiner)
-    return frozenset((*few, *_OF_PIXELS, *seen, *image, *distilled, *windows, *sizes, *walk, *edges, *others))
-
-
-def _of(family: Family, field: Field) -> Field:
-    match field.path:
-        case "sampling.sampler" | "hires_pass.sampler":
-            return msgspec.structs.replace(field, allowed=walkers_of(flow=family.flow))
-        case "sampling.sigma_schedule" | "hires_pass.sigma_schedule":
-            return msgspec.structs.replace(field, allowed=schedules_of(flow=family.flow))
-        case "sampling.distilled_guidance":
-            return msgspec.structs.replace(field, default=f"{family.distilled_guidance:g}")
-        case "sampling.image_guidance_scale":
-            return msgspec.structs.replace(field, default=f"{family.image_guidance:g}")
-        case "sampling.guidance_scale":
-            return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
-        case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":
-            return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
-        case "image_prompts.mode" if family.id not in MODES:
-            return msgspec.structs.replace(field, allowed=(field.default,))
-        case "prompt_syntax" if not family.reads_windows:
-            return msgspec.structs.replace(field, allowed=(field.default,))
-        case "long_prompt" if not family.reads_windows:
-            return msgspec.structs.replace(field, allowed=tuple(one for one in field.allowed if one != CHUNK))
-        case _:
-            return field

@@ -11,7 +11,8 @@ from deviceops.inference.v1 import capability_pb2, inference_service_pb2
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
-from domains.inference.fields import Field, Task, fields_of, tasks_of
+from domains.inference.family_fields import Task, fields_of, tasks_of
+from domains.inference.fields import Field
 from domains.inference.guidance import default_guidance
 from domains.inference.preprocessors import CONTROL_TYPES
 from domains.inference.resolve import recommended_steps
