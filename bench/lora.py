@@ -28,7 +28,7 @@ from bench.load_cpu import SIZES
 from bench.measure import interleave, ratio, result
 from domains.inference.generation import ResolvedLora
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked, Share, beside
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.unet import UNet
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.on_device import load

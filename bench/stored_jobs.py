@@ -17,7 +17,7 @@ from bench.measure import Spread, result, spread
 from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
 from domains.inference.generation import Generation
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.model.catalogue import Catalogue
 from domains.model.roots import Roots
 from domains.processing.jobs.event import GenerationResult, Started, Succeeded

@@ -18,7 +18,7 @@ from domains.inference.generation import EncodeOptions, Generation, ManifestDeta
 from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ImageReady, Report, RunFailed
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 from domains.model.catalogue import embedded_models
 from domains.model.fingerprint import Fingerprints

@@ -9,9 +9,7 @@ schedules).
 Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `pass_plan` (each pass as a
 generation).
 
-Checked and resolved: `check` (all faults of a request), `adapters` (its LoRAs), `check_controls` and `control_resolution`
-(its controls), `check_image_prompts` and `image_prompt_resolution`, `check_regions`, `resolve` (each choice that it left
-open).
+Checked and resolved: `checks` (all faults of a request), `resolution` (each choice that it left open).
 
 Prompts: `prompts` (the words of a prompt with their weights, and the windows of a text encoder).
 

@@ -7,7 +7,7 @@ import msgspec
 
 from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, ResolvedGeneration, Sampling
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.model.benchmark import NATIVE, ModelBenchmark
 from domains.model.model import Model
 

@@ -6,7 +6,7 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from domains.errors import InvalidRequest, Violation
-from domains.inference.check import Checked, checked
+from domains.inference.checks.request import Checked, checked
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation

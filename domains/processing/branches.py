@@ -2,7 +2,7 @@
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.branch import check_branch, filled
-from domains.inference.check import Checked, checked
+from domains.inference.checks.request import Checked, checked
 from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs

@@ -9,7 +9,7 @@ from domains.device.device import DeviceState
 from domains.device.devices import TAKES_WORK, Devices
 from domains.device.record import DeviceView
 from domains.errors import ErrorReason, Unavailable, Violation
-from domains.inference.check import Checked
+from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import FieldPrompt, LongPrompt, PromptReading, Syntax

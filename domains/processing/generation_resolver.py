@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import msgspec
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotFound
-from domains.inference.check import Checked
+from domains.inference.checks.request import Checked
 from domains.inference.components import ComponentSource, ResolvedComponent
-from domains.inference.control_resolution import ReadControl
 from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.image_prompt_resolution import ReadImagePrompt
 from domains.inference.image_prompts import ImagePrompt
 from domains.inference.input_picture import InputPicture
 from domains.inference.latents import ReadLatents
-from domains.inference.resolve import resolve
+from domains.inference.resolution.controls import ReadControl
+from domains.inference.resolution.image_prompts import ReadImagePrompt
+from domains.inference.resolution.resolve import resolve
 from domains.model.assembly import assembly_of, unknown_components
 from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES

@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from domains.errors import ErrorReason, InvalidRequest, NotFound, NotServed, Violation
-from domains.inference.check import Checked, checked
+from domains.inference.checks.request import Checked, checked
 from domains.inference.generation import EncodeOptions, Generation, Lora, ResolvedGeneration
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import FIELD, Cause, NamedLora, Recipe, stem

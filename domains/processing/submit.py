@@ -9,9 +9,9 @@ from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.benchmark import benchmark_cases, in_benchmark
-from domains.inference.check import Checked
+from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.resolve import usable, whole
+from domains.inference.resolution.resolve import usable, whole
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
 from domains.memory.pools.reservations import Reservations

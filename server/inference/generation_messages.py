@@ -9,7 +9,7 @@ from typing import Any
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import conditioning_pb2, generation_pb2, resolved_generation_pb2, sampling_pb2
 from deviceops.model.v1 import execution_pb2
-from domains.inference.check import Checked, checked, preview_violations
+from domains.inference.checks.request import Checked, checked, preview_violations
 from domains.inference.family_fields import task_of
 from domains.inference.fields import FIELDS
 from domains.inference.generation import (

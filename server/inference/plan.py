@@ -9,7 +9,7 @@ from deviceops.common.v1 import error_pb2
 from deviceops.inference.v1 import generation_plan_pb2, inference_service_pb2
 from domains.amounts import bytes_told
 from domains.errors import DeviceOpsError, ErrorReason
-from domains.inference.check import Checked
+from domains.inference.checks.request import Checked
 from domains.inference.prompt_plan import prompt_plan
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.job import JobOptions

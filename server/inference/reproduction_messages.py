@@ -2,7 +2,7 @@
 
 from deviceops.common.v1 import image_pb2
 from deviceops.inference.v1 import generated_image_pb2, reproduction_pb2
-from domains.inference.check import Checked
+from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.recipes import Verdict
 from domains.processing.jobs.event import GenerationResult, ReproductionResult

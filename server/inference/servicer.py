@@ -15,7 +15,7 @@ from domains.inference.family_fields import Task, fields_of, tasks_of
 from domains.inference.fields import Field
 from domains.inference.guidance import default_guidance
 from domains.inference.preprocessors import CONTROL_TYPES
-from domains.inference.resolve import recommended_steps
+from domains.inference.resolution.resolve import recommended_steps
 from domains.inference.samplers import (
     SAMPLERS,
     SIGMA_SCHEDULES,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deviceops.model.v1 import execution_pb2
 from domains.errors import ErrorReason, InvalidRequest, Violation
-from domains.inference.check_components import source_exclusions, source_violations
+from domains.inference.checks.components import source_exclusions, source_violations
 from domains.model.assembly import Assembly, assembled_id
 from server import convert
 from server.inference.component_messages import from_component

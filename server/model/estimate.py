@@ -9,7 +9,7 @@ import grpc
 from deviceops.model.v1 import model_estimate_pb2, model_service_pb2
 from domains.errors import ErrorReason, InvalidRequest, NotServed, Violation
 from domains.inference.limits import EDGE_MULTIPLE_PX, EDGE_PX, EDGES
-from domains.inference.resolve import usable
+from domains.inference.resolution.resolve import usable
 from domains.model.catalogue import Catalogue
 from domains.model.finding import ModelFinding
 from domains.model.model import Model

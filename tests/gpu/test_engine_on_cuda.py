@@ -9,7 +9,7 @@ import torch
 from domains.inference.generation import Previews
 from domains.inference.given import Given
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped

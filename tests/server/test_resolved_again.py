@@ -9,7 +9,7 @@ from deviceops.inference.v1 import resolved_generation_pb2
 from domains.inference import limits
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling
 from domains.inference.own_walk import OwnWalk
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, SamplerEntry
 from domains.inference.seed_variation import SeedVariation
 from domains.inference.step_range import StepRange

@@ -12,7 +12,7 @@ from torch import Tensor
 from domains.inference.on_device.adapters import Share, beside
 from domains.inference.on_device.controls import GroupControls, GroupFeatures, Member, Owner
 from domains.inference.on_device.cross_reads import Beside
-from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.families.family import KeepOn, StepRows
 from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rescale import rescaled
 from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 
 Shares = Sequence[tuple[EncodedPrompt, float]]
 """Prompts with their shares, whose sum is not 0."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.on_device.adapters import words_of
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.prompts import Prompt, Syntax, Token, Windows, laid_out
 
 MARKS = 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.family import Conditions, StepRows
+from domains.inference.on_device.families.family import Conditions, StepRows
 from domains.inference.on_device.rescale import rescaled
 
 

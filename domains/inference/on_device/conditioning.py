@@ -13,11 +13,11 @@ from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
 from domains.inference.on_device.controls import ControlNet, Reading
 from domains.inference.on_device.editing import Seen, edited
-from domains.inference.on_device.family import Conditions, EncodedPrompt, Family
+from domains.inference.on_device.families.family import Conditions, EncodedPrompt, Family
+from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.regions import RegionPrompts, over_the_picture, shares_of, with_regions
 from domains.inference.on_device.rows import RowConditions
-from domains.inference.on_device.unet import UNet
 from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
 from domains.model.families import FAMILIES

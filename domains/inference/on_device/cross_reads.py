@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
 
-from domains.inference.on_device.family import KeepOn
-from domains.inference.on_device.slices import attention
+from domains.inference.on_device.families.family import KeepOn
+from domains.inference.on_device.networks.slices import attention
 
 KeysValues = tuple[Tensor, Tensor]
 """(rows, heads, tokens, head width), twice."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.composed import ComposedConditions, together
-from domains.inference.on_device.family import Conditions
-from domains.inference.on_device.packing import packed, positions
+from domains.inference.on_device.families.family import Conditions
+from domains.inference.on_device.families.packing import packed, positions
 from domains.inference.on_device.rows import RowConditions
 
 _LEAST = 1.0

@@ -8,7 +8,7 @@ import torch
 from structlog.contextvars import bound_contextvars
 
 from domains.errors import DeviceOpsError
-from domains.inference.on_device.family import Abandoned
+from domains.inference.on_device.families.family import Abandoned
 from domains.inference.on_device.groups import Turns
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.load_run import LoadRun

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from domains.imaging.resample import resampled
-from domains.inference.on_device.family import PictureLatents
+from domains.inference.on_device.families.family import PictureLatents
 from domains.inference.resampling import Resampling
 
 _MODES = {

@@ -18,7 +18,7 @@ from domains.inference.on_device.controls import (
 )
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts, ImagePromptsOfJob
 from domains.inference.on_device.network_pool import NetworkPool
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.unet import UNet
 from domains.model.on_device import OnDeviceModel
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.family import (
+from domains.inference.on_device.families.family import (
     Conditions,
     EncodedPrompt,
     Family,
@@ -17,7 +17,7 @@ from domains.inference.on_device.family import (
     StepRows,
     regardless,
 )
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.unet import UNet
 from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
 from domains.model.on_device import ComponentTurns, OnDeviceModel

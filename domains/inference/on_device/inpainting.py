@@ -15,7 +15,7 @@ from torch import Tensor
 from domains.imaging.masks import Mask
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskFill, steps_of
-from domains.inference.on_device.family import Family, PictureLatents
+from domains.inference.on_device.families.family import Family, PictureLatents
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.scene import Scene
 from domains.inference.solvers.level import Level

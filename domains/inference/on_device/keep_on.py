@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from domains.inference.on_device.family import Abandoned, KeepOn
+from domains.inference.on_device.families.family import Abandoned, KeepOn
 from domains.inference.on_device.run import Run
 from domains.stop import Stop, StopKind
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from structlog.contextvars import bound_contextvars
 
-from domains.inference.on_device.family import Family
+from domains.inference.on_device.families.family import Family
 from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resources import Resources

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import Family
+from domains.inference.on_device.families.family import Family
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.fence import EventFence, Fence
 from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.in_turns import InTurns

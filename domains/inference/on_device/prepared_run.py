@@ -15,7 +15,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.adapters import NO_ADAPTERS, asked_of
 from domains.inference.on_device.checkpoint import Handed, packed, packed_before, pass_of, unpack
 from domains.inference.on_device.conditioning import Conditioned, condition
-from domains.inference.on_device.family import Family, KeepOn, PictureLatents
+from domains.inference.on_device.families.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.guides import NO_GUIDES, GuidesOfJob
 from domains.inference.on_device.in_flight import InFlight
@@ -23,6 +23,7 @@ from domains.inference.on_device.inpainting import Masked, channels_of, hidden_i
 from domains.inference.on_device.input_picture import read_pixels, read_sized
 from domains.inference.on_device.latent_file import read_latents
 from domains.inference.on_device.load_run import LoadRun
+from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.numeric_failures import not_encoded
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.inference.on_device.regions import region_maps
@@ -30,7 +31,6 @@ from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin
-from domains.inference.on_device.unet import UNet
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.pass_plan import PassKind, passes_of

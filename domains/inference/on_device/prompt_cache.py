@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.prompts import Prompt
 
 Key = tuple[str, str, Prompt]

@@ -12,7 +12,7 @@ from domains.inference.on_device.adapters.adapter_file import AdapterFile, read_
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.words_fit import check_new, vectors_of
 from domains.inference.on_device.clip_text import MARKS, only, windows_of
-from domains.inference.on_device.z_image import chat_of
+from domains.inference.on_device.families.z_image import chat_of
 from domains.inference.prompts import (
     FieldPrompt,
     LongPrompt,

@@ -15,10 +15,10 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.blend import blended
 from domains.inference.on_device.cross_reads import Area
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.on_device.input_picture import read_sized
+from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.rows import Regions, RowConditions
-from domains.inference.on_device.unet import UNet
 from domains.inference.regions import Rectangle
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.cross_reads import Area, KeysValues
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from domains.inference.hires import ResolvedHires
 from domains.inference.on_device.checkpoint import Handed
 from domains.inference.on_device.conditioning import Conditioned
 from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
-from domains.inference.on_device.family import Family, KeepOn, PictureLatents
+from domains.inference.on_device.families.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.latent_file import latents_file
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite

@@ -9,7 +9,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.family import Abandoned, KeepOn
+from domains.inference.on_device.families.family import Abandoned, KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.pace import Pace

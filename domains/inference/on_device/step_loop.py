@@ -12,7 +12,7 @@ from domains.inference.fallback import OUT_OF_MEMORY
 from domains.inference.generation import Previews
 from domains.inference.given import Given
 from domains.inference.on_device.ending import Ends
-from domains.inference.on_device.family import Abandoned, KeepOn, regardless
+from domains.inference.on_device.families.family import Abandoned, KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
 from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.keep_on import keep_on_for

@@ -11,7 +11,15 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
-from domains.inference.on_device.family import Conditions, Family, KeepOn, PictureLatents, StepRows, alike, regardless
+from domains.inference.on_device.families.family import (
+    Conditions,
+    Family,
+    KeepOn,
+    PictureLatents,
+    StepRows,
+    alike,
+    regardless,
+)
 from domains.inference.on_device.guides import NO_GUIDES, Guides
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise, draw_together

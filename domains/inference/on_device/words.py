@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from domains.inference.on_device.adapters import words_of
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 
 
 class Words:

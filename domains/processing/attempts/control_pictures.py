@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from domains.inference.control_resolution import ReadControl
 from domains.inference.controls import PictureSource, ResolvedControl, UsedPicture
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.inference.preprocessors import INPAINT
+from domains.inference.resolution.controls import ReadControl
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 

@@ -10,10 +10,10 @@ import msgspec
 
 from domains.inference.controls import PictureSource
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.image_prompt_resolution import ReadImagePrompt
 from domains.inference.image_prompts import ResolvedImagePrompt
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ImagePromptFiles, KeptFile
+from domains.inference.resolution.image_prompts import ReadImagePrompt
 from domains.processing.attempts.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 

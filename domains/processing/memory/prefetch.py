@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from domains.errors import DeviceOpsError, ErrorReason
-from domains.inference.resolve import usable
+from domains.inference.resolution.resolve import usable
 from domains.model.catalogue import Catalogue
 from domains.model.finding import ModelFinding
 from domains.model.loaded import ENDED, LoadedChange, LoadedState, outdated

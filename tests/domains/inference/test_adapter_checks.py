@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from domains.errors import InvalidRequest
-from domains.inference.adapters import resolved_loras
-from domains.inference.check import violations
+from domains.inference.checks.request import violations
 from domains.inference.generation import Generation, Lora, LoraComponent, TextualInversion
 from domains.inference.lora_blocks import blocks_of
+from domains.inference.resolution.adapters import resolved_loras
 from domains.model.component_config import read_config
 from domains.model.detected_model import blank_model
 from domains.model.kind import ModelKind

@@ -5,10 +5,10 @@ import pytest
 
 from domains.errors import InvalidRequest
 from domains.inference.branch import check_branch, filled
-from domains.inference.check import checked
+from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
 from domains.inference.own_walk import OwnWalk
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model
 
 SOURCE = Generation(

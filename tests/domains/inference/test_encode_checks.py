@@ -8,7 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.imaging import MEDIA_TYPES
 from domains.imaging.jpeg import PARAMETERS_LIMIT_BYTES
 from domains.inference import limits
-from domains.inference.check import violations
+from domains.inference.checks.request import violations
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from domains.errors import InvalidRequest
 from domains.inference.branch import filled
-from domains.inference.check import checked, violations
-from domains.inference.check_masks import resolved_mask
+from domains.inference.checks.masks import resolved_mask
+from domains.inference.checks.request import checked, violations
 from domains.inference.generation import Generation, ImageFit, InitImage
 from domains.inference.input_picture import InputPicture, resolved_picture
 from domains.inference.masks import InpaintMask, Outpaint
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 START = InitImage(blob_id="b-1")

@@ -9,7 +9,7 @@ from domains.inference import limits
 from domains.inference.generation import Generation, Sampling, WeightedPrompt
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import Syntax
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 

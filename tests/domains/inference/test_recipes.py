@@ -22,7 +22,7 @@ from domains.inference.generation import EncodeOptions, Generation, ManifestDeta
 from domains.inference.manifest import manifest_of, to_json
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import Recipe, Verdict, compared, recipe_of
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.step_range import ALL_STEPS, StepRange
 from tests.domains.inference.on_device.requests import embedded_model, request
 

@@ -6,7 +6,7 @@ import pytest
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.generation import Generation, Sampling, WeightedPrompt
 from domains.inference.prompts import LongPrompt, Syntax
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS
 from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.check import for_family, violations
+from domains.inference.checks.request import for_family, violations
 from domains.inference.generation import Generation
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.size_conditioning import AS_MADE, SizeConditioning
 from domains.model.families import FAMILIES
 from tests.domains.inference.on_device.requests import embedded_model

@@ -8,7 +8,7 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.generation import Generation, InitImage, Sampling
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask, Outpaint
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.step_range import StepRange
 from tests.domains.inference.on_device.requests import embedded_model
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.generation import Generation, Sampling
 from domains.inference.own_walk import OwnWalk
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS
 from tests.domains.inference.on_device.requests import embedded_model
 

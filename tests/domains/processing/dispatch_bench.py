@@ -16,7 +16,7 @@ from domains.draining import Draining
 from domains.events import EventLog
 from domains.inference.generation import Generation, Previews
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels

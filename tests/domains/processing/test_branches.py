@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
-from domains.inference.check import checked
+from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
 from domains.processing.branches import Branches
 from domains.processing.jobs.event import Checkpoint, Paused, Started

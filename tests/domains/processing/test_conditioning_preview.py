@@ -9,7 +9,7 @@ import pytest
 
 from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, Unavailable
-from domains.inference.check import checked
+from domains.inference.checks.request import checked
 from domains.inference.generation import Generation
 from domains.inference.prompts import LongPrompt, PromptReading
 from domains.processing import conditioning_preview

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
-from domains.inference.check import checked
+from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
 from domains.inference.recipes import FIELD, NamedModel, Recipe
 from domains.processing.attempts.reproductions import SentPicture

@@ -26,7 +26,7 @@ from domains.errors import (
     Violation,
 )
 from domains.events import EventLog
-from domains.inference.check import checked
+from domains.inference.checks.request import checked
 from domains.inference.generation import Generation
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.store import BlobStore

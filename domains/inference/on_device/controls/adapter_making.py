@@ -13,7 +13,7 @@ from domains.inference.given import GivenControl
 from domains.inference.on_device.controls.features import NO_FEATURES, Features, JobFeatures
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.unet import UNet
 from domains.model.kind import ModelKind
 from domains.model.on_device import OnDeviceModel, loading_t2i_adapter
 

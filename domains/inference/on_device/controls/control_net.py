@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.cross_reads import Beside
-from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks.slices import conv
+from domains.inference.on_device.networks.unet import TextKeys, UNet
 from domains.inference.on_device.rows import in_rows
-from domains.inference.on_device.slices import conv
-from domains.inference.on_device.unet import TextKeys, UNet
 
 FIRST_SHARE = 0.1
 """Share of the first residual where layers count differently; the last one counts fully."""

@@ -11,7 +11,7 @@ from domains.inference.controls import ControlBalance
 from domains.inference.on_device.controls.control_net import ControlNet, resized, stacked_hints
 from domains.inference.on_device.controls.job_controls import JobControl
 from domains.inference.on_device.cross_reads import Beside
-from domains.inference.on_device.family import KeepOn
+from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rows import RowConditions, Rows, stacked
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.cross_reads import KeysValues
 from domains.inference.on_device.image_prompts.projections import Projection
-from domains.inference.on_device.transformer import heads_of
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.transformer import heads_of
+from domains.inference.on_device.networks.unet import UNet
 from domains.model.safetensors_header import TensorEntry
 
 _PROJECTION, _LAYERS = "image_proj.", "ip_adapter."

@@ -15,7 +15,7 @@ from domains.inference.on_device.image_prompts.encoder import ImageEncoder
 from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMPTS, ImagePrompts, JobImagePrompt
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
-from domains.inference.on_device.unet import UNet
+from domains.inference.on_device.networks.unet import UNet
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, Ready, loading_image_encoder, loading_network

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from domains.inference.generation import ImageFit, ResolvedGeneration, ResolvedInitImage
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.packing import unpacked
+from domains.inference.on_device.families.packing import unpacked
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.model.on_device import OnDeviceModel

@@ -11,9 +11,9 @@ from torch import Tensor
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.packing import unpacked
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.inpainting import channels_of, hidden_in, masked_of
-from domains.inference.on_device.packing import unpacked
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together

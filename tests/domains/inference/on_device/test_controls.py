@@ -20,7 +20,7 @@ from domains.inference.given import Given, GivenControl
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Controls, ControlsOfJob
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_load import NetworkLoad

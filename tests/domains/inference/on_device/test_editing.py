@@ -18,15 +18,15 @@ from domains.inference.image_fit import ImageFit
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.packing import packed, unpacked
+from domains.inference.on_device.families.packing import packed, unpacked
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.prompts import Syntax
-from domains.inference.reference_resolution import default_image_guidance, nearest_px
 from domains.inference.references import Reference, ResolvedReference
-from domains.inference.resolve import resolve
+from domains.inference.resolution.references import default_image_guidance, nearest_px
+from domains.inference.resolution.resolve import resolve
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
 from domains.progress import Progressed, Stage, Unit

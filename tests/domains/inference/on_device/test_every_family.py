@@ -14,9 +14,9 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.guidance import default_distilled
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import FAMILIES as ENGINE
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.packing import packed, unpacked
+from domains.inference.on_device.families.packing import packed, unpacked
+from domains.inference.on_device.families.table import FAMILIES as ENGINE
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.model.model import Model, ModelState

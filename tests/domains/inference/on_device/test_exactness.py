@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.model.execution import Execution
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from domains.inference.generation import EncodeOptions
 from domains.inference.given import Given
-from domains.inference.on_device.family import KeepOn, regardless
-from domains.inference.on_device.vae_decoder import VaeDecoder
+from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks.vae_decoder import VaeDecoder
 from domains.inference.outcome import RunFailed, RunFinished
 from domains.model.model import Model
 from domains.progress import Degraded

@@ -7,7 +7,7 @@ import diffusers
 import pytest
 import transformers
 
-from domains.inference.on_device.families import FAMILIES as ENGINE
+from domains.inference.on_device.families.table import FAMILIES as ENGINE
 from domains.model.families import COMPUTED, FAMILIES, REFINERS
 from domains.model.kind import ModelKind
 from domains.model.on_device.components import BUILDERS

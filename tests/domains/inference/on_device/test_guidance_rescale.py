@@ -13,7 +13,7 @@ from domains.inference.generation import Generation, Sampling
 from domains.inference.on_device.rescale import rescaled
 from domains.inference.on_device.trajectory import walk_together
 from domains.inference.prompts import Syntax
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.model.model import Model
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import final_latents

@@ -17,7 +17,7 @@ from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.hires import ResolvedHires
 from domains.inference.kept_file import KeptFile
-from domains.inference.on_device.latent_codec import LatentCodec
+from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.outcome import CheckpointReady, ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.inference.resampling import Resampling

@@ -21,7 +21,7 @@ from domains.inference.given import Given, GivenImagePrompt
 from domains.inference.image_prompts import ImagePromptMode
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.image_prompts import ImagePrompts, ImagePromptsOfJob

@@ -17,9 +17,9 @@ from domains.imaging import DigitalSource, read_marks
 from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
-from domains.inference.on_device import slices
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import Abandoned
+from domains.inference.on_device.families.family import Abandoned
+from domains.inference.on_device.families.table import family_of
+from domains.inference.on_device.networks import slices
 from domains.inference.outcome import CheckpointReady, ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit

@@ -17,7 +17,7 @@ from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import begin, walk_together

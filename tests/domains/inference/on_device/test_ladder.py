@@ -15,8 +15,8 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.on_device import tiles
 from domains.inference.on_device.batches import Batches, Forward
-from domains.inference.on_device.family import KeepOn, StepRows, regardless
-from domains.inference.on_device.vae_decoder import VaeDecoder
+from domains.inference.on_device.families.family import KeepOn, StepRows, regardless
+from domains.inference.on_device.networks.vae_decoder import VaeDecoder
 from domains.inference.outcome import CheckpointReady, RunFailed, RunFinished
 from domains.model.model import Model
 from domains.progress import Degraded

@@ -14,10 +14,10 @@ from domains.inference.benchmark import ModelBenchmark, benchmark_cases
 from domains.inference.generation import Generation, InitImage, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.packing import unpacked
+from domains.inference.on_device.families.packing import unpacked
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.trajectory import walk_together
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.from_picture import PACKED, from_picture, gradient

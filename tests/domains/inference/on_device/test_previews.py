@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from domains.inference.generation import Previews
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.preview_writer import PreviewWriter
 from domains.limits import INLINE_BYTES
 from domains.model.on_device import OnDeviceModel

@@ -2,7 +2,7 @@
 
 import torch
 
-from domains.inference.on_device.family import EncodedPrompt
+from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.prompts import plain
 

@@ -9,7 +9,7 @@ import pytest
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.generation import ResolvedTextualInversion
 from domains.inference.on_device import PromptReader
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, Syntax
 from domains.model.families import FAMILIES
 from domains.model.model import Model

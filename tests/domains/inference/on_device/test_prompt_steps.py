@@ -13,7 +13,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.prompts import LongPrompt, Syntax

@@ -12,8 +12,8 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.inference import limits
 from domains.inference.generation import WeightedPrompt
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import EncodedPrompt, Family
+from domains.inference.on_device.families.family import EncodedPrompt, Family
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.prompts import LongPrompt, Prompt, Syntax, plain

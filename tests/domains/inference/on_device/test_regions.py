@@ -15,7 +15,7 @@ from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import ControlsOfJob
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_pool import NetworkPool

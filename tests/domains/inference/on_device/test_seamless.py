@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from domains.inference.generation import Generation, InitImage, ResolvedGeneration
 from domains.inference.masks import InpaintMask
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families import family_of
-from domains.inference.on_device.family import StepRows, regardless
+from domains.inference.on_device.families.family import StepRows, regardless
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.on_device.wrapping import Wraps, wrapping

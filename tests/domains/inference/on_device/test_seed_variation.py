@@ -8,7 +8,7 @@ import torch
 from domains.errors import InvalidRequest
 from domains.inference.generation import Generation, Sampling
 from domains.inference.on_device.noise import Noise, generator_of, moved
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from tests.domains.inference.on_device.requests import embedded_model
 

@@ -18,9 +18,9 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
 from domains.inference.on_device import prepared_run
-from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.families.family import KeepOn, StepRows
+from domains.inference.on_device.families.sd1 import Sd1
 from domains.inference.on_device.pace import Pace
-from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report, RunFailed, RunFinished, RunStopped

@@ -31,10 +31,10 @@ from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.fallback import Fallback
 from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
-from domains.inference.on_device.family import KeepOn, StepRows
+from domains.inference.on_device.families.family import KeepOn, StepRows
+from domains.inference.on_device.families.sd1 import Sd1
 from domains.inference.on_device.hardware import Mark
 from domains.inference.on_device.pace import MOST_ROWS, Pace
-from domains.inference.on_device.sd1 import Sd1
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.on_device.simulated.device_clock import DeviceClock, TimedFence
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped

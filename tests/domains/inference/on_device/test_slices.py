@@ -11,8 +11,8 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from domains.inference.on_device import slices
-from domains.inference.on_device.family import KeepOn, regardless
+from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks import slices
 from domains.model.on_device import picture_layout
 
 FLOP = 2**27

@@ -9,9 +9,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from domains.inference.on_device import slices
-from domains.inference.on_device.family import regardless
-from domains.inference.on_device.small_conv import is_small
+from domains.inference.on_device.families.family import regardless
+from domains.inference.on_device.networks import slices
+from domains.inference.on_device.networks.small_conv import is_small
 
 SLOW = "aten::_slow_conv2d_forward"
 ONE_DNN = torch.backends.mkldnn.is_available()

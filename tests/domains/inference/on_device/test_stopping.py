@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domains.inference.given import Given
-from domains.inference.on_device import slices
+from domains.inference.on_device.networks import slices
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import Report, RunFinished, RunStopped
 from domains.model.model import Model

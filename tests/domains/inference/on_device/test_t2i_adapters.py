@@ -17,7 +17,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given, GivenControl
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Features, FeaturesOfJob
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_pool import NetworkPool

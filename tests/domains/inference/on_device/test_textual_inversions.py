@@ -13,7 +13,7 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
 from domains.inference.generation import ResolvedGeneration, ResolvedTextualInversion
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.conditioning import Conditioned, condition
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import walk_together
 from domains.model.families import FAMILIES

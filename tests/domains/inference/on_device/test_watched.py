@@ -7,7 +7,7 @@ from torch import Tensor
 
 from domains.inference.generation import Previews
 from domains.inference.given import Given
-from domains.inference.on_device.sd1 import Sd1
+from domains.inference.on_device.families.sd1 import Sd1
 from domains.inference.outcome import Report, RunFinished
 from domains.model.model import Model
 from domains.progress import PreviewReady, Progressed, Stage

@@ -12,7 +12,7 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
 from domains.inference.generation import Generation, Sampling
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.solver_step import follow
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, most_steps
 from domains.inference.solvers.plan import Plan, plan, try_config
 from domains.model.model import Model, ModelState

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotSupported
-from domains.inference.on_device.families import family_of
+from domains.inference.on_device.families.table import family_of
 from domains.inference.prompts import plain
 from domains.model.diffusers_folder import read_folder
 from domains.model.execution import Execution

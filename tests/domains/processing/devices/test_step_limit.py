@@ -8,7 +8,7 @@ import pytest
 from domains.errors import InvalidRequest
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
 from domains.inference.outcome import RunFinished
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import JobOptions

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from domains.device.benchmark import Suite
 from domains.inference.generation import Generation
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.transfer_request import ExistingBlob, NewBlob, TransferRequest
 from domains.model.conversion import Conversion

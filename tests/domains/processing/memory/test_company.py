@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from domains.inference.generation import Generation, ResolvedGeneration
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.memory.company import Company
 from tests.domains.inference.on_device.requests import embedded_model

@@ -12,7 +12,7 @@ from domains.device.settings import DeviceSettings
 from domains.errors import NotFound
 from domains.inference.generation import Generation
 from domains.inference.image_prompts import ResolvedImagePrompt
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
 from domains.model.execution import AS_USUAL, Execution

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from domains.inference.generation import Generation, ResolvedLora
-from domains.inference.resolve import resolve
+from domains.inference.resolution.resolve import resolve
 from domains.model.loaded import LoadedModel, loaded_id
 from domains.model.validation import Validation
 from domains.processing.jobs.job import Job, JobOptions

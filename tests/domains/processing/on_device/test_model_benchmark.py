@@ -7,7 +7,7 @@ import pytest
 
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.benchmark import benchmark_cases
-from domains.inference.on_device.family import KeepOn
+from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.run import Run
 from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.memory.measure import OwnerKind

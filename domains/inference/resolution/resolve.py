@@ -1,0 +1,276 @@
+"""Makes every choice that a generation left open."""
+
+import secrets
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference import limits
+from domains.inference.checks.hires import check_model, resolved_hires, sampling_of
+from domains.inference.checks.latents import part_with, resolved_latents
+from domains.inference.checks.masks import for_variant, resolved_mask
+from domains.inference.checks.outpaint import grown_size, resolved_outpaint
+from domains.inference.checks.references import references_for_model
+from domains.inference.checks.refiner import resolved_refiner
+from domains.inference.checks.regions import resolved_regions
+from domains.inference.checks.request import Checked, checked, for_family, for_model, for_sampler
+from domains.inference.checks.steps import check_steps
+from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration, WeightedPrompt
+from domains.inference.guidance import default_distilled, default_guidance
+from domains.inference.hires import ResolvedHires
+from domains.inference.input_picture import InputPicture, resolved_picture, size_of
+from domains.inference.latents import ReadLatents
+from domains.inference.pass_plan import passes_of
+from domains.inference.prompt_plan import check_prompts
+from domains.inference.resolution.adapters import resolved_loras, resolved_words
+from domains.inference.resolution.controls import ReadControl, check_guided_prompts, resolved_controls
+from domains.inference.resolution.image_prompts import ReadImagePrompt, resolved_image_prompts
+from domains.inference.resolution.references import default_image_guidance, resolved_references
+from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
+from domains.inference.seamless import seamless_violations
+from domains.inference.seed_variation import resolved_variation
+from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
+from domains.model.model import Model, ModelState
+
+_OF_PASS = "generation.hires_pass"
+
+
+def resolve(
+    given: Checked | Generation,
+    model: Model,
+    picture: InputPicture | None = None,
+    loras: Sequence[Model] = (),
+    words: Sequence[Model] = (),
+    mask: InputPicture | None = None,
+    controls: Sequence[ReadControl] = (),
+    latents: ReadLatents | None = None,
+    image_prompts: Sequence[ReadImagePrompt] = (),
+    regions: Sequence[InputPicture | None] = (),
+    refiner: Model | None = None,
+    hires: Model | None = None,
+    references: Sequence[InputPicture] = (),
+) -> ResolvedGeneration:
+    """The request with every choice made. Raises all faults of the request at once, or the fault of an unfit model.
+
+    `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
+    the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`: the models that its
+    refiner and its second pass name, with theirs. `references`:
+    the pictures that its model sees, decoded. The others: what was read for these fields.
+    """
+    asked, wrong = given if isinstance(given, Checked) else checked(given)
+    if (error := wrong.error()) is not None:
+        raise error
+    usable(model)
+    sampling = asked.sampling
+    sampler = sampling.sampler or sampler_of(model)
+    unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
+    family = FAMILIES[model.family]
+    if unfit := [
+        *(*unfit, *for_family(asked, family)),
+        *(*for_variant(asked, model), *seamless_violations(asked, family)),
+        *references_for_model(asked, model),
+    ]:
+        raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+    own, part = sampling.own, part_with(asked)
+    schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
+    width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
+    chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
+    steps = own.steps or _steps(sampling.steps, model, sampler, schedule)
+    resolved = ResolvedGeneration(
+        model_id=model.id,
+        model_sha256=model.sha256,
+        family=model.family,
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
+        width_px=width_px,
+        height_px=height_px,
+        sampler=sampler,
+        sigma_schedule=schedule,
+        steps=steps,
+        guidance_scale=default_guidance(model) if sampling.guidance_scale is None else sampling.guidance_scale,
+        eta=_eta(sampling.eta, sampler),
+        distilled_guidance=default_distilled(model)
+        if sampling.distilled_guidance is None
+        else sampling.distilled_guidance,
+        image_guidance_scale=default_image_guidance(model)
+        if sampling.image_guidance_scale is None
+        else sampling.image_guidance_scale,
+        guidance_rescale=sampling.guidance_rescale or 0.0,
+        guidance_start_ratio=sampling.guidance_start_ratio or 0.0,
+        guidance_end_ratio=1.0 if sampling.guidance_end_ratio is None else sampling.guidance_end_ratio,
+        seeds=chosen,
+        seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
+        output=_output(asked.output),
+        previews=asked.previews,
+        init_image=None if picture is None else resolved_picture(asked, picture, steps),
+        init_latents=resolved_latents(asked, latents, model, (width_px, height_px), len(chosen)),
+        return_latents=asked.return_latents,
+        refiner=resolved_refiner(asked, refiner, model),
+        mask=resolved_mask(asked, mask, picture),
+        outpaint=resolved_outpaint(asked),
+        seamless_x=asked.seamless_x,
+        seamless_y=asked.seamless_y,
+        determinism=asked.determinism,
+        size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
+        loras=resolved_loras(asked, model, loras),
+        textual_inversions=resolved_words(asked, model, words),
+        controls=resolved_controls(asked, model, (width_px, height_px), chosen, controls),
+        image_prompts=resolved_image_prompts(asked, model, image_prompts),
+        regions=resolved_regions(asked, (width_px, height_px), regions),
+        references=resolved_references(asked.references, model, (width_px, height_px), references),
+        prompt_syntax=asked.prompt_syntax,
+        long_prompt=asked.long_prompt,
+        second_prompt=asked.second_prompt,
+        second_negative_prompt=asked.second_negative_prompt,
+        third_prompt=asked.third_prompt,
+        third_negative_prompt=asked.third_negative_prompt,
+        clip_skip=asked.clip_skip or 0,
+        own=own,
+        part=part,
+        blended_prompts=tuple(
+            WeightedPrompt(prompt=one.prompt, weight=1.0 if one.weight is None else one.weight)
+            for one in asked.blended_prompts
+        ),
+    )
+    check_steps(resolved)
+    if asked.hires_pass is not None:
+        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, hires))
+    check_prompts(resolved)
+    if resolved.hires_pass is not None:
+        _check_hires_prompts(resolved)
+    check_guided_prompts(resolved)
+    return resolved
+
+
+def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
+    """The requested steps; else the sampler's default, or fewer if the model allows fewer. Raises `steps_refusal`."""
+    most = most_steps(model, sampler, schedule)
+    if asked and most and asked > most:
+        raise steps_refusal(sampler, asked, most)
+    recommended = recommended_steps(model, sampler)
+    return asked or (min(recommended, most) if most else recommended)
+
+
+def _hires(asked: Generation, first: ResolvedGeneration, base: Model, own: Model | None) -> ResolvedHires | None:
+    """The second pass. Raises the faults of its model, and of its sampling, named by its fields."""
+    assert asked.hires_pass is not None
+    if own is not None:
+        check_model(own, base)
+    model = own or base
+    sampling = sampling_of(asked.hires_pass, replace(asked.sampling, sampler=first.sampler))
+    sampler = sampling.sampler
+    try:
+        unfit = [*for_sampler(sampler, sampling), *for_model(sampler, sampling, model)]
+        if unfit:
+            raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+        steps = sampling.own.steps or _steps(
+            sampling.steps or first.steps, model, sampler, sampling.sigma_schedule or schedule_of(model, sampler)
+        )
+    except InvalidRequest as error:
+        told = [replace(one, field=one.field.replace(".sampling.", ".hires_pass.")) for one in error.violations]
+        raise InvalidRequest(told, error.reason, **error.facts) from None
+    return resolved_hires(asked, first, model, steps, _eta(None, sampler), own)
+
+
+def _check_hires_prompts(resolved: ResolvedGeneration) -> None:
+    """Raise the faults of the second pass's prompts, named by its fields."""
+    try:
+        check_prompts(passes_of(resolved)[-1].resolved)
+    except InvalidRequest as error:
+        prompts = (f"{_OF_PASS}.prompt", f"{_OF_PASS}.negative_prompt")
+        told = [replace(one, field=one.field.replace("generation.", f"{_OF_PASS}.")) for one in error.violations]
+        told = [one if one.field in prompts else replace(one, field=_OF_PASS) for one in told]
+        raise InvalidRequest(told, error.reason, **error.facts) from None
+
+
+def _eta(asked: float | None, sampler: str) -> float | None:
+    """None for a sampler that has no `eta`."""
+    entry = SAMPLERS[sampler]
+    if not entry.eta:
+        return None
+    return entry.default_eta if asked is None else asked
+
+
+def _output(asked: EncodeOptions) -> EncodeOptions:
+    """The output options with the quality that the file will have; a lossless file has none."""
+    if asked.quality is None and not asked.lossless and asked.media_type in limits.LOSSY_MEDIA_TYPES:
+        return replace(asked, quality=limits.DEFAULT_QUALITY)
+    return asked
+
+
+def _size(asked: Generation, model: Model, picture: InputPicture | None) -> tuple[int, int]:
+    """The requested size, the size of the picture to start from, or the model's native one, whose value can be missing or
+    impossible."""
+    if asked.width_px and asked.height_px:
+        _aligned(asked, model)
+        return asked.width_px, asked.height_px
+    if picture is not None:
+        return size_of(picture, model)
+    size = model.native_width_px, model.native_height_px
+    (low, high), multiple = limits.EDGE_PX, limits.EDGE_MULTIPLE_PX
+    if all(low <= edge <= high and edge % multiple == 0 for edge in size):
+        return size
+    own = f"has the native size {size[0]}×{size[1]}, which cannot be made" if any(size) else "does not say its size"
+    text = f"model {model.id} {own}; give width_px and height_px"
+    violations = [
+        Violation(field=f"generation.{name}", message=text, allowed=limits.EDGES) for name in ("width_px", "height_px")
+    ]
+    raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+
+
+def _aligned(asked: Generation, model: Model) -> None:
+    """Raise UNSUPPORTED_COMBINATION for edges that are no multiples of the family's."""
+    multiple = FAMILIES[model.family].alignment_px
+    violations = [
+        Violation(
+            field=f"generation.{name}",
+            message=f"{edge} is no multiple of {multiple}, which {model.family} needs; {edge - edge % multiple} is",
+            allowed=f"a multiple of {multiple}",
+        )
+        for name, edge in (("width_px", asked.width_px), ("height_px", asked.height_px))
+        if edge and edge % multiple
+    ]
+    if violations:
+        raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
+
+
+def recommended_steps(model: Model, sampler: str) -> int:
+    """Steps of a request that names none: the sampler's own number, unless the model was distilled to fewer."""
+    variant = FAMILIES[model.family].variant(model.variant)
+    distilled = None if variant is None else variant.steps
+    return SAMPLERS[sampler].recommended_steps if distilled is None else distilled
+
+
+def seeds(first: int | None, count: int) -> tuple[int, ...]:
+    """One seed a picture: consecutive from `first`, wrapping at the end of the range. `first` None: drawn below 2**32,
+    so that people can type it."""
+    start = secrets.randbelow(2**32) if first is None else first
+    return tuple((start + index) % (limits.SEED[1] + 1) for index in range(count))
+
+
+def usable(model: Model) -> None:
+    """Raise if the model cannot run, with the problem that its last scan found, or as a kind that does not run alone."""
+    whole(model)
+    if model.kind is not ModelKind.CHECKPOINT:
+        what = str(model.kind).replace("_", " ")
+        message = f"model {model.id} is a {what}, which makes no pictures by itself; name a checkpoint"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model.id, kind=what)
+
+
+def whole(model: Model) -> None:
+    """Raise if the model's files cannot be used, with the problem that its last scan found."""
+    facts = {"model_id": model.id}
+    match model.state:
+        case ModelState.AVAILABLE:
+            return
+        case ModelState.CORRUPT:
+            message = f"the files of model {model.id} are damaged: {model.problem}; replace them and scan again"
+            raise DataLoss(message, ErrorReason.MODEL_CORRUPT, **facts)
+        case ModelState.MISSING:
+            message = f"the files of model {model.id} are gone; put them back and scan again"
+            raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, **facts)
+        case ModelState.INCOMPATIBLE:
+            message = f"model {model.id} cannot be used: {model.problem}"
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
