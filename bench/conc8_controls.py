@@ -19,8 +19,9 @@ from PIL import Image
 from bench.crowd import AT_ONCE, PIXEL_TOLERANCE, Engine, crowd, difference, folder, tiny_model
 from bench.lora import write_lora
 from bench.measure import interleave, ratio, result, spread
-from domains.inference.generation import ResolvedGeneration, ResolvedLora
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
+from domains.inference.loras import ResolvedLora
 from domains.model.model import Model
 from tests.domains.inference.on_device.control_files import control, given, stripes, write_controlnet
 from tests.domains.inference.on_device.reference import reference_pipeline

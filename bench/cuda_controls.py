@@ -31,9 +31,10 @@ from bench.large_model import write_weights
 from bench.lora import write_lora
 from bench.measure import ratio, result, spread
 from domains.inference.controls import UsedPicture
-from domains.inference.generation import ResolvedGeneration, ResolvedLora
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given, GivenImagePrompt
 from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.image_prompts.adapter_net import AdapterNet
 from domains.inference.outcome import ImageReady, RunFinished
 from domains.model.fingerprint import Fingerprints, hash_of

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from bench.large_model import write_large_model
 from bench.load_cpu import SIZES
 from bench.measure import interleave, ratio, result
-from domains.inference.generation import ResolvedLora
+from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked, Share, beside
 from domains.inference.on_device.networks.unet import UNet
 from domains.model.fingerprint import Fingerprints

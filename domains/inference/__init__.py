@@ -1,6 +1,7 @@
 """Image generations: their requests, checks, resolution and computation. Only `on_device` imports torch.
 
-Requests: `generation` (the request and the resolved request), `input_picture` (the picture that it starts from),
+Requests: `generation` (the request and the resolved request), with its parts `init_image` and `input_picture` (the picture
+that it starts from), `loras`, `textual_inversions`,
 `benchmark`, `controls` (control maps that guide the layout) with `image_fit` and `preprocessors` (ways to make control
 maps), `image_prompts` (pictures that guide content and style), `regions` (parts with prompts of their own), `fields` (what
 is served) with `family_fields` (which of it a family reads), `limits` (ranges), `samplers` (the samplers and sigma

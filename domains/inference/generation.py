@@ -15,7 +15,9 @@ from domains.inference.controls import Control, ResolvedControl
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.image_fit import ImageFit as ImageFit
 from domains.inference.image_prompts import ImagePrompt, ResolvedImagePrompt
+from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.inference.latents import InitLatents, ResolvedLatents
+from domains.inference.loras import Lora, ResolvedLora
 from domains.inference.masks import InpaintMask, Outpaint, ResolvedMask, ResolvedOutpaint, steps_of
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.prompts import LongPrompt, Prompt, Syntax
@@ -25,6 +27,7 @@ from domains.inference.regions import Region, ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
 from domains.inference.step_range import ALL_STEPS, StepRange
+from domains.inference.textual_inversions import ResolvedTextualInversion, TextualInversion
 from domains.model.assembly import assembled_id
 
 _ROUNDING = 1e-6
@@ -111,106 +114,6 @@ class EncodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Write A1111's `parameters` text too. Only with a full manifest, since it holds the prompts."""
     provenance: bool = True
     """Mark the file as made by AI."""
-
-
-class InitImage(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture to start from, as requested."""
-
-    blob_id: str = ""
-    """The blob with the encoded file."""
-    data: bytes = b""
-    """The encoded file, until it is stored as a blob. Stored requests name the blob."""
-    strength: float | None = None
-    """Share of the steps that are computed, 0..1. Absent: 0.75."""
-    fit: ImageFit | None = None
-    """Absent: the picture must have the requested size."""
-
-
-class ResolvedInitImage(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture to start from, with every choice made."""
-
-    blob_id: str
-    sha256: str
-    """Hash of the encoded file: a replay detects another one."""
-    strength: float
-    fit: ImageFit | None
-    """None: the picture keeps its own size, and the part that is made anew is pasted back into it."""
-    own_size_px: tuple[int, int] | None = None
-    """(width, height) of a picture that keeps its size."""
-
-
-class LoraComponent(msgspec.Struct, frozen=True, kw_only=True):
-    """The weight of a LoRA in one component."""
-
-    component_id: str
-    """`unet`, `transformer`, `text_encoder` …"""
-    weight: float | None = None
-    """Absent: as the LoRA's own."""
-    block_weights: tuple[float, ...] = ()
-    """Factors on the weight, one for each block in the order of `lora_blocks`. Empty: 1 for each."""
-
-
-class Lora(msgspec.Struct, frozen=True, kw_only=True):
-    """A LoRA to apply for one job, as requested."""
-
-    model_id: str
-    weight: float | None = None
-    """-10..10; 0: no effect. Absent: 1."""
-    components: tuple[LoraComponent, ...] = ()
-    """Weights that count in one component instead of `weight`."""
-    start_ratio: float | None = None
-    """Share of the steps after which it begins to count, 0..1. Absent: 0. Text encoders are changed in all steps."""
-    end_ratio: float | None = None
-    """Share of the steps after which it stops, more than the start. Absent: 1."""
-
-
-class ResolvedLora(msgspec.Struct, frozen=True, kw_only=True):
-    """A LoRA with every choice made."""
-
-    model_id: str
-    model_sha256: str
-    """SHA-256 of its file: a replay detects another one with the same id."""
-    weight: float
-    components: tuple[LoraComponent, ...] = ()
-    start_ratio: float = 0.0
-    """Share of the steps after which it begins to count."""
-    end_ratio: float = 1.0
-    """Share of the steps after which it stops."""
-
-    def steps_of(self, count: int) -> range:
-        """The steps (from 0, of `count`) in which it counts."""
-        begin, end = (math.ceil(count * ratio - _ROUNDING) for ratio in (self.start_ratio, self.end_ratio))
-        return range(begin, end)
-
-    def weight_of(self, component: str, block: int | None = None) -> float:
-        """The weight that counts in a component, or in one block of it. `block` None: outside of all blocks."""
-        own = next((one for one in self.components if one.component_id == component), None)
-        weight = self.weight if own is None or own.weight is None else own.weight
-        return weight if own is None or block is None or not own.block_weights else weight * own.block_weights[block]
-
-    def has_blocks(self, component: str) -> bool:
-        """Whether the blocks of a component have weights of their own."""
-        return any(one.block_weights for one in self.components if one.component_id == component)
-
-
-class TextualInversion(msgspec.Struct, frozen=True, kw_only=True):
-    """A learned word to read for one job, as requested."""
-
-    model_id: str
-    token: str = ""
-    """The word in the prompts that stands for it. Empty: the one that its file names."""
-    weight: float | None = None
-    """Factor on its vectors, 0..2. Absent: 1."""
-
-
-class ResolvedTextualInversion(msgspec.Struct, frozen=True, kw_only=True):
-    """A learned word with every choice made."""
-
-    model_id: str
-    model_sha256: str
-    """SHA-256 of its file: a replay detects another one with the same id."""
-    token: str
-    weight: float
 
 
 class WeightedPrompt(msgspec.Struct, frozen=True, kw_only=True):

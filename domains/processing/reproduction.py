@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from domains.errors import ErrorReason, InvalidRequest, NotFound, NotServed, Violation
 from domains.inference.checks.request import Checked, checked
-from domains.inference.generation import EncodeOptions, Generation, Lora, ResolvedGeneration
+from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
+from domains.inference.loras import Lora
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import FIELD, Cause, NamedLora, Recipe, stem
 from domains.model.catalogue import Catalogue

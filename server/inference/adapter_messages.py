@@ -3,14 +3,9 @@
 from collections.abc import Sequence
 
 from deviceops.inference.v1 import conditioning_pb2, resolved_generation_pb2
-from domains.inference.generation import (
-    Lora,
-    LoraComponent,
-    ResolvedGeneration,
-    ResolvedLora,
-    ResolvedTextualInversion,
-    TextualInversion,
-)
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.loras import Lora, LoraComponent, ResolvedLora
+from domains.inference.textual_inversions import ResolvedTextualInversion, TextualInversion
 
 
 def from_lora(message: conditioning_pb2.LoraInput) -> Lora:

@@ -12,16 +12,8 @@ from deviceops.model.v1 import execution_pb2
 from domains.inference.checks.request import Checked, checked, preview_violations
 from domains.inference.family_fields import task_of
 from domains.inference.fields import FIELDS
-from domains.inference.generation import (
-    Determinism,
-    Generation,
-    InitImage,
-    Previews,
-    ResolvedGeneration,
-    ResolvedInitImage,
-    Sampling,
-    WeightedPrompt,
-)
+from domains.inference.generation import Determinism, Generation, Previews, ResolvedGeneration, Sampling, WeightedPrompt
+from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.model.execution import BY_COMPONENT

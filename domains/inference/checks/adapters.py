@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from domains.errors import Violation
 from domains.inference import limits
 from domains.inference.checks.bounds import RATIOS, range_faults, within
-from domains.inference.generation import Generation, Lora, TextualInversion
+from domains.inference.generation import Generation
+from domains.inference.loras import Lora
+from domains.inference.textual_inversions import TextualInversion
 
 
 def adapter_violations(asked: Generation) -> Iterator[Violation]:

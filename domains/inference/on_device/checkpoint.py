@@ -18,10 +18,12 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.inference.components import ResolvedComponent
 from domains.inference.controls import ResolvedControl
-from domains.inference.generation import ResolvedGeneration, ResolvedInitImage, ResolvedLora, ResolvedTextualInversion
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.inference.init_image import ResolvedInitImage
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import ResolvedLatents
+from domains.inference.loras import ResolvedLora
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
@@ -29,6 +31,7 @@ from domains.inference.references import ResolvedReference
 from domains.inference.regions import ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation
 from domains.inference.step_range import ALL_STEPS, StepRange
+from domains.inference.textual_inversions import ResolvedTextualInversion
 
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"

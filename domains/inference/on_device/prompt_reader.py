@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 
 from domains.errors import ErrorReason, FailedPrecondition
-from domains.inference.generation import ResolvedTextualInversion
 from domains.inference.on_device.adapters.adapter_file import AdapterFile, read_adapter
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.words_fit import check_new, vectors_of
@@ -26,6 +25,7 @@ from domains.inference.prompts import (
     laid_out,
     segments_of,
 )
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.families import FAMILIES, Family
 from domains.model.model import Model
 from domains.model.on_device import Words, tokenizers

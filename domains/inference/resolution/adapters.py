@@ -3,14 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
-from domains.inference.generation import (
-    Generation,
-    Lora,
-    ResolvedLora,
-    ResolvedTextualInversion,
-    TextualInversion,
-)
+from domains.inference.generation import Generation
 from domains.inference.lora_blocks import blocks_of
+from domains.inference.loras import Lora, ResolvedLora
+from domains.inference.textual_inversions import ResolvedTextualInversion, TextualInversion
 from domains.model.component_config import read_config
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState

@@ -9,7 +9,7 @@ import msgspec
 from domains.device.benchmark import BenchmarkReport, Suite
 from domains.device.device import Device
 from domains.device.health import HealthCheck, HealthDepth
-from domains.inference.generation import Previews, ResolvedGeneration, ResolvedTextualInversion
+from domains.inference.generation import Previews, ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.outcome import (
     CheckpointReady,
@@ -23,6 +23,7 @@ from domains.inference.outcome import (
     RunStopped,
 )
 from domains.inference.prompts import FieldPrompt, PromptReading
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.measure import MemoryMeasure
 from domains.model.benchmark import ModelBenchmark, ModelBenchmarkReport

@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from domains.errors import InvalidRequest
 from domains.inference.checks.request import violations
-from domains.inference.generation import Generation, Lora, LoraComponent, TextualInversion
+from domains.inference.generation import Generation
 from domains.inference.lora_blocks import blocks_of
+from domains.inference.loras import Lora, LoraComponent
 from domains.inference.resolution.adapters import resolved_loras
+from domains.inference.textual_inversions import TextualInversion
 from domains.model.component_config import read_config
 from domains.model.detected_model import blank_model
 from domains.model.kind import ModelKind

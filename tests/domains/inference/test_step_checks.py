@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import Generation, InitImage, Sampling
+from domains.inference.generation import Generation, Sampling
+from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask, Outpaint
 from domains.inference.resolution.resolve import resolve

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from domains.inference.generation import ResolvedLora, ResolvedTextualInversion
 from domains.inference.given import Given
 from domains.inference.lora_blocks import Blocks, block_of, blocks_of
+from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.adapters.beside import Adapters, Delta, Phase
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes, joined, magnitudes
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.lora_fit import Fitted
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
-from domains.inference.generation import ResolvedTextualInversion
 from domains.inference.on_device.adapters.adapter_file import AdapterFile
 from domains.inference.on_device.adapters.learned_words import LearnedWords
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
 

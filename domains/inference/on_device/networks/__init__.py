@@ -1,4 +1,4 @@
-"""Networks in our order of operations: `unet` with `transformer` and `resnet`; `vae_decoder`, `vae_encoder`, `vae_attention`.
+"""Networks in our order of operations: `unet` with `transformer` and `resnet`; the VAE's beside them.
 
 Their layers: `slices` and `small_conv`; `watched_module` lets a forward of diffusers be left between its parts.
 """

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from domains.inference.generation import LoraComponent, ResolvedLora
+from domains.inference.loras import LoraComponent, ResolvedLora
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.weights_model import read_file

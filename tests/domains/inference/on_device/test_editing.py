@@ -12,9 +12,10 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.controls import Control, PictureSource, UsedPicture
-from domains.inference.generation import Generation, InitImage, ResolvedGeneration, Sampling
+from domains.inference.generation import Generation, ResolvedGeneration, Sampling
 from domains.inference.given import Given
 from domains.inference.image_fit import ImageFit
+from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask
 from domains.inference.on_device.conditioning import condition

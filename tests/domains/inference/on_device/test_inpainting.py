@@ -12,8 +12,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from PIL import Image
 from torch import Tensor
 
-from domains.inference.generation import Determinism, ResolvedGeneration, ResolvedInitImage
+from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given
+from domains.inference.init_image import ResolvedInitImage
 from domains.inference.kept_file import KeptFile
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from domains.inference.generation import LoraComponent, ResolvedLora
 from domains.inference.kept_file import KeptFile
+from domains.inference.loras import LoraComponent, ResolvedLora
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.trajectory import walk_together

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
-from domains.inference.generation import ResolvedLora
 from domains.inference.kept_file import KeptFile
+from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.checkpoint import packed, unpack
 from domains.inference.on_device.conditioning import condition

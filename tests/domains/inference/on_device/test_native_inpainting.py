@@ -11,7 +11,8 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.benchmark import ModelBenchmark, benchmark_cases
-from domains.inference.generation import Generation, InitImage, ResolvedGeneration
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask
 from domains.inference.on_device.families.packing import unpacked

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.inference.generation import ResolvedTextualInversion
 from domains.inference.on_device import PromptReader
 from domains.inference.on_device.families.table import family_of
 from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, Syntax
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.on_device import load

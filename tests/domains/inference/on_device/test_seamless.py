@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from domains.inference.generation import Generation, InitImage, ResolvedGeneration
+from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.init_image import InitImage
 from domains.inference.masks import InpaintMask
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families.family import StepRows, regardless

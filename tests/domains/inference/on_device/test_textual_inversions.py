@@ -10,12 +10,13 @@ from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
-from domains.inference.generation import ResolvedGeneration, ResolvedTextualInversion
+from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import AdapterPool, Adapters, Asked
 from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import walk_together
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from tests.domains.inference.on_device.lora_files import lora_model

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from domains.inference.generation import Generation, ResolvedLora
+from domains.inference.generation import Generation
+from domains.inference.loras import ResolvedLora
 from domains.inference.resolution.resolve import resolve
 from domains.model.loaded import LoadedModel, loaded_id
 from domains.model.validation import Validation

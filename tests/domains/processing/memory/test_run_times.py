@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from domains.inference.generation import Generation, ImageFit, ResolvedGeneration, ResolvedInitImage, Sampling
+from domains.inference.generation import Generation, ImageFit, ResolvedGeneration, Sampling
+from domains.inference.init_image import ResolvedInitImage
 from domains.inference.outcome import RunFinished
 from domains.inference.resolution.resolve import resolve
 from domains.processing.devices.step_times import StepTimes
