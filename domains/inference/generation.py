@@ -13,7 +13,6 @@ from domains.inference import limits
 from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
 from domains.inference.hires import HiresPass, ResolvedHires
-from domains.inference.image_fit import ImageFit as ImageFit
 from domains.inference.image_prompts import ImagePrompt, ResolvedImagePrompt
 from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.inference.latents import InitLatents, ResolvedLatents

@@ -4,7 +4,8 @@ import msgspec
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.generation import Generation, ImageFit
+from domains.inference.generation import Generation
+from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.model.families import FAMILIES
 from domains.model.model import Model

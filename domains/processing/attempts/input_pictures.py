@@ -10,7 +10,8 @@ import msgspec
 
 from domains.inference import limits
 from domains.inference.controls import PictureSource
-from domains.inference.generation import ImageFit, ResolvedGeneration
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.inference.input_picture import FIELD, InputPicture
 from domains.inference.kept_file import KeptFile

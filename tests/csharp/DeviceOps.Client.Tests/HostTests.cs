@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using DeviceOps.Api.Processing.V1;
 using Grpc.Core;
@@ -48,12 +49,13 @@ public sealed class HostTests(SharedServer server)
     public async Task EveryCallHasASpanADurationAndTheTraceOfItsCaller()
     {
         using var caller = new ActivitySource("caller");
-        var spans = new List<Activity>();
+        // a listener hears every test that runs beside this one, each on its own thread
+        var spans = new ConcurrentQueue<Activity>();
         using var listener = new ActivityListener
         {
             ShouldListenTo = source => source.Name is DeviceOpsTelemetry.ActivitySourceName or "caller",
             Sample = (ref ActivityCreationOptions<ActivityContext> _) => ActivitySamplingResult.AllDataAndRecorded,
-            ActivityStopped = spans.Add,
+            ActivityStopped = spans.Enqueue,
         };
         ActivitySource.AddActivityListener(listener);
         using var durations = new MetricCollector<double>(null, DeviceOpsTelemetry.MeterName, "deviceops.client.call.duration");

@@ -8,7 +8,8 @@ from domains.errors import InvalidRequest
 from domains.inference.branch import filled
 from domains.inference.checks.masks import resolved_mask
 from domains.inference.checks.request import checked, violations
-from domains.inference.generation import Generation, ImageFit
+from domains.inference.generation import Generation
+from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture, resolved_picture
 from domains.inference.masks import InpaintMask, Outpaint

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from domains.inference.generation import ImageFit, ResolvedGeneration
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import ResolvedInitImage
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families.packing import unpacked

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from domains.inference.generation import Generation, ImageFit, ResolvedGeneration, Sampling
+from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import ResolvedInitImage
 from domains.inference.outcome import RunFinished
 from domains.inference.resolution.resolve import resolve
