@@ -12,6 +12,7 @@ event_snapshots.py        things in events, as the log of changes stores them
 places.py                 where work may run: the devices that a request names, and those that can
   └► front/     work that the front process carries out by itself
   └► attempts/  one attempt at a job
+  └► inputs/    pictures, masks, maps and latents that generations read
   └► memory/    the memory that jobs and blobs need
   └► devices/   checks, settings, figures and hot plug of devices
     └► lanes/     the queue, and the lanes on which jobs run

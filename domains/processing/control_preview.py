@@ -9,8 +9,8 @@ import msgspec
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
-from domains.processing.attempts.control_pictures import made_map, marks
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.control_pictures import made_map, marks
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.shown_pictures import MEDIA_TYPE, shown
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ControlPreviews:
 def _marked(pixels: "NDArray[np.uint8]", levels: bytes, resolved: ResolvedGeneration) -> "NDArray[np.uint8]":
     import numpy as np
 
-    from domains.processing.attempts.control_pictures import hidden_part
+    from domains.processing.inputs.control_pictures import hidden_part
 
     hidden = np.frombuffer(hidden_part(levels, resolved), np.uint8).reshape(pixels.shape[:2])
     return np.where(hidden[..., None] > 0, 0, pixels).astype(np.uint8)

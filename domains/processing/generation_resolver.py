@@ -1,7 +1,6 @@
 """Resolves the request of a generation to the work of a job: each obstacle that the request itself has is found here."""
 
 import asyncio
-from collections.abc import Sequence
 
 import msgspec
 
@@ -11,8 +10,6 @@ from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_prompts import ImagePrompt
-from domains.inference.input_picture import InputPicture
-from domains.inference.latents import ReadLatents
 from domains.inference.resolution.controls import ReadControl
 from domains.inference.resolution.image_prompts import ReadImagePrompt
 from domains.inference.resolution.resolve import resolve
@@ -24,13 +21,10 @@ from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model, ModelState
-from domains.processing.attempts.control_pictures import ControlPictures, without_bytes
-from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures, named_by_blobs
-from domains.processing.attempts.input_pictures import MASK_FIELD, InputPictures
-from domains.processing.attempts.latent_files import LatentFiles
-from domains.processing.attempts.reference_pictures import ReferencePictures, references_by_blob
-from domains.processing.attempts.region_pictures import RegionPictures, with_named_masks
 from domains.processing.devices.step_limit import StepLimit
+from domains.processing.inputs.generation_files import GenerationFiles, named_by_blobs
+from domains.processing.inputs.input_pictures import MASK_FIELD
+from domains.processing.inputs.request_files import RequestFiles
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.memory.model_use import held_by_devices, loaded_models
@@ -38,35 +32,6 @@ from domains.processing.places import Places
 
 _HASHED = (ModelKind.LORA, ModelKind.TEXTUAL_INVERSION)
 """Kinds of adapters that generations name beside their model."""
-
-
-class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read for a request from files and blobs."""
-
-    picture: InputPicture | None = None
-    """The picture that the request starts from, decoded. None: it starts from noise."""
-    mask: InputPicture | None = None
-    """The mask of that picture, decoded. None: there is none."""
-    loras: Sequence[Model] = ()
-    """The LoRAs that the request names, in its order, with their hashes."""
-    words: Sequence[Model] = ()
-    """The textual inversions that it names, likewise."""
-    controls: Sequence[ReadControl] = ()
-    """What was read for its controls, likewise."""
-    latents: ReadLatents | None = None
-    """The latents that it starts from. None: it starts from something else."""
-    refiner: Model | None = None
-    """The refiner that it names, with its hash. None: it names none."""
-    hires: Model | None = None
-    """The model that its second pass names, with its hash. None: it names none."""
-    components: tuple[ResolvedComponent, ...] = ()
-    """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
-    image_prompts: Sequence[ReadImagePrompt] = ()
-    """What was read for its image prompts, likewise."""
-    regions: Sequence[InputPicture | None] = ()
-    """The masks of its regions, likewise. None: a rectangle."""
-    references: Sequence[InputPicture] = ()
-    """The pictures that its model sees, decoded, likewise."""
 
 
 class GenerationResolver:
@@ -78,18 +43,13 @@ class GenerationResolver:
         loaded: LoadedModels,
         places: Places,
         step_limit: StepLimit,
-        pictures: InputPictures,
+        inputs: GenerationFiles,
     ) -> None:
         self._catalogue = catalogue
         self._loaded = loaded
         self._places = places
         self._step_limit = step_limit
-        self._pictures = pictures
-        self._latents = LatentFiles(pictures)
-        self._controls = ControlPictures(pictures)
-        self._shown = ImagePromptPictures(pictures)
-        self._regions = RegionPictures(pictures)
-        self._references = ReferencePictures(pictures)
+        self._inputs = inputs
 
     async def read(self, given: Checked) -> RequestFiles:
         """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
@@ -98,16 +58,16 @@ class GenerationResolver:
             return RequestFiles()
         init, mask, latents = given.asked.init_image, given.asked.mask, given.asked.init_latents
         return RequestFiles(
-            picture=None if init is None else await self._pictures.look(init),
-            mask=None if mask is None else await self._pictures.look(mask, MASK_FIELD),
+            picture=None if init is None else await self._inputs.pictures.look(init),
+            mask=None if mask is None else await self._inputs.pictures.look(mask, MASK_FIELD),
             loras=[await self._hashed(lora.model_id) for lora in given.asked.loras],
             words=[await self._hashed(word.model_id) for word in given.asked.textual_inversions],
             controls=[await self._read_control(one, place) for place, one in enumerate(given.asked.controls)],
-            references=await self._references.look(given.asked),
+            references=await self._inputs.references.look(given.asked),
             components=await self._read_components(given.asked),
-            latents=None if latents is None else await self._latents.look(latents),
+            latents=None if latents is None else await self._inputs.latents.look(latents),
             image_prompts=[await self._read_shown(one, place) for place, one in enumerate(given.asked.image_prompts)],
-            regions=await self._regions.looked(given.asked),
+            regions=await self._inputs.regions.looked(given.asked),
             refiner=await self._read_refiner(given.asked),
             hires=await self._read_hires(given.asked),
         )
@@ -154,8 +114,8 @@ class GenerationResolver:
         region = control.region
         return ReadControl(
             model=model,
-            image=await self._controls.look(control.image, f"{path}.image"),
-            region=None if region is None else await self._controls.look(region, f"{path}.region"),
+            image=await self._inputs.controls.look(control.image, f"{path}.image"),
+            region=None if region is None else await self._inputs.controls.look(region, f"{path}.region"),
         )
 
     async def _read_shown(self, prompt: ImagePrompt, place: int) -> ReadImagePrompt:
@@ -165,7 +125,7 @@ class GenerationResolver:
             hashed, known = self._catalogue.hashed_whole, self._catalogue.list()
             model = await asyncio.to_thread(hashed, model)
             encoder = await asyncio.to_thread(encoder_for, model, known, hashed)
-        look = {name: await self._shown.look(one, f"{path}.{name}") for name, one in prompt.pictures()}
+        look = {name: await self._inputs.image_prompts.look(one, f"{path}.{name}") for name, one in prompt.pictures()}
         region, negative = look.pop("region", None), look.pop("negative_image", None)
         images = tuple(one for one in look.values() if one is not None)
         return ReadImagePrompt(model=model, encoder=encoder, images=images, region=region, negative_image=negative)
@@ -179,10 +139,7 @@ class GenerationResolver:
         if loaded is not None:
             options = self._places.with_model(generation, loaded, options)
         self._step_limit.check(resolved, options)
-        named = named_by_blobs(without_bytes(generation, files.controls), files.image_prompts)
-        stored = _without_bytes(with_named_masks(named, files.regions), files)
-        stored = references_by_blob(stored, files.references)
-        work = GenerateWork(asked=stored, resolved=resolved)
+        work = GenerateWork(asked=named_by_blobs(generation, files), resolved=resolved)
         if must_be_loaded:
             self._check_loaded(work)
         return work, options
@@ -234,12 +191,3 @@ class GenerationResolver:
         MODEL_NOT_FOUND."""
         model = self._catalogue.get(model_id)
         return await asyncio.to_thread(self._catalogue.hashed, model) if model.kind in _HASHED else model
-
-
-def _without_bytes(asked: Generation, files: RequestFiles) -> Generation:
-    """The request as it is stored: its pictures are named by blobs."""
-    for name, picture in (("init_image", files.picture), ("mask", files.mask)):
-        if picture is not None:
-            source = msgspec.structs.replace(getattr(asked, name), data=b"", blob_id=picture.blob_id)
-            asked = msgspec.structs.replace(asked, **{name: source})
-    return asked

@@ -9,7 +9,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import InpaintMask, ResolvedMask
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.shown_pictures import MEDIA_TYPE, shown
 
 if TYPE_CHECKING:

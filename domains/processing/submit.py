@@ -21,15 +21,11 @@ from domains.model.conversion import Conversion
 from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
 from domains.model.validation import Validation
-from domains.processing.attempts.control_pictures import ControlPictures
-from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.latent_files import LatentFiles
-from domains.processing.attempts.reference_pictures import ReferencePictures
-from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
-from domains.processing.generation_resolver import GenerationResolver, RequestFiles
+from domains.processing.generation_resolver import GenerationResolver
+from domains.processing.inputs.generation_files import GenerationFiles
+from domains.processing.inputs.request_files import RequestFiles
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs, new_job_id
@@ -70,7 +66,7 @@ class Submissions:
         reservations: Reservations,
         draining: Draining,
         step_limit: StepLimit,
-        pictures: InputPictures,
+        inputs: GenerationFiles,
         sessions: Sessions,
     ) -> None:
         self._blobs = blobs
@@ -84,14 +80,9 @@ class Submissions:
         """Calls that follow a job."""
         self.draining = draining
         self._step_limit = step_limit
-        self._pictures = pictures
-        self._controls = ControlPictures(pictures)
-        self._latents = LatentFiles(pictures)
-        self._shown = ImagePromptPictures(pictures)
-        self._regions = RegionPictures(pictures)
-        self._references = ReferencePictures(pictures)
+        self._inputs = inputs
         self._branches = Branches(jobs, blobs)
-        self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, pictures)
+        self.generations = GenerationResolver(catalogue, loaded, self._places, step_limit, inputs)
         self.sessions = sessions
 
     async def submit_generation(
@@ -110,21 +101,12 @@ class Submissions:
         if continued is not None:
             given = self._branches.filled(given, continued)
         files, job_id = await self.generations.read(given), new_job_id()
-        asked_pictures = ((given.asked.init_image, files.picture), (given.asked.mask, files.mask))
         job: Job | None = None
         try:
-            for source, picture in asked_pictures if not validate_only else ():
-                if source is not None and picture is not None:
-                    await self._pictures.own(source, picture, job_id)
             if not validate_only:
-                await self._controls.own(given.asked, files.controls, job_id)
-                if given.asked.init_latents is not None and files.latents is not None:
-                    self._latents.own(given.asked.init_latents, job_id)
-                await self._shown.own(given.asked, files.image_prompts, job_id)
-                await self._regions.own(given.asked, files.regions, job_id)
-                await self._references.own(given.asked, files.references, job_id)
-            if continued is not None and not validate_only:
-                self._branches.own(continued, job_id)
+                await self._inputs.own(given.asked, files, job_id)
+                if continued is not None:
+                    self._branches.own(continued, job_id)
             job = self.generate(
                 given,
                 options,
@@ -138,16 +120,8 @@ class Submissions:
             )
             return job
         finally:
-            owned = (
-                files.picture
-                or files.controls
-                or files.latents
-                or files.image_prompts
-                or any(files.regions)
-                or files.references
-            )
-            if (owned or continued) and (job is None or job.id != job_id):
-                self._pictures.disown(job_id)
+            if (files.owned or continued) and (job is None or job.id != job_id):
+                self._inputs.pictures.disown(job_id)
 
     async def continue_job(
         self, continued: Job, options: JobOptions, asked: Asked = NEW, *, validate_only: bool = False

@@ -8,8 +8,6 @@ from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.checkpoints import CheckpointCare
 from domains.processing.attempts.front_task import FrontRunners
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.conditioning_preview import ConditioningPreviews
 from domains.processing.control_preview import ControlPreviews
@@ -24,6 +22,9 @@ from domains.processing.front.reset import ResetRunner
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.transfer import TransferRunner
 from domains.processing.front.validate import ValidateRunner
+from domains.processing.inputs.generation_files import GenerationFiles
+from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.board import Board
@@ -79,7 +80,8 @@ class ProcessingParts:
         reset = ResetRunner(devices.devices, board.lanes, loaded, devices.care)
         CheckpointCare(jobs, memory.blobs)
         self.picture_reader = PictureReader(memory.blobs)
-        self.pictures = InputPictures(jobs, memory.blobs, self.picture_reader)
+        pictures = InputPictures(jobs, memory.blobs, self.picture_reader)
+        inputs = GenerationFiles(pictures)
         self.reproductions = Reproductions(jobs, memory.blobs, self.picture_reader)
         self.wishes = PreviewWishes()
         tools = AttemptTools(
@@ -89,7 +91,7 @@ class ProcessingParts:
             catalogue=catalogue,
             loaded=loaded,
             blobs=memory.blobs,
-            pictures=self.pictures,
+            inputs=inputs,
             reproductions=self.reproductions,
             memory=JobAdmission(
                 memory.admission,
@@ -140,14 +142,14 @@ class ProcessingParts:
             memory.reservations,
             draining,
             step_limit,
-            self.pictures,
+            inputs,
             sessions,
         )
         self.reproducing = Reproducing(self.submissions, catalogue, self.reproductions, asked_again)
         self.conditioning = ConditioningPreviews(
             self.submissions.generations,
-            MaskPreviews(self.pictures, memory.blobs),
-            ControlPreviews(self.pictures, memory.blobs),
+            MaskPreviews(pictures, memory.blobs),
+            ControlPreviews(pictures, memory.blobs),
             board.lanes,
             devices.devices,
         )

@@ -6,13 +6,6 @@ moving.py         moves a job to another device when its own is out of memory
 checkpoints.py    stores the checkpoints of jobs, and deletes those that no attempt will read
 following.py      turns the reports of a worker into events of the job
 front_task.py     work of the front process, as its runner sees it
-control_pictures.py the pictures that guide generations, and the control maps made from them
-input_pictures.py the pictures that generations start from: decoded, stored, owned by their jobs
-latent_files.py   the latents that generations start from
-reference_pictures.py the pictures that editing models read
-region_pictures.py the masks of regions
-image_prompt_pictures.py the pictures of IP-Adapters
-picture_reader.py reads the files of pictures out of blobs, and their pixels in a process of its own
 pictures.py       stores the pictures of one attempt, and records their events
 progress_rate.py  computes the completed ratio and the remaining time
 reproductions.py  the pictures that are made again: read, compared with the new ones

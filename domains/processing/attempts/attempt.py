@@ -4,7 +4,7 @@ import asyncio
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -21,19 +21,14 @@ from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
-from domains.processing.attempts.control_pictures import ControlPictures
 from domains.processing.attempts.following import Following
 from domains.processing.attempts.front_task import FrontRunners, FrontTask
-from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.latent_files import LatentFiles
 from domains.processing.attempts.making_room import Evicting, MakingRoom
 from domains.processing.attempts.moving import Elsewhere, moved, nowhere
-from domains.processing.attempts.reference_pictures import ReferencePictures
-from domains.processing.attempts.region_pictures import RegionPictures
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.attempts.unless_set import unless_set
+from domains.processing.inputs.generation_files import GenerationFiles
 from domains.processing.jobs.ending import end_of
 from domains.processing.jobs.event import Checkpoint, GenerationResult, Started
 from domains.processing.jobs.instant import Instant
@@ -70,7 +65,7 @@ class AttemptTools:
     catalogue: Catalogue
     loaded: LoadedModels
     blobs: BlobStore
-    pictures: InputPictures
+    inputs: GenerationFiles
     reproductions: Reproductions
     memory: MemoryForJobs
     runners: FrontRunners
@@ -198,44 +193,11 @@ class Attempt:
         async with AsyncExitStack() as held:
             supplies = self._supplies(fallback, kept)
             if isinstance(work, GenerateWork):
-                pixels = tools.pictures.pixels(self.job, work.resolved)
-                files = await unless_set(self._stopping, held.enter_async_context(pixels))
-                if files is None or self._stopping.is_set():
+                given = tools.inputs.supplied(self.job, work.resolved, supplies)
+                found = await unless_set(self._stopping, held.enter_async_context(given))
+                if found is None or self._stopping.is_set():
                     return Halted()
-                maps = await unless_set(
-                    self._stopping,
-                    held.enter_async_context(ControlPictures(tools.pictures).maps(self.job, work.resolved)),
-                )
-                if maps is None or self._stopping.is_set():
-                    return Halted()
-                seen = await unless_set(
-                    self._stopping,
-                    held.enter_async_context(ReferencePictures(tools.pictures).pixels(self.job, work.resolved)),
-                )
-                if seen is None or self._stopping.is_set():
-                    return Halted()
-                latents = await held.enter_async_context(LatentFiles(tools.pictures).file(self.job, work.resolved))
-                shown = await unless_set(
-                    self._stopping,
-                    held.enter_async_context(ImagePromptPictures(tools.pictures).files(self.job, work.resolved)),
-                )
-                if shown is None or self._stopping.is_set():
-                    return Halted()
-                regions = await unless_set(
-                    self._stopping,
-                    held.enter_async_context(RegionPictures(tools.pictures).files(self.job, work.resolved)),
-                )
-                if regions is None or self._stopping.is_set():
-                    return Halted()
-                guides: dict[str, Any] = {
-                    "controls": maps,
-                    "image_prompts": shown,
-                    "regions": regions,
-                    "references": seen,
-                }
-                supplies = msgspec.structs.replace(
-                    supplies, picture=files.picture, mask=files.mask, latents=latents, **guides
-                )
+                supplies = found
             order = work.order(self.job.id, supplies)
             await following.follow(order, tools.stall_limit_s, tools.silences)
         if following.outcome is None:

@@ -11,7 +11,7 @@ from domains.inference.manifest import manifest_of
 from domains.inference.recipes import FIELD, Cause, Comparison, Recipe, Verdict, compared, recipe_of, versions_of
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
-from domains.processing.attempts.picture_reader import PictureReader
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.event import GenerationResult, ReproductionResult
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs

@@ -23,10 +23,11 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
 from domains.processing.dispatcher import Dispatcher
+from domains.processing.inputs.generation_files import GenerationFiles
+from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.event import JobEvent
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -172,7 +173,7 @@ class DispatchBench:
             catalogue=self.catalogue,
             loaded=self.loaded,
             blobs=self.blobs,
-            pictures=InputPictures(self.jobs, self.blobs, PictureReader(self.blobs)),
+            inputs=GenerationFiles(InputPictures(self.jobs, self.blobs, PictureReader(self.blobs))),
             reproductions=Reproductions(self.jobs, self.blobs, PictureReader(self.blobs)),
             memory=self.memory,
             runners=NO_RUNNERS,

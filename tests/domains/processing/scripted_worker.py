@@ -16,9 +16,10 @@ from domains.inference.generation import Previews
 from domains.model.loaded_models import LoadedModels
 from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.attempts.front_task import FrontRunners
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.attempts.reproductions import Reproductions
+from domains.processing.inputs.generation_files import GenerationFiles
+from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.jobs.store import JobStore
@@ -114,7 +115,7 @@ class Floor:
             catalogue=nothing,
             loaded=self.loaded,
             blobs=nothing,
-            pictures=InputPictures(self.jobs, nothing, PictureReader(nothing)),
+            inputs=GenerationFiles(InputPictures(self.jobs, nothing, PictureReader(nothing))),
             reproductions=Reproductions(self.jobs, nothing, PictureReader(nothing)),
             memory=Memory(),
             runners=runners,

@@ -41,10 +41,11 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import ModelState
 from domains.model.roots import Roots
 from domains.model.validation import Validation
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.picture_reader import PictureReader
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
+from domains.processing.inputs.generation_files import GenerationFiles
+from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import (
@@ -103,7 +104,7 @@ class Desk:
             self.memory_bench.reservations,
             self.draining,
             StepLimit(StepTimes(self.jobs, self.board.lanes), self.devices, 1e9),
-            InputPictures(self.jobs, self.blobs, PictureReader(self.blobs)),
+            GenerationFiles(InputPictures(self.jobs, self.blobs, PictureReader(self.blobs))),
             self.sessions,
         )
         self.describe(GPU, ("cuda:0",), "float32", "float16")

@@ -9,7 +9,7 @@ from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import TENSOR, InitLatents, ReadLatents
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 
 FIELD = "generation.init_latents"

@@ -11,7 +11,7 @@ from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import KeptFile
 from domains.inference.regions import ResolvedRegion
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 
 
@@ -60,7 +60,7 @@ class RegionPictures:
         return await asyncio.to_thread(made)
 
 
-def with_named_masks(asked: Generation, read: Sequence[InputPicture | None]) -> Generation:
+def named_by_blobs(asked: Generation, read: Sequence[InputPicture | None]) -> Generation:
     """The request as it is stored: the masks of its regions are named by blobs."""
     regions = tuple(
         region if one is None else msgspec.structs.replace(region, mask=PictureSource(blob_id=one.blob_id))

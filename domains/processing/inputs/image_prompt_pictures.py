@@ -14,7 +14,7 @@ from domains.inference.image_prompts import ResolvedImagePrompt
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ImagePromptFiles, KeptFile
 from domains.inference.resolution.image_prompts import ReadImagePrompt
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 
 if TYPE_CHECKING:

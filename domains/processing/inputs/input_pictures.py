@@ -18,7 +18,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.masks import InpaintMask, ResolvedMask
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
-from domains.processing.attempts.picture_reader import PictureReader
+from domains.processing.inputs.picture_reader import PictureReader
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork

@@ -12,7 +12,7 @@ from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import KeptFile
 from domains.inference.references import ResolvedReference
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 
 
@@ -58,7 +58,7 @@ class ReferencePictures:
         return await asyncio.to_thread(made)
 
 
-def references_by_blob(asked: Generation, read: Sequence[InputPicture]) -> Generation:
+def named_by_blobs(asked: Generation, read: Sequence[InputPicture]) -> Generation:
     """The request as it is stored: its pictures are named by blobs."""
     named = tuple(
         msgspec.structs.replace(one, image=PictureSource(blob_id=picture.blob_id))

@@ -6,7 +6,7 @@ import pytest
 
 from domains.errors import InvalidRequest
 from domains.inference import limits
-from domains.processing.attempts.picture_reader import PictureReader
+from domains.processing.inputs.picture_reader import PictureReader
 from tests.domains.memory.blobs import opened, uploaded
 
 

@@ -13,7 +13,7 @@ from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.inference.preprocessors import INPAINT
 from domains.inference.resolution.controls import ReadControl
-from domains.processing.attempts.input_pictures import InputPictures
+from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def hidden_part(levels: bytes, resolved: ResolvedGeneration) -> bytes:
     return ((grown(grey, mask.dilation_px, invert=mask.invert) > 0.5) * np.uint8(255)).tobytes()
 
 
-def without_bytes(asked: Generation, read: Sequence[ReadControl]) -> Generation:
+def named_by_blobs(asked: Generation, read: Sequence[ReadControl]) -> Generation:
     """The request as it is stored: the pictures of its controls are named by blobs."""
     controls = tuple(
         msgspec.structs.replace(
