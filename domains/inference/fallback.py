@@ -22,7 +22,7 @@ class Rung(StrEnum):
     EVICTION = "eviction"
     """Idle models leave the device."""
     SMALLER_BATCH = "smaller_batch"
-    """The pictures of the job are denoised one after the other."""
+    """The pictures of the job are denoised one after the other; then, of each, the rows of its guidance."""
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
     OFFLOAD = "offload"

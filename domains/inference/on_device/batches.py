@@ -14,8 +14,7 @@ from domains.inference.on_device.controls import GroupControls, GroupFeatures, M
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn, StepRows
 from domains.inference.on_device.group_reads import GroupReads, Reader
-from domains.inference.on_device.rescale import rescaled
-from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
+from domains.inference.on_device.rows import RowConditions, Rows, guided, in_rows, stacked
 from domains.inference.on_device.wrapping import wrapping
 
 _TRAIN_STEPS = 1000
@@ -213,9 +212,7 @@ class _Group:
         if not self._guided:
             return rows
         without, with_text, *others = rows.split(self._sections())
-        steered = without + self._scales * (with_text - without)
-        if self._rescaled:
-            steered = rescaled(steered, with_text, self._rescales)
+        steered = guided(without, with_text, self._scales, self._rescales if self._rescaled else None)
         return torch.cat([steered, *others]) if others else steered
 
     def _sections(self) -> list[int]:

@@ -6,7 +6,7 @@ So what both rows of a picture have in common is computed once, and `in_rows` re
 
 import sys
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, cast
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from domains.inference.on_device.cross_reads import Area, KeysValues
 from domains.inference.on_device.families.family import EncodedPrompt
+from domains.inference.on_device.rescale import rescaled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +59,11 @@ class RowConditions:
         """See `Conditions`."""
         return 2 if self.guided else 1
 
+    def halves(self) -> "tuple[RowConditions, RowConditions]":
+        """Of a guided picture: its row without the prompt and its row with it, each as that of an unguided picture."""
+        without, with_text = ([tensor[row : row + 1] for tensor in self.inputs] for row in (0, 1))
+        return replace(self, guided=False, inputs=without), replace(self, guided=False, inputs=with_text)
+
     def tensors(self) -> Sequence[Tensor]:
         """See `Conditions`."""
         return self.inputs if self.regions is None else [*self.inputs, *self.regions.tensors()]
@@ -79,6 +85,15 @@ class Rows(NamedTuple):
         """The rows of some pictures: those without the prompt, if they are guided, then those with it."""
         with_prompt = slice(self.guided + pictures.start, self.guided + pictures.stop)
         return [pictures, with_prompt] if guided else [with_prompt]
+
+
+def guided(without: Tensor, with_text: Tensor, scales: Tensor, rescales: Tensor | None = None) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): the outputs moved away from those without the prompt.
+
+    without, with_text: (pictures, channels, h, w); scales, rescales: (pictures, 1, 1, 1). `rescales`: see `rescaled`.
+    """
+    steered = without + scales * (with_text - without)
+    return steered if rescales is None else rescaled(steered, with_text, rescales)
 
 
 def stacked(jobs: Sequence[RowConditions], images: Sequence[int], place: int) -> Tensor:

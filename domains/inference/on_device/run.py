@@ -23,6 +23,7 @@ from domains.inference.on_device.conditioning import Conditioned
 from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
 from domains.inference.on_device.families.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import Fence, to_host
+from domains.inference.on_device.forwards import Forwards
 from domains.inference.on_device.latent_file import latents_file
 from domains.inference.on_device.numeric_failures import not_decoded, not_finite
 from domains.inference.on_device.pictures import Pictures
@@ -35,6 +36,10 @@ from domains.inference.pass_plan import PassKind
 from domains.model.execution import Execution, in_turns
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
+_IN_FORWARDS = {
+    Forwards.PICTURE: "the pictures are denoised one after the other",
+    Forwards.ROW: "each picture is denoised without its prompt and then with it",
+}
 _log = structlog.get_logger()
 _EMPTY_MASK = Degraded(
     kind="mask_empty",
@@ -70,12 +75,12 @@ class Run(PreparedRun):
     def alone(self) -> bool:
         """Whether no other job may share its forwards: its pictures must not depend on others, not even by their rounding,
         or a shared forward has no room."""
-        return self.resolved.determinism is Determinism.EXACT or self.walking.split
+        return self.resolved.determinism is Determinism.EXACT or self.walking.forwards is not Forwards.ALL
 
     def rungs(self) -> list[Rung]:
         """What the run could still give up of its own in the present stage, for less memory."""
         found: list[Rung] = []
-        if self.denoising and len(self.walking.latents) > 1 and not self.walking.split:
+        if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
         if self.stage is Stage.LOADING and self.could_take_turns:
             found.append(Rung.OFFLOAD)
@@ -92,8 +97,8 @@ class Run(PreparedRun):
         self.taken = (*self.taken, rung)
         match rung:
             case Rung.SMALLER_BATCH:
-                self.walking.split = True
-                detail = "the pictures are denoised one after the other"
+                self.walking.forwards = self.walking.smaller_forwards or Forwards.ROW
+                detail = _IN_FORWARDS[self.walking.forwards]
             case Rung.OFFLOAD:
                 detail = "the components of the model take turns on the device, which takes longer"
                 self.load_again(in_turns(self._execution))

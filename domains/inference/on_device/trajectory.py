@@ -1,7 +1,6 @@
 """A job's pictures between noise and final latents: all of them move together, one step at a time."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -20,6 +19,7 @@ from domains.inference.on_device.families.family import (
     alike,
     regardless,
 )
+from domains.inference.on_device.forwards import Forwards, has_single_rows, in_forwards
 from domains.inference.on_device.guides import NO_GUIDES, Guides
 from domains.inference.on_device.inpainting import LatentMask, Masked, begin_masked, kept_mask
 from domains.inference.on_device.noise import Noise, draw_together
@@ -77,8 +77,8 @@ class Trajectory:
         self.index = 0
         """Number of steps done."""
         self._lines = plan.lines
-        self.split = False
-        """Whether each picture has a forward of its own, which needs less memory."""
+        self.forwards = Forwards.ALL
+        """What shares a forward."""
         self._noise = noise
         self._ends = plan.ends
         self._left = plan.left
@@ -122,6 +122,15 @@ class Trajectory:
     def rows(self) -> int:
         """Number of rows in a forward."""
         return len(self.latents) * self.conditions.rows
+
+    @property
+    def smaller_forwards(self) -> Forwards | None:
+        """The next way to have less in a forward. None: there is none."""
+        if self.forwards is Forwards.ALL and len(self.latents) > 1:
+            return Forwards.PICTURE
+        # What guides a picture knows both of its rows.
+        whole = self.forwards is Forwards.ROW or bool(self._guides.tensors())
+        return None if whole or not has_single_rows(self.conditions) else Forwards.ROW
 
     @property
     def alike(self) -> Hashable:
@@ -252,10 +261,8 @@ def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Seq
     """The denoiser's output for the next line of each, in as few forwards as their family allows. All have the same model
     and are not done. Changes nothing. Raises what `keep_on` raises."""
     first = group[0]
-    if len(group) == 1 and first.split:
-        whole = first.inputs()
-        parts = [replace(whole, latents=latents) for latents in whole.latents.split(1)]
-        return [torch.cat([_denoised(first.family, [part], keep_on)[0] for part in parts])]
+    if len(group) == 1:
+        return [in_forwards(first.inputs(), first.forwards, lambda rows: _denoised(first.family, [rows], keep_on)[0])]
     return _denoised(first.family, [trajectory.inputs() for trajectory in group], keep_on)
 
 

@@ -1,7 +1,7 @@
 """A device that is out of memory: the job gives up what it may and goes on from the stage that failed."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from domains.inference.on_device.batches import Batches, Forward
 from domains.inference.on_device.families.family import KeepOn, StepRows, regardless
 from domains.inference.on_device.networks.vae_decoder import VaeDecoder
 from domains.inference.outcome import CheckpointReady, RunFailed, RunFinished
+from domains.inference.prompts.reading import Syntax
 from domains.model.model import Model
 from domains.progress import Degraded
 from tests.domains.inference.on_device.recorder import Recorder
@@ -59,6 +60,18 @@ def too_large(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
     monkeypatch.setattr(Batches, "__call__", call)
 
 
+def one_row_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without memory for a forward of two rows."""
+    compute = Batches.__call__
+
+    def call(self: Batches, jobs: Sequence[StepRows], forward: Forward) -> list[Tensor]:
+        if sum(len(job.latents) * job.conditions.rows for job in jobs) > 1:
+            raise torch.OutOfMemoryError(FULL)
+        return compute(self, jobs, forward)
+
+    monkeypatch.setattr(Batches, "__call__", call)
+
+
 def too_wide(monkeypatch: pytest.MonkeyPatch, edge: int) -> None:
     """A device without memory to decode latents of such an edge, or a longer one."""
     decode = VaeDecoder.__call__
@@ -89,6 +102,35 @@ def test_pictures_that_do_not_fit_together_are_denoised_one_after_the_other_and_
     assert end.receipt.steps_executed == 3
     for one, other in zip(loop.files("plenty"), loop.files("little"), strict=True):
         assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "changes"),
+    [
+        ((1,), {}),
+        ((1, 2), {"guidance_rescale": 0.5}),
+        ((1,), {"prompt": "a cat AND a hat :0.5", "prompt_syntax": Syntax.A1111}),
+    ],
+)
+def test_the_rows_of_a_guided_picture_are_denoised_one_after_the_other_and_told(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], changes: Mapping[str, Any]
+) -> None:
+    asked = request(tiny, steps=3, seeds=seeds, guidance_scale=4.0, **changes)
+    run(loop, "plenty", asked, Fallback())
+    one_row_at_a_time(monkeypatch)
+    run(loop, "little", asked, Fallback())
+    assert told(loop, "little") == [("smaller_batch", "DEVICE_OUT_OF_MEMORY")] * len(seeds)
+    for one, other in zip(loop.files("plenty"), loop.files("little"), strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_a_picture_without_guidance_has_no_rows_to_give_up(
+    loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_large(monkeypatch, 1)
+    run(loop, "a", request(tiny, steps=2, guidance_scale=1.0), Fallback())
+    assert told(loop, "a") == []
+    assert isinstance(loop.last("a"), RunFailed)
 
 
 def test_an_error_of_the_forward_once_costs_one_rung_and_no_step(
@@ -159,7 +201,7 @@ def test_a_device_that_stays_full_ends_the_job_after_its_last_rung(
     assert isinstance(end, RunFailed)
     assert end.reason == "DEVICE_OUT_OF_MEMORY"
     assert "would_help" not in end.facts
-    assert told(loop, "a") == [("smaller_batch", "DEVICE_OUT_OF_MEMORY")]
+    assert told(loop, "a") == [("smaller_batch", "DEVICE_OUT_OF_MEMORY")] * 2
 
 
 def test_a_tile_that_is_no_number_is_no_black_place(

@@ -254,7 +254,9 @@ class FallbackPolicy(_message.Message):
     allow_lower_precision: _builtins.bool
     """Compute in a lower precision. This changes the picture. Absent: no."""
     allow_smaller_batch: _builtins.bool
-    """Make the pictures one after the other instead of together. Absent: yes."""
+    """Make the pictures one after the other instead of together, and if that does not suffice, compute each picture without its prompt and
+    with it one after the other. Absent: yes.
+    """
     allow_tiling: _builtins.bool
     """Decode the picture in tiles. Absent: yes."""
     allow_eviction: _builtins.bool
