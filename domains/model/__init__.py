@@ -13,6 +13,7 @@ file of facts a family), `folder_family` (the family of a folder), `kind` (of mo
 
 Checking other files: `weights_model` (a single file, the folder of one component), `detected_model` (the model that they
 make), `single_file` with `shipped_files` and `tensor_settings` (configs and tokenizers of a checkpoint in one file),
+`tokenizer_settings` (those that a tokenizer's files may choose),
 `detect` (kind and family from headers), `folder_evidence` (why a folder is of its family), `precision` (the mix),
 `convert_pickle` (pickles, in a process of its own), `inspect` (all of it for a caller), `finding` (what is wrong, or worth
 knowing), `validation` with `validate`, `file_check`, `content_hash` and `non_finite` (all bytes of a model). Made of

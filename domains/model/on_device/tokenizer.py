@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +20,10 @@ from transformers import (
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.component_config import read_config
 from domains.model.families import FAMILIES
+from domains.model.json_file import read_object
 from domains.model.kind import ModelKind
 from domains.model.model import Model
+from domains.model.tokenizer_settings import FILES, known_settings
 from domains.model.weight_file import open_judged
 
 _CONFIG = "tokenizer_config.json"
@@ -120,4 +123,10 @@ def _contents(model: Model, component: str, config: Mapping[str, Any]) -> dict[s
             if left < 0:
                 message = f"the files in {component}/ have more than {_MAX_BYTES} bytes; replace them"
                 raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component, file=name)
-    return found | {_CONFIG: json.dumps(config).encode()}
+            if name in FILES:
+                found[name] = _known(read_object(BytesIO(found[name]), path, component=component))
+    return found | {_CONFIG: _known(config)}
+
+
+def _known(settings: Mapping[str, Any]) -> bytes:
+    return json.dumps(known_settings(settings)).encode()

@@ -226,6 +226,24 @@ def test_keys_that_could_start_code_change_nothing(tiny: Model, name: str, keys:
     assert "evil" not in str(after.tokenizers["text_encoder"].init_kwargs)
 
 
+@pytest.mark.parametrize("key", ["vocab_file", "vocab", "init_inputs", "tokenizer_file", "fast_tokenizer_files"])
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_a_tokenizer_opens_no_file_that_its_settings_name(tiny: Model, tmp_path: Path, name: str, key: str) -> None:
+    folder, outside = Path(tiny.folder) / "tokenizer", tmp_path / "outside"
+    outside.mkdir()
+    words = json.loads((folder / "vocab.json").read_text())
+    (outside / "vocab.json").write_text(json.dumps({**words, "outside</w>": len(words)}))
+    (outside / "tokenizer.0.json").write_text("no tokenizer")
+    value: Any = str(outside / "vocab.json")
+    if key.startswith("vocab"):
+        (folder / "tokenizer.json").unlink()  # the library prefers it
+    # A path with folders leads out of the folder of copies, wherever that is.
+    more = {"init_inputs": [value], "fast_tokenizer_files": [f"{'../' * 20}{outside}/tokenizer.0.json"]}
+    reconfigure(tiny, f"tokenizer/{name}", **{key: more.get(key, value)})
+    loaded = load(tiny_model(Path(tiny.folder)), "cpu").tokenizers["text_encoder"]
+    assert loaded.get_vocab() == words
+
+
 @pytest.mark.parametrize("length", [None, 10**30, 1e30, 512, -1, 0, "77", True])
 def test_a_tokenizer_reads_no_more_than_the_encoder_has_positions_for(tiny: Model, length: Any) -> None:
     path = Path(tiny.folder) / "tokenizer" / "tokenizer_config.json"
