@@ -50,13 +50,13 @@ def from_create(request: memory_service_pb2.CreateReservationRequest) -> Reserva
     )
 
 
-def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: tuple[str, ...]) -> ReservationWanted:
+def from_filter(message: reservation_pb2.ReservationFilter, pool_ids: frozenset[str]) -> ReservationWanted:
     """A filter of reservations. `pool_ids`: the resolved names of its pools."""
     every = reservation_pb2.RESERVATION_STATE_UNSPECIFIED in message.states
     names = {reservation_pb2.ReservationState.Value(f"RESERVATION_STATE_{s.name}"): s for s in ReservationState}
     return ReservationWanted(
         states=tuple(ReservationState) if every else convert.distinct(names[state] for state in message.states),
-        pool_ids=convert.distinct(pool_ids),
+        pool_ids=pool_ids,
         session_id=message.session_id,
         labels=convert.wanted_labels(message.labels),
     )

@@ -72,7 +72,7 @@ class ReservationMethods:
     ) -> messages.ListReservationsResponse:
         """List the reservations that pass the filter, newest first."""
         size, before = paging.size_of(request.page_size), paging.place_of(request.page_token)
-        wanted = from_filter(request.filter, tuple(map(self._pool_id, request.filter.memory_pool_ids)))
+        wanted = from_filter(request.filter, frozenset(map(self._pool_id, request.filter.memory_pool_ids)))
         fitting = [each for each in self._reservations.list(wanted) if before is None or each.sequence < before]
 
         def read(count: int) -> tuple[Sequence[Reservation], int | None]:

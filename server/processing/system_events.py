@@ -1,5 +1,6 @@
 """WatchEvents: follow every change of state."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -10,9 +11,11 @@ from domains.errors import InvalidRequest, Violation
 from domains.events import EventLog, chain_filter
 from server import convert
 from server.heartbeat import Followed
-from server.processing.event_messages import JobMessage, accepts, to_event
+from server.processing.event_messages import JobMessage, accepting, to_event
 
 MAX_FILTER_ENTRIES = 1000
+_LOOKED = 1000
+"""Events that a watch looks at in one turn of the event loop."""
 _WAIT_S = 60.0
 """Longest single wait for the journal; the reader then waits again."""
 
@@ -38,14 +41,16 @@ class SystemEventMethods:
         last = log.last_sequence
         position = request.after_sequence if request.HasField("after_sequence") else last
         _check(request, position, last)
-        in_chain = chain_filter(frozenset(wanted.resource_ids))
+        in_chain, accepts = chain_filter(frozenset(wanted.resource_ids)), accepting(wanted)
         yield self._first(last, position)
         while True:
-            for entry in log.after(position):
+            for looked, entry in enumerate(log.after(position), 1):
                 position = entry.sequence
                 # `in_chain` must see every event, because it collects the chain of causes.
-                if in_chain(entry) and accepts(wanted, entry.value):
+                if in_chain(entry) and accepts(entry.value):
                     yield self._response(log.last_sequence, event=to_event(entry, self._listed_job))
+                elif looked % _LOOKED == 0:
+                    await asyncio.sleep(0)
             await log.more(position, _WAIT_S)
 
     def _first(self, last: int, position: int) -> pb.WatchEventsResponse:

@@ -103,11 +103,11 @@ def wrong_live(live_s: float) -> list[Violation]:
 
 
 class ReservationWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A filter. Every field that is set must fit, and any one value of a tuple."""
+    """A filter. Every field that is set must fit, and any one value of a tuple or set."""
 
     states: tuple[ReservationState, ...] = ()
     """Empty: HELD only."""
-    pool_ids: tuple[str, ...] = ()
+    pool_ids: frozenset[str] = frozenset()
     session_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 import msgspec
 
 from domains.errors import NotFound
-from domains.labels import Labels, has_all
+from domains.labels import Labels
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier
+from domains.memory.blobs.listing import LOOKED, BlobFilter
 from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import ListedJob
@@ -65,7 +66,7 @@ class LabelDeletion:
                 done.freed_bytes += self._blobs.release(job_id)
                 done.jobs.add(job_id)
             await _give_way(done.jobs.count)
-        for blob in self._labelled_blobs(labels):
+        for blob in await self._labelled_blobs(labels):
             self._delete(blob, done)
             await _give_way(done.blobs.count)
         await self._jobs.erased()
@@ -79,8 +80,9 @@ class LabelDeletion:
             done.jobs.add(job_id)
         gone = frozenset(job_ids)
         done.freed_bytes += sum(blob.size_bytes for blob in self._blobs.left_by(gone))
-        for blob in self._labelled_blobs(labels):
+        for blob in await self._labelled_blobs(labels):
             self._count(blob, done, deferred=self._blobs.is_needed(blob.id, besides=gone))
+            await _give_way(done.blobs.count)
         return done
 
     def _delete(self, blob: Blob, done: Deletion) -> None:
@@ -116,10 +118,15 @@ class LabelDeletion:
                 return
             await asyncio.sleep(0)
 
-    def _labelled_blobs(self, labels: Labels) -> list[Blob]:
+    async def _labelled_blobs(self, labels: Labels) -> list[Blob]:
         """Blobs with the labels that are not deleted yet, newest first."""
-        blobs = [blob for blob in self._blobs.all() if has_all(labels, blob.labels)]
-        return [blob for blob in reversed(blobs) if blob.state is not BlobState.DELETING]
+        wanted, place, blobs = BlobFilter(labels=labels), None, list[Blob]()
+        while True:
+            page = self._blobs.page(wanted, place, LOOKED)
+            blobs += [blob for blob in page.blobs if blob.state is not BlobState.DELETING]
+            if (place := page.next_place) is None:
+                return blobs
+            await asyncio.sleep(0)
 
 
 async def _give_way(count: int) -> None:

@@ -578,8 +578,8 @@ async def test_a_list_has_what_fits_every_field_of_the_filter() -> None:
         (ReservationWanted(session_id="s"), {one.id}),
         (ReservationWanted(session_id="t"), set[str]()),
         (ReservationWanted(labels=labels), {one.id}),
-        (ReservationWanted(pool_ids=("sim-0",)), {one.id, two.id}),
-        (ReservationWanted(pool_ids=("host",)), set[str]()),
+        (ReservationWanted(pool_ids=frozenset(("sim-0",))), {one.id, two.id}),
+        (ReservationWanted(pool_ids=frozenset(("host",))), set[str]()),
         (ReservationWanted(states=(ReservationState.EXPIRED,)), set[str]()),
     ):
         assert {each.id for each in bench.reservations.list(wanted)} == found

@@ -1,10 +1,12 @@
 """Deleting by labels: what a dry run counts is what is deleted then, and what has not ended stays."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from domains.memory.blobs import listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier, MappedFile
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
@@ -109,6 +111,19 @@ async def test_every_page_of_jobs_is_looked_at(shelf: Shelf) -> None:
     done = await both(shelf)
     assert done.jobs.ids == made[::-1]
     assert shelf.jobs.ids() == set()
+
+
+async def test_blobs_are_looked_at_in_portions_between_which_others_run(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED", 2)
+    wanted = [(await shelf.blob(labels=labels)).id for labels in (MINE, (), (), (), MINE, (), ())][0:5:4]
+    plan, turns = asyncio.ensure_future(shelf.deletion.plan(MINE)), 0
+    while not plan.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 3
+    assert plan.result().blobs.ids == wanted[::-1]
 
 
 async def test_labels_must_all_match(shelf: Shelf) -> None:
