@@ -35,7 +35,8 @@ def limit() -> None:
     for name, most in (
         (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
+        # 1 byte: for 0, Linux still sends the dump to a program that `core_pattern` names (core(5)).
+        (resource.RLIMIT_CORE, 1),
     ):
         hard = resource.getrlimit(name)[1]
         resource.setrlimit(name, (most, most) if hard == resource.RLIM_INFINITY else (min(most, hard), hard))

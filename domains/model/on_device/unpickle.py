@@ -39,9 +39,11 @@ def _limit(size: int) -> None:
         (resource.RLIMIT_AS, 16 * _GIB + 3 * size),
         (resource.RLIMIT_CPU, 120 + size // _BYTES_PER_CPU_S),
         (resource.RLIMIT_FSIZE, 2 * size + 64 * 1024**2),
-        (resource.RLIMIT_CORE, 0),
+        # 1 byte: for 0, Linux still sends the dump to a program that `core_pattern` names (core(5)).
+        (resource.RLIMIT_CORE, 1),
     ):
-        resource.setrlimit(kind, (most, most))
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most, most) if hard == resource.RLIM_INFINITY else (min(most, hard), hard))
 
 
 def _no_network() -> None:

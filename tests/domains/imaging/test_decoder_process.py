@@ -16,6 +16,7 @@ import pytest
 import domains
 from domains.errors import ErrorReason, InternalError, InvalidRequest
 from domains.imaging import decode, encode
+from domains.imaging.decoder_child import ADDRESS_SPACE_BYTES
 from domains.imaging.decoder_process import PictureDecoder
 from tests.domains.imaging.mutations import mutations
 from tests.domains.imaging.test_decode import FILES, LIMIT, PIXELS, bomb
@@ -124,13 +125,29 @@ async def test_a_process_that_does_not_start_is_a_fault_of_the_server() -> None:
         await PictureDecoder([sys.executable, "-c", "raise SystemExit(1)"]).decode(b"", max_pixels=1)
 
 
-async def test_the_process_knows_no_secrets(decoder: PictureDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEVICEOPS_TEST_SECRET", "a-secret")
+async def child_of(decoder: PictureDecoder) -> psutil.Process:
     await decoder.decode(FILES["image/png"], max_pixels=LIMIT)
     (child,) = (
         one for one in psutil.Process(os.getpid()).children() if "domains.imaging.decoder_child" in one.cmdline()
     )
-    assert "a-secret" not in child.environ().values()
+    return child
+
+
+async def test_the_process_knows_no_secrets(decoder: PictureDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVICEOPS_TEST_SECRET", "a-secret")
+    assert "a-secret" not in (await child_of(decoder)).environ().values()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Windows has no such limits")
+async def test_the_process_leaves_no_core_dump_and_writes_no_file(decoder: PictureDecoder) -> None:
+    import resource
+
+    child = await child_of(decoder)
+    # For 0, Linux still sends the dump, and the picture in it, to a program that `core_pattern` names.
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    assert resource.prlimit(child.pid, resource.RLIMIT_CORE) == ((0, 0) if hard == 0 else (1, 1))
+    assert resource.prlimit(child.pid, resource.RLIMIT_FSIZE) == (0, 0)
+    assert resource.prlimit(child.pid, resource.RLIMIT_AS)[0] <= ADDRESS_SPACE_BYTES
 
 
 async def test_mutated_pictures_are_pictures_or_bad_images(decoder: PictureDecoder) -> None:

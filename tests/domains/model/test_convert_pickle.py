@@ -118,14 +118,18 @@ def test_the_process_has_limits_and_no_network() -> None:
         "import resource, runpy, socket, sys\n"
         "place = socket.create_server(('127.0.0.1', 0)).getsockname()\n"
         "script = runpy.run_path(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
         "script['_limit'](1000)\n"
         "script['_no_network']()\n"
-        "print(*(resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))[1] for name in ('AS', 'CPU', 'FSIZE')))\n"
+        "print(*(resource.getrlimit(getattr(resource, f'RLIMIT_{name}'))[1] for name in ('AS', 'FSIZE', 'CPU', 'CORE')))\n"
         "sys.addaudithook(script['_refuse'])\n"
         "try:\n    socket.create_connection(place, 1)\n"
         "except PermissionError as error:\n    print(error)\n"
     )
     command = [sys.executable, "-I", "-c", code, str(SCRIPT)]
     limits, refusal = subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
-    assert all(0 < int(limit) < 2**40 for limit in limits.split())
+    memory, file, compute, core = map(int, limits.split())
+    assert all(0 < limit < 2**40 for limit in (memory, file))
+    # A limit that was lower before stays.
+    assert (compute, core <= 1) == (100, True)
     assert "not allowed while a pickle is read" in refusal
