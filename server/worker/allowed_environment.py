@@ -27,8 +27,14 @@ _PREFIXES = (
     # DeviceOps; the server's settings are not for workers.
     *("DEVICEOPS_LOG_", "DEVICEOPS_BENCH_"),
 )
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL")
 
 
 def allowed(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of `environment` that a worker gets."""
-    return {name: value for name, value in environment.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    return {name: value for name, value in environment.items() if name in _NAMES or _has_prefix(name)}
+
+
+def _has_prefix(name: str) -> bool:
+    """Whether a prefix allows the variable. `AMD_API_KEY` and `TRITON_TOKEN` are secrets in spite of theirs."""
+    return name.startswith(_PREFIXES) and not any(word in name for word in _SECRET)

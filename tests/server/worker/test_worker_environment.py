@@ -10,7 +10,16 @@ from tests.server import asking
 from tests.server.harness import running_server
 
 MARKER = "a-secret-of-the-server"
-SECRETS = ["MARKER", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "NVIDIA_API_KEY", "DATABASE_URL", "DEVICEOPS_TOKEN"]
+SECRETS = [
+    "MARKER",
+    "AWS_SECRET_ACCESS_KEY",
+    "HF_TOKEN",
+    "NVIDIA_API_KEY",
+    "AMD_API_KEY",
+    "TRITON_TOKEN",
+    "LC_PASSWORD",
+]
+SECRETS += ["DATABASE_URL", "DEVICEOPS_TOKEN"]
 NEEDED = ["PATH", "HOME", "LC_ALL", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"]
 
 
