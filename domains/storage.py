@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -164,6 +164,7 @@ def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sql
     Raises ILLEGAL_STATE for a folder of a newer version, which stays as it is.
     """
     with storage_errors(folder):
+        _make_private(folder / DATABASE)
         connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
         try:
             _check_version(connection, folder)
@@ -180,6 +181,14 @@ def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sql
             connection.close()
             raise
     return connection
+
+
+def _make_private(database: Path) -> None:
+    """Make a new database readable by this user alone, also in a folder that others may look into. SQLite gives the log the
+    mode of the database. An existing file is not opened: closing a descriptor of it drops SQLite's locks."""
+    if not database.exists():
+        with suppress(FileNotFoundError):  # there is no folder, which SQLite tells
+            os.close(os.open(database, os.O_CREAT | os.O_WRONLY | OPEN_FLAGS, 0o600))
 
 
 _side = threading.Lock()

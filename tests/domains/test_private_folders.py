@@ -3,12 +3,13 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from domains.memory.blobs.files import BlobFiles
-from domains.storage import owned
+from domains.storage import DATABASE, open_database, owned
 from server.cli.service.start_checks import made
 
 pytestmark = pytest.mark.skipif(
@@ -32,6 +33,16 @@ def test_the_state_folder_is_private(tmp_path: Path) -> None:
         assert others_may(tmp_path / "state") == 0
     assert list(made(tmp_path / "checked")) == []
     assert others_may(tmp_path / "checked") == 0
+
+
+def test_the_database_and_its_log_are_private_in_a_folder_that_others_may_look_into(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(0o755)
+    with owned(folder), closing(open_database(folder)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        files = sorted(path for path in folder.iterdir() if path.name.startswith(DATABASE))
+        assert [path.name.removeprefix(DATABASE) for path in files] == ["", "-shm", "-wal"]
+        assert [others_may(path) for path in files] == [0, 0, 0]
 
 
 def test_the_folders_of_pictures_are_private(tmp_path: Path) -> None:
