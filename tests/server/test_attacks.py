@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.attacks import continuation, gzip_bomb, half_open, resets, slow_readers
+from bench.attacks import continuation, gzip_bomb, half_open, resets, server_resets, slow_readers
 from bench.attacks.harness import STATUS, WATCH, Neighbour, Peak
 from bench.attacks.wire import Frame, Kind, Wire, data, headers
 from tests.server.harness import RunningServer, running_server
@@ -39,6 +39,17 @@ def test_a_flood_of_resets_fails_no_call_of_others(victim: RunningServer) -> Non
     with Neighbour(victim.address) as neighbour:
         resets.flood(victim.address, 30_000)
     assert not neighbour.failures
+
+
+@pytest.mark.parametrize("name", server_resets.FLOODS)
+def test_frames_that_break_the_rules_or_need_an_answer_fail_no_call_of_others(
+    victim: RunningServer, name: str
+) -> None:
+    peak = Peak(victim.process.pid)
+    with peak.watched(), Neighbour(victim.address) as neighbour:
+        server_resets.flood(victim.address, server_resets.FLOODS[name], 5_000)
+    assert not neighbour.failures
+    assert peak.growth_bytes < 64 * _MIB
 
 
 def test_headers_without_end_take_no_memory_without_end(victim: RunningServer) -> None:
