@@ -91,7 +91,7 @@ class ModelServicer(
     ) -> model_service_pb2.ListModelsResponse:
         """List the models that pass the filter, without their long lists."""
         devices = {self._submissions.device_id(name) for name in request.filter.loaded_on_device_ids}
-        every = self._listed.of(self._catalogue.list(), self._loaded_ids, self._usages.of)
+        every = await self._listed.of(self._catalogue.list(), self._loaded_ids, self._usages.of)
         chosen = list(filter(accepting(request.filter, devices), every))
         page, following = page_of(chosen, request)
         return model_service_pb2.ListModelsResponse(

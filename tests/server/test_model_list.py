@@ -1,8 +1,10 @@
 """ListModels finds models by each condition alone and by several together, on pages that survive changes. No server."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
@@ -10,8 +12,12 @@ from hypothesis import strategies as st
 
 from deviceops.common.v1 import label_pb2
 from deviceops.model.v1 import model_pb2, model_service_pb2
+from domains.model.model import Model
+from domains.processing.memory.usage import UNUSED
+from server.model import listed
 from server.model.list_filter import accepting
 from server.model.list_page import page_of
+from tests.domains.inference.on_device.requests import embedded_model
 
 M = model_pb2
 LABELS = {"style": "anime", "owner": "me"}
@@ -139,3 +145,26 @@ def test_pages_neither_repeat_nor_hide_what_stays_while_others_come_and_go(
         there = stay | next(changes, set())
     assert len(seen) == len(set(seen))
     assert {f"m{one:02}" for one in stay} <= set(seen)
+
+
+async def test_others_run_while_the_messages_of_many_models_are_made_and_each_is_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listed, "_AT_ONCE", 2)
+    models = [msgspec.structs.replace(embedded_model(), id=f"m{number}") for number in range(7)]
+    kept = listed.ListedModels()
+
+    async def told(models: Sequence[Model]) -> tuple[list[model_pb2.Model], int]:
+        making, turns = asyncio.ensure_future(kept.of(models, lambda model_id: [], lambda model_id: UNUSED)), 0
+        while not making.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return making.result(), turns
+
+    first, turns = await told(models)
+    assert [one.id for one in first] == [model.id for model in models]
+    assert turns > 3
+    changed = msgspec.structs.replace(models[1], display_name="another")
+    again, fewer = await told([models[0], changed, *models[3:]])
+    assert (again[0], again[1].display_name, len(again), fewer < turns) == (first[0], "another", 6, True)
+    assert again[0] is first[0]
