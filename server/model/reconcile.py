@@ -9,6 +9,7 @@ import msgspec
 from deviceops.model.v1 import model_cache_pb2, model_service_pb2
 from domains import limits
 from domains.errors import DeviceOpsError
+from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
 from domains.model.loaded import outdated
@@ -51,8 +52,8 @@ class ReconcileMethods:
         """Name every disagreement between the caller's cache and the server."""
         entries = [_entry(entry) for entry in request.entries]
         check_entries(entries)
-        # `look` notices that the file of a mapped blob is gone.
-        blobs = [self._blobs.look(blob.id) for blob in self._blobs.all()]
+        # `each` notices that the file of a mapped blob is gone.
+        blobs = [blob async for blob in self._blobs.each(BlobFilter())]
         comparison = Comparison(entries, self._catalogue.find, blobs, self._loaded.list())
         found, in_use = comparison.mismatches(), comparison.in_use()
         if request.repair:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Set
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from domains.memory.blobs.freeing import UnfreedBlob
 from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.host_memory import HostBytes
 from domains.memory.blobs.listeners import BlobListeners
-from domains.memory.blobs.listing import BlobFilter, BlobPage, Totals, page_of
+from domains.memory.blobs.listing import LOOKED, BlobFilter, BlobPage, Totals, page_of
 from domains.memory.blobs.mapped import ContentLost
 from domains.memory.blobs.mapped_tier import MappedBytes
 from domains.memory.blobs.owners import BlobOwners
@@ -180,6 +180,17 @@ class BlobStore:
         """A page of the blobs that pass the filter, newest first, from a place on. It may be empty before the last one."""
         page = page_of(self._rows.newest_first(place), wanted, size)
         return msgspec.structs.replace(page, blobs=tuple(self.look(blob.id) for blob in page.blobs))
+
+    async def each(self, wanted: BlobFilter) -> AsyncIterator[Blob]:
+        """The blobs that pass the filter, newest first. Lets the event loop run after each `LOOKED` that it looks at."""
+        place: int | None = None
+        while True:
+            page = self.page(wanted, place, LOOKED)
+            for blob in page.blobs:
+                yield blob
+            if (place := page.next_place) is None:
+                return
+            await asyncio.sleep(0)
 
     async def total_bytes(self, wanted: BlobFilter) -> int:
         """The size of all blobs that pass the filter."""

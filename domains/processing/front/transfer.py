@@ -11,6 +11,7 @@ import msgspec
 
 from domains.errors import DeviceOpsError
 from domains.memory.blobs.blob import BlobOrigin
+from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
 from domains.memory.blobs.transfer_request import TransferRequest
@@ -41,7 +42,7 @@ class TransferRunner:
 
     async def run(self, work: TransferWork, task: FrontTask) -> Done | Halted:
         """Transfer until the end or a request to stop, which leaves the source unchanged and creates no blob."""
-        request, job_id = self._request_of(work, task.job), task.job.id
+        request, job_id = await self._request_of(work, task.job), task.job.id
         task.tell(StageStarted(stage=Stage.COPYING))
 
         def tell(done: int, total: int) -> None:
@@ -53,14 +54,14 @@ class TransferRunner:
             return Halted()
         return Done.in_one_stage(TransferResult(report=report), Stage.COPYING, time.monotonic() - begin)
 
-    def _request_of(self, work: TransferWork, job: Job) -> TransferRequest:
+    async def _request_of(self, work: TransferWork, job: Job) -> TransferRequest:
         """The transfer to do, after the leftovers of an earlier attempt are removed."""
         if not job.attempt and not self._jobs.inherited(job):
             return work.request
-        for blob in self._blobs.all():
+        left = BlobFilter(origins=(BlobOrigin.TRANSFER,), origin_job_id=job.id)
+        for blob in [blob async for blob in self._blobs.each(left)]:
             # The copy was complete, and the server died before it stored the job's end.
-            if blob.origin is BlobOrigin.TRANSFER and blob.origin_job_id == job.id:
-                self._blobs.discard(blob.id)
+            self._blobs.discard(blob.id)
         # The reservation ended with the server that granted it.
         return msgspec.structs.replace(work.request, reservation_id="")
 

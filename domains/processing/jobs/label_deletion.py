@@ -9,7 +9,7 @@ import msgspec
 from domains.errors import NotFound
 from domains.labels import Labels
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier
-from domains.memory.blobs.listing import LOOKED, BlobFilter
+from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
 from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.job import ListedJob
@@ -120,13 +120,8 @@ class LabelDeletion:
 
     async def _labelled_blobs(self, labels: Labels) -> list[Blob]:
         """Blobs with the labels that are not deleted yet, newest first."""
-        wanted, place, blobs = BlobFilter(labels=labels), None, list[Blob]()
-        while True:
-            page = self._blobs.page(wanted, place, LOOKED)
-            blobs += [blob for blob in page.blobs if blob.state is not BlobState.DELETING]
-            if (place := page.next_place) is None:
-                return blobs
-            await asyncio.sleep(0)
+        wanted = BlobFilter(labels=labels)
+        return [blob async for blob in self._blobs.each(wanted) if blob.state is not BlobState.DELETING]
 
 
 async def _give_way(count: int) -> None:
