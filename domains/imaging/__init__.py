@@ -17,7 +17,7 @@ from domains.imaging.fit import Fit, fitted, square
 from domains.imaging.header import ImageHeader, probe
 from domains.imaging.manifest import read_manifest
 from domains.imaging.masks import luma
-from domains.imaging.media_types import MEDIA_TYPES, MediaType
+from domains.imaging.media_types import MEDIA_TYPES, MediaType, media_type_of
 from domains.imaging.provenance import Carrier, DigitalSource, Mark, read_marks
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "encode",
     "fitted",
     "luma",
+    "media_type_of",
     "probe",
     "read_manifest",
     "read_marks",

@@ -46,11 +46,11 @@ class Reproductions:
         pixels = await decoder.decode(file, max_pixels=limits.INPUT_AREA_PX2, field=FIELD)
         recipe = recipe_of(await decoder.texts(file, field=FIELD))
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(file).hexdigest())
-        from domains.imaging import probe
+        from domains.imaging import media_type_of
 
         return SentPicture(
             blob_id=blob_id(sha256) if data else name,
-            media_type=probe(file).media_type,
+            media_type=media_type_of(file),
             width_px=pixels.shape[1],
             height_px=pixels.shape[0],
             data=data,

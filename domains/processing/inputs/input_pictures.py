@@ -84,9 +84,9 @@ class InputPictures:
         """Keep the file for a job that is about to be stored: a file of the request itself until the job is deleted, a blob
         until the job ends. Raises if the blob is gone meanwhile."""
         if init.data:
-            from domains.imaging import probe
+            from domains.imaging import media_type_of
 
-            await self._blobs.keep(init.data, probe(init.data).media_type, job_id)
+            await self._blobs.keep(init.data, media_type_of(init.data), job_id)
         else:
             self._blobs.hold(picture.blob_id, job_id)
 

@@ -21,6 +21,19 @@ from domains.imaging.decoder_process import PictureDecoder
 from tests.domains.imaging.mutations import mutations
 from tests.domains.imaging.test_decode import FILES, LIMIT, PIXELS, bomb
 
+READERS = {
+    "decode",
+    "probe",
+    "read_manifest",
+    "read_marks",
+    "read_texts",
+    "texts",
+    "avif",
+    "header",
+    "provenance",
+    "MEDIA_TYPES",
+}
+
 _CHILD = """
 import os, signal, time
 from domains.imaging import decoder_child
@@ -173,3 +186,19 @@ def test_opencv_decodes_nothing() -> None:
     for file in files:
         names = {node.attr for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
         assert not names & forbidden, file
+
+
+def test_the_servers_own_process_opens_no_picture() -> None:
+    """Pillow's libavif reads even the size of an AVIF, so a header is read by the decoder's process too."""
+    root = Path(domains.__file__).parents[1]
+    files = [
+        file for folder in ("server", "domains/processing", "domains/memory") for file in (root / folder).rglob("*.py")
+    ]
+    ours = [file for file in files if root / "server" / "cli" not in file.parents]
+    assert len(ours) > 100
+    for file in ours:
+        nodes = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+        taken = {(node.module or "", name.name) for node in nodes for name in node.names}
+        readers = {name for module, name in taken if module.startswith("domains.imaging") and name in READERS}
+        assert not readers, file
+        assert not [module for module, _ in taken if module.partition(".")[0] in ("PIL", "cv2")], file
