@@ -5,7 +5,8 @@ start sweeps; a row always has its bytes. Bytes that could not be freed are trie
 that it made until the job is deleted.
 """
 
-from collections.abc import Callable, Mapping, Set
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import msgspec
 
@@ -15,6 +16,7 @@ from domains.memory.blobs.files import BlobFiles, file_name
 from domains.memory.blobs.freeing import Freeing
 from domains.memory.blobs.hashes import RunningHashes
 from domains.memory.blobs.listeners import BlobListeners
+from domains.memory.blobs.listing import LOOKED
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.tiers import ReadableBytes
@@ -107,7 +109,18 @@ class Collection:
 
     def collect(self, now_s: float | None = None, where: Callable[[Blob], bool] = lambda blob: True) -> int:
         """Remove the blobs of `spent` that `where` selects. Returns their number."""
-        gone = [blob for blob in self.spent(now_s) if where(blob)]
+        return self._remove_spent([blob for blob in self.spent(now_s) if where(blob)])
+
+    async def collect_in_portions(self, now_s: float | None = None) -> None:
+        """`collect` that lets the event loop run after each `LOOKED` blobs that it looks at."""
+        names = [blob.id for blob in self._rows.all()]
+        for begin in range(0, len(names), LOOKED):
+            # The loop has run since: a blob may have changed or be gone.
+            portion = [blob for name in names[begin : begin + LOOKED] if (blob := self._rows.get(name))]
+            self._remove_spent(self._spent_of(portion, self._expiry_now() if now_s is None else now_s))
+            await asyncio.sleep(0)
+
+    def _remove_spent(self, gone: list[Blob]) -> int:
         self.remove(gone)
         for blob in gone:
             if not self._goes_unneeded(blob):
@@ -116,8 +129,10 @@ class Collection:
 
     def spent(self, now_s: float | None = None) -> list[Blob]:
         """Blobs that have expired or have lost their last owner, and that are not in use."""
-        now = self._expiry_now() if now_s is None else now_s
-        return [blob for blob in self._rows.all() if self._is_over(blob, now) and not self.is_needed(blob.id)]
+        return self._spent_of(self._rows.all(), self._expiry_now() if now_s is None else now_s)
+
+    def _spent_of(self, blobs: Iterable[Blob], now_s: float) -> list[Blob]:
+        return [blob for blob in blobs if self._is_over(blob, now_s) and not self.is_needed(blob.id)]
 
     def _is_over(self, blob: Blob, now_s: float) -> bool:
         expired = blob.expire_time_s is not None and blob.expire_time_s <= now_s

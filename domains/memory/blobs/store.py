@@ -246,6 +246,11 @@ class BlobStore:
         self.retry()
         return self._collection.collect(now_s, where)
 
+    async def collect_in_portions(self, now_s: float | None = None) -> None:
+        """`collect` for all blobs, however many; lets the event loop run meanwhile."""
+        self.retry()
+        await self._collection.collect_in_portions(now_s)
+
     def spent(self, now_s: float | None = None) -> list[Blob]:
         """The blobs that `collect` would remove."""
         return self._collection.spent(now_s)

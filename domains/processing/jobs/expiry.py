@@ -38,6 +38,6 @@ class Expiry:
                 self._jobs.delete(job_id)
                 self._blobs.release(job_id)
             await asyncio.sleep(0)
-        self._blobs.collect()
+        await self._blobs.collect_in_portions()
         if deleted:
             await self._jobs.erased()

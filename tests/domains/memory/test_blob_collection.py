@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
-from domains.memory.blobs import listing
+from domains.memory.blobs import collection, listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
@@ -89,6 +89,23 @@ async def test_expired_blobs_are_collected_unfinished_ones_too(blobs: BlobStore)
     assert {blob.id for blob in blobs.all()} == {ready.id, forever_used.id}
     assert blobs.collect(ready.create_time_s + 2 * 86400) == 1
     assert files(blobs) == [forever_used.id]
+
+
+async def test_others_run_and_may_delete_while_many_expired_blobs_are_collected(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "LOOKED", 2)
+    made = [await uploaded(blobs, bytes([number])) for number in range(7)]
+    blobs.hold(made[1].id, "job")
+    collecting, turns = asyncio.ensure_future(blobs.collect_in_portions(made[-1].create_time_s + 2 * 86400)), 0
+    while not collecting.done():
+        await asyncio.sleep(0)
+        turns += 1
+        if turns == 1:
+            assert {blob.id for blob in blobs.all()} == {blob.id for blob in made[1:]}
+            blobs.delete(made[3].id)
+    assert turns >= 4
+    assert files(blobs) == [made[1].id]
 
 
 async def test_a_chunk_puts_the_end_off(blobs: BlobStore) -> None:
