@@ -331,7 +331,11 @@ async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
     connection = open_database(tmp_path)
     blobs = BlobStore(connection, tmp_path)
     done = asyncio.Event()
-    monkeypatch.setattr(blobs, "collect", done.set)
+
+    async def collect() -> None:
+        done.set()
+
+    monkeypatch.setattr(blobs, "collect_in_portions", collect)
     with monkeypatch.context() as disk:
         tried = asyncio.Event()
 
@@ -355,7 +359,11 @@ async def test_expiry_looks_once_and_then_pauses_for_its_interval(
 ) -> None:
     connection = open_database(tmp_path)
     blobs, looks = BlobStore(connection, tmp_path), list[None]()
-    monkeypatch.setattr(blobs, "collect", lambda: looks.append(None))
+
+    async def collect() -> None:
+        looks.append(None)
+
+    monkeypatch.setattr(blobs, "collect_in_portions", collect)
     expiry = asyncio.create_task(Expiry(jobs, blobs).keep_up(3600))
     for _ in range(50):
         await asyncio.sleep(0)
