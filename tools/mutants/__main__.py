@@ -1,10 +1,11 @@
 """`python -m tools.mutants domains/memory --count 40 --seed 1`: the share of random faults that the tests notice.
 
-Works in a copy of the tree. Takes the tests of the mirror folders below `tests/`, without `on_device` and `embedded`,
-and tries each fault against the tests that call the function which has it.
+Works in a copy of the tree. Takes the tests of the mirror folders below `tests/`, without `embedded`, and tries each fault
+against the tests that call the function which has it: first those that call it in their own process, then those that call
+it in a server that they start. `on_device` folders are left out unless they are named.
 
 `--guards` tries every fault of the checks that refuse something, and `--lines FILE:LINE …` every fault of some lines,
-instead of a sample. `--then FILE …` tries what they leave alive against the tests of these files too, those of the server.
+instead of a sample. `--then PATH …` takes the tests of these files or folders too, those of the server for example.
 `--reach FILE` keeps which test calls which function, so that the next run begins at once.
 """
 
@@ -23,15 +24,18 @@ from tools.mutants.reach import Reach, function_at, tests_for
 from tools.mutants.trial import Trial, afresh, outcomes, traced
 
 ROOT = Path(__file__).resolve().parents[2]
-_COPIED = ("domains", "server", "generated", "protos", "tests", "tools")
-_SKIPPED = ("on_device", "embedded", "_windows")
-"""Folders, and endings of files, whose code runs in a worker, is data, or runs on another system."""
+_COPIED = ("domains", "server", "generated", "protos", "tests", "bench", "tools", "clients", "docs", "deploy")
+_SKIPPED = ("embedded", "_windows")
+"""Folders, and endings of files, whose code is data, or runs on another system."""
+_ON_DEVICE = "on_device"
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
-_THEN_LIMIT_S = 300.0
-"""Longest time of the tests of `--then`, which start servers."""
 _MOST = 150
-"""Tests that a fault is tried against; those that call the fewest functions come first."""
+"""Tests of the own process that a fault is tried against; those that call the fewest functions come first."""
+_MOST_S = 60.0
+"""Time of the tests with servers that a fault is tried against. The first is always taken."""
+_START_S = 60.0
+"""Longest time until a test has started a server."""
 _SLOWER = 5
 """Times that a test may take longer than in the traced run."""
 
@@ -45,7 +49,8 @@ class Place(msgspec.Struct, frozen=True):
 
 def of_folder(folder: Path) -> list[Place]:
     """Every fault of a folder."""
-    files = [path for path in sorted(folder.rglob("*.py")) if not set(_SKIPPED) & {*path.parts, path.stem[-8:]}]
+    skipped = {*_SKIPPED, *_left_out([folder])}
+    files = [path for path in sorted(folder.rglob("*.py")) if not skipped & {*path.parts, path.stem[-8:]}]
     return [place for path in files for place in _of_file(path)]
 
 
@@ -68,6 +73,11 @@ def of_lines(asked: list[str]) -> list[Place]:
     return found
 
 
+def _left_out(asked: list[Path]) -> set[str]:
+    """Folders that nobody asked for: torch takes seconds to import, and a fault of theirs is tried by itself."""
+    return set() if any(_ON_DEVICE in path.parts for path in asked) else {_ON_DEVICE}
+
+
 def tests_of(folder: Path) -> str:
     """The nearest folder of tests/ that mirrors `folder`; relative to the root."""
     mirror = Path("tests") / folder.relative_to(ROOT)
@@ -79,12 +89,12 @@ def tests_of(folder: Path) -> str:
 def main() -> int:
     """Print each fault that no test notices, then the share of each folder. Returns 0."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants")
-    parser.add_argument("folders", type=Path, nargs="*", help="folders of domains/")
+    parser.add_argument("folders", type=Path, nargs="*", help="folders of domains/ or server/")
     parser.add_argument("--count", type=int, default=40, help="faults for each folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lines", nargs="+", default=[], metavar="FILE:LINE", help="every fault of these lines")
     parser.add_argument("--guards", action="store_true", help="every fault of the checks that refuse something")
-    parser.add_argument("--then", nargs="+", default=[], metavar="FILE", help="more tests, for the faults that lived")
+    parser.add_argument("--then", nargs="+", default=[], metavar="PATH", help="more files or folders of tests")
     parser.add_argument("--reach", type=Path, help="a file that keeps which test calls which function")
     given = parser.parse_args()
     os.nice(_NICE)
@@ -96,19 +106,21 @@ def main() -> int:
     lines = of_lines(given.lines)
     if lines:
         groups["lines"] = lines
-    tests = {tests_of(folder) for folder in folders} | {tests_of((ROOT / one.path).parent) for one in lines}
+    asked = [*folders, *((ROOT / one.path).parent for one in lines)]
+    tests = {*map(tests_of, asked), *given.then}
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch).resolve()
         for name in _COPIED:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", tree)
-        reach = traced(tree, sorted(tests), _SKIPPED, _known(given.reach))
+        for file in ("pyproject.toml", "README.md", "CONTRIBUTING.md"):
+            shutil.copy(ROOT / file, tree)
+        reach = traced(tree, sorted(tests), {*_SKIPPED, *_left_out(asked)}, _known(given.reach))
         if given.reach:
             given.reach.write_bytes(msgspec.msgpack.encode(reach))
         if reach.failed:
             print(f"left out, since it fails without any fault: {', '.join(reach.failed)}", flush=True)
         for name, places in groups.items():
-            _try_all(tree, reach, name, places, given)
+            _try_all(tree, reach, name, places, given.seed)
     return 0
 
 
@@ -120,29 +132,50 @@ def _of_file(path: Path) -> list[Place]:
     return [Place(path.relative_to(ROOT), fault) for fault in faults(path.read_text("utf-8"))]
 
 
-def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], given: argparse.Namespace) -> None:
-    trials = [_trial(tree, reach, place) for place in places]
+def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int) -> None:
+    near = [_near(tree, reach, place) for place in places]
     told: list[str] = []
-    for place, trial, found in zip(places, trials, outcomes(tree, trials), strict=True):
-        outcome = found
-        if found == "passed" and given.then:
-            outcome = afresh(tree, msgspec.structs.replace(trial, limit_s=_THEN_LIMIT_S), given.then)
+    for place, trial, found in zip(places, near, outcomes(tree, near), strict=True):
+        far = _far(tree, reach, place)
+        outcome = afresh(tree, far) if found == "passed" and far.tests else found
         told.append(outcome)
         if outcome == "passed":
-            print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  ({len(trial.tests)} tests)", flush=True)
+            tried = f"({len(trial.tests)} + {len(far.tests)} tests)"
+            print(f"lived  {place.path}:{place.fault.line}  {place.fault.told}  {tried}", flush=True)
     noticed = len(told) - told.count("passed")
     slow = f", {told.count('too slow')} of them by time" if "too slow" in told else ""
     share = noticed / max(len(told), 1)
-    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {given.seed}", flush=True)
+    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {seed}", flush=True)
 
 
-def _trial(tree: Path, reach: Reach, place: Place) -> Trial:
-    path, line = str(place.path), place.fault.line
-    function = function_at((tree / path).read_text("utf-8"), line)
-    tests = tuple(test for test in tests_for(reach, tree, path, function) if test not in reach.failed)[:_MOST]
+def _near(tree: Path, reach: Reach, place: Place) -> Trial:
+    """A fault, and the tests that call its function in their own process."""
+    path, function = str(place.path), _function(tree, place)
+    tests = [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere][:_MOST]
     limit_s = max(_LEAST_LIMIT_S, _SLOWER * sum(reach.tests[test].seconds for test in tests))
     quick = function if (path, function) not in reach.imported else ""
-    return Trial(path, place.fault.source, quick, tests, limit_s)
+    return Trial(path, place.fault.source, quick, tuple(tests), limit_s)
+
+
+def _far(tree: Path, reach: Reach, place: Place) -> Trial:
+    """A fault, and the tests that call its function in processes that they start."""
+    tests: list[str] = []
+    seconds = 0.0
+    for test in (test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere):
+        seconds += reach.tests[test].seconds
+        if tests and seconds > _MOST_S:
+            break
+        tests.append(test)
+    return Trial(str(place.path), place.fault.source, "", tuple(tests), _START_S + _SLOWER * seconds)
+
+
+def _tests(tree: Path, reach: Reach, place: Place) -> list[str]:
+    every = tests_for(reach, tree, str(place.path), _function(tree, place))
+    return [test for test in every if test not in reach.failed]
+
+
+def _function(tree: Path, place: Place) -> str:
+    return function_at((tree / place.path).read_text("utf-8"), place.fault.line)
 
 
 if __name__ == "__main__":

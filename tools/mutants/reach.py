@@ -1,6 +1,8 @@
 """Which tests call which functions: one run of the tests with a tracer, so that a fault is tried against few tests."""
 
 import ast
+import os
+import shutil
 import sys
 import threading
 import time
@@ -14,6 +16,10 @@ import pytest
 FunctionAt = tuple[str, str]
 """A function: its file, relative to the tree, and its qualified name."""
 
+TRACED = "traced"
+"""The folder of the tree with what traces the processes that tests start, see `in_children/`."""
+FOLDERS = ("domains", "server")
+"""Folders whose functions count."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -22,6 +28,8 @@ class Reached(msgspec.Struct):
 
     seconds: float
     functions: set[FunctionAt]
+    elsewhere: bool = False
+    """Whether it called some of them in processes that it started."""
 
 
 class Reach(msgspec.Struct):
@@ -41,13 +49,16 @@ class ReachPlugin:
     def __init__(self, tree: Path) -> None:
         self.reach = Reach()
         self._prefix = f"{tree}/"
+        self._inside = tuple(f"{tree}/{folder}/" for folder in FOLDERS)
         self._known: dict[CodeType, FunctionAt | None] = {}
         self._now: set[FunctionAt] = set()
+        self._processes = _Processes(tree)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Trace one test with its fixtures."""
         self._now = set()
+        self._processes.begin(len(self.reach.tests))
         begin = time.monotonic()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
@@ -66,6 +77,13 @@ class ReachPlugin:
         sys.settrace(None)
         self.reach.imported = self._now
 
+    def pytest_sessionfinish(self) -> None:
+        """Add what was called in other processes."""
+        tests = [*self.reach.tests.values()]
+        for index, called in self._processes.calls():
+            tests[index].functions.add(called)
+            tests[index].elsewhere = True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember what fails without any fault."""
         if report.failed:
@@ -75,10 +93,33 @@ class ReachPlugin:
         """Called for each call of a function. Returns no tracer of lines, which would be slow."""
         code = frame.f_code
         if code not in self._known:
-            inside = code.co_filename.startswith(f"{self._prefix}domains/")
+            inside = code.co_filename.startswith(self._inside)
             self._known[code] = (code.co_filename[len(self._prefix) :], code.co_qualname) if inside else None
         if called := self._known[code]:
             self._now.add(called)
+
+
+class _Processes:
+    """Has the processes that tests start traced."""
+
+    def __init__(self, tree: Path) -> None:
+        self._folder = tree / TRACED
+        self._folder.mkdir(exist_ok=True)
+        shutil.copy(Path(__file__).parent / "in_children" / "sitecustomize.py", self._folder)
+        (self._folder / "now").write_bytes(bytes(4))
+        (self._folder / "calls").write_bytes(b"")
+        os.environ["PYTHONPATH"] = f"{self._folder}{os.pathsep}{os.environ['PYTHONPATH']}"
+
+    def begin(self, test: int) -> None:
+        """What is called from now on is called for this test."""
+        with (self._folder / "now").open("r+b") as file:
+            file.write(test.to_bytes(4, "little"))
+
+    def calls(self) -> Iterable[tuple[int, FunctionAt]]:
+        """Which test called which function."""
+        for line in (self._folder / "calls").read_text("utf-8").splitlines():
+            test, path, name = line.split("\t")
+            yield int(test), (path, name)
 
 
 def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
@@ -140,10 +181,10 @@ def _test_importers(tree: Path, path: str) -> set[str]:
 
 
 def _importers(tree: Path, path: str) -> Iterable[str]:
-    """The files of domains/ and tests/domains/ that import a file by its name."""
+    """The files that import a file by its name."""
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = module.rpartition(".")
-    for folder in ("domains", "tests/domains"):
+    for folder in (*FOLDERS, "tests"):
         for other in (tree / folder).rglob("*.py"):
             text = other.read_text("utf-8")
             if f"from {module} import" in text or (f"from {package} import" in text and name in text):

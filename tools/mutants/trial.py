@@ -12,17 +12,18 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
 
+import hypothesis
 import hypothesis.stateful
 import msgspec
 import numpy
 import pytest
 
-from tools.mutants.reach import Reach, ReachPlugin
+from tools.mutants.reach import FOLDERS, Reach, ReachPlugin
 
 PRELOADED = (hypothesis.stateful, numpy)
 """What nearly every test imports."""
@@ -43,7 +44,14 @@ class Trial(msgspec.Struct, frozen=True):
     limit_s: float
 
 
-def traced(tree: Path, folders: Sequence[str], left_out: Sequence[str], known: Reach) -> Reach:
+# A tracer is slow, and a fault is noticed by the same examples each time.
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("mutants")
+
+
+def traced(tree: Path, folders: Sequence[str], left_out: Collection[str], known: Reach) -> Reach:
     """Run the tests of some folders once, and return which functions each test calls.
 
     Files of tests that `known` has, and that have not changed since, are not run again.
@@ -59,12 +67,12 @@ def traced(tree: Path, folders: Sequence[str], left_out: Sequence[str], known: R
 
     def run() -> int:
         plugin = ReachPlugin(tree)
-        pytest.main([*_PLAIN, *anew], [plugin])
+        status = pytest.main([*_PLAIN, *anew], [plugin])
         answer.write_bytes(msgspec.msgpack.encode(plugin.reach))
-        return 0
+        return status
 
-    if anew:
-        _wait(_forked(tree, run, clean=True), None)
+    if anew and _wait(_forked(tree, run, clean=True), None) not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise SystemExit(f"the tests of {', '.join(folders)} do not run to their end: try pytest on them")
     found = msgspec.msgpack.decode(answer.read_bytes(), type=Reach) if anew else Reach()
     kept = {test: reached for test, reached in known.tests.items() if test.split("::")[0] in files.keys() - set(anew)}
     failed = [test for test in known.failed if test in kept]
@@ -125,11 +133,12 @@ class _InPlace:
 
 
 def _functions(tree: Path) -> dict[tuple[str, str], list[FunctionType]]:
-    """The functions of `domains`, by file and qualified name."""
+    """The functions of `domains` and `server`, by file and qualified name."""
+    inside = tuple(f"{tree}/{folder}/" for folder in FOLDERS)
     gc.unfreeze()  # what a library has frozen is not listed
     found: dict[tuple[str, str], list[FunctionType]] = defaultdict(list)
     for one in gc.get_objects():
-        if type(one) is FunctionType and one.__code__.co_filename.startswith(f"{tree}/domains/"):
+        if type(one) is FunctionType and one.__code__.co_filename.startswith(inside):
             path = one.__code__.co_filename.removeprefix(f"{tree}/")
             found[path, one.__code__.co_qualname].append(one)
     gc.freeze()
@@ -170,18 +179,19 @@ class _OnlyThese:
         items[:] = sorted((one for one in items if one.nodeid in self._order), key=lambda one: self._order[one.nodeid])
 
 
-def afresh(tree: Path, trial: Trial, files: Sequence[str] = ()) -> str:
-    """The outcome of the tests, or of all tests of `files`, with a faulty file: "passed", "failed" or "too slow".
+def afresh(tree: Path, trial: Trial) -> str:
+    """The outcome of the tests with a faulty file: "passed", "failed" or "too slow".
 
     The file keeps its time, so that its bytecode stays valid.
     """
-    plugins = [] if files else [_OnlyThese(trial.tests)]
-    files = files or list(dict.fromkeys(test.split("::")[0] for test in trial.tests))
+    files = dict.fromkeys(test.split("::")[0] for test in trial.tests)
     file = tree / trial.path
     kept, times = file.read_bytes(), file.stat()
     file.write_text(trial.source, "utf-8")
     try:
-        status = _wait(_forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], plugins)), trial.limit_s)
+        status = _wait(
+            _forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], [_OnlyThese(trial.tests)])), trial.limit_s
+        )
     finally:
         file.write_bytes(kept)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -200,7 +210,10 @@ def _forked(tree: Path, run: Callable[[], int], *, clean: bool = False) -> int:
             os.dup2(silent, descriptor)
         os.chdir(tree)
         libraries = [path for path in sys.path if "/lib/python" in path]
-        sys.path[:] = [str(tree), str(tree / "generated/python"), *libraries]
+        here = [str(tree), str(tree / "generated/python")]
+        sys.path[:] = [*here, *libraries]
+        os.environ["PYTHONPATH"] = os.pathsep.join(here)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "" if clean else "1"
         sys.dont_write_bytecode = not clean
         status = int(run())
     finally:
