@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,8 +100,8 @@ class BlobFiles:
             self._sync_names(path.parent)
 
     def _make_parent(self, path: Path) -> None:
-        if not path.parent.is_dir():
-            path.parent.mkdir(exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            path.parent.mkdir(mode=0o700)
             self._sync_names(self.folder)
 
     def _sync(self, descriptor: int) -> None:

@@ -21,7 +21,7 @@ class BlobOwners:
         self._rows = rows
         self._tiers = tiers
         self._unfreed = unfreed
-        self._seen_changes = -1
+        self._seen_changes: int | None = None
         self._owners: Sequence[MemoryOwner] = ()
 
     def __call__(self) -> Sequence[MemoryOwner]:

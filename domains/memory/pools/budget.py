@@ -1,6 +1,7 @@
 """The budget of a pool: how much the server may use, and the thresholds of the pressure levels."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -52,10 +53,9 @@ def _wrong_ratios(budget: MemoryBudget) -> Iterator[Violation]:
     for field, ratio, good in zip(fields, ratios, sound, strict=True):
         if not good:
             yield _violation(field, f"{ratio} is not within 0..1", "0..1")
-    for place in (0, 1):
-        if sound[place] and sound[place + 1] and ratios[place] >= ratios[place + 1]:
-            message = f"{ratios[place]} is not below {fields[place + 1]} ({ratios[place + 1]})"
-            yield _violation(fields[place], message, f"below {fields[place + 1]}")
+    for (field, ratio, good), (above, limit, also) in pairwise(zip(fields, ratios, sound, strict=True)):
+        if good and also and ratio >= limit:
+            yield _violation(field, f"{ratio} is not below {above} ({limit})", f"below {above}")
 
 
 def _violation(field: str, message: str, allowed: str) -> Violation:

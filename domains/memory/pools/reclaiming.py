@@ -199,8 +199,8 @@ class Reclaiming:
             return
         if not state.budget.automatic_reclaim or state.changing.locked() or pool_id in self._tasks:
             return
-        last_level, last_s = self._last.get(pool_id, (Pressure.LOW, 0.0))
-        if level <= last_level and time.monotonic() - last_s < AGAIN_AFTER_S:
+        last = self._last.get(pool_id)
+        if last is not None and level <= last[0] and time.monotonic() - last[1] < AGAIN_AFTER_S:
             return
         self._last[pool_id] = level, time.monotonic()
         task = self._tasks[pool_id] = asyncio.create_task(self._relief(state, level))

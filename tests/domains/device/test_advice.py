@@ -95,6 +95,21 @@ def test_little_room_beside_the_model_tiles_the_decoder() -> None:
     assert uses(ask(DeviceGoal.MEMORY, 4 * GIB))["vae_tiling"]
 
 
+@pytest.mark.parametrize(
+    ("goal", "model_bytes", "why"),
+    [
+        (DeviceGoal.BALANCED, 7 * GIB, "which is little"),
+        (DeviceGoal.MEMORY, 7 * GIB, "which is little"),
+        (DeviceGoal.BALANCED, 4 * GIB, "which is enough"),
+        (DeviceGoal.MEMORY, 4 * GIB, "and the goal is least memory"),
+    ],
+)
+def test_the_reason_for_tiling_is_the_one_that_decided(goal: DeviceGoal, model_bytes: int, why: str) -> None:
+    for option in ask(goal, model_bytes).options:
+        if option.option.startswith("vae_"):
+            assert option.reason.endswith(why)
+
+
 def test_a_measured_peak_outweighs_the_rule() -> None:
     runs = (MeasuredRun(seconds=1.0, peak_device_bytes=int(7.5 * GIB)),)
     advice = ask(DeviceGoal.BALANCED, 7 * GIB, runs=runs)

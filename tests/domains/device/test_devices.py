@@ -1,6 +1,8 @@
 """Devices: the state that follows from what is known, and the events that tell of it."""
 
+import asyncio
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from domains.device.record import (
     DeviceFigures,
     DeviceReach,
 )
-from domains.device.settings import DeviceSettings
+from domains.device.settings import DeviceGoal, DeviceSettings
 from domains.errors import ErrorReason, InternalError, NotFound, NotSupported, Unavailable
 from domains.events import EventLog, SystemEvent
 
@@ -251,3 +253,60 @@ def test_a_disabled_device_says_whether_the_start_or_a_caller_left_it_out(world:
     world.devices.set_settings(device_id, DeviceSettings())
     world.devices.set_settings(device_id, off)
     assert world.devices.get(device_id).state_reason == "a caller has disabled it; UpdateDevice enables it"
+
+
+def test_a_device_takes_work_until_it_is_drained_and_one_that_is_not_there_takes_none(world: World) -> None:
+    device_id = world.ready()
+    assert world.devices.takes_work(device_id)
+    world.devices.set_settings(device_id, DeviceSettings(draining=True))
+    assert not world.devices.takes_work(device_id)
+    assert not world.devices.takes_work("gpu-none")
+
+
+def test_silence_is_told_once_and_ends_with_the_next_report(world: World) -> None:
+    device_id = world.ready()
+    world.devices.silent("gpu-none", "no report")
+    before = len(world.events())
+    for why in ("no report for 60 s", "no report for 60 s"):
+        world.devices.silent(device_id, why)
+    assert (world.state(device_id), world.devices.get(device_id).state_reason) == (DeviceState.DEGRADED, why)
+    assert world.devices.hangs()
+    told = len(world.events()) - before
+    assert told == 2, "that it is silent, and that it is degraded"
+    world.devices.silent(device_id, "")
+    assert world.state(device_id) is DeviceState.AVAILABLE
+    assert not world.devices.hangs()
+
+
+def test_no_device_that_takes_work_is_no_hang(world: World) -> None:
+    device_id = world.ready()
+    world.devices.silent(device_id, "no report for 60 s")
+    world.devices.set_settings(device_id, DeviceSettings(enabled=False))
+    assert not world.devices.hangs()
+
+
+async def test_whoever_waits_for_a_state_gets_the_first_view_that_has_it(world: World) -> None:
+    waits = asyncio.create_task(world.devices.until("gpu-1a2b3c4d", lambda view: view.state is DeviceState.DRAINING))
+    await asyncio.sleep(0)
+    device_id = world.ready()
+    await asyncio.sleep(0)
+    assert not waits.done()
+    world.devices.set_settings(device_id, DeviceSettings(draining=True))
+    assert await asyncio.wait_for(waits, 10) == world.devices.get(device_id)
+
+
+def test_a_view_is_updated_by_what_lasts_and_its_state_has_a_time_of_its_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(1000, 2000))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    device_id = world.ready()
+    first = world.devices.get(device_id)
+    world.devices.silent(device_id, "no report for 60 s")
+    silent = world.devices.get(device_id)
+    assert silent.state_time_s > first.state_time_s
+    assert (silent.update_time_s, silent.etag) == (first.update_time_s, first.etag)
+    world.devices.set_settings(device_id, DeviceSettings(goal=DeviceGoal.LATENCY))
+    changed = world.devices.get(device_id)
+    assert changed.update_time_s > silent.update_time_s
+    assert (changed.state_time_s, int(changed.etag, 16)) == (silent.state_time_s, int(silent.etag, 16) + 1)

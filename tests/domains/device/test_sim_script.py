@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from domains.device.device import Backend, Device, DeviceKind
 from domains.device.simulated.describe import describe
 from domains.device.simulated.fault_counts import FaultCounts, SimSetup
-from domains.device.simulated.faults import Crash, DriverError, Fault, HungStep, Leak, OutOfMemory, SlowLoad
+from domains.device.simulated.faults import (
+    Crash,
+    DriverError,
+    Fault,
+    HungStep,
+    Leak,
+    NotFinite,
+    OutOfMemory,
+    SlowLoad,
+    WrongResult,
+)
 from domains.device.simulated.script import Power, SimDevice, SimScript, Temperature, default_script
 from domains.device.simulated.script_file import MAX_FILE_BYTES, parse_script, read_script
 from domains.errors import ErrorReason, InvalidRequest
@@ -44,6 +54,30 @@ def test_the_sample_script_has_every_fault() -> None:
 def test_the_sample_script_spells_out_the_defaults() -> None:
     first = parse_script(sample(), "every_fault.toml").devices[0]
     assert first == SimDevice(id="sim-0")
+
+
+def test_a_fault_strikes_the_first_step_once_unless_the_script_says_otherwise() -> None:
+    for kind in (OutOfMemory, HungStep, DriverError, Crash, NotFinite):
+        assert (kind().at_step, kind().times) == (1, 1)
+    assert OutOfMemory().stage == "denoising"
+    assert WrongResult().times == 0, "without end"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "least", "most"),
+    [
+        *((kind, "at_step", 0, 1000) for kind in ("out_of_memory", "hung_step", "driver_error", "crash")),
+        ("not_finite", "at_step", 1, 1000),
+        ("wrong_result", "times", 0, 1_000_000),
+        ("slow_load", "bytes_per_second", 1, 2**50),
+        ("leak", "bytes_per_job", 1, 2**50),
+    ],
+)
+def test_numbers_of_a_fault_are_taken_up_to_their_limits(kind: str, key: str, least: int, most: int) -> None:
+    for good in (least, most):
+        parse_script(one(f'[[device.fault]]\nkind = "{kind}"\n{key} = {good}').encode(), "sims.toml")
+    for bad in (least - 1, most + 1):
+        refusal(one(f'[[device.fault]]\nkind = "{kind}"\n{key} = {bad}'))
 
 
 def test_devices_without_a_script_are_healthy_and_numbered() -> None:

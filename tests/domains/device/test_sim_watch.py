@@ -39,8 +39,8 @@ def written(tmp_path: Path) -> Written:
 
 
 async def test_nothing_new_is_nothing_told(written: Written) -> None:
-    assert not await written.watch.look_again()
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
+    assert await written.watch.look_again() == Difference()
     assert written.told == []
 
 
@@ -48,14 +48,14 @@ async def test_a_device_that_is_pulled_out_vanishes_and_returns(written: Written
     written.write(sim_0="", sim_1="present = false")
     assert await written.watch.look_again() == Difference(vanished=("sim-1",))
     written.write(sim_0="")
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
     written.write(sim_0="", sim_1="")
     assert await written.watch.look_again() == Difference(returned=("sim-1",))
 
 
 async def test_a_new_device_appears_once_it_is_present(written: Written) -> None:
     written.write(sim_0="", sim_1="", sim_2="present = false")
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
     written.write(sim_0="", sim_1="", sim_2="")
     assert await written.watch.look_again() == Difference(appeared=("sim-2",))
 
@@ -76,7 +76,7 @@ async def test_a_broken_edit_keeps_the_former_script_and_is_told_once(written: W
     assert told.problem is not None
     assert "sims.toml" in told.problem.message
     assert written.watch.script is before
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
     assert written.watch.problem is told.problem
     written.write(sim_0="")
     assert await written.watch.look_again() == Difference(vanished=("sim-1",))
@@ -88,11 +88,11 @@ async def test_a_file_that_is_gone_changes_nothing(written: Written) -> None:
     before = written.watch.script
     written.path.unlink()
     assert (await written.watch.look_again()).problem is not None
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
     assert written.watch.script is before
     assert set(await written.watch.look()) == {"sim-0", "sim-1"}
     written.write(sim_0="", sim_1="")
-    assert not await written.watch.look_again()
+    assert await written.watch.look_again() == Difference()
     assert written.watch.problem is None
 
 
@@ -132,7 +132,7 @@ async def test_looks_at_the_same_time_tell_a_difference_once(written: Written) -
 
 async def test_without_a_file_the_script_stays() -> None:
     watch = ScriptWatch(default_script(2))
-    assert not await watch.look_again()
+    assert await watch.look_again() == Difference()
     assert set(await watch.look()) == {"sim-0", "sim-1"}
 
 

@@ -288,6 +288,16 @@ async def test_other_content_without_a_higher_generation_is_refused(blobs: BlobS
     assert blobs.get("blob").generation == 3
 
 
+async def test_another_place_is_other_content_though_its_bytes_are_the_same(blobs: BlobStore, shared: Path) -> None:
+    path = written(shared / "file", b"same")
+    await blobs.requests.register(of(path, blob_id="blob", generation=3))
+    for other in (
+        of(written(shared / "other", b"same"), blob_id="blob", generation=3),
+        of(path, 2, blob_id="blob", generation=3),
+    ):
+        assert isinstance(await refused(blobs.requests.register(other)), AlreadyExists)
+
+
 async def test_a_generation_that_is_read_is_not_replaced(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"one")
     await blobs.requests.register(of(path, blob_id="blob"))

@@ -1,6 +1,7 @@
 """Bytes come into a blob in order, once, and are what was announced; what was written survives."""
 
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -14,10 +15,11 @@ from domains.errors import (
     NotFound,
     ResourceExhausted,
 )
-from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier, MappedFile
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier, MappedFile
 from domains.memory.blobs.host_memory import address_of, aligned_pages
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.registration_request import Registration
+from domains.memory.blobs.rows import BlobRows
 from domains.memory.blobs.store import BlobStore
 from domains.requests import Asked
 from tests.domains.memory.blobs import MIB, content, files, opened, sha, some_bytes, uploaded
@@ -256,6 +258,21 @@ async def test_a_blob_whose_last_bytes_came_by_a_transfer_that_died_is_finished_
     with opened(tmp_path) as store:
         assert store.get(blob.id).state is BlobState.WRITING
         assert (await store.write_chunk(blob.id, 2, b"cd")).state is BlobState.READY
+
+
+async def test_the_last_bytes_and_ready_are_one_write(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, BlobState]] = []
+    put = BlobRows.put
+
+    def noted(self: BlobRows, blob: Blob, **more: Any) -> Blob:
+        rows.append((blob.missing_bytes, blob.state))
+        return put(self, blob, **more)
+
+    blob = await blobs.requests.create(BlobSpec(size_bytes=4))
+    monkeypatch.setattr(BlobRows, "put", noted)
+    await blobs.write_chunk(blob.id, 0, b"ab")
+    await blobs.write_chunk(blob.id, 2, b"cd")
+    assert rows == [(2, BlobState.WRITING), (0, BlobState.READY)]
 
 
 @pytest.mark.parametrize("request_id", ["two words", "x" * 65, "\u00fc"])

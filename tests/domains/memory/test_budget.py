@@ -45,6 +45,15 @@ def test_impossible_values_are_refused_all_at_once(fields: dict[str, float], nam
     assert {violation.field for violation in caught.value.violations} == {f"memory_budget.{name}" for name in named}
 
 
+def test_a_threshold_is_refused_with_the_one_that_it_reaches() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        MemoryBudget(warning_ratio=0.7, critical_ratio=0.7, emergency_ratio=0.6)
+    assert [(each.message, each.allowed) for each in caught.value.violations] == [
+        ("0.7 is not below critical_ratio (0.7)", "below critical_ratio"),
+        ("0.7 is not below emergency_ratio (0.6)", "below emergency_ratio"),
+    ]
+
+
 @given(st.floats(), st.floats(), st.floats())
 def test_thresholds_always_rise(warning: float, critical: float, emergency: float) -> None:
     rises = 0 <= warning < critical < emergency <= 1

@@ -38,3 +38,11 @@ def test_a_taken_claim_is_not_dropped_as_if_nothing_were_allocated(claims: Claim
     claim = claims.take(claims.keep("sim-0", 10), "job-1")
     claims.drop(claim)
     assert (told, claims.outstanding_bytes("sim-0")) == ([], 10)
+
+
+def test_a_claim_that_was_left_ends_with_the_next_measurement(claims: Claims) -> None:
+    with claims.take_new("sim-0", 10, "job-1") as claim:
+        assert claims.closed("sim-0") == []
+    assert claims.closed("sim-0") == [claim]
+    claims.measured("sim-0", [], [claim])
+    assert claims.outstanding_bytes("sim-0") == 0

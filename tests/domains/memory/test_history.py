@@ -51,6 +51,15 @@ def test_what_was_not_measured_is_absent_in_its_step() -> None:
     assert [s.live_bytes for s in history.query(None, BEGIN + 3).samples] == [3, None, None, 4]
 
 
+def test_without_a_start_it_is_the_last_hour() -> None:
+    history = PoolHistory()
+    for before_s in (3601, 3600, 0):
+        history.allocated(Allocation(time_s=BEGIN - before_s, took_s=0.0, size_bytes=1))
+    timed = history.query(None, BEGIN).allocation_latency
+    assert timed is not None
+    assert timed.sample_count == 2
+
+
 def test_an_empty_history_has_no_samples() -> None:
     view = PoolHistory().query(None, BEGIN)
     assert (view.samples, view.allocation_count, view.allocation_latency) == ((), None, None)

@@ -268,8 +268,14 @@ async def _three_of_four_bytes(folder: Path, limits: BlobLimits, refused: bool) 
     with opened(folder, limits=limits) as store:
         for _ in range(2):
             await store.requests.create(BlobSpec(size_bytes=4))
-        with pytest.raises(ResourceExhausted, match=r"^QUOTA_EXCEEDED: ") if refused else nullcontext():
+        with pytest.raises(ResourceExhausted, match=r"^QUOTA_EXCEEDED: ") if refused else nullcontext() as told:
             await store.requests.create(BlobSpec(size_bytes=4))
+    if told is not None:
+        held = {"count": "2", "held_bytes": "8", "needed_bytes": "4"}
+        assert held.items() & told.value.facts.items() in (
+            {("count", "2")},
+            {("held_bytes", "8"), ("needed_bytes", "4")},
+        )
 
 
 async def test_blobs_that_are_being_made_count(tmp_path: Path) -> None:

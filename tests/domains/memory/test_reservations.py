@@ -573,6 +573,7 @@ async def test_a_list_has_what_fits_every_field_of_the_filter() -> None:
     labels = (("a", "1"),)
     one = await held(bench, 1, session_id="s", labels=labels)
     two = await held(bench, 1)
+    assert [each.id for each in bench.reservations.list(ReservationWanted())] == [two.id, one.id]
     for wanted, found in (
         (ReservationWanted(), {one.id, two.id}),
         (ReservationWanted(session_id="s"), {one.id}),
