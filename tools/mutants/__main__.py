@@ -31,9 +31,9 @@ _ON_DEVICE = "on_device"
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
 _MOST = 150
-"""Tests of the own process that a fault is tried against; those that call the fewest functions come first."""
+"""Tests that a fault is tried against; those that call the fewest functions come first."""
 _MOST_S = 60.0
-"""Time of the tests with servers that a fault is tried against. The first is always taken."""
+"""Time of the tests that a fault is tried against. The first is always taken."""
 _START_S = 60.0
 """Longest time until a test has started a server."""
 _SLOWER = 5
@@ -151,22 +151,27 @@ def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int
 def _near(tree: Path, reach: Reach, place: Place) -> Trial:
     """A fault, and the tests that call its function in their own process."""
     path, function = str(place.path), _function(tree, place)
-    tests = [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere][:_MOST]
-    limit_s = max(_LEAST_LIMIT_S, _SLOWER * sum(reach.tests[test].seconds for test in tests))
+    tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere])
     quick = function if (path, function) not in reach.imported else ""
-    return Trial(path, place.fault.source, quick, tuple(tests), limit_s)
+    return Trial(path, place.fault.source, quick, tests, max(_LEAST_LIMIT_S, _SLOWER * seconds))
 
 
 def _far(tree: Path, reach: Reach, place: Place) -> Trial:
     """A fault, and the tests that call its function in processes that they start."""
-    tests: list[str] = []
+    tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere])
+    return Trial(str(place.path), place.fault.source, "", tests, _START_S + _SLOWER * seconds)
+
+
+def _first(reach: Reach, tests: list[str]) -> tuple[tuple[str, ...], float]:
+    """As many of the first tests as a fault is tried against, and the seconds that they took."""
+    chosen: list[str] = []
     seconds = 0.0
-    for test in (test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere):
+    for test in tests[:_MOST]:
         seconds += reach.tests[test].seconds
-        if tests and seconds > _MOST_S:
+        if chosen and seconds > _MOST_S:
             break
-        tests.append(test)
-    return Trial(str(place.path), place.fault.source, "", tuple(tests), _START_S + _SLOWER * seconds)
+        chosen.append(test)
+    return tuple(chosen), seconds
 
 
 def _tests(tree: Path, reach: Reach, place: Place) -> list[str]:

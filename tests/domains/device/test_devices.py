@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domains import storage
+from domains.device.benchmark import BenchmarkReport
 from domains.device.device import Backend, Device, DeviceKind, DeviceState
 from domains.device.devices import Devices
 from domains.device.record import (
@@ -20,7 +21,7 @@ from domains.device.record import (
     DeviceReach,
 )
 from domains.device.settings import DeviceGoal, DeviceSettings
-from domains.errors import ErrorReason, InternalError, NotFound, NotSupported, Unavailable
+from domains.errors import DeviceOpsError, ErrorReason, InternalError, NotFound, NotSupported, Unavailable
 from domains.events import EventLog, SystemEvent
 
 FAULT = InternalError("the driver failed", ErrorReason.DRIVER_ERROR)
@@ -261,6 +262,59 @@ def test_a_device_takes_work_until_it_is_drained_and_one_that_is_not_there_takes
     world.devices.set_settings(device_id, DeviceSettings(draining=True))
     assert not world.devices.takes_work(device_id)
     assert not world.devices.takes_work("gpu-none")
+
+
+def test_what_is_recorded_of_a_device_decides_its_state(world: World) -> None:
+    device_id = world.ready()
+    for record, state in (
+        (world.devices.resetting, DeviceState.RECOVERING),
+        (world.devices.too_hot, DeviceState.DEGRADED),
+    ):
+        record(device_id, True)
+        assert world.state(device_id) is state
+        record(device_id, False)
+        assert world.state(device_id) is DeviceState.AVAILABLE
+
+
+def test_a_lost_device_is_found_and_not_there(world: World) -> None:
+    device_id = world.ready()
+    assert world.devices.there("cuda:0") is world.devices.get(device_id)
+    world.devices.lost(device_id, "pulled out")
+    assert world.devices.get("cuda:0").device.id == device_id
+    with pytest.raises(DeviceOpsError) as refused:
+        world.devices.there("cuda:0")
+    assert (refused.value.reason, refused.value.facts["device_id"]) == (ErrorReason.DEVICE_LOST, device_id)
+
+
+def test_after_another_try_the_old_refusal_is_forgotten(world: World) -> None:
+    device_id = world.devices.described("cuda:0", a_device(), DeviceReach(), ready=False).device.id
+    world.devices.unready("cuda:0", NotSupported("install torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED))
+    world.devices.tried_again(device_id)
+    assert world.state(device_id) is DeviceState.STARTING
+
+
+def test_a_benchmark_gives_the_device_its_figures_and_another_etag(world: World) -> None:
+    before = world.devices.get(world.ready())
+    report = BenchmarkReport(
+        device_id=before.device.id,
+        results=(),
+        warnings=(),
+        libraries=(),
+        device_name="A card",
+        driver_version="1",
+        start_time_s=0.0,
+        duration_s=1.0,
+    )
+    world.devices.measured(report, DeviceFigures(relative_speed=2.0))
+    after = world.devices.get(before.device.id)
+    assert (after.benchmark, after.figures.relative_speed) == (report, 2.0)
+    assert after.etag != before.etag
+
+
+def test_accelerators_are_listed_before_the_cpu(world: World) -> None:
+    world.devices.described("cpu", a_device("cpu", aliases=(), backend=Backend.CPU), DeviceReach(), ready=True)
+    world.ready()
+    assert [view.device.id for view in world.devices.list()] == ["gpu-1a2b3c4d", "cpu"]
 
 
 def test_silence_is_told_once_and_ends_with_the_next_report(world: World) -> None:

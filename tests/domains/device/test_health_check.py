@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from domains.device.health import HealthCheck, HealthDepth, Verdict
+from domains.device.health import HealthCheck, HealthDepth, HealthReport, Verdict
 from domains.device.on_device.canary import verify
 from domains.device.on_device.health_check import allocate, copy, run_check, run_checks
 from domains.device.on_device.memory_patterns import memory_patterns
@@ -169,3 +169,15 @@ def test_a_stop_ends_a_steady_load() -> None:
     )
     assert check.verdict is Verdict.SKIPPED
     assert len(done) == 2
+
+
+def test_the_verdict_is_the_worst_of_the_checks_that_ran() -> None:
+    def verdict(*said: Verdict) -> Verdict:
+        checks = tuple(HealthCheck(name="copy", verdict=one, message="", duration_s=0.0) for one in said)
+        return HealthReport(device_id="cpu", checks=checks, check_time_s=0.0, queue_s=0.0, duration_s=0.0).verdict
+
+    assert verdict() is verdict(Verdict.SKIPPED) is Verdict.SKIPPED
+    assert verdict(Verdict.SKIPPED, Verdict.HEALTHY) is Verdict.HEALTHY
+    assert (
+        verdict(Verdict.UNHEALTHY, Verdict.HEALTHY) is verdict(Verdict.HEALTHY, Verdict.UNHEALTHY) is Verdict.UNHEALTHY
+    )

@@ -328,3 +328,40 @@ async def test_a_gone_gpu_is_gone_through_the_thread_too() -> None:
     with pytest.raises(DeviceGone):
         await telemetry.sample(DEVICE)
     telemetry.close()
+
+
+async def test_each_call_goes_through_the_thread_to_the_driver_of_the_devices_backend() -> None:
+    gpu = FakeGpu()
+    driver = NvmlTelemetry(FakeNvml(gpu))
+    telemetry = ThreadedTelemetry(TelemetryByBackend({Backend.CUDA: driver}))
+    assert await telemetry.controls(DEVICE) == driver.controls(DEVICE) != ALWAYS
+    assert await telemetry.power_range(DEVICE) == driver.power_range(DEVICE) is not None
+    await telemetry.set_power_limit(DEVICE, 300)
+    assert gpu.limit_mw == 300_000
+    await telemetry.restore(DEVICE)
+    assert gpu.limit_mw == 700_000
+    reach = await telemetry.reach(DEVICE, 3)
+    assert (reach.controls, reach.capacity) == (driver.controls(DEVICE), 3)
+    assert "utilization_ratio" in reach.telemetry
+    telemetry.close()
+
+
+async def test_a_device_without_a_driver_of_its_own_has_the_settings_that_need_none() -> None:
+    telemetry = ThreadedTelemetry(TelemetryByBackend({}))
+    cpu = cpu_device()
+    assert (await telemetry.controls(cpu), await telemetry.power_range(cpu)) == (ALWAYS, None)
+    assert (await telemetry.reach(cpu, 1)).telemetry == ()
+    with pytest.raises(NotSupported) as caught:
+        await telemetry.set_power_limit(cpu, 300)
+    assert caught.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
+    await telemetry.restore(cpu)
+    telemetry.close()
+
+
+async def test_a_device_that_is_gone_reaches_as_far_as_one_without_a_driver() -> None:
+    gpu = FakeGpu()
+    gpu.present = False
+    telemetry = ThreadedTelemetry(NvmlTelemetry(FakeNvml(gpu)))
+    reach = await telemetry.reach(DEVICE, 2)
+    assert (reach.telemetry, reach.controls, reach.capacity) == ((), ALWAYS, 2)
+    telemetry.close()

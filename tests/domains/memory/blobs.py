@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from domains.clock import ExpiryClock
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobTier
 from domains.memory.blobs.device_memory import DeviceBlobMemory
 from domains.memory.blobs.quotas import BlobAdmission, BlobLimits
@@ -23,6 +24,7 @@ def opened(
     limits: BlobLimits | None = None,
     admission: BlobAdmission | None = None,
     device_memory: DeviceBlobMemory | None = None,
+    expiry: ExpiryClock | None = None,
 ) -> Generator[BlobStore]:
     """A store on a state folder; files inside `folder / "shared"` may be mapped."""
     shared = folder / "shared"
@@ -37,6 +39,7 @@ def opened(
             limits=limits,
             admission=admission,
             device_memory=device_memory,
+            expiry=expiry,
         )
     finally:
         connection.close()

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from domains.clock import ClockStep, ExpiryClock
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.memory.blobs import collection, listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
@@ -77,6 +78,46 @@ async def test_a_user_is_waited_for_and_an_upload_outlives_its_users(blobs: Blob
     assert blobs.get(blob.id).reader_count == 1
     assert blobs.release("job-1") == 0
     assert await content(blobs, blob.id) == b"mask"
+
+
+async def test_a_picture_that_its_job_gives_up_goes_unless_another_job_made_it_too(blobs: BlobStore) -> None:
+    alone = await blobs.keep(b"alone", "image/png", "job-1")
+    both = await blobs.keep(b"both", "image/png", "job-1")
+    await blobs.keep(b"both", "image/png", "job-2")
+    for blob in (alone, both):
+        blobs.let_go_made(blob.id, "job-3")
+    assert {blob.id for blob in blobs.all()} == {alone.id, both.id}
+    for blob in (alone, both):
+        blobs.let_go_made(blob.id, "job-1")
+    assert [blob.id for blob in blobs.all()] == [both.id]
+    blobs.release("job-1")
+    assert [blob.id for blob in blobs.all()] == [both.id]
+
+
+async def test_what_several_jobs_would_leave_is_what_only_they_need(blobs: BlobStore) -> None:
+    one = await blobs.keep(b"one", "image/png", "job-1")
+    shared = await blobs.keep(b"shared", "image/png", "job-1")
+    await blobs.keep(b"shared", "image/png", "job-2")
+    upload = await uploaded(blobs, b"upload")
+    blobs.hold(upload.id, "job-1")
+    assert blobs.left_by({"job-1"}) == [one]
+    assert {blob.id for blob in blobs.left_by({"job-1", "job-2"})} == {one.id, shared.id}
+    assert blobs.holders() == {"job-1"}
+    async with blobs.reading(one.id):
+        assert blobs.left_by({"job-1"}) == []
+
+
+async def test_expiry_times_move_with_the_wall_clock_and_stay_moved(tmp_path: Path) -> None:
+    clock = ExpiryClock()
+    with opened(tmp_path, expiry=clock) as store:
+        kept = await store.requests.create(BlobSpec(size_bytes=1, keep_for_s=60.0))
+        forever = await store.keep(b"picture", "image/png", "job-1")
+        for listener in clock.on_step:
+            listener(ClockStep(delta_s=1000.0, from_s=0.0))
+        assert kept.expire_time_s is not None
+        assert store.get(forever.id).expire_time_s is None
+    with opened(tmp_path) as store:
+        assert store.get(kept.id).expire_time_s == kept.expire_time_s + 1000.0
 
 
 async def test_expired_blobs_are_collected_unfinished_ones_too(blobs: BlobStore) -> None:

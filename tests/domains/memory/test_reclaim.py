@@ -254,3 +254,13 @@ async def test_an_automatic_clean_up_goes_below_the_threshold_of_pool_or_limit(
         await asyncio.sleep(0)
     held = bench.source.live + bench.source.cached
     assert held == left
+
+
+async def test_room_for_work_that_cannot_run_otherwise_is_made_of_models_that_were_just_used() -> None:
+    bench = ReclaimBench(idle_after_s=300)
+    bench.reclaimer.load("just used", 100, 0.0)
+    assert await bench.reclaiming.make_room("sim-0", 301) == ()
+    assert set(bench.source.models) == {"young", "old", "pinned", "busy", "just used"}
+    assert await bench.reclaiming.evict("sim-0", 300) == ()
+    assert set(await bench.reclaiming.make_room("sim-0", 300)) == {"young", "old", "just used"}
+    assert set(bench.source.models) == {"pinned", "busy"}
