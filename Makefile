@@ -33,9 +33,9 @@ generate: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench
 
-# make mutants DIR=domains/memory COUNT=40 SEED=1: the share of random faults that the domain tests notice; not in CI.
+# make mutants DIR=domains/memory COUNT=40 SEED=1 THEN=tests/server: the share of random faults that tests notice; not in CI.
 mutants: $(READY)
-	$(BIN)/python -m tools.mutants $(DIR) --count $(or $(COUNT),40) --seed $(or $(SEED),1)
+	$(BIN)/python -m tools.mutants $(DIR) --count $(or $(COUNT),40) --seed $(or $(SEED),1) $(if $(THEN),--then $(THEN))
 
 # Installs on first use, and again when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt

@@ -46,27 +46,39 @@ class Reach(msgspec.Struct):
 class ReachPlugin:
     """A plugin of pytest that fills a `Reach`."""
 
-    def __init__(self, tree: Path) -> None:
+    def __init__(self, tree: Path, python_path: str) -> None:
+        """`python_path`: folders that processes of the tests import from."""
         self.reach = Reach()
         self._prefix = f"{tree}/"
         self._inside = tuple(f"{tree}/{folder}/" for folder in FOLDERS)
         self._known: dict[CodeType, FunctionAt | None] = {}
         self._now: set[FunctionAt] = set()
+        self._begin_s = 0.0
         self._processes = _Processes(tree)
+        self.python_path = f"{tree / TRACED}{os.pathsep}{python_path}"
+        """What `PYTHONPATH` must be for the processes to be traced."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Trace one test with its fixtures."""
-        self._now = set()
-        self._processes.begin(len(self.reach.tests))
-        begin = time.monotonic()
+        self.begin()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
             return (yield)
         finally:
             sys.settrace(None)
-            self.reach.tests[item.nodeid] = Reached(time.monotonic() - begin, self._now)
+            self.end(item.nodeid)
+
+    def begin(self) -> None:
+        """What is called from now on, is called by this test."""
+        self._now = set()
+        self._processes.begin(len(self.reach.tests))
+        self._begin_s = time.monotonic()
+
+    def end(self, test: str) -> None:
+        """Note what the test has called."""
+        self.reach.tests[test] = Reached(time.monotonic() - self._begin_s, self._now)
 
     def pytest_sessionstart(self) -> None:
         """Trace the imports of the tests."""
@@ -108,7 +120,6 @@ class _Processes:
         shutil.copy(Path(__file__).parent / "in_children" / "sitecustomize.py", self._folder)
         (self._folder / "now").write_bytes(bytes(4))
         (self._folder / "calls").write_bytes(b"")
-        os.environ["PYTHONPATH"] = f"{self._folder}{os.pathsep}{os.environ['PYTHONPATH']}"
 
     def begin(self, test: int) -> None:
         """What is called from now on is called for this test."""

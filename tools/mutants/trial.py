@@ -66,7 +66,8 @@ def traced(tree: Path, folders: Sequence[str], left_out: Collection[str], known:
     anew = [file for file, digest in files.items() if known.files.get(file) != digest]
 
     def run() -> int:
-        plugin = ReachPlugin(tree)
+        plugin = ReachPlugin(tree, os.environ["PYTHONPATH"])
+        os.environ["PYTHONPATH"] = plugin.python_path
         status = pytest.main([*_PLAIN, *anew], [plugin])
         answer.write_bytes(msgspec.msgpack.encode(plugin.reach))
         return status

@@ -4,6 +4,7 @@ Beside it lie `now`, with the number of the test that runs, and `calls`, to whic
 call in a test.
 """
 
+import inspect
 import mmap
 import os
 import sys
@@ -26,7 +27,9 @@ def _trace(frame: FrameType, event: str, _argument: object) -> None:
     """Called for each call of a function. Returns no tracer of lines, which would be slow."""
     code = frame.f_code
     if code not in _known:
-        _known[code] = code.co_filename[len(_PREFIX) :] if code.co_filename.startswith(_FOLDERS) else ""
+        # The body of a module or class runs with every import of it, and says nothing.
+        counts = code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.startswith(_FOLDERS)
+        _known[code] = code.co_filename[len(_PREFIX) :] if counts else ""
     if path := _known[code]:
         now = _now[:4]
         if _noted.get(code) != now:
