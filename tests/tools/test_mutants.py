@@ -56,7 +56,9 @@ def test_a_fault_is_tried_against_the_tests_that_call_its_function_the_narrowest
     tests = {
         "tests/test_a.py::test_wide": Reached(1.0, {one, other}),
         "tests/test_a.py::test_narrow": Reached(1.0, {one}),
+        "tests/test_a.py::test_narrow[again]": Reached(1.0, {one}),
         "tests/test_a.py::test_other": Reached(1.0, {other}),
     }
     chosen = reach.tests_for(Reach(tests=tests), tmp_path, "domains/one.py", "called")
-    assert chosen == ["tests/test_a.py::test_narrow", "tests/test_a.py::test_wide"]
+    names = [test.split("::")[1] for test in chosen]
+    assert names == ["test_narrow", "test_wide", "test_narrow[again]"]

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -51,7 +52,8 @@ class ReachPlugin:
         self.reach = Reach()
         self._prefix = f"{tree}/"
         self._inside = tuple(f"{tree}/{folder}/" for folder in FOLDERS)
-        self._known: dict[CodeType, FunctionAt | None] = {}
+        self._known: dict[int, tuple[CodeType, FunctionAt | None]] = {}
+        """By the id of the code, whose hash takes as long as a call."""
         self._now: set[FunctionAt] = set()
         self._begin_s = 0.0
         self._processes = _Processes(tree)
@@ -104,11 +106,13 @@ class ReachPlugin:
     def _trace(self, frame: FrameType, event: str, _argument: object) -> None:
         """Called for each call of a function. Returns no tracer of lines, which would be slow."""
         code = frame.f_code
-        if code not in self._known:
+        known = self._known.get(id(code))
+        if known is None:
             inside = code.co_filename.startswith(self._inside)
-            self._known[code] = (code.co_filename[len(self._prefix) :], code.co_qualname) if inside else None
-        if called := self._known[code]:
-            self._now.add(called)
+            called = (code.co_filename[len(self._prefix) :], code.co_qualname) if inside else None
+            known = self._known[id(code)] = (code, called)
+        if known[1]:
+            self._now.add(known[1])
 
 
 class _Processes:
@@ -152,7 +156,18 @@ def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
     def rank(test: str) -> tuple[bool, bool, int]:
         return test not in called, test.split("::")[0] not in direct, len(reach.tests[test].functions)
 
-    return sorted(chosen, key=rank)
+    return _spread(sorted(chosen, key=rank))
+
+
+def _spread(tests: Iterable[str]) -> list[str]:
+    """The first case of each test, then the second of each, and so on: a thousand cases of one test notice the same."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, str]] = []
+    for test in tests:
+        name = test.split("[")[0]
+        seen[name] += 1
+        turns.append((seen[name], test))
+    return [test for _, test in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _touching(reach: Reach, files: set[str]) -> list[str]:

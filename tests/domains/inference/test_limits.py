@@ -3,6 +3,7 @@
 from domains import imaging
 from domains.imaging.media_types import DEFAULT_QUALITY, MEDIA_TYPES
 from domains.inference import limits
+from tests.domains.inference import facts
 
 
 def test_every_media_type_that_can_be_asked_for_can_be_written() -> None:
@@ -12,3 +13,7 @@ def test_every_media_type_that_can_be_asked_for_can_be_written() -> None:
 def test_files_with_a_quality_get_the_writers_own() -> None:
     assert {name for name, one in MEDIA_TYPES.items() if one.lossy} == set(limits.LOSSY_MEDIA_TYPES)
     assert limits.DEFAULT_QUALITY == DEFAULT_QUALITY
+
+
+def test_limits_fields_and_samplers_are_those_that_were_meant() -> None:
+    assert facts.facts() == facts.FILE.read_text("utf-8"), "meant? then run python -m tests.domains.inference.facts"

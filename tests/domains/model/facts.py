@@ -35,13 +35,14 @@ def _lines(one: Family | Network) -> Iterable[str]:
         value = getattr(one, field.name)
         if field.name == "layouts":
             for layout in cast(tuple[Layout, ...], value):
-                yield from (f"{layout.name} {_text(sign)}" for sign in layout.signs)
-                yield f"{layout.name} without {_text(layout.without)}"
+                yield from (f"{layout.name} {text(sign)}" for sign in layout.signs)
+                yield f"{layout.name} without {text(layout.without)}"
         elif value != field.default:
-            yield f"{field.name} {_text(value)}"
+            yield f"{field.name} {text(value)}"
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value in one line."""
     match value:
         case Sign():
             return f"{'must' if value.decisive else 'usual'} {value.text()}"
@@ -49,12 +50,12 @@ def _text(value: Any) -> str:
             return str(value)
         case msgspec.Struct():
             told = {field.name: getattr(value, field.name) for field in msgspec.structs.fields(value)}
-            return _text({name: each for name, each in told.items() if each not in ("", (), {}, None)})
+            return text({name: each for name, each in told.items() if each not in ("", (), {}, None)})
         case Mapping():
             items = cast(Mapping[Any, Any], value).items()
-            return "{" + ", ".join(f"{_text(key)}: {_text(each)}" for key, each in items) + "}"
+            return "{" + ", ".join(f"{text(key)}: {text(each)}" for key, each in items) + "}"
         case tuple() | list():
-            return "(" + ", ".join(_text(each) for each in cast(tuple[Any, ...], value)) + ")"
+            return "(" + ", ".join(text(each) for each in cast(tuple[Any, ...], value)) + ")"
         case _:
             return str(value)
 

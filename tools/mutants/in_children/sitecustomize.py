@@ -19,21 +19,23 @@ _FOLDERS = (f"{_PREFIX}domains/", f"{_PREFIX}server/")
 with (_HERE / "now").open("rb") as _file:
     _now = mmap.mmap(_file.fileno(), 4, prot=mmap.PROT_READ)
 _calls = os.open(_HERE / "calls", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-_known: dict[CodeType, str] = {}
-_noted: dict[CodeType, bytes] = {}
+_known: dict[int, tuple[CodeType, str]] = {}
+"""By the id of the code, whose hash takes as long as a call: the code, and its file where it counts."""
+_noted: dict[int, bytes] = {}
 
 
 def _trace(frame: FrameType, event: str, _argument: object) -> None:
     """Called for each call of a function. Returns no tracer of lines, which would be slow."""
     code = frame.f_code
-    if code not in _known:
+    known = _known.get(id(code))
+    if known is None:
         # The body of a module or class runs with every import of it, and says nothing.
         counts = code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.startswith(_FOLDERS)
-        _known[code] = code.co_filename[len(_PREFIX) :] if counts else ""
-    if path := _known[code]:
+        known = _known[id(code)] = (code, code.co_filename[len(_PREFIX) :] if counts else "")
+    if path := known[1]:
         now = _now[:4]
-        if _noted.get(code) != now:
-            _noted[code] = now
+        if _noted.get(id(code)) != now:
+            _noted[id(code)] = now
             os.write(_calls, f"{int.from_bytes(now, 'little')}\t{path}\t{code.co_qualname}\n".encode())
 
 

@@ -1,5 +1,6 @@
 """The table that a sampler, a model's config and a request give."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.solver_step import follow
 from domains.inference.resolution.resolve import resolve
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES, most_steps
+from domains.inference.solvers.level import Level
+from domains.inference.solvers.line import clean_of, noise_of
 from domains.inference.solvers.plan import Plan, plan, try_config
 from domains.model.model import Model, ModelState
 
@@ -53,7 +56,30 @@ WAYS = [(name, schedule) for name, one in SAMPLERS.items() for schedule in one.s
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
 def test_every_sampler_walks_as_many_steps_as_asked(name: str, schedule: str, steps: int) -> None:
     if fits(name, steps):
-        assert a_plan(name, schedule, steps=steps).steps == steps
+        walked = a_plan(name, schedule, steps=steps)
+        assert walked.steps == steps == sum(line.ends_step for line in walked.lines)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow"])
+def test_clean_latents_and_noise_come_back_from_each_prediction(prediction: str) -> None:
+    clean, noise, sigma = 2.0, -3.0, 0.6
+    alpha = 1 - sigma if prediction == "flow" else 0.8
+    output = {
+        "epsilon": noise,
+        "v_prediction": alpha * noise - sigma * clean,
+        "sample": clean,
+        "flow": noise - clean,
+    }[prediction]
+    level = Level(timestep=500.0, alpha=alpha, sigma=sigma)
+    for mix, expected in ((clean_of(level, prediction), clean), (noise_of(level, prediction), noise)):
+        assert mix.latents * (alpha * clean + sigma * noise) + mix.output * output == pytest.approx(expected)
+
+
+def test_without_noise_the_signal_is_infinite_and_without_signal_it_is_minus_infinite() -> None:
+    assert Level(timestep=0.0, alpha=1.0, sigma=0.0).log_snr == math.inf
+    assert Level(timestep=999.0, alpha=0.0, sigma=1.0).log_snr == -math.inf
+    assert Level(timestep=999.0, alpha=0.0, sigma=1.0).ratio == math.inf
+    assert Level(timestep=9.0, alpha=0.6, sigma=0.8).log_snr == pytest.approx(math.log(0.75))
 
 
 SPACINGS = [(spacing, offset) for spacing in ("leading", "trailing", "linspace") for offset in (0, 10)]
