@@ -36,7 +36,7 @@ _MOST_S = 60.0
 """Time of the tests that a fault is tried against. The first is always taken."""
 _START_S = 60.0
 """Longest time until a test has started a server."""
-_SLOWER = 5
+_SLOWER = 2
 """Times that a test may take longer than in the traced run."""
 
 
