@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from msgspec.structs import replace
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
 from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
-from domains.inference.recipes import FIELD, NamedModel, Recipe
-from domains.processing.attempts.reproductions import SentPicture
+from domains.inference.manifest import manifest_of
+from domains.inference.recipes import FIELD, NamedModel, Recipe, Verdict, versions_of
+from domains.processing.attempts.reproductions import SentPicture, causes_of
 from domains.processing.jobs.kinds import ReproduceWork
 from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction
+from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import DEMO, PLAIN, Desk
 
 RECIPE = Recipe(source="a1111", generation=Generation(prompt="an owl"), model=NamedModel(name=DEMO.upper()))
@@ -116,3 +119,20 @@ async def test_a_picture_that_is_gone_meanwhile_stores_no_job(reproducer: Reprod
     with pytest.raises(NotFound):
         await reproducer.submit()
     assert reproducer.desk.jobs.unfinished() == []
+
+
+def test_what_differed_is_named_and_the_device_only_where_nothing_else_did() -> None:
+    model = embedded_model()
+    now = versions_of(manifest_of(request(model), 0))
+    assert now
+    work: Any = SimpleNamespace(resolved=request(model), versions=now, causes=())
+    different: Any = SimpleNamespace(verdict=Verdict.DIFFERENT)
+    same: Any = SimpleNamespace(verdict=next(one for one in Verdict if one is not Verdict.DIFFERENT))
+    assert causes_of(work, same, "sim-0") == ()
+    assert [(one.name, one.present) for one in causes_of(work, different, "sim-0")] == [("device_name", "sim-0")]
+    work.versions = tuple((name, text if at else f"{text.split(' ')[0]} 0.0.1") for at, (name, text) in enumerate(now))
+    (cause,) = causes_of(work, different, "sim-0")
+    assert (cause.name, cause.original, cause.present) == (now[0][0], work.versions[0][1], now[0][1])
+    work.versions = ()
+    work.causes = (cause,)
+    assert causes_of(work, different, "sim-0") == (cause,)

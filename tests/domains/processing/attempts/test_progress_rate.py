@@ -28,3 +28,19 @@ def test_the_remaining_time_follows_from_the_rate_of_this_stage() -> None:
     first, second = rate.at(at(Stage.DENOISING, 1)), rate.at(at(Stage.DENOISING, 3))
     assert (first.rate_per_s, first.remaining_s, first.elapsed_s) == (None, None, 2.0)
     assert (second.rate_per_s, second.remaining_s, second.elapsed_s) == (0.5, 2.0, 6.0)
+
+
+def test_of_several_passes_each_counts_its_steps_and_the_stages_between_them_none() -> None:
+    rate = ProgressRate(lambda: 0.0, {Stage.DENOISING: 4, Stage.HIRES: 5})
+    told = [
+        rate.at(one).completed_ratio
+        for one in (
+            at(Stage.CONDITIONING, 4),
+            at(Stage.DENOISING, 2),
+            at(Stage.DENOISING, 4),
+            at(Stage.ENLARGING, 1, 1),
+            at(Stage.HIRES, 1, 5),
+            at(Stage.HIRES, 5, 5),
+        )
+    ]
+    assert told == [0.0, 2 / 10, 4 / 10, 4 / 10, 5 / 10, 9 / 10]

@@ -380,3 +380,32 @@ def test_a_cancellation_that_found_no_room_is_none(jobs: Jobs, monkeypatch: pyte
             jobs.cancel(job.id, "not needed")
     assert (jobs.get(job.id).state, jobs.live(job.id).stop) == (JobState.RUNNING, None)
     assert jobs.cancel(job.id).state is JobState.CANCELLING
+
+
+def test_changed_options_are_stored_and_told_once(jobs: Jobs, tmp_path: Path) -> None:
+    job, told = jobs.submit(ScanWork(), JobOptions(labels=(("a", "1"),)))[0], list[str]()
+    jobs.on_options.append(lambda one: told.append(one.id))
+    wanted = JobOptions(labels=(("b", "2"),))
+    for _ in range(2):
+        assert jobs.update(job.id, wanted, ["labels"]).options.labels == (("b", "2"),)
+    assert told == [job.id]
+    with closing(open_database(tmp_path)) as connection:
+        again = Jobs(JobStore(connection, tmp_path), keep_s=3600)
+        again.recover()
+        assert again.get(job.id).options.labels == (("b", "2"),)
+        for labels, found in (((("b", "2"),), [job.id]), ((("a", "1"),), [])):
+            assert [one.id for one in again.page(JobFilter(labels=labels), None, 10)[0]] == found
+
+
+def test_options_of_a_job_whose_end_found_no_room_are_stored_with_its_end(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = started(jobs)
+    with monkeypatch.context() as disk:
+        disk.setattr(JobStore, "record", no_room)
+        jobs.record(job.id, Succeeded(result=ScanResult(report=ScanReport()), receipt=RECEIPT))
+        jobs.update(job.id, JobOptions(labels=(("b", "2"),)), ["labels"])
+    jobs.store_ends()
+    with closing(open_database(tmp_path)) as connection:
+        stored = Jobs(JobStore(connection, tmp_path), keep_s=3600).get(job.id)
+        assert (stored.state, stored.options.labels) == (JobState.FAILED, (("b", "2"),))

@@ -9,7 +9,7 @@ import pytest
 from domains.device.device import PrecisionSupport
 from domains.device.record import DeviceReach
 from domains.device.settings import DeviceSettings
-from domains.errors import NotFound
+from domains.errors import ErrorReason, NotFound
 from domains.inference.generation import Generation
 from domains.inference.image_prompts import ResolvedImagePrompt
 from domains.inference.resolution.resolve import resolve
@@ -238,3 +238,31 @@ async def test_a_model_that_is_there_loads_in_no_time(forecasts: Forecasts) -> N
     assert (found.weights_bytes, found.load_s, found.sample_count) == (0, 0.0, 1)
     forecasts.loaded.remove(f"{model.id}@sim-0")
     assert (await forecasts.one()).load_s == 4.0
+
+
+async def test_what_is_against_a_load_is_found_with_the_reason_of_the_device(forecasts: Forecasts) -> None:
+    fits = await forecasts.one()
+    assert fits.findings() == []
+    lacks = msgspec.structs.replace(fits, free_bytes=fits.weights_bytes - 1, unsupported=("float8", "bfloat16"))
+    assert [finding.reason for finding in lacks.findings()] == [
+        ErrorReason.NOT_SUPPORTED_ON_DEVICE,
+        ErrorReason.DEVICE_OUT_OF_MEMORY,
+    ]
+    assert "float8, bfloat16" in lacks.findings()[0].message
+    assert "lacks 1 B," in lacks.findings()[1].message
+    cpu = msgspec.structs.replace(lacks.device, id="cpu")
+    on_host = msgspec.structs.replace(lacks, device=cpu, unsupported=())
+    assert [finding.reason for finding in on_host.findings()] == [ErrorReason.HOST_OUT_OF_MEMORY]
+
+
+async def test_a_load_of_nothing_takes_no_time_and_models_of_later_passes_have_their_bytes(
+    forecasts: Forecasts,
+) -> None:
+    model, device = forecasts.catalogue.default(), forecasts.devices.get("sim-0").device
+    assert forecasts.estimates.load_s(model, "sim-0", 0) == (0.0, 0)
+    assert forecasts.estimates.load_s(model, "sim-0", 1) == (None, 0)
+    resolved = resolve(Generation(prompt="an owl", width_px=64, height_px=64), model)
+    assert forecasts.estimates.later_bytes(resolved, device) == ()
+    assert forecasts.estimates.activation_bytes(resolved, "sim-0") is None
+    forecasts.learn(peak=5000)
+    assert forecasts.estimates.activation_bytes(resolved, "sim-0") == 5000

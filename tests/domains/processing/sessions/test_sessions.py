@@ -294,3 +294,18 @@ def test_a_repeated_request_opens_nothing_after_a_restart_either(bench: Bench) -
     name = bench.sessions.open(SessionSettings(), asked).session.id
     bench.open()
     assert bench.sessions.open(SessionSettings(), asked).session.id == name
+
+
+def test_a_session_has_its_share_and_says_why_it_starts_no_more_jobs(bench: Bench) -> None:
+    name = bench.opened(max_running_jobs=2)
+    bench.sessions.update(name, SessionSettings(weight=3.0), ["weight"])
+    terms = bench.sessions.terms
+    assert (terms.weight(name), terms.weight("")) == (3.0, 1.0)
+    assert [terms.holds_back(name, running) for running in (1, 2, 3)] == [False, True, True]
+    assert (terms.holds_back("none", 9), terms.held_because("none")) == (False, "")
+    assert terms.held_because(name) == f"session {name} has reached a limit of its own on what runs"
+    for cause, told in (("", ""), ("lunch", ": lunch")):
+        bench.sessions.pause(name, cause)
+        assert terms.holds_back(name, 0)
+        assert terms.held_because(name) == f"session {name} is paused{told}"
+        bench.sessions.resume(name)
