@@ -142,8 +142,10 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _turns_itself(test: ast.expr) -> bool:
-    """Whether a fault of the condition alone turns it, so that the statement needs none."""
+    """Whether a fault of the condition alone turns it, so that the statement needs none, or it is about types alone."""
     match test:
+        case ast.Name("TYPE_CHECKING"):
+            return True
         case ast.Compare(ops=[ast.Is() | ast.IsNot() | ast.In() | ast.NotIn() | ast.Eq() | ast.NotEq()]):
             return True
         case ast.UnaryOp(op=ast.Not()):

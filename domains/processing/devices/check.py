@@ -66,7 +66,7 @@ class DeviceCheck:
             check_time_s=start_time_s,
             queue_s=self._queue_s,
             duration_s=total_s - self._queue_s,
-            recommendations=_advice(self._view.device.id, self._checks),
+            recommendations=advice(self._view.device.id, self._checks),
         )
 
     async def _telemetry(self) -> HealthCheck:
@@ -126,7 +126,7 @@ def _failed(name: str, message: str, reason: ErrorReason) -> HealthCheck:
     return HealthCheck(name=name, verdict=Verdict.UNHEALTHY, message=message, failure_reason=reason)
 
 
-def _advice(device_id: str, checks: list[HealthCheck]) -> tuple[str, ...]:
+def advice(device_id: str, checks: list[HealthCheck]) -> tuple[str, ...]:
     """Advice for people about what was found."""
     bad = {check.name for check in checks if check.verdict is Verdict.UNHEALTHY}
     slow = {check.name for check in checks if check.verdict is Verdict.DEGRADED}

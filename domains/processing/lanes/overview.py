@@ -132,9 +132,7 @@ class QueueOverview:
 
     def _unbound(self, jobs: Sequence[Job], devices: Sequence[Lane]) -> LaneView:
         blocks = [self._blocked(lane) for lane in devices]
-        none_takes = blocks[0] if blocks and all(blocks) else None
-        if not devices:
-            none_takes = ErrorReason.STARTING
+        none_takes = ErrorReason.STARTING if not devices else blocks[0] if all(blocks) else None
         return LaneView(
             device_id="",
             running=(),

@@ -31,11 +31,10 @@ class SessionTerms:
         if live is None:
             return False
         limits = live.session.limits
-        return (
-            live.session.state is SessionState.PAUSED
-            or 0 < limits.max_running_jobs <= running
-            or 0 < limits.max_device_bytes <= (self.device_bytes(session_id) or 0)
-        )
+        if live.session.state is SessionState.PAUSED or 0 < limits.max_running_jobs <= running:
+            return True
+        held = self.device_bytes(session_id) if limits.max_device_bytes else None
+        return held is not None and held >= limits.max_device_bytes
 
     def held_because(self, session_id: str) -> str:
         """Why the session starts no more jobs now, for people. Empty: it has ended."""

@@ -15,6 +15,7 @@ from domains.device.settings import DeviceSettings
 from domains.errors import DeadlineExceeded, ErrorReason, InternalError, NotSupported, Unavailable
 from domains.inference.outcome import RunFailed
 from domains.processing.devices.care import DeviceCare
+from domains.processing.devices.check import advice
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import LoadWork
@@ -194,3 +195,19 @@ async def test_a_device_that_is_being_reset_is_not_checked(cared: Cared) -> None
     with pytest.raises(Unavailable) as caught:
         await cared.care.check("sim-0", QUICK, SHORT_S)
     assert caught.value.reason is ErrorReason.DEVICE_RECOVERING
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "told"),
+    [
+        *((name, Verdict.UNHEALTHY, "restart its worker") for name in ("queue", "allocate", "copy", "compute")),
+        *((name, Verdict.UNHEALTHY, "do not trust pictures") for name in ("verify", "memory_patterns")),
+        ("sustained_compute", Verdict.DEGRADED, "look at cooling"),
+        ("sustained_compute", Verdict.UNHEALTHY, ""),
+        ("copy", Verdict.HEALTHY, ""),
+        ("verify", Verdict.SKIPPED, ""),
+    ],
+)
+def test_what_a_check_found_decides_the_advice(name: str, verdict: Verdict, told: str) -> None:
+    found = advice("sim-0", [HealthCheck(name=name, verdict=verdict, message="")])
+    assert [one[: len(told)] for one in found] == ([told] if told else [])

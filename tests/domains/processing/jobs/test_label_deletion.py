@@ -10,6 +10,7 @@ from domains.memory.blobs import listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier, MappedFile
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
+from domains.processing.jobs import label_deletion
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import ScanWork
@@ -138,3 +139,21 @@ def test_ids_are_bounded_and_counts_are_not() -> None:
     for number in range(MAX_IDS + 1):
         named.add(str(number))
     assert (named.count, len(named.ids), named.ids[-1]) == (MAX_IDS + 1, MAX_IDS, str(MAX_IDS - 1))
+
+
+async def test_other_work_goes_on_between_portions(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_deletion, "_DELETED_AT_ONCE", 2)
+    for _ in range(4):
+        shelf.ended()
+        await shelf.blob()
+    seen: list[tuple[int, int]] = []
+
+    async def look() -> None:
+        while True:
+            seen.append((len(shelf.jobs.ids()), len(shelf.there())))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await shelf.deletion.run(MINE)
+    looking.cancel()
+    assert {(4, 4), (2, 4), (0, 4), (0, 2), (0, 0)} <= {*seen, (4, 4)}

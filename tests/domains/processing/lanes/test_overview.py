@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.overview import WINDOW_S, LaneView, QueueOverview
-from tests.domains.processing.dispatch_bench import DispatchBench
+from tests.domains.processing.dispatch_bench import DispatchBench, a_device
 
 DEVICE_ID = "gpu-1a2b3c4d"
 
@@ -47,6 +48,7 @@ async def test_a_free_device_tells_its_slots_and_nothing_in_the_way(bench: Seen)
 async def test_what_waits_is_told_by_priority_the_most_urgent_first(bench: Seen) -> None:
     running = [bench.submit(), bench.submit()]
     await bench.at_work(*running)
+    assert bench.devices.get(DEVICE_ID).running == 2
     for priority in (1, 3, 3):
         bench.submit(priority=priority)
     lane = bench.seen()
@@ -80,3 +82,19 @@ async def test_rates_come_after_ten_minutes_and_forget_what_is_older(bench: Seen
     told = bench.overview.now()
     assert (told.arrivals_per_s, told.completions_per_s) == (0, 0)
     assert bench.job(job_id).state is JobState.RUNNING
+
+
+async def test_what_any_device_takes_is_blocked_where_all_are(bench: Seen) -> None:
+    def unbound() -> LaneView | None:
+        return next((one for one in bench.overview.now().lanes if one.device_id == ""), None)
+
+    bench.arrive("cuda:1", replace(a_device(), id="gpu-2", aliases=("cuda:1",)))
+    bench.is_full = True
+    bench.submit()
+    blocked = unbound()
+    assert blocked is not None
+    assert blocked.blocked_by is ErrorReason.DEVICE_OUT_OF_MEMORY
+    bench.is_full = False
+    bench.devices.set_settings(DEVICE_ID, DeviceSettings(enabled=False))
+    free = unbound()
+    assert free is None or free.blocked_by is None
