@@ -83,7 +83,7 @@ class ConditioningPreviews:
             mask=mask,
             maps=await self._controls.of(given.asked, resolved),
             refused=long if refuses else (),
-            odd=(*(() if refuses else long), *plan.beyond, *_unknown_words(resolved, plan.encoded), *_empty(mask)),
+            odd=(*(() if refuses else long), *plan.beyond, *unknown_words(resolved, plan.encoded), *_empty(mask)),
         )
 
     async def _lane(self, device_ids: Sequence[str]) -> Lane:
@@ -124,7 +124,7 @@ _EMBEDDING = re.compile(r"\bembedding:([\w.-]{1,255})")
 _A1111_LORA = re.compile(r"<(lora|lyco|hypernet):[^<>]{1,255}>")
 
 
-def _unknown_words(resolved: ResolvedGeneration, prompts: Sequence[FieldPrompt]) -> Iterator[Violation]:
+def unknown_words(resolved: ResolvedGeneration, prompts: Sequence[FieldPrompt]) -> Iterator[Violation]:
     """Findings: learned words that no prompt has, and words that other programs would read as a file's name."""
     texts = {one.fields[at]: text for one in prompts for at, text in enumerate(one.prompt.texts) if text}
     whole = "\n".join(texts.values()).lower()

@@ -102,7 +102,7 @@ class Reproducing:
                 tolerance=DEFAULT_TOLERANCE if given.tolerance is None else given.tolerance,
                 asked_tolerance=given.tolerance,
                 original=recipe.original or _as_said(recipe, resolved),
-                causes=(*_changes(recipe, resolved), *causes, *recipe.unread),
+                causes=(*changed_inputs(recipe, resolved), *causes, *recipe.unread),
                 versions=recipe.versions,
             ),
             options,
@@ -157,7 +157,7 @@ def _as_said(recipe: Recipe, resolved: ResolvedGeneration) -> ResolvedGeneration
     return replace(resolved, model_id=named.name[:128] or resolved.model_id, model_sha256=named.sha256)
 
 
-def _changes(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
+def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
     """The inputs that differ from those of the first picture."""
     original = recipe.original
     if original is None:

@@ -11,11 +11,13 @@ from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, Unavailable
 from domains.inference.checks.request import checked
 from domains.inference.generation import Generation
-from domains.inference.prompts import LongPrompt, PromptReading
+from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, Syntax
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.processing import conditioning_preview
-from domains.processing.conditioning_preview import ConditioningPreviews
+from domains.processing.conditioning_preview import ConditioningPreviews, unknown_words
 from domains.processing.control_preview import ControlPreviews
 from domains.processing.workers.worker import PromptsRead
+from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import GPU, OTHER, Desk
 
 LONG = PromptReading(
@@ -63,3 +65,22 @@ async def test_a_prompt_that_does_not_fit_is_a_refusal_only_where_it_is_to_be_on
     assert [each.field for each in told] == ["generation.prompt"]
     assert "reads 75 of them" in told[0].message
     assert other == ()
+
+
+def test_words_that_stand_for_nothing_are_told_by_their_fields() -> None:
+    def told(text: str, *tokens: str, syntax: Syntax = Syntax.COMFYUI) -> list[str]:
+        words = tuple(
+            ResolvedTextualInversion(model_id="m", model_sha256="0" * 64, token=token, weight=1.0) for token in tokens
+        )
+        resolved = request(embedded_model(), prompt=text, textual_inversions=words, prompt_syntax=syntax)
+        prompt = FieldPrompt(fields=("prompt",), prompt=Prompt(texts=(text,), syntax=syntax))
+        return [one.field.removeprefix("generation.") for one in unknown_words(resolved, [prompt])]
+
+    assert told("an owl") == []
+    assert told("an OWL", "owl") == []
+    assert told("an owl", "fox", "owl") == ["textual_inversions[0].token"]
+    assert told("embedding:owl") == ["prompt"]
+    assert told("embedding:owl", "owl") == []
+    assert told("embedding:Owl", "embedding:owl") == []
+    assert told("embedding:owl", syntax=Syntax.A1111) == []
+    assert told("an owl <lora:ink:0.5>", syntax=Syntax.A1111) == ["prompt"]

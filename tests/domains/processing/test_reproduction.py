@@ -11,11 +11,14 @@ from msgspec.structs import replace
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
 from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
+from domains.inference.image_fit import ImageFit
+from domains.inference.init_image import ResolvedInitImage
 from domains.inference.manifest import manifest_of
 from domains.inference.recipes import FIELD, NamedModel, Recipe, Verdict, versions_of
+from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.processing.attempts.reproductions import SentPicture, causes_of
 from domains.processing.jobs.kinds import ReproduceWork
-from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction
+from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction, changed_inputs
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import DEMO, PLAIN, Desk
 
@@ -140,3 +143,29 @@ def test_what_differed_is_named_and_the_device_only_where_nothing_else_did() -> 
     work.versions = ()
     work.causes = (cause,)
     assert causes_of(work, different, "sim-0") == (cause,)
+
+
+def test_every_input_that_is_another_is_named_with_its_hashes() -> None:
+    model = embedded_model()
+    now = request(model)
+    init = ResolvedInitImage(blob_id="b", sha256="1" * 64, strength=0.5, fit=ImageFit.STRETCH)
+    word = ResolvedTextualInversion(model_id="w", model_sha256="1" * 64, token="w", weight=1.0)
+    now = replace(now, init_image=init, textual_inversions=(word,))
+    other = "2" * 64
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, ""),
+        ({"model_sha256": other}, "model_sha256"),
+        ({"init_image": replace(init, sha256=other)}, "image_sha256"),
+        ({"init_image": None}, ""),
+        ({"textual_inversions": (replace(word, model_sha256=other),)}, "textual_inversions.sha256"),
+    ]
+    for changes, name in cases:
+        recipe = replace(RECIPE, original=replace(now, **changes))
+        assert [one.name for one in changed_inputs(recipe, now)] == ([name] if name else [])
+    for count, told in ((1, []), (2, [("image_count", "2", "1")])):
+        recipe = replace(RECIPE, original=now, image_count=count)
+        assert [(one.name, one.original, one.present) for one in changed_inputs(recipe, now)] == told
+    for name, told in ((DEMO.upper(), []), ("elsewhere", [("model_id", "elsewhere", now.model_id)])):
+        recipe = replace(RECIPE, model=NamedModel(name=name))
+        found = [(one.name, one.original, one.present) for one in changed_inputs(recipe, now)]
+        assert found == [*told, ("server_version", "a1111", "deviceops")]
