@@ -1,4 +1,4 @@
-"""A mutation tester: puts one small fault at a time into a folder of `domains/` or `server/` and asks whether a test notices.
+"""A mutation tester: puts one small fault at a time into a folder of `domains` or `server` and asks whether a test notices.
 
 - `faults.py`: the faults that one source file can have
 - `reach.py`: which test calls which function; `in_children/` says so of processes that tests start

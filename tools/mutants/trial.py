@@ -44,11 +44,11 @@ class Trial(msgspec.Struct, frozen=True):
     limit_s: float
 
 
-# A tracer is slow, and a fault is noticed by the same examples each time.
-hypothesis.settings.register_profile(
-    "mutants", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
-)
-hypothesis.settings.load_profile("mutants")
+def _same_examples() -> None:
+    """Have hypothesis try the same examples for each fault, however slow a tracer makes them."""
+    checks = list(hypothesis.HealthCheck)
+    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, suppress_health_check=checks)
+    hypothesis.settings.load_profile("mutants")
 
 
 def traced(tree: Path, folders: Sequence[str], left_out: Collection[str], known: Reach) -> Reach:
@@ -60,7 +60,7 @@ def traced(tree: Path, folders: Sequence[str], left_out: Collection[str], known:
     files = {
         str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in folders
-        for path in sorted((tree / folder).rglob("test_*.py"))
+        for path in ([tree / folder] if folder.endswith(".py") else sorted((tree / folder).rglob("test_*.py")))
         if not set(left_out) & set(path.relative_to(tree).parts)
     }
     anew = [file for file, digest in files.items() if known.files.get(file) != digest]
@@ -216,6 +216,7 @@ def _forked(tree: Path, run: Callable[[], int], *, clean: bool = False) -> int:
         os.environ["PYTHONPATH"] = os.pathsep.join(here)
         os.environ["PYTHONDONTWRITEBYTECODE"] = "" if clean else "1"
         sys.dont_write_bytecode = not clean
+        _same_examples()
         status = int(run())
     finally:
         os._exit(status)
