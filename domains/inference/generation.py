@@ -5,6 +5,7 @@ server; `ResolvedGeneration` has every choice made: the worker runs it, the mani
 """
 
 import math
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -25,7 +26,7 @@ from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.regions import Region, ResolvedRegion
 from domains.inference.seed_variation import ResolvedSeedVariation, SeedVariation
 from domains.inference.size_conditioning import SizeConditioning
-from domains.inference.step_range import ALL_STEPS, StepRange
+from domains.inference.step_range import ALL_STEPS, StepRange, own_part
 from domains.inference.textual_inversions import ResolvedTextualInversion, TextualInversion
 from domains.model.assembly import assembled_id
 
@@ -260,6 +261,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the latents of the first pass are handed out."""
     refiner: ResolvedRefiner | None = None
     """None: the model computes all steps."""
+    within: tuple[int, int] | None = None
+    """See `place`. None: no other pass shares its walk."""
     aesthetic_scores: tuple[float, float] | None = None
     """Aesthetic scores of the prompt and of the negative prompt in a refiner's pass. None: the denoiser reads none."""
 
@@ -272,7 +275,18 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     def guided_steps(self) -> range:
         """The computed steps, from 0, in which guidance counts."""
         ratios = self.guidance_start_ratio, self.guidance_end_ratio
-        return range(*(math.ceil(self.computed_steps * ratio - _ROUNDING) for ratio in ratios))
+        return self.counted(lambda count: range(*(math.ceil(count * ratio - _ROUNDING) for ratio in ratios)))
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(computed steps before this pass, computed steps of all passes) of the walk that its passes share. Ranges count
+        the steps of all of them."""
+        return self.within or (0, self.computed_steps)
+
+    def counted(self, steps_of: Callable[[int], range]) -> range:
+        """The steps of this pass, from 0, of those that `steps_of` selects among all steps of the walk."""
+        begin, whole = self.place
+        return own_part(steps_of(whole), begin, self.computed_steps)
 
     @property
     def positive(self) -> Prompt:

@@ -71,7 +71,8 @@ def _refined(first: ResolvedGeneration, refiner: ResolvedRefiner | None) -> Iter
     switch = visited.stop if refiner is None or not visited else refiner.first_step(first.steps)
     if switch > visited.start or not visited:
         part = replace(first.part, first_step=visited.start, last_step=switch)
-        yield Pass(PassKind.FIRST, first if switch >= visited.stop else replace(first, part=part))
+        within = (0, len(visited))
+        yield Pass(PassKind.FIRST, first if switch >= visited.stop else replace(first, part=part, within=within))
     if refiner is not None and switch < visited.stop:
         yield Pass(PassKind.REFINER, _last(first, refiner, max(switch, visited.start)), 1)
 
@@ -98,7 +99,8 @@ def _last(first: ResolvedGeneration, refiner: ResolvedRefiner, begin: int) -> Re
 def _handed_over(first: ResolvedGeneration, begin: int) -> dict[str, Any]:
     """Fields of a pass that continues from the latents of another one."""
     part = StepRange(first_step=begin, last_step=first.part.last_step, add_noise=False)
-    return {"init_image": None, "init_latents": ResolvedLatents(strength=1.0), "part": part}
+    within = begin - first.visited.start, len(first.visited)
+    return {"init_image": None, "init_latents": ResolvedLatents(strength=1.0), "part": part, "within": within}
 
 
 def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneration:

@@ -89,16 +89,18 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
         for place, (prompt, _) in enumerate(resolved.blended)
     ]
     negative = FieldPrompt(fields=_fields("negative_", resolved), prompt=resolved.negative)
-    steps = max(1, resolved.computed_steps)
+    begin, whole = resolved.place
+    steps = max(1, whole)
     told = [_over(one, steps) for one in (*positives, *blended)]
     last = _over(negative, steps) if read else _still(negative, steps)
     guided = resolved.guided_steps
     regional = [*_regional(resolved, steps, last, read=read)]
     own = [one.positive for one in regional] + [one.negative for one in regional if one.negative is not last]
-    choices = [
-        (*choice, step in guided, tuple(one.at(step) for one in regional if step in one.steps))
+    everywhere = [
+        (*choice, step - begin in guided, tuple(one.at(step) for one in regional if step in one.steps))
         for step, choice in enumerate(zip(*(one.by_step for one in (*told, last)), strict=True))
     ]
+    choices = everywhere[begin : begin + max(1, resolved.computed_steps)]
     different = list(dict.fromkeys(choices))
     return PromptPlan(
         weights=weights,

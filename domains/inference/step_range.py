@@ -21,3 +21,9 @@ class StepRange(msgspec.Struct, frozen=True, kw_only=True):
 
 ALL_STEPS = StepRange()
 """No part is requested: the strength decides."""
+
+
+def own_part(found: range, begin: int, count: int) -> range:
+    """Steps of a walk, from 0, as a part of it counts them, which has `count` steps from step `begin` on."""
+    start, stop = (min(max(edge - begin, 0), count) for edge in (found.start, found.stop))
+    return range(start, max(start, stop))

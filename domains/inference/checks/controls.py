@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from domains.errors import Violation
 from domains.inference import limits
 from domains.inference.checks.bounds import RATIOS, range_faults, within
+from domains.inference.control_types import TOLD
 from domains.inference.controls import Control, Preprocessing
 from domains.inference.generation import Generation
 from domains.inference.preprocessors import AVAILABLE, INPAINT, PREPROCESSORS

@@ -14,6 +14,7 @@ from domains.inference.on_device.adapters.beside import Adapters, Delta, Phase
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes, joined, magnitudes
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.lora_fit import Fitted
+from domains.inference.step_range import own_part
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
@@ -27,7 +28,9 @@ class Asked(NamedTuple):
     loras: Sequence[tuple[ResolvedLora, Model]] = ()
     words: Sequence[tuple[ResolvedTextualInversion, Model]] = ()
     steps: int = 1
-    """Number of steps that the job computes."""
+    """Number of steps that the pass computes."""
+    place: tuple[int, int] | None = None
+    """See `ResolvedGeneration.place`. None: the pass computes the whole walk."""
 
 
 class Chosen(NamedTuple):
@@ -44,6 +47,7 @@ def asked_of(given: Given) -> Asked:
         loras=[*zip(resolved.loras, given.loras, strict=True)],
         words=[*zip(resolved.textual_inversions, given.words, strict=True)],
         steps=resolved.computed_steps,
+        place=resolved.place,
     )
 
 
@@ -51,7 +55,7 @@ def adapters_of(
     chosen: Sequence[Chosen], asked: Asked, words: Mapping[nn.Module, LearnedWords], loaded: OnDeviceModel
 ) -> Adapters:
     """The adapters with their phases: from which step on which differences count."""
-    ranges = _by_range(chosen, asked.steps, loaded)
+    ranges = _by_range(chosen, asked, loaded)
     begins = sorted({0, *(edge for steps in ranges for edge in (steps.start, steps.stop) if edge < asked.steps)})
     # The UNet keeps each row in its place; other denoisers flatten them.
     by_rows = "unet" in loaded.modules
@@ -68,16 +72,19 @@ def adapters_of(
     )
 
 
-def _by_range(chosen: Sequence[Chosen], steps: int, loaded: OnDeviceModel) -> Mapping[range, Mapping[nn.Module, Delta]]:
+def _by_range(
+    chosen: Sequence[Chosen], asked: Asked, loaded: OnDeviceModel
+) -> Mapping[range, Mapping[nn.Module, Delta]]:
     """The differences by the steps in which they count. Text encoders are changed in all steps."""
     parts: defaultdict[range, defaultdict[tuple[str, str], list[tuple[Fitted, float]]]]
     parts = defaultdict(lambda: defaultdict(list))
+    begin, whole = asked.place or (0, asked.steps)
     for lora, fitted in chosen:
         blocks = {name: _blocks(loaded, name) for name in loaded.modules if lora.has_blocks(name)}
         for one in fitted:
             component, path = one.layer
             if weight := lora.weight_of(component, block_of(path, blocks.get(component, ()))):
-                within = range(steps) if _is_text(one) else lora.steps_of(steps)
+                within = range(asked.steps) if _is_text(one) else own_part(lora.steps_of(whole), begin, asked.steps)
                 parts[within][one.layer].append((one, weight))
     return {within: _deltas(layers, loaded) for within, layers in parts.items()}
 

@@ -35,7 +35,7 @@ class FeaturesOfJob:
         self._wanted = [
             (control, one)
             for control, one in pairs
-            if one.model.kind is ModelKind.T2I_ADAPTER and control.weight and control.steps_of(resolved.computed_steps)
+            if one.model.kind is ModelKind.T2I_ADAPTER and control.weight and resolved.counted(control.steps_of)
         ]
         self.networks = Borrowed(f"{job_id} maps", pool)
 
@@ -71,7 +71,7 @@ class FeaturesOfJob:
             levels=levels,
             weight=control.weight,
             balance=control.balance,
-            steps=control.steps_of(self._resolved.computed_steps),
+            steps=self._resolved.counted(control.steps_of),
             region=None if region is None else region.permute(2, 0, 1).unsqueeze(0).float().div(255),
         )
 

@@ -40,7 +40,7 @@ class ControlsOfJob:
             one for one in zip(resolved.controls, given, strict=True) if one[1].model.kind is not ModelKind.T2I_ADAPTER
         ]
         # One without weight, or without a step, has no effect.
-        self._wanted = [one for one in pairs if one[0].weight and one[0].steps_of(resolved.computed_steps)]
+        self._wanted = [one for one in pairs if one[0].weight and resolved.counted(one[0].steps_of)]
         self.networks = Borrowed(f"{job_id} controls", pool)
 
     def bring(self, base: OnDeviceModel) -> bool:
@@ -75,7 +75,7 @@ class ControlsOfJob:
             hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden),
             weight=control.weight,
             balance=control.balance,
-            steps=control.steps_of(self._resolved.computed_steps),
+            steps=self._resolved.counted(control.steps_of),
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
 
