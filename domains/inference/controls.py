@@ -72,6 +72,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     end_ratio: float | None = None
     """Share of the steps after which it stops, more than the start. Absent: 1."""
     balance: ControlBalance = ControlBalance.EVEN
+    control_type: str = ""
+    """What the map is, for a ControlNet that knows several types. Empty: its only one."""
     fit: ImageFit | None = None
     """Absent: the picture must have the size of the result."""
     region: PictureSource | None = None
@@ -91,6 +93,8 @@ class ResolvedControl(msgspec.Struct, frozen=True, kw_only=True):
     start_ratio: float = 0.0
     end_ratio: float = 1.0
     balance: ControlBalance = ControlBalance.EVEN
+    control_type: str = ""
+    """One of `TOLD`. Empty: the ControlNet knows one type."""
     region: UsedPicture | None = None
     t2i_adapter: bool = False
     """Whether it is a T2I adapter, which reads the map once, and no prompt. Else it is a ControlNet."""

@@ -6,6 +6,7 @@ from functools import cache
 import msgspec
 
 from domains.inference import limits
+from domains.inference.control_types import CONTROL_MODES
 from domains.inference.fields import CHUNK, FIELDS, SECOND, THIRD, Field
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.image_prompts import MODES, PROMPTED
@@ -84,6 +85,7 @@ def _unread(family_id: str) -> frozenset[str]:
         **dict.fromkeys(SEAMLESS, makes_seamless(family)),
     }
     walk = {
+        "controls.control_type": family.id in CONTROL_MODES,
         "sampling.timestep_spacing": not family.flow,
         "sampling.flow_shift": family.flow,
         "sampling.image_guidance_scale": family.image_guidance is not None,
@@ -108,6 +110,8 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
         case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":
             return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
+        case "controls.control_type":
+            return msgspec.structs.replace(field, allowed=tuple(CONTROL_MODES[family.id]))
         case "image_prompts.mode" if family.id not in MODES:
             return msgspec.structs.replace(field, allowed=(field.default,))
         case "prompt_syntax" if not family.reads_windows:

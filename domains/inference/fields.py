@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from domains.inference import limits
+from domains.inference.control_types import TOLD
 from domains.inference.controls import ControlBalance
 from domains.inference.hires import DEFAULT_SCALE
 from domains.inference.hires import DEFAULT_STRENGTH as HIRES_STRENGTH
@@ -280,6 +281,7 @@ FIELDS: Mapping[str, Field] = {
             allowed=tuple(f"CONTROL_BALANCE_{one.upper()}" for one in ControlBalance),
         ),
         _control("fit", allowed=tuple(f"IMAGE_FIT_{name.upper()}" for name in limits.FITS)),
+        _control("control_type", allowed=TOLD),
         _control("region.data"),
         _control("region.blob_id"),
         _image_prompt("model_id"),

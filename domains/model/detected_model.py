@@ -121,6 +121,8 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
             return (
                 "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
             )
+        if not others and layout is ModelLayout.FILE and set(found.compatible) <= {"sd3", "flux1"}:
+            return "it has no config.json, which says how it reads maps; keep it in a folder with the published one"
         return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
     if found.kind is ModelKind.T2I_ADAPTER:
         own = any(key.startswith("adapter.") for one in found.evidence if one.decisive for key in one.matched)
@@ -132,6 +134,8 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
         return ""
     if found.kind is ModelKind.IMAGE_ENCODER:
         return ""
+    if found.kind is ModelKind.UPSCALER:
+        return _not_enlarging(found)
     if found.kind in (ModelKind.CHECKPOINT, ModelKind.REFINER):
         family = FAMILIES[found.family]
         return not_computed(family, family.variant(found.variant))

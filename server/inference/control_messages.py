@@ -43,6 +43,7 @@ def from_control(message: conditioning_pb2.ControlInput) -> Control:
         start_ratio=message.start_ratio if message.HasField("start_ratio") else None,
         end_ratio=message.end_ratio if message.HasField("end_ratio") else None,
         balance=_BALANCES.get(message.balance, ControlBalance.EVEN),
+        control_type=message.control_type,
         fit=FITS.get(message.fit),
         region=_source(message.region) if message.HasField("region") else None,
     )
@@ -58,6 +59,7 @@ def to_control(control: Control | ResolvedControl) -> conditioning_pb2.ControlIn
         start_ratio=control.start_ratio,
         end_ratio=control.end_ratio,
         balance=_BALANCE_NUMBERS[control.balance],
+        control_type=control.control_type,
         fit=image_pb2.IMAGE_FIT_UNSPECIFIED if control.fit is None else FIT_NUMBERS[control.fit],
         region=None if control.region is None else _to_source(control.region),
     )

@@ -11,10 +11,10 @@ from deviceops.inference.v1 import capability_pb2, inference_service_pb2
 from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.inference import limits
+from domains.inference.control_types import control_types_of
 from domains.inference.family_fields import Task, fields_of, tasks_of
 from domains.inference.fields import Field
 from domains.inference.guidance import default_guidance
-from domains.inference.preprocessors import CONTROL_TYPES
 from domains.inference.resolution.resolve import recommended_steps
 from domains.inference.samplers import (
     SAMPLERS,
@@ -181,7 +181,7 @@ def _capability(
         fields=[to_field(field) for field in fields_of(FAMILIES[family], task)],
         samplers=walkers_of(flow=FAMILIES[family].flow),
         sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
-        control_types=CONTROL_TYPES if family in CONTROLLED else (),
+        control_types=control_types_of(family),
         control_preprocessors=to_preprocessors(served=family in CONTROLLED),
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )

@@ -92,9 +92,10 @@ OF_EDITORS = ("sampling.image_guidance_scale", *(path for path in FIELDS if path
 """What models made for editing read, which the server's model is not."""
 OF_GUIDANCE = ("sampling.distilled_guidance", "sampling.dynamic_threshold_ratio")
 OF_REFINER = tuple(path for path in FIELDS if path.startswith("refiner."))
-OF_OTHER_MODELS = (*SECOND, *THIRD, "sampling.flow_shift", *OF_GUIDANCE, *AS_MADE.by_path, *OF_REFINER)
-"""The model has one text encoder and no refiner, is told no sizes, is no flow model, was not distilled, and computes in
-latents."""
+_ABSENT = ("sampling.flow_shift", "controls.control_type")
+OF_OTHER_MODELS = (*SECOND, *THIRD, *_ABSENT, *OF_GUIDANCE, *AS_MADE.by_path, *OF_REFINER)
+"""The model has one text encoder, no refiner and no union ControlNet, is told no sizes, is no flow model, was not distilled,
+and computes in latents."""
 
 
 def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:

@@ -27,13 +27,17 @@ from tests.domains.inference.on_device.t2i_files import three_levels, write_t2i
 from tests.domains.inference.on_device.test_editing import EDITORS
 from tests.domains.inference.on_device.tiny_families import (
     TINY,
+    clip,
     family_of_name,
+    flux,
+    t5,
     their_pipeline,
     unet,
     vae,
     write_parts,
     write_tiny_family,
 )
+from tests.domains.inference.on_device.transformer_controls import encoded_without_noise, write_net
 from tests.domains.model.detect.adapters import adapter, kohya
 from tests.domains.model.headers import write_header
 from tests.server import asking
@@ -69,6 +73,16 @@ WIDE = (
     },
 )
 """A tiny model whose text encoder is as wide as that of Stable Diffusion 2: learned words are told by their width."""
+WIDE_FLUX = (
+    TINY["flux1"][0],
+    {
+        **TINY["flux1"][1],
+        "text_encoder": ("CLIPTextModel", clip(768)),
+        "text_encoder_2": ("T5EncoderModel", t5(4096, 16)),
+        "transformer": ("FluxTransformer2DModel", flux(guidance=True, text=4096, pooled=768)),
+    },
+)
+"""A tiny FLUX.1 whose text is as wide as that of published ones: ControlNets are told by that."""
 OF_8 = (
     TINY["sdxl"][0],
     {
@@ -112,6 +126,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_controlnet(root / "edges", SimpleNamespace(modules={"unet": their_pipeline(root / "sdxl").unet}), 4)
     write_parts(*WIDE, root / "wide")
     write_parts(*OF_8, root / "of-8")
+    write_parts(*WIDE_FLUX, root / "wide-flux")
+    transformer = their_flux(root).transformer
+    write_net(root / "flux-edges", "flux1-union", SimpleNamespace(modules={"transformer": transformer}))
     write_t2i(root / "layout", 1, (16, 32, 32, 32), downscale_factor=16, adapter_type="full_adapter_xl")
     _, pipeline, changes = EDITORS["sdxl"]
     write_parts(pipeline, {**TINY["sdxl"][1], **changes}, root / "editor")
@@ -360,6 +377,53 @@ def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it
     assert np.abs(pixels(server, updates[-1].generation_result).astype(int) - plain.astype(int)).max() <= 1
 
 
+def their_flux(root: Path) -> Any:
+    return _diffusers.FluxPipeline.from_pretrained(root / "wide-flux", dtype=torch.float32)
+
+
+def test_a_controlnet_of_flux_guides_the_picture_and_is_told_the_type_of_its_map(
+    server: RunningServer, root: Path
+) -> None:
+    refusal = asking.refused(lambda: asking.submit(server, with_control("flux-edges", "wide-flux")))
+    (violation,) = refusal.bad_request.field_violations
+    assert violation.field == "spec.generation.controls[0].control_type"
+    assert "canny, tile, depth" in violation.description
+    generation = with_control("flux-edges", "wide-flux", weight=0.6, control_type="depth")
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    resolved = result.resolved
+    assert [(one.role, one.model_id) for one in resolved.used_models[1:]] == [("controlnet", "flux-edges")]
+    assert resolved.generation.controls[0].control_type == "depth"
+    kind = _diffusers.FluxControlNetPipeline
+    pipe = kind(
+        **_parts(their_flux(root)), controlnet=_diffusers.FluxControlNetModel.from_pretrained(root / "flux-edges")
+    )
+    pipe.set_progress_bar_config(disable=True)
+    with encoded_without_noise():
+        theirs = pipe(
+            prompt="a rocket",
+            control_image=Image.fromarray(stripes(EDGE_PX, EDGE_PX).numpy()),
+            control_mode=2,
+            controlnet_conditioning_scale=0.6,
+            width=EDGE_PX,
+            height=EDGE_PX,
+            num_inference_steps=2,
+            guidance_scale=resolved.generation.sampling.distilled_guidance,
+            generator=torch.Generator().manual_seed(SEED),
+        ).images[0]
+    found = pixels(server, result).astype(int)
+    assert np.abs(found - np.asarray(theirs).astype(int)).max() <= 1
+    again = asking.watch(server, asking.submit(server, resolved.generation))[-1].generation_result
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
+    plain = asking.watch(server, asking.submit(server, asked("wide-flux")))[-1].generation_result
+    assert np.abs(pixels(server, plain).astype(int) - found).max() > 1
+
+
+def _parts(pipeline: Any) -> dict[str, Any]:
+    return {
+        name: one for name, one in pipeline.components.items() if name not in ("image_encoder", "feature_extractor")
+    }
+
+
 def test_a_t2i_adapter_guides_the_picture_as_in_diffusers_and_the_result_names_it(
     server: RunningServer, root: Path
 ) -> None:
@@ -401,7 +465,15 @@ BAD_CONTROLS: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]
     "of_another_family": (lambda: with_control(model="sd2"), "MODEL_INCOMPATIBLE", "sdxl"),
     "a_t2i_adapter_of_another_family": (lambda: with_control("layout", "sd2"), "MODEL_INCOMPATIBLE", "sdxl"),
     "no_controlnet": (lambda: with_control("styled"), "MODEL_INCOMPATIBLE", "is a lora and no ControlNet"),
-    "a_family_without": (lambda: with_control(model="flux1"), "UNSUPPORTED_COMBINATION", "flux1"),
+    "a_family_without": (lambda: with_control(model="chroma"), "UNSUPPORTED_COMBINATION", "chroma"),
+    "a_net_of_flux": (lambda: with_control("flux-edges"), "MODEL_INCOMPATIBLE", "guides models of flux1"),
+    "a_type_for_one": (lambda: with_control(control_type="depth"), "UNSUPPORTED_COMBINATION", "knows one type"),
+    "an_unknown_type": (lambda: with_control(control_type="aura"), "INVALID_FIELD", "known: pose, depth"),
+    "a_type_of_sdxl": (
+        lambda: with_control("flux-edges", "wide-flux", control_type="normal"),
+        "UNSUPPORTED_COMBINATION",
+        "known: canny, tile",
+    ),
     "a_map_by_a_model": (lambda: with_control(preprocessing=DEPTH), "NOT_IMPLEMENTED", "does not serve"),
     "no_picture": (lambda: with_control(image=image_pb2.ImageInput(data=b"no")), "BAD_IMAGE", ""),
     "ends_before_it_starts": (lambda: with_control(start_ratio=0.5, end_ratio=0.5), "INVALID_FIELD", "end at 0.5"),

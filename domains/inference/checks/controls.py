@@ -47,6 +47,10 @@ def _control(control: Control, path: str) -> Iterator[Violation]:
         if picture is not None and not picture.given:
             message = "must be set: give the file in `data`, or a blob that holds it in `blob_id`"
             yield Violation(field=f"{path}.{name}", message=message)
+    if control.control_type and control.control_type not in TOLD:
+        known = ", ".join(TOLD)
+        message = f"there is no type of maps {control.control_type[:64]!r}; known: {known}"
+        yield Violation(field=f"{path}.control_type", message=message, allowed=known)
     yield from within("controls.weight", control.weight, f"{path}.weight")
     yield from range_faults("controls", path, RATIOS, (control.start_ratio, control.end_ratio), "the steps end")
     if control.fit is not None and control.fit not in limits.FITS:

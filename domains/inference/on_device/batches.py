@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import cast
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -37,9 +37,10 @@ class Batch:
     features: Sequence[Tensor] = ()
     """What T2I adapters add at each level of a U-Net, each (rows, …). Empty: nothing."""
 
-    def residuals(self, latents: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
-        """What ControlNets add to a U-Net that reads these latents. Empty: nothing."""
-        return () if self.controls is None else self.controls.residuals(latents, self.picture_times, keep_on)
+    def residuals(self, latents: Tensor, keep_on: KeepOn, base: Any = None) -> Sequence[Any]:
+        """What ControlNets add to a denoiser (`base`) that reads these latents: a tensor, or None, for each of its places.
+        Empty: nothing."""
+        return () if self.controls is None else self.controls.residuals(latents, self.picture_times, keep_on, base)
 
     @property
     def _rows(self) -> int:

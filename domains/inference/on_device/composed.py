@@ -51,7 +51,10 @@ def spread(rows: StepRows) -> list[StepRows]:
     conditions = rows.conditions
     if not isinstance(conditions, ComposedConditions):
         return [rows]
-    return [dataclasses.replace(rows, conditions=part) for part in conditions.parts]
+    return [
+        dataclasses.replace(rows, conditions=part, controls=[one.of_prompt(place) for one in rows.controls])
+        for place, part in enumerate(conditions.parts)
+    ]
 
 
 def gathered(outputs: Sequence[Tensor], jobs: Sequence[StepRows]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
-from domains.inference.on_device.controls import ControlNet, Reading
+from domains.inference.on_device.controls import GuidingNet, Reading
 from domains.inference.on_device.editing import Seen, edited
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.networks.unet import UNet
@@ -109,21 +109,23 @@ class Renew:
         others = [read(one.positive, one.negative) for one in variant.regions]
         return with_regions(base, others, shares, unet)
 
-    def reading(self, net: ControlNet) -> RowConditions:
-        """What a ControlNet reads of the prompts of all steps, which are the same: the plan refuses others."""
+    def reading(self, net: GuidingNet) -> Sequence[RowConditions]:
+        """What a ControlNet reads of each prompt that guides. They are the same in all steps: the plan refuses others."""
         size_px = self._resolved.width_px, self._resolved.height_px
         # Steps without guidance read the row of the prompt alone.
         variants = self._read.variants
         variant = next((one for one in variants if one.negative is not None), variants[0])
-        # Only families with a U-Net have ControlNets that read prompts so.
-        of_unet, guidance = cast(Any, self._family), self._resolved.guidance_scale
+        # Only families with ControlNets are asked.
+        family, guidance = cast(Any, self._family), self._resolved.guidance_scale
+        told = {**self._sizes, **self._distilled}
 
         def read(positive: EncodedPrompt, negative: EncodedPrompt | None) -> RowConditions:
-            return of_unet.conditions_for(net, positive, negative, guidance, size_px, **self._sizes)
+            return family.conditions_for(net, positive, negative, guidance, size_px, **told)
 
         if variant.regions:
-            return self._regional(variant, read, net)
-        return read(variant.positives[0], variant.negative)
+            # Only U-Nets read them.
+            return [self._regional(variant, read, cast(Any, net))]
+        return [read(one, variant.negative) for one in variant.positives]
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it keeps."""

@@ -15,6 +15,7 @@ from domains.inference.on_device.controls import (
     Features,
     FeaturesOfJob,
     Reading,
+    SeePicture,
 )
 from domains.inference.on_device.image_prompts import NO_IMAGE_PROMPTS, ImagePrompts, ImagePromptsOfJob
 from domains.inference.on_device.network_pool import NetworkPool
@@ -73,11 +74,12 @@ class GuidesOfJob:
         base: OnDeviceModel,
         unet: UNet | None,
         latent_size: tuple[int, int],
+        see: SeePicture,
     ) -> Guides:
-        """What guides a pass (`now`), with all maps and pictures read. `latent_size`: (h, w). Enqueues."""
+        """What guides a pass (`now`), with all maps and pictures read. `latent_size`: (h, w). `see`: the VAE. Enqueues."""
         controlled = bool(now.controls)
         return Guides(
-            controls=self._controls.made(reading, base) if controlled else NO_CONTROLS,
+            controls=self._controls.made(reading, base, see) if controlled else NO_CONTROLS,
             features=self._features.made(base, unet, latent_size) if controlled else NO_FEATURES,
             image_prompts=self._image_prompts.made(now, base, unet),
         )

@@ -149,7 +149,8 @@ class PreparedRun(LoadRun):
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()
         _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
-        self._guides = self._guides_of_job.made(self.resolved, found.reading, self.loaded, self._unet, (height, width))
+        of_pass = self.resolved, found.reading, self.loaded, self._unet, (height, width)
+        self._guides = self._guides_of_job.made(*of_pass, lambda pixels: self._encoded([pixels], keep_on)[0])
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -183,10 +184,12 @@ class PreparedRun(LoadRun):
         """Latents of what a model made for editing sees beside the prompt."""
         pairs = zip(self.given.references, self.resolved.references, strict=True)
         sized = [read_sized(file, (one.width_px, one.height_px)) for file, one in pairs]
-        if not sized:
-            return ()
+        return self._encoded(sized, keep_on) if sized else ()
+
+    def _encoded(self, pictures: Sequence[Tensor], keep_on: KeepOn) -> Sequence[Tensor]:
+        """Latents of pictures (h, w, 3) that a network sees in all steps. Raises what `keep_on` raises."""
         began = self._hardware.mark()
-        found = [self.family.encode_reference(pixels.to(self.device), keep_on) for pixels in sized]
+        found = [self.family.encode_reference(pixels.to(self.device), keep_on) for pixels in pictures]
         finite = to_host(torch.stack([torch.isfinite(one).all() for one in found]).all())
         fence = self._hardware.fence(began)
 

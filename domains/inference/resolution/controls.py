@@ -6,6 +6,7 @@ import msgspec
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.control_types import CONTROL_MODES, UNION
 from domains.inference.controls import Control, Preprocessing, ResolvedControl, UsedPicture
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_fit import ImageFit
@@ -37,7 +38,7 @@ def resolved_controls(
     for one in read:
         adapts = one.model.kind is ModelKind.T2I_ADAPTER
         check_adapter(one.model, model, ModelKind.T2I_ADAPTER if adapts else ModelKind.CONTROLNET)
-    if wrong := list(_unmarked(asked.controls, read)):
+    if wrong := [*_unmarked(asked.controls, read), *_other_types(asked.controls, read, model.family)]:
         raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
     for place, control in enumerate(asked.controls):
         _check_available(control, f"generation.controls[{place}].preprocessing")
@@ -53,6 +54,21 @@ def _unmarked(controls: Sequence[Control], read: Sequence[ReadControl]) -> Itera
         if given is not None and given.kind == INPAINT and one.model.kind is ModelKind.T2I_ADAPTER:
             message = "marks a part as missing, which T2I adapters do not read; name a ControlNet made for inpainting"
             yield Violation(field=f"generation.controls[{place}].preprocessing.{INPAINT}", message=message)
+
+
+def _other_types(controls: Sequence[Control], read: Sequence[ReadControl], family: str) -> Iterator[Violation]:
+    """Types that a network is not told, and networks that must be told theirs."""
+    for place, (control, one) in enumerate(zip(controls, read, strict=True)):
+        told, known = control.control_type, one.model.variant == UNION
+        modes = CONTROL_MODES.get(family, {})
+        if (told in modes) == known and bool(told) == known:
+            continue
+        names = ", ".join(modes)
+        several = f"must say what the map is, since {one.model.id} knows several types; known: {names}"
+        message = several if known else f"must be empty: {one.model.id} knows one type of maps"
+        yield Violation(
+            field=f"generation.controls[{place}].control_type", message=message, allowed=names if known else "empty"
+        )
 
 
 def _check_available(control: Control, path: str) -> None:
@@ -100,6 +116,7 @@ def _resolved(control: Control, read: ReadControl, seed: int) -> ResolvedControl
         start_ratio=control.start_ratio or 0.0,
         end_ratio=1.0 if control.end_ratio is None else control.end_ratio,
         balance=control.balance,
+        control_type=control.control_type,
         region=None if read.region is None else _used(read.region),
         t2i_adapter=read.model.kind is ModelKind.T2I_ADAPTER,
     )
@@ -121,8 +138,8 @@ def _used(picture: InputPicture) -> UsedPicture:
 
 
 def check_guided_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise UNSUPPORTED_COMBINATION for ControlNets with a prompt or a region that changes between steps, or a prompt that
-    joins several: what a ControlNet reads of prompts is the same in all steps."""
+    """Raise UNSUPPORTED_COMBINATION for ControlNets with a prompt or a region that changes between steps: what a ControlNet
+    reads of prompts is the same in all steps."""
     if all(control.t2i_adapter for control in resolved.controls):
         return
     plan = prompt_plan(resolved)
@@ -131,7 +148,7 @@ def check_guided_prompts(resolved: ResolvedGeneration) -> None:
         violation = Violation(field="generation.regions", message=message)
         raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
     different = {(one.positives, one.blended, one.negative) for one in plan.variants}
-    if len(different) > 1 or len(plan.weights) > 1:
-        message = "joins prompts or changes between steps, which ControlNets here do not read; write one prompt"
+    if len(different) > 1:
+        message = "changes between steps, which ControlNets here do not read; let each prompt count in all steps"
         violation = Violation(field="generation.prompt", message=message)
         raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

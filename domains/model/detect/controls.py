@@ -39,11 +39,15 @@ def _original(*signs: Sign, without: tuple[str, ...] = ()) -> Layout:
     )
 
 
-def _net(family: str, *layouts: Layout, architecture: str = _UNET) -> Network:
-    return Network(kind=ModelKind.CONTROLNET, architecture=architecture, layouts=layouts, families=(family,))
+def _net(family: str, *layouts: Layout, architecture: str = _UNET, variant: str = "") -> Network:
+    return Network(
+        kind=ModelKind.CONTROLNET, architecture=architecture, layouts=layouts, families=(family,), variant=variant
+    )
 
 
 _ADDED = ("add_embedding.", "class_embedding.")
+
+_TYPES = "controlnet_mode_embedder."
 
 CONTROLNETS = (
     # Without attention it knows nothing of the text: its widths alone decide which U-Nets it fits.
@@ -81,11 +85,23 @@ CONTROLNETS = (
         _unet(
             must("add_embedding.linear_1.weight", None, 2816),
             usual("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
+            without=("task_embedding",),
         ),
         _original(
             must("label_emb.0.0.weight", None, 2816),
             usual("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
         ),
+    ),
+    _net(
+        "sdxl",
+        _unet(
+            must("add_embedding.linear_1.weight", None, 2816),
+            must("task_embedding", None, None),
+            must("control_add_embedding.linear_1.weight", None, None),
+            usual("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
+        ),
+        architecture="ControlNetUnionModel",
+        variant="union",
     ),
     _net(
         "sd3",
@@ -94,6 +110,15 @@ CONTROLNETS = (
             must("pos_embed_input.proj.weight", None, None, 2, 2),
             must("context_embedder.weight", None, 4096),
             must("transformer_blocks.0.attn.add_k_proj.weight"),
+        ),
+        # Of SD 3.5 Large: its blocks read no prompt, and the picture comes with the model's positions.
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("pos_embed_input.proj.weight", None, None, 2, 2),
+            must("time_text_embed.text_embedder.linear_1.weight", None, 2048),
+            must("transformer_blocks.0.attn.to_q.weight", None, None),
+            without=("context_embedder.", "transformer_blocks.0.attn.add_k_proj."),
+            name="without_prompt",
         ),
         architecture="SD3ControlNetModel",
     ),
@@ -104,6 +129,7 @@ CONTROLNETS = (
             must("controlnet_x_embedder.weight", None, None),
             must("context_embedder.weight", None, 4096),
             must("time_text_embed.text_embedder.linear_1.weight", None, 768),
+            without=(_TYPES,),
         ),
         layout(
             must("controlnet_blocks.0.weight", None, None),
@@ -113,6 +139,19 @@ CONTROLNETS = (
             name="original",
         ),
         architecture="FluxControlNetModel",
+    ),
+    _net(
+        "flux1",
+        layout(
+            must(f"{_TYPES}weight", None, None),
+            must("controlnet_blocks.0.weight", None, None),
+            must("controlnet_x_embedder.weight", None, None),
+            must("context_embedder.weight", None, 4096),
+            must("time_text_embed.text_embedder.linear_1.weight", None, 768),
+        ),
+        architecture="FluxControlNetModel",
+        # Told the type of its map.
+        variant="union",
     ),
     _net(
         "qwen_image",

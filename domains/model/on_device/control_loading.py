@@ -4,14 +4,25 @@ from collections.abc import Generator, Mapping
 from typing import Any, cast
 
 from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
+from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
+from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import nn
 
+from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.model import Model
 from domains.model.on_device.components import built
 from domains.model.on_device.network_loading import Check, config_of, loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
 from domains.model.safetensors_header import TensorEntry
+
+_OF_TRANSFORMERS: Mapping[str, Any] = {"sd3": SD3ControlNetModel, "flux1": FluxControlNetModel}
+"""By the family of the model. Those of others are of U-Nets."""
+
+_UNION = "union"
+"""Variant of networks that are told the type of their map."""
+_TASKS = "task_embedding"
 
 _OF_UNET = (
     *("in_channels", "flip_sin_to_cos", "freq_shift", "down_block_types", "block_out_channels", "layers_per_block"),
@@ -26,16 +37,28 @@ _OF_UNET = (
 def loading_controlnet(model: Model, base: OnDeviceModel, check: Check) -> Generator[Ready, None, nn.Module]:
     """Read a ControlNet onto the device of the model that it guides, in the precision of its denoiser.
 
-    `check` is called before any weight is read. Raises as `domains.model.on_device.loading`.
+    `check` is called before any weight is read. Raises COMPONENT_MISSING without what says its shape, and as
+    `domains.model.on_device.loading`.
     """
-    config = config_of(model) or {"conditioning_embedding_out_channels": (16, 32, 96, 256), **_copied(base)}
+    of_unet = ControlNetUnionModel if model.variant == _UNION else ControlNetModel
+    kind = _OF_TRANSFORMERS.get(base.family, of_unet)
+    config = config_of(model) or _told_by(model, base)
 
     def build(tensors: Mapping[str, TensorEntry]) -> nn.Module:
-        return built(
-            config, model.id, lambda given: cast(nn.Module, ControlNetModel.from_config(dict(given))), len(tensors)
-        )
+        # The config of a published union network lies beside those of its variants, which know other numbers of types.
+        types = {"num_control_type": tensors[_TASKS].shape[0]} if _TASKS in tensors else {}
+        whole = {**config, **types}
+        return built(whole, model.id, lambda given: cast(nn.Module, kind.from_config(dict(given))), len(tensors))
 
     return loading_network(model, base, build, check)
+
+
+def _told_by(model: Model, base: OnDeviceModel) -> dict[str, Any]:
+    """The config of a ControlNet without one, from its model. Raises COMPONENT_MISSING where that does not tell enough."""
+    if base.family not in _OF_TRANSFORMERS:
+        return {"conditioning_embedding_out_channels": (16, 32, 96, 256), **_copied(base)}
+    message = f"{model.id} has no config.json beside its weights, which says how it reads maps; add the published one"
+    raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, model_id=model.id, file="config.json")
 
 
 def _copied(base: OnDeviceModel) -> dict[str, Any]:

@@ -26,17 +26,19 @@ class ControlWish:
     kind: str = ""
     """How to make the map from the picture: `canny`, `tile` … Empty: the picture is the map."""
     weight: float | None = None
+    type: str = ""
+    """What the map is, for a ControlNet that knows several types. Empty: its only one."""
     fit: str = ""
 
 
 def controls_of(
-    given: Sequence[str], kinds: Sequence[str], weights: Sequence[float], fit: str
+    given: Sequence[str], kinds: Sequence[str], weights: Sequence[float], fit: str, types: Sequence[str] = ()
 ) -> tuple[ControlWish, ...]:
-    """The controls of `--control MODEL=PICTURE`, each with its `--control-from` and `--control-weight`, in their order.
+    """The controls of `--control MODEL=PICTURE`, each with its `--control-from`, `--control-weight` and `--control-type`.
 
-    Raises `CliError` for a control without a picture, and for more kinds or weights than controls.
+    Raises `CliError` for a control without a picture, and for more kinds, weights or types than controls.
     """
-    for name, some in (("--control-from", kinds), ("--control-weight", weights)):
+    for name, some in (("--control-from", kinds), ("--control-weight", weights), ("--control-type", types)):
         if len(some) > len(given):
             raise CliError(f"{name} is given {len(some)} times for {len(given)} --control; give one for each", USAGE)
     found: list[ControlWish] = []
@@ -47,7 +49,14 @@ def controls_of(
         kind = kinds[place] if place < len(kinds) else ""
         weight = weights[place] if place < len(weights) else None
         found.append(
-            ControlWish(model=model, file=Path(file), kind="" if kind == "map" else kind, weight=weight, fit=fit)
+            ControlWish(
+                model=model,
+                file=Path(file),
+                kind="" if kind == "map" else kind,
+                weight=weight,
+                type=types[place] if place < len(types) else "",
+                fit=fit,
+            )
         )
     return tuple(found)
 
@@ -61,6 +70,7 @@ def control_input(connection: Connection, wish: ControlWish) -> ControlInput:
         model_id=ids.model(connection, wish.model),
         image=input_image(connection, wish.file),
         weight=wish.weight,
+        control_type=wish.type,
         fit=image_pb2.ImageFit.Value(f"IMAGE_FIT_{wish.fit.upper() or 'UNSPECIFIED'}"),
     )
     if wish.kind:

@@ -125,6 +125,12 @@ def generate(
         list[float] | None,
         typer.Option(help="How strongly the --control in the same place guides, 0..10. [default: 1]"),
     ] = None,
+    control_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the map of the --control in the same place is, for a ControlNet that knows several types: depth …"
+        ),
+    ] = None,
     control_fit: Annotated[
         Literal["stretch", "cover", "pad"] | None,
         typer.Option(help="How pictures of --control get to the size of the result."),
@@ -282,7 +288,9 @@ def generate(
         outpaint=outpaint,
         outpaint_overlap=outpaint_overlap,
         outpaint_fill=outpaint_fill or "",
-        controls=controls_of(control or (), control_from or (), control_weight or (), control_fit or ""),
+        controls=controls_of(
+            control or (), control_from or (), control_weight or (), control_fit or "", control_type or ()
+        ),
         regions=regions_of(region or (), region_weight or ()),
         image_prompts=image_prompts_of(image_prompt or (), image_prompt_weight or (), image_prompt_mode or ""),
         media_type=media_type,

@@ -132,8 +132,24 @@ def test_no_file_of_a_missing_component_hides_it(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_only_not_used_yet_is_a_warning(tmp_path: Path) -> None:
-    model = file(write_published(tmp_path / "a.safetensors", "sd3_controlnet"))
+    model = file(write_published(tmp_path / "a.safetensors", "qwen_image_controlnet"))
     assert next(findings_of(model)).severity is Severity.WARNING
+
+
+def test_a_controlnet_of_a_transformer_needs_its_config_beside_it(tmp_path: Path) -> None:
+    for name, variant in (
+        ("sd3_controlnet", ""),
+        ("sd35_large_controlnet", ""),
+        ("flux1_controlnet", ""),
+        ("flux1_union_controlnet", "union"),
+    ):
+        alone = file(write_published(tmp_path / f"{name}.safetensors", name))
+        assert (alone.kind, alone.variant, alone.reason) == (
+            ModelKind.CONTROLNET,
+            variant,
+            ErrorReason.MODEL_INCOMPATIBLE,
+        )
+        assert "config.json" in alone.problem
 
 
 def test_a_controlnet_with_its_original_names_says_what_to_do(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 T2I adapters guide likewise, by features of their maps: `features` adds them, `adapter_making` makes them before the first
 step.
 
-`control_net` computes one of diffusers, `making` makes the controls of one job, `job_controls` is their value, and
+`guiding_net` says what one does, whatever family it guides; `control_net`, `sd3_net` and `flux_net` compute those of
+diffusers, which `kinds` lists; `making` makes the controls of one job, `job_controls` is their value, and
 `group_controls` computes them for the rows of jobs that share a forward.
 """
 
@@ -16,6 +17,8 @@ from domains.inference.on_device.controls.features import JobFeatures as JobFeat
 from domains.inference.on_device.controls.features import Owner as Owner
 from domains.inference.on_device.controls.group_controls import GroupControls as GroupControls
 from domains.inference.on_device.controls.group_controls import Member as Member
+from domains.inference.on_device.controls.guiding_net import GuidingNet as GuidingNet
+from domains.inference.on_device.controls.guiding_net import SeePicture as SeePicture
 from domains.inference.on_device.controls.job_controls import NO_CONTROLS as NO_CONTROLS
 from domains.inference.on_device.controls.job_controls import Controls as Controls
 from domains.inference.on_device.controls.job_controls import JobControl as JobControl

@@ -9,18 +9,21 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.on_device.controls.guiding_net import SeePicture, growing_shares
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.slices import conv
-from domains.inference.on_device.networks.unet import TextKeys, UNet
-from domains.inference.on_device.rows import in_rows
-
-FIRST_SHARE = 0.1
-"""Share of the first residual where layers count differently; the last one counts fully."""
+from domains.inference.on_device.networks.unet import UNet
+from domains.inference.on_device.rows import RowConditions, in_rows
 
 
 class ControlNet(UNet):
-    """A ControlNet of SD 1.x, SD 2.x or SDXL. One instance serves all jobs of a device that use it."""
+    """See `GuidingNet`: a ControlNet of SD 1.x, SD 2.x or SDXL."""
+
+    types = 0
+    reads_prompt_alone = False
+    missing = -1.0
+    """Value of a missing pixel in a map of 0..1."""
 
     def __init__(self, module: nn.Module, *, pooled_and_sizes: bool) -> None:
         """Raises MODEL_INCOMPATIBLE for one with parts that this walk does not visit."""
@@ -30,17 +33,20 @@ class ControlNet(UNet):
         """Whether it guides the picture as a whole: its residuals are means, and rows without the prompt see none."""
         self._zeros: list[Any] = [*net.controlnet_down_blocks, net.controlnet_mid_block]
 
+    def typed(self, conditions: RowConditions, number: int) -> RowConditions:
+        """See `GuidingNet`."""
+        return conditions
+
     @property
     def layers(self) -> int:
         """Number of residuals."""
         return len(self._zeros)
 
-    def hint(self, control_map: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(1, channels, h/8, w/8): what it reads of a map (h, w, 3) uint8; the same in all steps. `hidden` (1, 1, h, w):
-        more than 0 for each missing pixel, which is −1 for a ControlNet that inpaints (control_v11p_sd15_inpaint)."""
+    def hint(self, control_map: Tensor, hidden: Tensor | None, see: SeePicture) -> Tensor:
+        """(1, channels, h/8, w/8). A missing pixel is −1 for a ControlNet that inpaints (control_v11p_sd15_inpaint)."""
         picture = control_map.permute(2, 0, 1).unsqueeze(0).float().div(255)
         if hidden is not None:
-            picture = torch.where(hidden > 0, -1.0, picture)
+            picture = torch.where(hidden > 0, self.missing, picture)
         if self._unet.config.controlnet_conditioning_channel_order == "bgr":
             picture = picture.flip(1)
         return self._unet.controlnet_cond_embedding(picture.to(self.dtype, memory_format=torch.channels_last))
@@ -49,20 +55,20 @@ class ControlNet(UNet):
         self,
         latents: Tensor,
         timestep: Tensor,
-        text: TextKeys,
+        inputs: Sequence[Tensor],
         hints: Tensor,
         keep_on: KeepOn = regardless,
-        *,
-        added: Tensor | None = None,
         beside: Sequence[Sequence[Beside]] = (),
+        base: Any = None,
     ) -> list[Tensor]:
-        """latents, hints: (pictures, channels, h, w); others as of `UNet`. Returns a tensor of the text's rows for each skip
-        connection, and one for the middle. Raises what `keep_on` raises."""
+        """See `GuidingNet`: a tensor of the text's rows for each skip connection, and one for the middle."""
+        added, keys = (inputs[0], inputs[1:]) if self.reads_sizes else (None, inputs)
+        text = self.text_keys_of(keys)
         rows = next((len(pair[0]) for layer in text for pair in layer), len(latents))
         shifts, reads = iter(self._shifts(timestep, added, rows)), self._reads(text, beside)
         # A model for inpainting reads more than the latents.
         latents = latents[:, : self._unet.conv_in.in_channels]
-        hidden = conv(self._unet.conv_in, latents, keep_on) + hints
+        hidden = self._guided(conv(self._unet.conv_in, latents, keep_on), hints, inputs)
         skips = [hidden]
         for level in self._down:
             hidden = self._descend(level, hidden, skips, shifts, reads, keep_on)
@@ -72,11 +78,23 @@ class ControlNet(UNet):
         ]
         return [one.mean(dim=(2, 3), keepdim=True) for one in found] if self.of_whole_picture else found
 
+    def _guided(self, sample: Tensor, hints: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """The first layer's output with what the maps add to it."""
+        return sample + hints
+
     def shares(self) -> Tensor:
         """(layers,): how much each residual counts where the first ones count less."""
         if self.of_whole_picture:
             return torch.ones(self.layers)
-        return torch.logspace(torch.tensor(FIRST_SHARE).log10(), 0, self.layers)
+        return growing_shares(self.layers)
+
+    def region_in(self, region: Tensor, residual: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `GuidingNet`."""
+        return resized(region, residual)
+
+    def aligned(self, residuals: Sequence[Tensor], base: Any) -> Sequence[Tensor]:
+        """See `GuidingNet`: its levels are those of the model."""
+        return residuals
 
 
 def check_fits(net: Any, unet: UNet2DConditionModel | Any, model_id: str, control_id: str) -> None:

@@ -1,6 +1,5 @@
 """T2I adapters (Mou et al. 2023): features of a control map that a U-Net adds on its way down, the same in all steps."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 
 from domains.inference.controls import ControlBalance
-from domains.inference.on_device.controls.control_net import FIRST_SHARE, resized
+from domains.inference.on_device.controls.control_net import resized
+from domains.inference.on_device.controls.guiding_net import growing_shares
 from domains.inference.on_device.rows import Rows
 
 
@@ -34,7 +34,7 @@ class JobFeatures:
         """A feature as it counts in the row with the prompt, or in that without it. None: not at all."""
         if level >= len(self.levels) or (self.balance is ControlBalance.CONTROL and not with_prompt):
             return None
-        feature, shares = self.levels[level], torch.logspace(math.log10(FIRST_SHARE), 0, len(self.levels))
+        feature, shares = self.levels[level], growing_shares(len(self.levels))
         even = self.balance is ControlBalance.EVEN
         found = feature * (self.weight * (1.0 if even else float(shares[level])))
         return found if self.region is None else found * resized(self.region, found)

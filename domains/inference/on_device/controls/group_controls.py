@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from domains.inference.controls import ControlBalance
-from domains.inference.on_device.controls.control_net import ControlNet, resized, stacked_hints
+from domains.inference.on_device.controls.control_net import stacked_hints
+from domains.inference.on_device.controls.guiding_net import GuidingNet
 from domains.inference.on_device.controls.job_controls import JobControl
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.group_reads import GroupReads, Reader
-from domains.inference.on_device.rows import RowConditions, Rows, stacked
+from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
 
 
 class Member(NamedTuple):
@@ -44,13 +45,29 @@ class GroupControls:
         """Bytes of what it keeps beside the jobs' own tensors."""
         return sum(net.held_bytes for net in self._nets)
 
-    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn) -> Sequence[Tensor]:
-        """(rows, …) each: what is added to the skip connections and to the middle. Empty: nothing is."""
-        total: list[Tensor] = []
+    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn, base: Any = None) -> Sequence[Tensor | None]:
+        """(rows, …) each: what is added at each place of the denoiser (`base`): to the skip connections and to the middle of
+        a U-Net, behind each block of a transformer. None: nothing there. Empty: nothing is."""
+        total: Sequence[Tensor | None] = ()
         for net in self._nets:
-            found = net.residuals(latents, times, keep_on)
-            total = [one + more for one, more in zip(total, found, strict=True)] if total else found
+            found = net.residuals(latents, times, keep_on, base)
+            total = _summed(total, found) if total else found
         return total
+
+
+def _summed(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The sums, place by place. Places that share their tensors share the sum."""
+    known: dict[tuple[int, int], Tensor] = {}
+    found: list[Tensor | None] = []
+    for one, other in zip(some, others, strict=True):
+        if one is None or other is None:
+            found.append(other if one is None else one)
+            continue
+        pair = id(one), id(other)
+        if pair not in known:
+            known[pair] = one + other
+        found.append(known[pair])
+    return found
 
 
 class _Part(NamedTuple):
@@ -63,8 +80,8 @@ class _Part(NamedTuple):
 
 def _with_rows(part: _Part) -> RowConditions:
     """What the control reads, with the rows that its job has in this step: without guidance, that of the prompt alone."""
-    own = part.control.conditions
-    if own.guided == part.guided:
+    own, guided = part.control.conditions, part.guided and not part.control.net.reads_prompt_alone
+    if own.guided == guided:
         return own
     inputs = [one[-1:] for one in own.inputs]
     return RowConditions(guidance=own.guidance, guided=False, inputs=inputs, regions=own.regions)
@@ -73,7 +90,7 @@ def _with_rows(part: _Part) -> RowConditions:
 class _NetRows:
     """One network with the rows that read it."""
 
-    def __init__(self, net: ControlNet, members: Sequence[Member], layout: Rows) -> None:
+    def __init__(self, net: GuidingNet, members: Sequence[Member], layout: Rows) -> None:
         self._net = net
         self._parts = parts = [
             _Part(control, member.pictures, member.guided)
@@ -101,16 +118,14 @@ class _NetRows:
         """Bytes of what it keeps beside the jobs' own tensors."""
         return self._own_bytes + sum(region.nbytes for region in self._resized.values())
 
-    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn) -> list[Tensor]:
+    def residuals(self, latents: Tensor, times: Tensor, keep_on: KeepOn, base: Any) -> Sequence[Tensor | None]:
         if not self._whole:
             latents = torch.cat([latents[part.pictures] for part in self._parts])
             times = times if len(times) == 1 else torch.cat([times[part.pictures] for part in self._parts])
-        net, inputs = self._net, self._inputs
-        added, keys = (inputs[0], inputs[1:]) if net.reads_sizes else (None, inputs)
-        text = net.text_keys_of(keys)
-        more: dict[str, Any] = {"added": added, "beside": self._beside}
-        found = net.residuals(latents, times, text, self._hints, keep_on, **more)
-        return [self._placed(one, scale) for one, scale in zip(found, self._scales, strict=True)]
+        size = latents.shape[2], latents.shape[3]
+        found = self._net.residuals(latents, times, self._inputs, self._hints, keep_on, self._beside, base)
+        placed = [self._placed(one, scale, size) for one, scale in zip(found, self._scales, strict=True)]
+        return self._net.aligned(placed, base)
 
     def _read_beside(self, conditions: Sequence[RowConditions]) -> Sequence[Sequence[Beside]]:
         """What rows read of the prompts of regions. Empty: nothing."""
@@ -124,15 +139,15 @@ class _NetRows:
         ]
         return GroupReads(readers, self._rows).layers
 
-    def _placed(self, residual: Tensor, scale: Tensor) -> Tensor:
-        """A residual, weighted, in the rows of the whole forward."""
-        residual = residual * scale.view(-1, 1, 1, 1)
+    def _placed(self, residual: Tensor, scale: Tensor, size: tuple[int, int]) -> Tensor:
+        """A residual, weighted, in the rows of the whole forward. `size`: (h, w) of the latents."""
+        residual = in_rows(residual, self._rows.total) * scale.view(-1, *[1] * (residual.dim() - 1))
         if self._whole and all(part.control.region is None for part in self._parts):
             return residual
         placed = residual.new_zeros((self._layout.total, *residual.shape[1:]))
         begin = 0
         for number, (part, count) in enumerate(zip(self._parts, self._images, strict=True)):
-            own, region = slice(begin, begin + count), self._region(number, residual)
+            own, region = slice(begin, begin + count), self._region(number, residual, size)
             for source, target in zip(
                 self._rows.of(own, guided=part.guided), self._layout.of(part.pictures, guided=part.guided), strict=True
             ):
@@ -140,11 +155,11 @@ class _NetRows:
             begin += count
         return placed
 
-    def _region(self, number: int, residual: Tensor) -> Tensor | None:
+    def _region(self, number: int, residual: Tensor, size: tuple[int, int]) -> Tensor | None:
         """Where a part counts, in the size of a residual. None: everywhere."""
-        region, key = self._parts[number].control.region, (number, residual.shape[2:])
+        region, key = self._parts[number].control.region, (number, residual.shape[1:])
         if region is not None and key not in self._resized:
-            self._resized[key] = resized(region, residual)
+            self._resized[key] = self._net.region_in(region, residual, size)
         return self._resized.get(key)
 
     def _scaled(self) -> Tensor:

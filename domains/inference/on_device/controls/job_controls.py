@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from domains.inference.controls import ControlBalance
-from domains.inference.on_device.controls.control_net import ControlNet
+from domains.inference.on_device.controls.guiding_net import GuidingNet
 from domains.inference.on_device.rows import RowConditions
 
 
@@ -14,11 +14,13 @@ from domains.inference.on_device.rows import RowConditions
 class JobControl:
     """One ControlNet of a job, with what it reads in all steps."""
 
-    net: ControlNet
+    net: GuidingNet
     conditions: RowConditions
-    """What it reads of the prompts."""
+    """What it reads of the prompt, or of the first of those that guide together."""
+    others: Sequence["JobControl"] = ()
+    """The same control with what it reads of each further one."""
     hint: Tensor
-    """(1, channels, h/8, w/8): what it reads of the control map."""
+    """(1, …): what it reads of the control map."""
     weight: float
     balance: ControlBalance
     steps: range
@@ -28,7 +30,12 @@ class JobControl:
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it holds for the job alone."""
-        return [*self.conditions.tensors(), self.hint, *([] if self.region is None else [self.region])]
+        prompts = [tensor for one in (self, *self.others) for tensor in one.conditions.tensors()]
+        return [*prompts, self.hint, *([] if self.region is None else [self.region])]
+
+    def of_prompt(self, place: int) -> "JobControl":
+        """The control as the rows of one of the prompts read it that guide together, from 0. Always the same object."""
+        return self.others[place - 1] if place else self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,16 +1,20 @@
 """Makes the controls of one job before its first step: their networks come onto the device, their maps are read."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from domains.errors import ErrorReason, FailedPrecondition
+from domains.inference.control_types import CONTROL_MODES
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
-from domains.inference.on_device.controls.control_net import ControlNet, check_fits
+from domains.inference.on_device.controls.guiding_net import GuidingNet, SeePicture
 from domains.inference.on_device.controls.job_controls import NO_CONTROLS, Controls, JobControl
+from domains.inference.on_device.controls.kinds import kind_of
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_load import NetworkLoad
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
@@ -23,8 +27,8 @@ from domains.model.on_device import OnDeviceModel, Ready, loading_controlnet
 class Reading(Protocol):
     """Makes what a network reads of the job's prompts."""
 
-    def __call__(self, net: ControlNet) -> RowConditions:
-        """The conditions for all steps."""
+    def __call__(self, net: GuidingNet) -> Sequence[RowConditions]:
+        """The conditions for all steps, of each of the prompts that guide together."""
         ...
 
 
@@ -48,41 +52,61 @@ class ControlsOfJob:
         the model, and as loads of models."""
         return self.networks.bring([(one.model, control.model_sha256, _begin) for control, one in self._wanted], base)
 
-    def made(self, reading: Reading, base: OnDeviceModel) -> Controls:
+    def made(self, reading: Reading, base: OnDeviceModel, see: SeePicture) -> Controls:
         """The controls, with their maps read. Raises MODEL_INCOMPATIBLE for one that another model brought and that does
-        not fit this one. Enqueues."""
+        not fit this one, UNSUPPORTED_COMBINATION for a map that a network does not read. Enqueues."""
         if not self._wanted:
             return NO_CONTROLS
         return Controls(
             all=[
-                self._made(control, given, load, reading, base)
+                self._made(control, given, load, reading, base, see)
                 for (control, given), load in zip(self._wanted, self.networks.loads, strict=True)
             ]
         )
 
     def _made(
-        self, control: ResolvedControl, given: GivenControl, load: NetworkLoad, reading: Reading, base: OnDeviceModel
+        self,
+        control: ResolvedControl,
+        given: GivenControl,
+        load: NetworkLoad,
+        reading: Reading,
+        base: OnDeviceModel,
+        see: SeePicture,
     ) -> JobControl:
-        unet = base.modules["unet"]
-        check_fits(load.module, unet, base.model.id, load.model.id)
-        reads_sizes = getattr(unet.config, "addition_embed_type", None) == "text_time"
-        net = load.view(lambda module: ControlNet(module, pooled_and_sizes=reads_sizes))
+        kind = kind_of(base)
+        kind.check(load.module, base, load.model.id)
+        net = load.view(lambda module: kind.view(module, base, load.model.id))
         device = base.device
+        read = [_typed(one, control, net, base.family) for one in reading(net)]
         hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
-        return JobControl(
+        one = JobControl(
             net=net,
-            conditions=reading(net),
-            hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden),
+            conditions=read[0],
+            hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden, see),
             weight=control.weight,
             balance=control.balance,
             steps=self._resolved.counted(control.steps_of),
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
+        return replace(one, others=[replace(one, conditions=more) for more in read[1:]])
 
 
 def _begin(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:
-    unet = base.modules["unet"]
-    return loading_controlnet(model, base, lambda module: check_fits(module, unet, base.model.id, model.id))
+    return loading_controlnet(model, base, lambda module: kind_of(base).check(module, base, model.id))
+
+
+def _typed(conditions: RowConditions, control: ResolvedControl, net: GuidingNet, family: str) -> RowConditions:
+    """What a network reads, with the type of its map, if it knows several. Raises MODEL_INCOMPATIBLE for an unknown one."""
+    if not control.control_type:
+        return conditions
+    number = CONTROL_MODES[family][control.control_type]
+    if number < net.types:
+        return net.typed(conditions, number)
+    message = (
+        f"ControlNet {control.model_id} knows {net.types} types of maps, and {control.control_type} is number {number}"
+    )
+    facts = {"control_model_id": control.model_id, "control_type": control.control_type}
+    raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
 
 
 def _region(pixels: Tensor, device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from domains.inference.on_device.families.family import Conditions, EncodedPromp
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.packing import unpacked
 from domains.inference.on_device.networks.watched_module import WatchedModule
-from domains.inference.on_device.rows import pooled_of, states_of, steered
+from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
@@ -47,6 +47,18 @@ class Flux1(LatentCodec):
         distilled: float = 0.0,
     ) -> Conditions:
         """`distilled`: the embedded guidance. Schnell reads none."""
+        return self.conditions_for(None, positive, negative, guidance, size_px, distilled)
+
+    def conditions_for(
+        self,
+        network: object,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+        distilled: float = 0.0,
+    ) -> RowConditions:
+        """What a network that reads prompts as this family's transformer does reads in all steps."""
         told = torch.full((1,), distilled, dtype=torch.float32, device=self._device)
         return steered(guidance, positive, negative, states_of, pooled_of, lambda _: told)
 
@@ -61,6 +73,9 @@ class Flux1(LatentCodec):
             states, pooled, guidance, *pictures = batch.inputs
             height, width = batch.latents.shape[-2:]
             tokens, places = behind_latents(batch.latents, pictures)
+            transformer: Any = self._transformer.module
+            residuals = batch.residuals(batch.pictures, keep_on, transformer)
+            blocks = len(transformer.transformer_blocks)
             output = self._transformer(
                 keep_on,
                 hidden_states=tokens.to(self._dtype),
@@ -70,8 +85,15 @@ class Flux1(LatentCodec):
                 pooled_projections=pooled,
                 txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
                 img_ids=places,
+                controlnet_block_samples=_given(residuals[:blocks]),
+                controlnet_single_block_samples=_given(residuals[blocks:]),
                 return_dict=False,
             )[0]
             return unpacked(output[:, : height * width // 4], height, width)
 
         return self._batches(group, forward)
+
+
+def _given(residuals: Sequence[Any]) -> Sequence[Any] | None:
+    """Residuals as the transformer takes them: a ControlNet adds to each of a kind's blocks, or to none."""
+    return residuals if any(one is not None for one in residuals) else None

@@ -12,7 +12,7 @@ from domains.inference.on_device.families.family import Conditions, EncodedPromp
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.longest_edge import refuse_longer
 from domains.inference.on_device.networks.watched_module import WatchedModule
-from domains.inference.on_device.rows import pooled_of, states_of, steered
+from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
@@ -61,17 +61,30 @@ class Sd3(LatentCodec):
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
         refuse_longer(size_px, self._config.pos_embed_max_size * self._config.patch_size * self.scale_px)
+        return self.conditions_for(None, positive, negative, guidance, size_px)
+
+    def conditions_for(
+        self,
+        network: object,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+    ) -> RowConditions:
+        """What a network that reads prompts as this family's transformer does reads in all steps."""
         return steered(guidance, positive, negative, states_of, pooled_of)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             states, pooled = batch.inputs
+            residuals = batch.residuals(batch.pictures, keep_on, self._transformer.module)
             return self._transformer(
                 keep_on,
                 hidden_states=batch.latents.to(self._dtype),
                 timestep=batch.timesteps,
                 encoder_hidden_states=states,
                 pooled_projections=pooled,
+                block_controlnet_hidden_states=residuals or None,
                 return_dict=False,
             )[0]
 

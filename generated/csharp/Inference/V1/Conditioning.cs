@@ -5114,8 +5114,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int ControlTypeFieldNumber = 4;
     private string controlType_ = "";
     /// <summary>
-    /// `canny`, `depth`, `tile`, `inpaint`, `shuffle` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only
-    /// one.
+    /// What the map is, for a ControlNet that knows several types (a union): `canny`, `depth`, `tile` … from the field's values in
+    /// GetInferenceCapabilities. Must be set for such a one, and empty for any other: else UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

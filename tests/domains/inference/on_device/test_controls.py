@@ -28,6 +28,7 @@ from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report, RunStopped
+from domains.inference.prompts import Syntax
 from domains.model.model import Model
 from domains.model.on_device import Ready
 from domains.progress import Progressed, Stage
@@ -68,7 +69,7 @@ class Guided(Loaded):
         job = ControlsOfJob(job_id, wanted, maps, self.pool)
         bring(job, self)
         reading = condition(self.ours, family_of(self.ours), wanted, PromptCache()).reading
-        return job.made(reading, self.ours)
+        return job.made(reading, self.ours, family_of(self.ours).encode_reference)
 
 
 @pytest.fixture(scope="module", params=list(PIPELINES))
@@ -165,6 +166,25 @@ def test_the_latents_with_controlnets_are_those_of_diffusers(family: Guided, tmp
     assert gap(found, final_latents(family.ours, asked(family, **{"sampler": "euler", **request}))) > 0.01
 
 
+def test_each_prompt_that_and_joins_is_read_by_the_controlnet(family: Guided, tmp_path: Path) -> None:
+    """One step of Euler is linear in the denoiser's output, so that of prompts together is the sum of theirs."""
+    net = family.nets[0]
+    maps, walk = [given(net, MAP, tmp_path)], {"steps": 1, "sampler": "euler", "controls": (control(net),)}
+    together = asked(family, prompt="an owl :0.3 AND a red car :0.7", prompt_syntax=Syntax.A1111, **walk)
+    shares = [
+        (share, ours(family, asked(family, prompt=text, prompt_syntax=Syntax.A1111, **walk), maps))
+        for text, share in (("an owl", 0.3), ("a red car", 0.7))
+    ]
+    found = ours(family, together, maps)
+    assert gap(found, sum((share * one for share, one in shares), torch.zeros_like(found))) < TOLERANCE
+    assert gap(shares[0][1], shares[1][1]) > 10 * TOLERANCE
+    # Beside a job whose prompt stands alone.
+    with torch.inference_mode():
+        group = [begun(family, together, maps, "and"), begun(family, asked(family, **walk), maps, "alone")]
+        walk_together(group)
+    assert gap(group[0].latents, found) < TOLERANCE
+
+
 def test_jobs_with_and_without_controls_share_forwards(family: Guided, tmp_path: Path) -> None:
     first, second = family.nets
     mixed: list[tuple[list[GivenControl], ResolvedGeneration]] = [
@@ -242,9 +262,15 @@ def test_a_controlnet_that_another_job_brought_is_refused_for_a_model_that_it_do
     bring(second, family)
     config: Any = family.ours.modules["unet"].config
     unet = SimpleNamespace(config=SimpleNamespace(**{**config, "cross_attention_dim": 7}))
-    other: Any = SimpleNamespace(modules={"unet": unet}, model=SimpleNamespace(id="narrow"), device=family.ours.device)
+    other: Any = SimpleNamespace(
+        modules={"unet": unet}, family=wanted.family, model=SimpleNamespace(id="narrow"), device=family.ours.device
+    )
     with pytest.raises(FailedPrecondition, match="where the model has 7") as refused:
-        second.made(condition(family.ours, family_of(family.ours), wanted, PromptCache()).reading, other)
+        second.made(
+            condition(family.ours, family_of(family.ours), wanted, PromptCache()).reading,
+            other,
+            family_of(family.ours).encode_reference,
+        )
     assert refused.value.facts["model_id"] == "narrow"
     for job in (first, second):
         job.networks.leave()

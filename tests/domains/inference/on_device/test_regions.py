@@ -165,7 +165,7 @@ def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Pat
         with torch.inference_mode():
             shares = region_maps(wanted, (None,) * len(wanted.regions), device)
             found = condition(family.ours, view, wanted, PromptCache(), maps=shares)
-            controls = job.made(found.reading, family.ours)
+            controls = job.made(found.reading, family.ours, view.encode_reference)
             config, conditions = family.ours.scheduler_config, found.conditions
             trajectory = begin(
                 view, wanted, config, conditions, device, renew=found.renew, guides=Guides(controls=controls)

@@ -35,8 +35,11 @@ COMPATIBLE = {
     "sd1_controlnet": ("sd1",),
     "sd2_controlnet": ("sd2",),
     "sdxl_controlnet": ("sdxl",),
+    "sdxl_union_controlnet": ("sdxl",),
     "sd3_controlnet": ("sd3",),
+    "sd35_large_controlnet": ("sd3",),
     "flux1_controlnet": ("flux1",),
+    "flux1_union_controlnet": ("flux1",),
     "qwen_image_controlnet": ("qwen_image",),
     "sd1_t2i_adapter": ("sd1", "sd2"),
     "sdxl_t2i_adapter": ("sdxl",),
@@ -62,7 +65,8 @@ def test_every_published_header_has_a_right_answer() -> None:
 def test_a_published_network_is_told_by_its_kind_with_evidence(header: str) -> None:
     found = of(header)
     assert found.kind is KINDS[header]
-    assert (found.family, found.variant) == RIGHT[header] if header in RIGHT else not found.variant or "light" in header
+    other = any(name in header for name in ("light", "union"))
+    assert (found.family, found.variant) == RIGHT[header] if header in RIGHT else other == bool(found.variant)
     assert (found.confidence == 1.0) is (found.kind is not ModelKind.UNKNOWN)
     decisive = [one for one in found.evidence if one.decisive]
     assert all(one.matched and not one.unexpected for one in decisive)

@@ -148,8 +148,28 @@ DIFFUSERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sd1_controlnet": ("ControlNetModel", SD_UNET | {"sample_size": None}),
     "sd2_controlnet": ("ControlNetModel", SD2_UNET | {"sample_size": None}),
     "sdxl_controlnet": ("ControlNetModel", {**XL_UNET, "up_block_types": None, "sample_size": None}),
+    "sdxl_union_controlnet": (
+        "ControlNetUnionModel",
+        {**XL_UNET, "up_block_types": None, "sample_size": None, "num_control_type": 8},
+    ),
     "sd3_controlnet": ("SD3ControlNetModel", {**SD3, "num_layers": 12}),
     "flux1_controlnet": ("FluxControlNetModel", {"num_layers": 5, "num_single_layers": 0, "guidance_embeds": True}),
+    "sd35_large_controlnet": (
+        "SD3ControlNetModel",
+        {
+            "num_layers": 19,
+            "num_attention_heads": 38,
+            "joint_attention_dim": None,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": None,
+            "pos_embed_type": None,
+            "use_pos_embed": False,
+        },
+    ),
+    "flux1_union_controlnet": (
+        "FluxControlNetModel",
+        {"num_layers": 5, "num_single_layers": 10, "guidance_embeds": True, "num_mode": 10},
+    ),
     "qwen_image_controlnet": ("QwenImageControlNetModel", {"num_layers": 5}),
     "sd1_t2i_adapter": ("T2IAdapter", {}),
     "sd1_light_t2i_adapter": ("T2IAdapter", {"adapter_type": "light_adapter", "num_res_blocks": 4}),

@@ -681,8 +681,8 @@ class ControlInput(_message.Message):
     model_id: _builtins.str
     """The ControlNet or T2I adapter, of the same family as the model: else MODEL_INCOMPATIBLE. Must not be empty."""
     control_type: _builtins.str
-    """`canny`, `depth`, `tile`, `inpaint`, `shuffle` … from GetInferenceCapabilities, for a ControlNet that knows several. Empty: its only
-    one.
+    """What the map is, for a ControlNet that knows several types (a union): `canny`, `depth`, `tile` … from the field's values in
+    GetInferenceCapabilities. Must be set for such a one, and empty for any other: else UNSUPPORTED_COMBINATION.
     """
     weight: _builtins.float
     """How strongly it guides, 0..10; 0 has no effect. Absent: 1. A1111: control weight. diffusers: `controlnet_conditioning_scale`."""

@@ -1,0 +1,30 @@
+"""The types of maps that a ControlNet trained for several of them (union) is told, with their numbers."""
+
+from collections.abc import Mapping
+
+from domains.inference.preprocessors import CONTROL_TYPES
+from domains.model.families import CONTROLLED
+
+CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
+    # xinsir, controlnet-union-sdxl-1.0; the last two of its ProMax alone.
+    "sdxl": {
+        **{"pose": 0, "depth": 1, "soft_edge": 2, "scribble": 2, "canny": 3, "line_art": 3, "line_segments": 3},
+        **{"normal": 4, "segmentation": 5, "tile": 6, "inpaint": 7},
+    },
+    # InstantX and Shakker Labs, FLUX.1-dev-ControlNet-Union and -Pro.
+    "flux1": {"canny": 0, "tile": 1, "depth": 2, "blur": 3, "pose": 4, "grey": 5, "low_quality": 6},
+}
+"""By family: `control_mode` of diffusers."""
+
+UNION = "union"
+"""Variant of ControlNets that are told the type of their map."""
+
+TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in names))
+"""All types that some network is told."""
+
+
+def control_types_of(family_id: str) -> tuple[str, ...]:
+    """The types of maps that ControlNets of a family are trained for. Empty: it has none here."""
+    if family_id not in CONTROLLED:
+        return ()
+    return tuple(dict.fromkeys((*CONTROL_MODES.get(family_id, ()), *CONTROL_TYPES)))

@@ -1,0 +1,231 @@
+"""ControlNets of SD3 and FLUX.1 in our engine against diffusers' pipelines, on random weights: same maps, noise, latents."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
+from domains.inference.control_types import CONTROL_MODES
+from domains.inference.controls import ControlBalance
+from domains.inference.generation import ResolvedGeneration
+from domains.inference.given import GivenControl
+from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.controls import Controls, ControlsOfJob
+from domains.inference.on_device.families.table import family_of
+from domains.inference.on_device.guides import Guides
+from domains.inference.on_device.hardware import RealHardware
+from domains.inference.on_device.network_pool import NetworkPool
+from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.model.model import Model
+from tests.domains.inference.on_device.control_files import control, given, stripes
+from tests.domains.inference.on_device.reference import final_latents
+from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
+from tests.domains.inference.on_device.tiny_families import TINY, vae, write_parts, write_tiny_family
+from tests.domains.inference.on_device.transformer_controls import KINDS, their_controlled, write_net
+
+MAP, OTHER = stripes(48, 32), stripes(48, 32, 77)
+
+
+def bring(job: ControlsOfJob, family: Loaded) -> None:
+    """Load its networks without a break."""
+    while not job.bring(family.ours):
+        pass
+
+
+class Guided(Loaded):
+    """A tiny model with ControlNets of every kind of its family."""
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        super().__init__(model)
+        kinds = [kind for kind in KINDS if kind.partition("-")[0] == model.family]
+        self.nets = {kind: write_net(folder / kind, kind, self.ours, seed) for seed, kind in enumerate(kinds)}
+        self.pool = NetworkPool(RealHardware(self.ours.device))
+
+    def of(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl], job_id: str = "job") -> Controls:
+        """The controls of a job."""
+        job, view = ControlsOfJob(job_id, wanted, maps, self.pool), family_of(self.ours)
+        bring(job, self)
+        reading = condition(self.ours, view, wanted, PromptCache()).reading
+        return job.made(reading, self.ours, view.encode_reference)
+
+    def begun(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl], job_id: str = "job") -> Trajectory:
+        """A job before its first step."""
+        view, controls = family_of(self.ours), self.of(wanted, maps, job_id)
+        found = condition(self.ours, view, wanted, PromptCache())
+        config, device = self.ours.scheduler_config, self.ours.device
+        return begin(view, wanted, config, found.conditions, device, guides=Guides(controls=controls))
+
+    def latents(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
+        """The final latents of a job that walks alone."""
+        with torch.inference_mode():
+            trajectory = self.begun(wanted, maps)
+            while not trajectory.done:
+                walk_together([trajectory])
+            return trajectory.latents
+
+
+@pytest.fixture(scope="module", params=["sd3", "flux1"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guided:
+    folder = tmp_path_factory.mktemp("guided")
+    return Guided(write_tiny_family(request.param, folder / request.param), folder)
+
+
+def typed(kind: str, control_type: str = "tile") -> dict[str, Any]:
+    """The type that a network of a kind is told."""
+    return {"control_type": control_type} if kind.endswith("union") else {}
+
+
+CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "one": ([{}], {}),
+    "without_guidance": ([{"weight": 0.7}], {"guidance_scale": 1.0}),
+    "a_range_and_two_pictures": (
+        [{"weight": 1.3, "start_ratio": 0.25, "end_ratio": 0.75}],
+        {"steps": 4, "seeds": (3, 9)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_the_latents_with_each_kind_are_those_of_diffusers(family: Guided, tmp_path: Path, case: str) -> None:
+    changes, request = CASES[case]
+    plain = final_latents(family.ours, asked(family, **request))
+    for kind, net in family.nets.items():
+        told = typed(kind)
+        wanted = asked(family, controls=(control(net, **changes[0], **told),), **request)
+        found = family.latents(wanted, [given(net, MAP, tmp_path)])
+        modes = [CONTROL_MODES["flux1"][told["control_type"]] if told else None]
+        assert gap(found, their_controlled(family, wanted, [net], [MAP], modes)) < TOLERANCE, kind
+        # The control shows: it is no rounding that is compared.
+        assert gap(found, plain) > 0.01, kind
+
+
+def test_two_nets_with_weights_and_ranges_are_those_of_diffusers(family: Guided, tmp_path: Path) -> None:
+    """Of one depth: diffusers adds only as many residuals as the shallower net has."""
+    kind = next(iter(family.nets))
+    first, second = family.nets[kind], write_net(tmp_path / "second", kind, family.ours, 7)
+    wanted = asked(family, controls=(control(first, weight=0.4, end_ratio=0.5), control(second, weight=1.3)), steps=4)
+    maps = [given(first, MAP, tmp_path), given(second, OTHER, tmp_path)]
+    theirs = their_controlled(family, wanted, [first, second], [MAP, OTHER], [None, None])
+    assert gap(family.latents(wanted, maps), theirs) < TOLERANCE
+
+
+def test_nets_of_all_kinds_guide_jobs_that_share_forwards(family: Guided, tmp_path: Path) -> None:
+    nets = list(family.nets.items())
+    half = torch.zeros(32, 48, 1, dtype=torch.uint8)
+    half[:, :24] = 255
+    mixed: list[tuple[list[GivenControl], ResolvedGeneration]] = [([], asked(family))]
+    for kind, net in nets:
+        mixed += [
+            (
+                [given(net, MAP, tmp_path)],
+                asked(family, controls=(control(net, end_ratio=0.5, **typed(kind)),), steps=4),
+            ),
+            (
+                [given(net, MAP, tmp_path)],
+                asked(family, controls=(control(net, **typed(kind, "canny")),), guidance_scale=1.0),
+            ),
+        ]
+    every = tuple(control(net, weight=0.5, **typed(kind)) for kind, net in nets)
+    mixed.append(([given(net, OTHER, tmp_path, half) for _, net in nets], asked(family, controls=every, seeds=(1, 2))))
+    balanced = tuple(control(net, balance=ControlBalance.CONTROL, **typed(kind)) for kind, net in nets)
+    mixed.append(([given(net, MAP, tmp_path) for _, net in nets], asked(family, controls=balanced)))
+    alone = [family.latents(wanted, maps) for maps, wanted in mixed]
+    with torch.inference_mode():
+        group = [family.begun(wanted, maps, f"job {place}") for place, (maps, wanted) in enumerate(mixed)]
+        while left := [one for one in group if not one.done]:
+            walk_together(left)
+    for trajectory, latents in zip(group, alone, strict=True):
+        assert gap(trajectory.latents, latents) < TOLERANCE
+
+
+def test_a_region_bounds_what_a_net_adds(family: Guided, tmp_path: Path) -> None:
+    kind, net = next(iter(family.nets.items()))
+    wanted = asked(family, controls=(control(net, **typed(kind)),))
+    plain, whole = final_latents(family.ours, asked(family)), family.latents(wanted, [given(net, MAP, tmp_path)])
+    for level, same in ((0, plain), (255, whole)):
+        region = torch.full((32, 48, 1), level, dtype=torch.uint8)
+        assert gap(family.latents(wanted, [given(net, MAP, tmp_path, region)]), same) < 1e-6
+
+
+def test_the_type_of_a_map_counts_and_one_beyond_the_nets_is_refused(tmp_path: Path) -> None:
+    family = Guided(write_tiny_family("flux1", tmp_path / "flux1"), tmp_path)
+    net, maps = family.nets["flux1-union"], [given(family.nets["flux1-union"], MAP, tmp_path)]
+    canny, depth = (
+        family.latents(asked(family, controls=(control(net, control_type=one),)), maps) for one in ("canny", "depth")
+    )
+    # One token among 512 counts little.
+    assert gap(canny, depth) > 3 * TOLERANCE
+    with pytest.raises(FailedPrecondition, match="knows 5 types of maps, and grey is number 5"):
+        family.of(asked(family, controls=(control(net, control_type="grey"),)), maps)
+
+
+def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
+    family = Guided(write_tiny_family("sd3", tmp_path / "sd3"), tmp_path)
+    net = write_net(tmp_path / "inpaint", "sd3", family.ours, 3, extra_conditioning_channels=1)
+    hidden = torch.zeros(32, 48, dtype=torch.uint8)
+    hidden[8:24, 16:40] = 255
+    wanted, view = asked(family, controls=(control(net),)), family_of(family.ours)
+    (one,) = family.of(wanted, [given(net, MAP, tmp_path, hidden=hidden)]).all
+    black = MAP.masked_fill(hidden[..., None] > 127, 0)
+    assert torch.equal(one.hint[:, :16], view.encode_reference(black))
+    edge = 32 // one.hint.shape[2]
+    assert torch.equal(one.hint[0, 16] == 0, hidden[::edge, ::edge] > 127)
+    with pytest.raises(InvalidRequest, match="reads which part is missing"):
+        family.of(wanted, [given(net, MAP, tmp_path)])
+    plain = family.nets["sd3"]
+    with pytest.raises(InvalidRequest, match="does not read"):
+        family.of(asked(family, controls=(control(plain),)), [given(plain, MAP, tmp_path, hidden=hidden)])
+
+
+def test_a_net_that_sees_the_pixels_of_its_map_is_that_of_diffusers(tmp_path: Path) -> None:
+    pipeline, parts = TINY["flux1"]
+    eight = vae(
+        16,
+        block_out_channels=(16,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=0.36,
+        shift_factor=0.12,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    parts = {**parts, "vae": ("AutoencoderKL", eight)}
+    family = Guided(write_parts(pipeline, parts, tmp_path / "flux1"), tmp_path)
+    net = write_net(tmp_path / "seeing", "flux1", family.ours, conditioning_embedding_channels=16, patch_size=2)
+    wanted = asked(family, controls=(control(net, weight=0.8),))
+    found = family.latents(wanted, [given(net, MAP, tmp_path)])
+    assert gap(found, their_controlled(family, wanted, [net], [MAP], [None])) < TOLERANCE
+    assert gap(found, final_latents(family.ours, asked(family))) > 0.01
+
+
+MISFITS: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "sd3": [({"num_attention_heads": 8, "caption_projection_dim": 64}, "width 64"), ({"num_layers": 4}, "blocks 4")],
+    "flux1": [({"num_attention_heads": 4}, "width 64"), ({"joint_attention_dim": 48}, "joint_attention_dim 48")],
+}
+
+
+def test_a_net_of_another_shape_is_refused_before_its_weights_are_read(family: Guided, tmp_path: Path) -> None:
+    for place, (changes, told) in enumerate(MISFITS[family.model.family]):
+        other = write_net(tmp_path / f"{place}", family.model.family, family.ours, **changes)
+        wanted = asked(family, controls=(control(other),))
+        job = ControlsOfJob("job", wanted, [given(other, MAP, tmp_path)], NetworkPool(RealHardware(family.ours.device)))
+        with pytest.raises(FailedPrecondition, match=told) as refused:
+            bring(job, family)
+        assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+def test_the_pool_holds_the_bytes_of_a_net_until_its_last_job_leaves(family: Guided, tmp_path: Path) -> None:
+    kind, net = next(iter(family.nets.items()))
+    pool = NetworkPool(RealHardware(family.ours.device))
+    wanted = asked(family, controls=(control(net, **typed(kind)),))
+    job = ControlsOfJob("job", wanted, [given(net, MAP, tmp_path)], pool)
+    bring(job, family)
+    size = sum(file.stat().st_size for file in Path(net.folder).glob("*.safetensors"))
+    assert pool.sizes() == {net.id: pytest.approx(size, rel=0.3)}
+    job.networks.leave()
+    assert pool.sizes() == {}
