@@ -131,6 +131,7 @@ def _hires_fields() -> Iterator[Field]:
         },
         "latent_filter": {"default": _filters(OF_LATENTS)[0], "allowed": _filters(OF_LATENTS)},
         "pixel_filter": {"allowed": _filters(Resampling)},
+        "upscaler_model_id": {},
         "strength": {"bounds": limits.STRENGTH, "default": f"{HIRES_STRENGTH:g}"},
         "steps": {"bounds": limits.STEPS, "unit": "steps"},
         "sampler": {"allowed": tuple(SAMPLERS)},

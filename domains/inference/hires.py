@@ -19,6 +19,8 @@ class HiresPass(msgspec.Struct, frozen=True, kw_only=True):
     """Enlarges latents. Absent: BICUBIC, unless `pixel_filter` is set."""
     pixel_filter: Resampling | None = None
     """Enlarges pixels."""
+    upscaler_model_id: str | None = None
+    """The model that enlarges pixels. Absent: a filter does."""
     strength: float | None = None
     """Share of the steps that are computed, 0..1. Absent: 0.5."""
     steps: int | None = None
@@ -39,6 +41,10 @@ class ResolvedHires(msgspec.Struct, frozen=True, kw_only=True):
     filter: Resampling
     of_pixels: bool
     """Whether the filter enlarges decoded pixels, which are then encoded. Otherwise it enlarges the latents."""
+    upscaler_model_id: str = ""
+    """The model that enlarges pixels to at least the size; the filter then brings them to it. Empty: the filter does all."""
+    upscaler_sha256: str = ""
+    """Hash of its weights."""
     strength: float
     """Share of the steps that are computed."""
     steps: int

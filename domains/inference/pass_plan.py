@@ -65,6 +65,11 @@ def models_of(resolved: ResolvedGeneration) -> tuple[str, ...]:
     return (resolved.runs_as, *refiner, *((hires,) if hires else ()))
 
 
+def upscaler_of(resolved: ResolvedGeneration) -> str:
+    """Id of the model that enlarges pictures between passes. Empty: none does."""
+    return "" if resolved.hires_pass is None else resolved.hires_pass.upscaler_model_id
+
+
 def _refined(first: ResolvedGeneration, refiner: ResolvedRefiner | None) -> Iterator[Pass]:
     """The first pass, then that of the refiner, which computes its last steps, or all of them."""
     visited = first.visited

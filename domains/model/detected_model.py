@@ -144,6 +144,16 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
     return f"it is of the kind {what}, which this server does not use yet"
 
 
+def _not_enlarging(found: Detection) -> str:
+    """Why the engine cannot enlarge pictures with an upscaler. Empty: it can."""
+    architecture = found.parts[0].architecture
+    if architecture not in ("RRDBNet", "SRVGGNetCompact"):
+        return f"it is an upscaler of the architecture {architecture}, which this server does not compute yet"
+    if any(key.startswith("model.") for key in _matched(found)):
+        return "its tensors have ESRGAN's old names; this server reads those of Real-ESRGAN: convert it"
+    return ""
+
+
 def _original_names(found: Detection) -> bool:
     """Whether the tensors of a ControlNet are named as its authors' code names them."""
     return any(key.startswith("input_hint_block.") for key in _matched(found))

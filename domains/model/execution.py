@@ -45,6 +45,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 AS_USUAL = Execution()
 """The server's choice in everything."""
 
+AS_FLOAT32 = Execution(precision="float32")
+"""The same in full precision."""
+
 
 def in_turns(execution: Execution) -> Execution:
     """The same with components that take turns on the device."""

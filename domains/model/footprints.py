@@ -65,10 +65,11 @@ class Footprints:
         """Bytes that a load of the model adds on a device; of components that take turns, the most at once."""
         return added_bytes(self.parts(model, device, execution), execution)
 
-    def named_bytes(self, model_ids: Iterable[str], device: Device) -> int:
-        """Bytes that loads of these models add on a device with the server's choice of precision and offloading."""
+    def named_bytes(self, model_ids: Iterable[str], device: Device, execution: Execution = AS_USUAL) -> int:
+        """Bytes that loads of these models add on a device, if nothing is said with the server's choice of precision and
+        offloading."""
         found = [self._catalogue.find(name) for name in model_ids]
-        return sum(self.need_bytes(model, device, AS_USUAL) for model in found if model is not None)
+        return sum(self.need_bytes(model, device, execution) for model in found if model is not None)
 
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> float | None:
         """Seconds that a load of so many bytes takes. None: nothing was loaded on the device yet."""

@@ -70,6 +70,7 @@ class GenerationResolver:
             regions=await self._inputs.regions.looked(given.asked),
             refiner=await self._read_refiner(given.asked),
             hires=await self._read_hires(given.asked),
+            upscaler=await self._read_upscaler(given.asked),
         )
 
     async def _read_refiner(self, asked: Generation) -> Model | None:
@@ -78,6 +79,15 @@ class GenerationResolver:
     async def _read_hires(self, asked: Generation) -> Model | None:
         model_id = "" if asked.hires_pass is None else asked.hires_pass.model_id
         return await self._with_hash(model_id) if model_id else None
+
+    async def _read_upscaler(self, asked: Generation) -> Model | None:
+        """One of another kind as it is, which is then refused."""
+        model_id = None if asked.hires_pass is None else asked.hires_pass.upscaler_model_id
+        if not model_id:
+            return None
+        model = self._catalogue.get(model_id)
+        can = model.kind is ModelKind.UPSCALER and model.state is ModelState.AVAILABLE
+        return await asyncio.to_thread(self._catalogue.hashed_whole, model) if can else model
 
     async def _with_hash(self, model_id: str) -> Model:
         """The model of a later pass with its hash; one of another kind as it is, which is then refused."""
@@ -156,7 +166,8 @@ class GenerationResolver:
         adapters = files.loras, files.words
         guides = files.controls, files.latents, files.image_prompts, files.regions
         later = files.refiner, files.hires
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later, files.references)
+        seen = files.references, files.upscaler
+        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later, *seen)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

@@ -64,7 +64,6 @@ _SERVED = {
 """Every fit passes here: the check refuses a fit that no input picture takes, with the contract's reason."""
 _LACKS = {
     "detail_passes": "a detail pass needs a detector, which comes with postprocessing",
-    "hires_pass.upscaler_model_id": "an upscaler model comes with postprocessing",
 }
 """What fields need that this server does not have yet."""
 _DETERMINISM = {

@@ -29,6 +29,7 @@ def from_hires(message: passes_pb2.HiresPass) -> HiresPass:
         size_px=(message.size.width_px, message.size.height_px) if target == "size" else None,
         latent_filter=_FILTERS.get(message.latent_filter) if by == "latent_filter" else None,
         pixel_filter=_FILTERS.get(message.pixel_filter, Resampling.LANCZOS) if by == "pixel_filter" else None,
+        upscaler_model_id=message.upscaler_model_id if by == "upscaler_model_id" else None,
         strength=message.strength if message.HasField("strength") else None,
         steps=message.steps if message.HasField("steps") else None,
         sampler=message.sampler,
@@ -69,6 +70,8 @@ def used_in_passes(resolved: ResolvedGeneration) -> Sequence[resolved_generation
     refiner, hires = resolved.refiner, resolved.hires_pass
     named = [("refiner", refiner.model_id, refiner.model_sha256, refiner.family)] if refiner else []
     named += [("hires", hires.model_id, hires.model_sha256, resolved.family)] if hires and hires.model_id else []
+    if hires and hires.upscaler_model_id:
+        named.append(("upscaler", hires.upscaler_model_id, hires.upscaler_sha256, ""))
     return [
         resolved_generation_pb2.UsedModel(role=role, model_id=model_id, sha256=sha256, family=family)
         for role, model_id, sha256, family in named
@@ -110,6 +113,9 @@ def to_hires(hires: HiresPass | ResolvedHires | None) -> passes_pb2.HiresPass | 
     )
     if isinstance(hires, ResolvedHires):
         message.size.width_px, message.size.height_px = hires.width_px, hires.height_px
+        if hires.upscaler_model_id:
+            message.upscaler_model_id = hires.upscaler_model_id
+            return message
         by = "pixel_filter" if hires.of_pixels else "latent_filter"
         setattr(message, by, _NUMBERS[hires.filter])
         return message
@@ -117,6 +123,8 @@ def to_hires(hires: HiresPass | ResolvedHires | None) -> passes_pb2.HiresPass | 
         message.scale = hires.scale
     if hires.size_px is not None:
         message.size.width_px, message.size.height_px = hires.size_px
+    if hires.upscaler_model_id:
+        message.upscaler_model_id = hires.upscaler_model_id
     for name in ("latent_filter", "pixel_filter"):
         if (by_filter := getattr(hires, name)) is not None:
             setattr(message, name, _NUMBERS[by_filter])

@@ -149,7 +149,6 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 UNSERVED = {
     "detail_passes[0]": G(detail_passes=[passes_pb2.DetailPass()]),
-    "hires_pass.upscaler_model_id": G(hires_pass=passes_pb2.HiresPass(upscaler_model_id="x")),
     "components[0].precision": G(
         components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)]
     ),

@@ -87,6 +87,7 @@ SOME: dict[str, object] = {
     "hires_pass.size.height_px": 512,
     "refiner.model_id": NO_LORA,
     "hires_pass.model_id": NO_LORA,
+    "hires_pass.upscaler_model_id": NO_LORA,
     # The server's model needs all of its components.
     "components.omitted": False,
     "controls.preprocessing.canny.low_threshold": 50,

@@ -80,13 +80,9 @@ def test_an_inline_mask_leaves_with_its_job_and_an_uploaded_one_stays(server: Ru
 
 def test_passes_that_need_postprocessing_say_so(server: RunningServer) -> None:
     generation = from_picture()
-    generation.hires_pass.upscaler_model_id = "x"
     generation.detail_passes.add().detector_model_id = "y"
     refusal = asking.refused(lambda: asking.generate(server, generation))
-    assert sorted(refusal.fields) == [
-        "generation.detail_passes[0].detector_model_id",
-        "generation.hires_pass.upscaler_model_id",
-    ]
+    assert refusal.fields == ["generation.detail_passes[0].detector_model_id"]
     assert "postprocessing" in refusal.message
 
 

@@ -33,6 +33,7 @@ from tests.domains.inference.on_device.tiny_families import (
     write_tiny_family,
 )
 from tests.domains.inference.on_device.tiny_refiner import write_tiny_refiner
+from tests.domains.inference.on_device.upscaler_files import write_upscaler
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
 from tests.server.test_image_to_image import upload
@@ -65,6 +66,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_other_sdxl(root / "other-sdxl")
     torch.manual_seed(5)
     vae(4)(root).save_pretrained(root / "other-vae")
+    write_upscaler(root / "grow.safetensors", "compact-2")
     return root
 
 
@@ -307,13 +309,18 @@ NOT_AGAIN: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "hires_pass.sigma_schedule",
         "does not take",
     ),
+    "an upscaler without a name": (
+        {"upscaler_model_id": ""},
+        "INVALID_FIELD",
+        "hires_pass.upscaler_model_id",
+        "must not be empty",
+    ),
     "a filter of pixels": (
         {"latent_filter": image_pb2.RESAMPLING_FILTER_LANCZOS},
         "NOT_IMPLEMENTED",
         "hires_pass.latent_filter",
         "BICUBIC",
     ),
-    "an upscaler": ({"upscaler_model_id": "x"}, "NOT_IMPLEMENTED", "hires_pass.upscaler_model_id", "postprocessing"),
 }
 
 
@@ -325,6 +332,25 @@ def test_a_second_pass_that_cannot_be_is_refused_by_its_field(server: RunningSer
     refusal = asking.refused(lambda: asking.submit(server, generation))
     assert (refusal.reason, refusal.fields) == (reason, [f"spec.generation.{field}"])
     assert words in refusal.message
+
+
+def test_an_upscaler_enlarges_for_the_second_pass_and_the_result_names_it(server: RunningServer) -> None:
+    by_model = passes_pb2.HiresPass(upscaler_model_id="grow", scale=1.5, strength=0.5)
+    generation = asked("sdxl", hires_pass=by_model)
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    told = result.resolved.generation.hires_pass
+    assert (told.upscaler_model_id, told.size.width_px, result.images[0].file.size.width_px) == ("grow", 96, 96)
+    assert [(one.role, one.model_id) for one in result.resolved.used_models[1:]] == [("upscaler", "grow")]
+    again = asking.watch(server, asking.submit(server, result.resolved.generation))[-1].generation_result
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
+    lanczos = image_pb2.RESAMPLING_FILTER_LANCZOS
+    plain = asked("sdxl", hires_pass=passes_pb2.HiresPass(scale=1.5, strength=0.5, pixel_filter=lanczos))
+    other = asking.watch(server, asking.submit(server, plain))[-1].generation_result
+    assert other.images[0].file.sha256 != result.images[0].file.sha256
+    by_model.upscaler_model_id = "sdxl"
+    refusal = asking.refused(lambda: asking.submit(server, asked("sdxl", hires_pass=by_model)))
+    assert refusal.reason == "MODEL_INCOMPATIBLE"
+    assert "is a checkpoint and no upscaler" in refusal.message
 
 
 def test_a_second_pass_beside_a_mask_is_refused(server: RunningServer) -> None:

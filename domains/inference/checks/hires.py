@@ -13,6 +13,7 @@ from domains.inference.hires import DEFAULT_SCALE, DEFAULT_STRENGTH, HiresPass, 
 from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import schedule_of, schedules_for
 from domains.model.families import FAMILIES
+from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
 
 _PATH = "generation.hires_pass"
@@ -33,6 +34,8 @@ def hires_violations(asked: Generation) -> Iterator[Violation]:
     yield from within("hires_pass.strength", hires.strength)
     yield from within("hires_pass.steps", hires.steps)
     yield from within("hires_pass.guidance_scale", hires.guidance_scale)
+    if hires.upscaler_model_id == "":
+        yield Violation(field=f"{_PATH}.upscaler_model_id", message="must not be empty; name the upscaler")
     for name, edge in zip(("width_px", "height_px"), hires.size_px or (), strict=False):
         yield from _edge(f"hires_pass.size.{name}", edge)
     for name in ("sampler", "sigma_schedule"):
@@ -68,6 +71,11 @@ def hires_exclusions(asked: Generation) -> Iterator[Violation]:
     if asked.hires_pass.model_id and asked.image_prompts:
         text = "has no IP-Adapter of its own; leave `image_prompts` or the model out"
         yield Violation(field=f"{_PATH}.model_id", message=text)
+    if asked.hires_pass.upscaler_model_id and (asked.seamless_x or asked.seamless_y):
+        text = (
+            "sees an edge where the picture goes on at the other side; take a filter, or leave the seamless edges out"
+        )
+        yield Violation(field=f"{_PATH}.upscaler_model_id", message=text)
     if asked.sampling.part.last_step is not None:
         text = "leaves noise in what the second pass enlarges; leave `last_step` or the second pass out"
         yield Violation(field=_PATH, message=text)
@@ -127,11 +135,29 @@ def check_model(own: Model, base: Model) -> None:
     raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
 
 
+def check_upscaler(upscaler: Model) -> None:
+    """Raise MODEL_INCOMPATIBLE if the model enlarges no pictures, and the scan's fault if it is unusable."""
+    facts = {"model_id": upscaler.id}
+    if upscaler.kind is not ModelKind.UPSCALER:
+        what = str(upscaler.kind).replace("_", " ")
+        message = f"model {upscaler.id} is a {what} and no upscaler; name an upscaler in `hires_pass.upscaler_model_id`"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+    if upscaler.state is not ModelState.AVAILABLE:
+        message = f"upscaler {upscaler.id} cannot be used: {upscaler.problem}; scan again when its file is whole"
+        raise FailedPrecondition(message, upscaler.fault, **facts)
+
+
 def resolved_hires(
-    asked: Generation, first: ResolvedGeneration, model: Model, steps: int, eta: float | None, own: Model | None = None
+    asked: Generation,
+    first: ResolvedGeneration,
+    model: Model,
+    steps: int,
+    eta: float | None,
+    own: Model | None = None,
+    upscaler: Model | None = None,
 ) -> ResolvedHires | None:
     """The second pass with every choice made. `first`: the first pass. `model`: of the second one. `steps`, `eta`: of its
-    sampler. `own`: the model that it names, with its hash; None: it names none."""
+    sampler. `own`, `upscaler`: the models that it names, with their hashes; None: it names none."""
     hires = asked.hires_pass
     if hires is None:
         return None
@@ -144,7 +170,9 @@ def resolved_hires(
         width_px=width_px,
         height_px=height_px,
         filter=_filter(hires),
-        of_pixels=hires.pixel_filter is not None,
+        of_pixels=hires.pixel_filter is not None or upscaler is not None,
+        upscaler_model_id="" if upscaler is None else upscaler.id,
+        upscaler_sha256="" if upscaler is None else upscaler.sha256,
         strength=DEFAULT_STRENGTH if hires.strength is None else hires.strength,
         steps=first.steps if as_first else steps,
         sampler=sampler,
@@ -159,4 +187,6 @@ def resolved_hires(
 
 
 def _filter(hires: HiresPass) -> Resampling:
+    if hires.upscaler_model_id:
+        return Resampling.LANCZOS
     return hires.pixel_filter or hires.latent_filter or OF_LATENTS[0]

@@ -31,6 +31,7 @@ from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin
+from domains.inference.on_device.upscaling import UpscalerOfJob
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.pass_plan import PassKind, passes_of
@@ -66,6 +67,7 @@ class PreparedRun(LoadRun):
         self._adapters = NO_ADAPTERS
         self._guides_of_job = GuidesOfJob(job_id, given, self.passes[0].resolved, resources.networks)
         self._guides = NO_GUIDES
+        self._upscaler = UpscalerOfJob(job_id, given, resources.networks)
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
@@ -111,11 +113,16 @@ class PreparedRun(LoadRun):
     @property
     def ready(self) -> bool:
         """Whether a unit before the first step can be enqueued now."""
-        return super().ready and self._guides_of_job.ready and (self._drawing is None or self._drawing.done())
+        return (
+            super().ready
+            and self._guides_of_job.ready
+            and self._upscaler.network.ready
+            and (self._drawing is None or self._drawing.done())
+        )
 
     def wait_for_device(self) -> bool:
         """See `LoadRun`; waits for a network that guides, too."""
-        return super().wait_for_device() or self._guides_of_job.wait()
+        return super().wait_for_device() or self._guides_of_job.wait() or self._upscaler.network.wait()
 
     def waiting_for(self) -> list[Future[Any]]:
         """The future of the scene, while another thread draws it."""
@@ -125,7 +132,9 @@ class PreparedRun(LoadRun):
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            if self._guides_of_job.bring(self.resolved, self.loaded, self._unet):
+            guides = self._guides_of_job.bring(self.resolved, self.loaded, self._unet)
+            # In the first pass, too: its faults are found before the first step.
+            if guides and self._upscaler.bring(self.loaded):
                 self._condition(keep_on)
         elif self._handed is not None:
             self._begin_from(self._handed, self._conditioned, keep_on)
@@ -321,6 +330,7 @@ class PreparedRun(LoadRun):
         self.trajectory = self._conditioned = self._handed = None
         self._adapters, self._guides = NO_ADAPTERS, NO_GUIDES
         self._guides_of_job.leave()
+        self._upscaler.network.leave()
 
 
 def _of_pass(given: Given, resolved: ResolvedGeneration) -> Given:

@@ -1,6 +1,6 @@
 """One generation as a small state machine: loading → conditioning → encoding its input picture, if it has one →
 denoising × n → decoding × pictures → encoding. `load_run.py` has the first stage, `prepared_run.py` what comes before the
-first step, this file the rest.
+first step, `enlarged_run.py` what lies between two passes, this file the rest.
 
 `prepare`, `stepped` and `decode` enqueue one unit of work; `poll` reports what has ended and enters the next stage. None of
 them waits.
@@ -17,20 +17,17 @@ from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
-from domains.inference.hires import ResolvedHires
 from domains.inference.on_device.checkpoint import Handed
-from domains.inference.on_device.conditioning import Conditioned
-from domains.inference.on_device.enlarging import enlarged_latents, enlarged_pixels, joined
-from domains.inference.on_device.families.family import Family, KeepOn, PictureLatents
+from domains.inference.on_device.enlarged_run import EnlargedRun
+from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.forwards import Forwards
 from domains.inference.on_device.latent_file import latents_file
-from domains.inference.on_device.numeric_failures import not_decoded, not_finite
+from domains.inference.on_device.numeric_failures import not_finite
 from domains.inference.on_device.pictures import Pictures
-from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.tiles import smaller_tile
-from domains.inference.on_device.wrapping import NO_WRAPS, wrapping
+from domains.inference.on_device.wrapping import NO_WRAPS
 from domains.inference.outcome import LatentsReady, Report
 from domains.inference.pass_plan import PassKind
 from domains.model.execution import Execution, in_turns
@@ -49,7 +46,7 @@ _EMPTY_MASK = Degraded(
 )
 
 
-class Run(PreparedRun):
+class Run(EnlargedRun):
     """A running generation. Owns its tensors: dropping the object frees them."""
 
     def __init__(self, job_id: str, given: Given, resources: Resources, tell: Callable[[Report], None]) -> None:
@@ -57,10 +54,6 @@ class Run(PreparedRun):
         self._pictures = Pictures(given.resolved, resources.files, given.made)
         self.taken: tuple[Rung, ...] = ()
         """What was given up so far."""
-        self._tile: int | None = None
-        """Edge of the tiles in which pictures are decoded. None: as a whole."""
-        self._larger: list[Future[Tensor]] = []
-        """The decoded pictures of the pass before, enlarged: (h, w, 3), uint8. Empty outside of the stage."""
 
     def show(self, previews: Previews) -> None:
         """Make these previews from now on; the pictures stay the same."""
@@ -124,7 +117,7 @@ class Run(PreparedRun):
             case Stage.CONDITIONING | Stage.ENCODING_INPUT:
                 return self.trajectory is None
             case Stage.ENLARGING:
-                return self.trajectory is None and not self._in_flight and not self._being_enlarged
+                return self.trajectory is None and not self._in_flight and not self.being_enlarged
             case Stage.DENOISING | Stage.REFINING | Stage.HIRES:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
@@ -211,71 +204,6 @@ class Run(PreparedRun):
 
         self._in_flight.add(fence, deliver)
 
-    def _decoded(self, latents: Tensor, keep_on: KeepOn, codec: Family) -> tuple[Tensor, Tensor]:
-        """See `Family.decode`."""
-        with wrapping(self.resolved.wraps):
-            return codec.decode(latents, keep_on, self._tile)
-
-    def _begin_from(self, handed: Handed, conditioned: Conditioned, keep_on: KeepOn) -> None:
-        """Go on from what the pass before has made: as it is, or enlarged."""
-        if self.passes[self.pass_index].kind is PassKind.REFINER:
-            trajectory = self._begun(conditioned, PictureLatents(mean=handed.latents, deviation=None))
-            trajectory.go_on_with_noise(handed.noise)
-            self._denoise(trajectory)
-            return
-        hires = self.given.resolved.hires_pass
-        assert hires is not None, "the second pass follows the first one, or its refiner"
-        if self.stage is not Stage.ENLARGING:
-            self._enter(Stage.ENLARGING)
-        latents = handed.latents
-        self._note(Stage.ENLARGING, len(self._larger), len(latents), Unit.IMAGES)
-        self._hardware.before_unit(self.id, Stage.ENLARGING)
-        began = self._hardware.mark()
-        if hires.of_pixels and len(self._larger) < len(latents):
-            self._enlarge(len(self._larger), latents, hires, keep_on)
-            return
-        trajectory = self._begun(conditioned, self._enlarged(latents, hires, keep_on))
-        self._larger = []
-        fence = self._hardware.fence(began)
-        self._in_flight.add(fence, lambda: self.meter.device_was_busy(Stage.ENLARGING, fence.device_s()))
-        self._progress(Stage.ENLARGING, len(latents), len(latents), Unit.IMAGES)
-        self._denoise(trajectory)
-
-    def _enlarge(self, index: int, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> None:
-        """Enqueue the decoding of a picture by the first model's VAE. When the device has finished, another thread enlarges
-        its pixels."""
-        began, first, picture = self._hardware.mark(), self._brought(0)[1], latents[index : index + 1]
-        decoded, whole = self._decoded(picture, keep_on, first)
-        pixels, finite = to_host(decoded), to_host(whole)
-        fence = self._hardware.fence(began)
-
-        def deliver() -> None:
-            self.meter.device_was_busy(Stage.ENLARGING, fence.device_s())
-            shown = pixels if finite.item() else self._decoded_again(index, picture, first)
-            size = hires.width_px, hires.height_px
-            self._larger.append(self._resources.files.submit(enlarged_pixels, shown, size, hires.filter))
-
-        self._in_flight.add(fence, deliver)
-
-    def _enlarged(self, latents: Tensor, hires: ResolvedHires, keep_on: KeepOn) -> PictureLatents:
-        """Where the second pass begins: enlarged latents, or what the encoder makes of enlarged pixels."""
-        if not hires.of_pixels:
-            size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
-            return PictureLatents(mean=enlarged_latents(latents, size, hires.filter), deviation=None)
-        with wrapping(self.resolved.wraps):
-            return joined([self.codec.encode_picture(one.result().to(self.device), keep_on) for one in self._larger])
-
-    def _decoded_again(self, index: int, latents: Tensor, codec: Family) -> Tensor:
-        """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
-        NUMERIC_FAILURE: such a value would be a black place in the picture."""
-        with wrapping(self.resolved.wraps):
-            again = codec.decode_in_float32(latents, self._tile)
-        if again is None or not again[1].item():
-            raise not_decoded(index, self.resolved)
-        detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"
-        self._degrade(Degraded(kind="decode_in_float32", reason=str(ErrorReason.NUMERIC_FAILURE), detail=detail))
-        return again[0].cpu()
-
     def poll(self) -> None:
         """Report what has ended; enter the next stage when this one has ended."""
         self._in_flight.deliver_passed()
@@ -293,19 +221,14 @@ class Run(PreparedRun):
         return super().wait_for_device() or self._in_flight.wait_for_oldest()
 
     def waiting_for(self) -> list[Future[Any]]:
-        """See `PreparedRun`; also files that are being encoded."""
-        return [*super().waiting_for(), *self._pictures.being_written(), *self._being_enlarged]
-
-    @property
-    def _being_enlarged(self) -> list[Future[Tensor]]:
-        return [one for one in self._larger if not one.done()]
+        """See `EnlargedRun`; also files that are being encoded."""
+        return [*super().waiting_for(), *self._pictures.being_written()]
 
     def release(self) -> None:
         """Free everything once the device has finished with it. Reports nothing more."""
         self._in_flight.drop()
         self._previews.drop()
         self._pictures.drop()
-        self._larger = []
         self._drop()
         super().release()
 

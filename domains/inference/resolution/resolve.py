@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.checks.hires import check_model, resolved_hires, sampling_of
+from domains.inference.checks.hires import check_model, check_upscaler, resolved_hires, sampling_of
 from domains.inference.checks.latents import part_with, resolved_latents
 from domains.inference.checks.masks import for_variant, resolved_mask
 from domains.inference.checks.outpaint import grown_size, resolved_outpaint
@@ -51,13 +51,14 @@ def resolve(
     refiner: Model | None = None,
     hires: Model | None = None,
     references: Sequence[InputPicture] = (),
+    upscaler: Model | None = None,
 ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the fault of an unfit model.
 
     `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
-    the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`: the models that its
-    refiner and its second pass name, with theirs. `references`:
-    the pictures that its model sees, decoded. The others: what was read for these fields.
+    the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`,
+    `upscaler`: the models that its refiner and its second pass name, with theirs. `references`: the pictures that its
+    model sees, decoded. The others: what was read for these fields.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -136,7 +137,7 @@ def resolve(
     )
     check_steps(resolved)
     if asked.hires_pass is not None:
-        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, hires))
+        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, hires, upscaler))
     check_prompts(resolved)
     if resolved.hires_pass is not None:
         _check_hires_prompts(resolved)
@@ -153,9 +154,13 @@ def _steps(asked: int | None, model: Model, sampler: str, schedule: str) -> int:
     return asked or (min(recommended, most) if most else recommended)
 
 
-def _hires(asked: Generation, first: ResolvedGeneration, base: Model, own: Model | None) -> ResolvedHires | None:
-    """The second pass. Raises the faults of its model, and of its sampling, named by its fields."""
+def _hires(
+    asked: Generation, first: ResolvedGeneration, base: Model, own: Model | None, upscaler: Model | None
+) -> ResolvedHires | None:
+    """The second pass. Raises the faults of its models, and of its sampling, named by its fields."""
     assert asked.hires_pass is not None
+    if upscaler is not None:
+        check_upscaler(upscaler)
     if own is not None:
         check_model(own, base)
     model = own or base
@@ -171,7 +176,7 @@ def _hires(asked: Generation, first: ResolvedGeneration, base: Model, own: Model
     except InvalidRequest as error:
         told = [replace(one, field=one.field.replace(".sampling.", ".hires_pass.")) for one in error.violations]
         raise InvalidRequest(told, error.reason, **error.facts) from None
-    return resolved_hires(asked, first, model, steps, _eta(None, sampler), own)
+    return resolved_hires(asked, first, model, steps, _eta(None, sampler), own, upscaler)
 
 
 def _check_hires_prompts(resolved: ResolvedGeneration) -> None:

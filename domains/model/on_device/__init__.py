@@ -37,6 +37,7 @@ from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
 from domains.model.on_device.t2i_adapter import loading_t2i_adapter
 from domains.model.on_device.tokenizer import Words, tokenizers
+from domains.model.on_device.upscaler import Upscaler, loading_upscaler
 
 __all__ = [
     "ComponentTurns",
@@ -46,6 +47,7 @@ __all__ = [
     "Placed",
     "Ready",
     "SharedModules",
+    "Upscaler",
     "Words",
     "load",
     "loading",
@@ -53,6 +55,7 @@ __all__ = [
     "loading_image_encoder",
     "loading_network",
     "loading_t2i_adapter",
+    "loading_upscaler",
     "picture_layout",
     "skeleton_key",
     "tokenizers",

@@ -35,9 +35,13 @@ def config_of(model: Model) -> dict[str, Any]:
 
 
 def loading_network(
-    model: Model, base: OnDeviceModel, build: Build, check: Check = lambda _: None
+    model: Model,
+    base: OnDeviceModel,
+    build: Build,
+    check: Check = lambda _: None,
+    dtype: torch.dtype | None = None,
 ) -> Generator[Ready, None, nn.Module]:
-    """Read a network onto the device of a model, in the precision of its denoiser. Yields after each piece.
+    """Read a network onto the device of a model, in the precision of its denoiser, or in `dtype`. Yields after each piece.
 
     `check` is called before any weight is read. Raises COMPONENT_MISSING without weights, and as
     `domains.model.on_device.loading`.
@@ -51,7 +55,7 @@ def loading_network(
                     yield NOW
             module = build({name: entry for file in files for name, entry in file.tensors.items()})
             check(module)
-            slots = plan(module, model.id, files, base.dtype, picture_layout(base.device))
+            slots = plan(module, model.id, files, dtype or base.dtype, picture_layout(base.device))
             with Filling(base.device) as filling:
                 for read in filling.fill(module, slots):
                     yield read.ready

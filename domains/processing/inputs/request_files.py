@@ -31,6 +31,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The refiner that it names, with its hash. None: it names none."""
     hires: Model | None = None
     """The model that its second pass names, with its hash. None: it names none."""
+    upscaler: Model | None = None
+    """The upscaler that its second pass names, with its hash. None: it names none."""
     components: tuple[ResolvedComponent, ...] = ()
     """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
     image_prompts: Sequence[ReadImagePrompt] = ()

@@ -10,10 +10,10 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.pass_plan import largest_px, models_of
+from domains.inference.pass_plan import largest_px, models_of, upscaler_of
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
-from domains.model.execution import AS_USUAL, Execution
+from domains.model.execution import AS_FLOAT32, AS_USUAL, Execution
 from domains.model.finding import ModelFinding
 from domains.model.footprints import Footprints, PartFootprint, added_bytes
 from domains.model.loaded_models import LoadedModels
@@ -180,7 +180,9 @@ class Estimates:
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""
         named = {one.model_id for one in resolved.controls if not one.t2i_adapter} | {*models_of(resolved)[1:]}
-        return self._footprints.named_bytes(named, device)
+        upscaler = upscaler_of(resolved)
+        enlarging = self._footprints.named_bytes([upscaler], device, AS_FLOAT32) if upscaler else 0
+        return self._footprints.named_bytes(named, device) + enlarging
 
     def readers_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the networks that read its pictures before the first step, and then leave the device."""

@@ -200,6 +200,7 @@ class OrderLoop:
             given,
             model=self._here(given.model),
             later=tuple(self._here(model) for model in given.later),
+            upscaler=None if given.upscaler is None else self._here(given.upscaler),
             loras=tuple(self._here(lora) for lora in given.loras),
             words=tuple(self._here(word) for word in given.words),
             controls=tuple(msgspec.structs.replace(one, model=self._here(one.model)) for one in given.controls),

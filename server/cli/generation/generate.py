@@ -179,6 +179,9 @@ def generate(
     hires_by: Annotated[
         Literal["latents", "pixels"] | None, typer.Option(help="What is enlarged. [default: latents]")
     ] = None,
+    hires_upscaler: Annotated[
+        str, typer.Option(help="An upscaler model that enlarges the pixels for the second pass.", metavar="MODEL")
+    ] = "",
     component: Annotated[
         list[str] | None,
         typer.Option(help="A part from another model, vae=MODEL; may be repeated.", metavar="PART=MODEL"),
@@ -301,7 +304,7 @@ def generate(
         return_latents=return_latents,
         refiner=refiner,
         refiner_start=refiner_start,
-        hires=hires_of(hires, hires_strength, hires_steps, hires_by),
+        hires=hires_of(hires, hires_strength, hires_steps, hires_by, hires_upscaler),
         components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,

@@ -20,13 +20,22 @@ class HiresWish:
     steps: int | None = None
     by: str = ""
     """`latents` or `pixels`; empty: the server's default."""
+    upscaler: str = ""
+    """The model that enlarges. Empty: a filter does."""
 
 
-def hires_of(scale: float | None, strength: float | None, steps: int | None, by: str | None) -> HiresWish | None:
-    """The second pass. Raises `CliError` for its other flags without a scale."""
-    if scale is None and any(one is not None for one in (strength, steps, by)):
-        raise CliError("--hires-strength, --hires-steps and --hires-by say how a picture grows; give --hires 2", USAGE)
-    return None if scale is None else HiresWish(scale=scale, strength=strength, steps=steps, by=by or "")
+def hires_of(
+    scale: float | None, strength: float | None, steps: int | None, by: str | None, upscaler: str = ""
+) -> HiresWish | None:
+    """The second pass. Raises `CliError` for its other flags without a scale, and for two ways to enlarge."""
+    if scale is None and (upscaler or any(one is not None for one in (strength, steps, by))):
+        flags = "--hires-strength, --hires-steps, --hires-by and --hires-upscaler"
+        raise CliError(f"{flags} say how a picture grows; give --hires 2", USAGE)
+    if by and upscaler:
+        raise CliError("--hires-upscaler enlarges pixels by a model, and --hires-by by a filter; give one", USAGE)
+    if scale is None:
+        return None
+    return HiresWish(scale=scale, strength=strength, steps=steps, by=by or "", upscaler=upscaler)
 
 
 def refiner_pass(model: str, start: float | None) -> RefinerPass | None:
@@ -46,4 +55,6 @@ def hires_pass(wish: HiresWish | None) -> HiresPass | None:
     message = passes_pb2.HiresPass(scale=wish.scale, strength=wish.strength, steps=wish.steps)
     if wish.by == "pixels":
         message.pixel_filter = image_pb2.RESAMPLING_FILTER_LANCZOS
+    if wish.upscaler:
+        message.upscaler_model_id = wish.upscaler
     return message

@@ -7,6 +7,7 @@ import pytest
 from deviceops.common.v1 import image_pb2
 from server.cli.console.failure import USAGE, CliError
 from server.cli.generation.component_flags import components_of
+from server.cli.generation.control_flags import controls_of
 from server.cli.generation.pass_flags import hires_of
 from server.cli.generation.request import Wish, generate_request
 
@@ -35,11 +36,25 @@ def test_a_second_pass_has_what_its_flags_say() -> None:
     plain = generation(hires=hires_of(2.0, None, None, None)).hires_pass
     assert (plain.WhichOneof("enlargement"), plain.HasField("strength")) == (None, False)
     assert not generation().HasField("hires_pass")
+    by_model = generation(hires=hires_of(2.0, None, None, None, "grow")).hires_pass
+    assert (by_model.WhichOneof("enlargement"), by_model.upscaler_model_id) == ("upscaler_model_id", "grow")
 
 
 def test_flags_that_say_how_need_the_one_that_says_how_much() -> None:
     with pytest.raises(CliError, match="--hires 2"):
         hires_of(None, 0.4, None, None)
+    with pytest.raises(CliError, match="--hires 2"):
+        hires_of(None, None, None, None, "grow")
+    with pytest.raises(CliError, match="give one"):
+        hires_of(2.0, None, None, "pixels", "grow")
+
+
+def test_each_control_has_the_flags_in_its_place() -> None:
+    first, second = controls_of(["a=a.png", "b=b.png"], ["canny"], [0.5, 2.0], "cover", ["", "depth"])
+    assert (first.model, first.kind, first.weight, first.type) == ("a", "canny", 0.5, "")
+    assert (second.model, second.kind, second.weight, second.type) == ("b", "", 2.0, "depth")
+    with pytest.raises(CliError, match="--control-type is given 2 times for 1"):
+        controls_of(["a=a.png"], [], [], "", ["depth", "pose"])
 
 
 def test_latents_and_a_refiner_are_named() -> None:

@@ -35,6 +35,6 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
 
 _OF_JOB = (
     *(AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET, AssetRole.T2I_ADAPTER),
-    *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER),
+    *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER, AssetRole.UPSCALER),
 )
 """Roles of models that come onto the device for jobs that use them, and leave with the last."""

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.given import Given, GivenControl, GivenImagePrompt
-from domains.inference.pass_plan import models_of
+from domains.inference.pass_plan import models_of, upscaler_of
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -29,7 +29,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
     @property
     def assets(self) -> tuple[Asset, ...]:
         """The base model, those of later passes, then LoRAs, textual inversions, ControlNets and IP-Adapters, then their
-        image encoders."""
+        image encoders, and an upscaler."""
         resolved = self.resolved
         named = {
             AssetRole.LORA: resolved.loras,
@@ -49,6 +49,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             *(Asset(role=role, model_id=model_id) for role, model_id in passes.items() if model_id),
             *adapters,
             *(Asset(role=AssetRole.IMAGE_ENCODER, model_id=name) for name in encoders),
+            *((Asset(role=AssetRole.UPSCALER, model_id=upscaler),) if (upscaler := upscaler_of(resolved)) else ()),
         )
 
     @property
@@ -68,6 +69,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             kept=supplies.kept,
             picture=supplies.picture,
             mask=supplies.mask,
+            upscaler=supplies.whole(upscaler) if (upscaler := upscaler_of(self.resolved)) else None,
             latents=supplies.latents,
             later=tuple(map(supplies.model, models_of(self.resolved)[1:])),
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),

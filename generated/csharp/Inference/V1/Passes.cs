@@ -628,7 +628,8 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "upscaler_model_id" field.</summary>
     public const int UpscalerModelIdFieldNumber = 5;
     /// <summary>
-    /// Its pixels, by this upscaler model.
+    /// Its pixels, by this upscaler model, again until they have at least the size, then reduced by LANCZOS. Must not be empty: else
+    /// INVALID_FIELD; a model of another kind: MODEL_INCOMPATIBLE; with seamless edges: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -98,7 +98,9 @@ class HiresPass(_message.Message):
     pixel_filter: _image_pb2.ResamplingFilter.ValueType
     """Its pixels, by this filter."""
     upscaler_model_id: _builtins.str
-    """Its pixels, by this upscaler model."""
+    """Its pixels, by this upscaler model, again until they have at least the size, then reduced by LANCZOS. Must not be empty: else
+    INVALID_FIELD; a model of another kind: MODEL_INCOMPATIBLE; with seamless edges: UNSUPPORTED_COMBINATION.
+    """
     strength: _builtins.float
     """Denoising strength: how much of the enlarged picture is made anew, 0..1. ⌈steps × strength⌉ of the steps are computed. Absent: 0.5."""
     steps: _builtins.int
