@@ -16,12 +16,12 @@ from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 _COUNTS_FROM_LAST = ("sd1", "sd2")
 """Families whose "Clip skip" A1111 counts from 1, the last layer; it has none for SDXL."""
 
-_LATENTS = {
+LATENTS = {
     Resampling.BILINEAR: "Latent",
     Resampling.BICUBIC: "Latent (bicubic)",
     Resampling.NEAREST: "Latent (nearest-exact)",
 }
-_PIXELS = {Resampling.LANCZOS: "Lanczos", Resampling.NEAREST: "Nearest"}
+PIXELS = {Resampling.LANCZOS: "Lanczos", Resampling.NEAREST: "Nearest"}
 """A1111's upscaler names of the filters that enlarge latents and pixels."""
 
 
@@ -61,7 +61,8 @@ def _hires(hires: ResolvedHires) -> Iterator[tuple[str, str]]:
     yield "Denoising strength", f"{hires.strength:g}"
     yield "Hires resize", f"{hires.width_px}x{hires.height_px}"
     yield "Hires steps", str(hires.steps)
-    yield "Hires upscaler", (_PIXELS if hires.of_pixels else _LATENTS).get(hires.filter, hires.filter.title())
+    named = (PIXELS if hires.of_pixels else LATENTS).get(hires.filter, hires.filter.title())
+    yield "Hires upscaler", hires.upscaler_model_id or named
 
 
 def _quoted(value: str) -> str:

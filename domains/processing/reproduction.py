@@ -14,7 +14,7 @@ from domains.inference.recipes import FIELD, Cause, NamedLora, Recipe, stem
 from domains.model.catalogue import Catalogue
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
-from domains.model.model import Model
+from domains.model.model import Model, ModelState
 from domains.processing.attempts.reproductions import Reproductions, SentPicture
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import new_job_id
@@ -82,6 +82,7 @@ class Reproducing:
         recipe = picture.recipe
         model = self._model(given.model_id, recipe)
         loras, causes = self._loras(recipe)
+        recipe, lacking = self._with_upscaler(recipe)
         generations = self._submissions.generations
         try:
             if recipe.original is None:
@@ -102,7 +103,7 @@ class Reproducing:
                 tolerance=DEFAULT_TOLERANCE if given.tolerance is None else given.tolerance,
                 asked_tolerance=given.tolerance,
                 original=recipe.original or _as_said(recipe, resolved),
-                causes=(*changed_inputs(recipe, resolved), *causes, *recipe.unread),
+                causes=(*changed_inputs(recipe, resolved), *causes, *lacking, *recipe.unread),
                 versions=recipe.versions,
             ),
             options,
@@ -129,6 +130,21 @@ class Reproducing:
         found = [(one, known.get(stem(one.name).casefold())) for one in recipe.loras]
         there = [Lora(model_id=entry.id, weight=one.weight) for one, entry in found if entry is not None]
         return there, [_missing(one) for one, entry in found if entry is None]
+
+    def _with_upscaler(self, recipe: Recipe) -> tuple[Recipe, Sequence[Cause]]:
+        """The recipe with the upscaler that a text names; with a filter, and a cause, where this server lacks it."""
+        hires = recipe.generation.hires_pass
+        if not recipe.upscaler or hires is None:
+            return recipe, ()
+        name = stem(recipe.upscaler).casefold()
+        known = (one for one in self._catalogue.list() if one.kind is ModelKind.UPSCALER)
+        usable = (one for one in known if one.state is ModelState.AVAILABLE)
+        entry = next((one for one in usable if name in (one.id.casefold(), one.display_name.casefold())), None)
+        if entry is None:
+            by = hires.pixel_filter
+            return recipe, (Cause(name="Hires upscaler", original=recipe.upscaler[:255], present=f"{by}"),)
+        hires = replace(hires, upscaler_model_id=entry.id, pixel_filter=None)
+        return replace(recipe, generation=replace(recipe.generation, hires_pass=hires)), ()
 
 
 def fitted(recipe: Recipe, model: Model, picture: SentPicture, loras: Sequence[Lora]) -> Generation:
@@ -175,6 +191,9 @@ def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cau
         was, now = getattr(original, name), getattr(resolved, name)
         if was is not None and now is not None and was.model_sha256 != now.model_sha256:
             yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
+    before, after = original.hires_pass, resolved.hires_pass
+    if before is not None and after is not None and before.upscaler_sha256 != after.upscaler_sha256:
+        yield Cause(name="hires_pass.upscaler", original=before.upscaler_sha256, present=after.upscaler_sha256)
     if recipe.image_count > 1:
         yield Cause(name="image_count", original=str(recipe.image_count), present="1")
     was, now = original.init_image, resolved.init_image

@@ -7,17 +7,17 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
 from domains.inference.generation import Generation, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
+from domains.inference.recipes.a1111_hires import READ, STRENGTH, has_hires, hires_of, upscaler_of
 from domains.inference.recipes.names import of_a1111
+from domains.inference.recipes.numbers import number, size_of
 from domains.inference.recipes.recipe import Cause, NamedLora, NamedModel, Recipe, stem, unusable
 
 _NEGATIVE = "Negative prompt:"
 _LORA = re.compile(r"<lora:([^:<>]{1,255}):([+-]?\d{1,4}(?:\.\d{0,9})?)>")
 _PAIR = re.compile(r'([A-Za-z][\w /()-]{0,63}):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _DISTILLED = "Distilled CFG Scale"
 """Of WebUI Forge."""
 _READ = {
@@ -26,7 +26,6 @@ _READ = {
 }
 _LINE = 64 * 1024
 """Most characters of the settings that are read."""
-Kind = TypeVar("Kind", int, float)
 _SETTINGS = 64
 """Most settings that are told as not read."""
 
@@ -37,13 +36,13 @@ def of_parameters(text: str) -> Recipe:
     settings = dict(_settings(line))
     if not {"Steps", "Sampler", "Seed"} <= settings.keys():
         raise unusable("has a text of A1111 without its steps, sampler or seed")
-    if "Denoising strength" in settings and "Hires upscale" not in settings:
+    if STRENGTH in settings and not has_hires(settings):
         raise unusable("was made from another picture, which its text does not hold")
     prompt, _, negative = words.partition(f"\n{_NEGATIVE}") if _NEGATIVE in words else (words, "", "")
     if words.startswith(_NEGATIVE):
         prompt, negative = "", words.removeprefix(_NEGATIVE)
     sampler, schedule = of_a1111(settings["Sampler"], settings.get("Schedule type", ""))
-    width_px, height_px = _size(settings)
+    width_px, height_px = size_of(settings.get("Size", "")) or (None, None)
     return Recipe(
         source="a1111",
         generation=Generation(
@@ -56,26 +55,20 @@ def of_parameters(text: str) -> Recipe:
             sampling=Sampling(
                 sampler=sampler,
                 sigma_schedule=schedule or ("normal" if sampler else ""),
-                steps=_number(settings["Steps"], int, "Steps"),
-                guidance_scale=_number(settings.get("CFG scale", "7"), float, "CFG scale"),
-                distilled_guidance=_number(settings[_DISTILLED], float, _DISTILLED) if _DISTILLED in settings else None,
-                seeds=(_number(settings["Seed"], int, "Seed"),),
-                eta=_number(settings["Eta DDIM"], float, "Eta DDIM") if "Eta DDIM" in settings else None,
+                steps=number(settings["Steps"], int, "Steps"),
+                guidance_scale=number(settings.get("CFG scale", "7"), float, "CFG scale"),
+                distilled_guidance=number(settings[_DISTILLED], float, _DISTILLED) if _DISTILLED in settings else None,
+                seeds=(number(settings["Seed"], int, "Seed"),),
+                eta=number(settings["Eta DDIM"], float, "Eta DDIM") if "Eta DDIM" in settings else None,
             ),
-            clip_skip=max(0, _number(settings.get("Clip skip", "1"), int, "Clip skip") - 1) or None,
+            hires_pass=hires_of(settings),
+            clip_skip=max(0, number(settings.get("Clip skip", "1"), int, "Clip skip") - 1) or None,
         ),
         model=NamedModel(name=stem(settings.get("Model", ""))),
         loras=tuple(NamedLora(name=found[1], weight=float(found[2])) for found in _LORA.finditer(prompt)),
+        upscaler=upscaler_of(settings),
         unread=tuple(_unread(settings, sampler)),
     )
-
-
-def _number(text: str, kind: type[Kind], name: str) -> Kind:
-    """The value of a setting. Raises BAD_IMAGE."""
-    try:
-        return kind(text[:32])
-    except (ValueError, OverflowError):
-        raise unusable(f"says {name}: {text[:64]!r}, which is no number") from None
 
 
 def _settings(line: str) -> Iterator[tuple[str, str]]:
@@ -87,14 +80,10 @@ def _settings(line: str) -> Iterator[tuple[str, str]]:
         yield found[1].strip(), value
 
 
-def _size(settings: Mapping[str, str]) -> tuple[int | None, int | None]:
-    found = _SIZE.fullmatch(settings.get("Size", ""))
-    return (int(found[1]), int(found[2])) if found else (None, None)
-
-
 def _unread(settings: Mapping[str, str], sampler: str) -> Iterator[Cause]:
     if not sampler:
         yield Cause(name="sampler", original=settings["Sampler"][:255])
+    read = {*_READ, *(READ if has_hires(settings) else ())}
     for name, value in [*settings.items()][:_SETTINGS]:
-        if name not in _READ:
+        if name not in read:
             yield Cause(name=name[:64], original=value[:255])

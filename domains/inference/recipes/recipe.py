@@ -45,6 +45,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     model: NamedModel
     loras: tuple[NamedLora, ...] = ()
     """Those that are named, and not yet in `generation`."""
+    upscaler: str = ""
+    """The upscaler model of the second pass, as another program names it. Empty: it names none."""
     unread: tuple[Cause, ...] = ()
     """Settings that have no counterpart here."""
     original: ResolvedGeneration | None = None

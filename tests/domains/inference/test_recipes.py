@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -19,9 +20,11 @@ from domains.imaging import encode
 from domains.imaging.texts import TEXT_BYTES, read_texts
 from domains.inference.a1111 import parameters_of
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
+from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.manifest import manifest_of, to_json
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import Recipe, Verdict, compared, recipe_of
+from domains.inference.resampling import Resampling
 from domains.inference.resolution.resolve import resolve
 from domains.inference.step_range import ALL_STEPS, StepRange
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -127,7 +130,45 @@ def test_a1111s_text_is_read() -> None:
     assert (sampling.guidance_scale, sampling.seeds) == (6.5, (4294967295,))
     assert found.model.name == "dreamy_v3"
     assert [(one.name, one.weight) for one in found.loras] == [("glow", 0.8)]
-    assert [(one.name, one.original) for one in found.unread] == [("Hires upscale", "2")]
+    assert (asked.hires_pass, found.unread) == (HiresPass(scale=2.0, latent_filter=Resampling.BILINEAR), ())
+
+
+HIRES = (
+    ("Hires upscaler: Latent (bicubic)", {"latent_filter": Resampling.BICUBIC}, ""),
+    ("Hires upscaler: Lanczos", {"pixel_filter": Resampling.LANCZOS}, ""),
+    ("Hires upscaler: None", {"pixel_filter": Resampling.LANCZOS}, ""),
+    ("Hires upscaler: R-ESRGAN 4x+", {"pixel_filter": Resampling.LANCZOS}, "R-ESRGAN 4x+"),
+)
+
+
+@pytest.mark.parametrize(("said", "by", "model"), HIRES)
+def test_a1111s_second_pass_is_read(said: str, by: dict[str, Any], model: str) -> None:
+    text = (
+        "an owl\nSteps: 20, Sampler: Euler, CFG scale: 6.5, Seed: 1, Size: 512x768, Denoising strength: 0.4, "
+        f'Hires resize: 768x1152, Hires steps: 12, {said}, Hires prompt: "a barn owl, feathers", Hires CFG Scale: 5'
+    )
+    found = recipe(parameters=text)
+    hires = HiresPass(
+        size_px=(768, 1152), strength=0.4, steps=12, prompt="a barn owl, feathers", guidance_scale=5.0, **by
+    )
+    assert (found.generation.hires_pass, found.upscaler, found.unread) == (hires, model, ())
+    assert recipe(parameters=text.replace("Hires steps: 12", "Hires steps: 0")).generation.hires_pass == replace(
+        hires, steps=None
+    )
+    with pytest.raises(InvalidRequest, match="another picture"):
+        recipe(parameters=text.replace("Hires resize: 768x1152, ", ""))
+
+
+def test_the_second_pass_that_we_write_is_read_back() -> None:
+    second = ResolvedHires(
+        width_px=128, height_px=96, filter=Resampling.LANCZOS, of_pixels=True, upscaler_model_id="grow", strength=0.3,
+        steps=7, sampler="euler", sigma_schedule="normal", guidance_scale=4.0, eta=None,
+    )  # fmt: skip
+    text = parameters_of(request(embedded_model(), prompt="an owl", hires_pass=second), 0)
+    found = recipe(parameters=text)
+    hires = found.generation.hires_pass
+    assert hires is not None
+    assert (hires.size_px, hires.strength, hires.steps, found.upscaler) == ((128, 96), 0.3, 7, "grow")
 
 
 def test_the_text_that_we_write_is_read_back() -> None:
