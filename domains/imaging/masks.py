@@ -103,6 +103,14 @@ def surroundings(mask: Mask, padding_px: int, shape: tuple[int, int]) -> Box:
     return Box(left, top, right, bottom)
 
 
+def in_made_size(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A part of a mask in the size (width, height) that is made of it. A larger mask keeps its hard edge."""
+    if mask.shape[::-1] == size:
+        return mask
+    way = cv2.INTER_NEAREST_EXACT if size[0] >= mask.shape[1] else cv2.INTER_AREA
+    return cv2.resize(mask, size, interpolation=way).astype(np.float32)
+
+
 def _padded(begin: int, end: int, padding: int, limit: int) -> tuple[int, int]:
     return max(0, int(begin) - padding), min(limit, int(end) + padding)
 

@@ -11,6 +11,7 @@ from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
 from domains.processing.inputs.control_pictures import made_map, marks
 from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.shown_pictures import MEDIA_TYPE, shown
 
 if TYPE_CHECKING:
@@ -41,27 +42,25 @@ class ControlPreviews:
         return [await self._shown(asked, resolved, index) for index in range(len(resolved.controls))]
 
     async def _shown(self, asked: Generation, resolved: ResolvedGeneration, index: int) -> ShownMap:
-        control, size_px = resolved.controls[index], (resolved.width_px, resolved.height_px)
+        control, zoomed = resolved.controls[index], Zoomed(resolved=resolved)
+        size_px = zoomed.made_px
         field = f"generation.controls[{index}].image"
         pixels = await self._pictures.pixels_of(asked.controls[index].image, field)
-        levels = None
-        if marks(control) and asked.mask is not None:
-            levels = await self._pictures.levels(asked.mask, resolved)
+        if asked.mask is not None and (marks(control) or zoomed.needs_levels):
+            zoomed = Zoomed(resolved=resolved, levels=await self._pictures.levels(asked.mask, resolved))
 
         def file() -> bytes:
             from domains.imaging import encode
 
-            found = made_map(pixels, control, size_px)
-            return encode(found if levels is None else _marked(found, levels, resolved), MEDIA_TYPE)
+            found = made_map(pixels, control, zoomed)
+            return encode(_marked(found, zoomed) if marks(control) else found, MEDIA_TYPE)
 
         blob = await shown(self._blobs, await asyncio.to_thread(file))
         return ShownMap(index=index, width_px=size_px[0], height_px=size_px[1], blob=blob)
 
 
-def _marked(pixels: "NDArray[np.uint8]", levels: bytes, resolved: ResolvedGeneration) -> "NDArray[np.uint8]":
+def _marked(pixels: "NDArray[np.uint8]", zoomed: Zoomed) -> "NDArray[np.uint8]":
     import numpy as np
 
-    from domains.processing.inputs.control_pictures import hidden_part
-
-    hidden = np.frombuffer(hidden_part(levels, resolved), np.uint8).reshape(pixels.shape[:2])
+    hidden = np.frombuffer(zoomed.hidden(), np.uint8).reshape(pixels.shape[:2])
     return np.where(hidden[..., None] > 0, 0, pixels).astype(np.uint8)

@@ -343,6 +343,27 @@ def test_a_map_for_inpainting_takes_the_mask_of_the_generation(server: RunningSe
     assert marked.images[0].file.sha256 != plain.images[0].file.sha256
 
 
+def test_a_zoomed_part_is_guided_by_its_part_of_the_map(server: RunningServer) -> None:
+    levels = np.zeros((96, 96), np.uint8)
+    levels[40:56, 24:40] = 255
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG")
+    generation = with_control(image=png(96, 96))
+    generation.init_image.image.CopyFrom(png(96, 96))
+    generation.mask.image.data = file.getvalue()
+    generation.mask.zoom_to_mask, generation.mask.zoom_padding_px = True, 8
+    request = inference_service_pb2.PreviewConditioningRequest(generation=generation)
+    (found,) = server.inference.PreviewConditioning(request, timeout=asking.CALL_S).control_maps
+    seen = np.asarray(Image.open(io.BytesIO(asking.blob(server, found.file.blob_id))))
+    part = Image.fromarray(stripes(96, 96).numpy()[32:64, 16:48])
+    assert np.array_equal(seen, np.asarray(part.resize((EDGE_PX, EDGE_PX), Image.Resampling.LANCZOS)))
+    guided = pixels(server, asking.watch(server, asking.submit(server, generation))[-1].generation_result)
+    del generation.controls[:]
+    plain = pixels(server, asking.watch(server, asking.submit(server, generation))[-1].generation_result)
+    assert np.array_equal(guided[levels == 0], stripes(96, 96).numpy()[levels == 0])
+    assert (guided != plain)[levels > 0].any()
+
+
 def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it(
     server: RunningServer, root: Path
 ) -> None:

@@ -23,9 +23,6 @@ def control_violations(asked: Generation) -> Iterator[Violation]:
 
 def control_exclusions(asked: Generation) -> Iterator[Violation]:
     """Fields that exclude controls."""
-    if asked.controls and asked.mask is not None and asked.mask.zoom_to_mask:
-        message = "guide the whole picture, and zoom_to_mask makes a part of it; leave one of the two out"
-        yield Violation(field="generation.controls", message=message)
     for place, control in enumerate(asked.controls):
         if control.preprocessing is not None and control.preprocessing.kind == INPAINT:
             yield from _without_mask(asked, f"generation.controls[{place}].preprocessing.{INPAINT}")

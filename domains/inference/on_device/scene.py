@@ -2,11 +2,10 @@
 
 from functools import cached_property
 
-import cv2
 import numpy as np
 
 from domains.imaging import fitted
-from domains.imaging.masks import Box, Mask, Pixels, grown, put_back, ramp, spread, surroundings
+from domains.imaging.masks import Box, Mask, Pixels, grown, in_made_size, put_back, ramp, spread, surroundings
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.masks import MaskFill, ResolvedMask, ResolvedOutpaint
 
@@ -71,13 +70,7 @@ class Scene:
 
     def _made(self, mask: Mask) -> Mask:
         """A mask in the size that is made."""
-        part = np.ascontiguousarray(self._box.of(mask))
-        if part.shape[::-1] == self._size:
-            return part
-        larger = self._size[0] >= part.shape[1]
-        # A larger mask keeps its hard edge.
-        way = cv2.INTER_NEAREST_EXACT if larger else cv2.INTER_AREA
-        return cv2.resize(part, self._size, interpolation=way).astype(np.float32)
+        return in_made_size(np.ascontiguousarray(self._box.of(mask)), self._size)
 
     @cached_property
     def start(self) -> Pixels:

@@ -79,6 +79,9 @@ def resolve(
     width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     steps = own.steps or _steps(sampling.steps, model, sampler, schedule)
+    start = None if picture is None else resolved_picture(asked, picture, steps)
+    # A part that is zoomed is guided by the pictures of the whole one.
+    whole_px = (start and start.own_size_px) or (width_px, height_px)
     resolved = ResolvedGeneration(
         model_id=model.id,
         model_sha256=model.sha256,
@@ -105,7 +108,7 @@ def resolve(
         seed_variation=resolved_variation(sampling.seed_variation, len(chosen)),
         output=_output(asked.output),
         previews=asked.previews,
-        init_image=None if picture is None else resolved_picture(asked, picture, steps),
+        init_image=start,
         init_latents=resolved_latents(asked, latents, model, (width_px, height_px), len(chosen)),
         return_latents=asked.return_latents,
         refiner=resolved_refiner(asked, refiner, model),
@@ -117,7 +120,7 @@ def resolve(
         size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
         loras=resolved_loras(asked, model, loras),
         textual_inversions=resolved_words(asked, model, words),
-        controls=resolved_controls(asked, model, (width_px, height_px), chosen, controls),
+        controls=resolved_controls(asked, model, whole_px, chosen, controls),
         image_prompts=resolved_image_prompts(asked, model, image_prompts),
         regions=resolved_regions(asked, (width_px, height_px), regions),
         references=resolved_references(asked.references, model, (width_px, height_px), references),

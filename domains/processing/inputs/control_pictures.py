@@ -14,6 +14,7 @@ from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.inference.preprocessors import INPAINT
 from domains.inference.resolution.controls import ReadControl
 from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -48,63 +49,53 @@ class ControlPictures:
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
             found: list[ControlFiles] = []
+            zoomed = await self._zoomed(job, resolved)
             for place, control in enumerate(resolved.controls):
                 path = f"generation.controls[{place}]"
-                pixels = await self._pixels(job, resolved, control, control.image, f"{path}.image")
+                pixels = await self._pixels(job, zoomed, control, control.image, f"{path}.image")
                 region = None
                 if control.region is not None:
-                    region = await kept(await self._pixels(job, resolved, control, control.region, f"{path}.region"))
-                hidden = None
-                if marks(control):
-                    levels = await self._pictures.levels_of(job, resolved)
-                    hidden = await kept(await asyncio.to_thread(hidden_part, levels, resolved))
+                    region = await kept(await self._pixels(job, zoomed, control, control.region, f"{path}.region"))
+                hidden = await kept(await asyncio.to_thread(zoomed.hidden)) if marks(control) else None
                 found.append(ControlFiles(map=await kept(pixels), region=region, hidden=hidden))
             yield tuple(found)
 
+    async def _zoomed(self, job: Job, resolved: ResolvedGeneration) -> Zoomed:
+        """The part of the picture that is made, with the mask if a map depends on it."""
+        plain = Zoomed(resolved=resolved)
+        if not resolved.controls or not (plain.needs_levels or any(map(marks, resolved.controls))):
+            return plain
+        return Zoomed(resolved=resolved, levels=await self._pictures.levels_of(job, resolved))
+
     async def _pixels(
-        self, job: Job, resolved: ResolvedGeneration, control: ResolvedControl, picture: UsedPicture, field: str
+        self, job: Job, zoomed: Zoomed, control: ResolvedControl, picture: UsedPicture, field: str
     ) -> bytes:
-        """The pixels in the result's size: of a map, RGB; of a region, one byte each."""
+        """The pixels in the size of what is made: of a map, RGB; of a region, one byte each."""
         is_map = picture is control.image
         pixels = await self._pictures.decoded(picture.blob_id, job.id, field, channels=3 if is_map else 1)
-
-        size_px = resolved.width_px, resolved.height_px
-        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, size_px)
+        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, zoomed)
         return made.tobytes()
 
 
-def in_size(pixels: "NDArray[np.uint8]", control: ResolvedControl, size_px: tuple[int, int]) -> "NDArray[np.uint8]":
-    """A picture of a control in the size of the result."""
+def in_size(pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed) -> "NDArray[np.uint8]":
+    """A picture of a control in the size of what is made."""
     from domains.imaging import Fit, fitted
 
     # The check of the request has refused every other value.
-    return fitted(pixels, *size_px, cast(Fit, control.fit.value))
+    return zoomed.part(fitted(pixels, *zoomed.whole_px, cast(Fit, control.fit.value)))
 
 
-def made_map(pixels: "NDArray[np.uint8]", control: ResolvedControl, size_px: tuple[int, int]) -> "NDArray[np.uint8]":
+def made_map(pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed) -> "NDArray[np.uint8]":
     """The map of a control, from its picture."""
     from domains.imaging.control_maps import control_map
 
-    whole, given = in_size(pixels, control, size_px), control.preprocessing
+    whole, given = in_size(pixels, control, zoomed), control.preprocessing
     return whole if given is None else control_map(given.kind, whole, dict(given.options))
 
 
 def marks(control: ResolvedControl) -> bool:
     """Whether its map marks the masked part as missing."""
     return control.preprocessing is not None and control.preprocessing.kind == INPAINT
-
-
-def hidden_part(levels: bytes, resolved: ResolvedGeneration) -> bytes:
-    """One byte a pixel: 255 where an inpainting map marks the pixel as missing, because the mask covers more than half of
-    it; else 0. `levels`: the grey values of the mask, one byte each."""
-    import numpy as np
-
-    from domains.imaging.masks import grown
-
-    mask = resolved.mask
-    assert mask is not None, "the check refuses such a map without a mask"
-    grey = np.frombuffer(levels, np.uint8).reshape(resolved.height_px, resolved.width_px)
-    return ((grown(grey, mask.dilation_px, invert=mask.invert) > 0.5) * np.uint8(255)).tobytes()
 
 
 def named_by_blobs(asked: Generation, read: Sequence[ReadControl]) -> Generation:
