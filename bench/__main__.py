@@ -51,6 +51,7 @@ BY_NAME_ONLY = (
     "cuda_controls",
     "cuda_device",
     "cuda_families",
+    "cuda_layers",
     "cuda_load",
     "cuda_picture",
 )

@@ -5,6 +5,7 @@ import msgspec
 from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 
 
@@ -69,5 +70,5 @@ class Given(msgspec.Struct, frozen=True):
     """Pixels of the pictures that the model sees, RGB, in the sizes of `resolved`."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
-    in_turns: bool = False
-    """Whether the model, if it is not loaded yet, has room only with components that take turns."""
+    execution: Execution = AS_USUAL
+    """How to load the model, if it is not loaded yet."""

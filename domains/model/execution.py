@@ -10,6 +10,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 BY_COMPONENT = "component"
 """Offloading: only the components that compute are on the device."""
+BY_LAYER = "layer"
+"""Offloading: the same, and of the denoiser only what a budget permits; its other layers are streamed."""
+_SHARE = 3 / 4
+"""Part of the memory that is left for a streamed denoiser's weights; the rest is for what it computes."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,18 +26,33 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     vae_precision: str = ""
     """Precision of the VAE. Empty: the denoiser's, or a wider one for a VAE that overflows in float16."""
     offload: str = ""
-    """Which parts wait in host memory: `none`, or `component` for all that do not compute. Empty: none."""
+    """Which parts wait in host memory: `none`, `component` for all that do not compute, or `layer`. Empty: none."""
+    offload_budget_bytes: int = 0
+    """With `layer`: most bytes of the denoiser on the device. It has more if its layers do not allow so little; 0: the least
+    that they allow."""
 
     @property
     def in_turns(self) -> bool:
         """Whether the components take turns on the device."""
-        return self.offload == BY_COMPONENT
+        return self.offload in (BY_COMPONENT, BY_LAYER)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the denoiser's layers are streamed."""
+        return self.offload == BY_LAYER
 
     def asked_of(self, component: str) -> str:
         """The precision that is asked for a component. Empty: none."""
         if component == "vae":
             return self.vae_precision
         return (component.startswith("text_encoder") and self.text_encoder_precision) or self.precision
+
+    def told_offload(self, device: str) -> str:
+        """The offloading on a device, for people. Empty: none."""
+        if not self.in_turns:
+            return ""
+        layers = "; layers of its denoiser pass through it while it computes" if self.by_layer else ""
+        return f"the components of the model take turns on {device}, which takes longer{layers}"
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -52,6 +71,11 @@ AS_FLOAT32 = Execution(precision="float32")
 def in_turns(execution: Execution) -> Execution:
     """The same with components that take turns on the device."""
     return msgspec.structs.replace(execution, offload=BY_COMPONENT)
+
+
+def by_layer(execution: Execution, room_bytes: int) -> Execution:
+    """The same with streamed layers of the denoiser. `room_bytes`: memory that the model and its work can have."""
+    return msgspec.structs.replace(execution, offload=BY_LAYER, offload_budget_bytes=max(1, int(room_bytes * _SHARE)))
 
 
 def usual_precision(capability: tuple[int, int] | None) -> str:

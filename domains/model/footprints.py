@@ -11,6 +11,8 @@ from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
 from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
+from domains.model.layer_sizes import LayerSizes
+from domains.model.layers import layer_plan
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
@@ -49,6 +51,7 @@ class Footprints:
         self._configs: dict[tuple[str, str], tuple[Model, dict[str, object]]] = {}
         """By model and component: the config.json, and the model that it was read for. A scan that finds changes makes a
         new model object, and the config is read again."""
+        self._layers = LayerSizes()
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -91,6 +94,9 @@ class Footprints:
         shared = tuple(one.id for one in able if self._has(one, model, component.id, precision))
         forecast = component.parameter_count * _BYTES.get(precision, 4)
         size = 0 if shared else self._sizes.get((model.sha256, component.id, precision), forecast)
+        if execution.by_layer and (counts := self._layers.counts(model, component.id)):
+            sizes = {name: count * _BYTES.get(precision, 4) for name, count in counts.items()}
+            size = layer_plan(sizes, execution.offload_budget_bytes).total_bytes
         return PartFootprint(component=component.id, precision=precision, bytes=size, shared_with=shared[:16])
 
     def _has(self, one: LoadedModel, model: Model, component: str, precision: str) -> bool:

@@ -6,7 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.failure import Failure
-from domains.model.execution import BY_COMPONENT
+from domains.model.execution import Execution
 from domains.model.model import Model
 
 _HOST_TIER = "host"
@@ -77,6 +77,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that its load took. None: its worker did not report it."""
     offload: str = ""
     """Which of its parts wait in host memory while they do not compute (see `Execution`). Empty: none."""
+    offload_budget_bytes: int = 0
+    """See `Execution`."""
     session_id: str = ""
     """The session that loaded it. Empty: none."""
     failure: Failure | None = None
@@ -90,9 +92,14 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         return sum(component.bytes for component in self.components)
 
     @property
+    def way(self) -> Execution:
+        """Its offloading."""
+        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes)
+
+    @property
     def resident_bytes(self) -> int:
         """Bytes that stay on its device while no job uses it."""
-        return 0 if self.offload == BY_COMPONENT else self.size_bytes
+        return 0 if self.way.in_turns else self.size_bytes
 
     @property
     def expire_s(self) -> float | None:

@@ -16,7 +16,7 @@ from domains.inference.generation import Determinism, Generation, Previews, Reso
 from domains.inference.init_image import InitImage, ResolvedInitImage
 from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.inference.prompts import LongPrompt, Syntax
-from domains.model.execution import BY_COMPONENT
+from domains.model.execution import AS_USUAL, BY_COMPONENT, BY_LAYER, Execution
 from domains.model.folder_family import DENOISERS
 from domains.processing.jobs.event import GenerationResult
 from server import convert
@@ -302,7 +302,7 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
         task=task_of(resolved),
         family=resolved.family,
         device_id=device_id,
-        execution=to_execution(dict(result.precisions), result.offload) if result.precisions else None,
+        execution=to_execution(dict(result.precisions), result.way) if result.precisions else None,
         used_models=[
             *(base, *used_components(resolved), *used_in_passes(resolved), *used_adapters(resolved)),
             *(*used_controls(resolved), *used_for_image_prompts(resolved)),
@@ -318,12 +318,17 @@ def to_resolved(result: GenerationResult, device_id: str) -> resolved_generation
     )
 
 
-_OFFLOADS = {BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT}
+OFFLOADS = {
+    "none": execution_pb2.OFFLOAD_MODE_NONE,
+    BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT,
+    BY_LAYER: execution_pb2.OFFLOAD_MODE_LAYER,
+}
+"""By the word of `Execution`."""
 
 
-def to_execution(precisions: dict[str, str], offload: str = "") -> execution_pb2.ExecutionOptions:
-    """The message of how a loaded model computes. `precisions`: by component, as its worker reports them. `offload`: see
-    `Execution`.
+def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execution_pb2.ExecutionOptions:
+    """The message of how a loaded model computes. `precisions`: by component, as its worker reports them. `way`: its
+    offloading.
 
     The attention kernel is absent: torch chooses it for each call and does not report it.
     """
@@ -337,6 +342,7 @@ def to_execution(precisions: dict[str, str], offload: str = "") -> execution_pb2
         attention_slicing=False,
         vae_slicing=True,
         vae_tiling=False,
-        offload=_OFFLOADS.get(offload, execution_pb2.OFFLOAD_MODE_NONE),
+        offload=OFFLOADS.get(way.offload, execution_pb2.OFFLOAD_MODE_NONE),
+        offload_budget_bytes=way.offload_budget_bytes,
         compile=False,
     )

@@ -50,6 +50,7 @@ class PlanMethods:
             resolved=work.resolved,
             precisions=precisions,
             offload=forecast.estimate.execution.offload if forecast else "",
+            offload_budget_bytes=forecast.estimate.execution.offload_budget_bytes if forecast else 0,
             libraries=device.libraries if device else (),
         )
         return inference_service_pb2.PlanGenerationResponse(
@@ -154,8 +155,7 @@ def _worth_knowing(forecast: GenerationForecast | None) -> Iterator[error_pb2.Fi
         reason = ErrorReason.HOST_OUT_OF_MEMORY if device_id == "cpu" else ErrorReason.DEVICE_OUT_OF_MEMORY
         text = f"{device_id} lacks {bytes_told(estimate.shortfall_bytes)}, although all unused models were unloaded"
         yield error_pb2.Finding(severity=warning, reason=convert.to_reason(reason), message=text)
-    if estimate.execution.in_turns:
-        text = f"the components of the model take turns on {device_id}, which takes longer"
+    if text := estimate.execution.told_offload(device_id):
         yield error_pb2.Finding(severity=warning, message=text)
     if forecast.peak_bytes is None:
         text = f"the peak of memory cannot be predicted yet: no generation of this model was measured on {device_id}"

@@ -133,7 +133,7 @@ def to_estimate(estimate: Estimate, shape: Shape) -> model_estimate_pb2.ModelEst
         max_batch_size=estimate.max_batch(shape),
         load_time=None if estimate.load_s is None else convert.to_duration(estimate.load_s),
         step_time=None if estimate.step_s is None else convert.to_duration(estimate.step_s),
-        execution=to_execution({part.component: part.precision for part in estimate.parts}, estimate.execution.offload),
+        execution=to_execution({part.component: part.precision for part in estimate.parts}, estimate.execution),
         components=[
             model_estimate_pb2.ComponentEstimate(
                 component_id=part.component,

@@ -6,16 +6,15 @@ from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from domains.errors import InvalidRequest, Violation
 from domains.model.assembly import assembly_of
-from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
-from server.inference.generation_messages import to_execution
+from server.inference.generation_messages import OFFLOADS, to_execution
 from server.model.component_sources import to_components, with_components
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
-_OFFLOADS = {"none": execution_pb2.OFFLOAD_MODE_NONE, BY_COMPONENT: execution_pb2.OFFLOAD_MODE_COMPONENT}
 _WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
 """Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
@@ -33,7 +32,8 @@ _SERVED: Served = {
     "execution.precision": _PRECISIONS,
     "execution.text_encoder_precision": _PRECISIONS,
     "execution.vae_precision": _PRECISIONS,
-    "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, _OFFLOADS.values())),
+    "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, OFFLOADS.values())),
+    "execution.offload_budget_bytes": (),
     # Their values are checked in `other_ways`.
     **{f"execution.{name}": () for name in _WAYS},
 }
@@ -46,6 +46,7 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
     if to_host and load.execution.ListFields():
         text = "must be empty: the RAM tier keeps the files as they are, and each device then computes in its own way"
         wrong.append(Violation(field=f"{path}.execution", message=text))
+    wrong += _budget_violations(load.execution, f"{path}.execution")
     unserved = other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
     model_id = with_components(load.model_id, load.components, f"{path}.components")
@@ -66,8 +67,18 @@ SERVED_EXECUTION: Served = {
 
 
 def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
-    """Raise NOT_IMPLEMENTED for execution options that are not served."""
-    check_served(asked, path, SERVED_EXECUTION, None, other_ways(asked, path))
+    """Raise NOT_IMPLEMENTED for execution options that are not served, INVALID_FIELD for those that are wrong."""
+    wrong = _budget_violations(asked, path)
+    check_served(asked, path, SERVED_EXECUTION, InvalidRequest(wrong) if wrong else None, other_ways(asked, path))
+
+
+def _budget_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
+    budget, allowed = asked.offload_budget_bytes, asked.offload == execution_pb2.OFFLOAD_MODE_LAYER
+    if not budget or (allowed and budget > 0):
+        return []
+    text = f"{budget} is negative" if allowed else "only layers that pass through the device have a budget"
+    told = "0.." if allowed else "0 without offload LAYER"
+    return [Violation(field=f"{path}.offload_budget_bytes", message=text, allowed=told)]
 
 
 def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
@@ -76,7 +87,8 @@ def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
         precision=_precision(asked.precision),
         text_encoder_precision=_precision(asked.text_encoder_precision),
         vae_precision=_precision(asked.vae_precision),
-        offload=next((word for word, value in _OFFLOADS.items() if value == asked.offload), ""),
+        offload=next((word for word, value in OFFLOADS.items() if value == asked.offload), ""),
+        offload_budget_bytes=asked.offload_budget_bytes,
     )
 
 
@@ -122,7 +134,8 @@ def to_asked_execution(asked: Execution) -> execution_pb2.ExecutionOptions | Non
         precision=convert.to_precision(asked.precision),
         text_encoder_precision=convert.to_precision(asked.text_encoder_precision),
         vae_precision=convert.to_precision(asked.vae_precision),
-        offload=_OFFLOADS.get(asked.offload, execution_pb2.OFFLOAD_MODE_UNSPECIFIED),
+        offload=OFFLOADS.get(asked.offload, execution_pb2.OFFLOAD_MODE_UNSPECIFIED),
+        offload_budget_bytes=asked.offload_budget_bytes,
     )
 
 

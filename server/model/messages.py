@@ -12,7 +12,6 @@ from deviceops.model.v1 import loaded_model_pb2, model_pb2, model_work_pb2
 from domains import limits
 from domains.failure import Failure
 from domains.model.assembly import assembly_of
-from domains.model.execution import BY_COMPONENT
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedSource, LoadedState
@@ -142,7 +141,7 @@ def to_loaded(
         device_id=loaded.device_id,
         state=to_loaded_state(loaded),
         components=[_loaded_component(loaded, component) for component in loaded.components],
-        execution=to_execution({component.id: component.precision for component in loaded.components}, loaded.offload),
+        execution=to_execution({component.id: component.precision for component in loaded.components}, loaded.way),
         tier=loaded_model_pb2.MODEL_TIER_DEVICE if loaded.device_id else loaded_model_pb2.MODEL_TIER_HOST,
         pinned=loaded.pinned,
         keep_alive=convert.to_duration(loaded.keep_alive_s),
@@ -196,7 +195,7 @@ def _bytes(loaded: LoadedModel, size: int, mapped: int) -> _Bytes:
         if size and mapped == size:
             residency = loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED
         return _Bytes(residency, None if loaded.device_id else 0, size - mapped, mapped or None)
-    if loaded.offload == BY_COMPONENT:
+    if loaded.way.in_turns:
         return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_MAPPED, 0, 0, size)
     return _Bytes(loaded_model_pb2.COMPONENT_RESIDENCY_DEVICE, size, 0)
 

@@ -10,10 +10,12 @@ from domains.inference.generation import Previews
 from domains.inference.given import Given
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families.table import family_of
+from domains.inference.on_device.in_turns import InTurns
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import begin, walk_together
 from domains.inference.outcome import RunFailed, RunFinished, RunStopped
-from domains.model.execution import BY_COMPONENT, Execution
+from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
+from domains.model.layers import layer_of
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
@@ -147,3 +149,56 @@ def test_components_that_take_turns_make_the_same_picture_in_less_memory() -> No
     recorder.loop.resources.forget_prompts()
     assert torch.cuda.memory_allocated() - before < min(sizes.values())
     recorder.loop.close()
+
+
+@pytest.mark.parametrize("budget", [0, 12 * 2**20])
+def test_a_denoiser_whose_layers_pass_through_the_device_makes_the_same_picture_in_its_budget(budget: int) -> None:
+    model = embedded_model()
+    recorder = Recorder(model, "cuda")
+    asked = Given(model, request(model, steps=3))
+    recorder.loop.submit("whole", asked)
+    recorder.run()
+    recorder.loaded = None  # pyright: ignore[reportAttributeAccessIssue]  # it would keep the weights
+    recorder.loop.unload(model.id)
+    before = torch.cuda.memory_allocated()
+    recorder.loop.load("load", model, Execution(offload=BY_LAYER, offload_budget_bytes=budget))
+    recorder.run()
+    assert isinstance(recorder.last("load"), RunFinished)
+    assert torch.cuda.memory_allocated() == before
+    turns = recorder.loop.loaded(model.id).turns
+    assert turns is not None
+    turns.bring(["unet"])
+    there = torch.cuda.memory_allocated() - before
+    layers: dict[object, int] = {}
+    for name, tensor in recorder.loop.loaded(model.id).modules["unet"].named_parameters():
+        layers[layer_of(name)] = layers.get(layer_of(name), 0) + tensor.nbytes
+    largest = max(size for layer, size in layers.items() if layer is not None)
+    # Beside the plan: what waits on the device for its place, and tensors of the file that become others.
+    assert turns.size_of("unet") <= there <= turns.size_of("unet") + 8 * largest
+    assert turns.size_of("unet") < turns.whole_bytes("unet")
+    recorder.loop.submit("layers", asked)
+    recorder.run()
+    assert isinstance(recorder.last("layers"), RunFinished)
+    assert recorder.files("layers") == recorder.files("whole")
+    recorder.loop.resources.forget_prompts()
+    assert torch.cuda.memory_allocated() - before < 2**20
+    recorder.loop.close()
+
+
+def test_layers_that_pass_through_the_device_make_no_step_wait_for_it() -> None:
+    loaded = load(embedded_model(), "cuda", execution=Execution(offload=BY_LAYER))
+    assert loaded.turns is not None
+    family = InTurns(loaded, loaded.turns, family_of, lambda size: None)
+    asked = request(embedded_model(), steps=6, seeds=(1, 2))
+    with torch.inference_mode():
+        conditions = condition(loaded, family, asked, PromptCache()).conditions
+        trajectory = begin(family, asked, loaded.scheduler_config, conditions, loaded.device)
+        walk_together([trajectory])
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            while not trajectory.done:
+                walk_together([trajectory])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert trajectory.latents.isfinite().all()
+    loaded.turns.close()

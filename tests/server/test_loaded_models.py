@@ -13,7 +13,7 @@ from deviceops.inference.v1 import inference_service_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from tests.server import asking
-from tests.server.asking import CALL_S, kind, picture, refused
+from tests.server.asking import CALL_S, exact_picture, kind, picture, refused
 from tests.server.harness import RunningServer
 from tests.server.model_folders import another
 from tests.server.sim import Events, Script, sim, simulated
@@ -45,8 +45,10 @@ class Machine:
         if self.script.write(*devices):
             self.events.until(lambda event: event.kind in ("device.script_changed", "device.returned"))
 
-    def start_load(self, model_id: str = FIRST, device: str = "sim-0", **more: Any) -> Any:
-        options = job_event_pb2.JobOptions()
+    def start_load(
+        self, model_id: str = FIRST, device: str = "sim-0", *, allow_offload: bool | None = None, **more: Any
+    ) -> Any:
+        options = job_event_pb2.JobOptions(fallback=job_event_pb2.FallbackPolicy(allow_offload=allow_offload))
         options.devices.device_ids.append(device)
         work = model_work_pb2.ModelLoad(model_id=model_id, **more)
         request = model_service_pb2.LoadModelRequest(model_load=work, options=options)
@@ -263,7 +265,7 @@ def test_a_load_takes_the_room_of_a_model_that_no_job_uses(machine: Machine) -> 
 @pytest.mark.parametrize("stay", [{"pinned": True}, {"keep_alive": Duration(seconds=600)}])
 def test_a_load_takes_no_room_of_a_model_that_is_to_stay(machine: Machine, stay: Any) -> None:
     first = machine.loaded(**stay)
-    last = machine.load(SECOND)
+    last = machine.load(SECOND, allow_offload=False)
     assert last.event.failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
     assert list(machine.list()) == [first.id]
     machine.update(first.id, pinned=False, keep_alive=Duration())
@@ -364,7 +366,6 @@ WAYS = [
     ({"vae_slicing": False}, "vae_slicing"),
     ({"vae_tiling": True}, "vae_tiling"),
     ({"compile": True}, "compile"),
-    ({"offload": execution_pb2.OFFLOAD_MODE_LAYER}, "offload"),
     ({"precision": image_pb2.PRECISION_INT8}, "precision"),
 ]
 
@@ -450,7 +451,7 @@ def test_an_estimate_says_what_is_missing_and_the_load_agrees(machine: Machine) 
     assert not forecast.fits
     assert forecast.shortfall_bytes == forecast.weights_bytes - forecast.available_device_bytes > 0
     assert [one.reason for one in forecast.findings] == [error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY]
-    last = machine.load(SECOND)
+    last = machine.load(SECOND, allow_offload=False)
     assert last.event.failed.failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
     machine.update(first.id, pinned=False)
 
@@ -645,6 +646,84 @@ def test_a_model_that_has_no_room_as_a_whole_is_used_all_the_same_unless_the_req
     assert seen[-1].generation_result.resolved.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT
     machine.unload()
     assert machine.loaded().execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT, "a load does the same"
+
+
+# Denoisers whose layers pass through the device
+
+SCANT = f"memory_bytes = {46 * MIB}\nruntime_bytes = {16 * MIB}"
+"""Less room than the denoiser takes."""
+BY_LAYER = execution_pb2.OFFLOAD_MODE_LAYER
+
+
+def peak_of(seen: Any) -> int:
+    """Most bytes on the device during a generation that has succeeded."""
+    assert kind(seen[-1]) == "succeeded", seen[-1]
+    return seen[-1].event.succeeded.receipt.peak_device_bytes
+
+
+def beside_weights(machine: Machine) -> int:
+    """Bytes that a picture takes beside the weights of its model, as measured with the whole model on a device."""
+    one = machine.loaded(device="sim-1")
+    peak = peak_of(asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-1"))))
+    return peak - one.device_bytes
+
+
+def test_a_denoiser_in_layers_takes_what_was_estimated_and_leaves_nothing(machine: Machine) -> None:
+    beside, before = beside_weights(machine), machine.used("sim-1")
+    for budget in (0, 20 * MIB):
+        machine.unload()
+        how = execution_pb2.ExecutionOptions(offload=BY_LAYER, offload_budget_bytes=budget)
+        request = model_service_pb2.EstimateModelRequest(
+            model_load=model_work_pb2.ModelLoad(model_id=FIRST, execution=how),
+            devices=job_event_pb2.DeviceSelector(device_ids=["sim-1"]),
+        )
+        (forecast,) = machine.model.EstimateModel(request, timeout=CALL_S).estimates
+        assert forecast.execution.offload_budget_bytes == budget
+        assert not budget or 0.9 * budget < forecast.weights_bytes <= budget
+        one = machine.loaded(device="sim-1", execution=how)
+        assert (one.execution.offload, one.execution.offload_budget_bytes) == (BY_LAYER, budget)
+        assert (one.device_bytes, {part.residency for part in one.components}) == (0, {MAPPED})
+        assert machine.used("sim-1") < before - 40 * MIB, "all of it waits in its files"
+        seen = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-1")))
+        assert peak_of(seen) == pytest.approx(forecast.weights_bytes + beside, rel=0.1)
+        assert machine.used("sim-1") < before - 40 * MIB
+
+
+def test_a_denoiser_that_alone_is_larger_than_the_device_is_used_all_the_same_unless_the_request_forbids_it(
+    machine: Machine,
+) -> None:
+    beside = beside_weights(machine)
+    whole = asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-1")))
+    machine.rewrite(sim(0, SCANT), sim(1, WIDE))
+    refusal = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-0", allow_offload=False)))[
+        -1
+    ]
+    failure = refusal.event.failed.failure
+    assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
+    assert "allow_offload" in {fact.name: fact.value for fact in failure.facts}["would_help"]
+
+    asked = inference_service_pb2.PlanGenerationRequest(generation=exact_picture(), options=on("sim-0"))
+    plan = machine.server.inference.PlanGeneration(asked, timeout=CALL_S)
+    assert plan.resolved.execution.offload == BY_LAYER
+    assert "layers of its denoiser" in " ".join(one.message for one in plan.findings)
+    seen = asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-0")))
+    (told,) = [update.event.degraded for update in seen if kind(update) == "degraded"]
+    assert told.kind == "offload"
+    assert "layers of its denoiser pass through it" in told.detail
+    (load,) = plan.estimate.loads
+    assert peak_of(seen) == pytest.approx(load.device_bytes + beside, rel=0.1)
+    resolved = seen[-1].generation_result.resolved.execution
+    assert (resolved.offload, resolved.offload_budget_bytes > 0) == (BY_LAYER, True)
+    files = [[image.file.sha256 for image in each[-1].generation_result.images] for each in (whole, seen)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    "how", [{"offload_budget_bytes": MIB}, {"offload": BY_LAYER, "offload_budget_bytes": -1}], ids=["alone", "negative"]
+)
+def test_a_budget_that_means_nothing_is_refused_by_name(machine: Machine, how: dict[str, Any]) -> None:
+    told = refused(lambda: list(machine.start_load(execution=execution_pb2.ExecutionOptions(**how))))
+    assert (told.reason, told.fields) == ("INVALID_FIELD", ["model_load.execution.offload_budget_bytes"])
 
 
 # Models that leave their device and stay in host memory

@@ -13,7 +13,7 @@ from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resources import Resources
 from domains.inference.outcome import CheckpointReady, ModelLoaded, ModelPlacing, Report
-from domains.model.execution import AS_USUAL, Execution, lower_precision
+from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution, by_layer, in_turns, lower_precision
 from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, usual_on
@@ -154,9 +154,17 @@ class LoadRun:
         return lower_precision(self._execution, usual_on(self.device))
 
     @property
-    def could_take_turns(self) -> bool:
-        """Whether the model could be loaded with components that take turns instead."""
-        return not (self.has_model or self._execution.offload)
+    def could_offload(self) -> bool:
+        """Whether more of the model could wait in host memory."""
+        return not self.has_model and self._execution.offload in ("", BY_COMPONENT)
+
+    @property
+    def offloaded(self) -> Execution:
+        """The next way to load the model with more of it in host memory. Only after the load that has failed is closed."""
+        if not self._execution.in_turns:
+            return in_turns(self._execution)
+        room = self._resources.hardware.room()
+        return by_layer(self._execution, torch.cuda.mem_get_info(self.device)[0] if room is None else room)
 
     def load_again(self, execution: Execution) -> None:
         """Begin the load again in another way."""

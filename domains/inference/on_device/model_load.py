@@ -67,6 +67,19 @@ class ModelLoad:
         """Whether the components take turns on the device."""
         return self._execution.in_turns
 
+    def offloads_as(self, execution: Execution) -> bool:
+        """Whether its offloading is the one of another execution."""
+        own = self._execution
+        same = own.offload_budget_bytes == execution.offload_budget_bytes or not own.by_layer
+        return (own.in_turns, own.by_layer) == (execution.in_turns, execution.by_layer) and same
+
+    @property
+    def told_offload(self) -> str:
+        """Its offloading, for people."""
+        if self._execution.by_layer:
+            return f"with layers that pass through {self._execution.offload_budget_bytes} bytes"
+        return "with components that take turns" if self.in_turns else "as a whole"
+
     def precision_of(self, component: str) -> str:
         """The precision of a component. Empty: it is not there yet, and its load was asked for none."""
         if self.there is None:

@@ -35,7 +35,6 @@ from domains.inference.on_device.upscaling import UpscalerOfJob
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.pass_plan import PassKind, passes_of
-from domains.model.execution import AS_USUAL, in_turns
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
 
@@ -52,8 +51,7 @@ class PreparedRun(LoadRun):
         resources: Resources,
         tell: Callable[[Report], None],
     ) -> None:
-        execution = in_turns(AS_USUAL) if given.in_turns else AS_USUAL
-        super().__init__(job_id, given.model, resources, tell, execution, given.later)
+        super().__init__(job_id, given.model, resources, tell, given.execution, given.later)
         self.given = given
         self.passes = passes_of(given.resolved)
         """Computed one after the other."""

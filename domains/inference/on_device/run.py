@@ -30,7 +30,7 @@ from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS
 from domains.inference.outcome import LatentsReady, Report
 from domains.inference.pass_plan import PassKind
-from domains.model.execution import Execution, in_turns
+from domains.model.execution import Execution
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
 _IN_FORWARDS = {
@@ -75,7 +75,7 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
-        if self.stage is Stage.LOADING and self.could_take_turns:
+        if self.stage is Stage.LOADING and self.could_offload:
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
@@ -93,12 +93,19 @@ class Run(EnlargedRun):
                 self.walking.forwards = self.walking.smaller_forwards or Forwards.ROW
                 detail = _IN_FORWARDS[self.walking.forwards]
             case Rung.OFFLOAD:
-                detail = "the components of the model take turns on the device, which takes longer"
-                self.load_again(in_turns(self._execution))
+                execution = self.offloaded
+                detail = execution.told_offload("the device")
+                self.load_again(execution)
             case Rung.LOWER_PRECISION:
                 precision = self.lower_precision
                 detail = f"the model is loaded in {precision}, which changes the picture"
-                self.load_again(Execution(precision=precision, offload=self._execution.offload))
+                self.load_again(
+                    Execution(
+                        precision=precision,
+                        offload=self._execution.offload,
+                        offload_budget_bytes=self._execution.offload_budget_bytes,
+                    )
+                )
             case _:
                 self._tile = self._smaller_tile()
                 detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"

@@ -1,14 +1,19 @@
 """Components that take turns on a device, for models larger than its memory: those that do not compute wait in their files.
 
 On CUDA the files are registered maps of the host tier, so a component comes back in one copy over the bus.
+
+A denoiser larger than the device itself keeps some of its layers there in its turn, and streams the others (`LayerStream`).
 """
 
-from collections.abc import Collection, Generator, Mapping, Set
+from collections.abc import Collection, Generator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import torch
 
+from domains.model.layers import LayerPlan, layer_of, layer_plan
+from domains.model.on_device.flat import Slot
 from domains.model.on_device.host_tier import HostTier, Skeleton
+from domains.model.on_device.layer_stream import LayerStream
 from domains.model.on_device.reading import NOW, Read, Ready
 from domains.model.on_device.weights import Filling
 
@@ -27,12 +32,26 @@ class Visit(NamedTuple):
 class ComponentTurns:
     """The components of one model. Used from the thread that ticks."""
 
-    def __init__(self, skeleton: Skeleton, place: torch.device, tier: HostTier | None) -> None:
-        """Takes over the skeleton, whose modules are on `meta`. `tier` None: nothing outlives the model."""
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        place: torch.device,
+        tier: HostTier | None,
+        streamed: str = "",
+        budget_bytes: int = 0,
+    ) -> None:
+        """Takes over the skeleton, whose modules are on `meta`. `tier` None: nothing outlives the model.
+
+        `streamed`: the component that has at most `budget_bytes` on the device, if its layers allow that; empty: none.
+        """
         self._skeleton = skeleton
         self._place = place
         self._tier = tier
         self._here: set[str] = set()
+        self._streamed = streamed
+        self._plan = _plan(skeleton.slots[streamed], budget_bytes) if streamed else None
+        self._stream: LayerStream | None = None
+        """Of the streamed component in its turn."""
 
     @property
     def here(self) -> Set[str]:
@@ -40,7 +59,13 @@ class ComponentTurns:
         return self._here
 
     def size_of(self, component: str) -> int:
-        """Bytes of a component on the device."""
+        """Bytes that a component has on the device in its turn."""
+        if self._plan is not None and component == self._streamed:
+            return self._plan.total_bytes
+        return self.whole_bytes(component)
+
+    def whole_bytes(self, component: str) -> int:
+        """Bytes of all weights of a component, in its precision."""
         return sum(slot.placed_bytes for slot in self._skeleton.slots[component])
 
     def missing(self, components: Collection[str]) -> list[str]:
@@ -69,11 +94,20 @@ class ComponentTurns:
         # Parameters that are made in inference mode could never be changed outside of it.
         with torch.inference_mode(mode=False):
             for component in sorted(self._here - {*but}):
+                if component == self._streamed and self._stream is not None:
+                    self._stream.close()
+                    self._stream = None
                 self._skeleton.modules[component].to("meta")
                 self._here.discard(component)
 
+    def bring_layer(self, component: str, path: str) -> None:
+        """Have one layer's weights on the device (by its path in the component), and its component. Raises as `bring`."""
+        self.bring([component])
+        if component == self._streamed and self._stream is not None:
+            self._stream.bring(path)
+
     def bring(self, components: Collection[str]) -> None:
-        """Have these components on the device, and no others. Waits for the copies.
+        """Have these components on the device, and no others. Waits for the copies. Streamed layers come when they compute.
 
         Raises ILLEGAL_STATE (a file that has changed since the load), MODEL_CORRUPT, and torch's errors of its allocator.
         """
@@ -91,15 +125,27 @@ class ComponentTurns:
     def _fill_all(self, components: Collection[str]) -> None:
         with torch.inference_mode(mode=False), torch.no_grad(), Filling(self._place, self._tier) as filling:
             for component in components:
-                for _ in self._fill(filling, component):
+                for _ in self._fill(filling, component, all_layers=False):
                     pass
             ended = filling.ended()
             while not ended.passed():
                 ended.wait()
 
-    def _fill(self, filling: Filling, component: str) -> Generator[Read]:
+    def _fill(self, filling: Filling, component: str, *, all_layers: bool = True) -> Generator[Read]:
+        """`all_layers`: whether streamed layers come once, too."""
         self._here.add(component)
-        yield from filling.fill(self._skeleton.modules[component], self._skeleton.slots[component])
+        module, slots = self._skeleton.modules[component], self._skeleton.slots[component]
+        if self._plan is None or component != self._streamed or not self._plan.streamed:
+            yield from filling.fill(module, slots)
+            return
+        layers = {layer: list[Slot]() for layer in self._plan.streamed}
+        stay = list[Slot]()
+        for slot in slots:
+            layers.get(layer_of(slot.name) or (), stay).append(slot)
+        yield from filling.fill(module, stay)
+        self._stream = LayerStream(module, list(layers.values()), self._place, self._tier)
+        if all_layers:
+            yield from self._stream.visits()
 
     def _check_unchanged(self) -> None:
         for file in self._skeleton.files:
@@ -110,3 +156,7 @@ class ComponentTurns:
         self.leave()
         if self._tier is None:
             self._skeleton.close()
+
+
+def _plan(slots: Sequence[Slot], budget_bytes: int) -> LayerPlan:
+    return layer_plan({slot.name: slot.placed_bytes for slot in slots}, budget_bytes)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from domains.model.on_device.file_map import PIECE, FileMap
 from domains.model.on_device.flat import Flat, Slot, in_file_order
-from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import Read, Ready
 from domains.model.weight_file import WeightFile
 
@@ -60,11 +59,25 @@ class Copies(Protocol):
         ...
 
 
+class Maps(Protocol):
+    """Lends the maps of files. `HostTier` is one."""
+
+    def borrow(self, file: WeightFile) -> FileMap:
+        """The map of a file. Give it back when all copies are over."""
+        ...
+
+    def give_back(self, file: WeightFile) -> None:
+        """End a borrowing."""
+        ...
+
+
 class CudaCopies:
     """See `Copies`. One for all components of a load, which share its buffers."""
 
-    def __init__(self, place: torch.device) -> None:
+    def __init__(self, place: torch.device, largest_bytes: int = PIECE) -> None:
+        """`largest_bytes`: most bytes that are brought at once."""
         self.place = place
+        self._largest_bytes = largest_bytes
         self._bus, self._stream = _streams(place)
         self._buffers: list[_Buffer] = []
         self._brought = 0
@@ -80,7 +93,7 @@ class CudaCopies:
 
     def bring(self, source: Tensor) -> Tensor:
         if self._brought < _BUFFERS:
-            self._buffers.append(_Buffer(torch.empty(PIECE, dtype=torch.uint8, device=self.place)))
+            self._buffers.append(_Buffer(torch.empty(self._largest_bytes, dtype=torch.uint8, device=self.place)))
         self._brought += 1
         there = self._last.bytes[: len(source)]
         with torch.cuda.stream(self._bus):
@@ -99,6 +112,10 @@ class CudaCopies:
         event = torch.cuda.Event()
         event.record(self._stream)
         return _Event(event)
+
+    def hold_computing(self) -> None:
+        """Have the device's computing queue wait for everything that was enqueued. Returns at once."""
+        torch.cuda.current_stream(self.place).wait_stream(self._stream)
 
     def settle(self) -> None:
         self._bus.synchronize()
@@ -183,7 +200,7 @@ def read_to_cuda(
     slots: Sequence[Slot],
     flat: Flat,
     copies: Copies,
-    tier: HostTier,
+    tier: Maps,
     ending: ExitStack,
     meanwhile: Iterator[None],
 ) -> Iterator[Read]:
@@ -286,6 +303,11 @@ class _Ring:
     def copied(self, number: int, fence: Ready) -> None:
         """Note when the copy of a piece is over, so that its buffer can be used again."""
         self._copied[number % (AHEAD + 1)] = fence
+
+
+def largest_piece(slots: Sequence[Slot]) -> int:
+    """Most bytes that are brought at once for these slots."""
+    return max((piece.end - piece.first for piece in _pieces(slots)), default=0)
 
 
 def _pieces(slots: Sequence[Slot]) -> list[_Piece]:

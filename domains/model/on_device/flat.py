@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ _ALIGNMENT = 64
 """Alignment in bytes: vector instructions and the kernels of GPU libraries read at most this much at once."""
 _CONVERTED_ANYWHERE = (torch.float32, torch.float16, torch.bfloat16)
 """Floats that every device converts to each other; the others become float32 first."""
+_JOINED = (".to_k.weight", ".to_v.weight")
+"""Tensors that the engine reads as one with those before them: without a gap, it needs no copy of them."""
 _JOINED_LATER = ("time_emb_proj.weight", "time_emb_proj.bias")
 """Tensors that the engine joins to one: each gets memory of its own, which the join gives back."""
 
@@ -57,23 +60,37 @@ class Slot:
         return self.stored is self.dtype and not reordered and not self.pieces
 
 
+class Room(NamedTuple):
+    """Memory for a `Flat`, which others use before and after it."""
+
+    bytes: Tensor
+    """uint8, of at least `room_bytes`."""
+    staging: Tensor
+    """uint8, of at least `staging_bytes`."""
+
+
 class Flat:
     """The memory of a component. Filled slot by slot; the tensors are views of it."""
 
-    def __init__(self, slots: Sequence[Slot], place: torch.device) -> None:
-        """Lays the slots out as `in_copy_order` says."""
+    def __init__(self, slots: Sequence[Slot], place: torch.device, room: Room | None = None) -> None:
+        """Lays the slots out as `in_copy_order` says. `room` None: in new memory."""
         self._offsets: dict[str, int] = {}
         self._own: dict[str, Tensor] = {}
         """Memory of the slots outside of the allocation."""
         size = 0
+        before: Slot | None = None
         for slot in in_copy_order(slots):
             if slot.name.endswith(_JOINED_LATER):
                 self._own[slot.name] = torch.empty(slot.placed_bytes, dtype=torch.uint8, device=place)
-            else:
-                self._offsets[slot.name] = size
-                size += -(-slot.placed_bytes // _ALIGNMENT) * _ALIGNMENT
-        self.bytes = torch.empty(size, dtype=torch.uint8, device=place)
-        self._staging = torch.empty(_most(slots), dtype=torch.uint8, device=place)
+                continue
+            follows = before is not None and before.dtype is slot.dtype and slot.name.endswith(_JOINED)
+            self._offsets[slot.name] = size if follows else _aligned(size)
+            size, before = self._offsets[slot.name] + slot.placed_bytes, slot
+        size = _aligned(size)
+        if room is None:
+            room = Room(_empty(size, place), _empty(staging_bytes(slots), place))
+        self.bytes = room.bytes[:size]
+        self._staging = room.staging
         """The stored bytes of the one slot that is being read and must be converted."""
 
     def room(self, slot: Slot, begin: int, end: int) -> Tensor:
@@ -134,8 +151,22 @@ def arranged(pieces: Sequence[Tensor], elements: Tensor) -> Tensor:
     return torch.cat(views) if len(views) > 1 else views[0].contiguous()
 
 
-def _most(slots: Sequence[Slot]) -> int:
+def room_bytes(slots: Sequence[Slot]) -> int:
+    """Bytes of a `Flat` for these slots, none of which is joined with others of another layer."""
+    return sum(_aligned(slot.placed_bytes) for slot in slots)
+
+
+def staging_bytes(slots: Sequence[Slot]) -> int:
+    """Bytes of the largest stored tensor that a `Flat` must convert."""
     return max((slot.stored_bytes for slot in slots if not slot.direct), default=0)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _empty(size: int, place: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=place)
 
 
 def in_file_order(slots: Sequence[Slot]) -> list[Slot]:

@@ -204,7 +204,8 @@ def _in_turns(
     skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
     if skeleton is None or builders.keys() != skeleton.modules.keys():
         skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
-    turns = ComponentTurns(skeleton, place, tier)
+    streamed = FAMILIES[model.family].denoiser.id if execution.by_layer else ""
+    turns = ComponentTurns(skeleton, place, tier, streamed, execution.offload_budget_bytes)
     try:
         for placed in turns.visits():
             yield Placed(placed.completed, placed.total, placed.ready, placed.here)
@@ -220,7 +221,7 @@ def _in_turns(
         modules=skeleton.modules,
         tokenizers=skeleton.words,
         scheduler_config=config,
-        bytes_per_component={part: turns.size_of(part) for part in skeleton.modules},
+        bytes_per_component={part: turns.whole_bytes(part) for part in skeleton.modules},
         load_s=time.perf_counter() - started,
         loaded_at_s=time.time(),
         skeleton=skeleton if tier is not None else None,

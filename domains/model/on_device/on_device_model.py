@@ -34,7 +34,7 @@ class OnDeviceModel:
     scheduler_config: Mapping[str, object]
     """The model's own scheduler_config.json: prediction type, betas, spacing."""
     bytes_per_component: Mapping[str, int]
-    """Measured sizes of the tensors on the device, by component id."""
+    """Measured sizes of the tensors on the device, by component id; of those that take turns, sizes of all weights."""
     load_s: float
     """Wall time of the load, with the turns that other jobs had meanwhile."""
     loaded_at_s: float
@@ -60,12 +60,13 @@ class OnDeviceModel:
         """Bytes of the components that are on the device now."""
         if self.turns is None:
             return self.bytes_per_component
-        return {part: size for part, size in self.bytes_per_component.items() if part in self.turns.here}
+        return {part: self.turns.size_of(part) for part in self.bytes_per_component if part in self.turns.here}
 
-    def bring(self, component: str) -> None:
-        """Bring a component to the device before its weights are read. It stays until another component is brought."""
+    def bring(self, component: str, layer: str) -> None:
+        """Bring a layer of a component (by its path) to the device before its weights are read. It stays until another
+        component is brought, or computes."""
         if self.turns is not None:
-            self.turns.bring([component])
+            self.turns.bring_layer(component, layer)
 
     @property
     def precision(self) -> str:
@@ -106,4 +107,5 @@ class OnDeviceModel:
             model_sha256=self.model.sha256,
             load_s=self.load_s,
             offload=self.execution.offload,
+            offload_budget_bytes=self.execution.offload_budget_bytes,
         )

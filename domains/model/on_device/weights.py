@@ -198,14 +198,15 @@ def _assign_all(
     tensors = values()
     yield
     for number, (name, value) in enumerate(tensors.items()):
-        _assign(owners, name, value)
+        assign(owners, name, value)
         if number % _AT_ONCE == _AT_ONCE - 1:
             yield
     for name, value in {**derived_buffers(module, owners), **derived_parameters(module)}.items():
-        _assign(owners, name, value.to(place))
+        assign(owners, name, value.to(place))
 
 
-def _assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> None:
+def assign(owners: Mapping[str, nn.Module], name: str, value: torch.Tensor) -> None:
+    """Set one tensor of a module. `owners`: the module and all in it, by path."""
     owner_name, _, leaf = name.rpartition(".")
     parameters, buffers = owners[owner_name]._parameters, owners[owner_name]._buffers  # pyright: ignore[reportPrivateUsage]  # setattr takes 10 µs
     if leaf in parameters:

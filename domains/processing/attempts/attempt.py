@@ -39,6 +39,7 @@ from domains.processing.jobs.kinds.entry import Supplies
 from domains.processing.jobs.outcome import Broken, Done, Halted, Moved, Outcome, WorkerDeath
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
+from domains.processing.memory.less_room import LessRoom
 from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
@@ -50,9 +51,9 @@ _log = structlog.get_logger()
 class MemoryForJobs(Evicting, Protocol):
     """The memory that attempts need. `domains.processing.memory.job_admission.JobAdmission` is the real one."""
 
-    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[Failure | None]:
-        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had. Yields the
-        reason why the model's components must take turns; None: they need not."""
+    def claimed(self, job: Job, device_id: str) -> AbstractAsyncContextManager[LessRoom | None]:
+        """Claim, until exit, the memory that the job is known to need on the device. Raises if it cannot be had. Yields how
+        the model has room where it has none as a whole; else None."""
         ...
 
 
@@ -93,8 +94,8 @@ class Attempt:
         self._limits: TimeLimits | None = None
         self.claims_memory = False
         """Whether it waits for memory; no worker has its order yet."""
-        self._no_room: Failure | None = None
-        """Why the components of the model take turns. None: they need not."""
+        self._less_room: LessRoom | None = None
+        """How the model has room. None: as a whole, or the job loads none."""
 
     def stop(self, stop: Stop) -> None:
         """Ask the attempt to stop at its next safe point. The strongest request decides how the job continues."""
@@ -140,7 +141,7 @@ class Attempt:
             async with AsyncExitStack() as held:
                 memory = self._tools.memory.claimed(self.job, self._lane.device_id)
                 self.claims_memory = True
-                self._no_room = await unless_set(self._stopping, held.enter_async_context(memory))
+                self._less_room = await unless_set(self._stopping, held.enter_async_context(memory))
                 self.claims_memory = False
                 if self._stopping.is_set():
                     # No worker has received the order yet.
@@ -160,8 +161,8 @@ class Attempt:
     async def _follow(self, work: DeviceWork, worker: Worker, limits: TimeLimits) -> Outcome:
         """Repeat the order until it ends without a lack of memory, or no more idle models can be unloaded."""
         room = MakingRoom(self.job, self._lane.device_id, self._tools.memory)
-        if self._no_room is not None:
-            self._tools.jobs.record(self.job.id, room.offload(self._no_room))
+        if self._less_room is not None:
+            self._tools.jobs.record(self.job.id, room.offload(self._less_room))
         outcome = await self._order(work, worker, limits, room.for_worker(), self.job.checkpoint)
         while isinstance(outcome, Broken) and room.again(outcome) and not self._stopping.is_set():
             if (told := await room.make(outcome)) is not None:
@@ -218,7 +219,7 @@ class Attempt:
             made=len(result.images) if isinstance(result, GenerationResult) else 0,
             kept=self._kept(kept),
             fallback=fallback,
-            in_turns=self._no_room is not None,
+            narrower=self._less_room.execution if self._less_room else None,
         )
 
     def _kept(self, kept: Checkpoint | None) -> KeptFile | None:

@@ -12,6 +12,7 @@ from domains.failure import Failure
 from domains.inference.fallback import NOTHING, OUT_OF_MEMORY, Fallback, Rung, next_rung, would_help
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.outcome import Broken, Done, Halted
+from domains.processing.memory.less_room import LessRoom
 from domains.progress import Degraded, Receipt, Stage, added
 
 
@@ -79,11 +80,10 @@ class MakingRoom:
                 receipt = added(self._spent, outcome.receipt)
                 return msgspec.structs.replace(outcome, receipt=receipt, failure=self._advised(job, outcome.failure))
 
-    def offload(self, why: Failure) -> Degraded:
-        """Note that the components of the model take turns, since it has no room as a whole."""
+    def offload(self, less: LessRoom) -> Degraded:
+        """Note that parts of the model wait in host memory, since it has no room as a whole."""
         self._taken += 1
-        detail = f"the components of the model take turns on {self._device_id}, which takes longer, since {why.message}"
-        told = Degraded(kind=str(Rung.OFFLOAD), reason=str(why.reason), detail=detail)
+        told = Degraded(kind=str(Rung.OFFLOAD), reason=str(less.why.reason), detail=less.told(self._device_id))
         self._spent = added(self._spent, Receipt(degradations=(told,)))
         return told
 

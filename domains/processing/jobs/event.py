@@ -12,6 +12,7 @@ from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.transfer_request import TransferReport
 from domains.model.benchmark import ModelBenchmarkReport
 from domains.model.conversion import ConversionReport
+from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
 from domains.model.validation import ValidationReport
@@ -61,10 +62,17 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
     resolved: ResolvedGeneration
     offload: str = ""
     """Which components waited in host memory (see `Execution`). Empty: none."""
+    offload_budget_bytes: int = 0
+    """See `Execution`."""
     precisions: tuple[tuple[str, str], ...] = ()
     """(component, precision of its computation, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()
     """Versions of the computing libraries: `torch 2.14.1`."""
+
+    @property
+    def way(self) -> Execution:
+        """The offloading."""
+        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes)
 
 
 class ReproductionResult(GenerationResult, frozen=True, kw_only=True, tag="reproduction"):

@@ -149,7 +149,10 @@ class Estimates:
 
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
         if not execution.offload:
-            execution = msgspec.structs.replace(execution, offload=self._loaded_way(model, device))
+            way = self._loaded_way(model, device)
+            execution = msgspec.structs.replace(
+                execution, offload=way.offload, offload_budget_bytes=way.offload_budget_bytes
+            )
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = added_bytes(parts, execution)
         activation, runs = self._activation(model.id, device.id, shape)
@@ -172,10 +175,10 @@ class Estimates:
             unsupported=tuple(one for one in execution.named if one not in device.precisions),
         )
 
-    def _loaded_way(self, model: Model, device: Device) -> str:
+    def _loaded_way(self, model: Model, device: Device) -> Execution:
         """The offloading of the model if it is on the device: a job that names none takes it as it is there."""
         there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device.id, model.id))
-        return next((one.offload for one in there), "")
+        return next((one.way for one in there), AS_USUAL)
 
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""

@@ -1,16 +1,19 @@
 """Forecasts what a generation costs: where it would run, its memory, its time, and what would be unloaded for it."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from domains.inference.fallback import Rung
 from domains.inference.generation import ResolvedGeneration
 from domains.model.catalogue import Catalogue
-from domains.model.execution import AS_USUAL, in_turns
+from domains.model.execution import AS_USUAL, by_layer, in_turns
 from domains.model.loaded_models import LoadedModels
+from domains.model.model import Model
 from domains.processing.jobs.job import JobOptions
 from domains.processing.lanes.lanes import Lanes
 from domains.processing.lanes.queue import JobQueue
-from domains.processing.memory.estimates import Estimate, Estimates, shape_of
+from domains.processing.memory.estimates import Estimate, Estimates, Shape, shape_of
 from domains.processing.memory.run_times import RunForecast, RunTimes
 
 
@@ -57,10 +60,7 @@ class GenerationPlans:
             return None
         best = next((one for one in found if not one.shortfall_bytes), found[0])
         if best.shortfall_bytes and options.fallback.permits(Rung.OFFLOAD) and options.fallback.max_attempts:
-            turns = await self._estimates.of(
-                model, in_turns(AS_USUAL), options.device_ids, shape, allow_cpu=options.allow_cpu
-            )
-            best = next((one for one in turns if not one.shortfall_bytes), best)
+            best = await self._offloaded(model, options, shape, found) or best
         return GenerationForecast(
             estimate=best,
             run=self._runs.forecast(best.device.id, resolved),
@@ -68,6 +68,19 @@ class GenerationPlans:
             later_bytes=self._estimates.later_bytes(resolved, best.device),
             starts_at_once=self._free(best.device.id),
         )
+
+    async def _offloaded(
+        self, model: Model, options: JobOptions, shape: Shape, found: Sequence[Estimate]
+    ) -> Estimate | None:
+        """The forecast for the first device that has room for the model with parts in host memory. None: none has."""
+        executions = [in_turns(AS_USUAL)]
+        executions += [by_layer(AS_USUAL, one.available_bytes) for one in found if one.available_bytes is not None]
+        devices = [options.device_ids, *([one.device.id] for one in found if one.available_bytes is not None)]
+        for execution, device_ids in zip(executions, devices, strict=True):
+            able = await self._estimates.of(model, execution, device_ids, shape, allow_cpu=options.allow_cpu)
+            if fits := next((one for one in able if not one.shortfall_bytes), None):
+                return fits
+        return None
 
     def _peak(self, estimate: Estimate, resolved: ResolvedGeneration) -> int | None:
         if estimate.activation_bytes is None:

@@ -12,13 +12,14 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution, in_turns
+from domains.model.execution import AS_USUAL, Execution, by_layer, in_turns
 from domains.model.loaded import loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds import GenerateWork, LoadWork, ModelBenchmarkWork
 from domains.processing.memory.care import pool_of
+from domains.processing.memory.less_room import LessRoom
 from domains.processing.memory.model_use import held_by_devices, loaded_models
 
 
@@ -95,36 +96,40 @@ class JobAdmission:
         self._need_bytes = need_bytes
 
     @asynccontextmanager
-    async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[Failure | None]:
+    async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[LessRoom | None]:
         """Hold a claim, until the attempt ends, on the known need of the job: the weights that it still has to load,
         those that it has for itself, and all memory reserved for it.
 
-        Yields why its model has no room as a whole, if the claim is on the most that components which take turns need; else
-        None. The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's
+        Yields how its model has room, and why not as a whole, if the claim is on less than all of it;
+        else None. The size of its tensors is unknown before they exist; a reservation covers them. Raises the pool's
         out-of-memory reason, BUDGET_EXCEEDED, or the fault of the reservation.
         """
-        why: Failure | None = None
+        less: LessRoom | None = None
         async with AsyncExitStack() as held:
             try:
                 await self._claim_all(job, device_id, _execution_of(job), held)
             except ResourceExhausted as refusal:
                 # Close the claims that were granted before the refusal.
                 await held.aclose()
-                if not self._fits_in_turns(job, device_id, refusal):
+                fits = self._fitting(job, device_id, refusal)
+                if fits is None:
                     raise
                 if not _permits(job, Rung.OFFLOAD):
                     raise _advised(refusal) from refusal
-                await self._claim_all(job, device_id, in_turns(_execution_of(job)), held)
-                why = Failure.of(refusal)
-            yield why
+                await self._claim_all(job, device_id, fits, held)
+                less = LessRoom(fits, Failure.of(refusal))
+            yield less
 
-    def _fits_in_turns(self, job: Job, device_id: str, refusal: ResourceExhausted) -> bool:
-        """Whether the model has room if its components take turns."""
+    def _fitting(self, job: Job, device_id: str, refusal: ResourceExhausted) -> Execution | None:
+        """How the model has room: with components that take turns, else with streamed layers. None: in no way."""
         execution = _execution_of(job)
         if execution.offload or not isinstance(job.work, LoadWork | GenerateWork):
-            return False
-        need = sum(size for _, size in self._missing(job, device_id, in_turns(execution)))
-        return need + self._own_bytes(job, device_id) <= int(refusal.facts.get("available_bytes", 0))
+            return None
+        room = int(refusal.facts.get("available_bytes", 0)) - self._own_bytes(job, device_id)
+        for narrower in (in_turns(execution), by_layer(execution, room)):
+            if sum(size for _, size in self._missing(job, device_id, narrower)) <= room:
+                return narrower
+        return None
 
     async def _claim_all(self, job: Job, device_id: str, execution: Execution, held: AsyncExitStack) -> None:
         missing = self._missing(job, device_id, execution)
@@ -205,7 +210,7 @@ class JobAdmission:
         the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
         loaded = [one for one in self._loaded.list() if one.device_id == device_id]
         # Components that take turns come back for each job.
-        ways = {one.model_id: Execution(offload=one.offload) for one in loaded if one.offload == BY_COMPONENT}
+        ways = {one.model_id: one.way for one in loaded if one.way.in_turns}
         held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset[str]()) - ways.keys()
         # An outdated model is unloaded before the load that replaces it.
         outdated = {one.model_id: one.resident_bytes for one in loaded}

@@ -9,12 +9,13 @@ import typer
 from server.cli.calls import ids
 from server.cli.calls.connection import AddressOption, Connection, JsonOption, connect
 from server.cli.calls.job_call import last_of
+from server.cli.console.amounts import byte_count
 from server.cli.console.failure import USAGE, CliError
 from server.cli.console.printing import emit, measured_bytes, notice, print_json
 from server.cli.generation.component_flags import components_of
 
 Precision = Literal["float32", "float16", "bfloat16"]
-Offload = Literal["none", "component"]
+Offload = Literal["none", "component", "layer"]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
@@ -52,6 +53,12 @@ def load(
             help="Which parts wait in host memory while they do not compute. [default: none, if all have room]"
         ),
     ] = None,
+    offload_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="With --offload layer: device memory for the denoiser, 6GiB. [default: the least]"
+        ),
+    ] = None,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -67,6 +74,8 @@ def load(
         put_components(connection, request.model_load, component, without)
         if offload:
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
+        if offload_budget:
+            request.model_load.execution.offload_budget_bytes = byte_count(offload_budget, "--offload-budget")
         if host:
             request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)
@@ -92,10 +101,10 @@ def _where(loaded: LoadedModel) -> str:
     """Where the bytes of the loaded model are, as text."""
     from deviceops.model.v1 import execution_pb2
 
-    if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_COMPONENT:
-        return (
-            f"its parts wait in their files ({measured_bytes(loaded, 'mapped_bytes')}), and take turns in device memory"
-        )
+    if loaded.execution.offload in (execution_pb2.OFFLOAD_MODE_COMPONENT, execution_pb2.OFFLOAD_MODE_LAYER):
+        layers = ", its denoiser's layers too" if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_LAYER else ""
+        waiting = measured_bytes(loaded, "mapped_bytes")
+        return f"its parts wait in their files ({waiting}), and take turns in device memory{layers}"
     if loaded.device_id:
         return f"device memory {measured_bytes(loaded, 'device_bytes')}"
     if loaded.HasField("mapped_bytes"):

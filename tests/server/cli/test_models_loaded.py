@@ -68,6 +68,16 @@ def test_a_model_is_loaded_with_parts_that_take_turns(capsys: pytest.CaptureFixt
     told(capsys, "unload", "--all")
 
 
+def test_a_model_is_loaded_with_layers_that_pass_through_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "unload", "--all")
+    flags = ("--offload", "layer", "--offload-budget", "16MiB")
+    assert "its denoiser's layers too" in told(capsys, "load", "emoji", *flags)
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert one["execution"]["offload"] == "OFFLOAD_MODE_LAYER"
+    assert one["execution"]["offloadBudgetBytes"] == str(16 * 2**20)
+    told(capsys, "unload", "--all")
+
+
 def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
     flags = ("--size", "64x64", "--batch", "1", "--batch", "2", "--steps", "2", "--runs", "1", "--loads", "1")

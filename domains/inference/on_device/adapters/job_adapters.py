@@ -102,7 +102,7 @@ def _deltas(
         layer = loaded.modules[place[0]].get_submodule(place[1])
         if any(fitted.lengths is not None for fitted, _ in some):
             # The length of a row is that of the base's row with the difference.
-            loaded.bring(place[0])
+            loaded.bring(*place)
         found[layer] = _delta(layer, some, loaded.device)
     return found
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks.announcing import announce
 from domains.inference.on_device.networks.slices import conv
 from domains.inference.on_device.rows import in_rows
 
@@ -27,6 +28,7 @@ class Resnet:
     def __call__(self, x: Tensor, shift: Tensor | None = None, keep_on: KeepOn = regardless) -> Tensor:
         """x: (rows or pictures, channels, h, w); shift: (rows or 1, channels out, 1, 1). Raises what `keep_on` raises."""
         module = self._module
+        announce(module)
         hidden = conv(module.conv1, F.silu(module.norm1(x), inplace=True), keep_on)
         if shift is not None:
             if shift.shape[0] > hidden.shape[0]:

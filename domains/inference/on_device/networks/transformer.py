@@ -18,6 +18,7 @@ from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.cross_reads import Beside, KeysValues, read_beside
 from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks.announcing import announce
 from domains.inference.on_device.networks.slices import attention, linear
 from domains.inference.on_device.rows import in_rows
 
@@ -76,6 +77,7 @@ class _Block:
         return self._block.attn2
 
     def text_keys(self, states: Tensor) -> KeysValues:
+        announce(self._block)
         layer = self._block.attn2
         return heads_of(layer, layer.to_k(states)).contiguous(), heads_of(layer, layer.to_v(states)).contiguous()
 
@@ -83,6 +85,7 @@ class _Block:
         self, tokens: Tensor, text: KeysValues, beside: Sequence[Beside], size: tuple[int, int], keep_on: KeepOn
     ) -> Tensor:
         block = self._block
+        announce(block)
         x = block.norm1(tokens)
         states = linear(x, self._self_weight, None, keep_on).chunk(3, dim=-1)
         query, key, value = (add_beside(one, x, part) for one, part in zip(self._self_layers, states, strict=True))

@@ -10,6 +10,7 @@ from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import Previews
 from domains.inference.kept_file import ControlFiles, ImagePromptFiles, KeptFile
 from domains.model.benchmark import ModelBenchmarkReport
+from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel, Stay
 from domains.model.model import Model
 from domains.processing.jobs.event import GeneratedImage, JobResult
@@ -121,8 +122,8 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     """The pixels of the pictures that the model sees, likewise."""
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
-    in_turns: bool = False
-    """Whether a model that is not loaded yet has room only with components that take turns."""
+    narrower: Execution | None = None
+    """How a model that is not loaded yet has room. None: in the way that the work asks for."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from typing import ClassVar
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.given import Given, GivenControl, GivenImagePrompt
 from domains.inference.pass_plan import models_of, upscaler_of
+from domains.model.execution import AS_USUAL
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -93,7 +94,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             regions=supplies.regions,
             references=supplies.references,
             fallback=supplies.fallback,
-            in_turns=supplies.in_turns,
+            execution=supplies.narrower or AS_USUAL,
         )
         return GenerateOrder(order_id=order_id, given=given, previews=supplies.previews(self.resolved.previews))
 
@@ -104,5 +105,6 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             resolved=self.resolved,
             precisions=tuple((one.id, one.precision) for one in reported.loaded.components) if reported.loaded else (),
             offload=reported.loaded.offload if reported.loaded else "",
+            offload_budget_bytes=reported.loaded.offload_budget_bytes if reported.loaded else 0,
             libraries=reported.libraries,
         )

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from domains.errors import InternalError
-from domains.model.execution import AS_USUAL, Execution, in_turns
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import Stay
 from domains.processing.jobs.event import LoadResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
@@ -41,7 +41,7 @@ class LoadWork(PlainWork, frozen=True, kw_only=True, tag="load_model"):
 
     def order(self, order_id: str, supplies: Supplies) -> LoadOrder:
         """The order with the model's files."""
-        execution = in_turns(self.execution) if supplies.in_turns else self.execution
+        execution = supplies.narrower or self.execution
         return LoadOrder(order_id=order_id, model=supplies.model(self.model_id), execution=execution)
 
     def result(self, reported: Reported) -> LoadResult:

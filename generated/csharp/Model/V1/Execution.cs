@@ -26,7 +26,7 @@ namespace DeviceOps.Api.Model.V1 {
           string.Concat(
             "CiJkZXZpY2VvcHMvbW9kZWwvdjEvZXhlY3V0aW9uLnByb3RvEhJkZXZpY2Vv",
             "cHMubW9kZWwudjEaH2RldmljZW9wcy9jb21tb24vdjEvaW1hZ2UucHJvdG8i",
-            "3QMKEEV4ZWN1dGlvbk9wdGlvbnMSMQoJcHJlY2lzaW9uGAEgASgOMh4uZGV2",
+            "+wMKEEV4ZWN1dGlvbk9wdGlvbnMSMQoJcHJlY2lzaW9uGAEgASgOMh4uZGV2",
             "aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24SPgoWdGV4dF9lbmNvZGVyX3By",
             "ZWNpc2lvbhgCIAEoDjIeLmRldmljZW9wcy5jb21tb24udjEuUHJlY2lzaW9u",
             "EjUKDXZhZV9wcmVjaXNpb24YAyABKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYx",
@@ -35,18 +35,19 @@ namespace DeviceOps.Api.Model.V1 {
             "EhgKC3ZhZV9zbGljaW5nGAcgASgISAGIAQESFwoKdmFlX3RpbGluZxgIIAEo",
             "CEgCiAEBEhMKC3ZhZV90aWxlX3B4GAkgASgFEjAKB29mZmxvYWQYCiABKA4y",
             "Hy5kZXZpY2VvcHMubW9kZWwudjEuT2ZmbG9hZE1vZGUSFAoHY29tcGlsZRgL",
-            "IAEoCEgDiAEBQhQKEl9hdHRlbnRpb25fc2xpY2luZ0IOCgxfdmFlX3NsaWNp",
-            "bmdCDQoLX3ZhZV90aWxpbmdCCgoIX2NvbXBpbGUifQoPQ29tcG9uZW50U291",
-            "cmNlEhQKDGNvbXBvbmVudF9pZBgBIAEoCRIQCghtb2RlbF9pZBgCIAEoCRIx",
-            "CglwcmVjaXNpb24YAyABKA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNp",
-            "c2lvbhIPCgdvbWl0dGVkGAQgASgIKnYKC09mZmxvYWRNb2RlEhwKGE9GRkxP",
-            "QURfTU9ERV9VTlNQRUNJRklFRBAAEhUKEU9GRkxPQURfTU9ERV9OT05FEAES",
-            "GgoWT0ZGTE9BRF9NT0RFX0NPTVBPTkVOVBACEhYKEk9GRkxPQURfTU9ERV9M",
-            "QVlFUhADQhmqAhZEZXZpY2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
+            "IAEoCEgDiAEBEhwKFG9mZmxvYWRfYnVkZ2V0X2J5dGVzGAwgASgDQhQKEl9h",
+            "dHRlbnRpb25fc2xpY2luZ0IOCgxfdmFlX3NsaWNpbmdCDQoLX3ZhZV90aWxp",
+            "bmdCCgoIX2NvbXBpbGUifQoPQ29tcG9uZW50U291cmNlEhQKDGNvbXBvbmVu",
+            "dF9pZBgBIAEoCRIQCghtb2RlbF9pZBgCIAEoCRIxCglwcmVjaXNpb24YAyAB",
+            "KA4yHi5kZXZpY2VvcHMuY29tbW9uLnYxLlByZWNpc2lvbhIPCgdvbWl0dGVk",
+            "GAQgASgIKnYKC09mZmxvYWRNb2RlEhwKGE9GRkxPQURfTU9ERV9VTlNQRUNJ",
+            "RklFRBAAEhUKEU9GRkxPQURfTU9ERV9OT05FEAESGgoWT0ZGTE9BRF9NT0RF",
+            "X0NPTVBPTkVOVBACEhYKEk9GRkxPQURfTU9ERV9MQVlFUhADQhmqAhZEZXZp",
+            "Y2VPcHMuQXBpLk1vZGVsLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(new[] {typeof(global::DeviceOps.Api.Model.V1.OffloadMode), }, null, new pbr::GeneratedClrTypeInfo[] {
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ExecutionOptions), global::DeviceOps.Api.Model.V1.ExecutionOptions.Parser, new[]{ "Precision", "TextEncoderPrecision", "VaePrecision", "Quantization", "AttentionKernel", "AttentionSlicing", "VaeSlicing", "VaeTiling", "VaeTilePx", "Offload", "Compile" }, new[]{ "AttentionSlicing", "VaeSlicing", "VaeTiling", "Compile" }, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ExecutionOptions), global::DeviceOps.Api.Model.V1.ExecutionOptions.Parser, new[]{ "Precision", "TextEncoderPrecision", "VaePrecision", "Quantization", "AttentionKernel", "AttentionSlicing", "VaeSlicing", "VaeTiling", "VaeTilePx", "Offload", "Compile", "OffloadBudgetBytes" }, new[]{ "AttentionSlicing", "VaeSlicing", "VaeTiling", "Compile" }, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Model.V1.ComponentSource), global::DeviceOps.Api.Model.V1.ComponentSource.Parser, new[]{ "ComponentId", "ModelId", "Precision", "Omitted" }, null, null, null, null)
           }));
     }
@@ -72,7 +73,8 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_COMPONENT")] Component = 2,
     /// <summary>
-    /// Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED.
+    /// The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
+    /// pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_LAYER")] Layer = 3,
   }
@@ -132,6 +134,7 @@ namespace DeviceOps.Api.Model.V1 {
       vaeTilePx_ = other.vaeTilePx_;
       offload_ = other.offload_;
       compile_ = other.compile_;
+      offloadBudgetBytes_ = other.offloadBudgetBytes_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -368,6 +371,22 @@ namespace DeviceOps.Api.Model.V1 {
       _hasBits0 &= ~8;
     }
 
+    /// <summary>Field number for the "offload_budget_bytes" field.</summary>
+    public const int OffloadBudgetBytesFieldNumber = 12;
+    private long offloadBudgetBytes_;
+    /// <summary>
+    /// Of `offload` LAYER: most bytes of device memory for the denoiser's weights. Fewer than its layers allow count as the fewest that they
+    /// allow. 0: these. Must be 0 with another `offload`, and must not be negative.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public long OffloadBudgetBytes {
+      get { return offloadBudgetBytes_; }
+      set {
+        offloadBudgetBytes_ = value;
+      }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -394,6 +413,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (VaeTilePx != other.VaeTilePx) return false;
       if (Offload != other.Offload) return false;
       if (Compile != other.Compile) return false;
+      if (OffloadBudgetBytes != other.OffloadBudgetBytes) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -412,6 +432,7 @@ namespace DeviceOps.Api.Model.V1 {
       if (VaeTilePx != 0) hash ^= VaeTilePx.GetHashCode();
       if (Offload != global::DeviceOps.Api.Model.V1.OffloadMode.Unspecified) hash ^= Offload.GetHashCode();
       if (HasCompile) hash ^= Compile.GetHashCode();
+      if (OffloadBudgetBytes != 0L) hash ^= OffloadBudgetBytes.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -474,6 +495,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(88);
         output.WriteBool(Compile);
       }
+      if (OffloadBudgetBytes != 0L) {
+        output.WriteRawTag(96);
+        output.WriteInt64(OffloadBudgetBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -528,6 +553,10 @@ namespace DeviceOps.Api.Model.V1 {
         output.WriteRawTag(88);
         output.WriteBool(Compile);
       }
+      if (OffloadBudgetBytes != 0L) {
+        output.WriteRawTag(96);
+        output.WriteInt64(OffloadBudgetBytes);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -570,6 +599,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (HasCompile) {
         size += 1 + 1;
+      }
+      if (OffloadBudgetBytes != 0L) {
+        size += 1 + pb::CodedOutputStream.ComputeInt64Size(OffloadBudgetBytes);
       }
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
@@ -615,6 +647,9 @@ namespace DeviceOps.Api.Model.V1 {
       }
       if (other.HasCompile) {
         Compile = other.Compile;
+      }
+      if (other.OffloadBudgetBytes != 0L) {
+        OffloadBudgetBytes = other.OffloadBudgetBytes;
       }
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
@@ -679,6 +714,10 @@ namespace DeviceOps.Api.Model.V1 {
             Compile = input.ReadBool();
             break;
           }
+          case 96: {
+            OffloadBudgetBytes = input.ReadInt64();
+            break;
+          }
         }
       }
     #endif
@@ -740,6 +779,10 @@ namespace DeviceOps.Api.Model.V1 {
           }
           case 88: {
             Compile = input.ReadBool();
+            break;
+          }
+          case 96: {
+            OffloadBudgetBytes = input.ReadInt64();
             break;
           }
         }

@@ -61,6 +61,8 @@ class Sim:
     reports: list[tuple[str, Report]] = field(default_factory=list[tuple[str, Report]])
     struck: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     on_report: Callable[[str, Report], None] = lambda job_id, report: None
+    stop_of: Callable[[str], Stop | None] = lambda job_id: None
+    """What the step loop asks within a step."""
 
     def __post_init__(self) -> None:
         self.counts = FaultCounts()
@@ -69,7 +71,7 @@ class Sim:
     def restart(self) -> None:
         """The worker's next life."""
         self.hardware = SimulatedHardware(self.counts.setup(self.device), self._struck)
-        self.loop = StepLoop("cpu", self._take, hardware=self.hardware)
+        self.loop = StepLoop("cpu", self._take, hardware=self.hardware, stop_of=lambda job_id: self.stop_of(job_id))
 
     def _struck(self, index: int, job_id: str) -> None:
         self.struck.append((index, job_id))

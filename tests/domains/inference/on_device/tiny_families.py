@@ -168,9 +168,7 @@ def sd3(text: int, pooled: int) -> Make:
 def flux(*, guidance: bool, text: int = 32, pooled: int = 16, **changes: Any) -> Make:
     """A transformer of FLUX.1 for text encoders of these widths."""
     return lambda folder: _theirs.FluxTransformer2DModel(
-        **{"in_channels": 64, **changes},
-        num_layers=1,
-        num_single_layers=2,
+        **{"in_channels": 64, "num_layers": 1, "num_single_layers": 2, **changes},
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=text,

@@ -22,7 +22,7 @@ BENCHMARK = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:2], max_durati
 
 
 class Supplies:
-    in_turns = False
+    narrower: Execution | None = None
 
     def model(self, model_id: str) -> str:
         return f"files of {model_id}"
@@ -34,9 +34,8 @@ def test_a_load_orders_its_model_in_its_precision_and_tells_where_it_is() -> Non
     assert isinstance(order, LoadOrder)
     assert (order.order_id, cast(Any, order.model), order.execution) == ("o-1", "files of m", work.execution)
     supplies = Supplies()
-    supplies.in_turns = True
-    narrow = cast(Any, work.order("o-1", cast(Any, supplies))).execution
-    assert narrow == Execution(precision="float16", offload="component")
+    supplies.narrower = Execution(precision="float16", offload="component")
+    assert cast(Any, work.order("o-1", cast(Any, supplies))).execution == supplies.narrower
     assert work.result(Reported(loaded=LOADED, reused=True)) == LoadResult(loaded=LOADED, reused=True)
     with pytest.raises(InternalError, match="without telling what it loaded"):
         work.result(Reported())

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deviceops/model/v1/execution.proto\x12\x12\x64\x65viceops.model.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\"\xdd\x03\n\x10\x45xecutionOptions\x12\x31\n\tprecision\x18\x01 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12>\n\x16text_encoder_precision\x18\x02 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x35\n\rvae_precision\x18\x03 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x18\n\x10\x61ttention_kernel\x18\x05 \x01(\t\x12\x1e\n\x11\x61ttention_slicing\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bvae_slicing\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x17\n\nvae_tiling\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x13\n\x0bvae_tile_px\x18\t \x01(\x05\x12\x30\n\x07offload\x18\n \x01(\x0e\x32\x1f.deviceops.model.v1.OffloadMode\x12\x14\n\x07\x63ompile\x18\x0b \x01(\x08H\x03\x88\x01\x01\x42\x14\n\x12_attention_slicingB\x0e\n\x0c_vae_slicingB\r\n\x0b_vae_tilingB\n\n\x08_compile\"}\n\x0f\x43omponentSource\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x31\n\tprecision\x18\x03 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x0f\n\x07omitted\x18\x04 \x01(\x08*v\n\x0bOffloadMode\x12\x1c\n\x18OFFLOAD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11OFFLOAD_MODE_NONE\x10\x01\x12\x1a\n\x16OFFLOAD_MODE_COMPONENT\x10\x02\x12\x16\n\x12OFFLOAD_MODE_LAYER\x10\x03\x42\x19\xaa\x02\x16\x44\x65viceOps.Api.Model.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"deviceops/model/v1/execution.proto\x12\x12\x64\x65viceops.model.v1\x1a\x1f\x64\x65viceops/common/v1/image.proto\"\xfb\x03\n\x10\x45xecutionOptions\x12\x31\n\tprecision\x18\x01 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12>\n\x16text_encoder_precision\x18\x02 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x35\n\rvae_precision\x18\x03 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x18\n\x10\x61ttention_kernel\x18\x05 \x01(\t\x12\x1e\n\x11\x61ttention_slicing\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bvae_slicing\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x17\n\nvae_tiling\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x13\n\x0bvae_tile_px\x18\t \x01(\x05\x12\x30\n\x07offload\x18\n \x01(\x0e\x32\x1f.deviceops.model.v1.OffloadMode\x12\x14\n\x07\x63ompile\x18\x0b \x01(\x08H\x03\x88\x01\x01\x12\x1c\n\x14offload_budget_bytes\x18\x0c \x01(\x03\x42\x14\n\x12_attention_slicingB\x0e\n\x0c_vae_slicingB\r\n\x0b_vae_tilingB\n\n\x08_compile\"}\n\x0f\x43omponentSource\x12\x14\n\x0c\x63omponent_id\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x31\n\tprecision\x18\x03 \x01(\x0e\x32\x1e.deviceops.common.v1.Precision\x12\x0f\n\x07omitted\x18\x04 \x01(\x08*v\n\x0bOffloadMode\x12\x1c\n\x18OFFLOAD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11OFFLOAD_MODE_NONE\x10\x01\x12\x1a\n\x16OFFLOAD_MODE_COMPONENT\x10\x02\x12\x16\n\x12OFFLOAD_MODE_LAYER\x10\x03\x42\x19\xaa\x02\x16\x44\x65viceOps.Api.Model.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.model.v1.executio
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\026DeviceOps.Api.Model.V1'
-  _globals['_OFFLOADMODE']._serialized_start=698
-  _globals['_OFFLOADMODE']._serialized_end=816
+  _globals['_OFFLOADMODE']._serialized_start=728
+  _globals['_OFFLOADMODE']._serialized_end=846
   _globals['_EXECUTIONOPTIONS']._serialized_start=92
-  _globals['_EXECUTIONOPTIONS']._serialized_end=569
-  _globals['_COMPONENTSOURCE']._serialized_start=571
-  _globals['_COMPONENTSOURCE']._serialized_end=696
+  _globals['_EXECUTIONOPTIONS']._serialized_end=599
+  _globals['_COMPONENTSOURCE']._serialized_start=601
+  _globals['_COMPONENTSOURCE']._serialized_end=726
 # @@protoc_insertion_point(module_scope)

@@ -33,7 +33,9 @@ class _OffloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffloadMo
     nothing with other models.
     """
     OFFLOAD_MODE_LAYER: _OffloadMode.ValueType  # 3
-    """Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED."""
+    """The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
+    pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+    """
 
 class OffloadMode(_OffloadMode, metaclass=_OffloadModeEnumTypeWrapper):
     """Which parts of a model wait in host memory while they are not needed. Saves device memory, costs time."""
@@ -47,7 +49,9 @@ OFFLOAD_MODE_COMPONENT: OffloadMode.ValueType  # 2
 nothing with other models.
 """
 OFFLOAD_MODE_LAYER: OffloadMode.ValueType  # 3
-"""Groups of layers: only those that compute, and the next ones, are on the device. Slowest. Not served yet: NOT_IMPLEMENTED."""
+"""The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
+pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+"""
 Global___OffloadMode: _TypeAlias = OffloadMode  # noqa: Y015
 
 @_typing.final
@@ -69,6 +73,7 @@ class ExecutionOptions(_message.Message):
     VAE_TILE_PX_FIELD_NUMBER: _builtins.int
     OFFLOAD_FIELD_NUMBER: _builtins.int
     COMPILE_FIELD_NUMBER: _builtins.int
+    OFFLOAD_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     precision: _image_pb2.Precision.ValueType
     """Precision of the denoiser. One that the device lacks: NOT_SUPPORTED_ON_DEVICE."""
     text_encoder_precision: _image_pb2.Precision.ValueType
@@ -95,6 +100,10 @@ class ExecutionOptions(_message.Message):
     """Which parts wait in host memory."""
     compile: _builtins.bool
     """Compile the denoiser for its shapes: a slow first picture, faster ones after it. Absent: the server chooses."""
+    offload_budget_bytes: _builtins.int
+    """Of `offload` LAYER: most bytes of device memory for the denoiser's weights. Fewer than its layers allow count as the fewest that they
+    allow. 0: these. Must be 0 with another `offload`, and must not be negative.
+    """
     def __init__(
         self,
         *,
@@ -109,10 +118,11 @@ class ExecutionOptions(_message.Message):
         vae_tile_px: _builtins.int = ...,
         offload: Global___OffloadMode.ValueType = ...,
         compile: _builtins.bool | None = ...,
+        offload_budget_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing", "_compile", b"_compile", "_vae_slicing", b"_vae_slicing", "_vae_tiling", b"_vae_tiling", "attention_slicing", b"attention_slicing", "compile", b"compile", "vae_slicing", b"vae_slicing", "vae_tiling", b"vae_tiling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing", "_compile", b"_compile", "_vae_slicing", b"_vae_slicing", "_vae_tiling", b"_vae_tiling", "attention_kernel", b"attention_kernel", "attention_slicing", b"attention_slicing", "compile", b"compile", "offload", b"offload", "precision", b"precision", "quantization", b"quantization", "text_encoder_precision", b"text_encoder_precision", "vae_precision", b"vae_precision", "vae_slicing", b"vae_slicing", "vae_tile_px", b"vae_tile_px", "vae_tiling", b"vae_tiling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing", "_compile", b"_compile", "_vae_slicing", b"_vae_slicing", "_vae_tiling", b"_vae_tiling", "attention_kernel", b"attention_kernel", "attention_slicing", b"attention_slicing", "compile", b"compile", "offload", b"offload", "offload_budget_bytes", b"offload_budget_bytes", "precision", b"precision", "quantization", b"quantization", "text_encoder_precision", b"text_encoder_precision", "vae_precision", b"vae_precision", "vae_slicing", b"vae_slicing", "vae_tile_px", b"vae_tile_px", "vae_tiling", b"vae_tiling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention_slicing: _TypeAlias = _typing.Literal["attention_slicing"]  # noqa: Y015
     _WhichOneofArgType__attention_slicing: _TypeAlias = _typing.Literal["_attention_slicing", b"_attention_slicing"]  # noqa: Y015

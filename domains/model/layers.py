@@ -1,0 +1,110 @@
+"""The repeated layers of a denoiser, and which of them stay on a device whose memory does not hold all of them.
+
+The others are streamed: two places on the device are filled in turn, one with the next layer while the other one computes.
+The server forecasts with the same plan that the worker carries out.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+Layer = tuple[int, ...]
+"""Sorts the layers of a denoiser in the order in which they compute."""
+
+_LISTS = (
+    "noise_refiner",
+    "context_refiner",
+    "joint_blocks",
+    "double_blocks",
+    "joint_transformer_blocks",
+    "transformer_blocks",
+    "single_blocks",
+    "single_transformer_blocks",
+    "layers",
+)
+"""The lists of transformers in the order in which they compute: names of diffusers and of single files."""
+_OF_LIST = re.compile(rf"({'|'.join(_LISTS)})\.(\d+)\.")
+_LEVELS = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+_OF_UNET = re.compile(
+    r"(down_blocks|mid_block|up_blocks)\.(?:(\d+)\.)?(?:resnets\.(\d+)|attentions\.(\d+)\.transformer_blocks\.(\d+))\.(?!time_emb)"
+)
+_PARTS = {"input_blocks": 0, "middle_block": 1, "output_blocks": 2}
+_OF_OLD_UNET = re.compile(
+    r"(input_blocks|middle_block|output_blocks)\.(\d+)\.(?:(\d+)\.)?"
+    r"(?:transformer_blocks\.(\d+)\.|(?:in_layers|out_layers|skip_connection)\.)"
+)
+"""A single file's names. What projects the time (`emb_layers`) is computed at once for all layers, and is in none."""
+
+
+def layer_of(name: str) -> Layer | None:
+    """The layer that a tensor of a denoiser belongs to, by its name without a prefix. None: it belongs to none."""
+    if found := _OF_LIST.match(name):
+        return _LISTS.index(found[1]), int(found[2])
+    if found := _OF_UNET.match(name):
+        level, number, resnet, attention, block = found.groups()
+        # Of a level with attention, each resnet is followed by a transformer.
+        place = (int(resnet), 0, 0) if attention is None else (int(attention), 1, int(block))
+        return (_LEVELS[level], int(number or 0), *place)
+    if found := _OF_OLD_UNET.match(name):
+        part, first, second, block = found.groups()
+        return _PARTS[part], int(first), int(second or 0), int(block or 0)
+    return None
+
+
+def module_of(name: str) -> str:
+    """The path of the layer's module, for a name of diffusers. Empty: the tensor belongs to no layer."""
+    found = _OF_LIST.match(name) or _OF_UNET.match(name)
+    return found[0].removesuffix(".") if found else ""
+
+
+class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Which layers are streamed."""
+
+    layers: tuple[Layer, ...] = ()
+    """All, in the order in which they compute."""
+    streamed: tuple[Layer, ...] = ()
+    """Those that are streamed, in the same order. An even number: the first follows the last into the other place."""
+    places: tuple[int, int] = (0, 0)
+    """Bytes of the two places that they take in turn."""
+    resident_bytes: int
+    """Bytes of all that stays."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes on the device."""
+        return self.resident_bytes + sum(self.places)
+
+
+def layer_plan(sizes: Mapping[str, int], budget_bytes: int) -> LayerPlan:
+    """The plan that streams as few layers as a budget permits; where it permits none, the plan of the fewest bytes.
+
+    `sizes`: bytes of the denoiser's tensors on the device, by their names without a prefix.
+    """
+    of_layer: dict[Layer, int] = {}
+    rest = 0
+    for name, size in sizes.items():
+        if (layer := layer_of(name)) is None:
+            rest += size
+        else:
+            of_layer[layer] = of_layer.get(layer, 0) + size
+    layers = tuple(sorted(of_layer))
+    plans = (_streaming(layers, of_layer, rest, count) for count in range(0, len(layers) + 1, 2))
+    least: LayerPlan | None = None
+    for plan in plans:
+        if plan.total_bytes <= budget_bytes:
+            return plan
+        least = plan if least is None or plan.total_bytes < least.total_bytes else least
+    assert least is not None, "zero streamed layers are a plan"
+    return least
+
+
+def _streaming(layers: Sequence[Layer], sizes: Mapping[Layer, int], rest: int, count: int) -> LayerPlan:
+    """The plan with so many streamed layers, spread over the walk: each is copied while those before it compute."""
+    total = len(layers)
+    streamed = tuple(layer for at, layer in enumerate(layers) if (at + 1) * count // total > at * count // total)
+    places = [max((sizes[one] for one in streamed[first::2]), default=0) for first in (0, 1)]
+    stays = sum(sizes.values()) - sum(sizes[one] for one in streamed)
+    return LayerPlan(
+        layers=tuple(layers), streamed=streamed, places=(places[0], places[1]), resident_bytes=rest + stays
+    )

@@ -1,0 +1,85 @@
+"""Which layers of a denoiser stay on a device that does not hold all of them."""
+
+import math
+
+import pytest
+
+from domains.model.layers import layer_of, layer_plan, module_of
+from tests.domains.model.published import header
+
+SIX = {"in.weight": 10, **{f"layers.{number}.{part}": 50 for number in range(6) for part in ("a", "b")}, "out.bias": 10}
+"""Six layers of 100 bytes, and 20 bytes that are in none."""
+DENOISERS = (
+    *("sd1_unet", "sd2_unet", "sdxl_unet", "sdxl_refiner_unet", "sd3_transformer", "sd35_large_transformer"),
+    *("flux1_dev_transformer", "chroma_transformer", "auraflow_transformer", "z_image_transformer"),
+)
+SINGLE = {
+    "sd1_single": "sd1_unet",
+    "sd2_single": "sd2_unet",
+    "sdxl_single": "sdxl_unet",
+    "sdxl_refiner_single": "sdxl_refiner_unet",
+    "sd3_single": "sd3_transformer",
+    "flux1_dev_original": "flux1_dev_transformer",
+}
+"""Headers of single files, and of the same denoisers in folders."""
+_PREFIX = "model.diffusion_model."
+
+
+def sizes(name: str) -> dict[str, int]:
+    """Bytes of a published denoiser in half precision."""
+    every = header(name)
+    own = {key.removeprefix(_PREFIX): shape for key, shape in every.items() if key.startswith(_PREFIX)}
+    return {key: 2 * math.prod(shape) for key, shape in (own or every).items()}
+
+
+@pytest.mark.parametrize(
+    ("budget", "streamed"),
+    [
+        (10_000, ()),
+        (620, ()),
+        (619, (1, 2, 4, 5)),
+        (420, (1, 2, 4, 5)),
+        (419, range(6)),
+        (220, range(6)),
+        (0, range(6)),
+    ],
+)
+def test_as_few_layers_as_possible_are_streamed_and_they_are_spread(budget: int, streamed: tuple[int, ...]) -> None:
+    plan = layer_plan(SIX, budget)
+    assert [layer[-1] for layer in plan.streamed] == [*streamed]
+    stay = 20 + 100 * (6 - len(plan.streamed))
+    assert plan.resident_bytes == stay
+    assert plan.total_bytes == stay + (200 if streamed else 0)
+
+
+def test_a_plan_holds_the_budget_if_any_does_and_two_layers_in_a_row_never_share_a_place() -> None:
+    every = sizes("sdxl_unet")
+    least = layer_plan(every, 0).total_bytes
+    for share in range(0, 21):
+        budget = sum(every.values()) * share // 20
+        plan = layer_plan(every, budget)
+        assert plan.total_bytes <= max(budget, least)
+        assert len(plan.streamed) % 2 == 0
+        of_layer = dict.fromkeys(plan.layers, 0)
+        for name, size in every.items():
+            if (layer := layer_of(name)) is not None:
+                of_layer[layer] += size
+        assert all(of_layer[layer] <= plan.places[at % 2] for at, layer in enumerate(plan.streamed))
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_almost_all_of_every_denoiser_is_in_layers(name: str) -> None:
+    every = sizes(name)
+    assert layer_plan(every, 0).total_bytes < 0.25 * sum(every.values())
+    for tensor in every:
+        assert (layer_of(tensor) is None) == (module_of(tensor) == ""), tensor
+
+
+@pytest.mark.parametrize("single", SINGLE)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_a_single_file_has_the_plan_of_the_folder(single: str, share: float) -> None:
+    folder = sizes(SINGLE[single])
+    budget = int(share * sum(folder.values()))
+    theirs, ours = layer_plan(sizes(single), budget), layer_plan(folder, budget)
+    assert (len(theirs.layers), len(theirs.streamed)) == (len(ours.layers), len(ours.streamed))
+    assert theirs.total_bytes == pytest.approx(ours.total_bytes, rel=0.01)
