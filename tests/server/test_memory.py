@@ -124,8 +124,11 @@ class Machine:
         assert kind(last) == "succeeded", last
         return last.blob_transfer_report
 
-    def submit(self, device: str = "sim-0", reservation_id: str = "", **work: Any) -> str:
-        options = job_event_pb2.JobOptions(reservation_id=reservation_id)
+    def submit(
+        self, device: str = "sim-0", reservation_id: str = "", *, allow_offload: bool | None = None, **work: Any
+    ) -> str:
+        fallback = job_event_pb2.FallbackPolicy(allow_offload=allow_offload)
+        options = job_event_pb2.JobOptions(reservation_id=reservation_id, fallback=fallback)
         options.devices.device_ids.extend([device] if device else [])
         return asking.submit(self.server, picture(**work), options)
 
@@ -334,7 +337,7 @@ def test_a_budget_that_cannot_fit_is_refused_and_costs_nothing(machine: Machine)
 def test_a_job_that_does_not_fit_ends_typed_and_the_next_one_works(machine: Machine) -> None:
     machine.unload("sim-0")
     machine.budget(Budget(limit_bytes=40 * MIB))
-    last = machine.job()
+    last = machine.job(allow_offload=False)
     assert reason_of(last) == "BUDGET_EXCEEDED"
     facts = facts_of(last.event.failed.failure)
     assert int(facts["needed_bytes"]) > int(facts["available_bytes"])

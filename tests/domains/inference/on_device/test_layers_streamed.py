@@ -1,7 +1,7 @@
 """Denoisers whose layers pass through the device: the same pictures, in less memory than the denoiser has."""
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,12 @@ def test_layers_compute_in_the_order_in_which_they_are_sorted(name: str, sim: Si
     _, denoiser = denoiser_of(sim, model)
     paths = modules_of_layers(denoiser)
     walked: list[str] = []
+
+    def note(path: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, arguments: walked.append(path)
+
     for path in paths:
-        denoiser.get_submodule(path).register_forward_pre_hook(lambda *_, path=path: walked.append(path))
+        denoiser.get_submodule(path).register_forward_pre_hook(note(path))
     pictures(sim, asked(model, steps=1, seeds=(7,)))
     expected = sorted(paths, key=lambda path: paths[path])
     assert walked[-len(expected) :] == expected
@@ -182,7 +186,11 @@ def test_a_job_that_is_cancelled_between_two_layers_gives_its_memory_back(tiny: 
     computed: list[int] = []
     _, denoiser = denoiser_of(sim, tiny)
     middle = denoiser.get_submodule("mid_block.resnets.0")
-    hook = middle.register_forward_pre_hook(lambda *_: computed.append(bytes_in_turn(sim, tiny)))
+
+    def note(*_: Any) -> None:
+        computed.append(bytes_in_turn(sim, tiny))
+
+    hook = middle.register_forward_pre_hook(note)
     sim.stop_of = lambda job_id: CANCEL if computed else None
     sim.loop.submit("a", asked(tiny, steps=20))
     tick(sim)
