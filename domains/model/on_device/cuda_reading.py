@@ -54,6 +54,10 @@ class Copies(Protocol):
         """Returns a `Ready` that passes when everything enqueued so far has been copied."""
         ...
 
+    def hold_computing(self) -> None:
+        """Have the device's computing queue wait for everything that was enqueued. Returns at once."""
+        ...
+
     def settle(self) -> None:
         """Wait for everything that was enqueued."""
         ...
@@ -114,7 +118,6 @@ class CudaCopies:
         return _Event(event)
 
     def hold_computing(self) -> None:
-        """Have the device's computing queue wait for everything that was enqueued. Returns at once."""
         torch.cuda.current_stream(self.place).wait_stream(self._stream)
 
     def settle(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from domains.model.layers import module_of
-from domains.model.on_device.cuda_reading import CudaCopies, largest_piece, read_to_cuda
+from domains.model.on_device.cuda_reading import Copies, CudaCopies, largest_piece, read_to_cuda
 from domains.model.on_device.file_map import FileMap
 from domains.model.on_device.flat import Flat, Room, Slot, room_bytes, staging_bytes
 from domains.model.on_device.host_tier import HostTier
@@ -29,13 +29,21 @@ class LayerStream:
     """The streamed layers of one denoiser. Used from the thread that ticks."""
 
     def __init__(
-        self, module: nn.Module, layers: Sequence[Sequence[Slot]], place: torch.device, tier: HostTier | None
+        self,
+        module: nn.Module,
+        layers: Sequence[Sequence[Slot]],
+        place: torch.device,
+        tier: HostTier | None,
+        copies: Copies | None = None,
     ) -> None:
         """`layers`: what fills each layer, in the order in which they compute; an even number. Gives their tensors memory,
-        without values. Raises torch's errors of its allocator."""
+        without values. `copies` None: CUDA's on CUDA; elsewhere bytes are read at once. Raises torch's errors of its
+        allocator."""
         self._slots = layers
         self._paths = [module_of(slots[0].name) for slots in layers]
-        self._mover = _mover(layers, place, tier)
+        if copies is None and place.type == "cuda":
+            copies = CudaCopies(place, max(map(largest_piece, layers)))
+        self._mover: _Mover = _Plain() if copies is None else _Enqueued(copies, tier or HostTier(lambda: 0))
         rooms = [_room(layers[first::_PLACES], place) for first in range(_PLACES)]
         owners = dict(module.named_modules())
         self._flats: list[Flat] = []
@@ -129,11 +137,11 @@ class _Plain:
         """Nothing is under way."""
 
 
-class _OnCuda:
+class _Enqueued:
     """Enqueues copies from registered maps, which stay borrowed until the end."""
 
-    def __init__(self, place: torch.device, tier: HostTier, largest_bytes: int) -> None:
-        self._copies = CudaCopies(place, largest_bytes)
+    def __init__(self, copies: Copies, tier: HostTier) -> None:
+        self._copies = copies
         self._maps = _Held(tier)
 
     def move(self, slots: Sequence[Slot], flat: Flat) -> Generator[Read]:
@@ -167,12 +175,6 @@ class _Held:
         for file in self._maps:
             self._tier.give_back(file)
         self._maps.clear()
-
-
-def _mover(layers: Sequence[Sequence[Slot]], place: torch.device, tier: HostTier | None) -> _Mover:
-    if place.type != "cuda":
-        return _Plain()
-    return _OnCuda(place, tier or HostTier(lambda: 0), max(map(largest_piece, layers)))
 
 
 def _room(layers: Sequence[Sequence[Slot]], place: torch.device) -> Room:

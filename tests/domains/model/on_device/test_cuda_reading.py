@@ -66,6 +66,9 @@ class HostCopies:
     def fence(self) -> Ready:
         return NOW
 
+    def hold_computing(self) -> None:
+        pass
+
     def settle(self) -> None:
         self.settled += 1
 
