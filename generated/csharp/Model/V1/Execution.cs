@@ -73,8 +73,8 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_COMPONENT")] Component = 2,
     /// <summary>
-    /// The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
-    /// pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+    /// The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
+    /// others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_LAYER")] Layer = 3,
   }

@@ -2269,7 +2269,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int BlobIdFieldNumber = 2;
     private string blobId_ = "";
     /// <summary>
-    /// The blob that holds its bytes.
+    /// The blob that holds its bytes and nothing else: one that is a part of a larger file, or lies in the memory of one process, is
+    /// INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -33,8 +33,8 @@ class _OffloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffloadMo
     nothing with other models.
     """
     OFFLOAD_MODE_LAYER: _OffloadMode.ValueType  # 3
-    """The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
-    pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+    """The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
+    others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
     """
 
 class OffloadMode(_OffloadMode, metaclass=_OffloadModeEnumTypeWrapper):
@@ -49,8 +49,8 @@ OFFLOAD_MODE_COMPONENT: OffloadMode.ValueType  # 2
 nothing with other models.
 """
 OFFLOAD_MODE_LAYER: OffloadMode.ValueType  # 3
-"""The same, and of the denoiser's repeated layers only as many as `offload_budget_bytes` holds stay on the device in its turn. The others
-pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+"""The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
+others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
 """
 Global___OffloadMode: _TypeAlias = OffloadMode  # noqa: Y015
 

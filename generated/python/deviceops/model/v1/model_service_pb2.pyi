@@ -305,7 +305,9 @@ class ModelBlobFile(_message.Message):
     path: _builtins.str
     """The path that the file has in the model: `vae/diffusion_pytorch_model.safetensors`. For a single file, its name."""
     blob_id: _builtins.str
-    """The blob that holds its bytes."""
+    """The blob that holds its bytes and nothing else: one that is a part of a larger file, or lies in the memory of one process, is
+    INVALID_FIELD.
+    """
     def __init__(
         self,
         *,
