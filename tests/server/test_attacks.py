@@ -42,9 +42,7 @@ def test_a_flood_of_resets_fails_no_call_of_others(victim: RunningServer) -> Non
 
 
 @pytest.mark.parametrize("name", server_resets.FLOODS)
-def test_frames_that_break_the_rules_or_need_an_answer_fail_no_call_of_others(
-    victim: RunningServer, name: str
-) -> None:
+def test_frames_that_break_the_rules_or_need_an_answer_fail_no_call_of_others(victim: RunningServer, name: str) -> None:
     peak = Peak(victim.process.pid)
     with peak.watched(), Neighbour(victim.address) as neighbour:
         server_resets.flood(victim.address, server_resets.FLOODS[name], 5_000)

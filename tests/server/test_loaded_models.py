@@ -685,7 +685,8 @@ def test_a_denoiser_in_layers_takes_what_was_estimated_and_leaves_nothing(machin
         assert (one.device_bytes, {part.residency for part in one.components}) == (0, {MAPPED})
         assert machine.used("sim-1") < before - 40 * MIB, "all of it waits in its files"
         seen = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-1")))
-        assert peak_of(seen) == pytest.approx(forecast.weights_bytes + beside, rel=0.1)
+        # A job has given up a part of what it had beside the denoiser before its picture is decoded.
+        assert forecast.weights_bytes <= peak_of(seen) <= 1.01 * (forecast.weights_bytes + beside)
         assert machine.used("sim-1") < before - 40 * MIB
 
 
@@ -711,7 +712,7 @@ def test_a_denoiser_that_alone_is_larger_than_the_device_is_used_all_the_same_un
     assert told.kind == "offload"
     assert "layers of its denoiser pass through it" in told.detail
     (load,) = plan.estimate.loads
-    assert peak_of(seen) == pytest.approx(load.device_bytes + beside, rel=0.1)
+    assert load.device_bytes <= peak_of(seen) <= 1.01 * (load.device_bytes + beside)
     resolved = seen[-1].generation_result.resolved.execution
     assert (resolved.offload, resolved.offload_budget_bytes > 0) == (BY_LAYER, True)
     files = [[image.file.sha256 for image in each[-1].generation_result.images] for each in (whole, seen)]
