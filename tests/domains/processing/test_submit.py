@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from domains.device.benchmark import Suite
@@ -26,8 +27,10 @@ from domains.errors import (
     Violation,
 )
 from domains.events import EventLog
+from domains.imaging import encode
 from domains.inference.checks.request import checked
-from domains.inference.generation import Generation
+from domains.inference.generation import Generation, Sampling
+from domains.inference.init_image import InitImage
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
@@ -93,6 +96,7 @@ class Desk:
         self.board = Board(JobQueue(100), self.devices)
         self.loaded = LoadedModels()
         self.memory_bench = Bench()
+        self.reader = PictureReader(self.blobs)
         self.memory_bench.pools.add(ScriptedPool(pool_id=GPU))
         self.submissions = Submissions(
             self.jobs,
@@ -104,7 +108,7 @@ class Desk:
             self.memory_bench.reservations,
             self.draining,
             StepLimit(StepTimes(self.jobs, self.board.lanes), self.devices, 1e9),
-            GenerationFiles(InputPictures(self.jobs, self.blobs, PictureReader(self.blobs))),
+            GenerationFiles(InputPictures(self.jobs, self.blobs, self.reader)),
             self.sessions,
         )
         self.describe(GPU, ("cuda:0",), "float32", "float16")
@@ -431,3 +435,32 @@ async def test_a_model_that_cannot_be_used_is_not_loaded(desk: Desk) -> None:
     with pytest.raises(DeviceOpsError) as caught:
         desk.submissions.load(LoadWork(model_id=DEMO), PLAIN)
     assert caught.value.reason is ErrorReason.MODEL_CORRUPT
+
+
+async def test_a_job_that_is_stored_owns_the_pictures_of_its_request_and_no_other_does(desk: Desk) -> None:
+    asked = Generation(prompt="an owl", init_image=InitImage(data=encode(np.zeros((64, 64), np.uint8), "image/png")))
+    submit = desk.submissions.submit_generation
+    await submit(checked(asked), PLAIN, validate_only=True)
+    assert (desk.jobs.ids(), desk.blobs.all()) == (set(), [])
+    job = await submit(checked(asked), PLAIN, Asked(request_id="one"))
+    (blob,) = desk.blobs.all()
+    assert isinstance(job.work, GenerateWork)
+    assert job.work.asked.init_image == InitImage(blob_id=blob.id)
+    assert job.work.resolved.input_blobs == (blob.id,)
+    again = await submit(checked(asked), PLAIN, Asked(request_id="one"))
+    assert (again.id, desk.blobs.left_by({job.id})) == (job.id, [blob])
+    desk.draining.begin()
+    with pytest.raises(DeviceOpsError):
+        await submit(checked(asked), PLAIN)
+    assert desk.blobs.left_by({job.id}) == [blob]
+    desk.blobs.release(job.id)
+    assert desk.blobs.all() == []
+    await desk.reader.close()
+
+
+async def test_files_of_a_request_that_is_wrong_by_itself_are_not_read(desk: Desk) -> None:
+    wrong = Generation(prompt="an owl", init_image=InitImage(blob_id="b-none"), sampling=Sampling(steps=-1))
+    with pytest.raises(InvalidRequest):
+        await desk.submissions.submit_generation(checked(wrong), PLAIN)
+    with pytest.raises(NotFound):
+        await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, sampling=Sampling())), PLAIN)
