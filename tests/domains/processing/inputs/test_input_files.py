@@ -23,13 +23,13 @@ from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.references import Reference, ResolvedReference
 from domains.inference.regions import Rectangle, Region, ResolvedRegion
 from domains.memory.blobs.store import BlobStore
-from domains.processing.attempts.control_pictures import ControlPictures
-from domains.processing.attempts.image_prompt_pictures import ImagePromptPictures
-from domains.processing.attempts.input_pictures import InputPictures
-from domains.processing.attempts.latent_files import LatentFiles
-from domains.processing.attempts.picture_reader import PictureReader
-from domains.processing.attempts.reference_pictures import ReferencePictures
-from domains.processing.attempts.region_pictures import RegionPictures
+from domains.processing.inputs.control_pictures import ControlPictures
+from domains.processing.inputs.image_prompt_pictures import ImagePromptPictures
+from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.latent_files import LatentFiles
+from domains.processing.inputs.picture_reader import PictureReader
+from domains.processing.inputs.reference_pictures import ReferencePictures
+from domains.processing.inputs.region_pictures import RegionPictures
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
