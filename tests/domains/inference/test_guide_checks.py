@@ -37,7 +37,8 @@ USED = UsedPicture(blob_id="b-1", sha256="0" * 64)
 
 
 def control(**changes: Any) -> Control:
-    return Control(**{"model_id": "net", "image": PICTURE, **changes})
+    plain: dict[str, Any] = {"model_id": "net", "image": PICTURE}
+    return Control(**plain | changes)
 
 
 def canny(**options: float) -> Control:
@@ -45,11 +46,13 @@ def canny(**options: float) -> Control:
 
 
 def prompt(**changes: Any) -> ImagePrompt:
-    return ImagePrompt(**{"model_id": "adapter", "images": (PICTURE,), **changes})
+    plain: dict[str, Any] = {"model_id": "adapter", "images": (PICTURE,)}
+    return ImagePrompt(**plain | changes)
 
 
 def region(**changes: Any) -> Region:
-    return Region(**{"rectangle": BOX, **changes})
+    plain: dict[str, Any] = {"rectangle": BOX}
+    return Region(**plain | changes)
 
 
 RANGES: list[tuple[dict[str, Any], str]] = [

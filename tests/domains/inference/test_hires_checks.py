@@ -75,7 +75,8 @@ def test_a_fault_of_the_second_pass_is_refused_by_its_field(hires: HiresPass, fi
 
 @pytest.mark.parametrize(("changes", "field"), TOGETHER)
 def test_what_a_second_pass_cannot_be_with_is_refused(changes: dict[str, Any], field: str) -> None:
-    found = [one.field for one in violations(Generation(prompt="p", **{"hires_pass": HiresPass(), **changes})).together]
+    plain: dict[str, Any] = {"hires_pass": HiresPass()}
+    found = [one.field for one in violations(Generation(prompt="p", **plain | changes)).together]
     assert [one for one in found if "hires" in one] == ([f"generation.{field}"] if field else [])
 
 
