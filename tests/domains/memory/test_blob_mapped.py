@@ -277,6 +277,17 @@ async def test_the_same_registration_changes_nothing_and_other_content_is_a_gene
     assert await content(blobs, "blob") == b"two"
 
 
+async def test_a_file_that_is_not_hashed_is_the_same_while_nobody_has_written_it(
+    blobs: BlobStore, shared: Path
+) -> None:
+    path = written(shared / "file", b"one")
+    first = await blobs.requests.register(of(path, blob_id="blob", verify=False))
+    assert first.sha256 == ""
+    assert await blobs.requests.register(of(path, blob_id="blob", verify=False)) == first
+    touch(path)
+    assert (await blobs.requests.register(of(path, blob_id="blob", verify=False))).generation == 2
+
+
 async def test_other_content_without_a_higher_generation_is_refused(blobs: BlobStore, shared: Path) -> None:
     path = written(shared / "file", b"one")
     await blobs.requests.register(of(path, blob_id="blob", generation=3))
