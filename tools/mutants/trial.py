@@ -155,7 +155,14 @@ def _fitting(trial: Trial, outer: str, places: Sequence[FunctionType]) -> CodeTy
     fits = all(
         one.__code__.co_freevars == code.co_freevars and _signature(one.__code__) == _signature(code) for one in places
     )
-    return code if fits else None
+    # A fault of a default value leaves the code as it was: the value is computed where the function is defined.
+    return code if fits and _does(code) != _does(places[0].__code__) else None
+
+
+def _does(code: CodeType) -> tuple[object, ...]:
+    """What decides what a code does, whatever its lines."""
+    parts = tuple(_does(one) if isinstance(one, CodeType) else (type(one), one) for one in code.co_consts)
+    return code.co_code, code.co_names, parts
 
 
 def _signature(code: CodeType) -> tuple[object, ...]:

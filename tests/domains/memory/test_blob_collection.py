@@ -48,6 +48,7 @@ async def test_only_if_unused_refuses_instead(blobs: BlobStore) -> None:
 
 async def test_what_a_job_made_is_needed_until_the_job_is_deleted(blobs: BlobStore) -> None:
     blob = await blobs.keep(b"picture", "image/png", "job-1")
+    assert (blob.written_bytes, blob.missing_bytes) == (7, 0)
     deleted = blobs.delete(blob.id)
     assert (deleted.deferred, deleted.holder_ids) == (True, ("job-1",))
     assert files(blobs) == [blob.sha256]

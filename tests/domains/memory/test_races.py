@@ -452,3 +452,24 @@ async def test_a_file_that_shrank_below_the_end_of_its_range_is_lost(blobs: Blob
     os.truncate(path, 6)
     with pytest.raises(FailedPrecondition, match="has only 6 bytes now"):
         await content(blobs, "it")
+
+
+async def test_work_that_fails_after_its_caller_has_left_is_told_to_nobody() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    goes_on = asyncio.Event()
+
+    async def work() -> None:
+        await goes_on.wait()
+        raise OSError("the disk says no")
+
+    caller = asyncio.create_task(to_end(work()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    del caller
+    gc.collect()
+    assert told == []
