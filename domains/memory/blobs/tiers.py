@@ -64,6 +64,4 @@ async def to_end(work: Coroutine[Any, Any, Result]) -> Result:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it
-        raise
+        raise  # `shield` has retrieved an exception of the work, so that asyncio does not log it
