@@ -9,6 +9,7 @@ import mmap
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -36,7 +37,8 @@ def _trace(frame: FrameType, event: str, _argument: object) -> None:
         now = _now[:4]
         if _noted.get(id(code)) != now:
             _noted[id(code)] = now
-            os.write(_calls, f"{int.from_bytes(now, 'little')}\t{path}\t{code.co_qualname}\n".encode())
+            with suppress(OSError):  # a decoder of pictures may write no file
+                os.write(_calls, f"{int.from_bytes(now, 'little')}\t{path}\t{code.co_qualname}\n".encode())
 
 
 threading.settrace(_trace)
