@@ -30,7 +30,7 @@ TOLD = (
     "refused: InvalidField",
     "  generation.sampling.steps: ",
     "failed: RunTimeout",
-    "first: DeviceOutOfMemory",
+    "first: NumericFailure",
     "second: 1 picture",
 )
 """What the programs of the READMEs print, among other things."""

@@ -54,7 +54,7 @@ def failure_of(update: Any) -> error_pb2.Failure:
 def test_out_of_memory_ends_one_job_typed_and_the_next_works(machine: Machine) -> None:
     server, _, _ = machine
     break_it(machine, 'kind = "out_of_memory"\nat_step = 2')
-    failure = failure_of(asking.watch(server, asking.submit(server, picture(steps=4)))[-1])
+    failure = failure_of(tell(server, picture(steps=4), allow_smaller_batch=False)[-1])
     assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
     facts = {fact.name: fact.value for fact in failure.facts}
     assert {"needed_bytes", "available_bytes"} <= set(facts)

@@ -126,7 +126,8 @@ public sealed class FailureTests(MortalServer mortal)
 
     private async Task<JobFailedException> Failed(int steps)
     {
-        var job = client.GenerateAsync(Asking.On(MortalServer.Faulty, steps), Asking.Stop);
+        var options = new JobOptions { Fallback = new FallbackPolicy { AllowSmallerBatch = false } };
+        var job = client.GenerateAsync(Asking.On(MortalServer.Faulty, steps, options), Asking.Stop);
         var events = await Asking.Collect(job);
         Assert.Equal(JobEvent.KindOneofCase.Failed, events[^1].KindCase);
         var error = Assert.Throws<JobFailedException>(() => job.Result);

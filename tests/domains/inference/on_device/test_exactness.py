@@ -39,8 +39,10 @@ def test_final_latents_equal_those_of_diffusers(way: dict[str, Any], embedded: O
     asked = request(
         embedded_model(), None, prompt="owl on a blue background", negative_prompt="red", steps=steps, **way
     )
-    gap = (final_latents(embedded, asked) - reference_latents(pipe, asked)).abs().max().item()
-    assert gap <= TOLERANCE
+    theirs = reference_latents(pipe, asked)
+    gap = (final_latents(embedded, asked) - theirs).abs().max()
+    # Of the latents' scale: processors round differently.
+    assert gap <= TOLERANCE * theirs.abs().max()
 
 
 SHAPES: list[dict[str, Any]] = [
