@@ -70,9 +70,9 @@ namespace DeviceOps.Api.Inference.V1 {
   #region Messages
   /// <summary>
   /// The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
-  /// base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`) count
-  /// the steps of both together. Its stage is `refining`. Together with `mask`,
-  /// `outpaint`, `regions` or `image_prompts`: UNSUPPORTED_COMBINATION.
+  /// base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`)
+  /// count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint`, `regions` or `image_prompts`:
+  /// UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class RefinerPass : pb::IMessage<RefinerPass>

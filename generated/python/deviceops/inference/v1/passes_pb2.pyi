@@ -21,9 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class RefinerPass(_message.Message):
     """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
-    base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`) count
-    the steps of both together. Its stage is `refining`. Together with `mask`,
-    `outpaint`, `regions` or `image_prompts`: UNSUPPORTED_COMBINATION.
+    base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`)
+    count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint`, `regions` or `image_prompts`:
+    UNSUPPORTED_COMBINATION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
