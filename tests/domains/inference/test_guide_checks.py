@@ -184,12 +184,12 @@ def test_what_lies_in_the_whole_picture_excludes_a_zoom_into_a_part_of_it() -> N
     begin = {"init_image": None, "mask": ZOOMED}
     plain = together(**begin)
     for name, entries in (
-        ("controls", (control(),)),
         ("image_prompts", (prompt(region=PICTURE),)),
         ("regions", (region(),)),
     ):
         assert together(**begin, **{name: entries}) == [*plain, name]
     assert together(**begin, image_prompts=(prompt(),)) == plain
+    assert together(**begin, controls=(control(),)) == plain, "its map is cut as the picture is"
 
 
 def test_regions_exclude_a_picture_that_grows_and_prompts_that_and_joins() -> None:
