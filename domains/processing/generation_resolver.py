@@ -12,6 +12,7 @@ from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_prompts import ImagePrompt
 from domains.inference.resolution.controls import ReadControl
 from domains.inference.resolution.image_prompts import ReadImagePrompt
+from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
 from domains.inference.resolution.resolve import resolve
 from domains.model.assembly import assembly_of, unknown_components
 from domains.model.catalogue import Catalogue
@@ -24,7 +25,6 @@ from domains.model.model import Model, ModelState
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.inputs.generation_files import GenerationFiles, named_by_blobs
 from domains.processing.inputs.input_pictures import MASK_FIELD
-from domains.processing.inputs.request_files import RequestFiles
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.memory.model_use import held_by_devices, loaded_models
@@ -55,7 +55,7 @@ class GenerationResolver:
         """Decode the picture that a request starts from, and hash the adapters that it names. Reads nothing for a request
         that has faults of its own: those go first."""
         if given.wrong.error():
-            return RequestFiles()
+            return NOTHING_READ
         init, mask, latents = given.asked.init_image, given.asked.mask, given.asked.init_latents
         return RequestFiles(
             picture=None if init is None else await self._inputs.pictures.look(init),
@@ -163,11 +163,7 @@ class GenerationResolver:
         except NotFound as missing:
             # Faults of the request itself go first, all in one error.
             raise given.wrong.error() or missing from None
-        adapters = files.loras, files.words
-        guides = files.controls, files.latents, files.image_prompts, files.regions
-        later = files.refiner, files.hires
-        seen = files.references, files.upscaler
-        resolved = resolve(given, model, files.picture, *adapters, files.mask, *guides, *later, *seen)
+        resolved = resolve(given, model, files)
         if not generation.components and not files.components:
             return loaded, model, resolved
         if wrong := [*unknown_components(FAMILIES[model.family], [one.component_id for one in generation.components])]:

@@ -11,6 +11,7 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Viol
 from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
 from domains.inference.resolution.resolve import usable, whole
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import TransferRequest, check_transfer
@@ -25,7 +26,6 @@ from domains.processing.branches import Branches
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.generation_resolver import GenerationResolver
 from domains.processing.inputs.generation_files import GenerationFiles
-from domains.processing.inputs.request_files import RequestFiles
 from domains.processing.jobs.callers import Callers
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs, new_job_id
@@ -49,7 +49,6 @@ from domains.requests import NEW, Asked
 
 _ASSUMED_JOB_S = 5.0
 """Assumed duration of a job for the retry delay of a refused caller, while no job has ended yet."""
-_NO_FILES = RequestFiles()
 
 
 class Submissions:
@@ -143,7 +142,7 @@ class Submissions:
         detached: bool = True,
         must_be_loaded: bool = False,
         validate_only: bool = False,
-        files: RequestFiles = _NO_FILES,
+        files: RequestFiles = NOTHING_READ,
         job_id: str = "",
         continued: Job | None = None,
     ) -> Job:

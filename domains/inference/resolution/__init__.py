@@ -1,1 +1,1 @@
-"""Each choice that a request left open: `resolve` makes them all, with the parts of a Generation that need files."""
+"""Each choice that a request left open: `resolve` makes them all, with what was read for the request (`request_files`)."""

@@ -1,7 +1,6 @@
 """Makes every choice that a generation left open."""
 
 import secrets
-from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -20,13 +19,13 @@ from domains.inference.generation import EncodeOptions, Generation, ResolvedGene
 from domains.inference.guidance import default_distilled, default_guidance
 from domains.inference.hires import ResolvedHires
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
-from domains.inference.latents import ReadLatents
 from domains.inference.pass_plan import passes_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.resolution.adapters import resolved_loras, resolved_words
-from domains.inference.resolution.controls import ReadControl, check_guided_prompts, resolved_controls
-from domains.inference.resolution.image_prompts import ReadImagePrompt, resolved_image_prompts
+from domains.inference.resolution.controls import check_guided_prompts, resolved_controls
+from domains.inference.resolution.image_prompts import resolved_image_prompts
 from domains.inference.resolution.references import default_image_guidance, resolved_references
+from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
 from domains.inference.samplers import SAMPLERS, most_steps, sampler_of, schedule_of, steps_refusal
 from domains.inference.seamless import seamless_violations
 from domains.inference.seed_variation import resolved_variation
@@ -37,28 +36,10 @@ from domains.model.model import Model, ModelState
 _OF_PASS = "generation.hires_pass"
 
 
-def resolve(
-    given: Checked | Generation,
-    model: Model,
-    picture: InputPicture | None = None,
-    loras: Sequence[Model] = (),
-    words: Sequence[Model] = (),
-    mask: InputPicture | None = None,
-    controls: Sequence[ReadControl] = (),
-    latents: ReadLatents | None = None,
-    image_prompts: Sequence[ReadImagePrompt] = (),
-    regions: Sequence[InputPicture | None] = (),
-    refiner: Model | None = None,
-    hires: Model | None = None,
-    references: Sequence[InputPicture] = (),
-    upscaler: Model | None = None,
-) -> ResolvedGeneration:
+def resolve(given: Checked | Generation, model: Model, read: RequestFiles = NOTHING_READ) -> ResolvedGeneration:
     """The request with every choice made. Raises all faults of the request at once, or the fault of an unfit model.
 
-    `picture` and `mask`: what `init_image` and `mask` of the request name, decoded. `loras` and `words`: the LoRAs and
-    the textual inversions that it names, in its order, with their hashes. `refiner`, `hires`,
-    `upscaler`: the models that its refiner and its second pass name, with theirs. `references`: the pictures that its
-    model sees, decoded. The others: what was read for these fields.
+    `read`: what was read for the fields that it has.
     """
     asked, wrong = given if isinstance(given, Checked) else checked(given)
     if (error := wrong.error()) is not None:
@@ -76,10 +57,10 @@ def resolve(
         raise InvalidRequest(unfit, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
     own, part = sampling.own, part_with(asked)
     schedule = "" if own.steps else sampling.sigma_schedule or schedule_of(model, sampler)
-    width_px, height_px = grown_size(asked, _size(asked, model, picture), model)
+    width_px, height_px = grown_size(asked, _size(asked, model, read.picture), model)
     chosen = sampling.seeds or seeds(sampling.seed, asked.image_count or 1)
     steps = own.steps or _steps(sampling.steps, model, sampler, schedule)
-    start = None if picture is None else resolved_picture(asked, picture, steps)
+    start = None if read.picture is None else resolved_picture(asked, read.picture, steps)
     # A part that is zoomed is guided by the pictures of the whole one.
     whole_px = (start and start.own_size_px) or (width_px, height_px)
     resolved = ResolvedGeneration(
@@ -109,21 +90,21 @@ def resolve(
         output=_output(asked.output),
         previews=asked.previews,
         init_image=start,
-        init_latents=resolved_latents(asked, latents, model, (width_px, height_px), len(chosen)),
+        init_latents=resolved_latents(asked, read.latents, model, (width_px, height_px), len(chosen)),
         return_latents=asked.return_latents,
-        refiner=resolved_refiner(asked, refiner, model),
-        mask=resolved_mask(asked, mask, picture),
+        refiner=resolved_refiner(asked, read.refiner, model),
+        mask=resolved_mask(asked, read.mask, read.picture),
         outpaint=resolved_outpaint(asked),
         seamless_x=asked.seamless_x,
         seamless_y=asked.seamless_y,
         determinism=asked.determinism,
         size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
-        loras=resolved_loras(asked, model, loras),
-        textual_inversions=resolved_words(asked, model, words),
-        controls=resolved_controls(asked, model, whole_px, chosen, controls),
-        image_prompts=resolved_image_prompts(asked, model, image_prompts),
-        regions=resolved_regions(asked, (width_px, height_px), regions),
-        references=resolved_references(asked.references, model, (width_px, height_px), references),
+        loras=resolved_loras(asked, model, read.loras),
+        textual_inversions=resolved_words(asked, model, read.words),
+        controls=resolved_controls(asked, model, whole_px, chosen, read.controls),
+        image_prompts=resolved_image_prompts(asked, model, read.image_prompts),
+        regions=resolved_regions(asked, (width_px, height_px), read.regions),
+        references=resolved_references(asked.references, model, (width_px, height_px), read.references),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,
         second_prompt=asked.second_prompt,
@@ -140,7 +121,7 @@ def resolve(
     )
     check_steps(resolved)
     if asked.hires_pass is not None:
-        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, hires, upscaler))
+        resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, read.hires, read.upscaler))
     check_prompts(resolved)
     if resolved.hires_pass is not None:
         _check_hires_prompts(resolved)

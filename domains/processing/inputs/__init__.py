@@ -1,7 +1,6 @@
 """What generations read beside their models: pictures, masks, control maps, latents.
 
 generation_files.py      all of them: named, kept for their job, given to the worker
-request_files.py         what was read for a request before its job is stored
 input_pictures.py        pictures to start from, and masks
 latent_files.py          latents to start from
 control_pictures.py      the pictures that guide the layout, and the control maps made from them

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.resolution.request_files import RequestFiles
 from domains.processing.inputs import control_pictures, image_prompt_pictures, reference_pictures, region_pictures
 from domains.processing.inputs.control_pictures import ControlPictures
 from domains.processing.inputs.image_prompt_pictures import ImagePromptPictures
@@ -13,7 +14,6 @@ from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.inputs.latent_files import LatentFiles
 from domains.processing.inputs.reference_pictures import ReferencePictures
 from domains.processing.inputs.region_pictures import RegionPictures
-from domains.processing.inputs.request_files import RequestFiles
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.kinds.entry import Supplies
 

@@ -13,6 +13,7 @@ from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture, resolved_picture
 from domains.inference.masks import InpaintMask, Outpaint
+from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -101,11 +102,15 @@ def test_a_zoom_keeps_the_size_of_a_picture_that_has_another_one() -> None:
 def test_a_picture_grows_within_the_limits() -> None:
     model = embedded_model()
     grown = asked(mask=None, outpaint=Outpaint(left_px=8, bottom_px=16))
-    found = resolve(grown, model, picture(80, 64))
+    found = resolve(grown, model, RequestFiles(picture=picture(80, 64)))
     assert ((found.width_px, found.height_px), found.before_px) == ((88, 80), (80, 64))
     assert found.computed_steps == found.steps
     with pytest.raises(InvalidRequest) as refused:
-        resolve(asked(mask=None, outpaint=Outpaint(top_px=2048, bottom_px=2048)), model, picture(80, 64))
+        resolve(
+            asked(mask=None, outpaint=Outpaint(top_px=2048, bottom_px=2048)),
+            model,
+            RequestFiles(picture=picture(80, 64)),
+        )
     assert [one.field for one in refused.value.violations] == ["generation.outpaint"]
 
 

@@ -9,6 +9,7 @@ from domains.inference.generation import Generation, Sampling
 from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture
 from domains.inference.masks import InpaintMask, Outpaint
+from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
 from domains.inference.step_range import StepRange
 from tests.domains.inference.on_device.requests import embedded_model
@@ -25,7 +26,11 @@ def asked(part: dict[str, Any], strength: float | None = None, *, picture: bool 
 
 def resolved(generation: Generation) -> Any:
     picture = None if generation.init_image is None else PICTURE
-    return resolve(generation, embedded_model(), picture, mask=None if generation.mask is None else PICTURE)
+    return resolve(
+        generation,
+        embedded_model(),
+        RequestFiles(picture=picture, mask=None if generation.mask is None else PICTURE),
+    )
 
 
 WRONG: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [

@@ -27,6 +27,7 @@ from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.prompts import Syntax
 from domains.inference.references import Reference, ResolvedReference
 from domains.inference.resolution.references import default_image_guidance, nearest_px
+from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
@@ -238,7 +239,7 @@ def refused(model: Model, *, pictures: int = 1, sampling: Sampling | None = None
     given = (Reference(image=PictureSource(blob_id="b-1")),) * pictures
     asked = Generation(prompt="x", references=given, sampling=sampling or Sampling(), **changes)
     with pytest.raises(InvalidRequest) as told:
-        resolve(asked, model, READ, mask=READ, references=[READ] * pictures)
+        resolve(asked, model, RequestFiles(picture=READ, mask=READ, references=[READ] * pictures))
     assert told.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
     return [one.field for one in told.value.violations]
 
@@ -263,7 +264,7 @@ def test_a_picture_is_brought_to_a_size_that_the_model_takes(editor: OnDeviceMod
     asked = Generation(
         prompt="x", references=(Reference(image=PictureSource(blob_id="b-1")),), width_px=64, height_px=96
     )
-    (found,) = resolve(asked, editor.model, references=[READ]).references
+    (found,) = resolve(asked, editor.model, RequestFiles(references=[READ])).references
     assert found.fit is ImageFit.COVER
     wanted = (1248, 832) if editor.model.family == "flux1" else (64, 96)
     assert (found.width_px, found.height_px) == wanted

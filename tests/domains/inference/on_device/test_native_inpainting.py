@@ -18,6 +18,7 @@ from domains.inference.masks import InpaintMask
 from domains.inference.on_device.families.packing import unpacked
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.trajectory import walk_together
+from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
 from domains.model.model import Model, ModelState
 from domains.model.on_device import OnDeviceModel, load
@@ -165,11 +166,11 @@ def test_a_request_without_a_mask_is_refused_by_name(native: OnDeviceModel) -> N
     start = InitImage(blob_id="b-1")
     picture = InputPicture(blob_id="b-1", sha256="0" * 64, width_px=64, height_px=64)
     with pytest.raises(InvalidRequest) as refused:
-        resolve(Generation(prompt="x", init_image=start), native.model, picture)
+        resolve(Generation(prompt="x", init_image=start), native.model, RequestFiles(picture=picture))
     assert [one.field for one in refused.value.violations] == ["generation.mask"]
     assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
     both = Generation(prompt="x", init_image=start, mask=InpaintMask(blob_id="b-2"))
-    assert resolve(both, native.model, picture, mask=picture).mask is not None
+    assert resolve(both, native.model, RequestFiles(picture=picture, mask=picture)).mask is not None
     with pytest.raises(InvalidRequest) as refused:
         list(benchmark_cases(ModelBenchmark(model_id=native.model.id), native.model))
     assert [one.field for one in refused.value.violations] == ["model_benchmark.model_id"]

@@ -48,3 +48,6 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
         pictures = self.picture, self.mask, self.latents
         lists = self.controls, self.image_prompts, self.references
         return any(pictures) or any(map(len, lists)) or any(self.regions)
+
+
+NOTHING_READ = RequestFiles()
