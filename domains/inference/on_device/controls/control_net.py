@@ -5,16 +5,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.controls.guiding_net import SeePicture, growing_shares
+from domains.inference.on_device.controls.misfit import Misfits
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.slices import conv
 from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.rows import RowConditions, in_rows
+from domains.model.on_device import OnDeviceModel
 
 
 class ControlNet(UNet):
@@ -97,18 +97,14 @@ class ControlNet(UNet):
         return residuals
 
 
-def check_fits(net: Any, unet: UNet2DConditionModel | Any, model_id: str, control_id: str) -> None:
+def check_fits(net: Any, base: OnDeviceModel, control_id: str) -> None:
     """Raise MODEL_INCOMPATIBLE unless a ControlNet's residuals and inputs are those of the model's U-Net."""
-    named = ("cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
-    told = [(name, _plain(getattr(net.config, name, None)), _plain(getattr(unet.config, name, None))) for name in named]
+    unet: Any = base.modules["unet"]
+    misfits = Misfits(control_id, base.model.id)
     # A model for inpainting has more inputs; its ControlNets read the four of the latents.
-    if wrong := [f"{name} {theirs} where the model has {ours}" for name, theirs, ours in told if theirs != ours]:
-        message = (
-            f"ControlNet {control_id} does not fit model {model_id}: it has {', '.join(wrong)}; name one for its family"
-        )
-        raise FailedPrecondition(
-            message, ErrorReason.MODEL_INCOMPATIBLE, control_model_id=control_id, model_id=model_id
-        )
+    for name in ("cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type"):
+        misfits.compare(name, *(_plain(getattr(one.config, name, None)) for one in (net, unet)))
+    misfits.refuse()
 
 
 def _plain(value: object) -> object:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import nn
 
-from domains.inference.on_device.controls import flux_net, sd3_net
-from domains.inference.on_device.controls.control_net import ControlNet, check_fits
+from domains.inference.on_device.controls import control_net, flux_net, sd3_net
+from domains.inference.on_device.controls.control_net import ControlNet
 from domains.inference.on_device.controls.guiding_net import GuidingNet
 from domains.inference.on_device.controls.union_net import UnionControlNet
 from domains.model.on_device import OnDeviceModel
@@ -21,13 +22,9 @@ class Kind(NamedTuple):
     """Makes what computes it, of the same."""
 
 
-def _check_unet(net: Any, base: OnDeviceModel, control_id: str) -> None:
-    check_fits(net, base.modules["unet"], base.model.id, control_id)
-
-
 def _of_unet(module: nn.Module, base: OnDeviceModel, control_id: str) -> GuidingNet:
     unet: Any = base.modules["unet"]
-    if hasattr(module, "task_embedding"):
+    if isinstance(module, ControlNetUnionModel):
         return cast(GuidingNet, UnionControlNet(module))
     reads_sizes = getattr(unet.config, "addition_embed_type", None) == "text_time"
     return cast(GuidingNet, ControlNet(module, pooled_and_sizes=reads_sizes))
@@ -37,7 +34,7 @@ def _of_flux(module: nn.Module, base: OnDeviceModel, control_id: str) -> Guiding
     return flux_net.FluxControlNet(module, control_id)
 
 
-_UNET = Kind(_check_unet, _of_unet)
+_UNET = Kind(control_net.check_fits, _of_unet)
 _KINDS: Mapping[str, Kind] = {
     "sd3": Kind(sd3_net.check_fits, sd3_net.Sd3ControlNet),
     "flux1": Kind(flux_net.check_fits, _of_flux),
