@@ -202,8 +202,8 @@ class JobAdmission:
 
     def _own_bytes(self, job: Job, device_id: str) -> int:
         """Bytes of the models that the device holds for this job alone."""
-        own = [self._catalogue.get(asset.model_id) for asset in job.work.assets if not asset.loaded]
-        return sum(self._need_bytes(model, device_id, AS_USUAL) for model in own)
+        own = [(self._catalogue.get(one.model_id), one.execution) for one in job.work.assets if not one.loaded]
+        return sum(self._need_bytes(model, device_id, execution) for model, execution in own)
 
     def _missing(self, job: Job, device_id: str, execution: Execution) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from domains.model.execution import AS_FLOAT32, AS_USUAL, Execution
+
 
 class AssetRole(StrEnum):
     """What a model is for in a job."""
@@ -31,6 +33,11 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     def loaded(self) -> bool:
         """Whether the device loads it for all jobs, and not for one alone."""
         return self.role not in _OF_JOB
+
+    @property
+    def execution(self) -> Execution:
+        """How it is loaded for a job alone."""
+        return AS_FLOAT32 if self.role is AssetRole.UPSCALER else AS_USUAL
 
 
 _OF_JOB = (

@@ -1,20 +1,27 @@
 """What was reserved for a job is the job's until it ends, and no later attempt asks for it again."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.generation import Generation
+from domains.inference.hires import HiresPass
+from domains.inference.resolution.resolve import resolve
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import ReservationAsk, ReservationState, ReservationWanted
+from domains.model.execution import Execution
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import LoadWork
+from domains.processing.jobs.kinds import GenerateWork, LoadWork
 from domains.processing.memory.job_admission import JobAdmission
+from tests.domains.inference.on_device.requests import embedded_model
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 WEIGHTS = 40
@@ -41,7 +48,8 @@ class Shelf:
 class Desk(Bench):
     """A pool of 100 bytes in which jobs load a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, need: Callable[[Weighed, Execution], int] = lambda model, _: model.size_bytes) -> None:
+        """`need`: bytes of a load."""
         super().__init__(100)
         self.reclaimer = ScriptedReclaimer(self.source)
         self.loaded = LoadedModels()
@@ -53,7 +61,7 @@ class Desk(Bench):
             Shelf(),  # pyright: ignore[reportArgumentType]  # all that is asked of a catalogue
             self.loaded,
             lambda job: job.id in self.inherited,
-            lambda model, device_id, execution: model.size_bytes,
+            lambda model, device_id, execution: need(model, execution),  # pyright: ignore[reportArgumentType]  # of the shelf
         )
 
     async def job(self, reserved: int, **fields: int) -> Job:
@@ -86,6 +94,17 @@ async def test_what_was_reserved_is_the_jobs_until_its_attempt_ends() -> None:
     desk.source.jobs.clear()
     await desk.pools.measure("sim-0")
     assert desk.promised == 0
+
+
+async def test_an_upscaler_is_claimed_in_the_precision_in_which_it_computes() -> None:
+    desk = Desk(lambda _, execution: 40 if execution.precision == "float32" else 20)
+    plain = resolve(Generation(prompt="an owl", hires_pass=HiresPass(scale=1.5)), embedded_model())
+    assert plain.hires_pass is not None
+    enlarged = replace(plain, hires_pass=replace(plain.hires_pass, upscaler_model_id="u"))
+    for resolved, claimed in ((plain, 20), (enlarged, 20 + 40)):
+        job = Jobs.draft(GenerateWork(asked=Generation(prompt="an owl"), resolved=resolved), JobOptions())
+        async with desk.door.claimed(job, "sim-0"):
+            assert desk.promised == claimed
 
 
 async def test_who_waits_for_the_same_weights_takes_over_their_claim_and_nothing_else() -> None:
