@@ -42,12 +42,12 @@ class ControlPreviews:
         return [await self._shown(asked, resolved, index) for index in range(len(resolved.controls))]
 
     async def _shown(self, asked: Generation, resolved: ResolvedGeneration, index: int) -> ShownMap:
-        control, zoomed = resolved.controls[index], Zoomed(resolved=resolved)
+        control, zoomed = resolved.controls[index], Zoomed(resolved)
         size_px = zoomed.made_px
         field = f"generation.controls[{index}].image"
         pixels = await self._pictures.pixels_of(asked.controls[index].image, field)
         if asked.mask is not None and (marks(control) or zoomed.needs_levels):
-            zoomed = Zoomed(resolved=resolved, levels=await self._pictures.levels(asked.mask, resolved))
+            zoomed = Zoomed(resolved, await self._pictures.levels(asked.mask, resolved))
 
         def file() -> bytes:
             from domains.imaging import encode

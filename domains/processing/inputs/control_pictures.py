@@ -62,10 +62,10 @@ class ControlPictures:
 
     async def _zoomed(self, job: Job, resolved: ResolvedGeneration) -> Zoomed:
         """The part of the picture that is made, with the mask if a map depends on it."""
-        plain = Zoomed(resolved=resolved)
+        plain = Zoomed(resolved)
         if not resolved.controls or not (plain.needs_levels or any(map(marks, resolved.controls))):
             return plain
-        return Zoomed(resolved=resolved, levels=await self._pictures.levels_of(job, resolved))
+        return Zoomed(resolved, await self._pictures.levels_of(job, resolved))
 
     async def _pixels(
         self, job: Job, zoomed: Zoomed, control: ResolvedControl, picture: UsedPicture, field: str

@@ -1,8 +1,7 @@
 """The part of a picture that `zoom_to_mask` makes, as pictures that guide it are cut: with numpy, in another thread."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from domains.inference.generation import ResolvedGeneration
 
@@ -13,13 +12,14 @@ if TYPE_CHECKING:
     from domains.imaging.masks import Box, Mask
 
 
-class Zoomed(msgspec.Struct, frozen=True, kw_only=True):
-    """A generation whose mask is known."""
+class Zoomed:
+    """A generation whose mask is known. Serves all of its maps."""
 
-    resolved: ResolvedGeneration
-    levels: bytes = b""
-    """The grey values of the mask, one byte each, in the size of the whole picture. Empty: there is no mask, or none of its
-    values is needed."""
+    def __init__(self, resolved: ResolvedGeneration, levels: bytes = b"") -> None:
+        """`levels`: the grey values of the mask, one byte each, in the size of the whole picture. Empty: there is no mask,
+        or none of its values is needed."""
+        self.resolved = resolved
+        self._levels = levels
 
     @property
     def needs_levels(self) -> bool:
@@ -39,7 +39,7 @@ class Zoomed(msgspec.Struct, frozen=True, kw_only=True):
 
     def part(self, pixels: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
         """Pixels of the whole picture → those of what is made."""
-        if (box := self._box()) is None:
+        if (box := self._box) is None:
             return pixels
         import numpy as np
 
@@ -54,10 +54,11 @@ class Zoomed(msgspec.Struct, frozen=True, kw_only=True):
 
         from domains.imaging.masks import in_made_size
 
-        masked, box = self._masked(), self._box()
+        masked, box = self._masked, self._box
         part = masked if box is None else in_made_size(np.ascontiguousarray(box.of(masked)), self.made_px)
         return ((part > 0.5) * np.uint8(255)).tobytes()
 
+    @cached_property
     def _box(self) -> "Box | None":
         """Where the part lies, as the worker finds it. None: the whole picture is made, or nothing."""
         mask = self.resolved.mask
@@ -65,9 +66,10 @@ class Zoomed(msgspec.Struct, frozen=True, kw_only=True):
             return None
         from domains.imaging.masks import surroundings
 
-        masked = self._masked()
+        masked = self._masked
         return surroundings(masked, mask.zoom_padding_px, self.made_px) if masked.any() else None
 
+    @cached_property
     def _masked(self) -> "Mask":
         """How much of each pixel of the whole picture the mask makes anew."""
         import numpy as np
@@ -77,5 +79,5 @@ class Zoomed(msgspec.Struct, frozen=True, kw_only=True):
         mask = self.resolved.mask
         assert mask is not None, "only a mask has levels"
         width, height = self.whole_px
-        grey = np.frombuffer(self.levels, np.uint8).reshape(height, width)
+        grey = np.frombuffer(self._levels, np.uint8).reshape(height, width)
         return grown(grey, mask.dilation_px, invert=mask.invert)

@@ -25,7 +25,7 @@ def test_a_map_is_cut_and_enlarged_as_the_picture_is(invert: bool) -> None:
     grey = np.full((96, 120), 255 if invert else 0, np.uint8)
     grey[30:44, 50:75] = 0 if invert else 255
     wanted = resolved(6, invert=invert)
-    zoomed, scene = Zoomed(resolved=wanted, levels=grey.tobytes()), Scene(wanted, PIXELS, grey)
+    zoomed, scene = Zoomed(wanted, grey.tobytes()), Scene(wanted, PIXELS, grey)
     assert np.array_equal(zoomed.part(PIXELS), scene.start)
     assert zoomed.part(np.ascontiguousarray(PIXELS[..., 0])).shape == (48, 64)
     hidden = np.frombuffer(zoomed.hidden(), np.uint8).reshape(48, 64)
@@ -34,7 +34,7 @@ def test_a_map_is_cut_and_enlarged_as_the_picture_is(invert: bool) -> None:
 
 
 def test_an_empty_mask_and_none_that_zooms_leave_the_whole() -> None:
-    nothing = Zoomed(resolved=resolved(6), levels=bytes(120 * 96))
+    nothing = Zoomed(resolved(6), bytes(120 * 96))
     assert nothing.part(PIXELS) is PIXELS
-    whole = Zoomed(resolved=resolved(None))
+    whole = Zoomed(resolved(None))
     assert (whole.needs_levels, whole.whole_px, whole.part(PIXELS) is PIXELS) == (False, (64, 48), True)
