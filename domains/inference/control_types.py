@@ -16,9 +16,6 @@ CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
 }
 """By family: `control_mode` of diffusers."""
 
-UNION = "union"
-"""Variant of ControlNets that are told the type of their map."""
-
 TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in names))
 """All types that some network is told."""
 

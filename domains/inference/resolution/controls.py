@@ -6,7 +6,7 @@ import msgspec
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
-from domains.inference.control_types import CONTROL_MODES, UNION
+from domains.inference.control_types import CONTROL_MODES
 from domains.inference.controls import Control, Preprocessing, ResolvedControl, UsedPicture
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_fit import ImageFit
@@ -14,6 +14,7 @@ from domains.inference.input_picture import InputPicture
 from domains.inference.preprocessors import INPAINT, PREPROCESSORS
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.resolution.adapters import check_adapter
+from domains.model.detect.controls import UNION
 from domains.model.kind import ModelKind
 from domains.model.model import Model
 

@@ -45,6 +45,9 @@ def _net(family: str, *layouts: Layout, architecture: str = _UNET, variant: str 
     )
 
 
+UNION = "union"
+"""Variant of ControlNets that are told the type of their map."""
+
 _ADDED = ("add_embedding.", "class_embedding.")
 
 _TYPES = "controlnet_mode_embedder."
@@ -101,7 +104,7 @@ CONTROLNETS = (
             usual("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight", 640, 2048),
         ),
         architecture="ControlNetUnionModel",
-        variant="union",
+        variant=UNION,
     ),
     _net(
         "sd3",
@@ -151,7 +154,7 @@ CONTROLNETS = (
         ),
         architecture="FluxControlNetModel",
         # Told the type of its map.
-        variant="union",
+        variant=UNION,
     ),
     _net(
         "qwen_image",

@@ -10,6 +10,7 @@ from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import nn
 
 from domains.errors import ErrorReason, FailedPrecondition
+from domains.model.detect.controls import UNION
 from domains.model.model import Model
 from domains.model.on_device.components import built
 from domains.model.on_device.network_loading import Check, config_of, loading_network
@@ -20,8 +21,6 @@ from domains.model.safetensors_header import TensorEntry
 _OF_TRANSFORMERS: Mapping[str, Any] = {"sd3": SD3ControlNetModel, "flux1": FluxControlNetModel}
 """By the family of the model. Those of others are of U-Nets."""
 
-_UNION = "union"
-"""Variant of networks that are told the type of their map."""
 _TASKS = "task_embedding"
 
 _OF_UNET = (
@@ -40,7 +39,7 @@ def loading_controlnet(model: Model, base: OnDeviceModel, check: Check) -> Gener
     `check` is called before any weight is read. Raises COMPONENT_MISSING without what says its shape, and as
     `domains.model.on_device.loading`.
     """
-    of_unet = ControlNetUnionModel if model.variant == _UNION else ControlNetModel
+    of_unet = ControlNetUnionModel if model.variant == UNION else ControlNetModel
     kind = _OF_TRANSFORMERS.get(base.family, of_unet)
     config = config_of(model) or _told_by(model, base)
 
