@@ -7,18 +7,17 @@ source ends the server.
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from server.stdio.adopted import can_adopt
 from server.worker import launcher
 from tests.csharp.serve import SOURCE
+from tests.server.forked_server import become_server, import_everything
 
 _PACKET_BYTES = 128 * 1024
 
@@ -69,7 +68,9 @@ class _Servers:
             self._selector.close()
             self._listener.close()
             door.close()
-            _become_server(json.loads(packet), fds)
+            order = json.loads(packet)
+            os.chdir(order["folder"])
+            become_server(order["command"], order["environment"], dict(enumerate(fds)))
             return True
         for fd in fds:
             os.close(fd)
@@ -98,39 +99,15 @@ class _Servers:
                 return
 
 
-def _become_server(order: dict[str, Any], fds: list[int]) -> None:
-    """Run the command in this process, with a child that is to be its nursery. Returns in the child, at its end."""
-    from server.worker import given_nursery, nursery
-
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = os.getpid()
-    if not (child := os.fork()):
-        ours.close()
-        for fd in fds:
-            os.close(fd)
-        nursery.serve_given(theirs, server)
-        return
-    for place, fd in enumerate(fds):
-        os.dup2(fd, place)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    os.set_inheritable(ours.fileno(), True)
-    os.chdir(order["folder"])
-    given = {given_nursery.VARIABLE: f"{child}:{ours.fileno()}"}
-    os.execvpe(order["command"][0], order["command"], {**order["environment"], **given})
-
-
 def main() -> None:
-    from domains.device.on_device.forking import import_libraries
     from server.lifetime import end_with_parent
-    from server.worker import nursery
 
     end_with_parent()
     listener = socket.socket(fileno=os.dup(0))
     with open(os.devnull, "r+b") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(nothing.fileno(), 1)
-    import_libraries(*nursery.LIBRARIES)
+    import_everything()
     _Servers(listener).run()
 
 

@@ -28,7 +28,7 @@ def test_jobs_in_every_state_come_through(server: RunningServer) -> None:
     before = asking.watch(server, done)
     image = before[-1].generation_result.images[0]
     picture_bytes = asking.blob(server, image.file.blob_id)
-    running = asking.submit(server, picture(steps=150, seed=2))
+    running = asking.submit(server, picture(steps=40, seed=2))
     second = asking.submit(server, picture(steps=asking.LONG_STEPS, seed=3))
     asking.wait_for_step(server, second)
     queued = asking.submit(server, picture(seed=4))
@@ -67,11 +67,12 @@ def test_a_watcher_of_a_job_that_still_waits_stops_nobody(server: RunningServer)
     """The server comes back with the job in its queue, and is watched before a worker is ready."""
     job_id = asking.submit(server)
     server.kill()
-    server.own_nursery = True
+    server.held = True
     server.start()
     call = asking.follow(server, job_id, after=0)
     assert kind(next(call)) == "queued"
     assert server.status().server_instance_id, "the server answers others meanwhile"
+    server.release()
     assert kind(asking.journal_of(call)[-1]) == "succeeded"
 
 
@@ -85,7 +86,7 @@ def test_reservations_end_with_their_server_and_the_jobs_that_they_were_for_do_n
         return server.memory.GetMemoryPool(pools).memory_pool.reserved_bytes
 
     for_nobody, for_one, for_another = (reserve(64 * 2**20) for _ in range(3))
-    running = asking.submit(server, picture(steps=150), job_event_pb2.JobOptions(reservation_id=for_one))
+    running = asking.submit(server, picture(steps=40), job_event_pb2.JobOptions(reservation_id=for_one))
     asking.wait_for_step(server, running)
     queued = asking.submit(server, picture(), job_event_pb2.JobOptions(reservation_id=for_another))
     assert reserved() > 0

@@ -34,10 +34,14 @@ class RunningServer:
         stderr: int | None = None,
         *,
         own_nursery: bool = False,
+        held: bool = False,
     ) -> None:
-        """`stderr`: a descriptor that takes the place of the log file."""
+        """`stderr`: a descriptor that takes the place of the log file; −1: it is closed."""
         self.own_nursery = own_nursery
-        """Whether the server starts its nursery itself. Its first worker is then not ready for seconds."""
+        """Whether the server starts its nursery itself, as outside of tests; it then imports torch for seconds."""
+        self.held = held
+        """Whether no worker is ready before `release`."""
+        self._release: int | None = None
         self.state = state
         self._stderr = stderr
         self._flags = flags
@@ -77,8 +81,21 @@ class RunningServer:
         environment = {**os.environ, **self._environment}
         source = None if self.own_nursery else nursery_source.present()
         if source is not None and source.fits(environment):
-            return source.start(command, environment, stderr)
+            self.release()
+            hold, self._release = os.pipe() if self.held else (None, None)
+            try:
+                return source.start(command, environment, stderr, hold)
+            finally:
+                if hold is not None:
+                    os.close(hold)
+        assert stderr >= 0, "only a source starts a server with a closed stderr"
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+
+    def release(self) -> None:
+        """Let a held server have its workers."""
+        if self._release is not None:
+            os.close(self._release)
+            self._release = None
 
     def status(self) -> system_status_pb2.SystemStatus:
         """GetSystemStatus, now."""
@@ -104,6 +121,7 @@ class RunningServer:
 
     def close(self) -> None:
         """Whatever state it is in, end it."""
+        self.release()
         self.channel.close()
         if self.process.poll() is None:
             self.process.kill()
@@ -114,13 +132,13 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    *flags: str, environment: Mapping[str, str] | None = None, own_nursery: bool = False
+    *flags: str, environment: Mapping[str, str] | None = None, own_nursery: bool = False, held: bool = False
 ) -> Generator[RunningServer]:
     """A server on a fresh state folder; killed and swept at the end. The drain is short unless told otherwise,
-    and waits for no pictures to be read. `own_nursery`: see `RunningServer`."""
+    and waits for no pictures to be read. `own_nursery`, `held`: see `RunningServer`."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"DEVICEOPS_DRAIN_S": "20", "DEVICEOPS_DRAIN_READS_S": "0", **(environment or {})}
-        server = RunningServer(Path(folder) / "state", flags, settings, own_nursery=own_nursery)
+        server = RunningServer(Path(folder) / "state", flags, settings, own_nursery=own_nursery, held=held)
         try:
             yield server
         finally:

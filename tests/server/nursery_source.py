@@ -18,6 +18,7 @@ from server.lifetime import adopting
 from server.stdio.adopted import can_adopt
 from server.worker import launcher
 from server.worker.allowed_environment import allowed
+from tests.server.start_order import Start
 
 _START_S = 120.0
 
@@ -77,14 +78,22 @@ class NurserySource:
         """Whether a nursery of a server with this environment would have imported the same."""
         return _at_import(environment) == self._variables
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str], stderr: int) -> Process:
-        """Start a server; as `subprocess.Popen`, with its stdout as text."""
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], stderr: int, hold: int | None = None
+    ) -> Process:
+        """Start a server; as `subprocess.Popen`, with its stdout as text.
+
+        `stderr`: a descriptor; −1: closed. `hold`: a pipe whose end its nursery awaits before its first answer.
+        """
         self._begin()
         read, write = os.pipe()
-        order = msgspec.msgpack.encode({"command": command, "environment": environment})
+        fds = [fd for fd in (write, stderr, hold) if fd is not None and fd >= 0]
+        order = Start(
+            command=list(command), environment=dict(environment), has_stderr=stderr >= 0, held=hold is not None
+        )
         try:
             with adopting():
-                socket.send_fds(self._control, [order], [write, stderr])
+                socket.send_fds(self._control, [msgspec.msgpack.encode(order)], fds)
                 pid = int(self._control.recv(4096))
         finally:
             os.close(write)
@@ -108,8 +117,9 @@ class NurserySource:
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that libraries may read while they are imported."""
-    return {name: value for name, value in allowed(environment).items() if not name.startswith("DEVICEOPS_")}
+    """The variables that libraries may read while they are imported. The folder of temporary files is not one."""
+    left_out = ("DEVICEOPS_", "TMPDIR")
+    return {name: value for name, value in allowed(environment).items() if not name.startswith(left_out)}
 
 
 _present: NurserySource | None = None

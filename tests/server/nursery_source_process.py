@@ -10,20 +10,9 @@ import sys
 
 import msgspec
 
-from domains.device.on_device.forking import import_libraries
-from server.worker import given_nursery, nursery
 from server.worker.fork_order import READY
-
-PACKET_BYTES = 128 * 1024
-
-
-class Start(msgspec.Struct, frozen=True):
-    """Start a server. The descriptors of its stdout and stderr come with the packet."""
-
-    command: list[str]
-    """Its command line."""
-    environment: dict[str, str]
-    """All of its variables."""
+from tests.server.forked_server import become_server, import_everything
+from tests.server.start_order import PACKET_BYTES, Start
 
 
 def main() -> None:
@@ -31,17 +20,20 @@ def main() -> None:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     # Not behind the others at low priority: the first test waits for it.
-    import_libraries(*nursery.LIBRARIES)
+    import_everything()
     control.send(READY)
     decode = msgspec.msgpack.Decoder(Start).decode
     while True:
-        packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return
         pid = _forked()
         if pid is None:
             control.close()
-            _become_server(decode(packet), fds)
+            start = decode(packet)
+            hold = fds.pop() if start.held else None
+            streams = dict(enumerate(fds, start=1))
+            become_server(start.command, start.environment, streams, hold=hold)
             return
         for fd in fds:
             os.close(fd)
@@ -69,29 +61,6 @@ def _forked() -> int | None:
     select.select([ended], [], [])
     os.close(ended)
     return None
-
-
-def _become_server(start: Start, fds: list[int]) -> None:
-    """Run the command in this process, with a child that is to be its nursery. Returns in the child, at its end."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = os.getpid()
-    child = os.fork()
-    if not child:
-        ours.close()
-        for fd in fds:
-            os.close(fd)
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 1)
-        nursery.serve_given(theirs, server)
-        return
-    for fd, place in zip(fds, (1, 2), strict=True):
-        os.dup2(fd, place)
-    os.set_inheritable(ours.fileno(), True)
-    os.execvpe(
-        start.command[0],
-        start.command,
-        {**start.environment, given_nursery.VARIABLE: f"{child}:{ours.fileno()}"},
-    )
 
 
 if __name__ == "__main__":

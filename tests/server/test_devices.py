@@ -277,7 +277,7 @@ def test_a_name_of_no_device_is_told_as_such_by_every_call(server: RunningServer
 
 
 def test_a_device_is_listed_at_once_and_probed_when_its_worker_has_started() -> None:
-    with running_server("--device", "sim", own_nursery=True) as young:
+    with running_server("--device", "sim", held=True) as young:
         early = device(young, "sim-0")
         assert early.state == device_pb2.DEVICE_STATE_STARTING
         assert early.display_name

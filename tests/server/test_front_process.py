@@ -1,8 +1,8 @@
 """The front process: light, quick to answer, and at home without a network."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -25,59 +25,37 @@ def test_no_module_of_the_front_imports_what_takes_long(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[RunningServer]:
+    """A server that was started as outside of tests, and has just come up."""
+    with running_server("--device", "cpu", own_nursery=True) as running:
+        yield running
+
+
+def test_it_answers_before_its_worker_is_ready_and_says_what_it_waits_for(fresh: RunningServer) -> None:
+    first = fresh.status()
+    inference = next(one for one in first.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
+    assert 0 < first.serving_after.ToTimedelta().total_seconds() < ANSWERS_WITHIN_S
+    assert inference.readiness == system_status_pb2.READINESS_STARTING
+    assert list(inference.waits_for) == [domain_pb2.DOMAIN_DEVICE]
+    assert "cpu" in inference.detail
+    assert not first.HasField("ready_after")
+    asking.watch(fresh, asking.submit(fresh))
+    later = fresh.status()
+    inference = next(one for one in later.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
+    assert inference.readiness == system_status_pb2.READINESS_READY
+    assert not inference.waits_for
+    assert later.ready_after.ToTimedelta() > later.serving_after.ToTimedelta()
+    assert later.workers[0].state == system_status_pb2.WORKER_STATE_READY
+    assert later.workers[0].process_id in {child.pid for child in psutil.Process(fresh.process.pid).children()}
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-def test_the_running_front_has_no_torch_and_its_worker_has(server: RunningServer) -> None:
-    asking.watch(server, asking.submit(server))
+def test_the_running_front_has_no_torch_and_its_worker_has(fresh: RunningServer) -> None:
+    asking.watch(fresh, asking.submit(fresh))
 
     def mapped(pid: int) -> str:
         return Path(f"/proc/{pid}/maps").read_text()
 
-    assert "libtorch" not in mapped(server.process.pid)
-    assert "libtorch" in mapped(server.worker_pid)
-
-
-def test_it_answers_before_its_worker_is_ready_and_says_what_it_waits_for() -> None:
-    with running_server("--device", "cpu", own_nursery=True) as fresh:
-        first = fresh.status()
-        inference = next(one for one in first.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
-        assert 0 < first.serving_after.ToTimedelta().total_seconds() < ANSWERS_WITHIN_S
-        assert inference.readiness == system_status_pb2.READINESS_STARTING
-        assert list(inference.waits_for) == [domain_pb2.DOMAIN_DEVICE]
-        assert "cpu" in inference.detail
-        assert not first.HasField("ready_after")
-        asking.watch(fresh, asking.submit(fresh))
-        later = fresh.status()
-        inference = next(one for one in later.domains if one.domain == domain_pb2.DOMAIN_INFERENCE)
-        assert inference.readiness == system_status_pb2.READINESS_READY
-        assert not inference.waits_for
-        assert later.ready_after.ToTimedelta() > later.serving_after.ToTimedelta()
-        assert later.workers[0].state == system_status_pb2.WORKER_STATE_READY
-        assert later.workers[0].process_id in {child.pid for child in psutil.Process(fresh.process.pid).children()}
-
-
-OFFLINE = """
-import socket
-from tests.server import asking
-from tests.server.harness import running_server
-try:
-    socket.create_connection(("192.0.2.1", 80), timeout=1)
-    raise SystemExit("there is a network")
-except OSError:
-    pass
-with running_server("--device", "cpu") as server:
-    end = asking.watch(server, asking.submit(server, asking.picture(steps=2)))[-1]
-    assert asking.kind(end) == "succeeded", end
-    print(len(asking.blob(server, end.generation_result.images[0].file.blob_id)))
-"""
-
-
-def test_a_picture_is_made_without_any_network() -> None:
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("a network namespace needs Linux and root")
-    probe = subprocess.run(["unshare", "-n", "true"], capture_output=True, text=True, check=False)
-    if probe.returncode:
-        pytest.skip(f"no network namespace here: {probe.stderr.strip()}")
-    command = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$0" -c "$1"', sys.executable, OFFLINE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout) > 0
+    assert "libtorch" not in mapped(fresh.process.pid)
+    assert "libtorch" in mapped(fresh.worker_pid)

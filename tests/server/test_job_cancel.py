@@ -106,9 +106,10 @@ def test_a_scope_that_is_not_served_is_refused_and_stops_nothing(server: Running
 
 
 def test_a_job_that_waits_for_its_first_worker_and_one_that_loads_can_be_stopped() -> None:
-    with running_server("--device", "cpu", own_nursery=True) as fresh:
+    with running_server("--device", "cpu", held=True) as fresh:
         waiting = asking.submit(fresh, picture(steps=LONG_STEPS))
         assert asking.cancel(fresh, waiting).state == job_event_pb2.JOB_STATE_CANCELLED
+        fresh.release()
         loading = asking.submit(fresh, picture(steps=LONG_STEPS))
         call = asking.follow(fresh, loading)
         asking.until(call, lambda update: kind(update) == "stage_started")

@@ -335,8 +335,8 @@ def test_the_more_urgent_job_starts_first(server: RunningServer) -> None:
 
 def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
     settings = {"DEVICEOPS_QUEUE_CAPACITY": "2"}
-    with running_server("--device", "cpu", environment=settings, own_nursery=True) as small:
-        # The worker is not ready for seconds yet, so nothing leaves the queue meanwhile.
+    with running_server("--device", "cpu", environment=settings, held=True) as small:
+        # No worker is ready, so nothing leaves the queue.
         waiting = [asking.submit(small) for _ in range(2)]
         refusal = asking.refused(lambda: asking.submit(small))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
