@@ -144,16 +144,30 @@ HOSTILE: dict[str, bytes] = {
 }
 
 
+@pytest.fixture(scope="module")
+def usual_s() -> float:
+    """Seconds that Python's own parser takes for a header of that size."""
+    begin = time.thread_time()
+    json.loads(HOSTILE["many empty tensors"])
+    return time.thread_time() - begin
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_header_takes_neither_time_nor_memory(tmp_path: Path, name: str) -> None:
+def test_a_hostile_header_takes_no_longer_than_pythons_parser(tmp_path: Path, name: str, usual_s: float) -> None:
     path = written(tmp_path, HOSTILE[name])
-    tracemalloc.start()
     begin = time.thread_time()
     _read_or_refuse(path)
-    took, (_, peak) = time.thread_time() - begin, tracemalloc.get_traced_memory()
+    assert time.thread_time() - begin <= usual_s
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_takes_little_memory(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, HOSTILE[name])
+    tracemalloc.start()
+    _read_or_refuse(path)
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= 64 * 1024 * 1024
-    assert took <= 3.0, "tracemalloc makes it several times as slow as it is"
 
 
 def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
