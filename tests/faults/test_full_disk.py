@@ -72,7 +72,7 @@ def test_a_full_disk_refuses_new_work_fails_what_runs_and_kills_nothing(
     server: RunningServer, small_disk: Path
 ) -> None:
     kept = asking.watch(server, asking.submit(server))[-1].generation_result.images[0]
-    job_id = asking.submit(server, picture(steps=60, seed=2, count=2))
+    job_id = asking.submit(server, picture(steps=30, seed=2, count=2))
     asking.wait_for_step(server, job_id)
     with full(small_disk):
         # The job cannot store its pictures: it fails for that reason, and everybody who watches hears it.

@@ -20,7 +20,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
     with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "100"}) as server:
-        job_id = asking.submit(server, picture(steps=50))
+        job_id = asking.submit(server, picture(steps=30))
         call = asking.follow(server, job_id)
         asking.until(call, asking.denoising)
         worker = server.worker_pid
@@ -43,7 +43,7 @@ def test_a_job_that_ends_soon_is_brought_to_its_end() -> None:
 def test_a_client_gets_the_picture_that_was_made_during_the_drain() -> None:
     environment = {"DEVICEOPS_DRAIN_S": "100", "DEVICEOPS_DRAIN_READS_S": "100"}
     with running_server("--device", "cpu", environment=environment) as server:
-        call = asking.generate(server, picture(steps=40))
+        call = asking.generate(server, picture(steps=24))
         asking.until(call, asking.denoising)
         server.process.send_signal(signal.SIGTERM)
         last = asking.journal_of(call)[-1]
@@ -84,9 +84,9 @@ def test_a_stream_that_the_shutdown_cuts_is_told_why() -> None:
 
 def test_a_job_that_takes_longer_is_left_to_the_next_start() -> None:
     with running_server("--device", "cpu", environment={"DEVICEOPS_DRAIN_S": "0.2"}) as server:
-        job_id = asking.submit(server, picture(steps=40))
+        job_id = asking.submit(server, picture(steps=24))
         last_seen = asking.wait_for_step(server, job_id)
-        door = asking.generate(server, picture(steps=40, seed=2))
+        door = asking.generate(server, picture(steps=24, seed=2))
         attached = next(door).event.job_id
         worker = server.worker_pid
         assert server.stop() == 0

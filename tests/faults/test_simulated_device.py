@@ -165,7 +165,7 @@ def test_repeated_errors_degrade_the_device_until_a_job_goes_well(machine: Machi
 def test_a_driver_error_fails_its_job_and_no_other(machine: Machine) -> None:
     server, _, _ = machine
     break_it(machine, 'kind = "driver_error"\nat_step = 3')
-    first, second = asking.submit(server, picture(steps=6)), asking.submit(server, picture(steps=40, seed=2))
+    first, second = asking.submit(server, picture(steps=6)), asking.submit(server, picture(steps=24, seed=2))
     ends = [asking.watch(server, job_id)[-1] for job_id in (first, second)]
     # Which of the two is struck is their turn's business; the process is not trusted, so the other runs again elsewhere.
     assert sorted(map(kind, ends)) == ["failed", "succeeded"]
@@ -197,7 +197,7 @@ def test_a_device_that_vanishes_in_mid_job_and_returns(machine: Machine) -> None
 
 def test_a_job_of_a_lost_device_goes_on_when_it_is_back(machine: Machine) -> None:
     server, script, events = machine
-    job_id = asking.submit(server, picture(steps=40))
+    job_id = asking.submit(server, picture(steps=24))
     watching = asking.follow(server, job_id)
     asking.until(watching, asking.denoising)
     script.write(sim(0, "present = false"))
@@ -232,7 +232,7 @@ def reset(server: RunningServer, device_id: str = "sim-0", **fields: Any) -> lis
 def test_a_reset_gives_a_new_process_and_its_jobs_go_on(machine: Machine) -> None:
     server, _, _ = machine
     asking.watch(server, asking.submit(server))
-    job_id = asking.submit(server, picture(steps=40))
+    job_id = asking.submit(server, picture(steps=24))
     watching = asking.follow(server, job_id)
     asking.until(watching, asking.denoising)
     worker = server.worker_pid

@@ -28,7 +28,7 @@ def restarted(server: RunningServer, old_pid: int) -> bool:
 
 
 def test_the_job_runs_again_and_its_watchers_miss_nothing(server: RunningServer) -> None:
-    job_id = asking.submit(server, picture(steps=60, count=2))
+    job_id = asking.submit(server, picture(steps=24, count=2))
     early = asking.follow(server, job_id)
     asking.until(early, asking.denoising)
     pid = server.worker_pid
@@ -54,7 +54,7 @@ def test_the_job_runs_again_and_its_watchers_miss_nothing(server: RunningServer)
 
 @pytest.mark.parametrize("start", ["noise", "picture"])
 def test_the_second_run_makes_the_same_picture(server: RunningServer, start: str) -> None:
-    asked = picture(steps=40, seed=11)
+    asked = picture(steps=24, seed=11)
     if start == "picture":
         asked.init_image.image.data = encode(np.full((64, 64, 3), (200, 40, 90), np.uint8), "image/png")
         asked.init_image.strength = 0.9

@@ -134,7 +134,7 @@ def raw(server: RunningServer, method: str, request: bytes) -> list[bytes]:
 
 
 def test_a_watcher_that_never_reads_stops_neither_the_job_nor_the_others(server: RunningServer) -> None:
-    job_id = asking.submit(server, picture(steps=40, previews=1))
+    job_id = asking.submit(server, picture(steps=24, previews=1))
     # Nothing is ever taken from these streams; flow control holds their messages back.
     sleepers = [asking.follow(server, job_id) for _ in range(5)]
     try:

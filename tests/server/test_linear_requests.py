@@ -23,7 +23,7 @@ from server.stdio.ending import Code
 from tests.server.in_process import Edge, edge, first_answer
 from tests.server.test_unimplemented import METHODS
 
-FEW = 200
+FEW = 100
 MANY = 10 * FEW
 """Below the most that a request may have."""
 MOST_RATIO = 12

@@ -508,7 +508,7 @@ def test_jobs_and_blobs_use_reservations_up(machine: Machine) -> None:
     assert machine.reservations("COMMITTED")[weights.id].consumer_id == job_id
     assert refused(lambda: machine.release(weights.id)).reason == "ILLEGAL_STATE"
     tensors = machine.reserve(64 * MIB)
-    job_id = machine.submit(reservation_id=tensors.id, steps=60)
+    job_id = machine.submit(reservation_id=tensors.id, steps=30)
     asking.wait_for_step(machine.server, job_id)
     pool = machine.pool()
     # What it has not allocated yet stays its own.
@@ -720,7 +720,7 @@ def test_a_clean_up_goes_as_far_as_its_level_and_says_what_it_did(machine: Machi
 
 
 def test_an_emergency_interrupts_the_running_job_which_goes_on_afterwards(machine: Machine) -> None:
-    job_id = machine.submit(steps=60)
+    job_id = machine.submit(steps=30)
     asking.wait_for_step(machine.server, job_id)
     kept = machine.reclaim(max_level=EMERGENCY, keep_ids=[job_id])
     assert "interrupt" not in [step.action for step in kept.steps]

@@ -40,7 +40,7 @@ def _address(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_end_of_the_terminal_does_not_end_the_picture(tmp_path: Path):
     file = tmp_path / "owl.png"
-    process = in_background("generate", "an owl", *SMALL, "--steps", "100", "--out", str(file))
+    process = in_background("generate", "an owl", *SMALL, "--steps", "40", "--out", str(file))
     await_line(process, "denoising")
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=120)
@@ -52,7 +52,7 @@ def test_a_command_that_is_killed_says_how_to_come_back_and_the_job_goes_on(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file = tmp_path / "owl.png"
-    process = in_background("generate", "an owl", *SMALL, "--steps", "100", "--out", str(file))
+    process = in_background("generate", "an owl", *SMALL, "--steps", "40", "--out", str(file))
     told = await_line(process, "To come back")
     process.kill()
     process.communicate()

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from deviceops.processing.v1 import processing_service_pb2
 from server.cli.app import run
 from tests.server.cli.peer import free_port
-from tests.server.cli.running import await_line, in_background
+from tests.server.cli.running import SMALL, await_line, in_background
 from tests.server.harness import RunningServer, running_server
 
 
@@ -25,7 +25,7 @@ def _jobs(capsys: pytest.CaptureFixture[str], *flags: str) -> processing_service
 
 
 def test_ctrl_c_cancels_the_job_and_shows_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    process = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    process = in_background("generate", "an owl", *SMALL, "--steps", "900", "--out", str(tmp_path / "owl.png"))
     await_line(process, "denoising")
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
@@ -38,7 +38,7 @@ def test_ctrl_c_cancels_the_job_and_shows_the_proof(tmp_path: Path, capsys: pyte
 
 
 def test_cancel_waits_for_the_proof_and_a_watcher_hears_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    process = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    process = in_background("generate", "an owl", *SMALL, "--steps", "900", "--out", str(tmp_path / "owl.png"))
     await_line(process, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
     assert run(["cancel", running.id]) == 0
@@ -49,7 +49,7 @@ def test_cancel_waits_for_the_proof_and_a_watcher_hears_of_it(tmp_path: Path, ca
 
 
 def test_a_paused_job_waits_until_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    process = in_background("generate", "an owl", "--steps", "40", "--out", str(tmp_path / "owl.png"))
+    process = in_background("generate", "an owl", *SMALL, "--steps", "40", "--out", str(tmp_path / "owl.png"))
     await_line(process, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
     assert run(["job", "pause", running.id, "--cause", "lunch"]) == 0
@@ -64,7 +64,7 @@ def test_a_paused_job_waits_until_it_is_resumed(tmp_path: Path, capsys: pytest.C
 
 
 def test_ctrl_c_on_a_watch_leaves_the_job_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    making = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    making = in_background("generate", "an owl", *SMALL, "--steps", "900", "--out", str(tmp_path / "owl.png"))
     await_line(making, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
     watching = in_background("watch", running.id)
@@ -108,7 +108,7 @@ def test_ctrl_c_on_a_benchmark_says_what_becomes_of_it(capsys: pytest.CaptureFix
 def test_ctrl_c_on_a_reset_that_waits_says_what_becomes_of_it_and_of_the_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    making = in_background("generate", "an owl", "--steps", "900", "--out", str(tmp_path / "owl.png"))
+    making = in_background("generate", "an owl", *SMALL, "--steps", "900", "--out", str(tmp_path / "owl.png"))
     await_line(making, "denoising")
     (running,) = _jobs(capsys, "--state", "running").jobs
     process = in_background("device", "reset", "cpu", "--drain", "600")

@@ -132,7 +132,7 @@ def test_watch_writes_previews_of_a_job_that_asked_for_none(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with asking.occupied(server) as (blocker, _):
-        job_id = asking.submit(server, asking.picture(steps=80))
+        job_id = asking.submit(server, asking.picture(steps=40))
         asking.cancel(server, blocker)
         assert run(["watch", job_id, "--previews", str(tmp_path / "p"), "--preview-every", "2"]) == 0
     names = {path.name for path in (tmp_path / "p").iterdir()}

@@ -21,6 +21,7 @@ WAYS: list[dict[str, Any]] = [
 ]
 STEPS = {"dpm2_a": 8}
 """For solvers that magnify rounding in great leaps."""
+SMALL = {"width_px": 64, "height_px": 64}
 
 
 def named(way: dict[str, Any]) -> str:
@@ -37,7 +38,7 @@ def test_final_latents_equal_those_of_diffusers(way: dict[str, Any], embedded: O
     # The other schedules take few steps in great leaps, which magnify rounding.
     steps = 8 if way.get("sigma_schedule") == "karras" else STEPS.get(way["sampler"], 4)
     asked = request(
-        embedded_model(), None, prompt="owl on a blue background", negative_prompt="red", steps=steps, **way
+        embedded_model(), None, prompt="owl on a blue background", negative_prompt="red", steps=steps, **SMALL, **way
     )
     theirs = reference_latents(pipe, asked)
     gap = (final_latents(embedded, asked) - theirs).abs().max()
@@ -73,7 +74,7 @@ def test_the_reference_can_differ(embedded: OnDeviceModel, pipe: Any) -> None:
 
 
 def test_parts_of_different_precisions_compute_together(embedded: OnDeviceModel) -> None:
-    asked = request(embedded_model(), None, prompt="owl on a blue background", steps=4)
+    asked = request(embedded_model(), None, prompt="owl on a blue background", steps=2, **SMALL)
     mixed = Execution(precision="float32", text_encoder_precision="bfloat16", vae_precision="bfloat16")
     loaded = load(embedded_model(), "cpu", execution=mixed)
     whole = final_latents(embedded, asked)
