@@ -23,6 +23,7 @@ from domains.errors import (
     FailedPrecondition,
     InvalidRequest,
     NotFound,
+    NotSupported,
     ResourceExhausted,
     Violation,
 )
@@ -56,7 +57,8 @@ def convert_pickle(
 
     `tell` takes the bytes written and about how many there will be; what it raises cancels the conversion. Raises
     INVALID_FIELD (no pickle), PATH_NOT_FOUND, ID_TAKEN, MODEL_INCOMPATIBLE (it holds other things than tensors, which could
-    run code), MODEL_CORRUPT, STORAGE_FULL. Nothing is left of a conversion that does not succeed.
+    run code), MODEL_CORRUPT, STORAGE_FULL, FEATURE_NOT_INSTALLED (this torch reads no pickle
+    safely). Nothing is left of a conversion that does not succeed.
     """
     target = destination or source.with_suffix(SUFFIX)
     _check(source, target)
@@ -115,6 +117,9 @@ def _environment() -> dict[str, str]:
 def _refusal(source: Path, answer: Mapping[str, object]) -> DeviceOpsError:
     message, file = str(answer["message"]), source.name
     match answer["error"]:
+        case "old":
+            text = f"pickles are read by torch 2.6 or later alone, and this environment has {message}; use the main one"
+            return NotSupported(text, ErrorReason.FEATURE_NOT_INSTALLED, installed=message)
         case "unsafe":
             text = f"{source.name} holds other things than tensors, which could run code; fetch it as safetensors: {message}"
             return FailedPrecondition(text, ErrorReason.MODEL_INCOMPATIBLE, file=file)

@@ -1,7 +1,7 @@
 """Reads a pickle of tensors and writes them as safetensors: the throw-away process of `domains.model.convert_pickle`.
 
 Run as a script in isolated mode with an empty environment, so it imports nothing of this project. It answers with one line
-of JSON: `{"tensors": …, "left_out": …}` or `{"error": "unsafe" | "damaged" | "empty" | "disk", "message": …}`.
+of JSON: `{"tensors": …, "left_out": …}` or `{"error": "old" | "unsafe" | "damaged" | "empty" | "disk", "message": …}`.
 """
 
 # pyright: basic
@@ -25,6 +25,8 @@ _FORBIDDEN = (
     "ctypes.dlopen",
 )
 """Events of the interpreter that reading tensors never raises; `weights_only` already runs no code of the file."""
+_SAFE_TORCH = (2, 6)
+"""Before it, `weights_only` runs code of a damaged file: CVE-2025-32434."""
 _NESTED = ("state_dict", "params_ema", "params", "model")
 """Keys under which training programs store the tensors."""
 
@@ -93,9 +95,11 @@ def _load(path: str) -> object:
 def _convert(source: str, destination: str) -> "dict[str, object]":
     _limit(os.path.getsize(source))
     _no_network()
-    import torch  # noqa: F401
+    import torch
     from safetensors.torch import save_file
 
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_TORCH:
+        return {"error": "old", "message": f"torch {torch.__version__}"}
     sys.addaudithook(_refuse)
     try:
         read = _load(source)

@@ -9,7 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from domains.errors import AlreadyExists, DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, NotFound
+from domains.errors import (
+    AlreadyExists,
+    DataLoss,
+    ErrorReason,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    NotSupported,
+)
 from domains.model.convert_pickle import SCRIPT, convert_pickle
 
 
@@ -110,6 +118,24 @@ def test_the_process_has_no_environment(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(FailedPrecondition) as refused:
         convert_pickle(tmp_path / "a.ckpt")
     assert "SECRET" not in refused.value.message
+
+
+def test_a_torch_that_runs_code_of_pickles_reads_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the DirectML environment: the answer comes before the file is opened, so this one may be no pickle."""
+    old = tmp_path / "old.py"
+    old.write_text(
+        "import runpy, sys, types\n"
+        "for name in ('torch', 'safetensors', 'safetensors.torch'):\n    sys.modules[name] = types.ModuleType(name)\n"
+        "sys.modules['torch'].__version__ = '2.4.1+cpu'\n"
+        "sys.modules['safetensors.torch'].save_file = None\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr("domains.model.convert_pickle.SCRIPT", old)
+    (tmp_path / "a.ckpt").write_bytes(b"x")
+    with pytest.raises(NotSupported, match=r"torch 2\.4\.1\+cpu; use the main") as refused:
+        convert_pickle(tmp_path / "a.ckpt")
+    assert refused.value.reason is ErrorReason.FEATURE_NOT_INSTALLED
+    assert left(tmp_path) == ["a.ckpt", "old.py"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process may do is limited by calls of Linux")
