@@ -48,6 +48,8 @@ def environment() -> Mapping[str, str]:
         names.write_text(text, "utf-8")
     return found | {
         "DEVICEOPS_CSHARP_OUT": str(OUT / "built"),
+        # The compiler ends before code that is optimised by its profile has paid for the profile.
+        "DOTNET_TieredPGO": "0",
         "DEVICEOPS_NAME_CHECK": str(names),
         "DEVICEOPS_PACKAGE_VERSION": VERSION,
     }

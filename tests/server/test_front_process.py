@@ -12,6 +12,7 @@ from deviceops.common.v1 import domain_pb2
 from deviceops.processing.v1 import system_status_pb2
 from tests.server import asking
 from tests.server.harness import RunningServer, running_server
+from tests.server.worker.test_worker_environment import MARKER, SECRETS
 
 ANSWERS_WITHIN_S = 10.0
 """The promise is 1.5 s on a quiet machine; tests run on busy ones."""
@@ -27,8 +28,9 @@ def test_no_module_of_the_front_imports_what_takes_long(module: str) -> None:
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[RunningServer]:
-    """A server that was started as outside of tests, and has just come up."""
-    with running_server("--device", "cpu", own_nursery=True) as running:
+    """A server that was started as outside of tests, with secrets in its environment, and has just come up."""
+    secrets = dict.fromkeys(SECRETS[:-1], MARKER)
+    with running_server("--device", "cpu", environment=secrets, own_nursery=True) as running:
         yield running
 
 
@@ -59,3 +61,15 @@ def test_the_running_front_has_no_torch_and_its_worker_has(fresh: RunningServer)
 
     assert "libtorch" not in mapped(fresh.process.pid)
     assert "libtorch" in mapped(fresh.worker_pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads environments of other processes")
+def test_no_process_of_the_server_has_its_secrets(fresh: RunningServer) -> None:
+    asking.watch(fresh, asking.submit(fresh))
+    children = psutil.Process(fresh.process.pid).children(recursive=True)
+    assert fresh.worker_pid in {child.pid for child in children}
+    for child in children:
+        environment = child.environ()
+        assert MARKER not in environment.values()
+        assert "PATH" in environment
+    assert MARKER in psutil.Process(fresh.process.pid).environ().values()
