@@ -1,7 +1,7 @@
 """A nursery that the server was started with, instead of one that it starts and that imports for seconds.
 
-The parent of the server forks twice: the first fork becomes the server by `exec`, and its child, which keeps what the
-parent had imported, serves as the nursery. Tests do it, see `tests/server/nursery_source.py`: they start a hundred servers.
+The parent of the server forks twice: the first fork becomes the server, and its child, which keeps what the parent had
+imported, serves as the nursery. Tests do it, see `tests/server/forked_server.py`: they start a hundred servers.
 """
 
 import os

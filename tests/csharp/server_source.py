@@ -18,8 +18,7 @@ from server.stdio.adopted import can_adopt
 from server.worker import launcher
 from tests.csharp.serve import SOURCE
 from tests.server.forked_server import become_server, import_everything
-
-_PACKET_BYTES = 128 * 1024
+from tests.server.start_order import PACKET_BYTES
 
 
 @contextmanager
@@ -62,7 +61,7 @@ class _Servers:
 
     def _start(self, door: socket.socket) -> bool:
         """Start a server. True in its nursery, at the nursery's end."""
-        packet, fds, _, _ = socket.recv_fds(door, _PACKET_BYTES, 3)
+        packet, fds, _, _ = socket.recv_fds(door, PACKET_BYTES, 3)
         pid = os.fork()
         if not pid:
             self._selector.close()

@@ -21,8 +21,8 @@ from tests.server.asking import ENDINGS, Update, kind, kinds
 from tests.server.harness import RunningServer, running_server
 
 KILLS = int(os.environ.get("DEVICEOPS_KILLS", "100"))
-KILLS_S = float(os.environ.get("DEVICEOPS_KILLS_S", "35"))
-"""When the last kill is over, counted from the first job that runs; the jobs that are left need seconds more."""
+KILLS_S = float(os.environ.get("DEVICEOPS_KILLS_S", "56"))
+"""When the last kill is over, counted from the first job that runs; what is left of a minute is for the jobs to end."""
 SEED = int(os.environ.get("DEVICEOPS_KILLS_SEED", "0")) or random.SystemRandom().getrandbits(32)
 BETWEEN_SERVERS = (30, 45)
 """Kills of workers between two of the server: its next workers need some seconds."""

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -62,11 +63,29 @@ CASES: dict[str, Callable[[], Any]] = {
 def serving(folder: Path, stderr: int) -> Generator[RunningServer]:
     """A server with this stderr. It logs every job, as JSON."""
     flags = ["--device", "sim", "--log-format", "json"]
-    server = RunningServer(folder / "state", flags, {}, stderr)
+    if stderr < 0:
+        server = _Closed(folder / "state", flags, {}, own_nursery=True)
+    else:
+        server = RunningServer(folder / "state", flags, {}, stderr)
     try:
         yield server
     finally:
         server.close()
+
+
+class _Closed(RunningServer):
+    """Started without a descriptor 2."""
+
+    def start(self, *more: str) -> None:
+        """As the other, through a shell that closes it."""
+        real = subprocess.Popen
+
+        def without(command: list[str], **options: Any) -> Any:
+            return real(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subprocess, "Popen", without)
+            super().start(*more)
 
 
 @pytest.mark.parametrize("name", CASES)

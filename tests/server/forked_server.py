@@ -28,7 +28,7 @@ def become_server(
 ) -> None:
     """Run the command, which begins with `python -m server`, in this process, with a child that is to be its nursery.
 
-    `streams`: for a standard stream's number, the descriptor that takes its place; without one for 2, stderr is closed.
+    `streams`: for a standard stream's number, the descriptor that takes its place.
     `hold`: a pipe whose end the nursery awaits before its first answer. Returns in the child, at its end.
     """
     tempfile.tempdir = None  # The folder of the variables that are still to come.
@@ -61,11 +61,7 @@ def become_server(
     sys.argv = ["server", *command[3:]]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if 2 in streams:
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    else:
-        os.close(2)
-        sys.stderr = None
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     _end(_status_of_main())
 
 
@@ -80,7 +76,6 @@ def _status_of_main() -> int:
 def _end(status: int) -> None:
     """End this process as an interpreter does, without freeing one by one the objects that it shares."""
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)

@@ -36,11 +36,11 @@ class RunningServer:
         own_nursery: bool = False,
         held: bool = False,
     ) -> None:
-        """`stderr`: a descriptor that takes the place of the log file; −1: it is closed."""
+        """`stderr`: a descriptor that takes the place of the log file."""
         self.own_nursery = own_nursery
         """Whether the server starts its nursery itself, as outside of tests; it then imports torch for seconds."""
         self.held = held
-        """Whether no worker is ready before `release`."""
+        """Whether no worker is ready before `release`; without a source, for as long as torch is imported."""
         self._release: int | None = None
         self.state = state
         self._stderr = stderr
@@ -88,7 +88,6 @@ class RunningServer:
             finally:
                 if hold is not None:
                     os.close(hold)
-        assert stderr >= 0, "only a source starts a server with a closed stderr"
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
     def release(self) -> None:

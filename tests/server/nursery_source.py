@@ -81,16 +81,11 @@ class NurserySource:
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], stderr: int, hold: int | None = None
     ) -> Process:
-        """Start a server; as `subprocess.Popen`, with its stdout as text.
-
-        `stderr`: a descriptor; −1: closed. `hold`: a pipe whose end its nursery awaits before its first answer.
-        """
+        """Start a server; as `subprocess.Popen`, with its stdout as text. `hold`: see `become_server`."""
         self._begin()
         read, write = os.pipe()
-        fds = [fd for fd in (write, stderr, hold) if fd is not None and fd >= 0]
-        order = Start(
-            command=list(command), environment=dict(environment), has_stderr=stderr >= 0, held=hold is not None
-        )
+        fds = [write, stderr] if hold is None else [write, stderr, hold]
+        order = Start(command=list(command), environment=dict(environment), held=hold is not None)
         try:
             with adopting():
                 socket.send_fds(self._control, [msgspec.msgpack.encode(order)], fds)

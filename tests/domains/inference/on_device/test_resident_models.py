@@ -83,24 +83,24 @@ def test_a_component_in_another_precision_is_another_one(loop: StepLoop, twins: 
     assert second.modules["vae"] is not first.modules["vae"]
 
 
-def test_many_loads_and_unloads_leave_the_memory_as_it_was(loop: StepLoop, tiny: Model) -> None:
+def test_a_hundred_loads_and_unloads_leave_the_memory_as_it_was(loop: StepLoop, tiny: Model) -> None:
     process = psutil.Process()
 
     def cycle() -> None:
         bring(loop, tiny)
         loop.unload(tiny.id)
 
-    for _ in range(10):
+    for _ in range(20):
         cycle()
     gc.collect()
     objects, resident, files = len(gc.get_objects()), process.memory_info().rss, process.num_fds()
-    for _ in range(40):
+    for _ in range(100):
         cycle()
     gc.collect()
     assert process.num_fds() == files
     assert len(gc.get_objects()) - objects < 200
     # 2 MB a model: a leak of one in ten would show.
-    assert process.memory_info().rss - resident < 8e6
+    assert process.memory_info().rss - resident < 20e6
 
 
 def test_a_model_that_comes_back_from_the_host_tier_has_its_weights(twins: tuple[Model, Model]) -> None:
