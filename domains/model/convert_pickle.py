@@ -57,8 +57,8 @@ def convert_pickle(
 
     `tell` takes the bytes written and about how many there will be; what it raises cancels the conversion. Raises
     INVALID_FIELD (no pickle), PATH_NOT_FOUND, ID_TAKEN, MODEL_INCOMPATIBLE (it holds other things than tensors, which could
-    run code), MODEL_CORRUPT, STORAGE_FULL, FEATURE_NOT_INSTALLED (this torch reads no pickle
-    safely). Nothing is left of a conversion that does not succeed.
+    run code), MODEL_CORRUPT, STORAGE_FULL, FEATURE_NOT_INSTALLED (this torch reads no pickle safely). Nothing is left of a
+    conversion that does not succeed.
     """
     target = destination or source.with_suffix(SUFFIX)
     _check(source, target)

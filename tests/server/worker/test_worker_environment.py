@@ -2,7 +2,6 @@
 
 from server.worker.allowed_environment import allowed
 
-MARKER = "a-secret-of-the-server"
 SECRETS = [
     *("MARKER", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "NVIDIA_API_KEY", "AMD_API_KEY", "TRITON_TOKEN", "LC_PASSWORD"),
     *("DATABASE_URL", "DEVICEOPS_TOKEN"),
