@@ -181,7 +181,8 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ |= {"LD_PRELOAD": str(compiled(folder)), "DEVICEOPS_BENCH_PLACES": str(folder / "places")}
         table = Table(folder / "places")
-        stack.enter_context(nursery_source.opened())
+        # Roles are told by command lines, and a server may start within strace.
+        stack.enter_context(nursery_source.opened(execs=True))
         attack, starts = stack.enter_context(attacks(PlaceStart))
         starts.table = table
         start = "start" in " ".join(given.words)

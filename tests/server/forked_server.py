@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from domains.device.on_device.forking import fresh_randomness, import_libraries
 from server.cli import main as deviceops
@@ -24,12 +25,18 @@ def import_everything() -> None:
 
 
 def become_server(
-    command: Sequence[str], environment: Mapping[str, str], streams: Mapping[int, int], *, hold: int | None = None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    streams: Mapping[int, int],
+    *,
+    hold: int | None = None,
+    execs: bool = False,
 ) -> None:
     """Run the command, which begins with `python -m server`, in this process, with a child that is to be its nursery.
 
-    `streams`: for a standard stream's number, the descriptor that takes its place.
-    `hold`: a pipe whose end the nursery awaits before its first answer. Returns in the child, at its end.
+    `streams`: for a standard stream's number, the descriptor that takes its place. `hold`: a pipe whose end the nursery
+    awaits before its first answer. `execs`: start any command with `exec`, which imports again. Returns in the child, at its
+    end.
     """
     tempfile.tempdir = None  # The folder of the variables that are still to come.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -52,11 +59,18 @@ def become_server(
     for place, fd in streams.items():
         os.dup2(fd, place)
         os.close(fd)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.environ[given_nursery.VARIABLE] = f"{child}:{ours.detach()}"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.set_inheritable(ours.fileno(), True)
+    whole = {**environment, given_nursery.VARIABLE: f"{child}:{ours.detach()}"}
+    if execs:
+        os.execvpe(command[0], list(command), whole)
+    _run(command, whole)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    os.environ.clear()
+    os.environ.update(environment)
     fresh_randomness()
     sys.argv = ["server", *command[3:]]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -73,7 +87,7 @@ def _status_of_main() -> int:
     return 0
 
 
-def _end(status: int) -> None:
+def _end(status: int) -> NoReturn:
     """End this process as an interpreter does, without freeing one by one the objects that it shares."""
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     sys.stdout.flush()

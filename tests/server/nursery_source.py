@@ -1,4 +1,5 @@
-"""Starts servers with a nursery that is a fork of one process, so that a hundred servers import torch once and not each.
+"""Starts servers that are forks of one process, with a nursery that is another, so that a hundred servers import themselves
+and torch once and not each.
 
 The servers are the same program, and start their next nursery themselves when the first dies.
 """
@@ -69,7 +70,9 @@ class _Adopted:
 class NurserySource:
     """The process to fork from, started with the first server."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, execs: bool = False) -> None:
+        self.execs = execs
+        """Whether the nursery alone is a fork, and a server is started by its command."""
         self._variables = _at_import(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,7 +88,7 @@ class NurserySource:
         self._begin()
         read, write = os.pipe()
         fds = [write, stderr] if hold is None else [write, stderr, hold]
-        order = Start(command=list(command), environment=dict(environment), held=hold is not None)
+        order = Start(command=list(command), environment=dict(environment), execs=self.execs, held=hold is not None)
         try:
             with adopting():
                 socket.send_fds(self._control, [msgspec.msgpack.encode(order)], fds)
@@ -126,13 +129,13 @@ def present() -> NurserySource | None:
 
 
 @contextmanager
-def opened() -> Generator[None]:
-    """Servers are started from a source while the block runs, where the system can do it."""
+def opened(*, execs: bool = False) -> Generator[None]:
+    """Servers are started from a source while the block runs, where the system can do it. `execs`: see `NurserySource`."""
     global _present
     if sys.platform != "linux" or not can_adopt():
         yield
         return
-    _present = NurserySource()
+    _present = NurserySource(execs=execs)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""`python -m tests.server.nursery_source_process`: starts servers whose nursery is a fork of this process.
+"""`python -m tests.server.nursery_source_process`: starts servers that are forks of this process, as their nurseries are.
 
-Its stdin is a Unix socket. It has imported what a nursery imports, once for all of the servers.
+Its stdin is a Unix socket. It has imported what both import, once for all.
 """
 
 import os
@@ -33,7 +33,7 @@ def main() -> None:
             start = decode(packet)
             hold = fds.pop() if start.held else None
             streams = dict(enumerate(fds, start=1))
-            become_server(start.command, start.environment, streams, hold=hold)
+            become_server(start.command, start.environment, streams, hold=hold, execs=start.execs)
             return
         for fd in fds:
             os.close(fd)

@@ -12,5 +12,7 @@ class Start(msgspec.Struct, frozen=True):
     """Its command line."""
     environment: dict[str, str]
     """All of its variables."""
+    execs: bool
+    """Whether the command is started with `exec`, and not run in a fork that has imported it."""
     held: bool
     """Whether its nursery waits for the end of a pipe before its first answer."""
