@@ -4,7 +4,7 @@ The bytes are compared, not hashed: components that differ nearly always differ 
 more is read. Tensors count, not files: a VAE in a checkpoint equals the same VAE in another one.
 """
 
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 from weakref import WeakKeyDictionary
@@ -14,7 +14,7 @@ from torch import nn
 from domains.descriptors import read_at
 from domains.errors import DeviceOpsError
 from domains.model.model import Model
-from domains.model.on_device.flat import Slot, in_file_order
+from domains.model.on_device.flat import Slot, Slots, in_file_order
 from domains.model.regular_file import state_of
 from domains.model.weight_file import WeightFile, open_judged
 
@@ -39,7 +39,7 @@ class _Stored:
     model: Model
     states: dict[str, str]
     """States of the files when they were read, by path."""
-    ranges: dict[str, _Range]
+    ranges: Mapping[str, _Range]
     """By name in the module."""
 
 
@@ -49,13 +49,13 @@ class Alike:
     def __init__(self) -> None:
         self._looks: WeakKeyDictionary[nn.Module, tuple[Hashable, _Stored]] = WeakKeyDictionary()
 
-    def put(self, module: nn.Module, model: Model, kind: Hashable, slots: Sequence[Slot]) -> None:
+    def put(self, module: nn.Module, model: Model, kind: Hashable, slots: Slots) -> None:
         """Note a filled module. `kind`: equal for modules that compute alike if their tensors are equal."""
         files = {slot.file for slot in slots}
         states = {_path(file): file.state for file in files}
-        self._looks[module] = _look(kind, slots), _Stored(model, states, {one.name: _range(one) for one in slots})
+        self._looks[module] = _look(kind, slots), _Stored(model, states, slots.once(_ranges))
 
-    def find(self, kind: Hashable, slots: Sequence[Slot]) -> Generator[None, None, nn.Module | None]:
+    def find(self, kind: Hashable, slots: Slots) -> Generator[None, None, nn.Module | None]:
         """A module with the same tensors; None: there is none. Yields between pieces of the comparison."""
         look = _look(kind, slots)
         for module, (other, stored) in list(self._looks.items()):
@@ -67,8 +67,12 @@ class Alike:
         return None
 
 
-def _look(kind: Hashable, slots: Sequence[Slot]) -> Hashable:
-    return kind, tuple(sorted(map(_look_of, slots)))
+def _look(kind: Hashable, slots: Slots) -> Hashable:
+    return kind, slots.once(_looks)
+
+
+def _looks(slots: Slots) -> Hashable:
+    return tuple(sorted(map(_look_of, slots)))
 
 
 def _look_of(slot: Slot) -> tuple[object, ...]:
@@ -77,6 +81,10 @@ def _look_of(slot: Slot) -> tuple[object, ...]:
 
 def _pieces(slot: Slot) -> tuple[tuple[int, ...], ...]:
     return tuple((int(one.storage_offset()), *one.shape, *one.stride()) for one in slot.pieces)
+
+
+def _ranges(slots: Slots) -> Mapping[str, _Range]:
+    return {one.name: _range(one) for one in slots}
 
 
 def _range(slot: Slot) -> _Range:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from domains.model.layers import LayerPlan, layer_of, layer_plan
-from domains.model.on_device.flat import Slot
+from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layer_stream import LayerStream
 from domains.model.on_device.reading import NOW, Read, Ready
@@ -50,6 +50,8 @@ class ComponentTurns:
         self._here: set[str] = set()
         self._streamed = streamed
         self._plan = _plan(skeleton.slots[streamed], budget_bytes) if streamed else None
+        self._parts: _Parts | None = None
+        """Of the streamed component, from its first turn on."""
         self._stream: LayerStream | None = None
         """Of the streamed component in its turn."""
 
@@ -138,12 +140,10 @@ class ComponentTurns:
         if self._plan is None or component != self._streamed or not self._plan.streamed:
             yield from filling.fill(module, slots)
             return
-        layers = {layer: list[Slot]() for layer in self._plan.streamed}
-        stay = list[Slot]()
-        for slot in slots:
-            layers.get(layer_of(slot.name) or (), stay).append(slot)
-        yield from filling.fill(module, stay)
-        self._stream = LayerStream(module, list(layers.values()), self._place, self._tier)
+        if self._parts is None:
+            self._parts = _apart(slots, self._plan)
+        yield from filling.fill(module, self._parts.stay)
+        self._stream = LayerStream(module, self._parts.layers, self._place, self._tier)
         if all_layers:
             yield from self._stream.visits()
 
@@ -156,6 +156,22 @@ class ComponentTurns:
         self.leave()
         if self._tier is None:
             self._skeleton.close()
+
+
+class _Parts(NamedTuple):
+    """The slots of a component with streamed layers."""
+
+    stay: Slots
+    layers: Sequence[Slots]
+    """In the order in which they compute."""
+
+
+def _apart(slots: Slots, plan: LayerPlan) -> _Parts:
+    layers = {layer: list[Slot]() for layer in plan.streamed}
+    stay = list[Slot]()
+    for slot in slots:
+        layers.get(layer_of(slot.name) or (), stay).append(slot)
+    return _Parts(Slots(stay), [Slots(layer) for layer in layers.values()])
 
 
 def _plan(slots: Sequence[Slot], budget_bytes: int) -> LayerPlan:

@@ -8,7 +8,7 @@ Where the driver refuses to register a piece (old kernels, network disks, a file
 """
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from domains.model.on_device.file_map import PIECE, FileMap
-from domains.model.on_device.flat import Flat, Slot, in_file_order
+from domains.model.on_device.flat import Flat, Slot, Slots, in_file_order, layout_of
 from domains.model.on_device.reading import Read, Ready
 from domains.model.weight_file import WeightFile
 
@@ -182,12 +182,27 @@ class _Part:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """Bytes of neighbours that stay neighbours: they go to their places in one copy."""
+
+    begin: int
+    """Offset within the bytes that were brought."""
+    end: int
+    offset: int
+    """Offset of their place within `Flat.bytes`."""
+
+
+@dataclass(frozen=True)
 class _Piece:
     """A piece of a file, and what of it is wanted."""
 
     file: WeightFile
     number: int
     parts: Sequence[_Part]
+    """Those that are converted, or have memory of their own."""
+    runs: Sequence[_Run]
+    """The others."""
+    wanted_bytes: int
     first: int
     """Begin of the first part within the file."""
     end: int
@@ -200,7 +215,7 @@ class _Piece:
 
 
 def read_to_cuda(
-    slots: Sequence[Slot],
+    slots: Slots,
     flat: Flat,
     copies: Copies,
     tier: Maps,
@@ -219,7 +234,7 @@ def read_to_cuda(
     copies.begin()
     threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="load", initializer=copies.begin_thread)
     try:
-        pieces = _pieces(slots)
+        pieces = slots.once(_pieces)
         for piece in pieces:
             if piece.file not in maps:
                 maps[piece.file] = tier.borrow(piece.file)
@@ -235,7 +250,7 @@ def read_to_cuda(
             with copies.copying():
                 _place(piece, there, flat)
             ring.copied(number, copies.fence())
-            yield Read(sum(part.end - part.begin for part in piece.parts))
+            yield Read(piece.wanted_bytes)
         for _ in meanwhile:
             yield Read(0)
     finally:
@@ -257,28 +272,18 @@ def _begin_to_fetch(
 
 
 def _place(piece: _Piece, there: Tensor, flat: Flat) -> None:
-    """Enqueue what brings the parts of a piece to their places. Neighbours that stay neighbours are one copy."""
-    begin = end = offset = 0
+    """Enqueue what brings the parts of a piece to their places."""
+    for begin, end, offset in ((run.begin, run.end, run.offset) for run in piece.runs):
+        flat.bytes[offset : offset + end - begin].copy_(there[begin:end], non_blocking=True)
     for part in piece.parts:
         slot = part.slot
         at = piece.file.place_of(slot.entry) + part.begin - piece.first
-        size, place = part.end - part.begin, flat.offset_of(slot)
-        if place is not None and at == end and place + part.begin == offset + end - begin:
-            end = at + size
-        elif place is not None:
-            _place_run(there, begin, end, flat, offset)
-            begin, end, offset = at, at + size, place + part.begin
-        elif size == slot.stored_bytes and at % slot.stored.itemsize == 0:
+        size = part.end - part.begin
+        if size == slot.stored_bytes and at % slot.stored.itemsize == 0:
             flat.put(slot, there[at : at + size])
         else:
             flat.room(slot, part.begin, part.end).copy_(there[at : at + size], non_blocking=True)
             flat.placed(slot, part.end)
-    _place_run(there, begin, end, flat, offset)
-
-
-def _place_run(there: Tensor, begin: int, end: int, flat: Flat, offset: int) -> None:
-    if end > begin:
-        flat.bytes[offset : offset + end - begin].copy_(there[begin:end], non_blocking=True)
 
 
 class _Ring:
@@ -308,12 +313,12 @@ class _Ring:
         self._copied[number % (AHEAD + 1)] = fence
 
 
-def largest_piece(slots: Sequence[Slot]) -> int:
+def largest_piece(slots: Slots) -> int:
     """Most bytes that are brought at once for these slots."""
-    return max((piece.end - piece.first for piece in _pieces(slots)), default=0)
+    return max((piece.end - piece.first for piece in slots.once(_pieces)), default=0)
 
 
-def _pieces(slots: Sequence[Slot]) -> list[_Piece]:
+def _pieces(slots: Slots) -> Sequence[_Piece]:
     """The pieces of the slots' files, in the order of reading."""
     parts: dict[tuple[WeightFile, int], list[_Part]] = {}
     for slot in in_file_order(slots):
@@ -323,11 +328,38 @@ def _pieces(slots: Sequence[Slot]) -> list[_Piece]:
             end = min(slot.stored_bytes, (number + 1) * PIECE - at)
             parts.setdefault((slot.file, number), []).append(_Part(slot, begin, end))
             begin = end
-    return [_piece(file, number, some) for (file, number), some in parts.items()]
+    offsets = slots.once(layout_of).offsets
+    return [_piece(file, number, some, offsets) for (file, number), some in parts.items()]
 
 
-def _piece(file: WeightFile, number: int, parts: Sequence[_Part]) -> _Piece:
-    places = [file.place_of(part.slot.entry) for part in parts]
-    first = min(place + part.begin for place, part in zip(places, parts, strict=True))
-    end = max(place + part.end for place, part in zip(places, parts, strict=True))
-    return _Piece(file, number, parts, first, end)
+def _piece(file: WeightFile, number: int, parts: Sequence[_Part], offsets: Mapping[str, int]) -> _Piece:
+    begins = [file.place_of(part.slot.entry) + part.begin for part in parts]
+    ends = [file.place_of(part.slot.entry) + part.end for part in parts]
+    first = min(begins)
+    direct = {part.slot.name for part in parts if part.slot.direct and part.slot.name in offsets}
+    runs = list[_Run]()
+    for part, at in zip(parts, begins, strict=True):
+        if part.slot.name in direct:
+            place = offsets[part.slot.name] + part.begin
+            runs.append(_Run(at - first, at - first + part.end - part.begin, place))
+    return _Piece(
+        file,
+        number,
+        parts=[part for part in parts if part.slot.name not in direct],
+        runs=_joined(runs),
+        wanted_bytes=sum(part.end - part.begin for part in parts),
+        first=first,
+        end=max(ends),
+    )
+
+
+def _joined(runs: Sequence[_Run]) -> Sequence[_Run]:
+    """Runs of which none continues the one before it."""
+    joined = list[_Run]()
+    for run in runs:
+        before = joined[-1] if joined else None
+        if before and run.begin == before.end and run.offset == before.offset + before.end - before.begin:
+            joined[-1] = _Run(before.begin, run.end, before.offset)
+        else:
+            joined.append(run)
+    return joined

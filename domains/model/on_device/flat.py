@@ -1,12 +1,12 @@
 """One allocation for all tensors of a component, and where each of them lies in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
@@ -19,6 +19,8 @@ _JOINED = (".to_k.weight", ".to_v.weight")
 """Tensors that the engine reads as one with those before them: without a gap, it needs no copy of them."""
 _JOINED_LATER = ("time_emb_proj.weight", "time_emb_proj.bias")
 """Tensors that the engine joins to one: each gets memory of its own, which the join gives back."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,27 @@ class Slot:
         return self.stored is self.dtype and not reordered and not self.pieces
 
 
+class Slots(tuple[Slot, ...]):
+    """The slots of a component. Keeps what was computed from them, so that a model that comes back is not planned again."""
+
+    def __init__(self, iterable: Iterable[Slot] = (), /) -> None:
+        del iterable  # which tuple's own constructor has taken
+        self._made: dict[Callable[[Slots], Any], Any] = {}
+        self._owners: Mapping[str, nn.Module] = {}
+
+    def once(self, make: "Callable[[Slots], Made]") -> Made:
+        """What a function makes of the slots alone, from its first call. To be read only."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(Made, self._made[make])
+
+    def owners_in(self, module: nn.Module) -> Mapping[str, nn.Module]:
+        """The component's module and all in it, by path."""
+        if self._owners.get("") is not module:
+            self._owners = dict(module.named_modules())
+        return self._owners
+
+
 class Room(NamedTuple):
     """Memory for a `Flat`, which others use before and after it."""
 
@@ -72,34 +95,21 @@ class Room(NamedTuple):
 class Flat:
     """The memory of a component. Filled slot by slot; the tensors are views of it."""
 
-    def __init__(self, slots: Sequence[Slot], place: torch.device, room: Room | None = None) -> None:
-        """Lays the slots out as `in_copy_order` says. `room` None: in new memory."""
-        self._offsets: dict[str, int] = {}
-        self._own: dict[str, Tensor] = {}
+    def __init__(self, slots: Slots, place: torch.device, room: Room | None = None) -> None:
+        """`room` None: in new memory."""
+        layout = slots.once(layout_of)
+        self._offsets = layout.offsets
+        self._own = {name: _empty(size, place) for name, size in layout.own.items()}
         """Memory of the slots outside of the allocation."""
-        size = 0
-        before: Slot | None = None
-        for slot in in_copy_order(slots):
-            if slot.name.endswith(_JOINED_LATER):
-                self._own[slot.name] = torch.empty(slot.placed_bytes, dtype=torch.uint8, device=place)
-                continue
-            follows = before is not None and before.dtype is slot.dtype and slot.name.endswith(_JOINED)
-            self._offsets[slot.name] = size if follows else _aligned(size)
-            size, before = self._offsets[slot.name] + slot.placed_bytes, slot
-        size = _aligned(size)
         if room is None:
-            room = Room(_empty(size, place), _empty(staging_bytes(slots), place))
-        self.bytes = room.bytes[:size]
+            room = Room(_empty(layout.size, place), _empty(slots.once(staging_bytes), place))
+        self.bytes = room.bytes[: layout.size]
         self._staging = room.staging
         """The stored bytes of the one slot that is being read and must be converted."""
 
     def room(self, slot: Slot, begin: int, end: int) -> Tensor:
         """The memory for a part of the slot's stored bytes, uint8. Slots are read one after the other."""
         return self._memory(slot)[begin:end] if slot.direct else self._staging[begin:end]
-
-    def offset_of(self, slot: Slot) -> int | None:
-        """Where a slot that needs no conversion begins in `bytes`; None: elsewhere."""
-        return self._offsets.get(slot.name) if slot.direct else None
 
     def placed(self, slot: Slot, end: int) -> None:
         """Note that the stored bytes up to `end` are in their room. Converts the tensor after its last byte."""
@@ -120,17 +130,15 @@ class Flat:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
 
-    def tensors(self, slots: Sequence[Slot]) -> dict[str, Tensor]:
+    def tensors(self, slots: Slots) -> dict[str, Tensor]:
         """The tensors by their names in the module."""
         typed = {dtype: self.bytes.view(dtype) for dtype in {slot.dtype for slot in slots}}
-        return {slot.name: self._view(slot, typed[slot.dtype]) for slot in slots}
-
-    def _view(self, slot: Slot, typed: Tensor) -> Tensor:
-        """The slot's tensor: one call, since a model has thousands. `typed`: all bytes, in the slot's dtype."""
-        if slot.name in self._own:
-            return self._value(slot)
-        offset = self._offsets[slot.name] // slot.dtype.itemsize
-        return typed.as_strided(slot.shape, _strides(slot.shape, slot.layout), offset)
+        # One call for each, since a model has thousands.
+        views = {
+            name: typed[dtype].as_strided(shape, strides, offset)
+            for name, dtype, shape, strides, offset in slots.once(_views)
+        }
+        return {slot.name: views[slot.name] if slot.name in views else self._value(slot) for slot in slots}
 
     def _memory(self, slot: Slot) -> Tensor:
         if slot.name in self._own:
@@ -140,6 +148,56 @@ class Flat:
 
     def _value(self, slot: Slot) -> Tensor:
         return as_tensor(slot, self._memory(slot))
+
+
+class Layout(NamedTuple):
+    """Where the slots of a component lie in their allocation."""
+
+    offsets: Mapping[str, int]
+    own: Mapping[str, int]
+    """Sizes in bytes of the slots outside of it."""
+    size: int
+    """Bytes of the allocation."""
+
+
+def layout_of(slots: Slots) -> Layout:
+    """The layout: as `in_copy_order` says."""
+    offsets, own = dict[str, int](), dict[str, int]()
+    size = 0
+    before: Slot | None = None
+    for slot in in_copy_order(slots):
+        if slot.name.endswith(_JOINED_LATER):
+            own[slot.name] = slot.placed_bytes
+            continue
+        follows = before is not None and before.dtype is slot.dtype and slot.name.endswith(_JOINED)
+        offsets[slot.name] = size if follows else _aligned(size)
+        size, before = offsets[slot.name] + slot.placed_bytes, slot
+    return Layout(offsets, own, _aligned(size))
+
+
+class _View(NamedTuple):
+    """A tensor within the allocation; the offset counts its elements."""
+
+    name: str
+    dtype: torch.dtype
+    shape: torch.Size
+    strides: tuple[int, ...]
+    offset: int
+
+
+def _views(slots: Slots) -> Sequence[_View]:
+    offsets = slots.once(layout_of).offsets
+    return [
+        _View(
+            slot.name,
+            slot.dtype,
+            slot.shape,
+            _strides(slot.shape, slot.layout),
+            offsets[slot.name] // slot.dtype.itemsize,
+        )
+        for slot in slots
+        if slot.name in offsets
+    ]
 
 
 def arranged(pieces: Sequence[Tensor], elements: Tensor) -> Tensor:

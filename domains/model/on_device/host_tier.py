@@ -5,13 +5,13 @@ A model that comes back costs one copy over the bus: nothing is read, parsed, bu
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from domains.device.cgroup import host_memory
 from domains.model.on_device.file_map import CudaDriver, Driver, FileMap
-from domains.model.on_device.flat import Slot
+from domains.model.on_device.flat import Slots
 from domains.model.on_device.tokenizer import Words
 from domains.model.weight_file import WeightFile
 
@@ -29,10 +29,12 @@ class Skeleton:
     """The tokenizers, by the component id of their text encoder."""
     modules: Mapping[str, nn.Module]
     """Its own modules by component, on `meta`; components that it shares with another model are not here."""
-    slots: Mapping[str, Sequence[Slot]]
+    slots: Mapping[str, Slots]
     """What fills them."""
     files: Sequence[WeightFile]
     """Open."""
+    bytes_of: dict[str, int] = field(default_factory=dict[str, int])
+    """Measured sizes of the modules with their weights, by component; of one that was never filled, none."""
 
     @property
     def unchanged(self) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 from domains.model.layers import module_of
 from domains.model.on_device.cuda_reading import Copies, CudaCopies, largest_piece, read_to_cuda
 from domains.model.on_device.file_map import FileMap
-from domains.model.on_device.flat import Flat, Room, Slot, room_bytes, staging_bytes
+from domains.model.on_device.flat import Flat, Room, Slots, room_bytes, staging_bytes
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import Read, read_plainly
 from domains.model.on_device.weights import assign
@@ -31,7 +31,7 @@ class LayerStream:
     def __init__(
         self,
         module: nn.Module,
-        layers: Sequence[Sequence[Slot]],
+        layers: Sequence[Slots],
         place: torch.device,
         tier: HostTier | None,
         copies: Copies | None = None,
@@ -112,7 +112,7 @@ class LayerStream:
 class _Mover(Protocol):
     """Brings the bytes of slots into their memory."""
 
-    def move(self, slots: Sequence[Slot], flat: Flat) -> Generator[Read]: ...
+    def move(self, slots: Slots, flat: Flat) -> Generator[Read]: ...
 
     def hold_computing(self) -> None: ...
 
@@ -122,7 +122,7 @@ class _Mover(Protocol):
 class _Plain:
     """Reads them at once, with the thread that computes."""
 
-    def move(self, slots: Sequence[Slot], flat: Flat) -> Generator[Read]:
+    def move(self, slots: Slots, flat: Flat) -> Generator[Read]:
         if flat.bytes.device.type == "cpu":
             yield from read_plainly(slots, flat)
             return
@@ -144,7 +144,7 @@ class _Enqueued:
         self._copies = copies
         self._maps = _Held(tier)
 
-    def move(self, slots: Sequence[Slot], flat: Flat) -> Generator[Read]:
+    def move(self, slots: Slots, flat: Flat) -> Generator[Read]:
         # What this stack would do at the end of a load, `close` does at the end of the stream.
         yield from read_to_cuda(slots, flat, self._copies, self._maps, ExitStack(), iter(()))
 
@@ -177,7 +177,7 @@ class _Held:
         self._maps.clear()
 
 
-def _room(layers: Sequence[Sequence[Slot]], place: torch.device) -> Room:
+def _room(layers: Sequence[Slots], place: torch.device) -> Room:
     """A place for each of the layers in turn."""
     sizes = max(map(room_bytes, layers)), max(map(staging_bytes, layers))
     bytes_, staging = (torch.empty(size, dtype=torch.uint8, device=place) for size in sizes)

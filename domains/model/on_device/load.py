@@ -163,7 +163,13 @@ def _loading(
                     done += read.size
                     placed[part] = whole * (done - begin) // max(1, stored)
                     yield Placed(min(done, total), total, read.ready, dict(placed))
-            sizes = {part: _bytes(module) for part, module in everything.items()}
+            for part, module in modules.items():
+                if part not in skeleton.bytes_of:
+                    skeleton.bytes_of[part] = _bytes(module)
+            sizes = {
+                part: skeleton.bytes_of[part] if part in modules else _bytes(module)
+                for part, module in everything.items()
+            }
             # Headers and unused tensors count too.
             yield Placed(total, total, filling.ended(), parts=placed)
         for file in skeleton.files:

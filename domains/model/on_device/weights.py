@@ -11,7 +11,7 @@ from torch import nn
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
 from domains.model.on_device.cuda_reading import CudaCopies, read_to_cuda
 from domains.model.on_device.derived import derived_buffers, derived_parameters, derives
-from domains.model.on_device.flat import Flat, Slot, as_tensor
+from domains.model.on_device.flat import Flat, Slot, Slots, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
 from domains.model.on_device.reading import NOW, Read, Ready, of_pages, read_pages, read_plainly
@@ -23,8 +23,8 @@ from domains.model.weight_file import WeightFile
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 _HOST = torch.device("cpu")
-_AT_ONCE = 256
-"""Tensors that a module gets without a break: a millisecond or two."""
+_AT_ONCE = 128
+"""Tensors that a module gets without a break: a millisecond at most."""
 
 
 class Source(NamedTuple):
@@ -49,7 +49,7 @@ def plan(
     dtype: torch.dtype,
     layout: torch.memory_format,
     find: Find | None = None,
-) -> list[Slot]:
+) -> Slots:
     """Where every parameter and buffer of a `meta` module gets its values from.
 
     Floats become `dtype`, convolutions `layout`. Tensors that the module does not know are ignored.
@@ -62,11 +62,11 @@ def plan(
         raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, component=component)
     wanted = module.state_dict(keep_vars=True)
     sources = (find or named_sources)(files, wanted)
-    return [
+    return Slots(
         _slot(component, name, sources, like, dtype, layout)
         for name, like in wanted.items()
         if name in sources or find is None or not derives(name)
-    ]
+    )
 
 
 class Filling:
@@ -93,7 +93,7 @@ class Filling:
             self._reads.close()
         self._ending.close()
 
-    def fill(self, module: nn.Module, slots: Sequence[Slot]) -> Generator[Read]:
+    def fill(self, module: nn.Module, slots: Slots) -> Generator[Read]:
         """Fill a module. Yields after each piece. Raises MODEL_CORRUPT (a broken file)."""
         of_place = self._here if self._copies is None else partial(self._on_cuda, copies=self._copies)
         self._reads = of_place(module, slots)
@@ -103,24 +103,24 @@ class Filling:
         """Returns a `Ready` that passes when everything filled so far has its values."""
         return NOW if self._copies is None else self._copies.fence()
 
-    def _here(self, module: nn.Module, slots: Sequence[Slot]) -> Generator[Read]:
+    def _here(self, module: nn.Module, slots: Slots) -> Generator[Read]:
         files = list(dict.fromkeys(slot.file for slot in slots))
         pages = of_pages(slots, {file: mapped(file) for file in files} if self._place.type == "cpu" else {})
         in_place = [slot for slot in slots if slot.direct and slot.name in pages]
-        others = [slot for slot in slots if not (slot.direct and slot.name in pages)]
+        others = Slots(slot for slot in slots if not (slot.direct and slot.name in pages))
         flat = Flat(others, _HOST)
         yield from read_pages(slots, pages, flat)
         yield from read_plainly([slot for slot in slots if slot.name not in pages], flat)
         values = flat.tensors(others) | {slot.name: as_tensor(slot, pages[slot.name]) for slot in in_place}
         values = {name: value.to(self._place) for name, value in values.items()}
-        for _ in _assign_all(module, lambda: values, self._place):
+        for _ in _assign_all(module, slots.owners_in(module), lambda: values, self._place):
             yield Read(0)
 
-    def _on_cuda(self, module: nn.Module, slots: Sequence[Slot], copies: CudaCopies) -> Generator[Read]:
+    def _on_cuda(self, module: nn.Module, slots: Slots, copies: CudaCopies) -> Generator[Read]:
         flat = Flat(slots, self._place)
         yield Read(0)
         # Making the tensors takes as long as some of the copies, and runs beside them.
-        views = _assign_all(module, partial(flat.tensors, slots), self._place)
+        views = _assign_all(module, slots.owners_in(module), partial(flat.tensors, slots), self._place)
         yield from read_to_cuda(slots, flat, copies, self._tier, self._ending, views)
 
 
@@ -190,11 +190,12 @@ def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:
 
 
 def _assign_all(
-    module: nn.Module, values: Callable[[], Mapping[str, torch.Tensor]], place: torch.device
+    module: nn.Module,
+    owners: Mapping[str, nn.Module],
+    values: Callable[[], Mapping[str, torch.Tensor]],
+    place: torch.device,
 ) -> Generator[None]:
     """Set the tensors of a module. Yields after some of them: a large module has thousands."""
-    owners = dict(module.named_modules())
-    yield
     tensors = values()
     yield
     for number, (name, value) in enumerate(tensors.items()):

@@ -14,7 +14,7 @@ from domains.errors import DataLoss, ErrorReason
 from domains.model.model import Model
 from domains.model.on_device import cuda_reading, file_map
 from domains.model.on_device.cuda_reading import read_to_cuda
-from domains.model.on_device.flat import Flat, Slot
+from domains.model.on_device.flat import Flat, Slot, Slots
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.reading import NOW, Read, Ready
 from domains.model.on_device.weights import DTYPES
@@ -86,12 +86,12 @@ def unet(tiny: Model) -> Iterator[WeightFile]:
         yield file
 
 
-def slots_of(file: WeightFile, dtype: torch.dtype | None = None) -> list[Slot]:
+def slots_of(file: WeightFile, dtype: torch.dtype | None = None) -> Slots:
     slots: list[Slot] = []
     for name, entry in sorted(file.tensors.items(), reverse=True):
         stored = DTYPES[entry.dtype]
         slots.append(Slot(name, file, entry, stored, dtype or stored, torch.Size(entry.shape)))
-    return slots
+    return Slots(slots)
 
 
 def keeps(budget_bytes: int, driver: ScriptedDriver) -> HostTier:
@@ -99,7 +99,7 @@ def keeps(budget_bytes: int, driver: ScriptedDriver) -> HostTier:
     return HostTier(lambda: budget_bytes, driver)
 
 
-def read(slots: list[Slot], driver: ScriptedDriver, tier: HostTier | None = None) -> tuple[dict[str, Tensor], int]:
+def read(slots: Slots, driver: ScriptedDriver, tier: HostTier | None = None) -> tuple[dict[str, Tensor], int]:
     """The tensors, and the bytes that were told."""
     flat, told = Flat(slots, HOST), 0
     with ExitStack() as ending:

@@ -13,7 +13,7 @@ from domains.model.layers import Layer, layer_of, module_of
 from domains.model.model import Model
 from domains.model.on_device import cuda_reading, file_map
 from domains.model.on_device.components import BUILDERS, build
-from domains.model.on_device.flat import Slot
+from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.layer_stream import LayerStream
 from domains.model.on_device.weights import plan
 from domains.model.weight_file import WeightFile
@@ -49,17 +49,17 @@ def file(tiny: Model) -> Iterator[WeightFile]:
         yield opened
 
 
-def layers_of(model: Model, file: WeightFile) -> tuple[nn.Module, list[list[Slot]]]:
+def layers_of(model: Model, file: WeightFile) -> tuple[nn.Module, list[Slots]]:
     """The empty U-Net, and the first four of its layers."""
     unet = build(model, "unet", BUILDERS["sd1"]["unet"], len(file.tensors))
     found: dict[Layer, list[Slot]] = {}
     for slot in plan(unet, "unet", [file], torch.float32, torch.channels_last):
         if (layer := layer_of(slot.name)) is not None:
             found.setdefault(layer, []).append(slot)
-    return unet, [found[layer] for layer in sorted(found)][:4]
+    return unet, [Slots(found[layer]) for layer in sorted(found)][:4]
 
 
-def compute(module: nn.Module, slots: list[Slot]) -> dict[str, Tensor]:
+def compute(module: nn.Module, slots: Slots) -> dict[str, Tensor]:
     """A layer's weights as its computation finds them, by name."""
     announce(module.get_submodule(module_of(slots[0].name)))
     return {slot.name: module.get_parameter(slot.name).clone() for slot in slots}
