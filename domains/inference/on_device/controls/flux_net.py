@@ -18,6 +18,7 @@ from domains.inference.on_device.controls.token_regions import in_tokens
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn, from_pixels
 from domains.inference.on_device.families.packing import packed, positions
+from domains.inference.on_device.networks.module_dtype import dtype_of
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions
 from domains.model.on_device import OnDeviceModel
@@ -37,7 +38,7 @@ class FluxControlNet:
         self._module = WatchedModule(module)
         self._net: Any = module
         self._id = control_id
-        self.dtype: torch.dtype = self._net.dtype
+        self.dtype = dtype_of(module)
         self.types: int = self._net.config.num_mode or 0
         self._sees_pixels = self._net.input_hint_block is not None
 

@@ -16,6 +16,7 @@ from domains.inference.on_device.controls.token_regions import EDGE, in_tokens
 from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.families.longest_edge import refuse_longer
+from domains.inference.on_device.networks.module_dtype import dtype_of
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions, in_rows
 from domains.model.on_device import OnDeviceModel
@@ -32,7 +33,7 @@ class Sd3ControlNet:
         self._module = WatchedModule(module)
         self._net: Any = module
         self._id = control_id
-        self.dtype: torch.dtype = self._net.dtype
+        self.dtype = dtype_of(module)
         vae: Any = base.modules["vae"]
         self._shift: float = (vae.config.shift_factor or 0.0) * vae.config.scaling_factor
         """What the codec has taken from latents, in their scale."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.inference.on_device.batches import Batches
 from domains.inference.on_device.families.family import KeepOn, PictureLatents, as_pixels, from_pixels, regardless
 from domains.inference.on_device.families.latent_colours import LatentColours
+from domains.inference.on_device.networks.module_dtype import dtype_of
 from domains.inference.on_device.networks.vae_decoder import VaeDecoder
 from domains.inference.on_device.networks.vae_encoder import VaeEncoder
 from domains.inference.on_device.tiles import in_tiles
@@ -47,7 +48,7 @@ class LatentCodec:
 
     def decode_in_float32(self, latents: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor] | None:
         """See `Family`."""
-        if self._vae.dtype is torch.float32:
+        if dtype_of(self._vae) is torch.float32:
             return None
         # A copy: the model itself keeps its precision. It is freed with the picture.
         decoder = VaeDecoder(copy.deepcopy(self._vae).float())
@@ -65,7 +66,7 @@ class LatentCodec:
     ) -> PictureLatents:
         """See `Family`."""
         whole = from_pixels(pixels) if hidden is None else from_pixels(pixels) * (1 - hidden.to(pixels.device))
-        picture = whole.to(self._vae.dtype, memory_format=self._layout)
+        picture = whole.to(dtype_of(self._vae), memory_format=self._layout)
         mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
         shift, deviation = self._statistics(torch.float32)
         scale = self._vae.config.scaling_factor / deviation
@@ -98,7 +99,7 @@ class LatentCodec:
     def _decoded(self, latents: Tensor, keep_on: KeepOn = regardless) -> Tensor:
         """Scaled latents → pictures in −1..1. The scale is what made the latents' variance about 1."""
         unscaled = self._unscaled(latents)
-        return self._decoder(unscaled.to(self._vae.dtype, memory_format=self._layout), keep_on)
+        return self._decoder(unscaled.to(dtype_of(self._vae), memory_format=self._layout), keep_on)
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         mean, deviation = self._statistics(latents.dtype)
@@ -106,8 +107,8 @@ class LatentCodec:
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Pictures in −1..1 → scaled latents, without the encoder's own noise."""
-        mean, deviation = self._statistics(self._vae.dtype)
-        inputs = pictures.to(self._vae.dtype, memory_format=self._layout)
+        mean, deviation = self._statistics(dtype_of(self._vae))
+        inputs = pictures.to(dtype_of(self._vae), memory_format=self._layout)
         return (self._vae.encode(inputs).latent_dist.mean - mean) * self._vae.config.scaling_factor / deviation
 
     def _statistics(self, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:

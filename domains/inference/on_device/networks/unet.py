@@ -17,6 +17,7 @@ from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.cross_reads import Beside, KeysValues
 from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.on_device.networks.module_dtype import dtype_of
 from domains.inference.on_device.networks.resnet import Resnet
 from domains.inference.on_device.networks.slices import conv, downsampled, upsampled
 from domains.inference.on_device.networks.transformer import Transformer, joined
@@ -53,8 +54,8 @@ class UNet:
         _refuse_others(unet, "text_time" if pooled_and_sizes else None)
         self.reads_sizes = pooled_and_sizes
         self._unet: Any = unet  # diffusers types its parts as possibly absent
-        self.dtype: torch.dtype = self._unet.dtype
-        """Precision of the computation. Diffusers looks through all parameters for it, each time."""
+        self.dtype = dtype_of(unet)
+        """Precision of the computation."""
         self._down = [_level(block, "downsamplers") for block in self._unet.down_blocks]
         self._middle = _level(self._unet.mid_block, "")
         self._up = [_level(block, "upsamplers") for block in getattr(self._unet, "up_blocks", ())]
