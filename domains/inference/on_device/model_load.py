@@ -16,7 +16,7 @@ from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
 
 _TURN_ALONE_S = 0.02
-_TURN_S = 0.004
+_TURN_S = 0.002
 """Seconds that a load may use the computing thread before other jobs have their turn."""
 
 
