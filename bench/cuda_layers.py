@@ -34,7 +34,7 @@ class Run:
         loop = Loop()
         loop.loop.load("load", model, execution)
         loop.ended("load")
-        torch.cuda.reset_peak_memory_stats()
+        loop.loop.peak_bytes = 0
         loop.loop.submit("run", Given(model, request(model, steps=STEPS, width_px=1024, height_px=1024)))
         loop.ended("run")
         at = loop.steps_of("run")
@@ -43,7 +43,7 @@ class Run:
         loaded = loop.loop.loaded(model.id)
         self.whole_bytes = loaded.bytes_per_component["unet"]
         self.held_bytes = self.whole_bytes if loaded.turns is None else loaded.turns.size_of("unet")
-        self.peak_bytes = torch.cuda.max_memory_allocated()
+        self.peak_bytes = loop.loop.peak_bytes
         del loaded
         loop.loop.unload(model.id)
         loop.loop.close()

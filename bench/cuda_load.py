@@ -37,7 +37,11 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 DEVICE = torch.device("cuda:0")
 CANCEL = Stop(kind=StopKind.CANCEL, cause="not wanted")
 ROUNDS = 5
-STEPS = 400
+STEPS = 1000
+"""More than there are in all loads; the job is stopped."""
+LOADS = 8
+ALONE = 15
+"""Steps that are measured before each load."""
 
 
 def read_unet(model: Model, tier: HostTier) -> tuple[torch.nn.Module, float]:
@@ -149,30 +153,36 @@ def cancels_s(model: Model) -> tuple[list[float], int]:
 
 
 def beside_s(model: Model, other: Model) -> dict[str, list[float]]:
-    """Times of a job's steps alone, and while another model is loaded again and again; and the times of those loads."""
+    """Times of a job's steps alone and while another model is loaded, in turns; the ratios of their medians, turn by turn;
+    the times of those loads. The first load, which also registers the file, does not count."""
     loop = Loop()
     loop.loop.submit("beside", Given(model, request(model, steps=STEPS, width_px=1024, height_px=1024)))
-    loop.until(lambda job, report: is_step(job, "beside", report) and getattr(report, "completed", 0) >= 10)
-    alone_from = time.perf_counter()
-    loop.until(lambda job, report: is_step(job, "beside", report) and getattr(report, "completed", 0) >= 40)
-    alone_to, spans = time.perf_counter(), list[tuple[float, float]]()
-    for number in range(6):
+    took: dict[str, list[float]] = {"alone": [], "beside": [], "ratios": [], "loads": []}
+    for number in range(LOADS + 1):
+        first = len(loop.steps_of("beside"))
+        loop.until(lambda job, report, first=first: len(loop.steps_of("beside")) >= first + ALONE)
+        alone = _median_step(loop.steps_of("beside")[first + 1 :])
         begin = time.perf_counter()
         loop.loop.load(f"load {number}", other)
         end, _ = loop.ended(f"load {number}")
-        spans.append((begin, end))
+        beside = _median_step([at for at in loop.steps_of("beside") if begin <= at <= end])
         loop.loop.unload(other.id)
+        if number:
+            for name, value in (
+                ("alone", alone),
+                ("beside", beside),
+                ("ratios", beside / alone),
+                ("loads", end - begin),
+            ):
+                took[name].append(value)
     loop.loop.stop("beside", CANCEL)
     loop.ended("beside")
     loop.loop.close()
-    at = loop.steps_of("beside")
-    steps = list(pairwise(at))
-    inside = [b - a for a, b in steps if any(begin <= a and b <= end for begin, end in spans)]
-    return {
-        "alone": [b - a for a, b in steps if alone_from <= a and b <= alone_to],
-        "beside": inside or [b - a for a, b in steps if any(a <= end and begin <= b for begin, end in spans)],
-        "loads": [end - begin for begin, end in spans],
-    }
+    return took
+
+
+def _median_step(at: list[float]) -> float:
+    return statistics.median(b - a for a, b in pairwise(at))
 
 
 def main() -> int:
@@ -194,7 +204,7 @@ def main() -> int:
     cancelled, left = cancels_s(model)
     switch = first_step_s(model)
     times = beside_s(model, other)
-    slower = statistics.median(times["beside"]) / statistics.median(times["alone"])
+    slower = statistics.median(times["ratios"])
     shutil.rmtree(root)
     return result(
         "cuda_load",
@@ -221,7 +231,7 @@ def main() -> int:
             "seconds to begin and end of the first step": switch,
             "neighbour's step alone": spread(times["alone"]),
             "neighbour's step during loads": spread(times["beside"]),
-            "largest step during loads": max(times["beside"]),
+            "the same, beside / alone": spread(times["ratios"]),
             "load seconds beside the neighbour": spread(times["loads"]),
         },
     )

@@ -1,7 +1,7 @@
 """Time to first progress: from the call of Generate to its first event, which is sent after the job is on disk.
 
 Against a bare gRPC server that stores the same request in a database, as durably, and streams one answer of the same size:
-what a handler costs that checks and resolves nothing, queues nothing and computes nothing. A job, then a bare call, in turns.
+what a handler costs that checks and resolves nothing, queues nothing and computes nothing. Jobs and bare calls take turns.
 """
 
 import asyncio
@@ -78,10 +78,7 @@ def main() -> int:
             "calls": CALLS,
             "bytes of an event": size,
             "ratio of the 99th percentiles": at[99],
-            **{
-                f"p{number} ms, ours and bare": [ours_at[number - 1], theirs_at[number - 1]]
-                for number in (50, 95, 99)
-            },
+            **{f"p{number} ms, ours and bare": [ours_at[number - 1], theirs_at[number - 1]] for number in (50, 95, 99)},
             "worst ms, ours and bare": [max(ours), max(theirs)],
         },
     )
