@@ -63,7 +63,8 @@ _SERVED = {
 } | READ
 """Every fit passes here: the check refuses a fit that no input picture takes, with the contract's reason."""
 _LACKS = {
-    "detail_passes": "a detail pass needs a detector, which comes with postprocessing",
+    "detail_passes": "a detail pass needs a detector, which comes with postprocessing; until then send the finished picture "
+    "as `init_image`, with the part as `mask` and `zoom_to_mask`",
 }
 """What fields need that this server does not have yet."""
 _DETERMINISM = {

@@ -402,6 +402,19 @@ def their_flux(root: Path) -> Any:
     return _diffusers.FluxPipeline.from_pretrained(root / "wide-flux", dtype=torch.float32)
 
 
+def test_a_prompt_that_changes_between_steps_is_planned_and_made_with_a_controlnet(server: RunningServer) -> None:
+    generation = with_control()
+    generation.prompt, generation.prompt_syntax = "a [rocket:lemon:0.5]", generation_pb2.PROMPT_SYNTAX_A1111
+    request = inference_service_pb2.PlanGenerationRequest(generation=generation)
+    assert server.inference.PlanGeneration(request, timeout=asking.CALL_S).HasField("resolved")
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    again = asking.watch(server, asking.submit(server, result.resolved.generation))[-1].generation_result
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
+    generation.prompt = "a rocket"
+    still = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    assert still.images[0].file.sha256 != result.images[0].file.sha256
+
+
 def test_a_controlnet_of_flux_guides_the_picture_and_is_told_the_type_of_its_map(
     server: RunningServer, root: Path
 ) -> None:

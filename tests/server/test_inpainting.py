@@ -84,6 +84,7 @@ def test_passes_that_need_postprocessing_say_so(server: RunningServer) -> None:
     refusal = asking.refused(lambda: asking.generate(server, generation))
     assert refusal.fields == ["generation.detail_passes[0].detector_model_id"]
     assert "postprocessing" in refusal.message
+    assert "zoom_to_mask" in refusal.message
 
 
 BAD: dict[str, tuple[bytes, str, str]] = {

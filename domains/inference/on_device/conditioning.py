@@ -11,7 +11,7 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
-from domains.inference.on_device.controls import GuidingNet, Reading
+from domains.inference.on_device.controls import GuidingNet
 from domains.inference.on_device.editing import Seen, edited
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.networks.unet import UNet
@@ -109,12 +109,10 @@ class Renew:
         others = [read(one.positive, one.negative) for one in variant.regions]
         return with_regions(base, others, shares, unet)
 
-    def reading(self, net: GuidingNet) -> Sequence[RowConditions]:
-        """What a ControlNet reads of each prompt that guides. They are the same in all steps: the plan refuses others."""
+    def read_by(self, net: GuidingNet, step: int) -> Sequence[RowConditions]:
+        """What a ControlNet reads in a step, counted from 0, of each prompt that guides."""
         size_px = self._resolved.width_px, self._resolved.height_px
-        # Steps without guidance read the row of the prompt alone.
-        variants = self._read.variants
-        variant = next((one for one in variants if one.negative is not None), variants[0])
+        variant = self._read.variants[self.variant(step)]
         # Only families with ControlNets are asked.
         family, guidance = cast(Any, self._family), self._resolved.guidance_scale
         told = {**self._sizes, **self._distilled}
@@ -139,8 +137,6 @@ class Conditioned:
     conditions: Conditions
     """Those of the first step."""
     renew: Renew
-    reading: Reading
-    """Computes what a ControlNet reads of the same prompts."""
     cache_hits: int
     degradations: tuple[Degraded, ...]
 
@@ -162,7 +158,6 @@ def condition(
     return Conditioned(
         conditions=renew(adapters, 0),
         renew=renew,
-        reading=renew.reading,
         cache_hits=read.cache_hits,
         degradations=read.degradations,
     )

@@ -156,7 +156,7 @@ class PreparedRun(LoadRun):
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()
         _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
-        of_pass = self.resolved, found.reading, self.loaded, self._unet, (height, width)
+        of_pass = self.resolved, found.renew, self.loaded, self._unet, (height, width)
         self._guides = self._guides_of_job.made(*of_pass, lambda pixels: self._encoded([pixels], keep_on)[0])
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:

@@ -8,11 +8,10 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Viol
 from domains.inference import limits
 from domains.inference.control_types import CONTROL_MODES
 from domains.inference.controls import Control, Preprocessing, ResolvedControl, UsedPicture
-from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.generation import Generation
 from domains.inference.image_fit import ImageFit
 from domains.inference.input_picture import InputPicture
 from domains.inference.preprocessors import INPAINT, PREPROCESSORS
-from domains.inference.prompt_plan import prompt_plan
 from domains.inference.resolution.adapters import check_adapter
 from domains.model.detect.controls import UNION
 from domains.model.kind import ModelKind
@@ -136,20 +135,3 @@ def _filled(given: Preprocessing | None, seed: int) -> Preprocessing | None:
 
 def _used(picture: InputPicture) -> UsedPicture:
     return UsedPicture(blob_id=picture.blob_id, sha256=picture.sha256)
-
-
-def check_guided_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise UNSUPPORTED_COMBINATION for ControlNets with a prompt or a region that changes between steps: what a ControlNet
-    reads of prompts is the same in all steps."""
-    if all(control.t2i_adapter for control in resolved.controls):
-        return
-    plan = prompt_plan(resolved)
-    if len({one.regions for one in plan.variants}) > 1:
-        message = "change between steps, which ControlNets here do not read; let each region count in all steps"
-        violation = Violation(field="generation.regions", message=message)
-        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)
-    different = {(one.positives, one.blended, one.negative) for one in plan.variants}
-    if len(different) > 1:
-        message = "changes between steps, which ControlNets here do not read; let each prompt count in all steps"
-        violation = Violation(field="generation.prompt", message=message)
-        raise InvalidRequest([violation], ErrorReason.UNSUPPORTED_COMBINATION)

@@ -22,7 +22,7 @@ from domains.inference.input_picture import InputPicture, resolved_picture, size
 from domains.inference.pass_plan import passes_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.resolution.adapters import resolved_loras, resolved_words
-from domains.inference.resolution.controls import check_guided_prompts, resolved_controls
+from domains.inference.resolution.controls import resolved_controls
 from domains.inference.resolution.image_prompts import resolved_image_prompts
 from domains.inference.resolution.references import default_image_guidance, resolved_references
 from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
@@ -125,7 +125,6 @@ def resolve(given: Checked | Generation, model: Model, read: RequestFiles = NOTH
     check_prompts(resolved)
     if resolved.hires_pass is not None:
         _check_hires_prompts(resolved)
-    check_guided_prompts(resolved)
     return resolved
 
 

@@ -15,7 +15,7 @@ from server.cli.calls.server_process import any_server
 from server.cli.console.bars import Bars, JobLine
 from server.cli.console.failure import INTERRUPTED, CliError, explain_failure
 from server.cli.console.printing import emit, notice, seconds_text
-from server.cli.generation.demo_shows import COMPANIONS, CONTROL, LORA, check_there
+from server.cli.generation.demo_shows import COMPANIONS, CONTROL, INPAINT, LORA, Show, check_there
 from server.cli.generation.files import make_folder, slug
 from server.cli.generation.request import Wish, generate_request
 from server.cli.generation.run import Ending, GenerationRun, check_ended_well, proof, run_all
@@ -42,28 +42,42 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and the page.")] = Path("demo"),
     lora: Annotated[bool, typer.Option("--lora", help="Also in another style, by a LoRA.")] = False,
     control: Annotated[bool, typer.Option("--control", help="Also mirrored, by a ControlNet for edges.")] = False,
+    inpaint: Annotated[bool, typer.Option("--inpaint", help="Also faces whose eyes are made anew.")] = False,
     address: AddressOption = None,
 ) -> None:
     """Make six pictures at the same time, and a contact sheet of them. Earlier ones in the folder are overwritten.
 
-    With --lora or --control: three pictures, and below them the same three changed.
+    With --lora, --control or --inpaint: three pictures, and below them the same three changed.
     """
     make_folder(out)
     started = time.monotonic()
-    shows = [show for show, wanted in ((LORA, lora), (CONTROL, control)) if wanted]
+    shows = [show for show, wanted in ((LORA, lora), (CONTROL, control), (INPAINT, inpaint)) if wanted]
     with any_server(address, [COMPANIONS] if lora or control else ()) as connection:
         check_there(connection, shows)
-        plain = [Wish(prompt=prompt, seed=_SEED) for prompt in PROMPTS[: _COLUMNS if shows else len(PROMPTS)]]
-        files = _made(connection, out, plain, "")
-        beginnings = list(files)
-        for show in shows:
-            changed = [show.changed(wish, file) for wish, (_, file) in zip(plain, beginnings, strict=True)]
-            files += _made(connection, out, changed, show.name)
+        files = _rows(connection, out, shows) if shows else _made(connection, out, _plain(PROMPTS), "")
     sheet = _sheet(out, files)
     draw(sheet)
     count = "Six" if len(files) == len(PROMPTS) else str(len(files))
     notice(f"{count} pictures in {seconds_text(time.monotonic() - started)}, in {out}")
     emit(sheet)
+
+
+def _rows(connection: Connection, out: Path, shows: Sequence[Show]) -> list[tuple[str, Path]]:
+    """Make the pictures that the shows change, each three once, and below them the changed ones."""
+    files: list[tuple[str, Path]] = []
+    any_demo = PROMPTS[:_COLUMNS]
+    for prompts in dict.fromkeys(show.prompts or any_demo for show in shows):
+        plain = _plain(prompts)
+        beginnings = _made(connection, out, plain, "")
+        files += beginnings
+        for show in [show for show in shows if (show.prompts or any_demo) == prompts]:
+            changed = [show.changed(wish, file) for wish, (_, file) in zip(plain, beginnings, strict=True)]
+            files += _made(connection, out, changed, show.name)
+    return files
+
+
+def _plain(prompts: Sequence[str]) -> list[Wish]:
+    return [Wish(prompt=prompt, seed=_SEED) for prompt in prompts]
 
 
 def _made(connection: Connection, out: Path, wishes: Sequence[Wish], name: str) -> list[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""How `deviceops demo` changes its pictures: in another style, and mirrored."""
+"""How `deviceops demo` changes its pictures: in another style, mirrored, and with a part made anew."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from deviceops.common.v1.image_pb2 import ImageInput
     from server.cli.calls.connection import Connection
 
-COMPANIONS = Path(__file__).parents[2] / "domains" / "model" / "companions"
+COMPANIONS = Path(__file__).parents[3] / "domains" / "model" / "companions"
 """Folder of the models that were trained for the embedded model (`tools/demo_model/companions.py`)."""
 _STYLE, _EDGES = "emoji-high-contrast", "emoji-canny"
+_NEW_EYES = {
+    "neutral face on a blue background": "cool face on a blue background",
+    "grinning face on a green background": "laughing face on a green background",
+    "neutral face on a yellow background": "nerd face on a yellow background",
+}
+"""By the prompt of a picture: that of its upper part. The model knows whole things alone, and most parts of two do not meet;
+those of faces do."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,12 @@ class Show:
     """One way to change a picture."""
 
     name: str
-    needs: str
-    """A model's id."""
     changed: Callable[[Wish, Path], Wish]
     """Returns the changed request for the request that made a picture, and the picture's file."""
+    needs: str = ""
+    """A model's id. Empty: the embedded model alone."""
+    prompts: tuple[str, ...] = ()
+    """Of the three pictures that it changes. Empty: those of any demo."""
 
 
 def check_there(connection: Connection, shows: Sequence[Show]) -> None:
@@ -48,7 +57,7 @@ def check_there(connection: Connection, shows: Sequence[Show]) -> None:
 
 def lacking(connection: Connection, shows: Sequence[Show]) -> list[str]:
     """Ids of the models that the shows need and the server does not know."""
-    return [show.needs for show in shows if not _knows(connection, show.needs)]
+    return [show.needs for show in shows if show.needs and not _knows(connection, show.needs)]
 
 
 def _knows(connection: Connection, model_id: str) -> bool:
@@ -81,13 +90,35 @@ def _mirrored(wish: Wish, made: Path) -> Wish:
     return replace(wish, control_inputs=(control,))
 
 
+def _with_new_eyes(wish: Wish, made: Path) -> Wish:
+    from PIL import Image
+
+    with Image.open(made) as picture:
+        width, height = picture.size
+    mask = Image.new("L", (width, height))
+    # Eyes end a little below the middle.
+    mask.paste(255, (0, 0, width, height * 17 // 32))
+    return replace(
+        wish,
+        prompt=_NEW_EYES[wish.prompt],
+        # Noise in each step lets the new part meet the old one better than a walk without.
+        sampler="euler_a",
+        image_input=_sent(made.read_bytes()),
+        mask_input=_sent(_png(mask)),
+    )
+
+
 def _changed(file: Path, change: Callable[[Image], Image]) -> bytes:
     from PIL.Image import open as opened
 
     with opened(file) as picture:
-        changed = io.BytesIO()
-        change(picture.convert("RGB")).save(changed, "PNG")
-    return changed.getvalue()
+        return _png(change(picture.convert("RGB")))
+
+
+def _png(picture: Image) -> bytes:
+    written = io.BytesIO()
+    picture.save(written, "PNG")
+    return written.getvalue()
 
 
 def _sent(data: bytes) -> ImageInput:
@@ -96,5 +127,6 @@ def _sent(data: bytes) -> ImageInput:
     return image_pb2.ImageInput(data=data)
 
 
-LORA = Show("in black", _STYLE, _in_style)
-CONTROL = Show("mirrored", _EDGES, _mirrored)
+LORA = Show("in black", _in_style, needs=_STYLE)
+CONTROL = Show("mirrored", _mirrored, needs=_EDGES)
+INPAINT = Show("new eyes", _with_new_eyes, prompts=tuple(_NEW_EYES))

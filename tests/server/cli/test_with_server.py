@@ -1,6 +1,7 @@
 """The commands against a real server."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -158,7 +159,9 @@ def test_a_demo_of_what_the_server_lacks_says_how_to_start_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run(["demo", "--lora", "--out", str(tmp_path)]) == 2
-    assert "--model-root" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    (folder,) = re.findall(r"--model-root (\S+),", told)
+    assert {one.name for one in Path(folder).iterdir()} >= {"emoji-canny", "emoji-high-contrast.safetensors"}
 
 
 def test_the_demo_makes_six_pictures_and_a_page(
@@ -174,6 +177,18 @@ def test_the_demo_makes_six_pictures_and_a_page(
         assert min(sheet.size) > 2 * 256
     pictures = [path for path in tmp_path.iterdir() if path.name != "contact-sheet.png"]
     assert len({path.read_bytes() for path in pictures}) == 6
+
+
+def test_the_demo_of_inpainting_makes_the_eyes_of_three_faces_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "Wish", partial(Wish, steps=2))
+    assert run(["demo", "--inpaint", "--out", str(tmp_path)]) == 0
+    for place in (1, 2, 3):
+        first, changed = sorted(tmp_path.glob(f"{place}-*.png"), key=lambda file: file.stem.endswith("new-eyes"))
+        before, after = (np.asarray(Image.open(file).convert("RGB")) for file in (first, changed))
+        np.testing.assert_array_equal(before[136:], after[136:])
+        assert (before[:136] != after[:136]).any()
 
 
 def test_a_unix_socket_is_an_address_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

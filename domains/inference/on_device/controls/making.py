@@ -1,7 +1,6 @@
 """Makes the controls of one job before its first step: their networks come onto the device, their maps are read."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -13,7 +12,13 @@ from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
 from domains.inference.on_device.controls.guiding_net import GuidingNet, SeePicture
-from domains.inference.on_device.controls.job_controls import NO_CONTROLS, Controls, JobControl
+from domains.inference.on_device.controls.job_controls import (
+    NO_CONTROLS,
+    ControlInSteps,
+    Controls,
+    JobControl,
+    ReadLater,
+)
 from domains.inference.on_device.controls.kinds import kind_of
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_load import NetworkLoad
@@ -27,8 +32,17 @@ from domains.model.on_device import OnDeviceModel, Ready, loading_controlnet
 class Reading(Protocol):
     """Makes what a network reads of the job's prompts."""
 
-    def __call__(self, net: GuidingNet) -> Sequence[RowConditions]:
-        """The conditions for all steps, of each of the prompts that guide together."""
+    @property
+    def changes(self) -> bool:
+        """Whether the prompts of some step are others."""
+        ...
+
+    def variant(self, step: int) -> int:
+        """Which of the prompts count in a step, from 0."""
+        ...
+
+    def read_by(self, net: GuidingNet, step: int) -> Sequence[RowConditions]:
+        """The conditions of a step, of each of the prompts that guide together."""
         ...
 
 
@@ -72,23 +86,30 @@ class ControlsOfJob:
         reading: Reading,
         base: OnDeviceModel,
         see: SeePicture,
-    ) -> JobControl:
+    ) -> ControlInSteps:
         kind = kind_of(base)
         kind.check(load.module, base, load.model.id)
         net = load.view(lambda module: kind.view(module, base, load.model.id))
         device = base.device
-        read = [_typed(one, control, net, base.family) for one in reading(net)]
+        steps = self._resolved.counted(control.steps_of)
+
+        def read(step: int) -> Sequence[RowConditions]:
+            return [_typed(one, control, net, base.family) for one in reading.read_by(net, step)]
+
         hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
+        # A type that the network does not know is refused here, before any step.
+        first = read(steps.start)
         one = JobControl(
             net=net,
-            conditions=read[0],
+            conditions=first[0],
             hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden, see),
             weight=control.weight,
             balance=control.balance,
-            steps=self._resolved.counted(control.steps_of),
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
-        return replace(one, others=[replace(one, conditions=more) for more in read[1:]])
+        # The encoded prompts are held only if they will be read again.
+        later = ReadLater(reading.variant, read) if reading.changes else None
+        return ControlInSteps(steps, one.reading(first), later)
 
 
 def _begin(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:

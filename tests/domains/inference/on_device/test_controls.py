@@ -68,7 +68,7 @@ class Guided(Loaded):
         """The controls of a job."""
         job = ControlsOfJob(job_id, wanted, maps, self.pool)
         bring(job, self)
-        reading = condition(self.ours, family_of(self.ours), wanted, PromptCache()).reading
+        reading = condition(self.ours, family_of(self.ours), wanted, PromptCache()).renew
         return job.made(reading, self.ours, family_of(self.ours).encode_reference)
 
 
@@ -81,19 +81,29 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Guided(write_tiny_family(name, folder / name), folder)
 
 
-def begun(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl], job_id: str = "job") -> Trajectory:
-    view, controls = family_of(family.ours), family.of(wanted, maps, job_id)
+def begun(
+    family: Guided,
+    wanted: ResolvedGeneration,
+    maps: Sequence[GivenControl],
+    job_id: str = "job",
+    controls: Controls | None = None,
+) -> Trajectory:
+    """A job before its first step. `controls` None: those of the job."""
+    view, controls = family_of(family.ours), controls or family.of(wanted, maps, job_id)
     found = condition(family.ours, view, wanted, PromptCache())
     config, device = family.ours.scheduler_config, family.ours.device
-    return begin(view, wanted, config, found.conditions, device, guides=Guides(controls=controls))
+    return begin(view, wanted, config, found.conditions, device, renew=found.renew, guides=Guides(controls=controls))
 
 
 def ours(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
     with torch.inference_mode():
-        trajectory = begun(family, wanted, maps)
-        while not trajectory.done:
-            walk_together([trajectory])
-        return trajectory.latents
+        return walked(begun(family, wanted, maps))
+
+
+def walked(trajectory: Trajectory) -> Tensor:
+    while not trajectory.done:
+        walk_together([trajectory])
+    return trajectory.latents
 
 
 def theirs(family: Guided, wanted: ResolvedGeneration, pixels: Sequence[Tensor], **more: Any) -> Tensor:
@@ -185,6 +195,44 @@ def test_each_prompt_that_and_joins_is_read_by_the_controlnet(family: Guided, tm
     assert gap(group[0].latents, found) < TOLERANCE
 
 
+def prompt_from(step: int, prompt: str, negative: str) -> dict[str, Any]:
+    """Arguments that give diffusers' pipeline another prompt from a step on, counted from 0."""
+
+    def callback(pipe: Any, index: int, timestep: Tensor, tensors: Any) -> dict[str, Tensor]:
+        if index + 1 != step:
+            return {}
+        how = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+        found = pipe.encode_prompt(prompt, negative_prompt=negative, **how)
+        changed = {"prompt_embeds": torch.cat([found[1], found[0]])}
+        return changed if len(found) == 2 else {**changed, "add_text_embeds": torch.cat([found[3], found[2]])}
+
+    return {"callback_on_step_end": callback}
+
+
+def test_a_controlnet_reads_the_prompt_of_each_step_as_in_diffusers(family: Guided, tmp_path: Path) -> None:
+    net = family.nets[0]
+    maps, strong = [given(net, MAP, tmp_path)], (control(net, weight=4.0),)
+    walk: dict[str, Any] = {"steps": 4, "sampler": "euler", "controls": strong}
+    changing = asked(family, prompt="an [owl:red car:0.5]", prompt_syntax=Syntax.A1111, **walk)
+    first = asked(family, prompt="an owl", **walk)
+    found = ours(family, changing, maps)
+    later = prompt_from(2, "an red car", first.negative_prompt)
+    apart = gap(found, theirs(family, first, [MAP], **later))
+    assert apart < TOLERANCE
+    # The network reads the change, too: with the first prompt in all steps it gives another picture.
+    with torch.inference_mode():
+        kept = begun(family, changing, maps, controls=family.of(first, maps, "kept"))
+        assert gap(walked(kept), found) > 10 * apart
+
+
+def test_what_takes_turns_is_read_once_by_a_controlnet(family: Guided, tmp_path: Path) -> None:
+    net = family.nets[0]
+    wanted = asked(family, prompt="[owl|cat]", prompt_syntax=Syntax.A1111, steps=6, controls=(control(net),))
+    with torch.inference_mode():
+        controls = family.of(wanted, [given(net, MAP, tmp_path)])
+        assert len({id(one) for step in range(6) for one in controls.at(step)}) == 2
+
+
 def test_jobs_with_and_without_controls_share_forwards(family: Guided, tmp_path: Path) -> None:
     first, second = family.nets
     mixed: list[tuple[list[GivenControl], ResolvedGeneration]] = [
@@ -196,6 +244,10 @@ def test_jobs_with_and_without_controls_share_forwards(family: Guided, tmp_path:
         ),
         ([given(first, MAP, tmp_path)], asked(family, controls=(control(first),), guidance_scale=1.0)),
         ([given(first, MAP, tmp_path)], asked(family, controls=(control(first),), guidance_start_ratio=0.5)),
+        (
+            [given(first, MAP, tmp_path)],
+            asked(family, controls=(control(first),), prompt="an [owl|cat]", prompt_syntax=Syntax.A1111),
+        ),
         (
             [given(first, MAP, tmp_path, MAP[..., :1])],
             asked(family, controls=(control(first, balance=ControlBalance.PROMPT),)),
@@ -267,7 +319,7 @@ def test_a_controlnet_that_another_job_brought_is_refused_for_a_model_that_it_do
     )
     with pytest.raises(FailedPrecondition, match="where the model has 7") as refused:
         second.made(
-            condition(family.ours, family_of(family.ours), wanted, PromptCache()).reading,
+            condition(family.ours, family_of(family.ours), wanted, PromptCache()).renew,
             other,
             family_of(family.ours).encode_reference,
         )
@@ -297,7 +349,9 @@ def test_an_exact_job_that_was_paused_goes_on_to_the_same_picture_and_its_networ
     net = write_controlnet(tmp_path / "net", loop.loaded, 2)
     maps = (given(net, stripes(32, 32), tmp_path),)
     size: dict[str, Any] = {"width_px": 32, "height_px": 32, "steps": 4, "sampler": "euler_a"}
-    wanted = request(loop.loaded.model, controls=(control(net),), determinism=Determinism.EXACT, **size)
+    # The job is paused between two prompts, which its network reads as well.
+    prompt: dict[str, Any] = {"prompt": "an [owl|cat:red car:0.5]", "prompt_syntax": Syntax.A1111}
+    wanted = request(loop.loaded.model, controls=(control(net),), determinism=Determinism.EXACT, **size, **prompt)
     held: list[dict[str, int]] = []
 
     def pause(job_id: str, report: Report) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from msgspec import structs
 from torch import Tensor
 
 from domains.inference.generation import Determinism, ResolvedGeneration
@@ -165,7 +166,7 @@ def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Pat
         with torch.inference_mode():
             shares = region_maps(wanted, (None,) * len(wanted.regions), device)
             found = condition(family.ours, view, wanted, PromptCache(), maps=shares)
-            controls = job.made(found.reading, family.ours, view.encode_reference)
+            controls = job.made(found.renew, family.ours, view.encode_reference)
             config, conditions = family.ours.scheduler_config, found.conditions
             trajectory = begin(
                 view, wanted, config, conditions, device, renew=found.renew, guides=Guides(controls=controls)
@@ -175,6 +176,10 @@ def test_a_controlnet_reads_the_prompts_of_regions(family: Loaded, tmp_path: Pat
             return trajectory.latents
 
     halves = tuple(ResolvedRegion(rectangle=one, prompt=ROCKET) for one in (LEFT, RIGHT))
+    # Regions over the whole picture in the first steps are a prompt that changes there.
+    first = tuple(structs.replace(one, end_ratio=0.5) for one in halves)
+    edited = controlled(prompt=f"[{ROCKET}:{OWL}:0.5]", prompt_syntax=Syntax.A1111, steps=4)
+    assert gap(controlled(regions=first, prompt_syntax=Syntax.A1111, steps=4), edited) < TOLERANCE
     for changes in ({}, {"guidance_start_ratio": 0.5}, {"guidance_scale": 1.0}):
         plain = controlled(prompt=ROCKET, **changes)
         assert gap(controlled(regions=halves, **changes), plain) < TOLERANCE

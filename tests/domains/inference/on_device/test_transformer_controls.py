@@ -50,7 +50,7 @@ class Guided(Loaded):
         """The controls of a job."""
         job, view = ControlsOfJob(job_id, wanted, maps, self.pool), family_of(self.ours)
         bring(job, self)
-        reading = condition(self.ours, view, wanted, PromptCache()).reading
+        reading = condition(self.ours, view, wanted, PromptCache()).renew
         return job.made(reading, self.ours, view.encode_reference)
 
     def begun(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl], job_id: str = "job") -> Trajectory:
@@ -58,7 +58,8 @@ class Guided(Loaded):
         view, controls = family_of(self.ours), self.of(wanted, maps, job_id)
         found = condition(self.ours, view, wanted, PromptCache())
         config, device = self.ours.scheduler_config, self.ours.device
-        return begin(view, wanted, config, found.conditions, device, guides=Guides(controls=controls))
+        guides = Guides(controls=controls)
+        return begin(view, wanted, config, found.conditions, device, renew=found.renew, guides=guides)
 
     def latents(self, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
         """The final latents of a job that walks alone."""
@@ -129,6 +130,10 @@ def test_nets_of_all_kinds_guide_jobs_that_share_forwards(family: Guided, tmp_pa
                 [given(net, MAP, tmp_path)],
                 asked(family, controls=(control(net, **typed(kind, "canny")),), guidance_scale=1.0),
             ),
+            (
+                [given(net, MAP, tmp_path)],
+                asked(family, controls=(control(net, **typed(kind)),), guidance_start_ratio=0.5),
+            ),
         ]
     every = tuple(control(net, weight=0.5, **typed(kind)) for kind, net in nets)
     mixed.append(([given(net, OTHER, tmp_path, half) for _, net in nets], asked(family, controls=every, seeds=(1, 2))))
@@ -170,7 +175,7 @@ def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
     hidden = torch.zeros(32, 48, dtype=torch.uint8)
     hidden[8:24, 16:40] = 255
     wanted, view = asked(family, controls=(control(net),)), family_of(family.ours)
-    (one,) = family.of(wanted, [given(net, MAP, tmp_path, hidden=hidden)]).all
+    (one,) = family.of(wanted, [given(net, MAP, tmp_path, hidden=hidden)]).at(0)
     black = MAP.masked_fill(hidden[..., None] > 127, 0)
     assert torch.equal(one.hint[:, :16], view.encode_reference(black))
     edge = 32 // one.hint.shape[2]
