@@ -89,6 +89,16 @@ def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path, inner: str) -> 
     assert found == HostMemory(total_bytes=GIB, used_bytes=GIB // 2 - GIB // 8)
 
 
+def test_of_equal_limits_the_one_of_which_most_is_in_use_counts(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/pod/box\n")
+    (tmp_path / "pod/box").mkdir(parents=True)
+    for folder, used in (("pod", GIB // 2), ("pod/box", GIB // 4)):
+        (tmp_path / folder / "memory.max").write_text(f"{GIB}\n")
+        (tmp_path / folder / "memory.current").write_text(f"{used}\n")
+        (tmp_path / folder / "memory.stat").write_text("inactive_file 0\n")
+    assert host_memory(tmp_path, tmp_path / "cgroup").used_bytes == GIB // 2
+
+
 def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("5:cpu,cpuacct:/\n4:memory:/host/path/not/here\n")
     (tmp_path / "memory").mkdir()

@@ -207,6 +207,33 @@ def test_a_loss_is_the_cause_until_the_device_works_again(world: World) -> None:
     assert told["device.returned"].cause_sequence == lost
 
 
+def test_a_change_of_state_names_what_caused_it_and_one_without_a_cause_names_nothing(world: World) -> None:
+    device_id = world.ready()
+
+    def cause() -> tuple[str, int]:
+        """The kind of what caused the newest event, and how many events ago it was."""
+        last = world.events()[-1]
+        by_number = {entry.sequence: entry.value.kind for entry in world.log.journal.after(0)}
+        number = last.cause_sequence
+        return (by_number[number], world.log.journal.last_sequence - number) if number else ("", 0)
+
+    world.devices.too_hot(device_id, True)
+    assert cause() == ("", 0)
+    world.devices.too_hot(device_id, False)
+    world.devices.silent(device_id, "no report for 60 s")
+    assert cause() == ("device.silent", 1)
+    world.devices.silent(device_id, "")
+    for _ in range(QUARANTINE_AFTER):
+        world.devices.failed(device_id, FAULT)
+    assert cause() == ("device.error", 1)
+    world.devices.passed(device_id)
+    assert cause() == ("device.quarantined", 1), "the fault goes before the error that led to it"
+    world.devices.too_hot(device_id, True)
+    assert cause() == ("", 0), "a fault that has been mended causes nothing more"
+    world.devices.set_settings(device_id, DeviceSettings(enabled=False))
+    assert cause() == ("device.settings_changed", 1), "what the caller changed goes before all"
+
+
 def test_a_present_device_goes_before_a_lost_one_of_the_same_alias(world: World) -> None:
     old = world.ready()
     world.devices.lost(old, "replaced")

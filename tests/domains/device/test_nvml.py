@@ -10,6 +10,7 @@ import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from domains.device.device import Backend
 from domains.device.nvml import NvmlTelemetry, throttle_reasons
@@ -134,6 +135,25 @@ def test_a_lost_gpu_is_seen_again_by_the_next_look_and_an_error_loses_none() -> 
     driver.gpus[0] = FakeGpu()
     assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID, other.uuid]
     assert telemetry.sample(DEVICE).utilization_ratio == 0.75
+
+
+def test_looks_that_miss_no_gpu_leave_the_driver_open() -> None:
+    driver = FakeNvml(FakeGpu())
+    telemetry = NvmlTelemetry(driver)
+    telemetry.sample(DEVICE)
+    for _ in range(2):
+        telemetry.inventory()
+    assert (driver.init_count, driver.opened) == (1, 1)
+
+
+def test_a_gpu_that_does_not_answer_a_look_is_logged_and_a_lost_one_is_not() -> None:
+    gpu, lost = FakeGpu(), FakeGpu(uuid="GPU-99999999-0000-1111-2222-333344445555")
+    telemetry = NvmlTelemetry(FakeNvml(gpu, lost))
+    gpu.answers["UUID"] = NO["unknown"]
+    lost.present = False
+    with capture_logs() as lines:
+        assert telemetry.inventory() == ()
+    assert [(line["log_level"], line["index"]) for line in lines] == [("warning", 0)]
 
 
 def test_a_gpu_that_is_not_counted_any_more_is_looked_for_with_a_driver_opened_anew() -> None:
