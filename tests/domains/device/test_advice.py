@@ -82,6 +82,8 @@ def test_throughput_fills_the_device_and_latency_leaves_it_to_one() -> None:
 def test_what_the_device_cannot_change_is_not_advised() -> None:
     advice = ask(DeviceGoal.THROUGHPUT, controls=("enabled", "goal"))
     assert advice.changed_fields == ("goal",)
+    one = DeviceSettings(max_concurrent_jobs=1)
+    assert ask(DeviceGoal.THROUGHPUT, settings=one, controls=("goal",)).settings.max_concurrent_jobs == 1
 
 
 def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None:

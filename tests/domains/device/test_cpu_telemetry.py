@@ -73,7 +73,9 @@ def test_samples_may_be_taken_from_several_threads() -> None:
 
 def test_memory_is_that_of_the_machine_where_nothing_limits_it(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("0::/\n")
-    assert host_memory(tmp_path, tmp_path / "cgroup").total_bytes == psutil.virtual_memory().total
+    found, machine = host_memory(tmp_path, tmp_path / "cgroup"), psutil.virtual_memory()
+    assert found.total_bytes == machine.total
+    assert found.used_bytes + machine.available == pytest.approx(machine.total, rel=0.1)
 
 
 @pytest.mark.parametrize("inner", ["pod/box", "pod"])

@@ -156,6 +156,17 @@ def test_a_gpu_that_does_not_answer_a_look_is_logged_and_a_lost_one_is_not() -> 
     assert [(line["log_level"], line["index"]) for line in lines] == [("warning", 0)]
 
 
+def test_a_gpu_that_is_lost_at_the_first_look_is_seen_when_it_comes_back() -> None:
+    gpu, driver = FakeGpu(), FakeNvml()
+    driver.gpus, gpu.present = [gpu], False
+    telemetry = NvmlTelemetry(driver)
+    assert telemetry.inventory() == ()
+    assert driver.init_count == 1
+    driver.gpus = [FakeGpu()]
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
+    assert driver.init_count == 2, "NVML shows it only to whoever opens it anew"
+
+
 def test_a_gpu_that_is_not_counted_any_more_is_looked_for_with_a_driver_opened_anew() -> None:
     gpu, driver = FakeGpu(), FakeNvml()
     driver.gpus = [gpu]

@@ -7,12 +7,14 @@ import pytest
 
 from domains.device.benchmark import Suite
 from domains.errors import InternalError
+from domains.model.benchmark import ModelBenchmark
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel, Stay
-from domains.processing.jobs.event import LoadResult
+from domains.processing.jobs.event import LoadResult, ModelBenchmarkResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ModelBenchmarkWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported
 from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
 from domains.reasons import Domain
@@ -53,6 +55,19 @@ def test_a_benchmark_names_its_device_and_needs_its_report() -> None:
     assert order.order_id == "o-1"
     with pytest.raises(InternalError, match="ended a benchmark without its report"):
         BENCHMARK.result(Reported())
+
+
+def test_a_benchmark_of_a_model_reads_it_and_its_report_is_the_result() -> None:
+    work = ModelBenchmarkWork(asked=ModelBenchmark(model_id="m", runs=3), cases=(cast(Any, "case"),))
+    assert work.assets == (Asset(role=AssetRole.BASE, model_id="m"),)
+    assert work.summary == "benchmark m: 1 cases"
+    order = work.order("o-1", cast(Any, Supplies()))
+    assert (order.order_id, cast(Any, order.model)) == ("o-1", "files of m")
+    assert (order.asked, order.cases) == (work.asked, work.cases)
+    report = cast(Any, "report")
+    assert work.result(Reported(model_benchmark=report)) == ModelBenchmarkResult(report=report)
+    with pytest.raises(InternalError, match="without its report"):
+        work.result(Reported())
 
 
 def test_work_that_needs_no_model_has_no_assets() -> None:
