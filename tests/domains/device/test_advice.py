@@ -93,6 +93,17 @@ def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None
     assert advice.options[0].reason.startswith("the model holds 9.0 GiB of 8.0 GiB")
 
 
+@pytest.mark.parametrize("goal", list(DeviceGoal))
+def test_a_model_that_fits_is_offloaded_only_to_save_memory(goal: DeviceGoal) -> None:
+    """At its size exactly it fits."""
+    saves = goal is DeviceGoal.MEMORY
+    offload = ask(goal, 8 * GIB).options[0]
+    assert (offload.option, offload.use) == ("offload", saves)
+    assert offload.reason.endswith("the goal is least memory" if saves else "moving it would cost time")
+    without = {"offload": True, "vae_tiling": True, "vae_slicing": True} if saves else {}
+    assert uses(ask(goal, None)) == {**without, "compile": False}
+
+
 def test_little_room_beside_the_model_tiles_the_decoder() -> None:
     assert not uses(ask(DeviceGoal.BALANCED, 4 * GIB))["vae_tiling"]
     assert uses(ask(DeviceGoal.BALANCED, 7 * GIB))["vae_tiling"]

@@ -91,6 +91,10 @@ def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path, inner: str) -> 
     assert found == HostMemory(total_bytes=GIB, used_bytes=GIB // 2 - GIB // 8)
 
 
+def test_memory_is_that_of_the_machine_where_no_groups_are_told(tmp_path: Path) -> None:
+    assert host_memory(tmp_path, tmp_path / "none").total_bytes == psutil.virtual_memory().total
+
+
 def test_of_equal_limits_the_one_of_which_most_is_in_use_counts(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("0::/pod/box\n")
     (tmp_path / "pod/box").mkdir(parents=True)

@@ -124,6 +124,16 @@ def test_a_worker_that_does_not_become_ready_counts_against_its_device(world: Wo
     assert [event.failure and event.failure.reason for event in told] == [ErrorReason.DRIVER_ERROR] * QUARANTINE_AFTER
 
 
+def test_a_worker_that_dies_counts_against_its_device_and_one_that_the_server_ends_does_not(world: World) -> None:
+    device_id = world.ready()
+    world.devices.worker_gone("gpu-none", FAULT)
+    for problem, count in ((None, 0), (FAULT, 1)):
+        world.devices.worker_gone(device_id, problem)
+        assert world.devices.get(device_id).health.error_count == count
+        assert not world.devices.takes_work(device_id)
+        world.ready()
+
+
 def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world: World) -> None:
     refusal = NotSupported("install torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED)
     world.devices.unready("cuda:0", refusal)
@@ -220,8 +230,10 @@ def test_a_change_of_state_names_what_caused_it_and_one_without_a_cause_names_no
     world.devices.too_hot(device_id, True)
     assert cause() == ("", 0)
     world.devices.too_hot(device_id, False)
+    assert world.events()[-1].message == "degraded → available"
     world.devices.silent(device_id, "no report for 60 s")
     assert cause() == ("device.silent", 1)
+    assert world.events()[-1].message == "available → degraded: no report for 60 s"
     world.devices.silent(device_id, "")
     for _ in range(QUARANTINE_AFTER):
         world.devices.failed(device_id, FAULT)

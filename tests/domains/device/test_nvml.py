@@ -89,6 +89,23 @@ def test_what_is_not_supported_is_asked_once_and_what_is_forbidden_again() -> No
     assert (gpu.asked.count("FanSpeed"), gpu.asked.count("PowerUsage")) == (1, 3)
 
 
+def test_one_clock_that_is_not_supported_leaves_the_other_of_the_same_question() -> None:
+    driver, asked = FakeNvml(FakeGpu()), list[int]()
+
+    def clock(gpu: FakeGpu, kind: int) -> int:
+        asked.append(kind)
+        if kind == pynvml.NVML_CLOCK_SM:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return 2619
+
+    driver.nvmlDeviceGetClockInfo = clock
+    telemetry = NvmlTelemetry(driver)
+    for _ in range(2):
+        sample = telemetry.sample(DEVICE)
+        assert (sample.clock_mhz, sample.memory_clock_mhz) == (None, 2619)
+    assert asked.count(pynvml.NVML_CLOCK_SM) == 1
+
+
 def test_a_binding_without_a_function_has_no_such_figure() -> None:
     driver = FakeNvml(FakeGpu())
     delattr(driver, "nvmlDeviceGetFanSpeed")
@@ -248,6 +265,29 @@ def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
     assert (adapter.pci_vendor_id, adapter.pci_device_id) == (0x10DE, 0x2330)
     assert (adapter.architecture, adapter.driver_version) == ("hopper", "580.159.03")
     assert (adapter.firmware_version, adapter.max_clock_mhz) == ("96.00.61", 1980)
+    assert (adapter.name, adapter.index, adapter.total_memory_bytes) == ("NVIDIA H100", 0, 80 << 30)
+
+
+def test_the_inventory_leaves_out_what_a_gpu_does_not_tell() -> None:
+    gpu = FakeGpu()
+    for question in ("PciInfo", "MemoryInfo", "Architecture", "VbiosVersion", "MaxClockInfo"):
+        gpu.answers[question] = NO["not supported"]
+    (adapter,) = NvmlTelemetry(FakeNvml(gpu)).inventory()
+    assert (adapter.uuid, adapter.name, adapter.pci_bus_id) == (UUID, "NVIDIA H100", "")
+    assert (adapter.pci_vendor_id, adapter.pci_device_id, adapter.total_memory_bytes) == (None, None, None)
+    assert (adapter.architecture, adapter.firmware_version, adapter.max_clock_mhz) == ("", "", None)
+
+
+def test_a_driver_that_cannot_count_its_gpus_is_told() -> None:
+    driver = FakeNvml(FakeGpu())
+
+    def count() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    driver.nvmlDeviceGetCount = count
+    with pytest.raises(InternalError, match="does not list its GPUs") as caught:
+        NvmlTelemetry(driver).inventory()
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
 
 
 def test_without_a_driver_there_are_no_gpus_and_no_figures() -> None:
