@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -29,7 +29,8 @@ from tools.mutants.reach import FOLDERS, Reach, ReachPlugin
 PRELOADED = (hypothesis.stateful, numpy)
 """What nearly every test imports."""
 _LOOK_S = 0.01
-_PLAIN = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--basetemp=scratch")
+_PLAIN = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--timeout=0", "--basetemp=scratch")
+"""Without the suite's own limit for each test: it is longer, and its timer is the one that `_end_in` sets."""
 _BY_STATUS = {0: "passed", 1: "failed", 3: "elsewhere"}
 
 
@@ -43,8 +44,8 @@ class Trial(msgspec.Struct, frozen=True):
     """Qualified name of the function that has the fault. Empty: it is outside of functions."""
     tests: tuple[str, ...]
     limit_s: float
-    each_s: float
-    """Longest time of one test: many a fault makes a test wait for ever."""
+    each_s: dict[str, float]
+    """Longest time of each test: many a fault makes a test wait for ever."""
 
 
 def _same_examples() -> None:
@@ -129,12 +130,12 @@ class _InPlace:
         items: Sequence[pytest.Item],
         places: Sequence[FunctionType],
         code: CodeType,
-        each_s: float,
+        each_s: Mapping[str, float],
     ) -> int:
         for one in places:
             one.__code__ = code
         for item, later in zip(items, [*items[1:], None], strict=True):
-            _end_in(each_s)
+            _end_in(each_s[item.nodeid])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=later)
             if session.testsfailed:
                 return 1
@@ -187,13 +188,13 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 class _OnlyThese:
     """A plugin of pytest that keeps some tests and puts them in order."""
 
-    def __init__(self, tests: Sequence[str], each_s: float) -> None:
+    def __init__(self, tests: Sequence[str], each_s: Mapping[str, float]) -> None:
         self._order = {test: place for place, test in enumerate(tests)}
         self._each_s = each_s
 
-    def pytest_runtest_logstart(self) -> None:
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
-        _end_in(self._each_s)
+        _end_in(self._each_s[nodeid])
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Keep the chosen tests, in their order."""
