@@ -29,6 +29,7 @@ from domains.errors import (
 from domains.events import EventLog
 from domains.imaging import encode
 from domains.inference.checks.request import checked
+from domains.inference.components import ComponentSource
 from domains.inference.generation import Generation, Sampling
 from domains.inference.init_image import InitImage
 from domains.memory.blobs.blob import BlobTier
@@ -152,6 +153,15 @@ async def test_an_unknown_model_is_told_after_the_faults_of_the_request_itself(d
         desk.generate(loaded_model_id="absent@gpu")
     assert unloaded.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
     assert desk.jobs.unfinished() == []
+
+
+async def test_a_component_that_the_models_family_lacks_is_refused_by_its_place(desk: Desk) -> None:
+    own = ComponentSource(component_id="vae")
+    desk.generate(components=(own,))
+    with pytest.raises(InvalidRequest, match="have no component 'wings'") as refused:
+        desk.generate(components=(own, ComponentSource(component_id="wings")))
+    assert [one.field for one in refused.value.violations] == ["generation.components[1].component_id"]
+    assert len(desk.jobs.unfinished()) == 1
 
 
 async def test_a_loaded_model_decides_model_and_device(desk: Desk) -> None:
