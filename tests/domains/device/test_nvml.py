@@ -98,7 +98,7 @@ def test_one_clock_that_is_not_supported_leaves_the_other_of_the_same_question()
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return 2619
 
-    driver.nvmlDeviceGetClockInfo = clock
+    setattr(driver, "nvmlDeviceGetClockInfo", clock)  # noqa: B010  (a module is typed by what it declares)
     telemetry = NvmlTelemetry(driver)
     for _ in range(2):
         sample = telemetry.sample(DEVICE)

@@ -30,8 +30,12 @@ from domains.events import EventLog
 from domains.imaging import encode
 from domains.inference.checks.request import checked
 from domains.inference.components import ComponentSource
+from domains.inference.controls import Control, PictureSource
 from domains.inference.generation import Generation, Sampling
+from domains.inference.image_prompts import ImagePrompt
 from domains.inference.init_image import InitImage
+from domains.inference.references import Reference
+from domains.inference.regions import Region
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
@@ -474,3 +478,14 @@ async def test_files_of_a_request_that_is_wrong_by_itself_are_not_read(desk: Des
         await desk.submissions.submit_generation(checked(wrong), PLAIN)
     with pytest.raises(NotFound):
         await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, sampling=Sampling())), PLAIN)
+    none = PictureSource(blob_id="b-none")
+    pictures: list[dict[str, Any]] = [
+        {"controls": (Control(model_id="m", image=none),)},
+        {"image_prompts": (ImagePrompt(model_id="m", images=(none,)),)},
+        {"regions": (Region(mask=none),)},
+        {"references": (Reference(image=none),)},
+    ]
+    for more in pictures:
+        with pytest.raises(InvalidRequest) as refused:
+            await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, **more)), PLAIN)
+        assert "generation.sampling.steps" in [one.field for one in refused.value.violations]

@@ -20,6 +20,7 @@ from domains.journal import Entry
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
 from domains.model.scan import ScanReport
+from domains.processing.jobs import in_memory
 from domains.processing.jobs.event import (
     END_STATE,
     NEWEST_ONLY,
@@ -441,3 +442,21 @@ def test_a_job_that_ended_has_the_result_of_its_end_or_what_it_had_made_before(j
     else:
         assert isinstance(result, GenerationResult)
         assert result.images == (PICTURE,)
+
+
+def test_only_the_jobs_that_ended_last_stay_in_memory(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_memory, "_ENDED_KEPT", 2)
+    waiting, *ended = [jobs.submit(ScanWork(), JobOptions())[0].id for _ in range(5)]
+    for job_id in ended:
+        jobs.cancel(job_id)
+    read, load = list[str](), JobStore.load
+
+    def noted(store: JobStore, job_id: str) -> object:
+        read.append(job_id)
+        return load(store, job_id)
+
+    monkeypatch.setattr(JobStore, "load", noted)
+    assert [jobs.get(job_id).id for job_id in (waiting, *reversed(ended))] == [waiting, *reversed(ended)]
+    assert read == [ended[1], ended[0]]

@@ -17,6 +17,7 @@ from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ModelBenchmar
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported
 from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
+from domains.progress import Receipt
 from domains.reasons import Domain
 
 LOADED = LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=1.0, last_use_time_s=1.0)
@@ -73,6 +74,17 @@ def test_a_benchmark_of_a_model_reads_it_and_its_report_is_the_result() -> None:
 def test_work_that_needs_no_model_has_no_assets() -> None:
     assert (BENCHMARK.assets, ScanWork().assets) == ((), ())
     assert LoadWork(model_id="m").device_ids == ()
+
+
+def test_a_new_job_has_used_nothing_of_its_time() -> None:
+    job = Jobs.draft(ScanWork(), JobOptions())
+    assert (job.ran_s, job.waiting_paused_s, job.crashes, job.attempt) == (0.0, 0.0, 0, 0)
+    assert job.spent == Receipt()
+
+
+def test_a_reset_waits_for_what_runs_unless_it_is_forced() -> None:
+    work = ResetWork(device_id="sim-0")
+    assert (work.process, work.force, work.drain_timeout_s) == (True, False, 30.0)
 
 
 def test_each_kind_has_its_domain_and_an_etag_that_follows_its_state() -> None:
