@@ -89,7 +89,9 @@ def test_errors_in_a_row_degrade_then_quarantine_and_success_mends_only_the_firs
         assert world.state(device_id) is (DeviceState.QUARANTINED if count == QUARANTINE_AFTER else expected)
     assert not world.devices.takes_work(device_id)
     world.devices.succeeded(device_id)
+    world.devices.succeeded("gpu-none")
     assert world.state(device_id) is DeviceState.QUARANTINED
+    assert world.devices.get(device_id).health.consecutive == QUARANTINE_AFTER
     world.devices.passed(device_id)
     assert world.state(device_id) is DeviceState.AVAILABLE
     assert world.devices.get(device_id).health.error_count == QUARANTINE_AFTER
