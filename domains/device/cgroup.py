@@ -21,14 +21,14 @@ class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def host_memory(root: Path = _ROOT, membership: Path = Path("/proc/self/cgroup")) -> HostMemory:
-    """The tightest memory limit of this process's group and its parents, if it is below the machine's memory."""
+    """The tightest memory limit of this process's group and its parents, if it is below the machine's memory.
+
+    Of equal limits: the one of which most is in use, since a parent's is shared with others.
+    """
     machine = psutil.virtual_memory()
     found = HostMemory(total_bytes=machine.total, used_bytes=machine.total - machine.available)
-    for folder in _groups(root, membership):
-        limited = _limited(folder)
-        if limited and limited.total_bytes < found.total_bytes:
-            found = limited
-    return found
+    limits = filter(None, map(_limited, _groups(root, membership)))
+    return min((found, *limits), key=lambda one: (one.total_bytes, -one.used_bytes))
 
 
 def _groups(root: Path, membership: Path) -> list[Path]:

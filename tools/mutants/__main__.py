@@ -153,13 +153,15 @@ def _near(tree: Path, reach: Reach, place: Place) -> Trial:
     path, function = str(place.path), _function(tree, place)
     tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere])
     quick = function if (path, function) not in reach.imported else ""
-    return Trial(path, place.fault.source, quick, tests, max(_LEAST_LIMIT_S, _SLOWER * seconds))
+    each_s = {test: max(_LEAST_LIMIT_S, _SLOWER * reach.tests[test].seconds) for test in tests}
+    return Trial(path, place.fault.source, quick, tests, max(_LEAST_LIMIT_S, _SLOWER * seconds), each_s)
 
 
 def _far(tree: Path, reach: Reach, place: Place) -> Trial:
     """A fault, and the tests that call its function in processes that they start."""
     tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere])
-    return Trial(str(place.path), place.fault.source, "", tests, _START_S + _SLOWER * seconds)
+    each_s = {test: _START_S + _SLOWER * reach.tests[test].seconds for test in tests}
+    return Trial(str(place.path), place.fault.source, "", tests, _START_S + _SLOWER * seconds, each_s)
 
 
 def _first(reach: Reach, tests: list[str]) -> tuple[tuple[str, ...], float]:

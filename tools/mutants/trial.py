@@ -5,6 +5,7 @@ fault in a function it forks, gives the function the faulty code, and runs the t
 a fork of the first process, which imports the faulty file.
 """
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -12,7 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -28,7 +29,8 @@ from tools.mutants.reach import FOLDERS, Reach, ReachPlugin
 PRELOADED = (hypothesis.stateful, numpy)
 """What nearly every test imports."""
 _LOOK_S = 0.01
-_PLAIN = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--basetemp=scratch")
+_PLAIN = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--timeout=0", "--basetemp=scratch")
+"""Without the suite's own limit for each test: it is longer, and its timer is the one that `_end_in` sets."""
 _BY_STATUS = {0: "passed", 1: "failed", 3: "elsewhere"}
 
 
@@ -42,6 +44,8 @@ class Trial(msgspec.Struct, frozen=True):
     """Qualified name of the function that has the fault. Empty: it is outside of functions."""
     tests: tuple[str, ...]
     limit_s: float
+    each_s: dict[str, float]
+    """Longest time of each test: many a fault makes a test wait for ever."""
 
 
 def _same_examples() -> None:
@@ -115,18 +119,23 @@ class _InPlace:
                 outer = trial.function.split(".<locals>")[0]
                 places = functions.get((trial.path, outer), [])
                 code = _fitting(trial, outer, places)
-                run = partial(self._try, session, chosen, places, code) if code else lambda: 3
+                run = partial(self._try, session, chosen, places, code, trial.each_s) if code else lambda: 3
                 status = _wait(_forked(tree, run), trial.limit_s)
                 results.write(("too slow" if status is None else _BY_STATUS.get(status, "failed")) + "\n")
         return True
 
     @staticmethod
     def _try(
-        session: pytest.Session, items: Sequence[pytest.Item], places: Sequence[FunctionType], code: CodeType
+        session: pytest.Session,
+        items: Sequence[pytest.Item],
+        places: Sequence[FunctionType],
+        code: CodeType,
+        each_s: Mapping[str, float],
     ) -> int:
         for one in places:
             one.__code__ = code
         for item, later in zip(items, [*items[1:], None], strict=True):
+            _end_in(each_s[item.nodeid])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=later)
             if session.testsfailed:
                 return 1
@@ -179,8 +188,13 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 class _OnlyThese:
     """A plugin of pytest that keeps some tests and puts them in order."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
+    def __init__(self, tests: Sequence[str], each_s: Mapping[str, float]) -> None:
         self._order = {test: place for place, test in enumerate(tests)}
+        self._each_s = each_s
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins."""
+        _end_in(self._each_s[nodeid])
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Keep the chosen tests, in their order."""
@@ -196,14 +210,18 @@ def afresh(tree: Path, trial: Trial) -> str:
     file = tree / trial.path
     kept, times = file.read_bytes(), file.stat()
     file.write_text(trial.source, "utf-8")
+    chosen = _OnlyThese(trial.tests, trial.each_s)
     try:
-        status = _wait(
-            _forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], [_OnlyThese(trial.tests)])), trial.limit_s
-        )
+        status = _wait(_forked(tree, lambda: pytest.main([*_PLAIN, "-x", *files], [chosen])), trial.limit_s)
     finally:
         file.write_bytes(kept)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     return "too slow" if status is None else "passed" if status == 0 else "failed"
+
+
+def _end_in(seconds: float) -> None:
+    """Have the system end this process then, unless this is called again before. `_wait` ends what it has started."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _forked(tree: Path, run: Callable[[], int], *, clean: bool = False) -> int:
@@ -230,14 +248,17 @@ def _forked(tree: Path, run: Callable[[], int], *, clean: bool = False) -> int:
 
 
 def _wait(child: int, limit_s: float | None) -> int | None:
-    """The exit status of a child; None if it exceeds the limit and was killed, with all that it started."""
+    """The exit status of a child; None if it exceeds the limit, or one of its tests does: all that it started is killed."""
     begin = time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if limit_s is not None and time.monotonic() - begin > limit_s:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if done and code != -signal.SIGALRM:
+            return code
+        if done or (limit_s is not None and time.monotonic() - begin > limit_s):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            if not done:
+                os.waitpid(child, 0)
             return None
         time.sleep(_LOOK_S)

@@ -78,7 +78,7 @@ class SimScript(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(device for device in self.devices if device.present)
 
 
-def default_script(count: int = 1) -> SimScript:
+def default_script(count: int) -> SimScript:
     """Devices without faults, `sim-0`, `sim-1` …, for `--device sim:COUNT`. INVALID_FIELD outside 1..64."""
     if not 1 <= count <= MAX_DEVICES:
         message = f"{count} simulated devices were asked for; choose 1..{MAX_DEVICES}"

@@ -46,7 +46,7 @@ def gpu(name: str = "AMD Radeon RX 7800 XT", *, speed: int = 0, low: int = 0xFED
     """A discrete one. `others`: properties by name, in place of those here."""
     properties = {
         Property.INSTANCE_LUID: luid(0, low),
-        Property.DRIVER_VERSION: struct.pack("<HHHH", 6094, 15, 0, 32),
+        Property.DRIVER_VERSION: struct.pack("<HHHH", 6093, 15, 1, 31),
         Property.DRIVER_DESCRIPTION: name.encode() + b"\0",
         Property.HARDWARE_ID: struct.pack("<4I", 0x1002, 0x747E, 0, 0xC8),
         Property.HARDWARE_ID_PARTS: struct.pack("<5I", 0x1002, 0x747E, 1, 2, 0xC8),
@@ -69,11 +69,11 @@ class FakeDxCore:
         """References by address."""
         self._kept: list[Any] = []
         self._listed: list[FakeAdapter] = []
-        self._create = FUNCTION(HRESULT, GUID_POINTER, OUT_POINTER)(self._create_factory)
+        self.create = FUNCTION(HRESULT, GUID_POINTER, OUT_POINTER)(self._create_factory)
 
     def dxcore(self, *, guest: bool = False) -> DxCore:
         """The real reader, of this library."""
-        return DxCore(self._create, guest=guest)
+        return DxCore(self.create, guest=guest)
 
     def _create_factory(self, interface: Any, out: Any) -> int:
         return self._hand_out(

@@ -50,6 +50,8 @@ class FakeNvml(ModuleType):
         self.gpus = list(gpus)
         self.init_error = 0
         self.opened = 0
+        self.init_count = 0
+        """Times that it was opened."""
         self.hang = threading.Event()
         """While clear, every question about a GPU waits. Set from the start."""
         self.hang.set()
@@ -80,6 +82,7 @@ class FakeNvml(ModuleType):
         if self.init_error:
             raise pynvml.NVMLError(self.init_error)
         self.opened += 1
+        self.init_count += 1
 
     def nvmlShutdown(self) -> None:
         self.opened -= 1

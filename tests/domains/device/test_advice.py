@@ -13,6 +13,8 @@ from domains.errors import InvalidRequest
 from domains.measurement import Measurement
 
 GIB = 2**30
+ALONE = "one job at a time has the whole device and its memory"
+UNLIMITED = "a power limit of ours slows it; the driver's default does not"
 
 
 def device(*features: str) -> Device:
@@ -80,6 +82,8 @@ def test_throughput_fills_the_device_and_latency_leaves_it_to_one() -> None:
 def test_what_the_device_cannot_change_is_not_advised() -> None:
     advice = ask(DeviceGoal.THROUGHPUT, controls=("enabled", "goal"))
     assert advice.changed_fields == ("goal",)
+    one = DeviceSettings(max_concurrent_jobs=1)
+    assert ask(DeviceGoal.THROUGHPUT, settings=one, controls=("goal",)).settings.max_concurrent_jobs == 1
 
 
 def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None:
@@ -87,6 +91,17 @@ def test_a_model_larger_than_the_memory_is_offloaded_whatever_the_goal() -> None
         assert uses(ask(goal, 9 * GIB))["offload"]
     advice = ask(DeviceGoal.BALANCED, 9 * GIB)
     assert advice.options[0].reason.startswith("the model holds 9.0 GiB of 8.0 GiB")
+
+
+@pytest.mark.parametrize("goal", list(DeviceGoal))
+def test_a_model_that_fits_is_offloaded_only_to_save_memory(goal: DeviceGoal) -> None:
+    """At its size exactly it fits."""
+    saves = goal is DeviceGoal.MEMORY
+    offload = ask(goal, 8 * GIB).options[0]
+    assert (offload.option, offload.use) == ("offload", saves)
+    assert offload.reason.endswith("the goal is least memory" if saves else "moving it would cost time")
+    without = {"offload": True, "vae_tiling": True, "vae_slicing": True} if saves else {}
+    assert uses(ask(goal, None)) == {**without, "compile": False}
 
 
 def test_little_room_beside_the_model_tiles_the_decoder() -> None:
@@ -152,8 +167,39 @@ def test_a_power_limit_is_advised_from_measured_energy_only() -> None:
     assert advice.sample_count == 3
 
 
+@pytest.mark.parametrize(
+    ("goal", "reasons"),
+    [
+        (DeviceGoal.BALANCED, []),
+        (DeviceGoal.THROUGHPUT, ["4 jobs at once is the most that it takes", UNLIMITED]),
+        (DeviceGoal.LATENCY, [ALONE, UNLIMITED]),
+        (DeviceGoal.MEMORY, [ALONE]),
+        (DeviceGoal.POWER, ["no runs at two power limits were measured on it, so none can be advised"]),
+    ],
+)
+def test_each_setting_that_is_advised_has_its_reason(goal: DeviceGoal, reasons: list[str]) -> None:
+    limited = DeviceSettings(power_limit_watts=300.0, max_concurrent_jobs=2)
+    assert ask(goal, settings=limited).rationale == "; ".join([f"goal {goal}", *reasons])
+
+
+def test_a_power_limit_that_was_measured_is_the_reason_and_one_that_cannot_be_set_is_none() -> None:
+    runs = tuple(
+        MeasuredRun(seconds=1.0, energy_joules=joules, power_limit_watts=watts)
+        for watts, joules in ((None, 500.0), (300.0, 350.0))
+    )
+    measured = "at 300 W a picture took 350 J, the least"
+    assert ask(DeviceGoal.POWER, runs=runs).rationale == f"goal {DeviceGoal.POWER}; {measured}"
+    assert measured not in ask(DeviceGoal.POWER, runs=runs, controls=("goal",)).rationale
+
+
 def test_a_task_that_the_device_has_not_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
         advise(device(), figures(), DeviceGoal.BALANCED, "singing", None, DeviceSettings())
     assert refused.value.violations[0].field == "task"
     assert refused.value.violations[0].allowed == "text_to_image"
+    assert "it has text_to_image" in refused.value.message
+
+
+def test_a_device_without_tasks_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="it has none"):
+        advise(device(), figures(tasks=()), DeviceGoal.BALANCED, "singing", None, DeviceSettings())

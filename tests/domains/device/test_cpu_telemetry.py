@@ -73,7 +73,9 @@ def test_samples_may_be_taken_from_several_threads() -> None:
 
 def test_memory_is_that_of_the_machine_where_nothing_limits_it(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("0::/\n")
-    assert host_memory(tmp_path, tmp_path / "cgroup").total_bytes == psutil.virtual_memory().total
+    found, machine = host_memory(tmp_path, tmp_path / "cgroup"), psutil.virtual_memory()
+    assert found.total_bytes == machine.total
+    assert found.used_bytes + machine.available == pytest.approx(machine.total, rel=0.1)
 
 
 @pytest.mark.parametrize("inner", ["pod/box", "pod"])
@@ -87,6 +89,20 @@ def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path, inner: str) -> 
         (tmp_path / folder / "memory.stat").write_text(f"anon 1\ninactive_file {GIB // 8}\n")
     found = host_memory(tmp_path, tmp_path / "cgroup")
     assert found == HostMemory(total_bytes=GIB, used_bytes=GIB // 2 - GIB // 8)
+
+
+def test_memory_is_that_of_the_machine_where_no_groups_are_told(tmp_path: Path) -> None:
+    assert host_memory(tmp_path, tmp_path / "none").total_bytes == psutil.virtual_memory().total
+
+
+def test_of_equal_limits_the_one_of_which_most_is_in_use_counts(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/pod/box\n")
+    (tmp_path / "pod/box").mkdir(parents=True)
+    for folder, used in (("pod", GIB // 2), ("pod/box", GIB // 4)):
+        (tmp_path / folder / "memory.max").write_text(f"{GIB}\n")
+        (tmp_path / folder / "memory.current").write_text(f"{used}\n")
+        (tmp_path / folder / "memory.stat").write_text("inactive_file 0\n")
+    assert host_memory(tmp_path, tmp_path / "cgroup").used_bytes == GIB // 2
 
 
 def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:

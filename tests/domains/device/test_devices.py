@@ -89,7 +89,9 @@ def test_errors_in_a_row_degrade_then_quarantine_and_success_mends_only_the_firs
         assert world.state(device_id) is (DeviceState.QUARANTINED if count == QUARANTINE_AFTER else expected)
     assert not world.devices.takes_work(device_id)
     world.devices.succeeded(device_id)
+    world.devices.succeeded("gpu-none")
     assert world.state(device_id) is DeviceState.QUARANTINED
+    assert world.devices.get(device_id).health.consecutive == QUARANTINE_AFTER
     world.devices.passed(device_id)
     assert world.state(device_id) is DeviceState.AVAILABLE
     assert world.devices.get(device_id).health.error_count == QUARANTINE_AFTER
@@ -122,6 +124,16 @@ def test_a_worker_that_does_not_become_ready_counts_against_its_device(world: Wo
     assert world.state(device.id) is DeviceState.QUARANTINED
     told = [event for event in world.events() if event.kind == "device.error"]
     assert [event.failure and event.failure.reason for event in told] == [ErrorReason.DRIVER_ERROR] * QUARANTINE_AFTER
+
+
+def test_a_worker_that_dies_counts_against_its_device_and_one_that_the_server_ends_does_not(world: World) -> None:
+    device_id = world.ready()
+    world.devices.worker_gone("gpu-none", FAULT)
+    for problem, count in ((None, 0), (FAULT, 1)):
+        world.devices.worker_gone(device_id, problem)
+        assert world.devices.get(device_id).health.error_count == count
+        assert not world.devices.takes_work(device_id)
+        world.ready()
 
 
 def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world: World) -> None:
@@ -205,6 +217,35 @@ def test_a_loss_is_the_cause_until_the_device_works_again(world: World) -> None:
     assert told["device.lost"].failure is not None
     assert told["device.lost"].failure.reason is ErrorReason.DEVICE_LOST
     assert told["device.returned"].cause_sequence == lost
+
+
+def test_a_change_of_state_names_what_caused_it_and_one_without_a_cause_names_nothing(world: World) -> None:
+    device_id = world.ready()
+
+    def cause() -> tuple[str, int]:
+        """The kind of what caused the newest event, and how many events ago it was."""
+        last = world.events()[-1]
+        by_number = {entry.sequence: entry.value.kind for entry in world.log.journal.after(0)}
+        number = last.cause_sequence
+        return (by_number[number], world.log.journal.last_sequence - number) if number else ("", 0)
+
+    world.devices.too_hot(device_id, True)
+    assert cause() == ("", 0)
+    world.devices.too_hot(device_id, False)
+    assert world.events()[-1].message == "degraded → available"
+    world.devices.silent(device_id, "no report for 60 s")
+    assert cause() == ("device.silent", 1)
+    assert world.events()[-1].message == "available → degraded: no report for 60 s"
+    world.devices.silent(device_id, "")
+    for _ in range(QUARANTINE_AFTER):
+        world.devices.failed(device_id, FAULT)
+    assert cause() == ("device.error", 1)
+    world.devices.passed(device_id)
+    assert cause() == ("device.quarantined", 1), "the fault goes before the error that led to it"
+    world.devices.too_hot(device_id, True)
+    assert cause() == ("", 0), "a fault that has been mended causes nothing more"
+    world.devices.set_settings(device_id, DeviceSettings(enabled=False))
+    assert cause() == ("device.settings_changed", 1), "what the caller changed goes before all"
 
 
 def test_a_present_device_goes_before_a_lost_one_of_the_same_alias(world: World) -> None:

@@ -1,11 +1,15 @@
 """What the system tells of the adapters that DirectML may compute on, and how it is joined with what a worker tells."""
 
+import ctypes
 import struct
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from domains.device.device import Backend, DeviceKind
 from domains.device.directml.adapter import DirectMLAdapter, adapter_at, directml_device
+from domains.device.directml.dxcore import open_dxcore
 from domains.device.directml.dxcore_adapter import Property
 from domains.device.directml.inventory import DirectMLInventory
 from domains.errors import ErrorReason, InternalError
@@ -33,7 +37,7 @@ def test_hardware_is_listed_with_its_identity_the_fastest_first() -> None:
         0,
     )
     assert (fast.display_name, fast.vendor, fast.kind) == ("AMD Radeon RX 7800 XT", "AMD", DeviceKind.DISCRETE_GPU)
-    assert (fast.pci_vendor_id, fast.pci_device_id, fast.driver_version) == (0x1002, 0x747E, "32.0.15.6094")
+    assert (fast.pci_vendor_id, fast.pci_device_id, fast.driver_version) == (0x1002, 0x747E, "31.1.15.6093")
     assert (fast.adapter_luid, fast.total_memory_bytes, fast.probe_time_s) == (0xFEDC, 16 << 30, 0.0)
     assert (slow.vendor, slow.kind) == ("Intel", DeviceKind.INTEGRATED_GPU)
     assert slow.total_memory_bytes == (128 << 20) + (8 << 30)
@@ -119,3 +123,47 @@ def test_a_worker_and_the_system_mean_the_same_adapter_where_that_is_sure(
 ) -> None:
     found = adapter_at(index, names, adapters)
     assert (found.name, found.luid) == (names[index], luid)
+    assert luid is not None or not found.graphics, "nothing but its name is said of it"
+
+
+def test_the_numbers_of_properties_are_those_of_the_windows_sdk() -> None:
+    """DXCoreAdapterProperty of dxcore_interface.h."""
+    assert {one.name: one.value for one in Property} == {
+        "INSTANCE_LUID": 0,
+        "DRIVER_VERSION": 1,
+        "DRIVER_DESCRIPTION": 2,
+        "HARDWARE_ID": 3,
+        "DEDICATED_ADAPTER_MEMORY": 7,
+        "SHARED_SYSTEM_MEMORY": 9,
+        "IS_HARDWARE": 11,
+        "IS_INTEGRATED": 12,
+        "HARDWARE_ID_PARTS": 14,
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has its library in its own folder")
+def test_on_linux_the_library_is_that_of_wsl_and_its_luids_are_a_guests(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, asked = FakeDxCore(gpu()), list[str]()
+
+    def load(path: str) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(DXCoreCreateAdapterFactory=library.create)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    opened = open_dxcore()
+    assert opened is not None
+    assert [(one.name, one.luid) for one in opened.adapters()] == [("AMD Radeon RX 7800 XT", None)]
+    assert asked == ["/usr/lib/wsl/lib/libdxcore.so"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has it")
+def test_a_system_without_the_library_has_no_adapters_of_directml(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> None:
+        raise OSError(path)
+
+    def older(path: str) -> SimpleNamespace:
+        return SimpleNamespace()
+
+    for library in (missing, older):
+        monkeypatch.setattr(ctypes, "CDLL", library)
+        assert open_dxcore() is None

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from domains.device.device import DeviceState
-from domains.device.feed import Round, StatusFeed
+from domains.device.feed import LoopClock, Round, StatusFeed
 from domains.device.sample import DeviceSample
 from domains.device.status import DeviceStatus
 from tests.domains.device.hand_clock import HandClock, settle
@@ -212,3 +212,12 @@ def _check(watcher: Watcher, interval_s: float, came_s: float, now: float) -> No
     assert all(skipped == 0 for skipped in watcher.skipped)
     for at, each in watcher.rounds:
         assert at - each.statuses[0].sample.time_s <= interval_s + 1e-6
+
+
+async def test_the_real_clock_waits_for_its_time_and_no_longer() -> None:
+    clock = LoopClock()
+    when = clock.now() + 0.01
+    await asyncio.wait_for(clock.until(when), 60)
+    assert clock.now() >= when
+    async with asyncio.timeout(0.5):
+        await clock.until(clock.now() - 5)

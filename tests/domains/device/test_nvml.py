@@ -10,6 +10,7 @@ import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from domains.device.device import Backend
 from domains.device.nvml import NvmlTelemetry, throttle_reasons
@@ -88,6 +89,23 @@ def test_what_is_not_supported_is_asked_once_and_what_is_forbidden_again() -> No
     assert (gpu.asked.count("FanSpeed"), gpu.asked.count("PowerUsage")) == (1, 3)
 
 
+def test_one_clock_that_is_not_supported_leaves_the_other_of_the_same_question() -> None:
+    driver, asked = FakeNvml(FakeGpu()), list[int]()
+
+    def clock(gpu: FakeGpu, kind: int) -> int:
+        asked.append(kind)
+        if kind == pynvml.NVML_CLOCK_SM:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return 2619
+
+    setattr(driver, "nvmlDeviceGetClockInfo", clock)  # noqa: B010  (a module is typed by what it declares)
+    telemetry = NvmlTelemetry(driver)
+    for _ in range(2):
+        sample = telemetry.sample(DEVICE)
+        assert (sample.clock_mhz, sample.memory_clock_mhz) == (None, 2619)
+    assert asked.count(pynvml.NVML_CLOCK_SM) == 1
+
+
 def test_a_binding_without_a_function_has_no_such_figure() -> None:
     driver = FakeNvml(FakeGpu())
     delattr(driver, "nvmlDeviceGetFanSpeed")
@@ -134,6 +152,36 @@ def test_a_lost_gpu_is_seen_again_by_the_next_look_and_an_error_loses_none() -> 
     driver.gpus[0] = FakeGpu()
     assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID, other.uuid]
     assert telemetry.sample(DEVICE).utilization_ratio == 0.75
+
+
+def test_looks_that_miss_no_gpu_leave_the_driver_open() -> None:
+    driver = FakeNvml(FakeGpu())
+    telemetry = NvmlTelemetry(driver)
+    telemetry.sample(DEVICE)
+    for _ in range(2):
+        telemetry.inventory()
+    assert (driver.init_count, driver.opened) == (1, 1)
+
+
+def test_a_gpu_that_does_not_answer_a_look_is_logged_and_a_lost_one_is_not() -> None:
+    gpu, lost = FakeGpu(), FakeGpu(uuid="GPU-99999999-0000-1111-2222-333344445555")
+    telemetry = NvmlTelemetry(FakeNvml(gpu, lost))
+    gpu.answers["UUID"] = NO["unknown"]
+    lost.present = False
+    with capture_logs() as lines:
+        assert telemetry.inventory() == ()
+    assert [(line["log_level"], line["index"]) for line in lines] == [("warning", 0)]
+
+
+def test_a_gpu_that_is_lost_at_the_first_look_is_seen_when_it_comes_back() -> None:
+    gpu, driver = FakeGpu(), FakeNvml()
+    driver.gpus, gpu.present = [gpu], False
+    telemetry = NvmlTelemetry(driver)
+    assert telemetry.inventory() == ()
+    assert driver.init_count == 1
+    driver.gpus = [FakeGpu()]
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
+    assert driver.init_count == 2, "NVML shows it only to whoever opens it anew"
 
 
 def test_a_gpu_that_is_not_counted_any_more_is_looked_for_with_a_driver_opened_anew() -> None:
@@ -217,6 +265,29 @@ def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
     assert (adapter.pci_vendor_id, adapter.pci_device_id) == (0x10DE, 0x2330)
     assert (adapter.architecture, adapter.driver_version) == ("hopper", "580.159.03")
     assert (adapter.firmware_version, adapter.max_clock_mhz) == ("96.00.61", 1980)
+    assert (adapter.name, adapter.index, adapter.total_memory_bytes) == ("NVIDIA H100", 0, 80 << 30)
+
+
+def test_the_inventory_leaves_out_what_a_gpu_does_not_tell() -> None:
+    gpu = FakeGpu()
+    for question in ("PciInfo", "MemoryInfo", "Architecture", "VbiosVersion", "MaxClockInfo"):
+        gpu.answers[question] = NO["not supported"]
+    (adapter,) = NvmlTelemetry(FakeNvml(gpu)).inventory()
+    assert (adapter.uuid, adapter.name, adapter.pci_bus_id) == (UUID, "NVIDIA H100", "")
+    assert (adapter.pci_vendor_id, adapter.pci_device_id, adapter.total_memory_bytes) == (None, None, None)
+    assert (adapter.architecture, adapter.firmware_version, adapter.max_clock_mhz) == ("", "", None)
+
+
+def test_a_driver_that_cannot_count_its_gpus_is_told() -> None:
+    driver = FakeNvml(FakeGpu())
+
+    def count() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    driver.nvmlDeviceGetCount = count
+    with pytest.raises(InternalError, match="does not list its GPUs") as caught:
+        NvmlTelemetry(driver).inventory()
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
 
 
 def test_without_a_driver_there_are_no_gpus_and_no_figures() -> None:

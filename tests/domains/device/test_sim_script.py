@@ -87,6 +87,11 @@ def test_devices_without_a_script_are_healthy_and_numbered() -> None:
     assert not any(device.faults for device in script.devices)
 
 
+@pytest.mark.parametrize("count", [1, 64])
+def test_one_simulated_device_is_made_and_sixty_four_are(count: int) -> None:
+    assert len(default_script(count).devices) == count
+
+
 @pytest.mark.parametrize("count", [0, -1, 65, 2**70])
 def test_a_number_of_devices_out_of_range_is_refused(count: int) -> None:
     with pytest.raises(InvalidRequest, match=r"1\.\.64"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from domains.device.device import DeviceKind
+from domains.device.device import Backend, DeviceKind
 from domains.device.simulated.script import default_script
 from domains.device.simulated.script_file import read_script
 from domains.device.simulated.watch import Difference, ScriptWatch
@@ -150,3 +150,10 @@ async def test_a_bug_of_whoever_listens_ends_no_further_looks(written: Written) 
     with pytest.raises(asyncio.CancelledError):
         await written.watch.keep_looking(0.0)
     assert looks == 2
+
+
+def test_a_script_is_the_inventory_of_the_simulated_devices_that_are_plugged_in(written: Written) -> None:
+    written.write(sim_0="", sim_1="present = false")
+    watch = ScriptWatch(read_script(written.path), written.path)
+    assert watch.backend is Backend.SIMULATED
+    assert list(watch.look_now()) == ["sim-0"]

@@ -22,7 +22,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.roots import Roots
 from domains.model.safetensors_header import read_header
 from domains.model.validation import Depth
-from tests.domains.model.folders import age, write_json, write_model
+from tests.domains.model.folders import age, write_json, write_model, write_weights
 from tests.domains.model.headers import write_published
 from tests.domains.model.known import Known, known_in, loaded_as
 
@@ -148,6 +148,14 @@ def test_a_component_without_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="there is no folder vae") as caught:
         read_component(tmp_path, "vae", Roots([tmp_path]).inside)
     assert caught.value.reason is ErrorReason.COMPONENT_MISSING
+
+
+def test_weights_without_any_float_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    write_weights(folder / "vae" / "diffusion_pytorch_model.safetensors", ("a", "b"), dtype="int64")
+    with pytest.raises(FailedPrecondition, match="vae has weights of dtype I64 alone") as caught:
+        read_component(folder, "vae", Roots([tmp_path]).inside)
+    assert caught.value.reason is ErrorReason.MODEL_INCOMPATIBLE
 
 
 def test_a_scan_of_nothing_is_refused(known: Known) -> None:

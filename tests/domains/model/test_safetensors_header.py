@@ -284,3 +284,23 @@ def test_a_name_and_a_shape_may_be_as_long_as_their_limits(tmp_path: Path, more:
     for wrong in ({name + "n": header[name]}, {name: {**header[name], "shape": [*shape, 1]}}):
         with pytest.raises(DataLoss):
             read_header(written(tmp_path, wrong, b"1234"))
+
+
+@pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
+def test_as_many_tensors_as_the_limit_are_read(tmp_path: Path, more: dict[str, int]) -> None:
+    header = {str(number): {**tensor(0, 0), **more} for number in range(MAX_TENSORS)}
+    assert len(read_header(written(tmp_path, header)).tensors) == MAX_TENSORS
+
+
+def test_a_header_as_long_as_the_limit_is_read(tmp_path: Path) -> None:
+    text = b"{}".ljust(safetensors_header.MAX_HEADER_BYTES)
+    assert read_header(written(tmp_path, text)).tensors == ()
+
+
+@pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
+def test_an_empty_tensor_has_edges_below_the_limit(tmp_path: Path, more: dict[str, int]) -> None:
+    edge = safetensors_header._MAX_EDGE  # pyright: ignore[reportPrivateUsage]
+    header = {"a": {**tensor(0, 0, shape=[0, edge - 1]), **more}}
+    assert _seen_by_us(read_header(written(tmp_path, header))) == {"a": ("F32", [0, edge - 1])}
+    with pytest.raises(DataLoss, match="the empty tensor 'a' an impossible shape"):
+        read_header(written(tmp_path, {"a": {**tensor(0, 0, shape=[0, edge]), **more}}))

@@ -11,7 +11,7 @@ from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, Unavailable
 from domains.inference.checks.request import checked
 from domains.inference.generation import Generation
-from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, Syntax
+from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, PromptSegment, Syntax
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.processing import conditioning_preview
 from domains.processing.conditioning_preview import ConditioningPreviews, unknown_words
@@ -21,7 +21,15 @@ from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import GPU, OTHER, Desk
 
 LONG = PromptReading(
-    field="prompt", encoder="text_encoder", segments=(), token_count=90, truncated_token_count=15, window_tokens=75
+    field="prompt",
+    encoder="text_encoder",
+    segments=(
+        PromptSegment(text="an owl ", weight=1.0, tokens=(), window=0),
+        PromptSegment(text="x" * 201, weight=1.0, tokens=(), window=1, truncated=True),
+    ),
+    token_count=90,
+    truncated_token_count=15,
+    window_tokens=75,
 )
 
 
@@ -63,7 +71,7 @@ async def test_a_prompt_that_does_not_fit_is_a_refusal_only_where_it_is_to_be_on
     other = found.odd if long is LongPrompt.REFUSE else found.refused
     assert found.prompts == (LONG,)
     assert [each.field for each in told] == ["generation.prompt"]
-    assert "reads 75 of them" in told[0].message
+    assert told[0].message.endswith(f"reads 75 of them; left out: '{'x' * 200}'")
     assert other == ()
 
 

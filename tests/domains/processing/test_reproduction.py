@@ -18,7 +18,7 @@ from domains.inference.recipes import FIELD, NamedModel, Recipe, Verdict, versio
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.processing.attempts.reproductions import SentPicture, causes_of
 from domains.processing.jobs.kinds import ReproduceWork
-from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction, changed_inputs
+from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction, changed_inputs, fitted
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import DEMO, PLAIN, Desk
 
@@ -169,3 +169,25 @@ def test_every_input_that_is_another_is_named_with_its_hashes() -> None:
         recipe = replace(RECIPE, model=NamedModel(name=name))
         found = [(one.name, one.original, one.present) for one in changed_inputs(recipe, now)]
         assert found == [*told, ("server_version", "a1111", "deviceops")]
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "clip_skip"),
+    [
+        ("sd1", "a1111", 2),
+        ("sdxl", "a1111", None),
+        ("sdxl", "comfyui", 2),
+        ("sdxl", "deviceops", 2),
+        ("flux1", "a1111", None),
+    ],
+)
+def test_the_layer_of_the_prompt_is_the_one_that_the_other_program_took(
+    family: str, source: str, clip_skip: int | None
+) -> None:
+    recipe = replace(RECIPE, source=source, generation=Generation(prompt="an owl", clip_skip=2))
+    picture: Any = SimpleNamespace(width_px=128, height_px=96, media_type="image/webp")
+    asked = fitted(recipe, replace(embedded_model(), family=family), picture, ())
+    assert asked.clip_skip == clip_skip
+    assert (asked.width_px, asked.height_px, asked.output.media_type) == (128, 96, "image/webp")
+    sized = replace(recipe, generation=replace(recipe.generation, width_px=64, height_px=64))
+    assert fitted(sized, embedded_model(), picture, ()).width_px == 64

@@ -29,8 +29,13 @@ from domains.errors import (
 from domains.events import EventLog
 from domains.imaging import encode
 from domains.inference.checks.request import checked
+from domains.inference.components import ComponentSource
+from domains.inference.controls import Control, PictureSource
 from domains.inference.generation import Generation, Sampling
+from domains.inference.image_prompts import ImagePrompt
 from domains.inference.init_image import InitImage
+from domains.inference.references import Reference
+from domains.inference.regions import Region
 from domains.memory.blobs.blob import BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
@@ -152,6 +157,15 @@ async def test_an_unknown_model_is_told_after_the_faults_of_the_request_itself(d
         desk.generate(loaded_model_id="absent@gpu")
     assert unloaded.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
     assert desk.jobs.unfinished() == []
+
+
+async def test_a_component_that_the_models_family_lacks_is_refused_by_its_place(desk: Desk) -> None:
+    own = ComponentSource(component_id="vae")
+    desk.generate(components=(own,))
+    with pytest.raises(InvalidRequest, match="have no component 'wings'") as refused:
+        desk.generate(components=(own, ComponentSource(component_id="wings")))
+    assert [one.field for one in refused.value.violations] == ["generation.components[1].component_id"]
+    assert len(desk.jobs.unfinished()) == 1
 
 
 async def test_a_loaded_model_decides_model_and_device(desk: Desk) -> None:
@@ -464,3 +478,14 @@ async def test_files_of_a_request_that_is_wrong_by_itself_are_not_read(desk: Des
         await desk.submissions.submit_generation(checked(wrong), PLAIN)
     with pytest.raises(NotFound):
         await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, sampling=Sampling())), PLAIN)
+    none = PictureSource(blob_id="b-none")
+    pictures: list[dict[str, Any]] = [
+        {"controls": (Control(model_id="m", image=none),)},
+        {"image_prompts": (ImagePrompt(model_id="m", images=(none,)),)},
+        {"regions": (Region(mask=none),)},
+        {"references": (Reference(image=none),)},
+    ]
+    for more in pictures:
+        with pytest.raises(InvalidRequest) as refused:
+            await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, **more)), PLAIN)
+        assert "generation.sampling.steps" in [one.field for one in refused.value.violations]

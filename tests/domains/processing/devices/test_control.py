@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from domains.device.device import Device
 from domains.device.record import DeviceReach
@@ -103,10 +104,14 @@ async def test_a_limit_that_a_returned_device_refuses_is_not_reported(controlled
     controlled.appear("sim-0")
     await controlled.limit("sim-0")
     controlled.driver.refuses = True
-    devices.lost("sim-0", "it was pulled out")
-    devices.returned("sim-0")
-    await controlled.settled()
+    with capture_logs() as lines:
+        devices.lost("sim-0", "it was pulled out")
+        devices.returned("sim-0")
+        await controlled.settled()
     assert devices.get("sim-0").settings.power_limit_watts is None
+    assert [(line["log_level"], line["device"], line["problem"]) for line in lines] == [("warning", "sim-0", "no")]
+    told = [event.message for event in controlled.floor.events() if event.kind == "device.settings_changed"]
+    assert told[-1] == "its driver refused its power limit when it came back"
 
 
 async def test_settings_that_changed_since_they_were_read_are_refused_and_nothing_changes(

@@ -91,3 +91,12 @@ async def test_a_bug_in_one_look_ends_no_others(floor: Floor) -> None:
     looking = asyncio.create_task(plug.keep_looking(0.01))
     await again.wait()
     looking.cancel()
+
+
+async def test_looks_come_at_their_interval_and_not_before(floor: Floor) -> None:
+    sims = ScriptedInventory(Backend.SIMULATED)
+    plug = HotPlug([sims], floor.devices, NoWorkers(), floor.board.lanes)
+    looking = asyncio.create_task(plug.keep_looking(60.0))
+    await settle()
+    assert sims.looks == 0
+    looking.cancel()

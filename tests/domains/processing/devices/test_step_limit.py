@@ -99,6 +99,16 @@ async def test_a_step_without_guidance_takes_half(bench: Measuring) -> None:
     assert estimate.seconds == pytest.approx(0.5)
 
 
+async def test_the_usual_step_is_that_of_the_models_own_guidance_for_each_picture(bench: Measuring) -> None:
+    model = bench.catalogue.default()
+    assert bench.times.usual(DEVICE_ID, model, 512, 512, 1) is None
+    await bench.measure(512, 1.0)
+    for images in (1, 3):
+        usual = bench.times.usual(DEVICE_ID, model, 512, 512, images)
+        assert usual is not None
+        assert usual.seconds == pytest.approx(images)
+
+
 async def test_the_shortest_measured_step_counts(bench: Measuring) -> None:
     for step_s in (3.0, 1.0, 2.0):
         await bench.measure(512, step_s)

@@ -1,15 +1,19 @@
 """Work of the front process reports how far it is, and stops when its job is to stop."""
 
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
+from domains.errors import DeviceOpsError, ErrorReason, NotFound
 from domains.model.catalogue import Catalogue
+from domains.model.model import Model
 from domains.model.roots import Roots
-from domains.model.validation import Validation
+from domains.model.validation import Depth, Validation, ValidationReport
 from domains.processing.attempts.front_task import FrontTask
+from domains.processing.front.execute import Executed
 from domains.processing.front.scan import ScanRunner
 from domains.processing.front.validate import ValidateRunner
 from domains.processing.jobs.event import ScanResult, ValidationResult
@@ -34,6 +38,10 @@ class Front(Floor):
         self.told: list[StageStarted | Progressed] = []
         self.cancels = False
         """Whether each job is cancelled as it begins."""
+        self.tried: list[str] = []
+        """Models that were tried on a device."""
+        self.problem: DeviceOpsError | None = None
+        """Why no device is found."""
         super().__init__(folder, msgspec.structs.replace(NO_RUNNERS, scan=self._scan, validate=self._validate))
         self.catalogue = Catalogue(self.database, Roots([self.root]), "emoji-sd")
 
@@ -41,7 +49,18 @@ class Front(Floor):
         return await ScanRunner(self.catalogue).run(work, self._heard(task))
 
     async def _validate(self, work: ValidateWork, task: FrontTask) -> Done | Halted:
-        return await ValidateRunner(self.catalogue, cast(Any, None), cast(Any, None)).run(work, self._heard(task))
+        estimates: Any = SimpleNamespace(of=self._estimates)
+        execution: Any = SimpleNamespace(of=self._executed)
+        return await ValidateRunner(self.catalogue, estimates, execution).run(work, self._heard(task))
+
+    async def _estimates(self, *asked: object, allow_cpu: bool) -> list[Any]:
+        if self.problem is not None:
+            raise self.problem
+        return []
+
+    async def _executed(self, model: Model, *asked: object) -> Executed:
+        self.tried.append(model.id)
+        return Executed(device_id="sim-0")
 
     def _heard(self, task: FrontTask) -> FrontTask:
         """The task, whose reports the test hears."""
@@ -113,3 +132,25 @@ async def test_work_that_is_cancelled_as_it_begins_ends_cancelled_and_changes_no
     for work in (ScanWork(), ValidateWork(asked=Validation(model_id="one"))):
         assert (await front.done(work)).state is JobState.CANCELLED
         assert front.catalogue.list() == before
+
+
+async def test_a_whole_model_is_tried_on_a_device_and_a_damaged_one_is_not(front: Front) -> None:
+    await front.done(ScanWork())
+    asked = Validation(model_id="one", depth=Depth.EXECUTE)
+    whole = await report(front, asked)
+    assert (whole.valid, whole.depth, whole.device_id) == (True, Depth.EXECUTE, "sim-0")
+    front.problem = NotFound("there is no such device", ErrorReason.DEVICE_NOT_FOUND)
+    absent = await report(front, msgspec.structs.replace(asked, device_id="sim-9"))
+    assert (absent.valid, absent.device_id) == (False, "")
+    assert [one.message for one in absent.findings] == ["there is no such device"]
+    for file in (front.root / "one").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    damaged = await report(front, asked)
+    assert (damaged.valid, damaged.device_id) == (False, "")
+    assert front.tried == ["one"], "only the whole model"
+
+
+async def report(front: Front, asked: Validation) -> ValidationReport:
+    job = await front.done(ValidateWork(asked=asked))
+    assert isinstance(job.result, ValidationResult)
+    return job.result.report

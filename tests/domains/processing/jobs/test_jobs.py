@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,18 +14,25 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from domains.failure import Failure
+from domains.inference.generation import Generation
+from domains.inference.resolution.resolve import resolve
 from domains.journal import Entry
+from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
 from domains.model.scan import ScanReport
+from domains.processing.jobs import in_memory
 from domains.processing.jobs.event import (
     END_STATE,
     NEWEST_ONLY,
     STATE_AFTER,
     Cancelled,
     Failed,
+    GeneratedImage,
+    GenerationResult,
     Interrupted,
     JobEvent,
     JobProgress,
+    OutputReady,
     ScanResult,
     Started,
     Succeeded,
@@ -34,7 +42,7 @@ from domains.processing.jobs.filter import JobFilter
 from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import LoadWork, ScanWork
+from domains.processing.jobs.kinds import GenerateWork, LoadWork, ScanWork
 from domains.processing.jobs.live_job import receipt_of
 from domains.processing.jobs.rows import StoredJob
 from domains.processing.jobs.state import NEXT, JobState
@@ -42,11 +50,19 @@ from domains.processing.jobs.store import JobStore
 from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
 from domains.requests import Asked
 from domains.storage import open_database
+from tests.domains.inference.on_device.requests import embedded_model
 from tests.domains.memory.scratch import scratch_folder
 
 RECEIPT = receipt_of(Jobs.draft(ScanWork(), JobOptions()), Instant.now())
 MOVED = JobProgress(at=Progressed(stage=Stage.DENOISING, completed=1, total=2, unit=Unit.STEPS), elapsed_s=0.5)
 PREVIEW = PreviewReady(image_index=0, step=1, media_type="image/jpeg", width_px=1, height_px=1, data=b"x")
+PICTURE = GeneratedImage(
+    index=0,
+    seed=7,
+    width_px=8,
+    height_px=8,
+    blob=Blob(id="b-1", sha256="0" * 64, size_bytes=1, media_type="image/png", create_time_s=1.0),
+)
 EVENTS: list[JobEvent] = [
     Started(device_id="cpu", attempt=1),
     StageStarted(stage=Stage.DENOISING),
@@ -409,3 +425,38 @@ def test_options_of_a_job_whose_end_found_no_room_are_stored_with_its_end(
     with closing(open_database(tmp_path)) as connection:
         stored = Jobs(JobStore(connection, tmp_path), keep_s=3600).get(job.id)
         assert (stored.state, stored.options.labels) == (JobState.FAILED, (("b", "2"),))
+
+
+@pytest.mark.parametrize("end", EVENTS[-3:], ids=lambda end: type(end).__name__)
+def test_a_job_that_ended_has_the_result_of_its_end_or_what_it_had_made_before(jobs: Jobs, end: JobEvent) -> None:
+    made = ScanResult(report=ScanReport(added=("one",)))
+    asked = Generation(prompt="an owl")
+    work = GenerateWork(asked=asked, resolved=resolve(asked, embedded_model()))
+    job_id = jobs.submit(work, JobOptions())[0].id
+    jobs.record(job_id, Started(device_id="cpu", attempt=1))
+    jobs.record(job_id, OutputReady(image=PICTURE, total=2))
+    jobs.record(job_id, msgspec.structs.replace(end, result=made) if isinstance(end, Succeeded) else end)
+    result = jobs.get(job_id).result
+    if isinstance(end, Succeeded):
+        assert result == made
+    else:
+        assert isinstance(result, GenerationResult)
+        assert result.images == (PICTURE,)
+
+
+def test_only_the_jobs_that_ended_last_stay_in_memory(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_memory, "_ENDED_KEPT", 2)
+    waiting, *ended = [jobs.submit(ScanWork(), JobOptions())[0].id for _ in range(5)]
+    for job_id in ended:
+        jobs.cancel(job_id)
+    read, load = list[str](), JobStore.load
+
+    def noted(store: JobStore, job_id: str) -> object:
+        read.append(job_id)
+        return load(store, job_id)
+
+    monkeypatch.setattr(JobStore, "load", noted)
+    assert [jobs.get(job_id).id for job_id in (waiting, *reversed(ended))] == [waiting, *reversed(ended)]
+    assert read == [ended[1], ended[0]]

@@ -7,14 +7,17 @@ import pytest
 
 from domains.device.benchmark import Suite
 from domains.errors import InternalError
+from domains.model.benchmark import ModelBenchmark
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel, Stay
-from domains.processing.jobs.event import LoadResult
+from domains.processing.jobs.event import LoadResult, ModelBenchmarkResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ModelBenchmarkWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported
 from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
+from domains.progress import Receipt
 from domains.reasons import Domain
 
 LOADED = LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=1.0, last_use_time_s=1.0)
@@ -55,9 +58,33 @@ def test_a_benchmark_names_its_device_and_needs_its_report() -> None:
         BENCHMARK.result(Reported())
 
 
+def test_a_benchmark_of_a_model_reads_it_and_its_report_is_the_result() -> None:
+    work = ModelBenchmarkWork(asked=ModelBenchmark(model_id="m", runs=3), cases=(cast(Any, "case"),))
+    assert work.assets == (Asset(role=AssetRole.BASE, model_id="m"),)
+    assert work.summary == "benchmark m: 1 cases"
+    order = work.order("o-1", cast(Any, Supplies()))
+    assert (order.order_id, cast(Any, order.model)) == ("o-1", "files of m")
+    assert (order.asked, order.cases) == (work.asked, work.cases)
+    report = cast(Any, "report")
+    assert work.result(Reported(model_benchmark=report)) == ModelBenchmarkResult(report=report)
+    with pytest.raises(InternalError, match="without its report"):
+        work.result(Reported())
+
+
 def test_work_that_needs_no_model_has_no_assets() -> None:
     assert (BENCHMARK.assets, ScanWork().assets) == ((), ())
     assert LoadWork(model_id="m").device_ids == ()
+
+
+def test_a_new_job_has_used_nothing_of_its_time() -> None:
+    job = Jobs.draft(ScanWork(), JobOptions())
+    assert (job.ran_s, job.waiting_paused_s, job.crashes, job.attempt) == (0.0, 0.0, 0, 0)
+    assert job.spent == Receipt()
+
+
+def test_a_reset_waits_for_what_runs_unless_it_is_forced() -> None:
+    work = ResetWork(device_id="sim-0")
+    assert (work.process, work.force, work.drain_timeout_s) == (True, False, 30.0)
 
 
 def test_each_kind_has_its_domain_and_an_etag_that_follows_its_state() -> None:

@@ -9,9 +9,10 @@ import pytest
 from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, Unavailable
 from domains.processing.jobs.job import Job, JobOptions
-from domains.processing.jobs.kinds import LoadWork
+from domains.processing.jobs.kinds import FRONT_KINDS, LoadWork
 from domains.processing.lanes.lane import Lane
-from domains.processing.lanes.placement import placement_of
+from domains.processing.lanes.placement import Placement, placement_of
+from tests.domains.processing.dispatch_bench import DispatchBench
 from tests.domains.processing.scripted_worker import Floor, ScriptedWorker, a_device
 
 
@@ -81,10 +82,22 @@ async def test_a_lane_that_is_closed_or_of_another_device_is_not_a_devices_lane(
     assert lane.left.is_set()
 
 
-async def test_front_work_is_once_at_a_time_of_each_kind_unless_its_kind_says_more(floor: Waiting) -> None:
-    front = [lane for lane in floor.board.lanes.best_first() if lane.worker is None]
-    assert all(lane.device_id == "" and lane.capacity >= 1 for lane in front)
-    assert all(floor.board.lanes.takes_work(lane) for lane in front)
+async def test_front_work_runs_beside_its_own_kind_only_where_that_helps(floor: Waiting) -> None:
+    """A scan looks at all roots, and a conversion fills memory and disk: a second one at once would be slower."""
+    lanes = floor.board.lanes
+    front = [lane for lane in lanes.best_first() if lane.worker is None]
+    assert all(lane.device_id == "" and lanes.takes_work(lane) for lane in front)
+    at_once = {
+        kind.__name__: sum(lane.capacity for lane in front if lane.fits(Placement(front=kind))) for kind in FRONT_KINDS
+    }
+    assert at_once == {
+        "ScanWork": 1,
+        "ConvertWork": 1,
+        "ValidateWork": 2,
+        "HostLoadWork": 2,
+        "TransferWork": 4,
+        "ResetWork": 16,
+    }
 
 
 async def test_the_cpu_takes_what_names_or_allows_it_or_has_no_other_device(floor: Waiting) -> None:
@@ -127,3 +140,17 @@ async def test_a_turn_on_a_lane_whose_worker_ended_is_refused(floor: Waiting) ->
         with pytest.raises(Unavailable) as caught:
             await waiting
     assert caught.value.reason is ErrorReason.WORKER_RESTARTING
+
+
+async def test_a_job_that_comes_back_alone_shares_its_lane_no_more(tmp_path: Path) -> None:
+    bench = DispatchBench(tmp_path)
+    first, second = bench.submit(), bench.submit()
+    await bench.at_work(first, second)
+    assert bench.lane.shared == {first, second}
+    bench.crowded = True
+    await bench.board.lanes.preempt(first, ErrorReason.PREEMPTED, "its memory was needed")
+    await bench.finish(second)
+    await bench.at_work(first)
+    assert bench.lane.shared == set()
+    await bench.finish(first)
+    bench.database.close()

@@ -7,9 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from domains.device.settings import DeviceSettings
+from domains.device.workload import WorkloadMeter
 from domains.errors import ErrorReason
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.overview import WINDOW_S, LaneView, QueueOverview
+from tests.domains.device.hand_clock import HandClock
 from tests.domains.processing.dispatch_bench import DispatchBench, a_device
 
 DEVICE_ID = "gpu-1a2b3c4d"
@@ -82,6 +84,35 @@ async def test_rates_come_after_ten_minutes_and_forget_what_is_older(bench: Seen
     told = bench.overview.now()
     assert (told.arrivals_per_s, told.completions_per_s) == (0, 0)
     assert bench.job(job_id).state is JobState.RUNNING
+
+
+async def test_a_new_job_waits_for_those_that_run_and_those_of_its_priority_or_above(bench: Seen) -> None:
+    clock = HandClock()
+    bench.board.meter = WorkloadMeter(clock.now)
+    for past in ("a", "b", "c"):
+        bench.board.meter.started(DEVICE_ID, past)
+        clock.at += 10
+        bench.board.meter.ended(DEVICE_ID, past, failed=False)
+    running = [bench.submit(), bench.submit()]
+    await bench.at_work(*running)
+    for job_id in running:
+        bench.board.meter.started(DEVICE_ID, job_id)
+    for priority in (1, 3, 3):
+        bench.submit(priority=priority)
+    # Two at once: 10 s of each that runs and 10 s of each that comes first, halved.
+    waits = [(one.priority, one.estimated_wait_s) for one in bench.seen().depths]
+    assert waits == [(3, pytest.approx((20 + 20) / 2)), (1, pytest.approx((20 + 30) / 2))]
+
+
+async def test_a_session_is_served_as_long_as_its_jobs_ran_and_not_while_they_waited(bench: Seen) -> None:
+    ran, waits = bench.submit(session_id="ran"), bench.submit(session_id="waits")
+    await bench.at_work(ran, waits)
+    bench.jobs.cancel(bench.submit(session_id="waits"))
+    assert [one.served_ratio for one in bench.overview.now().shares] == [None, None], "nothing has run to its end"
+    await bench.finish(ran)
+    again = bench.submit(session_id="ran")
+    await bench.at_work(again)
+    assert [(one.session_id, one.served_ratio) for one in bench.overview.now().shares] == [("ran", 1.0), ("waits", 0.0)]
 
 
 async def test_what_any_device_takes_is_blocked_where_all_are(bench: Seen) -> None:

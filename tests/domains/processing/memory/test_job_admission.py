@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.fallback import Fallback
 from domains.inference.generation import Generation
 from domains.inference.hires import HiresPass
 from domains.inference.resolution.resolve import resolve
@@ -177,3 +179,58 @@ async def test_no_more_is_evicted_than_a_job_without_a_reservation_lacks() -> No
         async with desk.door.claimed(Jobs.draft(LoadWork(model_id="n"), JobOptions()), "sim-0"):
             raise AssertionError("it was let in")
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+
+
+def by_way(model: Weighed, execution: Execution) -> int:
+    """Bytes of a load: half of the weights where components take turns, a quarter where layers are streamed."""
+    return {"component": WEIGHTS // 2, "layer": WEIGHTS // 4}.get(execution.offload, WEIGHTS)
+
+
+def load_of(**fallback: Any) -> Job:
+    return Jobs.draft(LoadWork(model_id="m"), JobOptions(fallback=Fallback(**fallback)))
+
+
+@pytest.mark.parametrize(
+    ("room", "offload", "claimed"),
+    [
+        (WEIGHTS, "", WEIGHTS),
+        (WEIGHTS - 1, "component", WEIGHTS // 2),
+        (WEIGHTS // 2, "component", WEIGHTS // 2),
+        (WEIGHTS // 2 - 1, "layer", WEIGHTS // 4),
+        (WEIGHTS // 4, "layer", WEIGHTS // 4),
+    ],
+)
+async def test_a_model_without_room_as_a_whole_takes_the_least_offload_that_has(
+    room: int, offload: str, claimed: int
+) -> None:
+    desk = Desk(by_way)
+    desk.source.others = 100 - room
+    async with desk.door.claimed(load_of(), "sim-0") as less:
+        assert desk.promised == claimed
+        assert (less.execution.offload if less else "") == offload
+        assert less is None or less.why.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("fallback", [{"allow_offload": False}, {"max_attempts": 0}])
+async def test_a_job_that_forbids_offload_is_refused_and_told_what_would_have_helped(fallback: dict[str, Any]) -> None:
+    desk = Desk(by_way)
+    desk.source.others = 100 - WEIGHTS // 2
+    refused = await refusal(desk, load_of(**fallback))
+    assert refused.facts["would_help"] == "options.fallback.allow_offload"
+    assert refused.message.endswith("permitting more would have helped: options.fallback.allow_offload")
+
+
+async def test_a_job_that_no_offload_gives_room_is_refused_without_advice() -> None:
+    desk = Desk(by_way)
+    desk.source.others = 100 - WEIGHTS // 4 + 1
+    for job in (load_of(), load_of(allow_offload=False)):
+        assert "would_help" not in (await refusal(desk, job)).facts
+
+
+async def refusal(desk: Desk, job: Job) -> DeviceOpsError:
+    with pytest.raises(DeviceOpsError) as caught:
+        async with desk.door.claimed(job, "sim-0"):
+            raise AssertionError("it was let in")
+    assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+    assert desk.promised == 0
+    return caught.value

@@ -94,3 +94,16 @@ async def test_the_range_is_that_of_the_runs_that_were_forecast(bench: Measuring
     told = bench.forecast(bench.resolved())
     assert told.run_s == pytest.approx(10 + 4)
     assert (told.low_s, told.high_s) == (pytest.approx(12), pytest.approx(19))
+
+
+@pytest.mark.parametrize(
+    ("rests", "low_s", "high_s"), [((4, 5, 6, 7), 15.5, 15.5 * 17 / 15), ((7, 6, 5, 4), 15.5 * 14 / 16, 15.5)]
+)
+async def test_the_range_holds_the_forecast_where_all_runs_took_longer_or_less_long(
+    bench: Measuring, rests: tuple[float, ...], low_s: float, high_s: float
+) -> None:
+    for rest_s in rests:
+        await bench.measure(1.0, rest_s)
+    told = bench.forecast(bench.resolved())
+    assert told.run_s == pytest.approx(15.5)
+    assert (told.low_s, told.high_s) == (pytest.approx(low_s), pytest.approx(high_s))
