@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from domains import storage
 from domains.checkpoints import DEGRADED_AFTER, Checkpoints, checkpoint, has_wal_reset_bug
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.processing.jobs.erasure import Erasure
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     opened.close()
 
 
-class Failing(sqlite3.Connection):
+class Failing(storage.Database):
     """A connection whose checkpoints fail like a disk with a bad sector."""
 
     failing = True
@@ -58,7 +60,7 @@ def test_no_checkpoint_runs_beside_a_second_connection(database: sqlite3.Connect
 
 async def test_the_third_failed_checkpoint_in_a_row_is_told_and_so_is_the_first_that_succeeds(tmp_path: Path) -> None:
     storage.open_database(tmp_path).close()
-    connection = sqlite3.connect(tmp_path / storage.DATABASE, factory=Failing)
+    connection = Failing(tmp_path / storage.DATABASE)
     checkpoints, told = Checkpoints(connection, tmp_path), list[bool]()
     checkpoints.listeners.append(lambda: told.append(checkpoints.failing))
     for count in range(1, DEGRADED_AFTER + 2):
@@ -73,10 +75,81 @@ async def test_the_third_failed_checkpoint_in_a_row_is_told_and_so_is_the_first_
     connection.close()
 
 
+class Slow(storage.Database):
+    """A connection whose checkpoints wait for a slow disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.begun, self.disk = threading.Event(), threading.Event()
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
+        if "wal_checkpoint" in sql:
+            self.begun.set()
+            assert self.disk.wait(10), "nothing else ran meanwhile"
+        return super().execute(sql, *parameters)  # type: ignore[arg-type]
+
+
+async def begun(connection: Slow) -> None:
+    """Wait, while the event loop runs, for a checkpoint that waits for the disk."""
+    assert await asyncio.to_thread(connection.begun.wait, 10)
+
+
+async def test_the_event_loop_runs_while_a_checkpoint_waits_for_the_disk_and_a_transaction_comes_after_it(
+    tmp_path: Path,
+) -> None:
+    storage.open_database(tmp_path).close()
+    with closing(Slow(tmp_path / storage.DATABASE)) as connection:
+        checkpoints = Checkpoints(connection, tmp_path)
+        checkpoint_of_slow_disk = asyncio.create_task(checkpoints.once())
+        await begun(connection)
+        assert not connection.turn.acquire(blocking=False), "a transaction would run beside the checkpoint"
+        connection.disk.set()
+        with storage.transaction(connection, tmp_path) as db:
+            db.execute("CREATE TABLE told (text)")
+        await checkpoint_of_slow_disk
+        assert checkpoints.failure is None
+
+
+async def test_a_truncation_that_waits_for_the_disk_does_not_stop_the_event_loop(tmp_path: Path) -> None:
+    with closing(storage.open_database(tmp_path)) as first:
+        first.execute("CREATE TABLE told (text)")
+        with closing(Slow(tmp_path / storage.DATABASE)) as connection:
+            connection.execute("INSERT INTO told VALUES ('secret prompt')")
+            erased = asyncio.create_task(Erasure(connection, tmp_path).complete())
+            await begun(connection)
+            log = tmp_path / f"{storage.DATABASE}-wal"
+            assert b"secret prompt" in log.read_bytes()
+            connection.disk.set()
+            await erased
+            assert log.stat().st_size == 0
+
+
+async def test_a_checkpoint_that_meets_a_reading_is_made_after_it(tmp_path: Path) -> None:
+    class Reading(storage.Database):
+        """A connection that is read whenever another thread comes."""
+
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if "wal_checkpoint" in sql and threading.current_thread() is not threading.main_thread():
+                with closing(super().execute("SELECT text FROM told")) as rows:
+                    rows.fetchone()
+                    return super().execute(sql)
+            return super().execute(sql, *parameters)  # type: ignore[arg-type]
+
+    storage.open_database(tmp_path).close()
+    with closing(Reading(tmp_path / storage.DATABASE)) as connection:
+        connection.execute("CREATE TABLE told (text)")
+        connection.executemany("INSERT INTO told VALUES (?)", [("a",), ("b",)])
+        checkpoints = Checkpoints(connection, tmp_path)
+        await checkpoints.once()
+        assert checkpoints.failure is None
+        with sqlite3.connect(f"file:{tmp_path / storage.DATABASE}?immutable=1", uri=True) as file:
+            assert file.execute("SELECT count(*) FROM told").fetchone() == (2,)
+
+
 async def test_periodic_checkpoints_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("domains.checkpoints._RETRY_S", 0.0)
     storage.open_database(tmp_path).close()
-    connection = sqlite3.connect(tmp_path / storage.DATABASE, factory=Failing)
+    connection = Failing(tmp_path / storage.DATABASE)
     checkpoints, failing = Checkpoints(connection, tmp_path), asyncio.Event()
     checkpoints.listeners.append(failing.set)
     task = asyncio.create_task(checkpoints.keep_up(0.0))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from domains.checkpoints import sync_log, truncate_log
+from domains.checkpoints import on_thread, sync_log, truncate_log
 
 _log = structlog.get_logger()
 
@@ -41,8 +41,8 @@ class Erasure:
 
     async def _truncated(self) -> bool:
         try:
-            # The log reaches the disk on another thread first, so that the truncation waits for the file alone.
+            # The log reaches the disk before the truncation, which transactions wait for.
             await asyncio.to_thread(sync_log, self._folder)
-            return truncate_log(self._connection)
+            return await on_thread(truncate_log, self._connection)
         except (sqlite3.Error, OSError):
             return False
