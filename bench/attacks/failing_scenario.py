@@ -145,6 +145,8 @@ class Scenario:
             if update.event.terminal:
                 self._told.jobs[job_id] = asking.kind(update)
                 self._told.answers[f"job {told_end(update)}"] += 1
+                if "INVARIANT_BROKEN" in told_end(update):
+                    self.faults.append(f"job {told_end(update)}")
 
     def _read(self, blob_id: str) -> int:
         request = memory_service_pb2.ReadBlobRequest(blob_id=blob_id)
