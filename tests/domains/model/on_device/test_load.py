@@ -521,13 +521,12 @@ def test_a_module_that_the_system_refuses_a_file_does_not_make_the_model_incompa
 def test_a_temporary_folder_that_cannot_be_written_keeps_no_model_from_loading_for_ever(
     tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", lambda *_: _raise(OSError(errno.ENOSPC, "No space left on device")))
+        full.setattr(Path, "write_bytes", refuse)
         with pytest.raises(DeviceOpsError) as told:
             load(tiny, "cpu")
     assert told.value.reason is ErrorReason.STORAGE_FULL
     assert load(tiny, "cpu").modules
-
-
-def _raise(error: Exception) -> None:
-    raise error
