@@ -18,6 +18,7 @@ from domains.descriptors import sync
 from domains.errors import DeviceOpsError
 from domains.failure import Failure
 from domains.storage import DATABASE, Durability, durability, side_turn, storage_errors, storage_failed, turn_of
+from domains.system_errors import system_error
 
 DEGRADED_AFTER = 3
 """Number of failed checkpoints in a row after which the server reports that its storage fails."""
@@ -70,7 +71,8 @@ class Checkpoints:
             with storage_errors(self._folder):
                 await asyncio.to_thread(sync_log, self._folder)
                 await on_thread(checkpoint, self._connection)
-        except (DeviceOpsError, sqlite3.Error) as error:
+        except Exception as error:
+            # The system may have no thread for it. Whatever it is, the next checkpoint comes.
             self._failed(error)
         else:
             self.failed_in_a_row, self.failure = 0, None
@@ -78,8 +80,9 @@ class Checkpoints:
             for tell in self.listeners:
                 tell()
 
-    def _failed(self, error: DeviceOpsError | sqlite3.Error) -> None:
-        known = error if isinstance(error, DeviceOpsError) else storage_failed(self._folder, error)
+    def _failed(self, error: Exception) -> None:
+        known = error if isinstance(error, DeviceOpsError) else system_error(error)
+        known = known or storage_failed(self._folder, error)
         self.failed_in_a_row += 1
         self.failure = Failure.of(known)
         _log.warning("checkpoint failed", in_a_row=self.failed_in_a_row, problem=str(error))

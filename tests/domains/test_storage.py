@@ -146,6 +146,29 @@ async def test_a_checkpoint_that_meets_a_reading_is_made_after_it(tmp_path: Path
             assert file.execute("SELECT count(*) FROM told").fetchone() == (2,)
 
 
+async def test_a_system_without_threads_fails_a_checkpoint_and_not_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(storage.open_database(tmp_path)) as connection:
+        checkpoints, erasure = Checkpoints(connection, tmp_path), Erasure(connection, tmp_path)
+        with monkeypatch.context() as none_left:
+            none_left.setattr("domains.checkpoints.asyncio.to_thread", refuse)
+            await checkpoints.once()
+            assert checkpoints.failure is not None
+            assert checkpoints.failure.reason is ErrorReason.QUOTA_EXCEEDED
+            await erasure.complete()
+        connection.execute("CREATE TABLE told (text)")
+        log = tmp_path / f"{storage.DATABASE}-wal"
+        assert log.stat().st_size
+        await checkpoints.once()
+        assert checkpoints.failure is None
+        await erasure.complete()
+        assert log.stat().st_size == 0
+
+
 async def test_periodic_checkpoints_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("domains.checkpoints._RETRY_S", 0.0)
     storage.open_database(tmp_path).close()

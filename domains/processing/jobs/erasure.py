@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from domains.checkpoints import on_thread, sync_log, truncate_log
+from domains.system_errors import system_error
 
 _log = structlog.get_logger()
 
@@ -44,5 +45,7 @@ class Erasure:
             # The log reaches the disk before the truncation, which transactions wait for.
             await asyncio.to_thread(sync_log, self._folder)
             return await on_thread(truncate_log, self._connection)
-        except (sqlite3.Error, OSError):
+        except Exception as error:
+            if not isinstance(error, sqlite3.Error | OSError) and system_error(error) is None:
+                raise
             return False
