@@ -163,6 +163,11 @@ class Database(sqlite3.Connection):
         super().__init__(path, isolation_level=None, check_same_thread=False)
         self.turn = threading.RLock()
 
+    def close(self) -> None:
+        """Close after the checkpoint that runs, if one does: Python's module would use the closed database."""
+        with self.turn:
+            super().close()
+
 
 _SYNCHRONOUS = {Durability.PROCESS: "NORMAL", Durability.POWER: "FULL"}
 

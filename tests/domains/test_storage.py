@@ -5,6 +5,7 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -108,6 +109,33 @@ async def test_the_event_loop_runs_while_a_checkpoint_waits_for_the_disk_and_a_t
             db.execute("CREATE TABLE told (text)")
         await checkpoint_of_slow_disk
         assert checkpoints.failure is None
+
+
+def test_a_connection_closes_after_the_checkpoint_that_runs(tmp_path: Path) -> None:
+    class Turn:
+        """The lock, which tells that it is wanted."""
+
+        def __init__(self) -> None:
+            self.wanted, self.lock = threading.Event(), threading.Lock()
+
+        def __enter__(self) -> None:
+            self.wanted.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    connection = storage.open_database(tmp_path)
+    turn = Turn()
+    connection.turn = turn  # pyright: ignore[reportAttributeAccessIssue]
+    with ThreadPoolExecutor(1) as other:
+        with turn.lock:
+            closed = other.submit(connection.close)
+            assert turn.wanted.wait(10)
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        closed.result(10)
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("SELECT 1")
 
 
 async def test_a_truncation_that_waits_for_the_disk_does_not_stop_the_event_loop(tmp_path: Path) -> None:
