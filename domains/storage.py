@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -153,10 +153,26 @@ class Durability(StrEnum):
     """It survives a loss of power too."""
 
 
+class Database(sqlite3.Connection):
+    """A connection of one thread, but for its checkpoints, which another thread makes in its turn."""
+
+    turn: threading.RLock
+    """Held by a transaction, and by a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, isolation_level=None, check_same_thread=False)
+        self.turn = threading.RLock()
+
+    def close(self) -> None:
+        """Close after the checkpoint that runs, if one does: Python's module would use the closed database."""
+        with self.turn:
+            super().close()
+
+
 _SYNCHRONOUS = {Durability.PROCESS: "NORMAL", Durability.POWER: "FULL"}
 
 
-def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sqlite3.Connection:
+def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> Database:
     """The state folder's database, for use on one thread, brought to this server's version.
 
     `lasting`: the failures that a commit survives.
@@ -165,7 +181,7 @@ def open_database(folder: Path, lasting: Durability = Durability.PROCESS) -> sql
     """
     with storage_errors(folder):
         _make_private(folder / DATABASE)
-        connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
+        connection = Database(folder / DATABASE)
         try:
             _check_version(connection, folder)
             connection.execute("PRAGMA journal_mode=WAL")
@@ -248,10 +264,15 @@ def durability(connection: sqlite3.Connection) -> Durability:
     return Durability.POWER if synchronous >= _SYNCHRONOUS_FULL else Durability.PROCESS
 
 
+def turn_of(connection: sqlite3.Connection) -> AbstractContextManager[object]:
+    """Keeps transactions and checkpoints of a `Database` apart; another connection is used by one thread alone."""
+    return connection.turn if isinstance(connection, Database) else nullcontext()
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection, folder: Path) -> Generator[sqlite3.Connection]:
     """Commit the whole transaction, or nothing."""
-    with storage_errors(folder):
+    with storage_errors(folder), turn_of(connection):
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import re
 
 from domains.descriptors import none_left
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust name an error of the system."""
 _FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
 
 
@@ -17,6 +20,17 @@ def system_error(error: BaseException) -> DeviceOpsError | None:
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _no_process()
     return _of_number(error.errno or 0, error) if isinstance(error, OSError) else None
+
+
+def wrapped_system_error(error: BaseException) -> DeviceOpsError | None:
+    """As `system_error`, of a library's error: it may have been raised from one of the system, or name its number only."""
+    one: BaseException | None = error
+    while one is not None:
+        named = _RUST.search(str(one))
+        if known := system_error(one) or (named and _of_number(int(named[1]), OSError(int(named[1]), ""))):
+            return known
+        one = one.__cause__ or one.__context__
+    return None
 
 
 def _of_number(number: int, error: OSError) -> DeviceOpsError | None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
+
 from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim
 from bench.attacks.failing_places import Place, PlaceFault, Table, compiled
 from bench.attacks.failing_start import StartAttack
@@ -22,6 +24,16 @@ from bench.attacks.harness import tell
 from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks, parser
 from bench.attacks.tried import Tried
 from tests.server import nursery_source
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How a place is reached."""
+
+    deaths: tuple[Victim, ...] = ()
+    """Who dies before the scenario."""
+    new: bool = False
+    """Whether the server is a new one."""
+
 
 _DEATHS: tuple[tuple[Victim, ...], ...] = ((), (Victim.WORKER,), (Victim.NURSERY, Victim.WORKER))
 """Who dies in a scenario: the first that reaches a place is the one that attacks it."""
@@ -47,52 +59,55 @@ class PlaceAttack:
 
     def __init__(self, attack: Attack, table: Table) -> None:
         self._attack, self._table = attack, table
-        self._deaths = dict[int, tuple[Victim, ...]]()
+        self._ways = dict[int, Way]()
         self._started = set[int]()
         """Places that only a start has reached."""
 
     def explore(self) -> None:
-        """Reach the places."""
+        """Reach the places, and note for each the cheapest way."""
         self._table.forget(imports=True)
-        for deaths in (*_DEATHS, (), ()):
-            self._attack.scenario(deaths)
-            self._see(deaths)
+        before = self._table.calls()
+        for way in (Way(new=True), *map(Way, _DEATHS[:0:-1]), Way(), Way()):
+            self._attack.scenario(way.deaths)
+            now = self._table.calls()
+            self._ways |= dict.fromkeys((one for one, count in now.items() if count > before.get(one, 0)), way)
+            before = now
 
     def known(self) -> list[Place]:
         """Places that a scenario reaches. Those of error paths become known while others are attacked."""
-        return [one for one in self._table.places() if one.hash in self._deaths]
+        return [one for one in self._table.places() if one.hash in self._ways]
 
     def once(self, fault: PlaceFault) -> list[str]:
         """Attack one place; see `Attack.once`."""
         attack, found, due = self._attack, list[str](), False
-        tries = [*dict.fromkeys((self._deaths[fault.place.hash], *_AGAIN[fault.place.victim]))]
+        again = map(Way, _AGAIN[fault.place.victim])
         # Much is reached by the first job of a server alone.
-        tries.append(_DEATHS[0])
-        for attempt, deaths in enumerate(tries, 1):
-            if attempt == len(tries):
+        for way in dict.fromkeys((self._ways[fault.place.hash], *again, Way(new=True))):
+            if way.new:
                 attack.renewed()
             with self._table.failing(fault):
-                found += attack.scenario(deaths, accepts=not (fault.place.kind == "pipe" and fault.forever)).faults
-                if attempt == len(tries):
+                accepts = not (fault.place.kind == "pipe" and fault.forever)
+                found += attack.scenario(way.deaths, accepts=accepts).faults
+                if way.new:
                     self._table.wait(_LINGER_S)
                 attack.done += self._table.failed > 0
                 due = self._table.failed > 0 and attack.done % RESTART_EACH == 0
                 if due:
                     attack.kill()
-            self._see(deaths)
+            self._see(way)
             if self._table.failed:
-                self._deaths[fault.place.hash] = deaths
+                self._ways[fault.place.hash] = way
                 break
         found += [] if due else attack.well()
         if found or due:
             found += attack.restarted()
-            self._started |= {one.hash for one in self._table.places()} - self._deaths.keys()
+            self._started |= {one.hash for one in self._table.places()} - self._ways.keys()
         return [*found, *([] if self._table.failed else [_MISSED])]
 
-    def _see(self, deaths: tuple[Victim, ...]) -> None:
+    def _see(self, way: Way) -> None:
         for place in self._table.places():
             if place.hash not in self._started:
-                self._deaths.setdefault(place.hash, deaths)
+                self._ways.setdefault(place.hash, way)
 
 
 class PlaceStart(StartAttack):

@@ -96,6 +96,10 @@ class Table:
             if one.hash and one.kind and one.text
         ]
 
+    def calls(self) -> dict[int, int]:
+        """How often each place was reached, by its hash."""
+        return {one.hash: one.calls for one in self._table.places if one.hash}
+
     def forget(self, *, imports: bool) -> None:
         """Begin with no places. `imports`: whether imports of modules are one."""
         ctypes.memset(self._table.places, 0, ctypes.sizeof(self._table.places))

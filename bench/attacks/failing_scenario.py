@@ -16,6 +16,7 @@ from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.processing.v1 import job_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+from server.heartbeat import HEARTBEAT_S
 from tests.faults.processes import kill
 from tests.server import asking
 from tests.server.harness import RunningServer
@@ -136,15 +137,17 @@ class Scenario:
         return self._server.processing.SubmitJob(pb.SubmitJobRequest(spec=spec), timeout=answer_s()).job.id
 
     def _watch(self, job_id: str) -> None:
-        """Follow the job, whose worker may have to start; a stream that says nothing for so long hangs."""
+        """Follow the job, whose worker may have to start; a stream hangs whose heartbeat is so late."""
         request, last = pb.WatchJobRequest(job_id=job_id), time.monotonic()
         for update in self._server.processing.WatchJob(request, timeout=JOB_S):
-            if (silent := time.monotonic() - last) > answer_s():
+            if (silent := time.monotonic() - last) > HEARTBEAT_S + answer_s():
                 self.faults.append(f"the watch was silent for {silent:.1f} s")
             last = time.monotonic()
             if update.event.terminal:
                 self._told.jobs[job_id] = asking.kind(update)
                 self._told.answers[f"job {told_end(update)}"] += 1
+                if "INVARIANT_BROKEN" in told_end(update):
+                    self.faults.append(f"job {told_end(update)}")
 
     def _read(self, blob_id: str) -> int:
         request = memory_service_pb2.ReadBlobRequest(blob_id=blob_id)

@@ -1,10 +1,14 @@
 """A measurement of memory by the allocator, the driver and the operating system."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from domains.errors import ErrorReason, InternalError
+
+NAMED_BLOBS: Final = 1024
+"""Most blobs of the server that a measurement names, the largest first. Those beyond are one owner without an id."""
 
 
 class OwnerKind(StrEnum):
@@ -24,10 +28,16 @@ class MemoryOwner(msgspec.Struct, frozen=True, kw_only=True):
     kind: OwnerKind
     live_bytes: int
     id: str = ""
-    """Id of the loaded model, job or blob, or the name of the cache."""
+    """Id of the loaded model, job or blob, or the name of the cache. Empty for a blob: several, each smaller than those
+    that are named."""
     session_id: str = ""
     reclaimable: bool = False
     """Whether a clean-up may free it: idle, not pinned and not in use."""
+
+    @property
+    def several(self) -> bool:
+        """Whether these are several blobs together."""
+        return self.kind is OwnerKind.BLOB and not self.id
 
 
 class MemoryMeasure(msgspec.Struct, frozen=True, kw_only=True):

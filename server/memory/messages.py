@@ -53,7 +53,8 @@ def to_pool(view: PoolView, *, include_owners: bool) -> memory_pool_pb2.MemoryPo
 
 
 def _largest_first(owners: tuple[MemoryOwner, ...]) -> list[memory_pool_pb2.MemoryOwner]:
-    largest = sorted(owners, key=lambda owner: -owner.live_bytes)[: limits.POOL_OWNERS]
+    single = (owner for owner in owners if not owner.several)
+    largest = sorted(single, key=lambda owner: -owner.live_bytes)[: limits.POOL_OWNERS]
     return [to_owner(owner) for owner in largest]
 
 

@@ -13,6 +13,7 @@ from domains.device.devices import FINAL
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
 from domains.processing.lanes.lane import Lane
 from domains.processing.workers.worker import WorkerGone
+from domains.system_errors import system_error
 from server.worker.life import Launcher, Link, WorkerLife
 from server.worker.listener import WorkerListener
 
@@ -116,15 +117,23 @@ class WorkerKeeper:
         finally:
             self._set(KeeperState.STOPPED)
 
+    def _not_started(self, error: Exception) -> DeviceOpsError:
+        """What is told of a process that could not be started."""
+        why = str(error)
+        if not isinstance(error, OSError) and system_error(error) is None:
+            _log.exception("a bug kept a worker from starting", device=self.name)
+            why = "a fault of the server; its log has the details"
+        message = f"the worker process of {self.name} could not be started: {why}"
+        return InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name)
+
     async def _live(self) -> bool:
         """Run one worker process from its start to its end. Returns whether it finished a job."""
         self.last_reason = ErrorReason.WORKER_RESTARTING
         try:
             life = await self._launcher.launch(self.name, self.end, self._fault_struck)
-        except OSError as error:
-            # The system has no memory or no descriptors now; after the pause it may.
-            message = f"the worker process of {self.name} could not be started: {error}"
-            self._unready(InternalError(message, ErrorReason.DRIVER_ERROR, device_id=self.name))
+        except Exception as error:
+            # The system may have no memory, descriptor or thread now; after the pause it may have one.
+            self._unready(self._not_started(error))
             return False
         pid = life.pid
         self._life, self.pid, self.start_time_s = life, pid, time.time()

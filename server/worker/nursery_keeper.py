@@ -113,7 +113,8 @@ class NurseryKeeper:
                 _log.info("nursery ready", pid=self.pid)
                 self._set_life(ours)
                 await self._process.wait()
-        except (OSError, TimeoutError) as error:
+        except Exception as error:
+            # The system may have no memory, descriptor or thread now. Whatever it is, the next nursery is started later.
             _log.warning("nursery could not be started", error=str(error) or type(error).__name__)
         finally:
             self._replace()

@@ -95,7 +95,8 @@ class Served:
         self.models = HostModels()
         self.pools = Pools()
         self.pools.add(HostPool(owners=self.models.owners))
-        self.pools.add(DiskPool(state, lambda: ()))
+        self.on_disk: list[MemoryOwner] = []
+        self.pools.add(DiskPool(state, lambda: self.on_disk))
         reclaiming = Reclaiming(self.pools, self.models)
         self.reservations = Reservations(self.pools)
         budgets = Budgets(self.pools, self.reservations, reclaiming, lambda pool_id, ceiling: ())
@@ -435,3 +436,17 @@ async def test_history_tells_what_was_sampled(tmp_path: Path) -> None:
             step=Duration(nanos=5),
         )
         assert (await refused(served.memory.QueryMemoryHistory(wrong)))[2] == {"end_time", "step"}
+
+
+async def test_blobs_that_are_not_named_are_no_owner_in_an_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        served.on_disk += [
+            MemoryOwner(kind=OwnerKind.BLOB, id="b-1", live_bytes=GIB),
+            MemoryOwner(kind=OwnerKind.BLOB, live_bytes=2 * GIB),
+        ]
+        request = messages.GetMemoryPoolRequest(memory_pool_id="disk", include_owners=True)
+        pool = (await served.memory.GetMemoryPool(request)).memory_pool
+        blob = memory_pool_pb2.MEMORY_OWNER_KIND_BLOB
+        blobs = [(owner.id, owner.live_bytes) for owner in pool.owners if owner.kind == blob]
+        assert blobs == [("b-1", GIB)]
+        assert pool.live_bytes >= 3 * GIB

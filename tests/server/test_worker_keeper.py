@@ -109,6 +109,23 @@ async def test_a_process_that_cannot_be_started_is_told_and_tried_again() -> Non
         assert keeper.last_problem == second.message
 
 
+@pytest.mark.parametrize("problem", ["can't start new thread", "a bug"])
+async def test_a_process_that_gets_no_thread_is_told_and_tried_again(problem: str) -> None:
+    listener, starts = Listener(), 0
+
+    def refuse() -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise RuntimeError(problem)
+
+    async with kept(listener, DIES, start=refuse):
+        first, second = await listener.problems.get(), await listener.problems.get()
+    assert "could not be started" in first.message
+    assert ("thread" in first.message) == ("thread" in problem)
+    assert "exit status 3" in second.message
+
+
 async def test_a_worker_that_hangs_before_it_is_ready_is_ended_and_told() -> None:
     listener = Listener()
     async with kept(listener, HANGS, ready_limit_s=0.1):

@@ -58,15 +58,16 @@ def can_compile(device: torch.device) -> bool:
 
 
 def _builds(compiler: str) -> bool:
-    """Whether an empty Python extension compiles. Python's header files are missing most often."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "empty.c"
-        source.write_text("#include <Python.h>\nint empty(void) { return 0; }\n")
-        command = [compiler, "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", str(source)]
-        try:
+    """Whether an empty Python extension compiles. Python's header files are missing most often; a temporary folder that
+    cannot be written keeps torch.compile from working too."""
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            source = Path(folder) / "empty.c"
+            source.write_text("#include <Python.h>\nint empty(void) { return 0; }\n")
+            command = [compiler, "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}", str(source)]
             done = subprocess.run([*command, "-o", f"{source}.so"], capture_output=True, timeout=_BUILD_S, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     return done.returncode == 0
 
 

@@ -8,6 +8,7 @@ import torch
 
 from domains.amounts import bytes_told
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
+from domains.system_errors import system_error
 
 _log = structlog.get_logger()
 
@@ -34,6 +35,9 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
     if isinstance(error, MemoryError) or _says(error, text, _HOST_TEXTS):
         message = f"the host ran out of memory while {doing}; ask for a smaller or for fewer pictures"
         return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY, device=device, doing=doing)
+    if (known := system_error(error)) is not None:
+        _log.warning("the system refused something", doing=doing, device=str(device), problem=text)
+        return known
     _log.error("unexpected error", doing=doing, device=str(device), exc_info=error)
     if _says(error, text, _DRIVER_TEXTS):
         message = f"the driver of {device} failed while {doing}; the worker must be restarted"

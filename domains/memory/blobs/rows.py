@@ -5,7 +5,7 @@ A job *makes* a blob and owns it until the job is deleted. A job or a loaded mod
 
 import sqlite3
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -46,6 +46,8 @@ class BlobRows:
         self._last_place = 0
         self.changes = 0
         """Counts each row that is written or removed."""
+        self.listeners: list[Callable[[Blob | None, Blob | None], None]] = []
+        """Called after each change of a row, with the blob before (None: new) and after (None: removed)."""
         self.client_count = self.client_bytes = 0
         """The blobs of clients, and the memory or disk that they take. A mapped or LOST one takes none."""
         self._load()
@@ -168,23 +170,21 @@ class BlobRows:
         db.executemany("DELETE FROM blobs WHERE id = ?", rows)
 
     def _note(self, blob: Blob) -> None:
-        self.changes += 1
-        self._count(self._blobs.get(blob.id), -1)
-        self._count(blob, 1)
+        before = self._blobs.get(blob.id)
         self._last_place = max(self._last_place, blob.place)
-        self._place(self._blobs.get(blob.id), blob)
+        self._place(before, blob)
         for sha256 in self._contents.owners(blob.id):
             self._contents.remove(blob.id, sha256)
         if blob.sha256:
             self._contents.add(blob.id, blob.sha256)
         self._blobs[blob.id] = blob
+        self._changed(before, blob)
 
     def _forget(self, names: list[str]) -> None:
-        self.changes += 1
         for name in names:
             blob = self._blobs.pop(name, None)
-            self._count(blob, -1)
             self._place(blob, None)
+            self._changed(blob, None)
             for request_id in self._requests_of.owners(name):
                 del self._requests[request_id]
             for links in (self.makers, self.holders, self._requests_of, self._contents):
@@ -194,6 +194,13 @@ class BlobRows:
     def _answered(self, request: AnsweredRequest) -> None:
         self._requests[request.request_id] = request
         self._requests_of.add(request.blob_id, request.request_id)
+
+    def _changed(self, before: Blob | None, after: Blob | None) -> None:
+        self.changes += 1
+        self._count(before, -1)
+        self._count(after, 1)
+        for tell in self.listeners:
+            tell(before, after)
 
     def _count(self, blob: Blob | None, step: int) -> None:
         if blob is not None and blob.origin is not BlobOrigin.JOB:

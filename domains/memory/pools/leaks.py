@@ -96,7 +96,9 @@ class LeakWatch:
             for track in self._tracks.values():
                 track.close(time_s, self._least_growth)
             self._window_end_s = time_s + self._window_s
-        followed = sorted(owners, key=lambda owner: -owner.live_bytes)[:MAX_OWNERS]
+        # Of several together, one that grows cannot be told from one more.
+        single = (owner for owner in owners if not owner.several)
+        followed = sorted(single, key=lambda owner: -owner.live_bytes)[:MAX_OWNERS]
         tracks: dict[OwnerKey, _Track] = {}
         for owner in followed:
             key = (owner.kind, owner.id)

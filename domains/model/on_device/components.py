@@ -30,6 +30,7 @@ from transformers import (
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.component_config import read_config
 from domains.model.model import Model
+from domains.system_errors import wrapped_system_error
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -150,6 +151,9 @@ def built(config: Mapping[str, Any], component: str, builder: Builder, tensors: 
         with torch.device("meta"), _Unfilled(), _at_most(_MODULES_PER_TENSOR * tensors + _FEW_MODULES):
             module = builder(config)
     except Exception as error:  # what a library raises for a config that it cannot use is not specified
+        # A config can ask for more memory than there is.
+        if not isinstance(error, MemoryError) and (known := wrapped_system_error(error)):
+            raise known from error
         what = "more modules than there are weights for" if isinstance(error, _TooManyModules) else f"{error}"
         message = f"{component}/config.json describes no module that can be built: {what[:300]}"
         facts = {"component": component, "file": "config.json"}

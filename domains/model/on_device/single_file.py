@@ -11,6 +11,7 @@ from domains.model.on_device.conversion import Origin, inner, origins
 from domains.model.on_device.derived import derives
 from domains.model.on_device.weights import Find, Source, Sources, matched
 from domains.model.weight_file import WeightFile
+from domains.system_errors import wrapped_system_error
 
 
 def finder(family: str, component: str, module: nn.Module) -> Find:
@@ -29,6 +30,8 @@ def finder(family: str, component: str, module: nn.Module) -> Find:
         try:
             made = origins(family, component, module, file.tensors)
         except Exception as error:  # diffusers' conversions raise what their dictionaries raise
+            if known := wrapped_system_error(error):
+                raise known from error
             message = f"diffusers cannot convert the {component} in {file.name}: {type(error).__name__} {error!s:.200}"
             facts = {"component": component, "file": file.name}
             raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts) from error

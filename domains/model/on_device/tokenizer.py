@@ -25,6 +25,7 @@ from domains.model.kind import ModelKind
 from domains.model.model import Model
 from domains.model.tokenizer_settings import FILES, known_settings
 from domains.model.weight_file import open_judged
+from domains.system_errors import wrapped_system_error
 
 _CONFIG = "tokenizer_config.json"
 _MAX_BYTES = 64 * 1024 * 1024
@@ -62,6 +63,8 @@ def tokenizer(model: Model, component: str) -> Words:
         try:
             return _class_of(model, component, config).from_pretrained(copies, local_files_only=True)
         except Exception as error:  # the library raises bare exceptions for files that it cannot read
+            if known := wrapped_system_error(error):
+                raise known from error
             message = f"the files in {component}/ cannot be read: {str(error)[:300]}; replace them"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component) from error
 

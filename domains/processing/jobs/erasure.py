@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from domains.checkpoints import sync_log, truncate_log
+from domains.checkpoints import on_thread, sync_log, truncate_log
+from domains.system_errors import system_error
 
 _log = structlog.get_logger()
 
@@ -41,8 +42,10 @@ class Erasure:
 
     async def _truncated(self) -> bool:
         try:
-            # The log reaches the disk on another thread first, so that the truncation waits for the file alone.
+            # The log reaches the disk before the truncation, which transactions wait for.
             await asyncio.to_thread(sync_log, self._folder)
-            return truncate_log(self._connection)
-        except (sqlite3.Error, OSError):
+            return await on_thread(truncate_log, self._connection)
+        except Exception as error:
+            if not isinstance(error, sqlite3.Error | OSError) and system_error(error) is None:
+                raise
             return False

@@ -20,6 +20,7 @@ from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.memory.host_loads import HostLoad, HostLoads, file_bytes
 from domains.processing.sessions.session import SessionState, SessionView
+from domains.system_errors import system_error
 
 _log = structlog.get_logger()
 
@@ -113,8 +114,14 @@ class Prefetching:
         try:
             ask = HostLoad(ahead=True, keep=self._hinted())
             done = await self._loads.load(model, ask, lambda done, total: None, keep_on)
-        except DeviceOpsError as error:
-            _log.info("a model is not read ahead", model_id=model.id, reason=str(error.reason), message=error.message)
+        except Exception as error:
+            known = error if isinstance(error, DeviceOpsError) else system_error(error)
+            if known is None:
+                # A bug ends this reading only; the next one follows.
+                _log.exception("a bug ended a reading ahead", model_id=model.id)
+            else:
+                why = {"reason": str(known.reason), "message": known.message}
+                _log.info("a model is not read ahead", model_id=model.id, **why)
             self._settled.add(model.id)
             return
         if done is not None:

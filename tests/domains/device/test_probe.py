@@ -2,6 +2,7 @@
 
 import platform
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -11,7 +12,7 @@ import torch
 from domains.device.device import Backend
 from domains.device.on_device import cuda_driver
 from domains.device.on_device import probe as on_device
-from domains.device.on_device.features import allocation_alignment, features
+from domains.device.on_device.features import allocation_alignment, can_compile, features
 from domains.device.on_device.probe import (
     _directml,  # pyright: ignore[reportPrivateUsage]  # no DirectML needed
     _identity,  # pyright: ignore[reportPrivateUsage]  # no GPU needed
@@ -110,3 +111,10 @@ def test_a_gpu_of_a_torch_with_rocm_is_no_cuda_device(
     assert (device.backend, device.vendor, device.runtime_version) == (Backend.ROCM, "AMD", "ROCm 6.4")
     assert (device.aliases, device.id, device.uuid) == (("rocm:2", "2"), device_id, uuid)
     assert (device.architecture, device.compute_capability, device.pci_bus_id) == ("gfx90a", "gfx90a", "0000:65:00.0")
+
+
+def test_a_temporary_folder_that_cannot_be_written_leaves_a_device_without_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert can_compile(torch.device("cpu")) is False

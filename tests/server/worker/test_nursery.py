@@ -190,6 +190,24 @@ async def test_without_a_nursery_nobody_waits(command: tuple[str, ...]) -> None:
         assert await nursery.fork(ForkOrder(name="cpu")) is None
 
 
+async def test_a_nursery_that_gets_no_thread_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = asyncio.Event()
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr("server.worker.nursery_keeper.asyncio.create_subprocess_exec", refuse_again)
+        raise RuntimeError("can't start new thread")
+
+    async def refuse_again(*_: Any, **__: Any) -> None:
+        again.set()
+        raise OSError("no process either")
+
+    monkeypatch.setattr("server.worker.nursery_keeper._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("server.worker.nursery_keeper.asyncio.create_subprocess_exec", refuse)
+    async with kept(*COMMAND) as nursery:
+        assert await nursery.fork(ForkOrder(name="cpu")) is None
+        await asyncio.wait_for(again.wait(), 10)
+
+
 async def test_a_fork_that_cannot_use_cuda_becomes_a_new_process() -> None:
     async with (
         kept(*COMMAND, "spoiled") as nursery,

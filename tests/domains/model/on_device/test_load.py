@@ -1,5 +1,6 @@
 """Loading: what is read, what is told of broken files, and that nothing stays behind."""
 
+import errno
 import gc
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from domains.errors import DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotSupported
 from domains.inference.on_device.families.table import family_of
@@ -25,6 +26,7 @@ from domains.model.execution import Execution
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
 from domains.model.on_device import Placed, load, loading, weights
+from domains.model.on_device.components import built
 from domains.model.on_device.flat import Flat
 from domains.model.roots import Roots
 from tests.domains.inference.on_device.tiny_model import tiny_model
@@ -490,3 +492,41 @@ def test_each_part_can_have_a_precision_of_its_own(tiny: Model) -> None:
     }
     # Each part tells its bytes as they are on the device, not as they are in the files.
     assert parts == {part: pytest.approx(size, rel=0.01) for part, size in loaded.bytes_per_component.items()}
+
+
+def test_a_library_that_the_system_refuses_a_file_does_not_make_the_model_corrupt(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError as error:
+            raise ValueError("the vocabulary cannot be loaded") from error
+
+    monkeypatch.setattr("transformers.CLIPTokenizer.from_pretrained", refused)
+    with pytest.raises(DeviceOpsError) as told:
+        load(tiny, "cpu")
+    assert told.value.reason is ErrorReason.QUOTA_EXCEEDED
+
+
+def test_a_module_that_the_system_refuses_a_file_does_not_make_the_model_incompatible() -> None:
+    def refused(config: Mapping[str, Any]) -> nn.Module:
+        raise RuntimeError("No such file (os error 5)")
+
+    with pytest.raises(DeviceOpsError) as told:
+        built({}, "unet", refused, 1)
+    assert told.value.reason is ErrorReason.STORAGE_FAILED
+
+
+def test_a_temporary_folder_that_cannot_be_written_keeps_no_model_from_loading_for_ever(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(DeviceOpsError) as told:
+            load(tiny, "cpu")
+    assert told.value.reason is ErrorReason.STORAGE_FULL
+    assert load(tiny, "cpu").modules

@@ -1,5 +1,7 @@
 """Torch's errors in our words."""
 
+import errno
+
 import pytest
 import structlog
 import torch
@@ -56,3 +58,16 @@ def test_an_unexpected_error_keeps_its_text_for_the_log() -> None:
     assert told.reason is ErrorReason.INVARIANT_BROKEN
     assert "secret" not in told.message
     assert [(line["log_level"], str(line["exc_info"])) for line in lines] == [("error", "'secret'")]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, ErrorReason.STORAGE_FULL),
+        (errno.EIO, ErrorReason.STORAGE_FAILED),
+        (errno.EMFILE, ErrorReason.QUOTA_EXCEEDED),
+        (errno.ENOMEM, ErrorReason.HOST_OUT_OF_MEMORY),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(number: int, reason: ErrorReason) -> None:
+    assert translate(OSError(number, "no"), CPU, "loading").reason is reason

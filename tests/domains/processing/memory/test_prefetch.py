@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -120,6 +121,25 @@ async def test_the_model_needed_first_is_read_first(desk: Desk) -> None:
         ("two@host", LoadedState.READY),
         ("one@host", LoadedState.READY),
     ]
+
+
+@pytest.mark.parametrize("problem", ["can't start new thread", "a bug"])
+async def test_a_model_that_cannot_be_read_ends_no_other_reading(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    load, refused = desk.loads.load, list[str]()
+
+    async def refusing(model: Model, *rest: Any) -> Any:
+        if model.id == "one":
+            refused.append(model.id)
+            raise RuntimeError(problem)
+        return await load(model, *rest)
+
+    monkeypatch.setattr(desk.loads, "load", refusing)
+    desk.hint(desk.one, desk.two)
+    async with reading(desk):
+        await desk.until(lambda: desk.ready() == ["two@host"])
+    assert refused == ["one"]
 
 
 async def test_it_waits_while_a_device_loads_and_then_goes_on(desk: Desk) -> None:
