@@ -16,10 +16,13 @@ from bench.measure import Spread, result
 from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from tests.server.harness import running_server
 
-CALLS = 300
+CALLS = 600
 WARM_UP = 10
-TARGET = 3.5
-"""Most bare calls that the first event may take, at the median and at the 99th percentile."""
+TARGET = 3.0
+"""Most bare calls that the first event may take at the median."""
+TARGET_P99 = 2.4
+"""The same at the 99th percentile. The design asks for 3 ms there, on a machine that then took 2.33 ms: 1.88 bare calls, as
+the same commit takes on another machine."""
 _FIRST = inference_service_pb2.GenerateResponse
 _REQUEST = inference_service_pb2.GenerateRequest(
     generation=generation_pb2.Generation(
@@ -73,7 +76,7 @@ def main() -> int:
         target=TARGET,
         better="lower",
         peer=f"a bare stream of grpc.aio {grpc.__version__} and one commit",
-        conditions={"the 99th percentiles keep the target": at[99] <= TARGET},
+        conditions={f"at most {TARGET_P99} at the 99th percentile": at[99] <= TARGET_P99},
         details={
             "calls": CALLS,
             "bytes of an event": size,
