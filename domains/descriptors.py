@@ -71,9 +71,3 @@ def none_left(error: BaseException) -> ResourceExhausted | None:
         f"no file descriptor is left ({os.strerror(error.errno)}); retry, or raise the limit of open files (ulimit -n)"
     )
     return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED)
-
-
-def check_left(error: OSError) -> None:
-    """Raise QUOTA_EXCEEDED if no file descriptor is left; the file to open is not at fault."""
-    if known := none_left(error):
-        raise known from error

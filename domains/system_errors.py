@@ -22,6 +22,15 @@ def system_error(error: BaseException) -> DeviceOpsError | None:
     return _of_number(error.errno or 0, error) if isinstance(error, OSError) else None
 
 
+def check_left(error: OSError) -> None:
+    """Raise QUOTA_EXCEEDED or HOST_OUT_OF_MEMORY if no file descriptor or memory is left: the file to open is not at
+    fault."""
+    if error.errno == errno.ENOMEM:
+        raise _no_memory() from error
+    if known := none_left(error):
+        raise known from error
+
+
 def wrapped_system_error(error: BaseException) -> DeviceOpsError | None:
     """As `system_error`, of a library's error: it may have been raised from one of the system, or name its number only."""
     one: BaseException | None = error

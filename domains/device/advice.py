@@ -167,7 +167,9 @@ def _compile(goal: DeviceGoal, features: Collection[str], runs: Sequence[Measure
     if goal is DeviceGoal.THROUGHPUT:
         reason = "the device has it, and many pictures of one shape pay for the slow first one"
         return OptionAdvice(option="compile", use=True, reason=reason)
-    reason = f"the first picture would be slow, which the goal {goal} does not pay back for sure; no runs were measured"
+    reason = (
+        f"the first picture would be slow, which the goal {goal} does not pay back for sure, as no runs were measured"
+    )
     return OptionAdvice(option="compile", use=False, reason=reason)
 
 

@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, check_left
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS
+from domains.system_errors import check_left
 
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a real path, as `Roots.inside` gives it, for reading.
 
     Raises OSError for a symlink anywhere in the path (a file or folder was swapped after it was judged) and for a pipe or
-    a device, whose read might never end. Raises QUOTA_EXCEEDED if no file descriptor is left.
+    a device, whose read might never end. Raises QUOTA_EXCEEDED or HOST_OUT_OF_MEMORY if no file descriptor or
+    memory is left.
     """
     try:
         descriptor = _open(path)

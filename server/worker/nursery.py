@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from server import log
@@ -168,7 +169,8 @@ def _begin(order: ForkOrder) -> None:
         os.execv(sys.executable, WorkerStart(name=order.name, uuid=order.uuid).command())
     fresh_randomness()
     # The name in `top` and `ps -e`; the command line is still the nursery's.
-    Path("/proc/self/comm").write_text(f"worker {order.name}")
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(f"worker {order.name}")
     serve(order.name, order.uuid)
 
 

@@ -26,11 +26,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, check_left, read_at
+from domains.descriptors import FOREIGN_FLAGS, OPEN_FLAGS, read_at
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.tiers import PIECE_BYTES
+from domains.system_errors import check_left
 
 Result = TypeVar("Result")
 

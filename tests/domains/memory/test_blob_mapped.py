@@ -427,16 +427,21 @@ def test_a_file_that_shrinks_while_it_is_mapped_shows_no_page(tmp_path: Path, mo
         pass
 
 
-async def test_a_file_that_no_descriptor_is_left_for_is_not_at_fault(
-    blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(errno.EMFILE, ErrorReason.QUOTA_EXCEEDED), (errno.ENOMEM, ErrorReason.HOST_OUT_OF_MEMORY)],
+    ids=["no descriptor", "no memory"],
+)
+async def test_a_file_that_nothing_is_left_to_open_with_is_not_at_fault(
+    blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: ErrorReason
 ) -> None:
     path = written(shared / "file", b"0123456789")
 
     def refuse(*_: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("os.open", refuse)
-    assert (await refused(blobs.requests.register(of(path)))).reason is ErrorReason.QUOTA_EXCEEDED
+    assert (await refused(blobs.requests.register(of(path)))).reason is reason
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

@@ -157,17 +157,22 @@ def test_a_pipe_in_its_place_does_not_hold_up_a_load(model: Model) -> None:
         assert not open_within(place(model))
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(errno.EMFILE, ErrorReason.QUOTA_EXCEEDED), (errno.ENOMEM, ErrorReason.HOST_OUT_OF_MEMORY)],
+    ids=["no descriptor", "no memory"],
+)
 @pytest.mark.parametrize("judged", [True, False])
-def test_a_file_that_no_descriptor_is_left_for_is_not_called_corrupt(
-    model: Model, monkeypatch: pytest.MonkeyPatch, judged: bool
+def test_a_file_that_nothing_is_left_to_open_with_is_not_called_corrupt(
+    model: Model, monkeypatch: pytest.MonkeyPatch, judged: bool, code: int, reason: ErrorReason
 ) -> None:
     def refuse(*_: object, **__: object) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("os.open", refuse)
     with pytest.raises(ResourceExhausted) as caught:
         _ = open_judged(model, UNET) if judged else read_header(place(model))
-    assert caught.value.reason is ErrorReason.QUOTA_EXCEEDED
+    assert caught.value.reason is reason
 
 
 def test_a_disk_that_fails_is_told_with_the_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
