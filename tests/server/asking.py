@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -22,6 +22,14 @@ LONG_STEPS = 1000
 """More steps than any test waits for: such a job runs until it is stopped."""
 ENDINGS = {"succeeded", "partially_succeeded", "failed", "cancelled"}
 NEWEST_ONLY = {"progress", "preview"}
+UNFINISHED = (
+    job_event_pb2.JOB_STATE_QUEUED,
+    job_event_pb2.JOB_STATE_RUNNING,
+    job_event_pb2.JOB_STATE_PAUSING,
+    job_event_pb2.JOB_STATE_PAUSED,
+    job_event_pb2.JOB_STATE_CANCELLING,
+    job_event_pb2.JOB_STATE_INTERRUPTED,
+)
 
 Update = processing_service_pb2.WatchJobResponse
 
@@ -103,6 +111,20 @@ def cancel(server: RunningServer, job_id: str, cause: str = "") -> job_pb2.Job:
     """CancelJob."""
     request = processing_service_pb2.CancelJobRequest(job_id=job_id, cause=cause)
     return server.processing.CancelJob(request, timeout=CALL_S).job
+
+
+def end_all(server: RunningServer) -> None:
+    """Cancel every job that has not ended, and wait for their ends."""
+    request = processing_service_pb2.ListJobsRequest(
+        filter=processing_service_pb2.JobFilter(states=UNFINISHED), page_size=1000
+    )
+    left = [job.id for job in server.processing.ListJobs(request, timeout=CALL_S).jobs]
+    for job_id in left:
+        # It may end by itself first.
+        with suppress(grpc.RpcError):
+            cancel(server, job_id)
+    for job_id in left:
+        watch(server, job_id)
 
 
 def delete(server: RunningServer, job_id: str) -> int:

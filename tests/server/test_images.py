@@ -18,7 +18,7 @@ from domains import imaging
 from domains.imaging import MEDIA_TYPES
 from domains.inference import manifest
 from tests.server import asking
-from tests.server.asking import picture
+from tests.server.asking import exact_picture, picture
 from tests.server.harness import RunningServer
 
 SIGNATURES = {
@@ -50,7 +50,10 @@ def pixels(server: RunningServer, image: generated_image_pb2.GeneratedImage) -> 
 
 
 def test_the_same_request_gives_the_same_file(server: RunningServer) -> None:
-    first, second = (result_of(server, seed=9, steps=3).images[0] for _ in range(2))
+    asked = exact_picture(seed=9, steps=3)
+    first, second = (
+        asking.watch(server, asking.submit(server, asked))[-1].generation_result.images[0] for _ in range(2)
+    )
     assert first.file.sha256 == second.file.sha256
 
 

@@ -9,7 +9,7 @@ from deviceops.common.v1 import job_event_pb2, label_pb2
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.processing.v1 import processing_service_pb2
 from tests.server import asking
-from tests.server.asking import CALL_S, LONG_STEPS, picture
+from tests.server.asking import CALL_S, LONG_STEPS, exact_picture
 from tests.server.harness import RunningServer
 
 Answer = processing_service_pb2.DeleteByLabelsResponse
@@ -33,7 +33,7 @@ def delete(
 
 def job(server: RunningServer, steps: int, seed: int, /, **marks: str) -> str:
     options = job_event_pb2.JobOptions(labels=labels(**marks))
-    return asking.submit(server, picture(steps=steps, seed=seed), options)
+    return asking.submit(server, exact_picture(steps=steps, seed=seed), options)
 
 
 def ended(server: RunningServer, seed: int, **marks: str) -> str:
