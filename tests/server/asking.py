@@ -119,12 +119,13 @@ def end_all(server: RunningServer) -> None:
         filter=processing_service_pb2.JobFilter(states=UNFINISHED), page_size=1000
     )
     left = [job.id for job in server.processing.ListJobs(request, timeout=CALL_S).jobs]
+    # One may end by itself first, and its record may go.
     for job_id in left:
-        # It may end by itself first.
         with suppress(grpc.RpcError):
             cancel(server, job_id)
     for job_id in left:
-        watch(server, job_id)
+        with suppress(grpc.RpcError):
+            watch(server, job_id)
 
 
 def delete(server: RunningServer, job_id: str) -> int:
