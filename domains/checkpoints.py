@@ -96,7 +96,7 @@ async def on_thread(move: Callable[[sqlite3.Connection], Result], connection: sq
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_LOCKED:
                 raise
-    # The event loop was reading rows. It is not between two of its turns.
+    # The event loop had read some of a query's rows, which locks the tables. It leaves no query open when it waits.
     return move(connection)
 
 

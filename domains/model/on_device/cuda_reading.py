@@ -273,8 +273,9 @@ def _begin_to_fetch(
 
 def _place(piece: _Piece, there: Tensor, flat: Flat) -> None:
     """Enqueue what brings the parts of a piece to their places."""
-    for begin, end, offset in ((run.begin, run.end, run.offset) for run in piece.runs):
-        flat.bytes[offset : offset + end - begin].copy_(there[begin:end], non_blocking=True)
+    for run in piece.runs:
+        place = flat.bytes[run.offset : run.offset + run.end - run.begin]
+        place.copy_(there[run.begin : run.end], non_blocking=True)
     for part in piece.parts:
         slot = part.slot
         at = piece.file.place_of(slot.entry) + part.begin - piece.first

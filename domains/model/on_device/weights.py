@@ -195,7 +195,8 @@ def _assign_all(
     values: Callable[[], Mapping[str, torch.Tensor]],
     place: torch.device,
 ) -> Generator[None]:
-    """Set the tensors of a module. Yields after some of them: a large module has thousands."""
+    """Set the tensors of a module. Yields after some of them: a large module has thousands. `owners`: the module and all in
+    it, by path."""
     tensors = values()
     yield
     for number, (name, value) in enumerate(tensors.items()):
