@@ -45,7 +45,7 @@ class LayerStream:
             copies = CudaCopies(place, max(map(largest_piece, layers)))
         self._mover: _Mover = _Plain() if copies is None else _Enqueued(copies, tier or HostTier(lambda: 0))
         rooms = [_room(layers[first::_PLACES], place) for first in range(_PLACES)]
-        owners = dict(module.named_modules())
+        owners = layers[0].owners_in(module)
         self._flats: list[Flat] = []
         self._here: list[int | None] = [None] * _PLACES
         """The layer whose bytes are in each place, or on their way there."""
