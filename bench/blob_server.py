@@ -14,7 +14,7 @@ import grpc
 from deviceops.memory.v1 import memory_service_pb2
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.memory.blobs import BlobMethods
 from server.register import register
 
@@ -24,9 +24,9 @@ async def serve(size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(open_database(Path(folder)), Path(folder) / "blobs")
         blob = await store.keep(os.urandom(size), "application/octet-stream", "bench")
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+        server = grpc.aio.server()
         service = memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"]
-        register(server, service, BlobMethods(store))
+        register(AnsweringErrors(server), service, BlobMethods(store))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         print(port, blob.id, flush=True)

@@ -35,13 +35,13 @@ async def frames(fds: tuple[int, int]) -> None:
     """Until the pipe ends."""
     import grpc
 
-    from server.errors import ErrorInterceptor
+    from server.errors import AnsweringErrors
     from server.stdio.hello import own_hello
     from server.stdio.transport import StdioTransport
 
     data = picture()
     ended = asyncio.Event()
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=[("grpc.max_send_message_length", 16 << 20)])
+    server = grpc.aio.server(options=[("grpc.max_send_message_length", 16 << 20)])
     port = server.add_insecure_port("127.0.0.1:0")
 
     async def image(request: bytes, context: Any) -> bytes:
@@ -54,9 +54,9 @@ async def frames(fds: tuple[int, int]) -> None:
     handler = grpc.method_handlers_generic_handler(
         SERVICE, {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
     )
-    stdio = StdioTransport(fds, ErrorInterceptor(), 16 << 20, ended)
+    stdio = StdioTransport(fds, 16 << 20, ended)
     for host in (server, stdio):
-        host.add_generic_rpc_handlers((handler,))
+        AnsweringErrors(host).add_generic_rpc_handlers((handler,))
     await server.start()
     stdio.start(own_hello())
     await ended.wait()

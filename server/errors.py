@@ -1,4 +1,4 @@
-"""Converts errors of the domains to gRPC statuses, with one table and one interceptor round every call.
+"""Converts errors of the domains to gRPC statuses, with one table and one guard round every method.
 
 A status carries `google.rpc.ErrorInfo` (the reason and the facts) and the standard detail that fits its family. The text of
 an unexpected exception is never sent: it goes to the log, and the caller gets INTERNAL.
@@ -6,7 +6,7 @@ an unexpected exception is never sent: it goes to the log, and the caller gets I
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from domains.errors import DeviceOpsError, ErrorReason
 from domains.failure import Failure
 from domains.system_errors import system_error
 from server.scrub import scrubbed
+from server.transport import Transport
 from server.unreadable import readable, readable_stream, tolerant
 
 CODE_OF: Mapping[type[DeviceOpsError], grpc.StatusCode] = {
@@ -116,45 +117,52 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
     return details
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Converts the errors of every call, so that no servicer needs a `try`. For one server, whose methods stay the same."""
+class AnsweringErrors:
+    """A transport that answers the errors of every method that is added to it, so that no servicer needs a `try`.
 
-    def __init__(self) -> None:
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        """By method, from its first call on: wrapping costs as much as a short call."""
+    The methods are wrapped when they are added: an interceptor of grpc.aio would cost each call a coroutine.
+    """
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the method's handler, unary or stream on either side."""
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add services."""
+        self._transport.add_generic_rpc_handlers([_Answered(handler) for handler in handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Does nothing: generated code passes the same handlers to `add_generic_rpc_handlers`."""
+
+
+class _Answered(grpc.GenericRpcHandler):
+    """Finds the same methods as another, whose errors are answered."""
+
+    def __init__(self, inner: grpc.GenericRpcHandler) -> None:
+        self._inner = inner
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        """Those that were called: a handler may find its methods in other ways than by a table."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = str(handler_call_details.method)
-        if method not in self._wrapped:
-            handler = await self._wrap(continuation, handler_call_details, method)
+        if method not in self._methods:
+            handler = self._inner.service(handler_call_details)
+            # An unknown method has no handler; gRPC itself answers UNIMPLEMENTED.
             if handler is None:
                 return None
-            self._wrapped[method] = handler
-        return self._wrapped[method]
+            self._methods[method] = _answered(handler, method)
+        return self._methods[method]
 
-    async def _wrap(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-        method: str,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        # An unknown method has no handler; gRPC itself answers UNIMPLEMENTED.
-        if handler is None:
-            return None
-        replaced: dict[str, Any] = {"request_deserializer": tolerant(handler.request_deserializer)}
-        for shape in ("unary_unary", "stream_unary"):
-            if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_unary(_readable(behaviour, handler), method)
-        for shape in ("unary_stream", "stream_stream"):
-            if behaviour := getattr(handler, shape):
-                replaced[shape] = _guard_stream(_readable(behaviour, handler), method)
-        return handler._replace(**replaced)  # pyright: ignore[reportAttributeAccessIssue]  # a namedtuple in fact
+
+def _answered(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    """A method's handler, unary or stream on either side, with its errors answered."""
+    replaced: dict[str, Any] = {"request_deserializer": tolerant(handler.request_deserializer)}
+    for shape in ("unary_unary", "stream_unary"):
+        if behaviour := getattr(handler, shape):
+            replaced[shape] = _guard_unary(_readable(behaviour, handler), method)
+    for shape in ("unary_stream", "stream_stream"):
+        if behaviour := getattr(handler, shape):
+            replaced[shape] = _guard_stream(_readable(behaviour, handler), method)
+    return handler._replace(**replaced)  # pyright: ignore[reportAttributeAccessIssue]  # a namedtuple in fact
 
 
 def _readable(behaviour: Callable[..., Any], handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[..., Any]:

@@ -21,10 +21,11 @@ from server.guard import guarded
 from server.heartbeat import HEARTBEAT_S, Followed, follows, with_heartbeats
 from server.leaving import Streams
 from server.once import Once
+from server.transport import Transport
 
 
 def register(
-    server: grpc.aio.Server,
+    server: Transport,
     service: ServiceDescriptor,
     servicer: object,
     once: Once | None = None,

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import sqlite3
 import uuid
-from typing import Any
 
 import grpc
 import msgspec
@@ -45,7 +44,7 @@ from server.background import Background
 from server.device.hardware import Hardware
 from server.device.parts import DeviceParts
 from server.device.servicer import DeviceServicer
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.health import Health
 from server.inference.servicer import InferenceServicer
 from server.leaving import Streams
@@ -67,6 +66,7 @@ from server.services import SERVICES, unbuilt
 from server.settings import Settings
 from server.stdio.hello import own_hello
 from server.stdio.transport import StdioTransport
+from server.transport import Transport
 
 _CHECKPOINT_S = 5.0
 _EXPIRY_S = 60.0
@@ -269,28 +269,29 @@ class Server:
 
     def transport(self) -> grpc.aio.Server:
         """A gRPC server with all services and no open port."""
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options(self.settings))
+        server = grpc.aio.server(options=options(self.settings))
         self.host(server)
         return server
 
     def stdio(self, fds: tuple[int, int], ended: asyncio.Event | None = None) -> StdioTransport:
         """Serve the same services to the process that started this one, over frames. Sets `ended` when the pipe ends."""
-        transport = StdioTransport(fds, ErrorInterceptor(), self.settings.max_message_bytes, ended)
+        transport = StdioTransport(fds, self.settings.max_message_bytes, ended)
         self.host(transport)
         names = tuple(SERVICES[domain].service.full_name for domain in DEPENDS)
         transport.start(own_hello(CONTRACT_VERSION, self.view.instance_id, names))
         return transport
 
-    def host(self, server: Any) -> None:
-        """Add all services to a transport: a `grpc.aio.Server` or what has its methods."""
+    def host(self, transport: Transport) -> None:
+        """Add all services to a transport."""
+        answering = AnsweringErrors(transport)
         names: list[str] = []
         for domain in DEPENDS:
             service = SERVICES[domain].service
-            register(server, service, self.servicers[domain], self._once, self.settings.heartbeat_s, self.streams)
+            register(answering, service, self.servicers[domain], self._once, self.settings.heartbeat_s, self.streams)
             names.append(service.full_name)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, answering)
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        server.add_generic_rpc_handlers(reflection.handlers(names))
+        answering.add_generic_rpc_handlers(reflection.handlers(names))
 
     def begin(self) -> None:
         """Recover the jobs of the last process, and start the workers and the background tasks."""

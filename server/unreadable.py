@@ -1,7 +1,7 @@
 """Answers a request whose bytes are not a message of the method's type with INVALID_FIELD.
 
 If a deserialiser raises, grpc.aio answers UNKNOWN with the exception's text and prints a traceback. So deserialisers here
-return an `Unreadable` instead, and the interceptor for errors refuses it.
+return an `Unreadable` instead, and `AnsweringErrors` refuses it.
 """
 
 from collections.abc import AsyncIterator, Callable

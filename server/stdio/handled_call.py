@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -68,7 +68,7 @@ class HandledCall:
         if self._work is not None:
             self._work.cancel()
 
-    async def run(self, handler_of: Callable[[Opened], Awaitable[Handler | None]]) -> None:
+    async def run(self, handler_of: Callable[[Opened], Handler | None]) -> None:
         """Serve the call to its close. Raises nothing."""
         self._work = asyncio.ensure_future(self._answer(handler_of))
         if self._stopped is not None:
@@ -91,11 +91,11 @@ class HandledCall:
         except ValueError:  # the caller's frames are too small for it
             self._peer.close(self._opened.call_id, status.code)
 
-    async def _answer(self, handler_of: Callable[[Opened], Awaitable[Handler | None]]) -> CloseStatus:
+    async def _answer(self, handler_of: Callable[[Opened], Handler | None]) -> CloseStatus:
         timeout = asyncio.timeout(self._opened.timeout_s)
         try:
             async with timeout:
-                handler = await handler_of(self._opened)
+                handler = handler_of(self._opened)
                 if handler is None:
                     return CloseStatus(code=Code.UNIMPLEMENTED, message=f"no method {self._opened.method}")
                 return await self._handle(handler, timeout.when())

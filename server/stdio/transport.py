@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -33,25 +33,20 @@ class StdioTransport:
     def __init__(
         self,
         fds: tuple[int, int],
-        interceptor: grpc.aio.ServerInterceptor,
         max_message_bytes: int,
         ended: asyncio.Event | None = None,
     ) -> None:
         """`fds`: of `pipe.protect_stdout`; `ended`: set when the pipe has ended."""
         self._ended = ended or asyncio.Event()
         self._fds = fds
-        self._interceptor = interceptor
         self._max_message_bytes = max_message_bytes
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._calls: dict[int, HandledCall] = {}
         self._peer: FramePeer | None = None
 
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add services."""
         self._handlers.extend(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
-        """Does nothing: generated code passes the same handlers to `add_generic_rpc_handlers`."""
 
     def start(self, hello: FrameHello) -> None:
         """Say hello, and serve."""
@@ -100,11 +95,7 @@ class StdioTransport:
         call.task = asyncio.ensure_future(call.run(self._handler_of))
         call.task.add_done_callback(lambda _: self._calls.pop(opened.call_id, None))
 
-    async def _handler_of(self, opened: Opened) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def _handler_of(self, opened: Opened) -> grpc.RpcMethodHandler[Any, Any] | None:
         details: Any = Details(opened.method, opened.metadata)
-
-        async def find(asked: Any) -> grpc.RpcMethodHandler[Any, Any] | None:
-            services: Iterable[Callable[[Any], Any]] = (handler.service for handler in self._handlers)
-            return next((found for service in services if (found := service(asked)) is not None), None)
-
-        return await self._interceptor.intercept_service(find, details)
+        services: Iterable[Callable[[Any], Any]] = (handler.service for handler in self._handlers)
+        return next((found for service in services if (found := service(details)) is not None), None)

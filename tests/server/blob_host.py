@@ -16,7 +16,7 @@ from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.roots import BlobRoots
 from domains.memory.blobs.store import BlobStore
 from domains.storage import open_database
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.memory.blobs import BlobMethods
 from server.register import register
 
@@ -29,8 +29,10 @@ async def hosted(
     with closing(open_database(state)) as database:
         store = BlobStore(database, state / "blobs", roots=BlobRoots(roots), limits=limits)
         store.sweep(lambda owner: True)
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-        register(server, memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"], BlobMethods(store))
+        server = grpc.aio.server()
+        register(
+            AnsweringErrors(server), memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"], BlobMethods(store)
+        )
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

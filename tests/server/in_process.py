@@ -1,7 +1,7 @@
 """The methods of a server in the test's own process: its handlers with their checks, without a port, workers or tasks."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from domains import storage
-from server.errors import ErrorInterceptor
 from server.server import Server
 from server.settings import Settings
 from server.stdio.context import CallContext
@@ -22,24 +21,16 @@ class Edge:
 
     def __init__(self) -> None:
         self._handlers: list[grpc.GenericRpcHandler] = []
-        self._interceptor = ErrorInterceptor()
 
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add services."""
         self._handlers.extend(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Generated code calls it beside the other."""
 
     async def handler(self, method: MethodDescriptor) -> Any:
         """The method's handler, with all that is round it."""
         service, _, name = method.full_name.rpartition(".")
         details: Any = Details(f"/{service}/{name}", ())
-
-        async def find(asked: Any) -> Any:
-            return next((found for one in self._handlers if (found := one.service(asked)) is not None), None)
-
-        return await self._interceptor.intercept_service(find, details)
+        return next((found for one in self._handlers if (found := one.service(details)) is not None), None)
 
 
 async def first_answer(handler: Any, data: bytes) -> CallContext:

@@ -23,7 +23,7 @@ from domains.failure import Failure
 from domains.measurement import LatencySummary
 from server import convert
 from server.device.status import DeviceStatusMethods, to_status
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.register import register
 from tests.domains.device.fake_nvml import cpu_device
 
@@ -87,8 +87,8 @@ async def hosted() -> AsyncGenerator[Client]:
     """A server of these methods alone."""
     source = Processor()
     methods = DeviceStatusMethods(source)
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    register(server, _SERVICE, methods)
+    server = grpc.aio.server()
+    register(AnsweringErrors(server), _SERVICE, methods)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -17,7 +17,7 @@ from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidReques
 from domains.failure import Failure
 from domains.reasons import NATURE_OF, Domain
 from server import convert
-from server.errors import CODE_OF, ErrorInterceptor, code_of, status_of
+from server.errors import CODE_OF, AnsweringErrors, code_of, status_of
 from server.register import register
 
 SECRET = "/home/somebody/secret-path"
@@ -115,8 +115,8 @@ class Broken:
 
 @pytest.fixture
 async def broken() -> AsyncIterator[Any]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    register(server, processing_service_pb2.DESCRIPTOR.services_by_name["ProcessingService"], Broken())
+    server = grpc.aio.server()
+    register(AnsweringErrors(server), processing_service_pb2.DESCRIPTOR.services_by_name["ProcessingService"], Broken())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

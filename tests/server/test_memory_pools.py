@@ -28,7 +28,7 @@ from domains.memory.pools.reclaim import IdleModel, RunningJob
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation_queue import ReservationQueue
 from domains.memory.pools.reservations import Reservations
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.memory.pools import PoolMethods
 from server.memory.reservations import ReservationMethods
 from server.register import register
@@ -116,8 +116,8 @@ class Served:
 @asynccontextmanager
 async def serving(state: Path) -> AsyncGenerator[Served]:
     served = Served(state)
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    register(server, memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"], served.servicer)
+    server = grpc.aio.server()
+    register(AnsweringErrors(server), memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"], served.servicer)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

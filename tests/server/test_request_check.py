@@ -22,7 +22,7 @@ from deviceops.processing.v1 import processing_service_pb2, system_status_pb2
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
 from domains import limits
 from domains.errors import ErrorReason, InvalidRequest, ResourceExhausted
-from server.errors import ErrorInterceptor
+from server.errors import AnsweringErrors
 from server.register import register
 from server.request_check import RequestCheck, answers_about_request
 from tests.server import asking
@@ -284,8 +284,10 @@ class Talkative:
 
 @pytest.fixture
 async def talkative() -> AsyncIterator[Any]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    register(server, processing_service_pb2.DESCRIPTOR.services_by_name["ProcessingService"], Talkative())
+    server = grpc.aio.server()
+    register(
+        AnsweringErrors(server), processing_service_pb2.DESCRIPTOR.services_by_name["ProcessingService"], Talkative()
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
