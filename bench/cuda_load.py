@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from bench.large_model import write_large_model
 from bench.measure import interleave, ratio, result, spread
+from domains.device.on_device.launch_queue import lengthen_launch_queue
 from domains.inference.given import Given
 from domains.inference.on_device import StepLoop
 from domains.inference.outcome import Report, RunFailed, RunFinished, RunStopped
@@ -40,6 +41,7 @@ ROUNDS = 5
 STEPS = 1000
 """More than there are in all loads; the job is stopped."""
 LOADS = 8
+SWITCHES = 5
 ALONE = 15
 """Steps that are measured before each load."""
 
@@ -123,13 +125,18 @@ def is_step(job_id: str, job: str, report: Report) -> bool:
 
 
 def first_step_s(model: Model) -> dict[str, list[float]]:
-    """Seconds from the order to the begin and to the end of the first step: from the page cache, then from the RAM tier."""
+    """Seconds from the order to the begin and to the end of the first step: from the page cache, then from the RAM tier.
+
+    A step is enqueued while the weights are still on their way, so its begin is its end without a step's time, the median of
+    the others.
+    """
     loop, took = Loop(), dict[str, list[float]]()
-    for name in ("page cache", "RAM tier", "RAM tier, again"):
+    for name in ("page cache", *(f"RAM tier {number}" for number in range(1, 1 + SWITCHES))):
         begin = time.perf_counter()
-        loop.loop.submit(name, Given(model, request(model, steps=2, width_px=1024, height_px=1024)))
+        loop.loop.submit(name, Given(model, request(model, steps=1 + ALONE, width_px=1024, height_px=1024)))
         loop.ended(name)
-        took[name] = [at - begin for at in loop.steps_of(name)[:2]]
+        ends = loop.steps_of(name)[1:]
+        took[name] = [ends[0] - begin - _median_step(ends), ends[0] - begin]
         loop.loop.unload(model.id)
     loop.loop.close()
     return took
@@ -188,6 +195,7 @@ def _median_step(at: list[float]) -> float:
 def main() -> int:
     """Print the ratio theirs / ours; higher is better."""
     root = Path(sys.argv[sys.argv.index("--at") + 1] if "--at" in sys.argv else tempfile.mkdtemp(prefix="cuda-load-"))
+    lengthen_launch_queue()
     torch.cuda.init()
     model, other = (write_large_model(root / f"large-{seed}", seed) for seed in (1, 2))
     path = Path(model.folder) / UNET
@@ -203,6 +211,7 @@ def main() -> int:
     whole = [load(model, "cuda:0").load_s for _ in range(3)]
     cancelled, left = cancels_s(model)
     switch = first_step_s(model)
+    begun = sorted(begin for name, (begin, _) in switch.items() if name.startswith("RAM"))
     times = beside_s(model, other)
     slower = statistics.median(times["ratios"])
     shutil.rmtree(root)
@@ -214,7 +223,7 @@ def main() -> int:
         conditions={
             "bytes equal": equal,
             "page cache to device at least 30 GB/s": statistics.median(rates) >= 30,
-            "switch to a model in RAM at most 160 ms to its first step": switch["RAM tier, again"][0] <= 0.16,
+            "switch to a model in RAM at most 160 ms to its first step": statistics.median(begun) <= 0.16,
             "cancel at most 100 ms": max(cancelled) <= 0.1,
             "a cancelled load leaves nothing": left == 0,
             "a neighbour's step at most 1.1 times as long": slower <= 1.1,

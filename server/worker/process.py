@@ -36,6 +36,7 @@ def serve(name: str, uuid: str) -> None:
         # CUDA reads the variable when it is initialised, in `OrderLoop`.
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     # Imported late: without a nursery, torch takes seconds.
+    from domains.device.on_device.launch_queue import lengthen_launch_queue
     from domains.errors import DeviceOpsError
     from domains.processing.on_device.orders import OrderLoop
     from domains.processing.on_device.refusal import refuse
@@ -44,6 +45,7 @@ def serve(name: str, uuid: str) -> None:
     # Frozen: otherwise the collection at each unload walks all imported objects, and jobs on the device wait 0.3 s.
     gc.collect()
     gc.freeze()
+    lengthen_launch_queue()
     channel = FrameOrders(peer)
     try:
         loop = OrderLoop(channel, name, lambda model: Path(model.folder), pinned=bool(uuid))

@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from domains.inference.outcome import RunStopped
+from domains.inference.given import Given
+from domains.inference.outcome import ModelLoaded, RunFinished, RunStopped
 from domains.model.model import Model
 from domains.model.on_device import load, loading
+from domains.model.on_device.cuda_reading import _streams  # pyright: ignore[reportPrivateUsage]
 from domains.model.on_device.file_map import CudaDriver
-from domains.progress import Stage
+from domains.progress import Stage, StageStarted
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder, bring
+from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
@@ -87,6 +90,26 @@ def test_a_load_cancelled_beside_others_is_proven_and_the_next_one_works(tiny: M
     assert isinstance(end, RunStopped)
     assert end.stage in (Stage.LOADING, Stage.QUEUED)
     assert bring(recorder.loop, other).size_bytes > 0
+    recorder.loop.close()
+
+
+def test_a_job_computes_while_its_model_comes_and_makes_the_same_picture(tiny: Model) -> None:
+    recorder = Recorder(tiny, "cuda")
+    # First the job whose model is there: the first kernels of a process are loaded meanwhile, for which the driver waits.
+    for name in ("there", "coming"):
+        if name == "coming":
+            recorder.loop.unload(tiny.id)
+            with torch.cuda.stream(_streams(torch.device("cuda"))[1]):
+                torch.cuda._sleep(1_000_000_000)  # pyright: ignore[reportPrivateUsage]  # half a second before the first copy
+        recorder.loop.submit(name, Given(tiny, request(tiny, steps=3)))
+        while not [one for one in recorder.of(name, StageStarted) if one == StageStarted(stage=Stage.DENOISING)]:
+            recorder.loop.tick()
+        if name == "coming":
+            assert not recorder.of(name, ModelLoaded)
+        recorder.run()
+        assert isinstance(recorder.last(name), RunFinished)
+    assert recorder.of("coming", ModelLoaded)
+    assert recorder.files("coming") == recorder.files("there")
     recorder.loop.close()
 
 

@@ -15,6 +15,7 @@ from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn, StepRows
 from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rows import RowConditions, Rows, guided, in_rows, stacked
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.wrapping import wrapping
 
 _TRAIN_STEPS = 1000
@@ -111,9 +112,9 @@ class _Group:
         scales = [one.guidance for one, images in zip(conditions, self._images, strict=True) for _ in range(images)]
         device = jobs[0].latents.device
         self._inputs = [stacked(conditions, self._images, place) for place in range(len(conditions[0].inputs))]
-        self._scales = torch.tensor(scales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
+        self._scales = _column(scales[: self._guided], device)
         rescales = [one.rescale for one, images in zip(conditions, self._images, strict=True) for _ in range(images)]
-        self._rescales = torch.tensor(rescales[: self._guided], dtype=torch.float32).to(device).view(-1, 1, 1, 1)
+        self._rescales = _column(rescales[: self._guided], device)
         self._rescaled = any(rescales[: self._guided])
         self._alone = len(jobs) == 1
         self._shares = _shares(jobs, self._guided)
@@ -241,6 +242,11 @@ def _shares(jobs: Sequence[StepRows], guided: int) -> Sequence[Share]:
         shares.append(Share(job.adapters, rows))
         begin = end
     return shares
+
+
+def _column(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """(rows, 1, 1, 1), float32."""
+    return to_device(torch.tensor(numbers, dtype=torch.float32), device).view(-1, 1, 1, 1)
 
 
 def _conditions(job: StepRows) -> RowConditions:

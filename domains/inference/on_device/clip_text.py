@@ -11,6 +11,7 @@ from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.on_device.adapters import words_of
 from domains.inference.on_device.families.family import EncodedPrompt
+from domains.inference.on_device.to_device import to_device
 from domains.inference.prompts import Prompt, Syntax, Token, Windows, laid_out
 
 MARKS = 2
@@ -45,13 +46,18 @@ class ClipText:
         weighted = any(token.weight != 1.0 for token in chain.from_iterable(windows))
         plain = weighted and prompt.syntax is Syntax.COMFYUI
         rows = [*windows, *([()] if plain else [])]
-        found = self._text(torch.tensor([self._row(row) for row in rows]).to(self._device), output_hidden_states=True)
+        found = self._text(self._ids_of(rows), output_hidden_states=True)
         states = self._layer(found, prompt.clip_skip)
         if weighted:
-            weights = torch.tensor([self._weights(row) for row in windows], device=states.device, dtype=states.dtype)
+            weights = to_device(
+                torch.tensor([self._weights(row) for row in windows], dtype=states.dtype), states.device
+            )
             states = _toward(states, weights) if plain else _scaled(states, weights)
         pooled = getattr(found, "text_embeds", None)
         return ClipStates(states.flatten(0, 1).unsqueeze(0), None if pooled is None else pooled[:1])
+
+    def _ids_of(self, rows: Sequence[Sequence[Token]]) -> Tensor:
+        return to_device(torch.tensor([self._row(row) for row in rows]), self._device)
 
     def _layer(self, found: Any, skipped: int) -> Tensor:
         out = self._left + skipped

@@ -11,6 +11,7 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import TENSOR
+from domains.inference.on_device.to_device import to_device
 
 
 def read_latents(file: KeptFile, shape: tuple[int, int, int], pictures: int, device: torch.device) -> Tensor:
@@ -29,7 +30,7 @@ def read_latents(file: KeptFile, shape: tuple[int, int, int], pictures: int, dev
         raise _corrupt(f"cannot be read: {error}") from None
     if found.shape[1:] != shape or found.shape[0] not in (1, pictures):
         raise _corrupt(f"are {tuple(found.shape)}, not {(pictures, *shape)}")
-    return found.expand(pictures, *shape).contiguous().to(device)
+    return to_device(found.expand(pictures, *shape).contiguous(), device)
 
 
 def latents_file(latents: Tensor) -> bytes:

@@ -55,7 +55,9 @@ class LoadRun:
         self._tell = tell
         self._load: ModelLoad | None = None
         self._there: list[tuple[OnDeviceModel, Family]] = []
-        """Of the run's models, those that are on the device."""
+        """Of the run's models, those that it can compute with."""
+        self._coming: list[ModelLoad] = []
+        """The loads of those whose values are still on their way."""
         self._reported_s = 0.0
         self._newest: Progressed | None = None
         """Progress of the present stage. None: there is none."""
@@ -134,17 +136,36 @@ class LoadRun:
         load = self._load = self._load or self._resources.models.bring(
             self.id, self.next_model, self._execution, named=self._loads_only
         )
-        if load.there is None:
+        if load.there is None or (self._loads_only and not load.settled):
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
             with bound_contextvars(job_id=self.id):
-                load.advance(self.id, alone=alone)
+                # No other job's work may wait for the copies.
+                load.advance(self.id, alone=alone, early=alone and not self._loads_only)
             self._tell_placed(load)
-        if load.there is not None:
+        if load.there is None or (self._loads_only and not load.settled):
+            return
+        self._load = None
+        self._there.append(load.there)
+        self._coming.append(load)
+        self.settle()
+
+    def settle(self) -> bool:
+        """Go on with the loads of models whose values are on their way; whether all are there. Until then nothing that was
+        computed may be told. Raises as `domains.model.on_device.loading`."""
+        while self._coming:
+            load = self._coming[0]
+            if not load.settle() or load.there is None:
+                return False
+            self._coming.remove(load)
             self._resources.models.leave(self.id, load)
-            self._there.append(load.there)
-            self._load = None
             self._tell(ModelLoaded(loaded=load.there[0].value(self._resources.device_id)))
+        return True
+
+    def settle_all(self) -> None:
+        """Wait until all models are there. Raises as `settle`."""
+        while not self.settle():
+            self._coming[0].wait()
 
     @property
     def lower_precision(self) -> str:
@@ -188,8 +209,9 @@ class LoadRun:
 
     def release(self) -> None:
         """Free everything that no other run needs. Reports nothing more."""
-        load, self._load, self._there = self._load, None, []
-        if load is not None:
+        loads = [*self._coming, *([] if self._load is None else [self._load])]
+        self._load, self._there, self._coming = None, [], []
+        for load in loads:
             self._resources.models.leave(self.id, load)
 
     def held_bytes(self) -> int:

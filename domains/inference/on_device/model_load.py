@@ -1,7 +1,8 @@
 """A model of one device: on its way there, then ready. All runs that need it share one object."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -31,7 +32,9 @@ class ModelLoad:
         self._execution = execution
         self.placed = Placed(0, 0)
         self.there: tuple[OnDeviceModel, Family] | None = None
-        """None: the load is not complete."""
+        """What jobs can compute with. None: it is not there yet."""
+        self.settled = False
+        """Whether the load is over: all values are on the device, and the files are still those of the last scan."""
         self.failure: Exception | None = None
         """Why the load has ended. None: it has not failed."""
         self.users: set[str] = set()
@@ -46,7 +49,7 @@ class ModelLoad:
     @property
     def ready(self) -> bool:
         """Whether `advance` has something to do."""
-        return self.there is not None or self.failure is not None or self._goes_on
+        return self.settled or self.failure is not None or self._goes_on
 
     @property
     def _goes_on(self) -> bool:
@@ -95,21 +98,40 @@ class ModelLoad:
         seen.update(loaded.modules.values())
         return sum(size for name, size in loaded.held_bytes.items() if name in new)
 
-    def advance(self, job_id: str, *, alone: bool = False) -> None:
+    def advance(self, job_id: str, *, alone: bool = False, early: bool = False) -> None:
         """Load what is ready, for a job, but not for longer than its turn, which is longer if no other job runs.
 
+        `early`: the job computes with the model as soon as all copies are enqueued; its work waits for them on the device,
+        like all that is enqueued later. The job then calls `settle` until the load is over.
         Raises as `domains.model.on_device.loading`, for every job that asks.
         """
         if self.failure is not None:
             raise self.failure
         until_s = time.perf_counter() + (_TURN_ALONE_S if alone else _TURN_S)
+        with self._failing():
+            while not self.settled and self._goes_on:
+                self._place(job_id)
+                if early and self._come():
+                    return
+                if time.perf_counter() >= until_s:
+                    return
+
+    def settle(self) -> bool:
+        """Go on with the load of a model that computes already; whether it is over. Raises as `advance`."""
+        if self.failure is not None:
+            raise self.failure
+        with self._failing():
+            while not self.settled and self._goes_on:
+                self._place("")
+        return self.settled
+
+    @contextmanager
+    def _failing(self) -> Generator[None]:
+        """Notes why the load has failed."""
         try:
             # Weights that are made in inference mode could never be changed outside of it.
             with torch.inference_mode(mode=False), torch.no_grad():
-                while self.there is None and self._goes_on:
-                    self._place(job_id)
-                    if time.perf_counter() >= until_s:
-                        return
+                yield
         except Exception as error:
             self.close()
             self.failure = error
@@ -118,7 +140,8 @@ class ModelLoad:
     def _place(self, job_id: str) -> None:
         step = _next(self._loading)
         if isinstance(step, OnDeviceModel):
-            self.there = step, self._family(step)
+            self.there = step, self._family(step) if self.there is None else self.there[1]
+            self.settled = True
             # Components that were there before, and buffers that no file carries.
             self._account()
             return
@@ -128,6 +151,15 @@ class ModelLoad:
             more = self._placed_bytes - before[1]
             self._fence = self._hardware.load_piece(job_id, self.model.id, piece, more)
             self._begun = True
+
+    def _come(self) -> bool:
+        """Let jobs compute with the model if all of it is on its way; whether they can."""
+        coming = self.placed.coming
+        if self.there is None and coming is not None and not self.placed.ready.passed():
+            coming.hold_computing()
+            self.there = coming.model, self._family(coming.model)
+            self._account()
+        return self.there is not None
 
     def _family(self, loaded: OnDeviceModel) -> Family:
         if loaded.turns is None:
@@ -149,7 +181,7 @@ class ModelLoad:
         self._loading.close()
         if self.there is not None and self.there[0].turns is not None:
             self.there[0].turns.close()
-        self.there = None
+        self.there, self.settled = None, False
         self._hardware.free(model_owner(self.model.id))
 
 

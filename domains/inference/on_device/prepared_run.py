@@ -30,6 +30,7 @@ from domains.inference.on_device.regions import region_maps
 from domains.inference.on_device.resources import Resources
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.tensor_bytes import bytes_of
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.upscaling import UpscalerOfJob
 from domains.inference.on_device.wrapping import wrapping
@@ -196,7 +197,7 @@ class PreparedRun(LoadRun):
     def _encoded(self, pictures: Sequence[Tensor], keep_on: KeepOn) -> Sequence[Tensor]:
         """Latents of pictures (h, w, 3) that a network sees in all steps. Raises what `keep_on` raises."""
         began = self._hardware.mark()
-        found = [self.family.encode_reference(pixels.to(self.device), keep_on) for pixels in pictures]
+        found = [self.family.encode_reference(to_device(pixels, self.device), keep_on) for pixels in pictures]
         finite = to_host(torch.stack([torch.isfinite(one).all() for one in found]).all())
         fence = self._hardware.fence(began)
 
@@ -215,7 +216,7 @@ class PreparedRun(LoadRun):
         self._note(Stage.ENCODING_INPUT, 0, 1, Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.ENCODING_INPUT)
         began = self._hardware.mark()
-        pixels = self._seen().to(self.device)
+        pixels = to_device(self._seen(), self.device)
         with wrapping(self.resolved.wraps):
             picture, masked = self.codec.encode_picture(pixels, keep_on), self._masked(pixels, keep_on)
         trajectory = self._begun(conditioned, picture, masked)
@@ -305,6 +306,7 @@ class PreparedRun(LoadRun):
         step, for example NUMERIC_FAILURE."""
         before = sum(one.resolved.computed_steps for one in self.passes[: self.pass_index])
         if self.trajectory is not None:
+            self.settle_all()
             self._in_flight.settle()
             data = packed(self.trajectory, self.resolved, self.pass_index, self._returned)
             return CheckpointReady(step=before + self.trajectory.index, data=data)

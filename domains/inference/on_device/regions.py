@@ -19,6 +19,7 @@ from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.rows import Regions, RowConditions
+from domains.inference.on_device.to_device import to_device
 from domains.inference.regions import Rectangle
 
 
@@ -43,7 +44,7 @@ def region_maps(
         else:
             assert region.rectangle is not None, "the check wants a mask or a rectangle"
             where = _drawn(region.rectangle, size_px)
-        found.append(where.mul(region.weight).to(device))
+        found.append(to_device(where.mul(region.weight), device))
     return found
 
 

@@ -47,7 +47,7 @@ class ResidentModels:
     def loaded(self, model_id: str) -> OnDeviceModel:
         """A model that is completely loaded. Raises MODEL_NOT_LOADED."""
         one = self._models.get(model_id)
-        if one is None or one.there is None:
+        if one is None or one.there is None or not one.settled:
             message = f"model {model_id} is not on {self.device}; load it first"
             raise FailedPrecondition(message, ErrorReason.MODEL_NOT_LOADED, model_id=model_id)
         return one.there[0]
@@ -74,7 +74,7 @@ class ResidentModels:
     def leave(self, job_id: str, load: ModelLoad) -> None:
         """Note that a job needs the load no more. Cancels one that no job waits for; a complete model stays."""
         load.users.discard(job_id)
-        if load.there is None and not load.users:
+        if not load.settled and not load.users:
             if load.failure is None:
                 load.close()
             if self._models.get(load.model.id) is load:

@@ -213,6 +213,8 @@ class Run(EnlargedRun):
 
     def poll(self) -> None:
         """Report what has ended; enter the next stage when this one has ended."""
+        if not self.settle():
+            return
         self._in_flight.deliver_passed()
         if not self._in_flight:
             self._move_on()

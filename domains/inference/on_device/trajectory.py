@@ -25,6 +25,7 @@ from domains.inference.on_device.inpainting import LatentMask, Masked, begin_mas
 from domains.inference.on_device.noise import Noise, draw_together
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.solver_step import follow
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.wrapping import NO_WRAPS, Wraps
 from domains.inference.solvers.flow_sigmas import Flow
 from domains.inference.solvers.plan import Plan, plan
@@ -86,7 +87,7 @@ class Trajectory:
         first, self._mask = _initial(plan, noise, picture, masked)
         self._state = SolverState(first, plan.lines)
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
-        self._timesteps = timesteps.to(self.latents.device)
+        self._timesteps = to_device(timesteps, self.latents.device)
 
     @property
     def latents(self) -> Tensor:

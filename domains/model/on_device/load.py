@@ -50,6 +50,17 @@ class Placed:
     """When the load can go on."""
     parts: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     """Bytes on the device so far, by component; those that were there before are left out."""
+    coming: "Coming | None" = None
+    """The model, of which all copies are enqueued. None: it cannot be used before the load's end."""
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A model whose values are on their way. The load must go on to its end, where it may still fail."""
+
+    model: OnDeviceModel
+    hold_computing: Callable[[], None]
+    """Has everything that is enqueued later wait for the values on the device. Returns at once."""
 
 
 Loading = Generator[Placed, None, OnDeviceModel]
@@ -170,8 +181,22 @@ def _loading(
                 part: skeleton.bytes_of[part] if part in modules else _bytes(module)
                 for part, module in everything.items()
             }
+            loaded = OnDeviceModel(
+                model=model,
+                device=place,
+                dtype=_TORCH[execution.precision],
+                execution=execution,
+                modules=everything,
+                tokenizers=skeleton.words,
+                scheduler_config=config,
+                bytes_per_component=sizes,
+                load_s=time.perf_counter() - started,
+                loaded_at_s=time.time(),
+                skeleton=skeleton if tier is not None else None,
+            )
             # Headers and unused tensors count too.
-            yield Placed(total, total, filling.ended(), parts=placed)
+            coming = Coming(loaded, filling.hold_computing)
+            yield Placed(total, total, filling.ended(), parts=placed, coming=coming)
         for file in skeleton.files:
             file.check_unchanged()
         if tier is not None:
@@ -181,19 +206,7 @@ def _loading(
         shared.alike.put(module, model, kinds[part], skeleton.slots[part])
     for part, module in everything.items():
         shared.put(keys[part], module)
-    return OnDeviceModel(
-        model=model,
-        device=place,
-        dtype=_TORCH[execution.precision],
-        execution=execution,
-        modules=everything,
-        tokenizers=skeleton.words,
-        scheduler_config=config,
-        bytes_per_component=sizes,
-        load_s=time.perf_counter() - started,
-        loaded_at_s=time.time(),
-        skeleton=skeleton if tier is not None else None,
-    )
+    return dataclasses.replace(loaded, load_s=time.perf_counter() - started, loaded_at_s=time.time())
 
 
 def _in_turns(

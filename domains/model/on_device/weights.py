@@ -103,6 +103,11 @@ class Filling:
         """Returns a `Ready` that passes when everything filled so far has its values."""
         return NOW if self._copies is None else self._copies.fence()
 
+    def hold_computing(self) -> None:
+        """Have what is enqueued later wait on the device for everything filled so far. Returns at once."""
+        if self._copies is not None:
+            self._copies.hold_computing()
+
     def _here(self, module: nn.Module, slots: Slots) -> Generator[Read]:
         files = list(dict.fromkeys(slot.file for slot in slots))
         pages = of_pages(slots, {file: mapped(file) for file in files} if self._place.type == "cpu" else {})

@@ -15,6 +15,7 @@ from domains.inference.on_device.cross_reads import Beside
 from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.group_reads import GroupReads, Reader
 from domains.inference.on_device.rows import RowConditions, Rows, in_rows, stacked
+from domains.inference.on_device.to_device import to_device
 
 
 class Member(NamedTuple):
@@ -105,7 +106,7 @@ class _NetRows:
         self._rows = Rows(sum(n for n, part in zip(images, parts, strict=True) if part.guided), sum(images))
         self._layout = layout
         self._beside = self._read_beside(conditions)
-        self._scales = self._scaled().to(self._hints.device, net.dtype)
+        self._scales = to_device(self._scaled().to(net.dtype), self._hints.device)
         self._resized: dict[tuple[int, torch.Size], Tensor] = {}
         """Regions by part and size of the residual: the same in all steps."""
         own = [one for one, theirs in zip(self._inputs, conditions[0].inputs, strict=True) if one is not theirs]

@@ -12,6 +12,7 @@ from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.longest_edge import refuse_longer
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import states_of, steered
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
@@ -30,7 +31,7 @@ class AuraFlow(LatentCodec):
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Zeros stand for the padding."""
-        ids, there = (tensor.to(self._device) for tensor in self._words.padded(prompt.text))
+        ids, there = (to_device(tensor, self._device) for tensor in self._words.padded(prompt.text))
         states = self._t5(ids, attention_mask=there).last_hidden_state * there[..., None]
         return self._words.encoded(prompt.text, states.to(self._dtype))
 

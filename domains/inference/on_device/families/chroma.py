@@ -12,6 +12,7 @@ from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.packing import packed, positions, unpacked
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import mask_of, states_of, steered
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
@@ -30,7 +31,7 @@ class Chroma(LatentCodec):
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The denoiser sees the prompt's tokens and one more, as in its training."""
         ids, there = self._words.padded(prompt.text)
-        states = self._t5(ids.to(self._device), attention_mask=there.to(self._device)).last_hidden_state
+        states = self._t5(to_device(ids, self._device), attention_mask=to_device(there, self._device)).last_hidden_state
         mask = torch.arange(there.shape[1])[None] <= there.sum()
         return self._words.encoded(prompt.text, states.to(self._dtype), mask=mask.to(self._device, self._dtype))
 

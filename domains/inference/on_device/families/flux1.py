@@ -14,6 +14,7 @@ from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.packing import unpacked
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.on_device import OnDeviceModel
@@ -34,8 +35,8 @@ class Flux1(LatentCodec):
         self._t5_words = Words(loaded.tokenizers["text_encoder_2"])
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        pooled = self._clip(self._clip_words.ids(prompt.text).to(self._device)).pooler_output
-        states = self._t5(self._t5_words.ids(prompt.text_of(1)).to(self._device)).last_hidden_state
+        pooled = self._clip(to_device(self._clip_words.ids(prompt.text), self._device)).pooler_output
+        states = self._t5(to_device(self._t5_words.ids(prompt.text_of(1)), self._device)).last_hidden_state
         return self._t5_words.encoded(prompt.text_of(1), states.to(self._dtype), pooled)
 
     def conditions(

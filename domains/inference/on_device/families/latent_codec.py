@@ -15,6 +15,7 @@ from domains.inference.on_device.networks.module_dtype import dtype_of
 from domains.inference.on_device.networks.vae_decoder import VaeDecoder
 from domains.inference.on_device.networks.vae_encoder import VaeEncoder
 from domains.inference.on_device.tiles import in_tiles
+from domains.inference.on_device.to_device import to_device
 from domains.model.on_device import OnDeviceModel, picture_layout
 
 
@@ -120,7 +121,7 @@ class LatentCodec:
         return config.shift_factor or 0.0, 1.0
 
     def _by_channel(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=self._device).view(1, -1, 1, 1)
+        return to_device(torch.tensor(values, dtype=dtype), self._device).view(1, -1, 1, 1)
 
 
 def _shown(picture: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.longest_edge import refuse_longer
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
@@ -40,7 +41,7 @@ class Sd3(LatentCodec):
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Tokens of both CLIPs side by side, then those of T5; zeros stand for a T5 that is missing."""
         found = [
-            text(words.ids(prompt.text_of(place)).to(self._device), output_hidden_states=True)
+            text(to_device(words.ids(prompt.text_of(place)), self._device), output_hidden_states=True)
             for place, (text, words) in enumerate(zip(self._clips, self._words, strict=True))
         ]
         clips = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
@@ -55,7 +56,7 @@ class Sd3(LatentCodec):
             part = FAMILIES["sd3"].part(_T5)
             tokens = part.tokens if part else 0
             return torch.zeros(1, tokens, self._config.joint_attention_dim, dtype=self._dtype, device=self._device)
-        return self._t5(self._t5_words.ids(prompt).to(self._device)).last_hidden_state
+        return self._t5(to_device(self._t5_words.ids(prompt), self._device)).last_hidden_state
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

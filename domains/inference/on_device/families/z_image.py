@@ -12,6 +12,7 @@ from domains.inference.on_device.families.family import Conditions, EncodedPromp
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
 from domains.model.families import FAMILIES
@@ -33,9 +34,12 @@ class ZImage(LatentCodec):
         chat = chat_of(self._words.tokenizer, prompt.text)
         ids, there = self._words.padded(chat)
         found = self._text(
-            input_ids=ids.to(self._device), attention_mask=there.to(self._device), output_hidden_states=True
+            input_ids=to_device(ids, self._device),
+            attention_mask=to_device(there, self._device),
+            output_hidden_states=True,
         )
-        states = found.hidden_states[-2][:, there[0].bool().to(self._device)]
+        # Chosen by places found on the host: a mask on the device would have to be waited for.
+        states = found.hidden_states[-2].index_select(1, to_device(there[0].nonzero().flatten(), self._device))
         return self._words.encoded(chat, states)
 
     def conditions(

@@ -22,6 +22,7 @@ from domains.inference.on_device.networks.resnet import Resnet
 from domains.inference.on_device.networks.slices import conv, downsampled, upsampled
 from domains.inference.on_device.networks.transformer import Transformer, joined
 from domains.inference.on_device.rows import in_rows
+from domains.inference.on_device.to_device import to_device
 
 TextKeys = Sequence[Sequence[KeysValues]]
 """For each transformer, in the order of the walk."""
@@ -113,7 +114,7 @@ class UNet:
 
     def added(self, pooled: Tensor, sizes: Sequence[float]) -> Tensor:
         """(rows, width): what pooled text (rows, width) and sizes add to the time's embedding in every step."""
-        numbers = self._unet.add_time_proj(torch.tensor(sizes, dtype=torch.float32, device=pooled.device))
+        numbers = self._unet.add_time_proj(to_device(torch.tensor(sizes, dtype=torch.float32), pooled.device))
         numbers = numbers.flatten().to(pooled.dtype).expand(pooled.shape[0], -1)
         return self._unet.add_embedding(torch.cat([pooled, numbers], dim=-1).to(self.dtype))
 
