@@ -17,14 +17,26 @@ test: $(READY)
 	$(DOTNET); $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'; status=$$?; \
 	command -v dotnet > /dev/null || echo "The C# suite (tests/csharp) was skipped: there is no .NET SDK."; exit $$status
 
+# Two at a time: each of them uses one core.
 check: $(READY)
+	$(MAKE) --no-print-directory -j 2 -O check-linux check-windows check-rest check-generated
+
+.PHONY: check-linux check-windows check-rest check-generated
+
+check-linux:
+	$(BIN)/pyright
+
+check-windows:
+	$(BIN)/pyright --pythonplatform Windows domains server
+
+check-rest:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
-	$(BIN)/pyright --pythonplatform Windows domains server
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/python protos/breaking.py
+
+check-generated:
 	$(DOTNET); $(BIN)/python protos/generate.py --check
 
 generate: $(READY)
