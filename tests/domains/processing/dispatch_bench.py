@@ -146,6 +146,15 @@ def a_dispatcher(board: Board, tools: AttemptTools, beside: Callable[[Job, Lane]
     return Dispatcher(board.queue, board.lanes, board.room, board.meter, _takes_all, tools, beside)
 
 
+async def end_tasks(draining: Draining) -> None:
+    """End what still runs: a task that outlives its event loop would go on with a closed database."""
+    draining.begin()
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 class DispatchBench:
     """Jobs, their dispatcher, and one device that works on two of them at once."""
 
@@ -165,6 +174,11 @@ class DispatchBench:
         """Whether no job fits beside another one."""
         self.dispatcher = a_dispatcher(self.board, self._tools(), self.beside)
         self.start_worker()
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await end_tasks(self.draining)
+        self.database.close()
 
     def _tools(self) -> AttemptTools:
         return AttemptTools(

@@ -29,7 +29,7 @@ from domains.processing.lanes.queue import JobQueue
 from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Order, Report, WorkerGone
 from domains.stop import Stop
-from tests.domains.processing.dispatch_bench import NO_RUNNERS, Memory, a_dispatcher
+from tests.domains.processing.dispatch_bench import NO_RUNNERS, Memory, a_dispatcher, end_tasks
 
 STALL_S = 300.0
 
@@ -127,6 +127,11 @@ class Floor:
         )
         self.dispatcher = a_dispatcher(self.board, tools)
         self.workers: dict[str, ScriptedWorker] = {}
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await end_tasks(self.draining)
+        self.database.close()
 
     def arrive(self, device_id: str = "sim-0", capacity: int = 2) -> ScriptedWorker:
         """A worker is ready."""

@@ -1,7 +1,7 @@
 """Attempts: a wish to stop reaches a job wherever it is, and a worker's death counts against the job that caused it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,10 +30,10 @@ DEVICE = "gpu-1a2b3c4d"
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+async def bench(tmp_path: Path) -> AsyncGenerator[DispatchBench]:
     bench = DispatchBench(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 class SlowClaim:
@@ -297,11 +297,11 @@ async def test_restarts_of_the_server_count_against_nobody(tmp_path: Path) -> No
         bench.die()
         await bench.until(job_id, JobState.INTERRUPTED)
         await bench.dispatcher.idle()
-        bench.database.close()
+        await bench.close()
         bench = DispatchBench(tmp_path)
         assert [job.id for job in bench.jobs.recover()] == [job_id]
     await bench.finish(job_id)
-    bench.database.close()
+    await bench.close()
 
 
 async def test_what_counts_against_a_job_survives_a_restart(bench: DispatchBench) -> None:
@@ -362,7 +362,7 @@ async def test_a_worker_that_ends_an_order_without_a_report_or_with_a_strange_on
         await floor.dispatcher.idle()
         assert live.job.failure is not None
         assert (live.job.failure.reason, told in live.job.failure.message) == (ErrorReason.INVARIANT_BROKEN, True)
-    floor.database.close()
+    await floor.close()
 
 
 async def test_a_load_that_replaces_a_model_is_followed_to_its_end(

@@ -1,6 +1,6 @@
 """An attempt whose device is out of memory: idle models leave it first, if the job permits it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ FULL = RunFailed(
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+async def bench(tmp_path: Path) -> AsyncGenerator[DispatchBench]:
     bench = DispatchBench(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 async def ordered(bench: DispatchBench, job_id: str, *reports: Any, number: int = 1) -> GenerateOrder:

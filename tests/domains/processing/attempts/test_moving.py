@@ -1,6 +1,6 @@
 """A job whose device is out of memory moves to another one, if it permits that."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ MOVES = Fallback(allow_other_device=True)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+async def bench(tmp_path: Path) -> AsyncGenerator[DispatchBench]:
     bench = DispatchBench(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 async def ordered(worker: PlayedWorker, job_id: str, *reports: Any) -> GenerateOrder:

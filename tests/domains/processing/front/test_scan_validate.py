@@ -92,7 +92,7 @@ class Front(Floor):
 async def front(tmp_path: Path) -> Any:
     front = Front(tmp_path)
     yield front
-    front.database.close()
+    await front.close()
 
 
 async def test_a_scan_reports_its_stage_its_progress_and_what_it_found(front: Front) -> None:

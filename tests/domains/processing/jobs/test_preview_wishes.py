@@ -1,6 +1,6 @@
 """Wishes for previews: the finest counts, as long as somebody has it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,10 @@ COARSE, FINE = Previews(every_steps=10, max_edge_px=64), Previews(every_steps=2,
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+async def bench(tmp_path: Path) -> AsyncGenerator[DispatchBench]:
     bench = DispatchBench(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 def test_the_smallest_interval_and_the_longest_edge_of_those_that_want_any() -> None:

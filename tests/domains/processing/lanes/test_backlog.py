@@ -36,7 +36,7 @@ class Waiting(Floor):
 async def floor(tmp_path: Path) -> Any:
     floor = Waiting(tmp_path)
     yield floor
-    floor.database.close()
+    await floor.close()
 
 
 async def test_jobs_that_only_some_devices_take_wait_for_those(floor: Waiting) -> None:
@@ -153,4 +153,4 @@ async def test_a_job_that_comes_back_alone_shares_its_lane_no_more(tmp_path: Pat
     await bench.at_work(first)
     assert bench.lane.shared == set()
     await bench.finish(first)
-    bench.database.close()
+    await bench.close()

@@ -1,6 +1,6 @@
 """The queue at one moment: what is in the way of each device, and rates and shares of the last ten minutes."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -36,10 +36,10 @@ class Seen(DispatchBench):
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Seen]:
+async def bench(tmp_path: Path) -> AsyncGenerator[Seen]:
     bench = Seen(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 async def test_a_free_device_tells_its_slots_and_nothing_in_the_way(bench: Seen) -> None:

@@ -1,6 +1,6 @@
 """The time that a job may wait: counted while it waits, and forgotten when it does not wait any more."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,10 @@ from tests.domains.processing.dispatch_bench import DispatchBench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[DispatchBench]:
+async def bench(tmp_path: Path) -> AsyncGenerator[DispatchBench]:
     bench = DispatchBench(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 async def test_a_job_that_waits_too_long_fails(bench: DispatchBench) -> None:

@@ -1,7 +1,7 @@
 """What a job waits for: told apart, and true at the moment of the question."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,10 +39,10 @@ class Waiting(DispatchBench):
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Waiting]:
+async def bench(tmp_path: Path) -> AsyncGenerator[Waiting]:
     bench = Waiting(tmp_path)
     yield bench
-    bench.database.close()
+    await bench.close()
 
 
 async def test_a_job_behind_others_is_told_how_many(bench: Waiting) -> None:
