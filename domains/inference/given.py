@@ -4,7 +4,7 @@ import msgspec
 
 from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.kept_file import KeptFile
+from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 
@@ -20,6 +20,8 @@ class GivenControl(msgspec.Struct, frozen=True, kw_only=True):
     """Where it counts, one byte a pixel. None: everywhere."""
     hidden: KeptFile | None = None
     """Which of its pixels are missing, one byte each. None: none."""
+    enlarged: ControlFiles | None = None
+    """The pictures in the size of the second pass. None: there is no second pass."""
 
 
 class GivenImagePrompt(msgspec.Struct, frozen=True, kw_only=True):

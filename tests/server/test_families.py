@@ -17,7 +17,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from deviceops.common.v1 import error_pb2, image_pb2
-from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
+from deviceops.inference.v1 import (
+    conditioning_pb2,
+    generation_pb2,
+    inference_service_pb2,
+    passes_pb2,
+    sampling_pb2,
+)
 from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
 from domains.model.families import COMPUTED, FAMILIES
 from tests.domains.inference.on_device.control_files import stripes, write_controlnet
@@ -396,6 +402,25 @@ def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it
     updates = asking.watch(server, asking.submit(server, asked("sdxl")))
     plain = their_picture(root / "sdxl", updates[-1].generation_result.resolved.generation)
     assert np.abs(pixels(server, updates[-1].generation_result).astype(int) - plain.astype(int)).max() <= 1
+
+
+def test_a_controlnet_guides_both_passes_and_the_result_makes_it_again(server: RunningServer) -> None:
+    again = passes_pb2.HiresPass(scale=1.5, strength=0.5, steps=4)
+    guided, plain = with_control(preprocessing=CANNY), asked("sdxl")
+    for generation in (guided, plain):
+        generation.hires_pass.CopyFrom(again)
+    updates = asking.watch(server, asking.submit(server, guided))
+    result = updates[-1].generation_result
+    assert pixels(server, result).shape == (96, 96, 3)
+    assert [one.role for one in result.resolved.used_models] == ["base", "controlnet"]
+    remade = asking.watch(server, asking.submit(server, result.resolved.generation))[-1].generation_result
+    assert remade.images[0].file.sha256 == result.images[0].file.sha256
+    other = asking.watch(server, asking.submit(server, plain))[-1].generation_result
+    assert other.images[0].file.sha256 != remade.images[0].file.sha256
+    # The first pass's size is asked for, which an error names.
+    guided.controls[0].image.CopyFrom(png(96, 96))
+    refusal = asking.refused(lambda: asking.submit(server, guided))
+    assert "the first pass 64×64" in refusal.bad_request.field_violations[0].description
 
 
 def their_flux(root: Path) -> Any:

@@ -20,7 +20,6 @@ _PATH = "generation.hires_pass"
 _EXCLUDES = {
     "mask": "keeps the pixels outside its mask, which no pass at another size can",
     "outpaint": "keeps the pixels of its old picture, which no pass at another size can",
-    "controls": "has control maps of the first pass's size, which the second pass does not read",
 }
 """What cannot be together with a second pass, and why."""
 

@@ -54,7 +54,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"mask": InpaintMask(blob_id="b-2")}, "hires_pass"),
     ({"outpaint": Outpaint(left_px=8)}, "hires_pass"),
-    ({"controls": (Control(model_id="net", image=PICTURE),)}, "hires_pass"),
+    ({"controls": (Control(model_id="net", image=PICTURE),)}, ""),
     ({"sampling": Sampling(part=StepRange(last_step=5))}, "hires_pass"),
     ({"image_prompts": (ImagePrompt(model_id="a", images=(PICTURE,)),)}, ""),
     (

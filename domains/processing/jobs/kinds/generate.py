@@ -77,7 +77,11 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
             controls=tuple(
                 GivenControl(
-                    model=supplies.whole(one.model_id), map=files.map, region=files.region, hidden=files.hidden
+                    model=supplies.whole(one.model_id),
+                    map=files.map,
+                    region=files.region,
+                    hidden=files.hidden,
+                    enlarged=files.enlarged,
                 )
                 for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
             ),

@@ -5235,7 +5235,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int FitFieldNumber = 9;
     private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
     /// <summary>
-    /// What to do when its size is not the result's.
+    /// What to do when its size is not the asked one. Beside `hires_pass` the map is made again for the second pass, from the same part of
+    /// the picture.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -445,8 +445,9 @@ namespace DeviceOps.Api.Inference.V1 {
 
   /// <summary>
   /// A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again with the noise of its seed at that
-  /// size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. Together with `mask`,
-  /// `outpaint` or `controls`: UNSUPPORTED_COMBINATION.
+  /// size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. `controls` guide both
+  /// passes, each by the map in its own size, with their shares of its own steps. Together with `mask` or `outpaint`:
+  /// UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class HiresPass : pb::IMessage<HiresPass>

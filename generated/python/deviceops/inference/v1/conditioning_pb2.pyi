@@ -693,7 +693,9 @@ class ControlInput(_message.Message):
     balance: Global___ControlBalance.ValueType
     """Which side wins where it and the prompt disagree."""
     fit: _image_pb2.ImageFit.ValueType
-    """What to do when its size is not the result's."""
+    """What to do when its size is not the asked one. Beside `hires_pass` the map is made again for the second pass, from the same part of
+    the picture.
+    """
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
         """The control map, or a picture to make it from. Must be set."""
