@@ -60,6 +60,8 @@ class Given(msgspec.Struct, frozen=True):
     """The latents to start from. None: start from something else."""
     loras: tuple[Model, ...] = ()
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
+    region_loras: tuple[tuple[Model, ...], ...] = ()
+    """The same of the LoRAs of each region. Empty: no region has some."""
     words: tuple[Model, ...] = ()
     """The catalogue's entries of the textual inversions, in the order of `resolved`."""
     controls: tuple[GivenControl, ...] = ()

@@ -97,10 +97,20 @@ BAD: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]] = {
     ),
     "no_picture": (lambda: asked(regions=[region(mask=image_pb2.ImageInput(data=b"no"))]), "BAD_IMAGE", ""),
     "a_hundred": (lambda: asked(regions=[region()] * 100), "INVALID_FIELD", "at most 16"),
-    "a_lora_of_its_own": (
+    "an_unknown_lora": (
         lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x")])]),
-        "NOT_IMPLEMENTED",
-        "does not serve",
+        "MODEL_NOT_FOUND",
+        "x",
+    ),
+    "a_lora_too_strong": (
+        lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x", weight=11)])]),
+        "INVALID_FIELD",
+        "-10..10",
+    ),
+    "too_many_loras": (
+        lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x")] * 9)]),
+        "INVALID_FIELD",
+        "at most 8",
     ),
     "and": (
         lambda: asked("a AND b", regions=[region()], prompt_syntax=generation_pb2.PROMPT_SYNTAX_A1111),

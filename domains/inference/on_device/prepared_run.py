@@ -149,10 +149,10 @@ class PreparedRun(LoadRun):
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
-        asked = asked_of(_of_pass(self.given, self.resolved))
-        self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         # Of the first pass's size: each layer brings them to its own.
         maps = region_maps(self.given.resolved, self.given.regions, self.device)
+        asked = asked_of(_of_pass(self.given, self.resolved), maps)
+        self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         of_job = self._adapters, maps, self._pictures_seen(keep_on)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()

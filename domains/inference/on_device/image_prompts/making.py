@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenImagePrompt
 from domains.inference.image_prompts import LAYERS, ResolvedImagePrompt
-from domains.inference.on_device.cross_reads import Area
+from domains.inference.on_device.areas import Area
 from domains.inference.on_device.image_prompts.adapter_net import AdapterNet, check_fits, empty_adapter
 from domains.inference.on_device.image_prompts.encoder import ImageEncoder
 from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMPTS, ImagePrompts, JobImagePrompt

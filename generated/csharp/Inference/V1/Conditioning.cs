@@ -7654,7 +7654,9 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
     /// <summary>
-    /// LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere.
+    /// LoRAs that count in this region alone, beside the generation's, at most 8. Their differences count by the region's share at each place;
+    /// text encoders read the region's prompts with them. What a layer adds that knows no place (of the timestep, say) counts by the mean
+    /// share. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -995,7 +995,10 @@ class RegionalPrompt(_message.Message):
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraInput]:
-        """LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere."""
+        """LoRAs that count in this region alone, beside the generation's, at most 8. Their differences count by the region's share at each place;
+        text encoders read the region's prompts with them. What a layer adds that knows no place (of the timestep, say) counts by the mean
+        share. Empty: none.
+        """
 
     def __init__(
         self,
