@@ -76,6 +76,8 @@ class GuidesOfJob:
     def __init__(self, job_id: str, given: Given, passes: Sequence[Pass], pool: NetworkPool) -> None:
         self._controls = [_ControlsOfPass(job_id, given, one, pool) for one in passes]
         self._image_prompts = ImagePromptsOfJob(job_id, given.resolved, given.image_prompts, pool)
+        self._prompted = [bool(one.resolved.image_prompts) for one in passes]
+        """Whether pictures guide a pass. A refiner has no IP-Adapter."""
 
     @property
     def _networks(self) -> Sequence[Borrowed]:
@@ -96,12 +98,16 @@ class GuidesOfJob:
         MODEL_INCOMPATIBLE for one that does not fit the model, and as loads of models."""
         if not all(one.bring(base_of(one.model_index)) for one in self._controls[index:]):
             return False
+        if not self._prompted[index]:
+            return True
         return self._image_prompts.bring(base_of(self._controls[index].model_index), unet)
 
     def try_later(self, index: int, base: OnDeviceModel, unet: UNet | None, latent_size: tuple[int, int]) -> None:
-        """Raise the faults of the controls of a later pass; see `made`. Its T2I adapters leave the device."""
+        """Raise the faults of what guides a later pass; see `made`. Its T2I adapters leave the device."""
         self._controls[index].nets.check(base)
         self._controls[index].features.made(base, unet, latent_size)
+        if self._prompted[index]:
+            self._image_prompts.check(base, unet)
 
     def made(
         self,
@@ -119,7 +125,7 @@ class GuidesOfJob:
         return Guides(
             controls=controls.nets.made(reading, base, see),
             features=controls.features.made(base, unet, latent_size),
-            image_prompts=self._image_prompts.made(now, base, unet),
+            image_prompts=self._image_prompts.made(now, base, unet) if self._prompted[index] else NO_IMAGE_PROMPTS,
         )
 
     def leave_pass(self, index: int) -> None:

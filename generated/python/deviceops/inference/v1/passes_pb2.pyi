@@ -20,9 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RefinerPass(_message.Message):
-    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
-    base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`)
-    count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint`, `regions` or `image_prompts`:
+    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions, controls and
+    image prompts are the base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls, image prompts and guidance) and
+    places in prompts (`[a:b:0.5]`) count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint` or `regions`:
     UNSUPPORTED_COMBINATION.
     """
 
