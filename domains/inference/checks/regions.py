@@ -28,22 +28,11 @@ def region_exclusions(asked: Generation) -> Iterator[Violation]:
     """Fields that exclude regions."""
     if not asked.regions:
         return
-    others = {
-        "mask.zoom_to_mask": asked.mask is not None and asked.mask.zoom_to_mask,
-        "outpaint": asked.outpaint is not None,
-    }
-    for name in [name for name, given in others.items() if given]:
-        message = f"{_WHY[name]}; leave one of the two out"
+    if asked.outpaint is not None:
+        message = "lie in the picture before it grows, and outpaint makes what is beyond; leave one of the two out"
         yield Violation(field="generation.regions", message=message)
     if asked.prompt_syntax is Syntax.A1111:
         yield from _joined(asked)
-
-
-_WHY = {
-    "mask.zoom_to_mask": "lie in the whole picture, and zoom_to_mask makes a part of it",
-    "outpaint": "lie in the picture before it grows, and outpaint makes what is beyond",
-}
-"""By the excluding field."""
 
 
 def _joined(asked: Generation) -> Iterator[Violation]:

@@ -103,9 +103,7 @@ def resolve(given: Checked | Generation, model: Model, read: RequestFiles = NOTH
         textual_inversions=resolved_words(asked, model, read.words),
         controls=resolved_controls(asked, model, whole_px, chosen, read.controls),
         image_prompts=resolved_image_prompts(asked, model, read.image_prompts),
-        regions=resolved_regions(
-            asked, (width_px, height_px), read.regions, resolved_region_loras(asked, model, read.region_loras)
-        ),
+        regions=resolved_regions(asked, whole_px, read.regions, resolved_region_loras(asked, model, read.region_loras)),
         references=resolved_references(asked.references, model, (width_px, height_px), read.references),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,

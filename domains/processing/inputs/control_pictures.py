@@ -43,12 +43,16 @@ class ControlPictures:
     @asynccontextmanager
     async def maps(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[tuple[ControlFiles, ...]]:
         """The files with the maps that the worker reads, until exit."""
+        if not resolved.controls:
+            yield ()
+            return
         async with AsyncExitStack() as held:
 
             async def kept(data: bytes) -> KeptFile:
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
-            zoomed, hires = await self._zoomed(job, resolved), resolved.hires_pass
+            needs = any(map(marks, resolved.controls))
+            zoomed, hires = await self._pictures.zoomed(job, resolved, needs_levels=needs), resolved.hires_pass
 
             async def files(control: ResolvedControl, path: str, size_px: tuple[int, int] | None) -> ControlFiles:
                 pixels = await self._pixels(job, zoomed, control, control.image, f"{path}.image", size_px)
@@ -71,13 +75,6 @@ class ControlPictures:
                     one = msgspec.structs.replace(one, enlarged=again)
                 found.append(one)
             yield tuple(found)
-
-    async def _zoomed(self, job: Job, resolved: ResolvedGeneration) -> Zoomed:
-        """The part of the picture that is made, with the mask if a map depends on it."""
-        plain = Zoomed(resolved)
-        if not resolved.controls or not (plain.needs_levels or any(map(marks, resolved.controls))):
-            return plain
-        return Zoomed(resolved, await self._pictures.levels_of(job, resolved))
 
     async def _pixels(
         self,

@@ -180,15 +180,11 @@ def test_so_many_guide_together_and_no_more(name: str, entry: Any, most: int) ->
     assert wrong(**{name: (entry,) * (most + 1)}) == [name]
 
 
-def test_what_lies_in_the_whole_picture_excludes_a_zoom_into_a_part_of_it() -> None:
+def test_what_lies_in_the_whole_picture_goes_with_a_zoom_into_a_part_of_it() -> None:
     begin = {"init_image": None, "mask": ZOOMED}
     plain = together(**begin)
-    for name, entries in (
-        ("image_prompts", (prompt(region=PICTURE),)),
-        ("regions", (region(),)),
-    ):
-        assert together(**begin, **{name: entries}) == [*plain, name]
-    assert together(**begin, image_prompts=(prompt(),)) == plain
+    assert together(**begin, image_prompts=(prompt(region=PICTURE),)) == plain
+    assert together(**begin, regions=(region(),)) == plain
     assert together(**begin, controls=(control(),)) == plain, "its map is cut as the picture is"
 
 

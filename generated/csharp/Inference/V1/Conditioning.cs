@@ -7516,7 +7516,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "rectangle" field.</summary>
     public const int RectangleFieldNumber = 2;
     /// <summary>
-    /// A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD.
+    /// A rectangle, in pixels of the asked size; beside `mask.zoom_to_mask` in those of the picture. It must lie inside: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -218,6 +218,41 @@ async def test_image_prompts_are_squares_and_their_regions_have_the_size_of_the_
         assert (len(bare.images), bare.region, bare.negative_image) == (2, None, None)
 
 
+async def test_beside_a_zoom_regions_are_cut_as_the_picture_is(desk: Desk) -> None:
+    half = np.zeros((128, 128), np.uint8)
+    half[:, 64:] = 255
+    levels = np.zeros((128, 128), np.uint8)
+    levels[40:72, 48:80] = 255
+    picture, mask, region = await desk.stored(COLOUR), await desk.stored(levels), await desk.stored(half)
+    start = ResolvedInitImage(blob_id=picture, sha256="", strength=0.5, fit=None, own_size_px=(128, 128))
+    right = Rectangle(left_px=64, top_px=0, width_px=64, height_px=128)
+    shown = ResolvedImagePrompt(
+        model_id="adapter",
+        model_sha256="",
+        encoder_model_id="e",
+        encoder_sha256="",
+        edge_px=32,
+        images=(used(picture),),
+        region=used(region),
+    )
+    generation = resolved(
+        init_image=start,
+        mask=replace(masked(mask), zoom_padding_px=0),
+        regions=(ResolvedRegion(rectangle=right), ResolvedRegion(mask=used(region))),
+        image_prompts=(shown,),
+    )
+    job = job_of(generation)
+    async with RegionPictures(desk.pictures).files(job, generation) as files:
+        cut = [np.frombuffer(read(one), np.uint8).reshape(HEIGHT, WIDTH) for one in files]
+    async with ImagePromptPictures(desk.pictures).files(job, generation) as (one,):
+        cut.append(np.frombuffer(read(one.region), np.uint8).reshape(HEIGHT, WIDTH))
+    # The part that is made has the mask in its middle, and the border of the regions is that of the mask's middle.
+    for found in cut:
+        assert np.array_equal(found, cut[0])
+        assert found[:, : WIDTH // 2 - 4].max() < 8
+        assert found[:, WIDTH // 2 + 4 :].min() > 247
+
+
 async def test_regions_and_references_have_their_own_sizes(desk: Desk) -> None:
     picture, mask = await desk.stored(COLOUR), await desk.stored(HALF)
     box = Rectangle(left_px=0, top_px=0, width_px=8, height_px=8)

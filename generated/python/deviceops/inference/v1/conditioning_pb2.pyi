@@ -991,7 +991,7 @@ class RegionalPrompt(_message.Message):
 
     @_builtins.property
     def rectangle(self) -> _postprocessing_pb2.PixelBox:
-        """A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD."""
+        """A rectangle, in pixels of the asked size; beside `mask.zoom_to_mask` in those of the picture. It must lie inside: else INVALID_FIELD."""
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraInput]:
