@@ -33,6 +33,17 @@ def fitted(pixels: NDArray[np.uint8], width: int, height: int, fit: Fit) -> NDAr
             return np.pad(inner, ((top, bottom), (left, right), (0, 0))[: inner.ndim], mode="edge")
 
 
+def enlarged_as(
+    pixels: NDArray[np.uint8], first: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> NDArray[np.uint8]:
+    """The pixels at `size` (width, height), each at the place where it lies after they are fitted to `first` and these are
+    stretched to `size`. No smaller than `first`."""
+    if first[0] * size[1] == first[1] * size[0]:
+        return fitted(pixels, *size, fit)
+    times = max(-(-edge // own) for edge, own in zip(size, first, strict=True))
+    return fitted(fitted(pixels, first[0] * times, first[1] * times, fit), *size, "stretch")
+
+
 def square(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     """The square in the middle (edge, edge, …), with the shorter side at that length. Bicubic, as the preprocessing of CLIP
     (transformers' CLIPImageProcessor)."""

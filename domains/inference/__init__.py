@@ -8,7 +8,7 @@ is served) with `family_fields` (which of it a family reads), `limits` (ranges),
 schedules).
 
 Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `pass_plan` (each pass as a
-generation).
+generation), `kept_readings` (what ControlNets keep of earlier prompts).
 
 Checked and resolved: `checks` (all faults of a request), `resolution` (each choice that it left open).
 

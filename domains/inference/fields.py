@@ -85,8 +85,19 @@ def _growth(side: str) -> Field:
     return _outpaint(side, bounds=limits.OUTPAINT_PX, multiple_of=multiple, default="0", unit="px")
 
 
-def _lora(path: str, **what: Any) -> Field:
-    return Field(path=f"loras.{path}", group="adapters", **what)
+def _loras(path: str) -> Iterator[Field]:
+    """The fields of the LoRAs that a list names."""
+    fields: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("model_id", {}),
+        ("weight", {"bounds": limits.ADAPTER_WEIGHT, "default": "1"}),
+        ("component_weights.component_id", {}),
+        ("component_weights.weight", {"bounds": limits.ADAPTER_WEIGHT}),
+        ("component_weights.block_weights", {"bounds": limits.ADAPTER_WEIGHT}),
+        ("start_ratio", {"bounds": limits.START_RATIO, "default": "0"}),
+        ("end_ratio", {"bounds": limits.END_RATIO, "default": "1"}),
+    )
+    for name, what in fields:
+        yield Field(path=f"{path}.{name}", group="adapters", **what)
 
 
 def _learned(path: str, **what: Any) -> Field:
@@ -180,6 +191,7 @@ FIELDS: Mapping[str, Field] = {
         _region("weight", bounds=limits.REGION_WEIGHT, default="1"),
         _region("start_ratio", bounds=limits.START_RATIO, default="0"),
         _region("end_ratio", bounds=limits.END_RATIO, default="1"),
+        *_loras("regions.loras"),
         Field(path="model_id", group="execution"),
         Field(path="loaded_model_id", group="execution"),
         Field(path="require_loaded_model", group="execution", default="false"),
@@ -259,13 +271,7 @@ FIELDS: Mapping[str, Field] = {
             default=_MASK_FILLS[MaskFill.EDGE],
             allowed=_OUTPAINT_FILLS,
         ),
-        _lora("model_id"),
-        _lora("weight", bounds=limits.ADAPTER_WEIGHT, default="1"),
-        _lora("component_weights.component_id"),
-        _lora("component_weights.weight", bounds=limits.ADAPTER_WEIGHT),
-        _lora("component_weights.block_weights", bounds=limits.ADAPTER_WEIGHT),
-        _lora("start_ratio", bounds=limits.START_RATIO, default="0"),
-        _lora("end_ratio", bounds=limits.END_RATIO, default="1"),
+        *_loras("loras"),
         _learned("model_id"),
         _learned("token"),
         _learned("weight", bounds=limits.TOKEN_WEIGHT, default="1"),

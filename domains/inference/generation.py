@@ -330,6 +330,11 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
         return 1.0 if start is None or self.outpaint is not None else start.strength
 
     @property
+    def all_loras(self) -> tuple[ResolvedLora, ...]:
+        """Its LoRAs, then those of its regions."""
+        return (*self.loras, *(lora for region in self.regions for lora in region.loras))
+
+    @property
     def region_blobs(self) -> tuple[str, ...]:
         """Ids of the blobs with the masks of its regions."""
         return tuple(one.mask.blob_id for one in self.regions if one.mask is not None)

@@ -4,7 +4,7 @@ import msgspec
 
 from domains.inference.fallback import NOTHING, Fallback
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.kept_file import KeptFile
+from domains.inference.kept_file import ControlFiles, KeptFile
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 
@@ -20,6 +20,8 @@ class GivenControl(msgspec.Struct, frozen=True, kw_only=True):
     """Where it counts, one byte a pixel. None: everywhere."""
     hidden: KeptFile | None = None
     """Which of its pixels are missing, one byte each. None: none."""
+    enlarged: ControlFiles | None = None
+    """The pictures in the size of the second pass. None: there is no second pass."""
 
 
 class GivenImagePrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,8 @@ class Given(msgspec.Struct, frozen=True):
     """The latents to start from. None: start from something else."""
     loras: tuple[Model, ...] = ()
     """The catalogue's entries of the LoRAs, in the order of `resolved`."""
+    region_loras: tuple[tuple[Model, ...], ...] = ()
+    """The same of the LoRAs of each region. Empty: no region has some."""
     words: tuple[Model, ...] = ()
     """The catalogue's entries of the textual inversions, in the order of `resolved`."""
     controls: tuple[GivenControl, ...] = ()

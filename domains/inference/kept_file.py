@@ -33,3 +33,5 @@ class ControlFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Where it counts, one byte a pixel. None: everywhere."""
     hidden: KeptFile | None = None
     """Which of its pixels are missing, one byte each. None: none."""
+    enlarged: "ControlFiles | None" = None
+    """The same in the size of the second pass. None: there is no second pass."""

@@ -83,7 +83,7 @@ def _refined(first: ResolvedGeneration, refiner: ResolvedRefiner | None) -> Iter
 
 
 def _last(first: ResolvedGeneration, refiner: ResolvedRefiner, begin: int) -> ResolvedGeneration:
-    """The steps of a refiner, from `begin`. LoRAs, textual inversions and controls are the model's alone."""
+    """The steps of a refiner, from `begin`. LoRAs, textual inversions, controls and image prompts are the model's alone."""
     alone = begin == first.visited.start
     return replace(
         first,
@@ -94,6 +94,7 @@ def _last(first: ResolvedGeneration, refiner: ResolvedRefiner, begin: int) -> Re
         loras=(),
         textual_inversions=(),
         controls=(),
+        image_prompts=(),
         second_prompt="",
         second_negative_prompt="",
         aesthetic_scores=(refiner.aesthetic_score, refiner.negative_aesthetic_score),

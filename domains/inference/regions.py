@@ -5,6 +5,7 @@ import math
 import msgspec
 
 from domains.inference.controls import PictureSource, UsedPicture
+from domains.inference.loras import Lora, ResolvedLora
 
 _ROUNDING = 1e-6
 
@@ -34,6 +35,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the steps after which it begins to count. Absent: 0."""
     end_ratio: float | None = None
     """Share of the steps after which it stops, more than the start. Absent: 1."""
+    loras: tuple[Lora, ...] = ()
+    """LoRAs that count in it alone, beside the generation's."""
 
 
 class ResolvedRegion(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +49,7 @@ class ResolvedRegion(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     start_ratio: float = 0.0
     end_ratio: float = 1.0
+    loras: tuple[ResolvedLora, ...] = ()
 
     def steps_of(self, count: int) -> range:
         """The steps (from 0, of `count`) in which it counts. Empty for a region without weight."""

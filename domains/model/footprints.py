@@ -16,6 +16,7 @@ from domains.model.layers import layer_plan
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
+from domains.model.reading_sizes import ReadingSizes
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _REMEMBERED = 16
@@ -52,6 +53,7 @@ class Footprints:
         """By model and component: the config.json, and the model that it was read for. A scan that finds changes makes a
         new model object, and the config is read again."""
         self._layers = LayerSizes()
+        self._readings = ReadingSizes()
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -73,6 +75,19 @@ class Footprints:
         offloading."""
         found = [self._catalogue.find(name) for name in model_ids]
         return sum(self.need_bytes(model, device, execution) for model in found if model is not None)
+
+    def reading_bytes(self, model_id: str, device: Device, tokens: int, prompts: int, *, pooled: int) -> int:
+        """Bytes that a denoiser or a ControlNet keeps of so many prompts, each of so many tokens, in the precision that the
+        server chooses. `pooled`: how many of them it reads as a whole, too."""
+        model = self._catalogue.find(model_id)
+        if model is None:
+            return 0
+        found = 0
+        for part in self.parts(model, device, AS_USUAL):
+            kept = self._readings.of(model, part.component)
+            values = kept.of_token * tokens * prompts + kept.of_prompt * pooled
+            found += values * _BYTES.get(part.precision, 4)
+        return found
 
     def load_s(self, model: Model, device_id: str, size_bytes: int) -> float | None:
         """Seconds that a load of so many bytes takes. None: nothing was loaded on the device yet."""

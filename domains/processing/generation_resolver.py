@@ -68,6 +68,9 @@ class GenerationResolver:
             latents=None if latents is None else await self._inputs.latents.look(latents),
             image_prompts=[await self._read_shown(one, place) for place, one in enumerate(given.asked.image_prompts)],
             regions=await self._inputs.regions.looked(given.asked),
+            region_loras=[
+                [await self._hashed(lora.model_id) for lora in region.loras] for region in given.asked.regions
+            ],
             refiner=await self._read_refiner(given.asked),
             hires=await self._read_hires(given.asked),
             upscaler=await self._read_upscaler(given.asked),

@@ -183,10 +183,11 @@ def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cau
         return
     if original.model_sha256 != resolved.model_sha256:
         yield Cause(name="model_sha256", original=original.model_sha256, present=resolved.model_sha256)
-    for name in ("loras", "textual_inversions", "components"):
+    for name in ("all_loras", "textual_inversions", "components"):
         for was, now in zip(getattr(original, name), getattr(resolved, name), strict=False):
             if was.model_sha256 != now.model_sha256:
-                yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
+                told = name.removeprefix("all_")
+                yield Cause(name=f"{told}.sha256", original=was.model_sha256, present=now.model_sha256)
     for name in ("refiner", "hires_pass"):
         was, now = getattr(original, name), getattr(resolved, name)
         if was is not None and now is not None and was.model_sha256 != now.model_sha256:

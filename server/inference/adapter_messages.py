@@ -59,7 +59,7 @@ def to_word(word: TextualInversion | ResolvedTextualInversion) -> conditioning_p
 
 def used_adapters(resolved: ResolvedGeneration) -> Sequence[resolved_generation_pb2.UsedModel]:
     """The LoRAs and textual inversions that took part."""
-    named = {"lora": resolved.loras, "textual_inversion": resolved.textual_inversions}
+    named = {"lora": resolved.all_loras, "textual_inversion": resolved.textual_inversions}
     return [
         resolved_generation_pb2.UsedModel(role=role, model_id=one.model_id, sha256=one.model_sha256)
         for role, some in named.items()

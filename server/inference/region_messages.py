@@ -8,6 +8,7 @@ from deviceops.postprocessing.v1 import postprocessing_pb2
 from domains.inference.controls import PictureSource
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.regions import Rectangle, Region, ResolvedRegion
+from server.inference.adapter_messages import from_lora, to_lora
 
 
 def from_region(message: conditioning_pb2.RegionalPrompt) -> Region:
@@ -23,6 +24,7 @@ def from_region(message: conditioning_pb2.RegionalPrompt) -> Region:
         weight=message.weight if message.HasField("weight") else None,
         start_ratio=message.start_ratio if message.HasField("start_ratio") else None,
         end_ratio=message.end_ratio if message.HasField("end_ratio") else None,
+        loras=tuple(map(from_lora, message.loras)),
     )
 
 
@@ -41,6 +43,7 @@ def to_region(region: Region | ResolvedRegion) -> conditioning_pb2.RegionalPromp
         weight=region.weight,
         start_ratio=region.start_ratio,
         end_ratio=region.end_ratio,
+        loras=map(to_lora, region.loras),
     )
 
 

@@ -17,8 +17,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from deviceops.common.v1 import error_pb2, image_pb2
-from deviceops.inference.v1 import conditioning_pb2, generation_pb2, inference_service_pb2, sampling_pb2
+from deviceops.inference.v1 import (
+    conditioning_pb2,
+    generation_pb2,
+    inference_service_pb2,
+    passes_pb2,
+    sampling_pb2,
+)
 from deviceops.model.v1 import execution_pb2, model_pb2, model_service_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2
 from domains.model.families import COMPUTED, FAMILIES
 from tests.domains.inference.on_device.control_files import stripes, write_controlnet
 from tests.domains.inference.on_device.lora_files import layers, matrices
@@ -398,6 +405,25 @@ def test_a_controlnet_guides_the_picture_as_in_diffusers_and_the_result_names_it
     assert np.abs(pixels(server, updates[-1].generation_result).astype(int) - plain.astype(int)).max() <= 1
 
 
+def test_a_controlnet_guides_both_passes_and_the_result_makes_it_again(server: RunningServer) -> None:
+    again = passes_pb2.HiresPass(scale=1.5, strength=0.5, steps=4)
+    guided, plain = with_control(preprocessing=CANNY), asked("sdxl")
+    for generation in (guided, plain):
+        generation.hires_pass.CopyFrom(again)
+    updates = asking.watch(server, asking.submit(server, guided))
+    result = updates[-1].generation_result
+    assert pixels(server, result).shape == (96, 96, 3)
+    assert [one.role for one in result.resolved.used_models] == ["base", "controlnet"]
+    remade = asking.watch(server, asking.submit(server, result.resolved.generation))[-1].generation_result
+    assert remade.images[0].file.sha256 == result.images[0].file.sha256
+    other = asking.watch(server, asking.submit(server, plain))[-1].generation_result
+    assert other.images[0].file.sha256 != remade.images[0].file.sha256
+    # The first pass's size is asked for, which an error names.
+    guided.controls[0].image.CopyFrom(png(96, 96))
+    refusal = asking.refused(lambda: asking.submit(server, guided))
+    assert "the first pass 64×64" in refusal.bad_request.field_violations[0].description
+
+
 def their_flux(root: Path) -> Any:
     return _diffusers.FluxPipeline.from_pretrained(root / "wide-flux", dtype=torch.float32)
 
@@ -541,6 +567,26 @@ def test_a_lora_changes_the_picture_as_in_diffusers_and_the_result_names_it(serv
     assert np.abs(pixels(server, plain).astype(int) - theirs.astype(int)).max() > 1
     assert asking.blob(server, files[1]) == asking.blob(server, result.images[0].file.blob_id)
     assert content.encode() in asking.blob(server, files[1])
+
+
+def test_a_lora_of_a_region_over_the_whole_picture_is_the_plain_one_and_the_result_names_it(
+    server: RunningServer,
+) -> None:
+    plain = asking.watch(server, asking.submit(server, with_lora("styled", weight=0.8)))[-1].generation_result
+    box = postprocessing_pb2.PixelBox(width_px=EDGE_PX, height_px=EDGE_PX)
+    own = conditioning_pb2.LoraInput(model_id="styled", weight=0.8)
+    generation = asked("sd2")
+    generation.regions.add(rectangle=box, prompt=generation.prompt, loras=[own])
+    result = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    assert np.abs(pixels(server, result).astype(int) - pixels(server, plain).astype(int)).max() <= 1
+    assert [(one.role, one.model_id) for one in result.resolved.used_models[1:]] == [("lora", "styled")]
+    (told,) = result.resolved.generation.regions[0].loras
+    assert (told.model_id, told.weight, told.end_ratio) == ("styled", 0.8, 1.0)
+    again = asking.watch(server, asking.submit(server, result.resolved.generation))[-1].generation_result
+    assert again.images[0].file.sha256 == result.images[0].file.sha256
+    generation.regions[0].loras[0].component_weights.add(component_id="transformer", weight=1)
+    (violation,) = asking.refused(lambda: asking.submit(server, generation)).bad_request.field_violations
+    assert violation.field == "spec.generation.regions[0].loras[0].component_weights[0].component_id"
 
 
 REFUSED = {

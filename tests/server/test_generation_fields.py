@@ -63,6 +63,7 @@ SOME: dict[str, object] = {
     "previews.max_edge_px": 20,
     "output.bit_depth": 8,
     "loras.model_id": NO_LORA,
+    "regions.loras.model_id": NO_LORA,
     "textual_inversions.model_id": NO_LORA,
     "init_image.image.data": PNG,
     "mask.image.data": MASK,
@@ -131,6 +132,8 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
     if path.startswith("regions."):
         box = {f"regions.rectangle.{side}": 8 for side in ("width_px", "height_px")}
         needs = {} if path.startswith("regions.mask") else dict(box)
+        lora = {"regions.loras.model_id": NO_LORA, "regions.loras.component_weights.component_id": "unet"}
+        needs |= lora if path.startswith("regions.loras") else {}
     if path.startswith("image_prompts."):
         images = {} if path.startswith("image_prompts.images") else {"image_prompts.images.data": PNG}
         needs = {"image_prompts.model_id": NO_LORA, **images}

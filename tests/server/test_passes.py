@@ -25,11 +25,9 @@ from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb
 from deviceops.postprocessing.v1 import postprocessing_pb2
 from server.cli.app import run
 from tests.domains.inference.on_device.tiny_families import (
-    TINY,
-    Make,
     their_pipeline,
     vae,
-    write_parts,
+    write_other_sdxl,
     write_tiny_family,
 )
 from tests.domains.inference.on_device.tiny_refiner import write_tiny_refiner
@@ -40,20 +38,6 @@ from tests.server.test_image_to_image import upload
 from tests.server.test_models import models, scanned
 
 EDGE_PX, SEED = 64, 11
-
-
-def write_other_sdxl(folder: Path) -> None:
-    """Another checkpoint of the family: other weights in the same shape."""
-    pipeline, parts = TINY["sdxl"]
-    write_parts(pipeline, {**parts, "unet": (parts["unet"][0], _reseeded(parts["unet"][1]))}, folder)
-
-
-def _reseeded(make: Make) -> Make:
-    def made(folder: Path) -> Any:
-        torch.manual_seed(9)
-        return make(folder)
-
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,20 @@ BAD: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]] = {
     ),
     "no_picture": (lambda: asked(regions=[region(mask=image_pb2.ImageInput(data=b"no"))]), "BAD_IMAGE", ""),
     "a_hundred": (lambda: asked(regions=[region()] * 100), "INVALID_FIELD", "at most 16"),
-    "a_lora_of_its_own": (
+    "an_unknown_lora": (
         lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x")])]),
-        "NOT_IMPLEMENTED",
-        "does not serve",
+        "MODEL_NOT_FOUND",
+        "x",
+    ),
+    "a_lora_too_strong": (
+        lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x", weight=11)])]),
+        "INVALID_FIELD",
+        "-10..10",
+    ),
+    "too_many_loras": (
+        lambda: asked(regions=[region(loras=[conditioning_pb2.LoraInput(model_id="x")] * 9)]),
+        "INVALID_FIELD",
+        "at most 8",
     ),
     "and": (
         lambda: asked("a AND b", regions=[region()], prompt_syntax=generation_pb2.PROMPT_SYNTAX_A1111),
@@ -119,3 +129,29 @@ def test_a_region_that_cannot_count_is_refused_before_there_is_a_job(server: Run
     assert (refusal.reason, told in said) == (reason, True), said
     if case == "outside":
         assert refusal.fields == ["spec.generation.regions[0].rectangle.left_px"]
+
+
+def test_a_region_over_the_whole_picture_is_the_plain_prompt_in_a_zoomed_part(server: RunningServer) -> None:
+    edge = 96
+    rows, columns = np.mgrid[0:edge, 0:edge]
+    start = np.stack([rows * 2, columns * 2, rows + columns], -1).astype(np.uint8)
+    levels = np.zeros((edge, edge), np.uint8)
+    levels[40:56, 24:40] = 255
+
+    def zoomed(prompt: str, **more: Any) -> generation_pb2.Generation:
+        generation = asked(prompt, **more)
+        generation.init_image.image.data = encode(start, "image/png")
+        generation.mask.image.data = encode(levels, "image/png")
+        generation.mask.zoom_to_mask, generation.mask.zoom_padding_px = True, 8
+        return generation
+
+    plain, _ = made(server, zoomed("a lemon"))
+    whole, result = made(server, zoomed("a rocket", regions=[region(rectangle=box(0, 0, edge, edge))]))
+    other, _ = made(server, zoomed("a rocket"))
+    assert whole.shape == (edge, edge, 3), "a rectangle lies in the picture, not in the part"
+    assert np.abs(whole - plain).max() <= 1
+    assert np.abs(other - plain).max() > 1
+    again, _ = made(server, result.resolved.generation)
+    assert np.array_equal(again, whole)
+    beside, _ = made(server, zoomed("a rocket", regions=[region(rectangle=box(64, 0, 32, edge))]))
+    assert np.abs(beside - other).max() <= 1, "a region beside the part does not count in it"

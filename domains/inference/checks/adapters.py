@@ -12,16 +12,17 @@ from domains.inference.textual_inversions import TextualInversion
 
 def adapter_violations(asked: Generation) -> Iterator[Violation]:
     """Every fault of its LoRAs and textual inversions."""
-    yield from _loras(asked.loras)
+    yield from lora_violations(asked.loras, "generation.loras", limits.LORAS)
     yield from _textual_inversions(asked.textual_inversions)
 
 
-def _loras(loras: Sequence[Lora]) -> Iterator[Violation]:
-    if len(loras) > limits.LORAS:
-        message = f"has {len(loras)} LoRAs; at most {limits.LORAS} are applied together"
-        yield Violation(field="generation.loras", message=message, allowed=f"0..{limits.LORAS} entries")
+def lora_violations(loras: Sequence[Lora], field: str, most: int) -> Iterator[Violation]:
+    """Every fault of the LoRAs of a field, of which at most so many are applied."""
+    if len(loras) > most:
+        message = f"has {len(loras)} LoRAs; at most {most} are applied together"
+        yield Violation(field=field, message=message, allowed=f"0..{most} entries")
     for place, lora in enumerate(loras):
-        path = f"generation.loras[{place}]"
+        path = f"{field}[{place}]"
         if not lora.model_id:
             yield Violation(field=f"{path}.model_id", message="must not be empty; name the LoRA")
         yield from within("loras.weight", lora.weight, f"{path}.weight")

@@ -20,7 +20,6 @@ _PATH = "generation.hires_pass"
 _EXCLUDES = {
     "mask": "keeps the pixels outside its mask, which no pass at another size can",
     "outpaint": "keeps the pixels of its old picture, which no pass at another size can",
-    "controls": "has control maps of the first pass's size, which the second pass does not read",
 }
 """What cannot be together with a second pass, and why."""
 
@@ -68,9 +67,6 @@ def hires_exclusions(asked: Generation) -> Iterator[Violation]:
         if getattr(asked, name):
             text = f"{why}; leave `{name}` or the second pass out"
             yield Violation(field=_PATH, message=text)
-    if asked.hires_pass.model_id and asked.image_prompts:
-        text = "has no IP-Adapter of its own; leave `image_prompts` or the model out"
-        yield Violation(field=f"{_PATH}.model_id", message=text)
     if asked.hires_pass.upscaler_model_id and (asked.seamless_x or asked.seamless_y):
         text = (
             "sees an edge where the picture goes on at the other side; take a filter, or leave the seamless edges out"

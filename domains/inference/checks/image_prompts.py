@@ -20,14 +20,6 @@ def image_prompt_violations(asked: Generation) -> Iterator[Violation]:
         yield from _prompt(prompt, f"generation.image_prompts[{place}]")
 
 
-def image_prompt_exclusions(asked: Generation) -> Iterator[Violation]:
-    """Fields that exclude image prompts."""
-    zoomed = asked.mask is not None and asked.mask.zoom_to_mask
-    if zoomed and any(one.region is not None for one in asked.image_prompts):
-        message = "have a region of the whole picture, and zoom_to_mask makes a part of it; leave one of the two out"
-        yield Violation(field="generation.image_prompts", message=message)
-
-
 def _prompt(prompt: ImagePrompt, path: str) -> Iterator[Violation]:
     if not prompt.model_id:
         yield Violation(field=f"{path}.model_id", message="must not be empty; name the IP-Adapter")

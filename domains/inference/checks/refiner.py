@@ -16,7 +16,6 @@ _EXCLUDES = {
     "mask": "knows no picture around a part",
     "outpaint": "knows no picture around a part",
     "regions": "reads one prompt for the whole picture",
-    "image_prompts": "has no IP-Adapter",
 }
 """What cannot be together with a refiner, and why."""
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.checks.adapters import lora_violations
 from domains.inference.checks.bounds import RATIOS, range_faults, within
 from domains.inference.controls import UsedPicture
 from domains.inference.generation import Generation
 from domains.inference.input_picture import InputPicture
+from domains.inference.loras import ResolvedLora
 from domains.inference.prompts import Syntax, composed
 from domains.inference.regions import Region, ResolvedRegion
 
@@ -26,22 +28,11 @@ def region_exclusions(asked: Generation) -> Iterator[Violation]:
     """Fields that exclude regions."""
     if not asked.regions:
         return
-    others = {
-        "mask.zoom_to_mask": asked.mask is not None and asked.mask.zoom_to_mask,
-        "outpaint": asked.outpaint is not None,
-    }
-    for name in [name for name, given in others.items() if given]:
-        message = f"{_WHY[name]}; leave one of the two out"
+    if asked.outpaint is not None:
+        message = "lie in the picture before it grows, and outpaint makes what is beyond; leave one of the two out"
         yield Violation(field="generation.regions", message=message)
     if asked.prompt_syntax is Syntax.A1111:
         yield from _joined(asked)
-
-
-_WHY = {
-    "mask.zoom_to_mask": "lie in the whole picture, and zoom_to_mask makes a part of it",
-    "outpaint": "lie in the picture before it grows, and outpaint makes what is beyond",
-}
-"""By the excluding field."""
 
 
 def _joined(asked: Generation) -> Iterator[Violation]:
@@ -68,16 +59,20 @@ def _region(region: Region, path: str) -> Iterator[Violation]:
             yield Violation(field=f"{path}.{name}", message=message, allowed=allowed)
     yield from within("regions.weight", region.weight, f"{path}.weight")
     yield from range_faults("regions", path, RATIOS, (region.start_ratio, region.end_ratio), "the steps end")
+    yield from lora_violations(region.loras, f"{path}.loras", limits.REGION_LORAS)
 
 
 def resolved_regions(
-    asked: Generation, size_px: tuple[int, int], masks: Sequence[InputPicture | None]
+    asked: Generation,
+    size_px: tuple[int, int],
+    masks: Sequence[InputPicture | None],
+    loras: Sequence[tuple[ResolvedLora, ...]],
 ) -> tuple[ResolvedRegion, ...]:
-    """The regions with every choice made. `masks`: what was read of each. Raises INVALID_FIELD for a rectangle that does not
-    lie inside a picture of this size (width, height)."""
+    """The regions with every choice made. `masks`: what was read of each; `loras`: of each. Raises INVALID_FIELD for a
+    rectangle that does not lie inside a picture of this size (width, height)."""
     if wrong := [*_outside(asked.regions, size_px)]:
         raise InvalidRequest(wrong, ErrorReason.INVALID_FIELD)
-    return tuple(_resolved(region, mask) for region, mask in zip(asked.regions, masks, strict=True))
+    return tuple(_resolved(*one) for one in zip(asked.regions, masks, loras, strict=True))
 
 
 def _outside(regions: Sequence[Region], size_px: tuple[int, int]) -> Iterator[Violation]:
@@ -100,7 +95,7 @@ def _outside(regions: Sequence[Region], size_px: tuple[int, int]) -> Iterator[Vi
                 yield Violation(field=f"{path}.{extends}", message=message, allowed=f"1..{edge - begin}")
 
 
-def _resolved(region: Region, mask: InputPicture | None) -> ResolvedRegion:
+def _resolved(region: Region, mask: InputPicture | None, loras: tuple[ResolvedLora, ...]) -> ResolvedRegion:
     return ResolvedRegion(
         mask=None if mask is None else UsedPicture(blob_id=mask.blob_id, sha256=mask.sha256),
         rectangle=region.rectangle,
@@ -109,4 +104,5 @@ def _resolved(region: Region, mask: InputPicture | None) -> ResolvedRegion:
         weight=1.0 if region.weight is None else region.weight,
         start_ratio=region.start_ratio or 0.0,
         end_ratio=1.0 if region.end_ratio is None else region.end_ratio,
+        loras=loras,
     )

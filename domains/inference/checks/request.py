@@ -12,7 +12,7 @@ from domains.inference.checks.components import component_exclusions, component_
 from domains.inference.checks.controls import control_exclusions, control_violations
 from domains.inference.checks.guidance import guidance_for_model, guidance_violations
 from domains.inference.checks.hires import hires_exclusions, hires_violations
-from domains.inference.checks.image_prompts import image_prompt_exclusions, image_prompt_violations
+from domains.inference.checks.image_prompts import image_prompt_violations
 from domains.inference.checks.latents import latent_exclusions, latent_violations
 from domains.inference.checks.masks import mask_exclusions, mask_violations
 from domains.inference.checks.outpaint import outpaint_exclusions, outpaint_violations
@@ -95,7 +95,6 @@ def violations(asked: Generation) -> Wrong:
         *step_exclusions(asked),
         *hires_exclusions(asked),
         *latent_exclusions(asked),
-        *image_prompt_exclusions(asked),
         *region_exclusions(asked),
         *refiner_exclusions(asked),
         *reference_exclusions(asked),

@@ -40,8 +40,8 @@ One generation: `load_run`, `prepared_run`, `enlarged_run`, `run` (its stages), 
 (prompts without encoders), `input_picture`, `enlarging` and `upscaling` (for a second pass), `trajectory` with `noise`,
 `solver_state` and `solver_step` (its latents), `checkpoint`, `pictures` and `preview_writer` (files), `meter`,
 `numeric_failures`, `adapters` (LoRAs), `controls` (ControlNets), `image_prompts` (IP-Adapters), `regions` (prompts of parts
-of a picture). `network_pool` with `network_load` has the networks that jobs use beside their models; `guides` gathers what
-guides one job.
+of a picture) with `areas` (how much something counts at each place). `network_pool` with `network_load` has the networks
+that jobs use beside their models; `guides` gathers what guides one job.
 
 `families` has what is computed of each family, `networks` the networks in our order of operations. What families share:
 `batches` with `rows` (one forward for many jobs), `group_reads` with `cross_reads` (what some rows of it read beside the

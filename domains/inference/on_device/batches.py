@@ -147,7 +147,8 @@ class _Group:
             beside=self._read_beside(jobs),
             features=self._featured(jobs),
         )
-        with beside(self._shares), wrapping(jobs[0].wraps):
+        height, width = jobs[0].latents.shape[2:]
+        with beside(self._shares, (height, width)), wrapping(jobs[0].wraps):
             rows = forward(batch).float()
         return self._steered(rows).split(self._images)
 

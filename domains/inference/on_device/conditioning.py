@@ -9,6 +9,7 @@ from torch import Tensor
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters, Share, beside
+from domains.inference.on_device.areas import shares_of
 from domains.inference.on_device.blend import blended, of_one_length
 from domains.inference.on_device.composed import together
 from domains.inference.on_device.controls import GuidingNet
@@ -16,7 +17,7 @@ from domains.inference.on_device.editing import Seen, edited
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, Family
 from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.prompt_cache import PromptCache
-from domains.inference.on_device.regions import RegionPrompts, over_the_picture, shares_of, with_regions
+from domains.inference.on_device.regions import RegionPrompts, over_the_picture, with_regions
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.prompt_plan import PromptVariant, prompt_plan
 from domains.inference.prompts import LongPrompt, Prompt
@@ -86,7 +87,7 @@ class Renew:
         with beside([Share(adapters)]):
             if variant.regions:
                 # Only families with a U-Net read them.
-                found = [self._regional(variant, cast(Any, read), cast(Any, self._family).unet)]
+                found = [self._regional(variant, cast(Any, read), cast(Any, self._family).unet, adapters)]
             else:
                 weighted = zip(variant.positives, self._read.weights, strict=True)
                 found = [read(one, variant.negative, weight) for one, weight in weighted]
@@ -99,14 +100,20 @@ class Renew:
             return replace(cast(RowConditions, found[0]), rescale=rescale)
         return together(found)
 
-    def _regional(self, variant: "_Variant", read: _ReadPrompt, unet: UNet) -> RowConditions:
-        """What a network reads of the prompts of regions. The plan refuses several prompts that guide together then."""
+    def _regional(
+        self, variant: "_Variant", read: _ReadPrompt, unet: UNet, adapters: Adapters = NO_ADAPTERS
+    ) -> RowConditions:
+        """What a network reads of the prompts of regions, each with its own `adapters`. The plan refuses prompts that guide
+        together then."""
         shares = shares_of([self._maps[one.place] for one in variant.regions])
         positives = [variant.positives[0], *(one.positive for one in variant.regions)]
         negatives = [one for one in (variant.negative, *(one.negative for one in variant.regions)) if one is not None]
         means = shares.means()
         base = read(over_the_picture(positives, means), over_the_picture(negatives, means) if negatives else None)
-        others = [read(one.positive, one.negative) for one in variant.regions]
+        others: list[RowConditions] = []
+        for one in variant.regions:
+            with beside([Share(adapters.of_region(one.place))]):
+                others.append(read(one.positive, one.negative))
         return with_regions(base, others, shares, unet)
 
     def read_by(self, net: GuidingNet, step: int) -> Sequence[RowConditions]:
@@ -153,7 +160,7 @@ def condition(
     """Encode the prompts of all steps, and the negative prompt where the family reads it at this guidance. `maps`: see
     `region_maps`. `pictures`: latents of those that the model sees."""
     with beside([Share(adapters)]):
-        read = _read(loaded, family, resolved, prompts, adapters.of_texts)
+        read = _read(loaded, family, resolved, prompts, adapters)
     renew = Renew(family, resolved, read, maps, pictures)
     return Conditioned(
         conditions=renew(adapters, 0),
@@ -183,15 +190,15 @@ class _Read(NamedTuple):
 
 
 def _read(
-    loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache, of_texts: str
+    loaded: OnDeviceModel, family: Family, resolved: ResolvedGeneration, prompts: PromptCache, adapters: Adapters
 ) -> _Read:
     plan = prompt_plan(resolved)
     guided = FAMILIES[loaded.family].reads_negative(resolved.guidance_scale)
     hits = 0
 
-    def encode(prompt: Prompt) -> EncodedPrompt:
+    def encode(prompt: Prompt, own: Adapters = adapters) -> EncodedPrompt:
         nonlocal hits
-        found, hit = prompts.get((loaded.model.id, of_texts, prompt), lambda: family.encode(prompt))
+        found, hit = prompts.get((loaded.model.id, own.of_texts, prompt), lambda: family.encode(prompt))
         hits += hit
         return found
 
@@ -207,8 +214,16 @@ def _read(
         encoded = of_one_length(encoded, lambda: encode(resolved.empty))
     known = {one.prompt: found for one, found in zip(plan.encoded, encoded, strict=True)}
     shares = [share for _, share in resolved.blended]
+    by_region: dict[int, Mapping[Prompt, EncodedPrompt]] = {}
+    for place, own in adapters.regions.items():
+        if own.of_texts == adapters.of_texts:
+            continue
+        with beside([Share(own)]):
+            texts = _texts_of(place, plan.variants, guided=guided)
+            found = of_one_length([encode(one, own) for one in texts], lambda own=own: encode(resolved.empty, own))
+        by_region[place] = dict(zip(texts, found, strict=True))
     return _Read(
-        variants=[_variant(one, known, shares, guided=guided and one.guided) for one in plan.variants],
+        variants=[_variant(one, known, by_region, shares, guided=guided and one.guided) for one in plan.variants],
         by_step=plan.by_step,
         weights=plan.weights,
         cache_hits=hits,
@@ -216,16 +231,29 @@ def _read(
     )
 
 
+def _texts_of(place: int, variants: Sequence[PromptVariant], *, guided: bool) -> Sequence[Prompt]:
+    """The prompts of a region in all steps, each once."""
+    own = [one for variant in variants for one in variant.regions if one.place == place]
+    return [*dict.fromkeys(text for one in own for text in (one.positive, *([one.negative] if guided else [])))]
+
+
 def _variant(
-    variant: PromptVariant, known: Mapping[Prompt, EncodedPrompt], shares: Sequence[float], *, guided: bool
+    variant: PromptVariant,
+    known: Mapping[Prompt, EncodedPrompt],
+    by_region: Mapping[int, Mapping[Prompt, EncodedPrompt]],
+    shares: Sequence[float],
+    *,
+    guided: bool,
 ) -> _Variant:
+    """`known`: the encoded prompts; `by_region`: those that a region's own LoRAs encode otherwise."""
     others = [(known[one], share) for one, share in zip(variant.blended, shares, strict=True)]
     return _Variant(
         positives=[blended([(known[one], 1.0), *others]) for one in variant.positives],
         negative=known[variant.negative] if guided else None,
         regions=[
-            RegionPrompts(one.place, known[one.positive], known[one.negative] if guided else None)
+            RegionPrompts(one.place, found[one.positive], found[one.negative] if guided else None)
             for one in variant.regions
+            for found in [by_region.get(one.place, known)]
         ],
     )
 

@@ -140,7 +140,7 @@ class EnlargedRun(PreparedRun):
         """Pictures that another thread brings to their size."""
         return [one for one in self._larger if not one.done()]
 
-    def _drop(self) -> None:
+    def _drop_pass(self) -> None:
         """See `PreparedRun`."""
         self._larger, self._growing = [], None
-        super()._drop()
+        super()._drop_pass()

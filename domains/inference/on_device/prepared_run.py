@@ -64,7 +64,7 @@ class PreparedRun(LoadRun):
         """(pictures, channels, h/8, w/8) on the CPU: the latents to hand out. None: none, or they are not there yet."""
         self.trajectory: Trajectory | None = None
         self._adapters = NO_ADAPTERS
-        self._guides_of_job = GuidesOfJob(job_id, given, self.passes[0].resolved, resources.networks)
+        self._guides_of_job = GuidesOfJob(job_id, given, self.passes, resources.networks)
         self._guides = NO_GUIDES
         self._upscaler = UpscalerOfJob(job_id, given, resources.networks)
         self._hardware = resources.hardware
@@ -131,7 +131,7 @@ class PreparedRun(LoadRun):
         """Do the next unit before the first step: load a piece of a network that guides, encode the prompts, or the picture
         to start from. Raises what `keep_on` raises."""
         if self._conditioned is None:
-            guides = self._guides_of_job.bring(self.resolved, self.loaded, self._unet)
+            guides = self._guides_of_job.bring(self.pass_index, lambda index: self._brought(index)[0], self._unet)
             # In the first pass, too: its faults are found before the first step.
             if guides and self._upscaler.bring(self.loaded):
                 self._condition(keep_on)
@@ -149,15 +149,15 @@ class PreparedRun(LoadRun):
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
-        asked = asked_of(_of_pass(self.given, self.resolved))
-        self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         # Of the first pass's size: each layer brings them to its own.
         maps = region_maps(self.given.resolved, self.given.regions, self.device)
+        asked = asked_of(_of_pass(self.given, self.resolved), maps)
+        self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         of_job = self._adapters, maps, self._pictures_seen(keep_on)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
         self._try_later_passes()
         _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
-        of_pass = self.resolved, found.renew, self.loaded, self._unet, (height, width)
+        of_pass = self.pass_index, self.resolved, found.renew, self.loaded, self._unet, (height, width)
         self._guides = self._guides_of_job.made(*of_pass, lambda pixels: self._encoded([pixels], keep_on)[0])
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
@@ -176,12 +176,14 @@ class PreparedRun(LoadRun):
             self._denoise(self._begun(found))
 
     def _try_later_passes(self) -> None:
-        """Raise the faults of later passes' prompts and sizes before the first step."""
-        for one in self.passes[self.pass_index + 1 :]:
+        """Raise the faults of later passes' prompts, sizes and controls before the first step."""
+        for place, one in enumerate(self.passes[self.pass_index + 1 :], self.pass_index + 1):
             loaded, family = self._brought(one.model_index)
             adapters = self._adapters if one.model_index == self._model_index else NO_ADAPTERS
             maps = region_maps(self.given.resolved, self.given.regions, self.device)
             condition(loaded, family, one.resolved, self._resources.prompts, adapters, maps)
+            _, height, width = family.latent_shape(one.resolved.width_px, one.resolved.height_px)
+            self._guides_of_job.try_later(place, loaded, getattr(family, "unet", None), (height, width))
 
     def _given_latents(self, file: KeptFile) -> PictureLatents:
         shape = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
@@ -327,9 +329,14 @@ class PreparedRun(LoadRun):
 
     def _drop(self) -> None:
         """Drop the tensors that the steps needed, and leave the networks."""
+        self._drop_pass()
+        self._guides_of_job.leave()
+
+    def _drop_pass(self) -> None:
+        """Drop the tensors that the steps of the present pass needed, and leave the networks that no later one has."""
         self.trajectory = self._conditioned = self._handed = None
         self._adapters, self._guides = NO_ADAPTERS, NO_GUIDES
-        self._guides_of_job.leave()
+        self._guides_of_job.leave_pass(self.pass_index)
         self._upscaler.network.leave()
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.areas import Area, Shares
 from domains.inference.on_device.blend import blended
-from domains.inference.on_device.cross_reads import Area
 from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.networks.unet import UNet
@@ -54,33 +54,15 @@ def _drawn(box: Rectangle, size_px: tuple[int, int]) -> Tensor:
     return found
 
 
-class Shares(NamedTuple):
-    """How much prompts count at each place; together 1."""
-
-    base: Tensor
-    """Of the generation's prompt, (1, 1, h, w)."""
-    of_regions: Sequence[Tensor]
-
-    def means(self) -> Sequence[float]:
-        """Each share in the whole picture, the generation's prompt first."""
-        return torch.stack([one.mean() for one in (self.base, *self.of_regions)]).tolist()
-
-
-def shares_of(maps: Sequence[Tensor]) -> Shares:
-    """The shares of regions with these maps. What they leave is the generation's prompt; where they overlap, or weigh more
-    than 1, they are scaled down."""
-    whole = torch.stack([*maps]).sum(0)
-    scale = whole.clamp(min=1)
-    return Shares((1 - whole).clamp(min=0), [one / scale for one in maps])
-
-
 def over_the_picture(prompts: Sequence[EncodedPrompt], shares: Sequence[float]) -> EncodedPrompt:
     """The first prompt, with what is read of all as a whole: their mean by shares."""
     first = prompts[0]
     if first.pooled is None or all(one is first for one in prompts):
         return first
     without = [unconditional(one) for one in prompts]
-    mean = blended([*zip(without, shares, strict=True)])
+    # Those of regions with text encoders of their own may have another length; their states are not read here.
+    alike = [dataclasses.replace(one, states=without[0].states) for one in without]
+    mean = blended([*zip(alike, shares, strict=True)])
     return dataclasses.replace(without[0], pooled=mean.pooled, blank=mean.blank)
 
 

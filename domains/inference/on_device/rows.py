@@ -13,7 +13,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from domains.inference.on_device.cross_reads import Area, KeysValues
+from domains.inference.on_device.areas import Area
+from domains.inference.on_device.cross_reads import KeysValues
 from domains.inference.on_device.families.family import EncodedPrompt
 from domains.inference.on_device.rescale import rescaled
 

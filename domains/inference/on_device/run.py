@@ -276,7 +276,7 @@ class Run(EnlargedRun):
     def _enter_next_pass(self) -> None:
         """Leave a pass; the next one begins with its latents."""
         handed = Handed(self.walking.handed, self.walking.noise_states())
-        self._drop()
+        self._drop_pass()
         self.pass_index += 1
         self._handed = handed
         self._previews.enter(self.resolved)

@@ -22,18 +22,29 @@ _SAID = {
 """By kind: its name for people, the field that names it, and what it does to its bases."""
 
 
-def resolved_loras(asked: Generation, model: Model, loras: Sequence[Model]) -> tuple[ResolvedLora, ...]:
-    """The LoRAs with every choice made. `loras`: their entries in the catalogue.
+def resolved_loras(asked: Sequence[Lora], model: Model, loras: Sequence[Model], field: str) -> tuple[ResolvedLora, ...]:
+    """The LoRAs of a field with every choice made. `loras`: their entries in the catalogue.
 
     Raises MODEL_INCOMPATIBLE for an entry that is no LoRA or is of another family, naming both; INVALID_FIELD for a weight
     of a component that the model does not have, and for a wrong number of block weights.
     """
     for lora in loras:
         check_adapter(lora, model, ModelKind.LORA)
-    wrong = [*_unknown_components(asked.loras, model)] or [*_other_blocks(asked.loras, model)]
+    wrong = [*_unknown_components(asked, model, field)] or [*_other_blocks(asked, model, field)]
     if wrong:
         raise InvalidRequest(wrong)
-    return tuple(_resolved(lora, entry) for lora, entry in zip(asked.loras, loras, strict=True))
+    return tuple(_resolved(lora, entry) for lora, entry in zip(asked, loras, strict=True))
+
+
+def resolved_region_loras(
+    asked: Generation, model: Model, loras: Sequence[Sequence[Model]]
+) -> Sequence[tuple[ResolvedLora, ...]]:
+    """The same for the LoRAs of each region. Empty `loras`: no region has some."""
+    loras = loras or [()] * len(asked.regions)
+    return [
+        resolved_loras(region.loras, model, some, f"generation.regions[{place}].loras")
+        for place, (region, some) in enumerate(zip(asked.regions, loras, strict=True))
+    ]
 
 
 def resolved_words(asked: Generation, model: Model, words: Sequence[Model]) -> tuple[ResolvedTextualInversion, ...]:
@@ -67,18 +78,18 @@ def check_adapter(adapter: Model, model: Model, kind: ModelKind) -> None:
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts, compatible_families=fits)
 
 
-def _unknown_components(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
+def _unknown_components(loras: Sequence[Lora], model: Model, field: str) -> Iterator[Violation]:
     known = [component.id for component in model.components if component.parameter_count]
     for place, lora in enumerate(loras):
         for index, one in enumerate(lora.components):
             if one.component_id not in known:
                 able = ", ".join(known)
                 message = f"model {model.id} has no component {one.component_id[:128]!r}; it has {able}"
-                path = f"generation.loras[{place}].component_weights[{index}].component_id"
+                path = f"{field}[{place}].component_weights[{index}].component_id"
                 yield Violation(field=path, message=message, allowed=able)
 
 
-def _other_blocks(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
+def _other_blocks(loras: Sequence[Lora], model: Model, field: str) -> Iterator[Violation]:
     """Faults of block weights whose number differs from the component's number of blocks."""
     for place, lora in enumerate(loras):
         for index, one in enumerate(lora.components):
@@ -90,7 +101,7 @@ def _other_blocks(loras: Sequence[Lora], model: Model) -> Iterator[Violation]:
                 message = (
                     f"has {len(one.block_weights)} weights; {one.component_id} of model {model.id} has {count} blocks"
                 )
-                path = f"generation.loras[{place}].component_weights[{index}].block_weights"
+                path = f"{field}[{place}].component_weights[{index}].block_weights"
                 yield Violation(field=path, message=message, allowed=f"{count} entries")
 
 

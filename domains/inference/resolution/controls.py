@@ -42,7 +42,8 @@ def resolved_controls(
         raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
     for place, control in enumerate(asked.controls):
         _check_available(control, f"generation.controls[{place}].preprocessing")
-    if wrong := [*_other_sizes(asked.controls, size_px, read), *_without_seed(asked.controls, seeds)]:
+    made = "the result" if asked.hires_pass is None else "the first pass"
+    if wrong := [*_other_sizes(asked.controls, size_px, read, made), *_without_seed(asked.controls, seeds)]:
         raise InvalidRequest(wrong)
     return tuple(_resolved(control, one, seeds[0]) for control, one in zip(asked.controls, read, strict=True))
 
@@ -84,14 +85,14 @@ def _check_available(control: Control, path: str) -> None:
 
 
 def _other_sizes(
-    controls: Sequence[Control], size_px: tuple[int, int], read: Sequence[ReadControl]
+    controls: Sequence[Control], size_px: tuple[int, int], read: Sequence[ReadControl], made: str
 ) -> Iterator[Violation]:
     for place, (control, one) in enumerate(zip(controls, read, strict=True)):
         for name, picture in (("image", one.image), ("region", one.region)):
             if picture is None or control.fit is not None or (picture.width_px, picture.height_px) == size_px:
                 continue
             able = ", ".join(f.upper() for f in limits.FITS)
-            has = f"has {picture.width_px}×{picture.height_px} pixels, and the result {size_px[0]}×{size_px[1]}"
+            has = f"has {picture.width_px}×{picture.height_px} pixels, and {made} {size_px[0]}×{size_px[1]}"
             message = f"{has}; say in `fit` how to bring it there: {able}"
             yield Violation(field=f"generation.controls[{place}].{name}", message=message)
 

@@ -39,6 +39,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What was read for its image prompts, likewise."""
     regions: Sequence[InputPicture | None] = ()
     """The masks of its regions, likewise. None: a rectangle."""
+    region_loras: Sequence[Sequence[Model]] = ()
+    """The LoRAs of each of its regions, with their hashes."""
     references: Sequence[InputPicture] = ()
     """The pictures that its model sees, decoded, likewise."""
 

@@ -21,7 +21,7 @@ from domains.inference.hires import ResolvedHires
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
 from domains.inference.pass_plan import passes_of
 from domains.inference.prompt_plan import check_prompts
-from domains.inference.resolution.adapters import resolved_loras, resolved_words
+from domains.inference.resolution.adapters import resolved_loras, resolved_region_loras, resolved_words
 from domains.inference.resolution.controls import resolved_controls
 from domains.inference.resolution.image_prompts import resolved_image_prompts
 from domains.inference.resolution.references import default_image_guidance, resolved_references
@@ -99,11 +99,11 @@ def resolve(given: Checked | Generation, model: Model, read: RequestFiles = NOTH
         seamless_y=asked.seamless_y,
         determinism=asked.determinism,
         size_conditioning=asked.size_conditioning if FAMILIES[model.family].reads_sizes else None,
-        loras=resolved_loras(asked, model, read.loras),
+        loras=resolved_loras(asked.loras, model, read.loras, "generation.loras"),
         textual_inversions=resolved_words(asked, model, read.words),
         controls=resolved_controls(asked, model, whole_px, chosen, read.controls),
         image_prompts=resolved_image_prompts(asked, model, read.image_prompts),
-        regions=resolved_regions(asked, (width_px, height_px), read.regions),
+        regions=resolved_regions(asked, whole_px, read.regions, resolved_region_loras(asked, model, read.region_loras)),
         references=resolved_references(asked.references, model, (width_px, height_px), read.references),
         prompt_syntax=asked.prompt_syntax,
         long_prompt=asked.long_prompt,

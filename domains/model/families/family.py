@@ -87,6 +87,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Edges of pictures are multiples of this."""
     prompt_tokens: int
     """Tokens of a prompt that the denoiser reads, start and end included."""
+    clip_tokens: int = 0
+    """Tokens of CLIP that the denoiser reads beside these."""
     reads_windows: bool = False
     """Whether it reads prompts by CLIP alone, window by window: then words have weights, and layers can be left out."""
     reads_sizes: bool = False

@@ -62,6 +62,7 @@ SD3 = Family(
     native_px=1024,
     alignment_px=16,
     prompt_tokens=256,
+    clip_tokens=CLIP_TOKENS,
     default_guidance=7.0,
     prediction_types=("flow",),
     latent_channels=16,

@@ -43,53 +43,78 @@ class ControlPictures:
     @asynccontextmanager
     async def maps(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[tuple[ControlFiles, ...]]:
         """The files with the maps that the worker reads, until exit."""
+        if not resolved.controls:
+            yield ()
+            return
         async with AsyncExitStack() as held:
 
             async def kept(data: bytes) -> KeptFile:
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
-            found: list[ControlFiles] = []
-            zoomed = await self._zoomed(job, resolved)
-            for place, control in enumerate(resolved.controls):
-                path = f"generation.controls[{place}]"
-                pixels = await self._pixels(job, zoomed, control, control.image, f"{path}.image")
+            needs = any(map(marks, resolved.controls))
+            zoomed, hires = await self._pictures.zoomed(job, resolved, needs_levels=needs), resolved.hires_pass
+
+            async def files(control: ResolvedControl, path: str, size_px: tuple[int, int] | None) -> ControlFiles:
+                pixels = await self._pixels(job, zoomed, control, control.image, f"{path}.image", size_px)
                 region = None
                 if control.region is not None:
-                    region = await kept(await self._pixels(job, zoomed, control, control.region, f"{path}.region"))
-                hidden = await kept(await asyncio.to_thread(zoomed.hidden)) if marks(control) else None
-                found.append(ControlFiles(map=await kept(pixels), region=region, hidden=hidden))
+                    region = await self._pixels(job, zoomed, control, control.region, f"{path}.region", size_px)
+                hidden = await asyncio.to_thread(zoomed.hidden) if marks(control) else None
+                return ControlFiles(
+                    map=await kept(pixels),
+                    region=None if region is None else await kept(region),
+                    hidden=None if hidden is None else await kept(hidden),
+                )
+
+            found: list[ControlFiles] = []
+            for place, control in enumerate(resolved.controls):
+                path = f"generation.controls[{place}]"
+                one = await files(control, path, None)
+                if hires is not None:
+                    again = await files(control, path, (hires.width_px, hires.height_px))
+                    one = msgspec.structs.replace(one, enlarged=again)
+                found.append(one)
             yield tuple(found)
 
-    async def _zoomed(self, job: Job, resolved: ResolvedGeneration) -> Zoomed:
-        """The part of the picture that is made, with the mask if a map depends on it."""
-        plain = Zoomed(resolved)
-        if not resolved.controls or not (plain.needs_levels or any(map(marks, resolved.controls))):
-            return plain
-        return Zoomed(resolved, await self._pictures.levels_of(job, resolved))
-
     async def _pixels(
-        self, job: Job, zoomed: Zoomed, control: ResolvedControl, picture: UsedPicture, field: str
+        self,
+        job: Job,
+        zoomed: Zoomed,
+        control: ResolvedControl,
+        picture: UsedPicture,
+        field: str,
+        size_px: tuple[int, int] | None = None,
     ) -> bytes:
-        """The pixels in the size of what is made: of a map, RGB; of a region, one byte each."""
+        """The pixels in the size of what is made, or of a second pass (`size_px`): of a map, RGB; of a region, one byte
+        each."""
         is_map = picture is control.image
         pixels = await self._pictures.decoded(picture.blob_id, job.id, field, channels=3 if is_map else 1)
-        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, zoomed)
+        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, zoomed, size_px)
         return made.tobytes()
 
 
-def in_size(pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed) -> "NDArray[np.uint8]":
-    """A picture of a control in the size of what is made."""
+def in_size(
+    pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed, size_px: tuple[int, int] | None = None
+) -> "NDArray[np.uint8]":
+    """A picture of a control in the size of what is made, or of a second pass (`size_px`), which stretches what the first
+    one has made. No second pass has a mask to zoom to."""
     from domains.imaging import Fit, fitted
+    from domains.imaging.fit import enlarged_as
 
     # The check of the request has refused every other value.
-    return zoomed.part(fitted(pixels, *zoomed.whole_px, cast(Fit, control.fit.value)))
+    fit = cast(Fit, control.fit.value)
+    if size_px is not None:
+        return enlarged_as(pixels, zoomed.made_px, size_px, fit)
+    return zoomed.part(fitted(pixels, *zoomed.whole_px, fit))
 
 
-def made_map(pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed) -> "NDArray[np.uint8]":
-    """The map of a control, from its picture."""
+def made_map(
+    pixels: "NDArray[np.uint8]", control: ResolvedControl, zoomed: Zoomed, size_px: tuple[int, int] | None = None
+) -> "NDArray[np.uint8]":
+    """The map of a control, from its picture. `size_px`: see `in_size`."""
     from domains.imaging.control_maps import control_map
 
-    whole, given = in_size(pixels, control, zoomed), control.preprocessing
+    whole, given = in_size(pixels, control, zoomed, size_px), control.preprocessing
     return whole if given is None else control_map(given.kind, whole, dict(given.options))
 
 

@@ -2,7 +2,7 @@
 them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ImagePromptFiles, KeptFile
 from domains.inference.resolution.image_prompts import ReadImagePrompt
 from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.jobs.job import Job
 
 if TYPE_CHECKING:
@@ -43,36 +44,36 @@ class ImagePromptPictures:
     @asynccontextmanager
     async def files(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[tuple[ImagePromptFiles, ...]]:
         """The files that the worker reads, until exit."""
+        regional = any(one.region is not None for one in resolved.image_prompts)
+        zoomed = await self._pictures.zoomed(job, resolved) if regional else Zoomed(resolved)
         async with AsyncExitStack() as held:
             yield tuple(
                 [
-                    await self._of_prompt(job, resolved, place, prompt, held)
+                    await self._of_prompt(job, zoomed, place, prompt, held)
                     for place, prompt in enumerate(resolved.image_prompts)
                 ]
             )
 
     async def _of_prompt(
-        self, job: Job, resolved: ResolvedGeneration, place: int, prompt: ResolvedImagePrompt, held: AsyncExitStack
+        self, job: Job, zoomed: Zoomed, place: int, prompt: ResolvedImagePrompt, held: AsyncExitStack
     ) -> ImagePromptFiles:
-        made_px = resolved.width_px, resolved.height_px
         kept: dict[str, KeptFile] = {}
         for name, used in prompt.pictures():
             field = f"generation.image_prompts[{place}].{name}"
             is_region = name == "region"
             pixels = await self._pictures.decoded(used.blob_id, job.id, field, channels=1 if is_region else 3)
 
-            size = made_px if is_region else prompt.edge_px
-            data = await asyncio.to_thread(_sized, pixels, size)
+            data = await asyncio.to_thread(zoomed.region if is_region else _square(prompt.edge_px), pixels)
             kept[name] = await held.enter_async_context(self._pictures.for_worker(data, job.id))
         region, negative = kept.pop("region", None), kept.pop("negative_image", None)
         return ImagePromptFiles(images=tuple(kept.values()), region=region, negative_image=negative)
 
 
-def _sized(pixels: "NDArray[np.uint8]", size: tuple[int, int] | int) -> bytes:
-    """The pixels of a region in the size (width, height) of the pictures, or of a square with this edge."""
-    from domains.imaging import fitted, square
+def _square(edge_px: int) -> Callable[["NDArray[np.uint8]"], bytes]:
+    """Makes the pixels of a square of a picture."""
+    from domains.imaging import square
 
-    return (square(pixels, size) if isinstance(size, int) else fitted(pixels, *size, "stretch")).tobytes()
+    return lambda pixels: square(pixels, edge_px).tobytes()
 
 
 def named_by_blobs(asked: Generation, read: Sequence[ReadImagePrompt]) -> Generation:

@@ -19,6 +19,7 @@ from domains.inference.masks import InpaintMask, ResolvedMask
 from domains.memory.blobs.blob import blob_id
 from domains.memory.blobs.store import BlobStore
 from domains.processing.inputs.picture_reader import PictureReader
+from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -74,6 +75,13 @@ class InputPictures:
         assert resolved.mask is not None
         data = await self._reader.file(resolved.mask.blob_id, MASK_FIELD, job.id)
         return await self._fitted(data, resolved, MASK_FIELD)
+
+    async def zoomed(self, job: Job, resolved: ResolvedGeneration, *, needs_levels: bool = False) -> Zoomed:
+        """The part of the picture that a job makes. `needs_levels`: whether more than its place depends on the mask."""
+        plain = Zoomed(resolved)
+        if not (needs_levels or plain.needs_levels):
+            return plain
+        return Zoomed(resolved, await self.levels_of(job, resolved))
 
     async def levels(self, mask: InpaintMask, resolved: ResolvedGeneration) -> bytes:
         """The grey values of a request's mask, one byte each, in the size of the result. Raises as `look`."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,7 +13,12 @@ from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import KeptFile
 from domains.inference.regions import ResolvedRegion
 from domains.processing.inputs.input_pictures import InputPictures
+from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.jobs.job import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class RegionPictures:
@@ -38,26 +44,37 @@ class RegionPictures:
 
     @asynccontextmanager
     async def files(self, job: Job, resolved: ResolvedGeneration) -> AsyncGenerator[tuple[KeptFile | None, ...]]:
-        """The files that the worker reads, until exit."""
+        """The files that the worker reads, until exit. None: a rectangle of the whole picture."""
+        if not resolved.regions:
+            yield ()
+            return
+        zoomed = await self._pictures.zoomed(job, resolved)
         async with AsyncExitStack() as held:
 
             async def kept(region: ResolvedRegion, place: int) -> KeptFile | None:
-                if region.mask is None:
+                if region.mask is None and not zoomed.needs_levels:
                     return None
-                data = await self._pixels(job, resolved, region.mask.blob_id, _field(place))
+                data = await self._pixels(job, zoomed, region, _field(place))
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
             yield tuple([await kept(one, place) for place, one in enumerate(resolved.regions)])
 
-    async def _pixels(self, job: Job, resolved: ResolvedGeneration, name: str, field: str) -> bytes:
-        pixels = await self._pictures.decoded(name, job.id, field, channels=1)
+    async def _pixels(self, job: Job, zoomed: Zoomed, region: ResolvedRegion, field: str) -> bytes:
+        if region.mask is None:
+            return await asyncio.to_thread(lambda: zoomed.region(_drawn(region, zoomed.whole_px)))
+        pixels = await self._pictures.decoded(region.mask.blob_id, job.id, field, channels=1)
+        return await asyncio.to_thread(zoomed.region, pixels)
 
-        def made() -> bytes:
-            from domains.imaging import fitted
 
-            return fitted(pixels, resolved.width_px, resolved.height_px, "stretch").tobytes()
+def _drawn(region: ResolvedRegion, size_px: tuple[int, int]) -> "NDArray[np.uint8]":
+    """A rectangle in a picture of this size (width, height), white on black."""
+    import numpy as np
 
-        return await asyncio.to_thread(made)
+    box = region.rectangle
+    assert box is not None, "a region has a mask or a rectangle"
+    found = np.zeros((size_px[1], size_px[0]), np.uint8)
+    found[box.top_px : box.top_px + box.height_px, box.left_px : box.left_px + box.width_px] = 255
+    return found
 
 
 def named_by_blobs(asked: Generation, read: Sequence[InputPicture | None]) -> Generation:

@@ -47,6 +47,12 @@ class Zoomed:
 
         return fitted(np.ascontiguousarray(box.of(pixels)), *self.made_px, "stretch")
 
+    def region(self, pixels: "NDArray[np.uint8]") -> bytes:
+        """A region (h, w) of the whole picture, of any size → one byte a pixel of what is made."""
+        from domains.imaging import fitted
+
+        return self.part(fitted(pixels, *self.whole_px, "stretch")).tobytes()
+
     def hidden(self) -> bytes:
         """One byte a pixel of what is made: 255 where an inpainting map marks it as missing, because the mask covers more
         than half of it; else 0."""

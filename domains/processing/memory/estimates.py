@@ -10,6 +10,7 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.kept_readings import kept_readings
 from domains.inference.pass_plan import largest_px, models_of, upscaler_of
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
@@ -185,7 +186,19 @@ class Estimates:
         named = {one.model_id for one in resolved.controls if not one.t2i_adapter} | {*models_of(resolved)[1:]}
         upscaler = upscaler_of(resolved)
         enlarging = self._footprints.named_bytes([upscaler], device, AS_FLOAT32) if upscaler else 0
-        return self._footprints.named_bytes(named, device) + enlarging
+        return self._footprints.named_bytes(named, device) + enlarging + self.readings_bytes(resolved, device)
+
+    def readings_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
+        """Bytes of what ControlNets keep of earlier prompts, where the prompts of steps change: the most in a pass."""
+        passes = [
+            sum(
+                self._footprints.reading_bytes(one.model_id, device, one.tokens, one.prompts, pooled=one.pooled)
+                + one.map_bytes
+                for one in some
+            )
+            for some in kept_readings(resolved)
+        ]
+        return max(passes, default=0)
 
     def readers_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the networks that read its pictures before the first step, and then leave the device."""

@@ -202,6 +202,7 @@ class OrderLoop:
             later=tuple(self._here(model) for model in given.later),
             upscaler=None if given.upscaler is None else self._here(given.upscaler),
             loras=tuple(self._here(lora) for lora in given.loras),
+            region_loras=tuple(tuple(self._here(lora) for lora in some) for some in given.region_loras),
             words=tuple(self._here(word) for word in given.words),
             controls=tuple(msgspec.structs.replace(one, model=self._here(one.model)) for one in given.controls),
             image_prompts=tuple(

@@ -41,11 +41,11 @@ def test_a_component_takes_as_many_block_weights_as_it_has_blocks(component: str
     model = embedded_model()
     count = len(blocks_of(model.family, component, read_config(model, component, "config.json")))
     assert count > 1
-    (found,) = resolved_loras(with_blocks(component, count), model, [entry("styled")])
+    (found,) = resolved_loras(with_blocks(component, count).loras, model, [entry("styled")], "generation.loras")
     assert (found.weight_of(component, 1), found.weight_of(component)) == (0.5, 1.0)
     for wrong in (1, count - 1, count + 1):
         with pytest.raises(InvalidRequest) as refused:
-            resolved_loras(with_blocks(component, wrong), model, [entry("styled")])
+            resolved_loras(with_blocks(component, wrong).loras, model, [entry("styled")], "generation.loras")
         (violation,) = refused.value.violations
         assert violation.field == "generation.loras[0].component_weights[0].block_weights"
         assert f"{component} of model emoji-sd has {count} blocks" in violation.message
@@ -94,6 +94,6 @@ def test_a_range_that_ends_where_another_begins_shares_no_step_with_it(
     start: float, end: float, count: int, steps: range
 ) -> None:
     lora = resolved_loras(
-        asked(Lora(model_id="styled", start_ratio=start, end_ratio=end)), embedded_model(), [entry("m")]
+        [Lora(model_id="styled", start_ratio=start, end_ratio=end)], embedded_model(), [entry("m")], "generation.loras"
     )
     assert lora[0].steps_of(count) == steps

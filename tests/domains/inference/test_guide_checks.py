@@ -131,10 +131,10 @@ def test_a_rectangle_lies_inside_the_picture(box: tuple[int, int, int, int], fie
     rectangle = Rectangle(left_px=left, top_px=top, width_px=width, height_px=height)
     asked = Generation(prompt="p", regions=(region(), region(rectangle=rectangle)))
     if not field:
-        assert [one.rectangle for one in resolved_regions(asked, (64, 128), (None, None))] == [BOX, rectangle]
+        assert [one.rectangle for one in resolved_regions(asked, (64, 128), (None, None), ((), ()))] == [BOX, rectangle]
         return
     with pytest.raises(InvalidRequest) as refused:
-        resolved_regions(asked, (64, 128), (None, None))
+        resolved_regions(asked, (64, 128), (None, None), ((), ()))
     told = [(one.field, one.allowed) for one in refused.value.violations]
     assert told == [(f"generation.regions[1].rectangle.{field}", allowed)]
 
@@ -145,7 +145,7 @@ def test_a_region_counts_whole_in_all_steps_unless_told_otherwise() -> None:
         prompt="p",
         regions=(region(rectangle=None, mask=PICTURE), region(weight=0.0, start_ratio=0.25, end_ratio=0.5, prompt="x")),
     )
-    left, told = resolved_regions(asked, (64, 128), (mask, None))
+    left, told = resolved_regions(asked, (64, 128), (mask, None), ((), ()))
     assert (left.mask, left.rectangle) == (UsedPicture(blob_id="b-3", sha256="3" * 64), None)
     assert (left.weight, left.start_ratio, left.end_ratio, left.prompt) == (1.0, 0.0, 1.0, "")
     assert (told.weight, told.start_ratio, told.end_ratio, told.prompt) == (0.0, 0.25, 0.5, "x")
@@ -180,15 +180,11 @@ def test_so_many_guide_together_and_no_more(name: str, entry: Any, most: int) ->
     assert wrong(**{name: (entry,) * (most + 1)}) == [name]
 
 
-def test_what_lies_in_the_whole_picture_excludes_a_zoom_into_a_part_of_it() -> None:
+def test_what_lies_in_the_whole_picture_goes_with_a_zoom_into_a_part_of_it() -> None:
     begin = {"init_image": None, "mask": ZOOMED}
     plain = together(**begin)
-    for name, entries in (
-        ("image_prompts", (prompt(region=PICTURE),)),
-        ("regions", (region(),)),
-    ):
-        assert together(**begin, **{name: entries}) == [*plain, name]
-    assert together(**begin, image_prompts=(prompt(),)) == plain
+    assert together(**begin, image_prompts=(prompt(region=PICTURE),)) == plain
+    assert together(**begin, regions=(region(),)) == plain
     assert together(**begin, controls=(control(),)) == plain, "its map is cut as the picture is"
 
 

@@ -18,7 +18,8 @@ from domains.inference.latents import InitLatents, ReadLatents
 from domains.inference.masks import InpaintMask, Outpaint
 from domains.inference.own_walk import OwnWalk
 from domains.inference.pass_plan import PassKind, largest_px, models_of, passes_of, steps_by_stage
-from domains.inference.refiner import ResolvedRefiner
+from domains.inference.refiner import RefinerPass, ResolvedRefiner
+from domains.inference.regions import Region
 from domains.inference.resampling import Resampling
 from domains.inference.step_range import StepRange
 from domains.model.model import ModelState
@@ -54,7 +55,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"mask": InpaintMask(blob_id="b-2")}, "hires_pass"),
     ({"outpaint": Outpaint(left_px=8)}, "hires_pass"),
-    ({"controls": (Control(model_id="net", image=PICTURE),)}, "hires_pass"),
+    ({"controls": (Control(model_id="net", image=PICTURE),)}, ""),
     ({"sampling": Sampling(part=StepRange(last_step=5))}, "hires_pass"),
     ({"image_prompts": (ImagePrompt(model_id="a", images=(PICTURE,)),)}, ""),
     (
@@ -62,7 +63,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
             "image_prompts": (ImagePrompt(model_id="a", images=(PICTURE,)),),
             "hires_pass": HiresPass(model_id="other"),
         },
-        "hires_pass.model_id",
+        "",
     ),
 ]
 
@@ -78,6 +79,20 @@ def test_what_a_second_pass_cannot_be_with_is_refused(changes: dict[str, Any], f
     plain: dict[str, Any] = {"hires_pass": HiresPass()}
     found = [one.field for one in violations(Generation(prompt="p", **plain | changes)).together]
     assert [one for one in found if "hires" in one] == ([f"generation.{field}"] if field else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"image_prompts": (ImagePrompt(model_id="a", images=(PICTURE,)),)}, False),
+        ({"controls": (Control(model_id="net", image=PICTURE),)}, False),
+        ({"regions": (Region(prompt="a cat", mask=PICTURE),)}, True),
+    ],
+)
+def test_what_guides_the_base_alone_goes_with_a_refiner(changes: dict[str, Any], refused: bool) -> None:
+    asked = Generation(prompt="p", refiner=RefinerPass(model_id="refiner"), **changes)
+    wrong = violations(asked)
+    assert (wrong.alone, [one.field for one in wrong.together]) == ((), ["generation.refiner"] if refused else [])
 
 
 @pytest.mark.parametrize(

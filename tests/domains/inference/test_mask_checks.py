@@ -13,6 +13,7 @@ from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture, resolved_picture
 from domains.inference.masks import InpaintMask, Outpaint
+from domains.inference.regions import Rectangle, Region
 from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -97,6 +98,24 @@ def test_a_zoom_keeps_the_size_of_a_picture_that_has_another_one() -> None:
     assert (kept.own_size_px, kept.fit) == ((300, 200), None)
     with pytest.raises(InvalidRequest):
         resolved_picture(asked(width_px=64, height_px=64), picture(300, 200), 4)
+
+
+@pytest.mark.parametrize(("left_px", "outside"), [(100, False), (292, False), (293, True)])
+def test_a_rectangle_lies_in_the_picture_of_which_a_part_is_made(left_px: int, outside: bool) -> None:
+    box = Rectangle(left_px=left_px, top_px=192, width_px=8, height_px=8)
+    zoomed = asked(
+        mask=InpaintMask(blob_id="b-2", zoom_to_mask=True),
+        width_px=64,
+        height_px=64,
+        regions=(Region(prompt="a cat", rectangle=box),),
+    )
+    read = RequestFiles(picture=picture(300, 200), mask=picture(300, 200), regions=(None,))
+    if not outside:
+        assert resolve(zoomed, embedded_model(), read).regions[0].rectangle == box
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(zoomed, embedded_model(), read)
+    assert [one.field for one in refused.value.violations] == ["generation.regions[0].rectangle.width_px"]
 
 
 def test_a_picture_grows_within_the_limits() -> None:

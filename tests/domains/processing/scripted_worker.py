@@ -97,6 +97,13 @@ class ScriptedWorker:
             self.gone.set()
 
 
+class NoBlobs:
+    """A store that holds nothing."""
+
+    def let_go(self, name: str, job_id: str) -> None:
+        """A job has ended."""
+
+
 class Floor:
     """Devices, jobs and a dispatcher, as a server has them."""
 
@@ -107,6 +114,7 @@ class Floor:
         self.jobs = Jobs(JobStore(self.database, folder), keep_s=3600)
         self.loaded = LoadedModels()
         nothing = cast(Any, None)
+        blobs = cast(Any, NoBlobs())
         self.draining = Draining()
         self.board = Board(JobQueue(100), self.devices)
         tools = AttemptTools(
@@ -115,7 +123,7 @@ class Floor:
             catalogue=nothing,
             loaded=self.loaded,
             blobs=nothing,
-            inputs=GenerationFiles(InputPictures(self.jobs, nothing, PictureReader(nothing))),
+            inputs=GenerationFiles(InputPictures(self.jobs, blobs, PictureReader(blobs))),
             reproductions=Reproductions(self.jobs, nothing, PictureReader(nothing)),
             memory=Memory(),
             runners=runners,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes
 from domains.inference.on_device.adapters.learned_words import LearnedWords
+from domains.inference.on_device.areas import Area
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +24,8 @@ class Delta:
     low_rank: LowRank | None
     others: Sequence[Factors] = ()
     magnitudes: Sequence[Magnitudes] = ()
+    area: Area | None = None
+    """Where in the picture it counts. None: everywhere."""
 
     def of(self, layer: nn.Module, x: Tensor, base: Tensor) -> Tensor:
         """The contribution for the layer's input and its own output."""
@@ -35,7 +38,7 @@ class Delta:
 
     def tensors(self) -> Sequence[Tensor]:
         """The device tensors that it holds."""
-        held = (self.low_rank, *self.others, *self.magnitudes)
+        held = (self.low_rank, *self.others, *self.magnitudes, self.area)
         return [tensor for part in held if part is not None for tensor in part.tensors()]
 
 
@@ -58,9 +61,16 @@ class Adapters:
     later: Sequence["Phase"] = ()
     """What counts instead from later steps on, in their order. Text encoders read the first."""
 
+    regions: Mapping[int, "Adapters"] = field(default_factory=dict[int, "Adapters"])
+    """By the place of a region that has LoRAs of its own: all that counts where its prompts are read."""
+
     def at(self, step: int) -> "Adapters":
         """What counts in a step, counted from 0. The same object for all steps of a phase."""
         return next((phase.adapters for phase in reversed(self.later) if phase.begin <= step), self)
+
+    def of_region(self, place: int) -> "Adapters":
+        """What counts where the prompts of a region are read."""
+        return self.regions.get(place, self)
 
     @property
     def alike(self) -> Hashable:
@@ -79,7 +89,8 @@ class Adapters:
 
     @property
     def _phases(self) -> Sequence["Adapters"]:
-        return [self, *(phase.adapters for phase in self.later)]
+        phases = [self, *(phase.adapters for phase in self.later)]
+        return [*phases, *(one for phase in phases for one in phase.regions.values())]
 
 
 class Phase(NamedTuple):
@@ -110,6 +121,7 @@ class _Present:
     def __init__(self) -> None:
         self.of: Mapping[nn.Module, Sequence[tuple[Delta, Rows]]] = {}
         self.words: Mapping[nn.Module, LearnedWords] = {}
+        self.latents: tuple[int, int] = (0, 0)
 
 
 _present = _Present()
@@ -117,15 +129,16 @@ _hooked: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
-def beside(shares: Sequence[Share]) -> Generator[None]:
-    """Apply these adapters to forwards within the context."""
-    before = _present.of, _present.words
+def beside(shares: Sequence[Share], latents: tuple[int, int] = (0, 0)) -> Generator[None]:
+    """Apply these adapters to forwards within the context. `latents`: (h, w) of those that a U-Net reads."""
+    before = _present.of, _present.words, _present.latents
+    _present.latents = latents
     _present.of = _by_layer(shares)
     _present.words = {place: words for adapters, _ in shares for place, words in adapters.words.items()}
     try:
         yield
     finally:
-        _present.of, _present.words = before
+        _present.of, _present.words, _present.latents = before
 
 
 def _by_layer(shares: Sequence[Share]) -> Mapping[nn.Module, Sequence[tuple[Delta, Rows]]]:
@@ -141,7 +154,8 @@ def add_beside(layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
     for delta, rows in _present.of.get(layer, ()):
         for own in (slice(None),) if rows is None else rows[x.shape[0]]:
             part = output[own]
-            part += delta.of(layer, x[own], part)
+            more = delta.of(layer, x[own], part)
+            part += more if delta.area is None else more * delta.area.over(more, _present.latents)
     return output
 
 

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from domains.inference.given import Given
 from domains.inference.lora_blocks import Blocks, block_of, blocks_of
@@ -14,12 +15,26 @@ from domains.inference.on_device.adapters.beside import Adapters, Delta, Phase
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes, joined, magnitudes
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.lora_fit import Fitted
+from domains.inference.on_device.areas import Area, shares_of
 from domains.inference.step_range import own_part
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel
 
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+_KEYS = (".attn2.to_k", ".attn2.to_v")
+"""Ends of the names of a U-Net's layers that read prompts."""
+
+
+class AskedRegion(NamedTuple):
+    """A region of a job."""
+
+    steps: range
+    """The steps of the pass, from 0, in which it counts."""
+    map: Tensor
+    """See `region_maps`."""
+    loras: Sequence[tuple[ResolvedLora, Model]]
+    """Those that count in it alone."""
 
 
 class Asked(NamedTuple):
@@ -31,6 +46,8 @@ class Asked(NamedTuple):
     """Number of steps that the pass computes."""
     place: tuple[int, int] | None = None
     """See `ResolvedGeneration.place`. None: the pass computes the whole walk."""
+    regions: Sequence[AskedRegion] = ()
+    """All regions, if one of them has LoRAs."""
 
 
 class Chosen(NamedTuple):
@@ -40,42 +57,122 @@ class Chosen(NamedTuple):
     fitted: Sequence[Fitted]
 
 
-def asked_of(given: Given) -> Asked:
-    """The adapters of a generation."""
+class ChosenRegion(NamedTuple):
+    """A region with its LoRAs, fitted to the model."""
+
+    steps: range
+    map: Tensor
+    chosen: Sequence[Chosen]
+
+
+def asked_of(given: Given, maps: Sequence[Tensor] = ()) -> Asked:
+    """The adapters of a generation. `maps`: of its regions, see `region_maps`."""
     resolved = given.resolved
+    regions = zip(resolved.regions, maps, given.region_loras, strict=True) if any(given.region_loras) else ()
     return Asked(
         loras=[*zip(resolved.loras, given.loras, strict=True)],
         words=[*zip(resolved.textual_inversions, given.words, strict=True)],
         steps=resolved.computed_steps,
         place=resolved.place,
-    )
-
-
-def adapters_of(
-    chosen: Sequence[Chosen], asked: Asked, words: Mapping[nn.Module, LearnedWords], loaded: OnDeviceModel
-) -> Adapters:
-    """The adapters with their phases: from which step on which differences count."""
-    ranges = _by_range(chosen, asked, loaded)
-    begins = sorted({0, *(edge for steps in ranges for edge in (steps.start, steps.stop) if edge < asked.steps)})
-    # The UNet keeps each row in its place; other denoisers flatten them.
-    by_rows = "unet" in loaded.modules
-    first, *later = [_layers(ranges, begin) for begin in begins]
-    return Adapters(
-        layers=first,
-        of_texts=_of_texts(chosen, asked),
-        words=words,
-        by_rows=by_rows,
-        later=[
-            Phase(begin, Adapters(layers=layers, by_rows=by_rows))
-            for begin, layers in zip(begins[1:], later, strict=True)
+        regions=[
+            AskedRegion(resolved.counted(region.steps_of), where, [*zip(region.loras, loras, strict=True)])
+            for region, where, loras in regions
         ],
     )
 
 
+def adapters_of(
+    chosen: Sequence[Chosen],
+    asked: Asked,
+    words: Mapping[nn.Module, LearnedWords],
+    loaded: OnDeviceModel,
+    regions: Sequence[ChosenRegion] = (),
+) -> Adapters:
+    """The adapters with their phases: from which step on which differences count."""
+    ranges = _by_range(chosen, asked, loaded)
+    regional = _Regional(chosen, asked, words, loaded, regions)
+    steps = [*ranges, *regional.ranges]
+    begins = sorted({0, *(edge for some in steps for edge in (some.start, some.stop) if edge < asked.steps)})
+    # The UNet keeps each row in its place; other denoisers flatten them.
+    by_rows = "unet" in loaded.modules
+    found = [
+        Adapters(
+            layers=regional.joined(everywhere := _layers(ranges, begin), begin),
+            by_rows=by_rows,
+            regions=regional.of_prompts(everywhere, begin),
+        )
+        for begin in begins
+    ]
+    later = [Phase(begin, one) for begin, one in zip(begins[1:], found[1:], strict=True)]
+    return replace(found[0], of_texts=_of_texts(chosen, asked), words=words, later=later)
+
+
+class _Regional:
+    """The LoRAs of regions.
+
+    A layer of the U-Net adds the difference of a LoRA where its region counts, by the share of the region's prompt there.
+    Layers that read prompts, and text encoders, are changed where they read the region's prompts. A layer that knows no
+    place, such as those of the timestep, adds the difference by the mean share.
+    """
+
+    def __init__(
+        self,
+        chosen: Sequence[Chosen],
+        asked: Asked,
+        words: Mapping[nn.Module, LearnedWords],
+        loaded: OnDeviceModel,
+        regions: Sequence[ChosenRegion],
+    ) -> None:
+        self._regions, self._words = regions, words
+        # Only a U-Net has regions; the plan refuses them for other families.
+        unet = loaded.modules["unet"] if regions else nn.Module()
+        self._placed = {layer for name, layer in unet.named_modules() if not name.endswith(_KEYS)}
+        self._parts = [_by_range(one.chosen, asked, loaded, one.steps) for one in regions]
+        self._of_texts = [_of_texts([*chosen, *one.chosen], asked) if one.chosen else "" for one in regions]
+        self._areas: dict[tuple[int, ...], Mapping[int, Area]] = {}
+        """By the places of the regions that count in a step: the share of each."""
+
+    @property
+    def ranges(self) -> Sequence[range]:
+        """Ranges of steps at whose edges something changes."""
+        return [*(one.steps for one in self._regions), *(steps for part in self._parts for steps in part)]
+
+    def joined(self, everywhere: Mapping[nn.Module, Sequence[Delta]], step: int) -> Mapping[nn.Module, Sequence[Delta]]:
+        """What counts everywhere in a step, with what counts in regions."""
+        found = defaultdict[nn.Module, list[Delta]](list, {layer: [*some] for layer, some in everywhere.items()})
+        for place, area in self._areas_at(step).items():
+            for layer, deltas in _layers(self._parts[place], step).items():
+                if layer in self._placed:
+                    found[layer] += [replace(delta, area=area) for delta in deltas]
+        return found
+
+    def of_prompts(self, everywhere: Mapping[nn.Module, Sequence[Delta]], step: int) -> Mapping[int, Adapters]:
+        """By the place of a region with LoRAs: what counts in a step where its prompts are read."""
+        found: dict[int, Adapters] = {}
+        for place, (region, part) in enumerate(zip(self._regions, self._parts, strict=True)):
+            # One without weight, or without a step, is never read.
+            if region.chosen and region.steps:
+                own = _layers(part, step)
+                layers = {layer: [*everywhere.get(layer, ()), *own.get(layer, ())] for layer in {**everywhere, **own}}
+                texts = self._of_texts[place]
+                found[place] = Adapters(layers=layers, of_texts=texts, words=self._words, by_rows=True)
+        return found
+
+    def _areas_at(self, step: int) -> Mapping[int, Area]:
+        places = tuple(place for place, one in enumerate(self._regions) if step in one.steps)
+        if not places:
+            return {}
+        if places not in self._areas:
+            shares = shares_of([self._regions[place].map for place in places])
+            self._areas[places] = dict(zip(places, (Area(map=one) for one in shares.of_regions), strict=True))
+        return self._areas[places]
+
+
 def _by_range(
-    chosen: Sequence[Chosen], asked: Asked, loaded: OnDeviceModel
+    chosen: Sequence[Chosen], asked: Asked, loaded: OnDeviceModel, region: range | None = None
 ) -> Mapping[range, Mapping[nn.Module, Delta]]:
-    """The differences by the steps in which they count. Text encoders are changed in all steps."""
+    """The differences by the steps in which they count; `region`: and in which their region does. Text encoders are changed
+    in all steps."""
     parts: defaultdict[range, defaultdict[tuple[str, str], list[tuple[Fitted, float]]]]
     parts = defaultdict(lambda: defaultdict(list))
     begin, whole = asked.place or (0, asked.steps)
@@ -84,9 +181,14 @@ def _by_range(
         for one in fitted:
             component, path = one.layer
             if weight := lora.weight_of(component, block_of(path, blocks.get(component, ()))):
-                within = range(asked.steps) if _is_text(one) else own_part(lora.steps_of(whole), begin, asked.steps)
+                own = own_part(lora.steps_of(whole), begin, asked.steps)
+                within = range(asked.steps) if _is_text(one) else own if region is None else _both(own, region)
                 parts[within][one.layer].append((one, weight))
     return {within: _deltas(layers, loaded) for within, layers in parts.items()}
+
+
+def _both(some: range, others: range) -> range:
+    return range(max(some.start, others.start), min(some.stop, others.stop))
 
 
 def _blocks(loaded: OnDeviceModel, component: str) -> Blocks:

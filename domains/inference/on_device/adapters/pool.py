@@ -8,7 +8,7 @@ import torch
 from domains.errors import FailedPrecondition
 from domains.inference.on_device.adapters.adapter_file import AdapterFile, read_adapter
 from domains.inference.on_device.adapters.beside import NO_ADAPTERS, Adapters, hook, words_of
-from domains.inference.on_device.adapters.job_adapters import Asked, Chosen, adapters_of
+from domains.inference.on_device.adapters.job_adapters import Asked, Chosen, ChosenRegion, adapters_of
 from domains.inference.on_device.adapters.learned_words import hook_reader
 from domains.inference.on_device.adapters.lora_fit import Fitted, fit
 from domains.inference.on_device.adapters.words_fit import Named, fit_words
@@ -34,14 +34,18 @@ class AdapterPool:
     def adapters(self, asked: Asked, loaded: OnDeviceModel) -> Adapters:
         """The adapters of a job. Raises MODEL_INCOMPATIBLE, and what reading a file raises; INVALID_FIELD for a learned word
         that the model knows already."""
-        if not asked.loras and not asked.words:
+        if not asked.loras and not asked.words and not asked.regions:
             return NO_ADAPTERS
-        for one, model in (*asked.loras, *asked.words):
+        for one, model in (*asked.loras, *asked.words, *(lora for region in asked.regions for lora in region.loras)):
             _check_content(one.model_sha256, model)
         chosen = [Chosen(lora, self._fit(model, loaded)) for lora, model in asked.loras]
+        regions = [
+            ChosenRegion(one.steps, one.map, [Chosen(lora, self._fit(model, loaded)) for lora, model in one.loras])
+            for one in asked.regions
+        ]
         with torch.inference_mode(mode=False), torch.no_grad():
             words = fit_words([Named(word, self._file(model)) for word, model in asked.words], loaded)
-            made = adapters_of(chosen, asked, words, loaded)
+            made = adapters_of(chosen, asked, words, loaded, regions)
         hook(made.modules())
         for embedding in words:
             hook_reader(embedding, words_of)

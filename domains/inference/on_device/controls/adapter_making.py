@@ -27,9 +27,15 @@ class FeaturesOfJob:
     """The T2I adapters of one job, on their way."""
 
     def __init__(
-        self, job_id: str, resolved: ResolvedGeneration, given: Sequence[GivenControl], pool: NetworkPool
+        self,
+        job_id: str,
+        resolved: ResolvedGeneration,
+        given: Sequence[GivenControl],
+        pool: NetworkPool,
+        sized_by: str = "generation",
     ) -> None:
-        self._resolved = resolved
+        """`resolved`: what a pass makes. `sized_by`: the field with its size."""
+        self._resolved, self._sized_by = resolved, sized_by
         pairs = zip(resolved.controls, given, strict=True)
         # One without weight, or without a step, has no effect.
         self._wanted = [
@@ -80,7 +86,7 @@ class FeaturesOfJob:
         names = ("width_px", "height_px")
         wrong = [
             Violation(
-                field=f"generation.{name}",
+                field=f"{self._sized_by}.{name}",
                 message=f"{edge} is no multiple of {multiple}, which T2I adapter {control.model_id} needs",
                 allowed=f"a multiple of {multiple}",
             )

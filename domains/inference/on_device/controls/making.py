@@ -66,6 +66,11 @@ class ControlsOfJob:
         the model, and as loads of models."""
         return self.networks.bring([(one.model, control.model_sha256, _begin) for control, one in self._wanted], base)
 
+    def check(self, base: OnDeviceModel) -> None:
+        """Raise MODEL_INCOMPATIBLE for a network that was brought with another model and does not fit this one."""
+        for load in self.networks.loads:
+            kind_of(base).check(load.module, base, load.model.id)
+
     def made(self, reading: Reading, base: OnDeviceModel, see: SeePicture) -> Controls:
         """The controls, with their maps read. Raises MODEL_INCOMPATIBLE for one that another model brought and that does
         not fit this one, UNSUPPORTED_COMBINATION for a map that a network does not read. Enqueues."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from domains.inference.on_device.cross_reads import Area, KeysValues
+from domains.inference.on_device.areas import Area
+from domains.inference.on_device.cross_reads import KeysValues
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

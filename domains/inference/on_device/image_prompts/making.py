@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenImagePrompt
 from domains.inference.image_prompts import LAYERS, ResolvedImagePrompt
-from domains.inference.on_device.cross_reads import Area
+from domains.inference.on_device.areas import Area
 from domains.inference.on_device.image_prompts.adapter_net import AdapterNet, check_fits, empty_adapter
 from domains.inference.on_device.image_prompts.encoder import ImageEncoder
 from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMPTS, ImagePrompts, JobImagePrompt
@@ -66,6 +66,12 @@ class ImagePromptsOfJob:
         ]
         return self.networks.bring(wanted, base)
 
+    def check(self, base: OnDeviceModel, unet: UNet | None) -> None:
+        """Raise MODEL_INCOMPATIBLE for an adapter that was brought with another model and does not fit this one."""
+        if unet is not None:
+            for load in self.networks.loads[::2]:
+                check_fits(cast(AdapterNet, load.module), unet, load.model.id, base.model.id)
+
     def made(self, now: ResolvedGeneration, base: OnDeviceModel, unet: UNet | None) -> ImagePrompts:
         """The image prompts of a pass (`now`), with their pictures read. All networks leave the device. Enqueues."""
         if not self._wanted or unet is None:
@@ -93,7 +99,7 @@ class ImagePromptsOfJob:
         return JobImagePrompt(
             keys=keys,
             weights=[prompt.weight if name.startswith(start) else 0.0 for name in unet.cross_names],
-            steps=prompt.steps_of(now.computed_steps),
+            steps=now.counted(prompt.steps_of),
             area=None if given.region is None else _area(read_sized(given.region, size_px, (1,)), base.device),
         )
 

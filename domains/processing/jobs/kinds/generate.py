@@ -33,7 +33,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
         image encoders, and an upscaler."""
         resolved = self.resolved
         named = {
-            AssetRole.LORA: resolved.loras,
+            AssetRole.LORA: resolved.all_loras,
             AssetRole.TEXTUAL_INVERSION: resolved.textual_inversions,
             AssetRole.CONTROLNET: [one for one in resolved.controls if not one.t2i_adapter],
             AssetRole.T2I_ADAPTER: [one for one in resolved.controls if one.t2i_adapter],
@@ -74,10 +74,17 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             latents=supplies.latents,
             later=tuple(map(supplies.model, models_of(self.resolved)[1:])),
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),
+            region_loras=tuple(
+                tuple(supplies.adapter(lora.model_id) for lora in region.loras) for region in self.resolved.regions
+            ),
             words=tuple(supplies.adapter(word.model_id) for word in self.resolved.textual_inversions),
             controls=tuple(
                 GivenControl(
-                    model=supplies.whole(one.model_id), map=files.map, region=files.region, hidden=files.hidden
+                    model=supplies.whole(one.model_id),
+                    map=files.map,
+                    region=files.region,
+                    hidden=files.hidden,
+                    enlarged=files.enlarged,
                 )
                 for one, files in zip(self.resolved.controls, supplies.controls, strict=True)
             ),

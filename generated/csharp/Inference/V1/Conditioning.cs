@@ -5235,7 +5235,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int FitFieldNumber = 9;
     private global::DeviceOps.Api.Common.V1.ImageFit fit_ = global::DeviceOps.Api.Common.V1.ImageFit.Unspecified;
     /// <summary>
-    /// What to do when its size is not the result's.
+    /// What to do when its size is not the asked one. Beside `hires_pass` the map is made again for the second pass, from the same part of
+    /// the picture.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7515,7 +7516,7 @@ namespace DeviceOps.Api.Inference.V1 {
     /// <summary>Field number for the "rectangle" field.</summary>
     public const int RectangleFieldNumber = 2;
     /// <summary>
-    /// A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD.
+    /// A rectangle, in pixels of the asked size; beside `mask.zoom_to_mask` in those of the picture. It must lie inside: else INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -7653,7 +7654,9 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(66, global::DeviceOps.Api.Inference.V1.LoraInput.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput> loras_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.LoraInput>();
     /// <summary>
-    /// LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere.
+    /// LoRAs that count in this region alone, beside the generation's, at most 8. Their differences count by the region's share at each place;
+    /// text encoders read the region's prompts with them. What a layer adds that knows no place (of the timestep, say) counts by the mean
+    /// share. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

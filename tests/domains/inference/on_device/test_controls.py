@@ -18,6 +18,7 @@ from domains.inference.controls import ControlBalance
 from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given, GivenControl
 from domains.inference.kept_file import KeptFile
+from domains.inference.kept_readings import kept_readings
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Controls, ControlsOfJob
 from domains.inference.on_device.families.table import family_of
@@ -26,11 +27,15 @@ from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_load import NetworkLoad
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.regions import region_maps
+from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report, RunStopped
 from domains.inference.prompts import Syntax
+from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.model.model import Model
 from domains.model.on_device import Ready
+from domains.model.reading_sizes import ReadingSizes
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.control_files import control, given, stripes, write_controlnet
@@ -137,6 +142,7 @@ def theirs(family: Guided, wanted: ResolvedGeneration, pixels: Sequence[Tensor],
 
 
 MAP, OTHER = stripes(48, 32), stripes(48, 32, 77)
+BOX = Rectangle(left_px=0, top_px=0, width_px=24, height_px=32)
 
 
 def test_a_map_for_inpainting_marks_the_masked_part_as_diffusers_example_does(family: Guided, tmp_path: Path) -> None:
@@ -231,6 +237,47 @@ def test_what_takes_turns_is_read_once_by_a_controlnet(family: Guided, tmp_path:
     with torch.inference_mode():
         controls = family.of(wanted, [given(net, MAP, tmp_path)])
         assert len({id(one) for step in range(6) for one in controls.at(step)}) == 2
+
+
+KEPT: dict[str, tuple[dict[str, Any], int, int]] = {
+    "another_prompt": ({"prompt": "an [owl:red car:0.5]"}, 2, 2),
+    "prompts_in_turns": ({"prompt": "[owl|cat]", "guidance_scale": 1.0}, 1, 1),
+    "together": ({"prompt": "an [owl:cat:0.5] AND a red car"}, 4, 4),
+    "no_guidance_later": ({"prompt": "an owl", "guidance_end_ratio": 0.5}, 2, 2),
+    "a_region_of_some_steps": (
+        {"prompt": "an owl", "regions": (ResolvedRegion(rectangle=BOX, prompt="a cat", end_ratio=0.5),)},
+        4,
+        2,
+    ),
+    "one_prompt": ({"prompt": "an owl"}, 0, 0),
+}
+
+
+@pytest.mark.parametrize("case", list(KEPT))
+def test_what_a_controlnet_keeps_of_an_earlier_prompt_is_forecast_from_its_file(
+    family: Guided, tmp_path: Path, case: str
+) -> None:
+    changes, prompts, pooled = KEPT[case]
+    net = family.nets[0]
+    walk = {"steps": 4, "prompt_syntax": Syntax.A1111, "sampler": "euler"}
+    wanted = asked(family, **{**walk, **changes}, controls=(control(net),))
+    with torch.inference_mode():
+        maps = region_maps(wanted, (None,) * len(wanted.regions), family.ours.device)
+        reading = condition(family.ours, family_of(family.ours), wanted, PromptCache(), maps=maps).renew
+        job = ControlsOfJob("kept", wanted, [given(net, MAP, tmp_path)], family.pool)
+        bring(job, family)
+        controls = job.made(reading, family.ours, family_of(family.ours).encode_reference)
+        held: list[int] = []
+        for step in range(wanted.steps):
+            present = [tensor for one in controls.at(step) for tensor in one.tensors()]
+            held.append(bytes_of(controls.tensors()) - bytes_of(present))
+    (found,) = kept_readings(wanted)
+    (sizes,) = (ReadingSizes().of(net, part.id) for part in net.components)
+    forecast = sum(sizes.of_token * one.tokens * one.prompts + sizes.of_prompt * one.pooled for one in found)
+    assert [(one.prompts, one.pooled) for one in found] == ([(prompts, pooled)] if prompts else [])
+    # Float32.
+    assert 4 * forecast + sum(one.map_bytes for one in found) == max(held)
+    job.networks.leave()
 
 
 def test_jobs_with_and_without_controls_share_forwards(family: Guided, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from domains.inference.control_types import CONTROL_MODES
 from domains.inference.controls import ControlBalance
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
+from domains.inference.kept_readings import kept_readings
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Controls, ControlsOfJob
 from domains.inference.on_device.families.table import family_of
@@ -20,8 +21,11 @@ from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
+from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.model.families import FAMILIES
 from domains.model.model import Model
+from domains.model.reading_sizes import ReadingSizes
 from tests.domains.inference.on_device.control_files import control, given, stripes
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
@@ -113,6 +117,24 @@ def test_two_nets_with_weights_and_ranges_are_those_of_diffusers(family: Guided,
     maps = [given(first, MAP, tmp_path), given(second, OTHER, tmp_path)]
     theirs = their_controlled(family, wanted, [first, second], [MAP, OTHER], [None, None])
     assert gap(family.latents(wanted, maps), theirs) < TOLERANCE
+
+
+def test_what_a_net_keeps_of_an_earlier_prompt_is_forecast_from_its_file(family: Guided, tmp_path: Path) -> None:
+    kind = next(iter(family.nets))
+    net = family.nets[kind]
+    wanted = asked(family, controls=(control(net, **typed(kind)),), steps=4, guidance_end_ratio=0.5)
+    with torch.inference_mode():
+        controls = family.of(wanted, [given(net, MAP, tmp_path)], "kept")
+        held: list[int] = []
+        for step in range(wanted.steps):
+            present = [tensor for one in controls.at(step) for tensor in one.tensors()]
+            held.append(bytes_of(controls.tensors()) - bytes_of(present))
+    ((found,),) = kept_readings(wanted)
+    (sizes,) = (ReadingSizes().of(net, part.id) for part in net.components)
+    forecast = 4 * (sizes.of_token * found.tokens * found.prompts + sizes.of_prompt * found.pooled)
+    # Beside them only numbers: the guidance that FLUX.1 is told, and the type of a map.
+    assert 0 <= max(held) - forecast <= 16 * found.prompts
+    assert found.prompts == 1 + FAMILIES[family.model.family].reads_negative(wanted.guidance_scale)
 
 
 def test_nets_of_all_kinds_guide_jobs_that_share_forwards(family: Guided, tmp_path: Path) -> None:

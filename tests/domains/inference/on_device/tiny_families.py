@@ -29,6 +29,18 @@ def write_tiny_family(name: str, folder: Path) -> Model:
     return write_parts(*TINY[name], folder, WITHOUT.get(name, ()))
 
 
+def write_other_sdxl(folder: Path) -> Model:
+    """Another checkpoint of the family: other weights in the same shape."""
+    pipeline, parts = TINY["sdxl"]
+    name, make = parts["unet"]
+
+    def reseeded(folder: Path) -> Any:
+        torch.manual_seed(9)
+        return make(folder)
+
+    return write_parts(pipeline, {**parts, "unet": (name, reseeded)}, folder)
+
+
 def write_parts(pipeline: str, makers: "Parts", folder: Path, without: Sequence[str] = ()) -> Model:
     """A model of these components."""
     torch.manual_seed(0)

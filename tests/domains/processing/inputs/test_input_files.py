@@ -11,9 +11,10 @@ import safetensors.numpy
 from msgspec.structs import replace
 
 from domains.errors import InvalidRequest, NotFound
-from domains.imaging import encode
+from domains.imaging import encode, fitted
 from domains.inference.controls import Control, PictureSource, Preprocessing, ResolvedControl, UsedPicture
 from domains.inference.generation import Generation, ResolvedGeneration
+from domains.inference.hires import ResolvedHires
 from domains.inference.image_fit import ImageFit
 from domains.inference.image_prompts import ImagePrompt, ResolvedImagePrompt
 from domains.inference.init_image import ResolvedInitImage
@@ -22,6 +23,7 @@ from domains.inference.latents import InitLatents, ResolvedLatents
 from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.references import Reference, ResolvedReference
 from domains.inference.regions import Rectangle, Region, ResolvedRegion
+from domains.inference.resampling import Resampling
 from domains.memory.blobs.store import BlobStore
 from domains.processing.inputs.control_pictures import ControlPictures
 from domains.processing.inputs.image_prompt_pictures import ImagePromptPictures
@@ -163,6 +165,39 @@ async def test_controls_are_maps_in_the_size_of_the_result_with_regions_and_hidd
     assert {blob.id for blob in desk.blobs.all()} == {picture, mask}
 
 
+async def test_a_map_of_the_second_pass_lies_as_the_first_one_enlarged(desk: Desk) -> None:
+    bars = np.zeros((HEIGHT, 4 * WIDTH, 3), np.uint8)
+    # The middle half is what a picture of the first pass's shape shows of it.
+    bars[:, WIDTH : 3 * WIDTH // 2], bars[:, 5 * WIDTH // 2 :] = 255, 90
+    picture = await desk.stored(bars)
+    plain = ResolvedControl(model_id="net", model_sha256="", image=used(picture), fit=ImageFit.COVER)
+    again = ResolvedHires(
+        width_px=3 * WIDTH,
+        height_px=2 * HEIGHT,
+        filter=Resampling.BICUBIC,
+        of_pixels=False,
+        strength=0.5,
+        steps=2,
+        sampler="euler",
+        sigma_schedule="normal",
+        guidance_scale=1.0,
+        eta=None,
+    )
+    generation = resolved(controls=(plain, replace(plain, region=used(picture))), hires_pass=again)
+    async with ControlPictures(desk.pictures).maps(job_of(generation), generation) as files:
+        first, regional = files
+        assert first.enlarged is not None
+        assert regional.enlarged is not None
+        narrow = np.frombuffer(read(first.map), np.uint8).reshape(HEIGHT, WIDTH, 3)
+        wide = np.frombuffer(read(first.enlarged.map), np.uint8).reshape(2 * HEIGHT, 3 * WIDTH, 3)
+        assert (first.enlarged.region, first.enlarged.hidden, first.enlarged.enlarged) == (None, None, None)
+        assert len(read(regional.enlarged.region)) == 6 * WIDTH * HEIGHT
+    # Wider than the first pass: stretched with it, not cut again.
+    assert np.abs(fitted(narrow, 3 * WIDTH, 2 * HEIGHT, "stretch").astype(int) - wide).mean() < 12
+    assert np.abs(fitted(bars, 3 * WIDTH, 2 * HEIGHT, "cover").astype(int) - wide).mean() > 24
+    assert {blob.id for blob in desk.blobs.all()} == {picture}
+
+
 async def test_image_prompts_are_squares_and_their_regions_have_the_size_of_the_result(desk: Desk) -> None:
     picture, mask = await desk.stored(COLOUR), await desk.stored(HALF)
     prompt = ResolvedImagePrompt(
@@ -181,6 +216,41 @@ async def test_image_prompts_are_squares_and_their_regions_have_the_size_of_the_
         assert read(full.region) == HALF.tobytes()
         assert len(read(full.negative_image)) == 32 * 32 * 3
         assert (len(bare.images), bare.region, bare.negative_image) == (2, None, None)
+
+
+async def test_beside_a_zoom_regions_are_cut_as_the_picture_is(desk: Desk) -> None:
+    half = np.zeros((128, 128), np.uint8)
+    half[:, 64:] = 255
+    levels = np.zeros((128, 128), np.uint8)
+    levels[40:72, 48:80] = 255
+    picture, mask, region = await desk.stored(COLOUR), await desk.stored(levels), await desk.stored(half)
+    start = ResolvedInitImage(blob_id=picture, sha256="", strength=0.5, fit=None, own_size_px=(128, 128))
+    right = Rectangle(left_px=64, top_px=0, width_px=64, height_px=128)
+    shown = ResolvedImagePrompt(
+        model_id="adapter",
+        model_sha256="",
+        encoder_model_id="e",
+        encoder_sha256="",
+        edge_px=32,
+        images=(used(picture),),
+        region=used(region),
+    )
+    generation = resolved(
+        init_image=start,
+        mask=replace(masked(mask), zoom_padding_px=0),
+        regions=(ResolvedRegion(rectangle=right), ResolvedRegion(mask=used(region))),
+        image_prompts=(shown,),
+    )
+    job = job_of(generation)
+    async with RegionPictures(desk.pictures).files(job, generation) as files:
+        cut = [np.frombuffer(read(one), np.uint8).reshape(HEIGHT, WIDTH) for one in files]
+    async with ImagePromptPictures(desk.pictures).files(job, generation) as (one,):
+        cut.append(np.frombuffer(read(one.region), np.uint8).reshape(HEIGHT, WIDTH))
+    # The part that is made has the mask in its middle, and the border of the regions is that of the mask's middle.
+    for found in cut:
+        assert np.array_equal(found, cut[0])
+        assert found[:, : WIDTH // 2 - 4].max() < 8
+        assert found[:, WIDTH // 2 + 4 :].min() > 247
 
 
 async def test_regions_and_references_have_their_own_sizes(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """What a load and its use are forecast to cost on each device, and what was measured to say so."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ from domains.device.device import PrecisionSupport
 from domains.device.record import DeviceReach
 from domains.device.settings import DeviceSettings
 from domains.errors import ErrorReason, NotFound
+from domains.inference.controls import ResolvedControl, UsedPicture
 from domains.inference.generation import Generation
+from domains.inference.hires import ResolvedHires
+from domains.inference.image_fit import ImageFit
 from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.inference.prompts import Syntax
+from domains.inference.resampling import Resampling
 from domains.inference.resolution.resolve import resolve
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.footprints import Footprints
 from domains.model.loaded import LoadedComponent
+from domains.model.model import Model
 from domains.model.roots import Roots
+from domains.model.safetensors_header import TensorEntry, read_header
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
@@ -198,6 +206,45 @@ async def test_what_networks_held_that_read_pictures_first_is_told_from_what_ste
     assert (await forecasts.one()).activation_bytes is None
     forecasts.learn(2.0, 2 * readers, image_prompts=(prompt,))
     assert (await forecasts.one()).activation_bytes == 2 * readers
+
+
+async def test_what_a_controlnet_keeps_of_earlier_prompts_is_forecast_and_no_activation(
+    forecasts: Forecasts, tmp_path: Path
+) -> None:
+    own, device = forecasts.catalogue.default(), forecasts.devices.get("sim-0").device
+    used = UsedPicture(blob_id="b-1", sha256="")
+    # A U-Net keeps what a ControlNet that was copied from it keeps.
+    net = ResolvedControl(model_id=own.id, model_sha256="", image=used, fit=ImageFit.COVER)
+    still = msgspec.structs.replace(resolve(Generation(prompt="an owl"), own), controls=(net,), steps=4)
+    changing = msgspec.structs.replace(still, prompt="an [owl:cat:0.5]", prompt_syntax=Syntax.A1111)
+    again = ResolvedHires(
+        width_px=128,
+        height_px=128,
+        filter=Resampling.BICUBIC,
+        of_pixels=False,
+        strength=0.5,
+        steps=8,
+        sampler=still.sampler,
+        sigma_schedule=still.sigma_schedule,
+        guidance_scale=still.guidance_scale,
+        eta=None,
+    )
+    network = forecasts.estimates.guides_bytes(still, device)
+    more = forecasts.estimates.guides_bytes(changing, device) - network
+    widths = [
+        tensor.shape[0] for tensor in _tensors(own) if tensor.name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    ]
+    assert more == 2 * 77 * sum(widths) * 4 > 0
+    # The second pass reads the network, too, and keeps no more at once.
+    twice = msgspec.structs.replace(changing, hires_pass=again)
+    assert forecasts.estimates.guides_bytes(twice, device) == network + more
+    forecasts.learn(2.0, network + more + 100, prompt=changing.prompt, prompt_syntax=Syntax.A1111, controls=(net,))
+    assert (await forecasts.one()).activation_bytes == 100
+
+
+def _tensors(model: Model) -> Sequence[TensorEntry]:
+    paths = [Path(file.real) for file in model.files if file.path.endswith(".safetensors")]
+    return [tensor for path in paths for tensor in read_header(path).tensors]
 
 
 async def test_a_run_without_steps_teaches_nothing(forecasts: Forecasts) -> None:

@@ -693,7 +693,9 @@ class ControlInput(_message.Message):
     balance: Global___ControlBalance.ValueType
     """Which side wins where it and the prompt disagree."""
     fit: _image_pb2.ImageFit.ValueType
-    """What to do when its size is not the result's."""
+    """What to do when its size is not the asked one. Beside `hires_pass` the map is made again for the second pass, from the same part of
+    the picture.
+    """
     @_builtins.property
     def image(self) -> _image_pb2.ImageInput:
         """The control map, or a picture to make it from. Must be set."""
@@ -989,11 +991,14 @@ class RegionalPrompt(_message.Message):
 
     @_builtins.property
     def rectangle(self) -> _postprocessing_pb2.PixelBox:
-        """A rectangle, in pixels of the asked size. It must lie inside: else INVALID_FIELD."""
+        """A rectangle, in pixels of the asked size; beside `mask.zoom_to_mask` in those of the picture. It must lie inside: else INVALID_FIELD."""
 
     @_builtins.property
     def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraInput]:
-        """LoRAs that count in this region alone, at most 8. Empty: the generation's everywhere."""
+        """LoRAs that count in this region alone, beside the generation's, at most 8. Their differences count by the region's share at each place;
+        text encoders read the region's prompts with them. What a layer adds that knows no place (of the timestep, say) counts by the mean
+        share. Empty: none.
+        """
 
     def __init__(
         self,

@@ -20,9 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RefinerPass(_message.Message):
-    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions and controls are the
-    base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls and guidance) and places in prompts (`[a:b:0.5]`)
-    count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint`, `regions` or `image_prompts`:
+    """The last steps by a model made for them, on the same latents (SDXL's ensemble of experts). LoRAs, textual inversions, controls and
+    image prompts are the base's alone; pictures are decoded with the base's VAE. Ranges (of LoRAs, controls, image prompts and guidance) and
+    places in prompts (`[a:b:0.5]`) count the steps of both together. Its stage is `refining`. Together with `mask`, `outpaint` or `regions`:
     UNSUPPORTED_COMBINATION.
     """
 
@@ -72,8 +72,9 @@ Global___RefinerPass: _TypeAlias = RefinerPass  # noqa: Y015
 @_typing.final
 class HiresPass(_message.Message):
     """A second pass at a larger size: the picture is made at the asked size, enlarged, and denoised again with the noise of its seed at that
-    size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. Together with `mask`,
-    `outpaint` or `controls`: UNSUPPORTED_COMBINATION.
+    size. A1111: hires fix. What it leaves open is as in the first pass. Its stages are `enlarging` and `hires`. `controls` guide both
+    passes, each by the map in its own size, with their shares of its own steps. Together with `mask` or `outpaint`:
+    UNSUPPORTED_COMBINATION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
