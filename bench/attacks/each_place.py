@@ -126,7 +126,9 @@ class PlaceStart(StartAttack):
         """Start a server with the fault, and then one without on the same folder."""
         with self.table.failing(fault):
             found, told = self._run(KINDS[fault.place.kind], None, fault.place.victim, ())
-        found += self._recovered(fault.place.victim, told)
+        # The next server is a fork that has imported itself: its own imports are no part of the attack.
+        with nursery_source.forking():
+            found += self._recovered(fault.place.victim, told)
         return [*found, *([] if self.table.failed else [_MISSED])]
 
     def _traced(self, kind: Kind, fault: Fault | None, paths: Sequence[Path]) -> list[str]:
@@ -140,8 +142,15 @@ class Choice:
         self._words, self._without, self._tried = words, without, tried
 
     def of(self, places: Sequence[Place], seen: set[int]) -> list[Place]:
-        """The new ones, by kind, whose faults were not all tried."""
-        return sorted((one for one in places if one.hash not in seen and self._takes(one)), key=_order)
+        """The new ones whose faults were not all tried: by kind, and the first of each line that makes the call before the
+        second of any."""
+        before, ordered = collections.Counter[tuple[str, str]](), list[tuple[int, int, Place]]()
+        for one in places:
+            if one.hash not in seen and self._takes(one):
+                line = one.kind, one.line
+                ordered.append((list(KINDS).index(one.kind), before[line], one))
+                before[line] += 1
+        return [one for _, _, one in sorted(ordered, key=lambda each: each[:2])]
 
     def faults(self, place: Place) -> list[PlaceFault]:
         """Those that were not tried."""
@@ -168,19 +177,24 @@ def _running(attack: PlaceAttack, choice: Choice) -> Iterator[tuple[PlaceFault, 
                     break
 
 
+_OF_STATE = ("write", "sync", "rename", "room", "folder", "unlink")
+"""Kinds of calls that meet the state folder: an empty one can make a difference to them."""
+
+
 def _starting(attack: PlaceStart, choice: Choice) -> Iterator[tuple[PlaceFault, list[str]]]:
+    """Attack a start, and then of a first start what is no call of the other that needs no state."""
     seen = set[int]()
     for victim in (Victim.START, Victim.FIRST_START):
-        new = choice.of(attack.explore(victim), seen)
+        found = attack.explore(victim)
+        if victim is Victim.FIRST_START:
+            usual = {one.hash for one in attack.explore(Victim.START) if one.kind not in _OF_STATE}
+            found = [one for one in found if one.hash not in usual]
+        new = choice.of(found, set() if victim is Victim.FIRST_START else seen)
         print(len(new), "new places", file=sys.stderr, flush=True)
         for place in new:
             seen.add(place.hash)
             for fault in choice.faults(place):
                 yield fault, attack.attacked(fault)
-
-
-def _order(place: Place) -> int:
-    return list(KINDS).index(place.kind)
 
 
 def main() -> int:

@@ -58,6 +58,14 @@ class Place(msgspec.Struct, frozen=True):
     """Its nearest frames: of Python, then of native code."""
 
     @property
+    def line(self) -> str:
+        """The line of Python that makes the call, outside Python's own library where there is one; else the native code."""
+        python, _, native = self.text.partition("|")
+        frames = python.split()
+        own = [one for one in frames if not one.startswith(("python3", "futures/", "asyncio/", "<frozen"))]
+        return next(iter([*own, *frames, *native.split()]), "")
+
+    @property
     def in_grpc(self) -> bool:
         """Whether gRPC's core starts a thread there, which it cannot do without."""
         return self.kind == "fork and thread" and "cygrpc" in self.text
@@ -88,12 +96,12 @@ class Table:
             self._table = _Table.from_buffer(mmap.mmap(file.fileno(), 0))
 
     def places(self, starts: Victim | None = None) -> list[Place]:
-        """All that were reached. `starts`: the victim that the server is called."""
+        """All that were reached. `starts`: the server's own alone, and the victim that it is called."""
         kinds = list(KINDS)
         return [
             Place(kinds[one.kind - 1], starts or _VICTIMS[one.role], one.hash, one.text.decode(errors="replace"))
             for one in self._table.places
-            if one.hash and one.kind and one.text
+            if one.hash and one.kind and one.text and (starts is None or one.role == _ROLES[starts])
         ]
 
     def calls(self) -> dict[int, int]:
