@@ -16,7 +16,7 @@ _FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
 def system_error(error: BaseException) -> DeviceOpsError | None:
     """The error that a caller receives. None: the system is not at fault."""
     if isinstance(error, MemoryError):
-        return _no_memory()
+        return no_memory()
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _no_process()
     return _of_number(error.errno or 0, error) if isinstance(error, OSError) else None
@@ -26,7 +26,7 @@ def check_left(error: OSError) -> None:
     """Raise QUOTA_EXCEEDED or HOST_OUT_OF_MEMORY if no file descriptor or memory is left: the file to open is not at
     fault."""
     if error.errno == errno.ENOMEM:
-        raise _no_memory() from error
+        raise no_memory() from error
     if known := none_left(error):
         raise known from error
 
@@ -44,7 +44,7 @@ def wrapped_system_error(error: BaseException) -> DeviceOpsError | None:
 
 def _of_number(number: int, error: OSError) -> DeviceOpsError | None:
     if number == errno.ENOMEM:
-        return _no_memory()
+        return no_memory()
     if number == errno.EAGAIN:
         return _no_process()
     if number in _FULL:
@@ -65,6 +65,7 @@ def _no_process() -> ResourceExhausted:
     return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED)
 
 
-def _no_memory() -> ResourceExhausted:
+def no_memory() -> ResourceExhausted:
+    """The error of a system that gives this process no more memory."""
     message = "the system gives the server no more memory; retry, end other programs, or raise its limit"
     return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY)
