@@ -22,7 +22,7 @@ from bench.attacks.failing_places import Place, PlaceFault, Table, compiled
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
 from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks, parser
-from bench.attacks.tried import Tried
+from bench.attacks.tried import MISSED, Tried, in_import, kept_lines
 from tests.server import nursery_source
 
 
@@ -45,7 +45,6 @@ _AGAIN: dict[Victim, tuple[tuple[Victim, ...], ...]] = {
 """Further scenarios that may reach a place: much is reached by a process's start and its first job alone."""
 _LINGER_S = 5.0
 """Longest wait for a place that a timer reaches."""
-_MISSED = "not reached"
 
 
 def faults_of(place: Place) -> list[PlaceFault]:
@@ -102,7 +101,7 @@ class PlaceAttack:
         if found or due:
             found += attack.restarted()
             self._started |= {one.hash for one in self._table.places()} - self._ways.keys()
-        return [*found, *([] if self._table.failed else [_MISSED])]
+        return [*found, *([] if self._table.failed else [MISSED])]
 
     def _see(self, way: Way) -> None:
         for place in self._table.places():
@@ -124,12 +123,13 @@ class PlaceStart(StartAttack):
 
     def attacked(self, fault: PlaceFault) -> list[str]:
         """Start a server with the fault, and then one without on the same folder."""
+        self.accepts = not (fault.place.kind == "pipe" and fault.forever)
         with self.table.failing(fault):
             found, told = self._run(KINDS[fault.place.kind], None, fault.place.victim, ())
         # The next server is a fork that has imported itself: its own imports are no part of the attack.
         with nursery_source.forking():
             found += self._recovered(fault.place.victim, told)
-        return [*found, *([] if self.table.failed else [_MISSED])]
+        return [*found, *([] if self.table.failed else [MISSED])]
 
     def _traced(self, kind: Kind, fault: Fault | None, paths: Sequence[Path]) -> list[str]:
         return []
@@ -138,28 +138,40 @@ class PlaceStart(StartAttack):
 class Choice:
     """Which places are attacked."""
 
-    def __init__(self, words: Sequence[str], without: Sequence[str], tried: Tried) -> None:
-        self._words, self._without, self._tried = words, without, tried
+    def __init__(self, words: Sequence[str], without: Sequence[str], tried: Tried, *, lines: bool) -> None:
+        """`lines`: of the places of one line, only the first is attacked; none of a line in `tried_places.json`, and none of
+        a library that is imported."""
+        self._words, self._without, self._tried, self._lines = words, without, tried, lines
+        self._before = collections.Counter[tuple[str, str]]()
+        """Places by kind and line."""
+        self._known = (
+            {(one.kind, one.victim, one.line) for one in kept_lines()} if lines else set[tuple[str, str, str]]()
+        )
 
     def of(self, places: Sequence[Place], seen: set[int]) -> list[Place]:
         """The new ones whose faults were not all tried: by kind, and the first of each line that makes the call before the
         second of any."""
-        before, ordered = collections.Counter[tuple[str, str]](), list[tuple[int, int, Place]]()
-        for one in places:
-            if one.hash not in seen and self._takes(one):
-                line = one.kind, one.line
-                ordered.append((list(KINDS).index(one.kind), before[line], one))
-                before[line] += 1
+        ordered = list[tuple[int, int, Place]]()
+        for one in sorted(places, key=lambda each: bool(self.faults(each))):
+            if one.hash not in seen and self._chosen(one):
+                line, kind = (one.kind, one.line), list(KINDS).index(one.kind)
+                # A place that was tried counts as the first of its line.
+                if (self._lines and self._before[line]) or not self.faults(one):
+                    self._before[line] += 1
+                else:
+                    ordered.append((kind, self._before[line], one))
+                    self._before[line] += 1
         return [one for _, _, one in sorted(ordered, key=lambda each: each[:2])]
 
     def faults(self, place: Place) -> list[PlaceFault]:
         """Those that were not tried."""
         return [one for one in faults_of(place) if one not in self._tried]
 
-    def _takes(self, place: Place) -> bool:
+    def _chosen(self, place: Place) -> bool:
         name = f"{place.kind} of {place.victim}"
-        named = all(word in name for word in self._words) and not any(word in name for word in self._without)
-        return named and bool(self.faults(place))
+        if (place.kind, str(place.victim), place.line) in self._known or (self._lines and in_import(place.text)):
+            return False
+        return all(word in name for word in self._words) and not any(word in name for word in self._without)
 
 
 def _running(attack: PlaceAttack, choice: Choice) -> Iterator[tuple[PlaceFault, list[str]]]:
@@ -173,7 +185,7 @@ def _running(attack: PlaceAttack, choice: Choice) -> Iterator[tuple[PlaceFault, 
             for fault in choice.faults(place):
                 found = attack.once(fault)
                 yield fault, found
-                if _MISSED in found:
+                if MISSED in found:
                     break
 
 
@@ -201,9 +213,14 @@ def main() -> int:
     """Print what was attacked and found; the status is 1 if anything was."""
     command = parser("each_place")
     command.add_argument("--without", action="append", default=[], help="a part of `KIND of VICTIM` to leave out")
+    command.add_argument(
+        "--lines",
+        action="store_true",
+        help="attack one place of each of our lines that make calls, if `tried_places.json` has none",
+    )
     given = command.parse_args()
     begin, findings, tried = time.monotonic(), list[str](), Tried(given.tried)
-    choice = Choice(given.words, given.without, tried)
+    choice = Choice(given.words, given.without, tried, lines=given.lines)
     done, missed, known = (collections.Counter[str]() for _ in range(3))
     places = set[tuple[str, int]]()
     with ExitStack() as stack:
@@ -219,8 +236,8 @@ def main() -> int:
             tried.add(fault, found)
             name = f"{fault.place.kind} of {fault.place.victim}"
             places.add((name, fault.place.hash))
-            (missed if _MISSED in found else done)[name] += 1
-            wrong = [one for one in found if one != _MISSED]
+            (missed if MISSED in found else done)[name] += 1
+            wrong = [one for one in found if one != MISSED]
             known[name] += bool(wrong) and fault.place.in_grpc
             print(f"{time.monotonic() - begin:.0f} s {fault}: {found or 'well'}", file=sys.stderr, flush=True)
             if not fault.place.in_grpc:

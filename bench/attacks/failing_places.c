@@ -62,7 +62,7 @@ static void role_from_command(void) {
     syscall(SYS_close, fd);
     if (size <= 0) return;
     depth = has(line, size, "nursery_source_process") ? 0 : has(line, size, "worker.nursery") ? DEPTH_OF_NURSERY : -1000;
-    role = has(line, size, "worker.process") ? WORKER : has(line, size, "serve\0--port") ? SERVER : NONE;
+    role = has(line, size, "worker.process") ? WORKER : NONE;
     if (depth == DEPTH_OF_NURSERY) role = NURSERY;
     if (memmem(line, size, "serve\0", 6) && has(line, size, "--port")) role = SERVER;
 }

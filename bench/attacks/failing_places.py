@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bench.attacks.failing_calls import KINDS, Victim
+from bench.attacks.tried import line_of
 
 SOURCE = Path(__file__).with_suffix(".c")
 _PLACES, _TEXT = 4096, 1000
@@ -59,16 +60,17 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The line of Python that makes the call, outside Python's own library where there is one; else the native code."""
-        python, _, native = self.text.partition("|")
-        frames = python.split()
-        own = [one for one in frames if not one.startswith(("python3", "futures/", "asyncio/", "<frozen"))]
-        return next(iter([*own, *frames, *native.split()]), "")
+        """The line that makes the call, see `line_of`."""
+        return line_of(self.text)
 
     @property
     def in_grpc(self) -> bool:
-        """Whether gRPC's core starts a thread there, which it cannot do without."""
-        return self.kind == "fork and thread" and "cygrpc" in self.text
+        """Whether gRPC's core makes the call, and cannot do without: it ends the process where it gets no thread, no random
+        bytes and no memory."""
+        native = self.text.partition("|")[2].split()
+        if self.kind == "fork and thread":
+            return "cygrpc" in self.text
+        return self.kind in ("open", "memory") and bool(native) and "cygrpc" in native[0]
 
 
 class PlaceFault(msgspec.Struct, frozen=True):

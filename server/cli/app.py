@@ -1,5 +1,6 @@
 """The commands, and the one place where an error becomes a line on stderr and an exit code."""
 
+import errno
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -95,8 +96,8 @@ def answered(command: Callable[[], object]) -> int:
     except UnicodeEncodeError as error:
         return _tell(f"{error.object!r} is not UTF-8; give text in UTF-8", USAGE)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _tell(f"{where}{error.strerror or error}", 1)
+        where = f"{error.filename}: " if error.filename and error.errno not in _SHORTAGES else ""
+        return _tell(f"{where}{error.strerror or error}{_SHORTAGES.get(error.errno or 0, '')}", 1)
     except RuntimeError as error:
         # What Python raises where the system refuses a thread.
         return _tell(NO_THREADS if str(error) == "can't start new thread" else _unforeseen(error), 1)
@@ -105,6 +106,15 @@ def answered(command: Callable[[], object]) -> int:
     except Exception as error:
         return _tell(_unforeseen(error), 1)
     return 0
+
+
+_SHORTAGES = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "; raise the limit of open files of the whole system (fs.file-max)",
+    errno.ENOMEM: "; end other programs, or raise the limit (ulimit -v)",
+    errno.EAGAIN: "; raise the limit of processes and threads (ulimit -u, TasksMax, pids.max)",
+}
+"""What helps where the system is short of something. The file that was to be opened is not at fault."""
 
 
 def _unforeseen(error: Exception) -> str:
