@@ -19,6 +19,7 @@ import msgspec
 
 from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim
 from bench.attacks.failing_places import Place, PlaceFault, Table, compiled
+from bench.attacks.failing_scenario import JOB_S
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
 from bench.attacks.nth_fails import RESTART_EACH, Attack, attacks, parser
@@ -43,6 +44,8 @@ _AGAIN: dict[Victim, tuple[tuple[Victim, ...], ...]] = {
     Victim.NURSERY: _DEATHS[1:],
 }
 """Further scenarios that may reach a place: much is reached by a process's start and its first job alone."""
+_NO_WORKER_S = 25.0
+"""How long to follow a job whose worker may never come: two heartbeats."""
 _LINGER_S = 5.0
 """Longest wait for a place that a timer reaches."""
 
@@ -62,11 +65,13 @@ class PlaceAttack:
         self._started = set[int]()
         """Places that only a start has reached."""
 
-    def explore(self) -> None:
-        """Reach the places, and note for each the cheapest way."""
+    def explore(self, *, nursery: bool) -> None:
+        """Reach the places, and note for each the cheapest way. `nursery`: also those that only its death reaches, and those
+        of a worker without it, which imports torch itself."""
         self._table.forget(imports=True)
         before = self._table.calls()
-        for way in (Way(new=True), *map(Way, _DEATHS[:0:-1]), Way(), Way()):
+        deaths = [one for one in _DEATHS[:0:-1] if nursery or Victim.NURSERY not in one]
+        for way in (Way(new=True), *map(Way, deaths), Way(), Way()):
             self._attack.scenario(way.deaths)
             now = self._table.calls()
             self._ways |= dict.fromkeys((one for one, count in now.items() if count > before.get(one, 0)), way)
@@ -86,7 +91,8 @@ class PlaceAttack:
                 attack.renewed()
             with self._table.failing(fault):
                 accepts = not (fault.place.kind == "pipe" and fault.forever)
-                found += attack.scenario(way.deaths, accepts=accepts).faults
+                job_s = _NO_WORKER_S if fault.forever and fault.place.victim is not Victim.SERVER else JOB_S
+                found += attack.scenario(way.deaths, accepts=accepts, job_s=job_s).faults
                 if way.new:
                     self._table.wait(_LINGER_S)
                 attack.done += self._table.failed > 0
@@ -174,9 +180,9 @@ class Choice:
         return all(word in name for word in self._words) and not any(word in name for word in self._without)
 
 
-def _running(attack: PlaceAttack, choice: Choice) -> Iterator[tuple[PlaceFault, list[str]]]:
-    """Attack until no place is new."""
-    attack.explore()
+def _running(attack: PlaceAttack, choice: Choice, *, nursery: bool) -> Iterator[tuple[PlaceFault, list[str]]]:
+    """Attack until no place is new. `nursery`: see `PlaceAttack.explore`."""
+    attack.explore(nursery=nursery)
     seen = set[int]()
     while new := choice.of(attack.known(), seen):
         print(len(new), "new places", file=sys.stderr, flush=True)
@@ -232,7 +238,9 @@ def main() -> int:
         attack, starts = stack.enter_context(attacks(PlaceStart))
         starts.table = table
         start = "start" in " ".join(given.words)
-        for fault, found in _starting(starts, choice) if start else _running(PlaceAttack(attack, table), choice):
+        nursery = not given.lines or not given.words or "nursery" in given.words
+        running = PlaceAttack(attack, table)
+        for fault, found in _starting(starts, choice) if start else _running(running, choice, nursery=nursery):
             tried.add(fault, found)
             name = f"{fault.place.kind} of {fault.place.victim}"
             places.add((name, fault.place.hash))
