@@ -7,6 +7,8 @@ import re
 from domains.descriptors import none_left
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
 
+NO_FRAME = "error return without exception set"
+"""What Python says where it gets no memory to call a function."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust name an error of the system."""
@@ -15,7 +17,7 @@ _FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
 
 def system_error(error: BaseException) -> DeviceOpsError | None:
     """The error that a caller receives. None: the system is not at fault."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and str(error) == NO_FRAME):
         return no_memory()
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _no_process()

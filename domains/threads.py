@@ -1,11 +1,19 @@
-"""A pool of threads that runs nothing that it has refused."""
+"""Threads that the system refuses: a pool that does nothing that it has refused, and starts that do not wait for ever."""
 
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
+_BEGIN_S = 5.0
+"""A new thread that has not begun after this long has died."""
 
 
 class ThreadPool(ThreadPoolExecutor):
@@ -13,7 +21,7 @@ class ThreadPool(ThreadPoolExecutor):
     a thread that runs already still does the work: after its caller was told that it failed."""
 
     def submit(self, fn: Callable[_Given, _Result], /, *args: _Given.args, **kwargs: _Given.kwargs) -> Future[_Result]:
-        """As `Executor.submit`. After `RuntimeError` the work is never done."""
+        """As `Executor.submit`. After `RuntimeError` or `MemoryError` the work is never done."""
         answer = Future[_Result]()
 
         def work() -> None:
@@ -28,8 +36,55 @@ class ThreadPool(ThreadPoolExecutor):
 
         try:
             super().submit(work)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             if answer.cancel():
                 raise
             # Another thread has begun it.
         return answer
+
+
+class _Begun(threading.Event):
+    """Set when a thread begins, or dies before. Takes the place of the event that `Thread.start` awaits without a limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.died = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `Event.wait`."""
+        return super().wait(_BEGIN_S if timeout is None else timeout)
+
+
+@contextmanager
+def bounded_starts() -> Generator[None]:
+    """While the block runs, `Thread.start` raises `MemoryError` for a thread that died before it began, because the system
+    gave it no memory. Python's own waits for ever, and with it the event loop (python/cpython#140746)."""
+    start, hook = threading.Thread.start, sys.unraisablehook
+
+    def bounded(self: threading.Thread) -> None:
+        begun = _Begun()
+        if self.ident is None:
+            setattr(self, "_started", begun)  # noqa: B010  # no public name
+        start(self)
+        if begun.died or not begun.is_set():
+            self.run = _nothing  # it may be late, not dead
+            raise MemoryError
+
+    def look(args: "UnraisableHookArgs") -> None:
+        try:
+            hook(args)
+        finally:
+            begun = getattr(getattr(args.object, "__self__", None), "_started", None)
+            if isinstance(begun, _Begun) and not begun.is_set():
+                begun.died = True
+                begun.set()
+
+    threading.Thread.start, sys.unraisablehook = bounded, look
+    try:
+        yield
+    finally:
+        threading.Thread.start, sys.unraisablehook = start, hook
+
+
+def _nothing() -> None:
+    pass

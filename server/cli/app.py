@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from domains.errors import DeviceOpsError
+from domains.system_errors import NO_FRAME
 from server.cli.console.failure import INTERRUPTED, USAGE, CliError
 from server.cli.console.printing import emit, notice
 from server.cli.devices import device, devices
@@ -102,12 +103,15 @@ def answered(command: Callable[[], object]) -> int:
         # What Python raises where the system refuses a thread.
         return _tell(NO_THREADS if str(error) == "can't start new thread" else _unforeseen(error), 1)
     except MemoryError:
-        return _tell("the system gives this program no more memory; end others, or raise the limit (ulimit -v)", 1)
+        return _tell(_NO_MEMORY, 1)
+    except SystemError as error:
+        return _tell(_NO_MEMORY if str(error) == NO_FRAME else _unforeseen(error), 1)
     except Exception as error:
         return _tell(_unforeseen(error), 1)
     return 0
 
 
+_NO_MEMORY = "the system gives this program no more memory; end others, or raise the limit (ulimit -v)"
 _SHORTAGES = {
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
     errno.ENFILE: "; raise the limit of open files of the whole system (fs.file-max)",

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from domains.threads import bounded_starts
 from server import log
 from server.lifetime import end_with_parent
 from server.stdio.peer import FramePeer
@@ -24,6 +25,11 @@ def main() -> None:
 
 def serve(name: str, uuid: str) -> None:
     """Serve one device over stdin and stdout until the pipe ends. `uuid`: UUID of the only GPU to see; empty: all."""
+    with bounded_starts():
+        _serve(name, uuid)
+
+
+def _serve(name: str, uuid: str) -> None:
     in_fd, out_fd = protect_stdout()
     end_with_parent()
     log.configure_inherited()

@@ -1,12 +1,12 @@
-"""Work that a pool of threads refuses is never done."""
+"""Work that a pool of threads refuses is never done, and a thread that dies before it begins stops nobody."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import pytest
 
-from domains.threads import ThreadPool
+from domains.threads import ThreadPool, bounded_starts
 
 
 @contextmanager
@@ -65,3 +65,63 @@ def test_errors_results_and_cancellations_pass() -> None:
             assert waiting.cancel()
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(int, "9")
+
+
+class Dying(threading.Thread):
+    """Dies before it begins, as one that gets no memory for its first call."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def _bootstrap(self) -> None:
+        raise self._error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_thread_that_gets_no_memory_to_begin_is_refused() -> None:
+    with bounded_starts(), pytest.raises(MemoryError):
+        Dying(MemoryError()).start()
+
+
+def test_a_thread_that_dies_without_a_word_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.threads._BEGIN_S", 0.01)
+    with bounded_starts(), pytest.raises(MemoryError):
+        Dying(SystemExit()).start()
+
+
+class Late(threading.Thread):
+    """Begins when the test says so."""
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        super().__init__(target=target)
+        self.go, self.over = threading.Event(), threading.Event()
+
+    def _bootstrap(self) -> None:
+        self.go.wait(10)
+        begin: Callable[[], None] = getattr(super(), "_bootstrap")  # noqa: B009  # no public name
+        begin()
+        self.over.set()
+
+
+def test_a_thread_that_was_refused_and_begins_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.threads._BEGIN_S", 0.01)
+    done = list[str]()
+    with bounded_starts():
+        late = Late(lambda: done.append("late"))
+        with pytest.raises(MemoryError):
+            late.start()
+        late.go.set()
+        assert late.over.wait(10)
+    assert not done
+
+
+def test_threads_begin_and_end_as_ever() -> None:
+    done = list[str]()
+    with bounded_starts():
+        thread = threading.Thread(target=done.append, args=("done",))
+        thread.start()
+        thread.join(10)
+        with pytest.raises(RuntimeError, match="only be started once"):
+            thread.start()
+    assert done == ["done"]

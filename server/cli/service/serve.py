@@ -189,7 +189,13 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _run(given: dict[str, Any], end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
-    settings = _settings(given)
+    from domains.threads import bounded_starts
+
+    with bounded_starts():
+        return _served(_settings(given), end_with_stdin, stdio_fds)
+
+
+def _served(settings: Settings, end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
     if not spare_threads():
         raise CliError(NO_THREADS)
     if faults := start_faults(settings):

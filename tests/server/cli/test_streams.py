@@ -143,6 +143,12 @@ def _system_error(number: int) -> OSError:
         (PermissionError(13, "Permission denied", "/x/y"), 1, "deviceops: /x/y: Permission denied"),
         (KeyboardInterrupt(), 130, ""),
         (MemoryError(), 1, "deviceops: the system gives this program no more memory; "),
+        (
+            SystemError("error return without exception set"),
+            1,
+            "deviceops: the system gives this program no more memory; ",
+        ),
+        (SystemError("bad argument"), 1, "a fault of deviceops itself: SystemError: bad argument"),
         (_system_error(errno.EMFILE), 1, "deviceops: Too many open files; raise the limit of open files (ulimit -n)\n"),
         (_system_error(errno.ENFILE), 1, "deviceops: Too many open files in system; raise the limit "),
         (_system_error(errno.ENOMEM), 1, "deviceops: Cannot allocate memory; end other programs, "),
