@@ -238,7 +238,7 @@ def main() -> int:
         attack, starts = stack.enter_context(attacks(PlaceStart))
         starts.table = table
         start = "start" in " ".join(given.words)
-        nursery = not given.lines or not given.words or "nursery" in given.words
+        nursery = not given.lines or not given.words or "nursery" in " ".join(given.words)
         running = PlaceAttack(attack, table)
         for fault, found in _starting(starts, choice) if start else _running(running, choice, nursery=nursery):
             tried.add(fault, found)

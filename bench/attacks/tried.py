@@ -76,12 +76,12 @@ _SOURCE_READERS = ("linecache.py", "<frozen site")
 
 
 def line_of(frames: str) -> str:
-    """Our nearest line; else that of another library, of Python's own, or the native library."""
+    """Our nearest line; else that of another library or of Python's own; else the native frames."""
     python, _, native = frames.partition("|")
     names = re.findall(r"<[^>]*>:\d+|\S+", python)
     own = [one for one in names if one.rpartition(":")[0] in _OWN]
     others = [one for one in names if not one.startswith(_PYTHON)]
-    return next(iter([*own, *others, *names, *(one.split("+")[0] for one in native.split())]), "")
+    return next(iter([*own, *others, *names, " ".join(native.split()[:2])]))
 
 
 def in_import(frames: str) -> bool:
