@@ -1,9 +1,13 @@
 """Each place that calls the system fails, once and from then on, while a scenario runs or a server starts (by a preload).
 
-python -m bench.attacks.each_place [WORDS…] [--seconds S] [--tried FILE]      all places where no time is given
+python -m bench.attacks.each_place [WORDS…] [--seconds S] [--tried FILE] [--lines]      all places where no time is given
 
 As `nth_fails`, which counts calls; this names the line that makes them, so that each is tried and none twice. Words choose
 places by kind and victim: `"fork and thread of start"`, `worker`; `--without WORD` leaves some out. Needs a C compiler.
+
+`--lines` tries what is new: of each of our lines that make calls the first place (its other callers get the same error from
+the same line), and no line of `tried_places.json`. It leaves out libraries that are imported, which read their own sources,
+and workers without a nursery, which import them. `python -m bench.attacks.tried FILE` adds what FILE has to the known lines.
 """
 
 import collections

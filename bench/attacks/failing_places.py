@@ -19,6 +19,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 _PLACES, _TEXT = 4096, 1000
 _VICTIMS = {1: Victim.SERVER, 2: Victim.NURSERY, 3: Victim.WORKER}
 _ROLES = {victim: role for role, victim in _VICTIMS.items()} | {Victim.START: 1, Victim.FIRST_START: 1}
+_THREADS = "fork and thread"
 _ERRORS = {name: number for number, name in errorcode.items()}
 
 
@@ -65,12 +66,13 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def in_grpc(self) -> bool:
-        """Whether gRPC's core makes the call, and cannot do without: it ends the process where it gets no thread, no random
-        bytes and no memory."""
-        native = self.text.partition("|")[2].split()
-        if self.kind == "fork and thread":
-            return "cygrpc" in self.text
-        return self.kind in ("open", "memory") and bool(native) and "cygrpc" in native[0]
+        """Whether gRPC's core makes the call, and cannot do without: it ends the process where it gets no thread, no memory,
+        or no descriptor for its random bytes or its event loop."""
+        python, _, native = self.text.partition("|")
+        first = next((one for one in python.split() if not one.startswith("python3")), "")
+        return "cygrpc" in native and (
+            first.startswith("aio/") or "cygrpc" in native.split()[0] or self.kind == _THREADS
+        )
 
 
 class PlaceFault(msgspec.Struct, frozen=True):
