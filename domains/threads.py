@@ -34,8 +34,13 @@ class ThreadPool(ThreadPoolExecutor):
             else:
                 answer.set_result(result)
 
+        def left_out(item: Future[None]) -> None:
+            # `shutdown(cancel_futures=True)` cancels what waits.
+            if item.cancelled():
+                answer.cancel()
+
         try:
-            super().submit(work)
+            super().submit(work).add_done_callback(left_out)
         except (RuntimeError, MemoryError):
             if answer.cancel():
                 raise

@@ -55,6 +55,14 @@ def test_work_that_a_thread_has_begun_is_not_refused(monkeypatch: pytest.MonkeyP
         assert work.result(10) == (None, True)
 
 
+def test_a_shutdown_cancels_what_waits() -> None:
+    pool = ThreadPool(1)
+    with busy(pool):
+        waiting = pool.submit(int, "8")
+        pool.shutdown(wait=False, cancel_futures=True)
+        assert waiting.cancelled()
+
+
 def test_errors_results_and_cancellations_pass() -> None:
     with ThreadPool(1) as pool:
         assert pool.submit(int, "7").result(10) == 7
