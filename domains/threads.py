@@ -1,7 +1,9 @@
 """Threads that the system refuses: a pool that does nothing that it has refused, and starts that do not wait for ever."""
 
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,8 +14,11 @@ if TYPE_CHECKING:
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
-_BEGIN_S = 5.0
+_BEGIN_S = 3.0
 """A new thread that has not begun after this long has died."""
+_BEGIN_AGAIN_S = 0.3
+"""The same, within `_LATELY_S` of such a death: where memory is short, each call for a thread stops the event loop."""
+_LATELY_S = 10.0
 
 
 class ThreadPool(ThreadPoolExecutor):
@@ -51,13 +56,19 @@ class ThreadPool(ThreadPoolExecutor):
 class _Begun(threading.Event):
     """Set when a thread begins, or dies before. Takes the place of the event that `Thread.start` awaits without a limit."""
 
+    last_death_s = -math.inf
+    """Of all threads, on the monotonic clock."""
+
     def __init__(self) -> None:
         super().__init__()
         self.died = False
 
     def wait(self, timeout: float | None = None) -> bool:
         """As `Event.wait`."""
-        return super().wait(_BEGIN_S if timeout is None else timeout)
+        if timeout is not None:
+            return super().wait(timeout)
+        lately = time.monotonic() - _Begun.last_death_s < _LATELY_S
+        return super().wait(_BEGIN_AGAIN_S if lately else _BEGIN_S)
 
 
 @contextmanager
@@ -73,6 +84,7 @@ def bounded_starts() -> Generator[None]:
         start(self)
         if begun.died or not begun.is_set():
             self.run = _nothing  # it may be late, not dead
+            _Begun.last_death_s = time.monotonic()
             raise MemoryError
 
     def look(args: "UnraisableHookArgs") -> None:

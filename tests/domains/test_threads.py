@@ -1,6 +1,7 @@
 """Work that a pool of threads refuses is never done, and a thread that dies before it begins stops nobody."""
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -98,6 +99,19 @@ def test_a_thread_that_dies_without_a_word_is_refused_after_a_while(monkeypatch:
         Dying(SystemExit()).start()
 
 
+def test_the_next_threads_that_die_hold_their_callers_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.threads._BEGIN_S", 0.01)
+    with bounded_starts():
+        with pytest.raises(MemoryError):
+            Dying(SystemExit()).start()
+        monkeypatch.setattr("domains.threads._BEGIN_S", 10.0)
+        begin = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                Dying(SystemExit()).start()
+        assert time.monotonic() - begin < 8
+
+
 class Late(threading.Thread):
     """Begins when the test says so."""
 
@@ -114,6 +128,7 @@ class Late(threading.Thread):
 
 def test_a_thread_that_was_refused_and_begins_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("domains.threads._BEGIN_S", 0.01)
+    monkeypatch.setattr("domains.threads._BEGIN_AGAIN_S", 0.01)
     done = list[str]()
     with bounded_starts():
         late = Late(lambda: done.append("late"))
