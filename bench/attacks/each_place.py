@@ -155,7 +155,9 @@ class Choice:
         self._before = collections.Counter[tuple[str, str]]()
         """Places by kind and line."""
         self._known = (
-            {(one.kind, one.victim, one.line) for one in kept_lines()} if lines else set[tuple[str, str, str]]()
+            {(one.kind, one.victim, one.line) for one in kept_lines() if one.faults > one.missed}
+            if lines
+            else set[tuple[str, str, str]]()
         )
 
     def of(self, places: Sequence[Place], seen: set[int]) -> list[Place]:

@@ -106,7 +106,7 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
         line.faults += 1
         line.missed += MISSED in one.found
         line.wrong += [
-            each.strip().splitlines()[0][:120] if each.strip() else each for each in one.found if each != MISSED
+            each.strip().splitlines()[0][:60] if each.strip() else each for each in one.found if each != MISSED
         ]
     return list(found.values())
 
