@@ -29,6 +29,7 @@ from domains.errors import (
     ResourceExhausted,
 )
 from domains.migrations import MIGRATIONS
+from domains.system_errors import no_memory
 
 DATABASE = "state.sqlite3"
 _NO_FAULTS = (FileNotFoundError, FileExistsError, TimeoutError)
@@ -66,11 +67,16 @@ def storage_error(error: sqlite3.Error | OSError, folder: Path) -> DeviceOpsErro
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _full(folder)
+        if error.errno == errno.ENOMEM:
+            return no_memory()
         if known := none_left(error):
             return known
         # A lock that is taken, and a file that another thread has just made or removed, are no faults of the disk.
         return None if isinstance(error, _NO_FAULTS) else storage_failed(folder, error)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    if extended == sqlite3.SQLITE_IOERR_NOMEM:
+        return no_memory()
+    code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
         return _full(folder)
     if code == sqlite3.SQLITE_CANTOPEN and (known := _no_descriptor()):

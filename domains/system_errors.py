@@ -7,6 +7,8 @@ import re
 from domains.descriptors import none_left
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, ResourceExhausted
 
+NO_FRAME = "error return without exception set"
+"""What Python says where it gets no memory to call a function."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust name an error of the system."""
@@ -15,8 +17,8 @@ _FAILED = (errno.EIO, errno.ESTALE, errno.EROFS)
 
 def system_error(error: BaseException) -> DeviceOpsError | None:
     """The error that a caller receives. None: the system is not at fault."""
-    if isinstance(error, MemoryError):
-        return _no_memory()
+    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and str(error) == NO_FRAME):
+        return no_memory()
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _no_process()
     return _of_number(error.errno or 0, error) if isinstance(error, OSError) else None
@@ -26,7 +28,7 @@ def check_left(error: OSError) -> None:
     """Raise QUOTA_EXCEEDED or HOST_OUT_OF_MEMORY if no file descriptor or memory is left: the file to open is not at
     fault."""
     if error.errno == errno.ENOMEM:
-        raise _no_memory() from error
+        raise no_memory() from error
     if known := none_left(error):
         raise known from error
 
@@ -44,7 +46,7 @@ def wrapped_system_error(error: BaseException) -> DeviceOpsError | None:
 
 def _of_number(number: int, error: OSError) -> DeviceOpsError | None:
     if number == errno.ENOMEM:
-        return _no_memory()
+        return no_memory()
     if number == errno.EAGAIN:
         return _no_process()
     if number in _FULL:
@@ -65,6 +67,7 @@ def _no_process() -> ResourceExhausted:
     return ResourceExhausted(message, ErrorReason.QUOTA_EXCEEDED)
 
 
-def _no_memory() -> ResourceExhausted:
+def no_memory() -> ResourceExhausted:
+    """The error of a system that gives this process no more memory."""
     message = "the system gives the server no more memory; retry, end other programs, or raise its limit"
     return ResourceExhausted(message, ErrorReason.HOST_OUT_OF_MEMORY)

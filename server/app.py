@@ -13,6 +13,7 @@ import structlog
 
 from domains import storage
 from domains.storage import Durability
+from domains.threads import ThreadPool
 from server import log
 from server.lifetime import leave_no_core_dump, take_children_along
 from server.listen import listen
@@ -61,8 +62,9 @@ async def serving(
 
 
 async def _serve(settings: Settings, begin_s: float, stdio_fds: tuple[int, int] | None) -> None:
-    stop = asyncio.Event()
-    _on_signals(asyncio.get_running_loop(), stop)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPool(thread_name_prefix="asyncio"))
+    _on_signals(loop, stop)
     async with serving(settings, begin_s, stdio_fds, stop) as app:
         _leave_lasting_objects_alone()
         # The parent process may wait for this line. If it has closed stdout, the server serves other clients.

@@ -65,7 +65,7 @@ class LogWriter:
             thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 return False
             self._thread = thread
         return True

@@ -90,8 +90,9 @@ class Settings(BaseSettings):
     stall_timeout_s: Annotated[float, Field(gt=0)] = 300
     """A worker that sends no report for this long hangs: it is killed, and its jobs run again."""
     silence_s: Annotated[float, Field(gt=0)] = 15
-    """A device is silent (DEGRADED) when its running work shows no sign of life for this long, and for three times the
-    usual gap of the same stage on that device."""
+    """A device is silent (DEGRADED) when its running work shows no sign of life for this long. Where the usual gap of the
+    same stage on that device, or the estimated step, is longer than a third of this: after three times that gap, and at most
+    this long after its end."""
     max_step_s: Annotated[float, Field(gt=0)] = 120
     """A size is refused whose step is estimated to take longer on every device that may run it; the estimate is from
     steps of the same model that were measured there. A job with a `run_timeout` for the whole estimated time is accepted."""

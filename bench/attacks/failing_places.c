@@ -47,6 +47,7 @@ static struct table *table;
 static pid_t own; /* 0: a process that is about to become another program */
 static int depth; /* forks since the process that has imported everything; negative: unknown */
 static int role;
+static struct stat log_file; /* what stderr is at the begin: a log on a disk that fails would tell nothing */
 static __thread int busy;
 
 #define REAL(name) ((__typeof__(name) *)real(#name))
@@ -61,7 +62,7 @@ static void role_from_command(void) {
     syscall(SYS_close, fd);
     if (size <= 0) return;
     depth = has(line, size, "nursery_source_process") ? 0 : has(line, size, "worker.nursery") ? DEPTH_OF_NURSERY : -1000;
-    role = has(line, size, "worker.process") ? WORKER : has(line, size, "serve\0--port") ? SERVER : NONE;
+    role = has(line, size, "worker.process") ? WORKER : NONE;
     if (depth == DEPTH_OF_NURSERY) role = NURSERY;
     if (memmem(line, size, "serve\0", 6) && has(line, size, "--port")) role = SERVER;
 }
@@ -79,6 +80,7 @@ __attribute__((constructor)) static void begin(void) {
         syscall(SYS_close, fd);
     }
     own = getpid();
+    fstat(STDERR_FILENO, &log_file);
     role_from_command();
     busy = 0;
 }
@@ -200,7 +202,8 @@ __attribute__((noinline)) static int fault(int kind) {
 
 static int on_disk(int fd) {
     struct stat found;
-    return !fstat(fd, &found) && S_ISREG(found.st_mode);
+    if (fstat(fd, &found) || !S_ISREG(found.st_mode)) return 0;
+    return found.st_ino != log_file.st_ino || found.st_dev != log_file.st_dev;
 }
 
 #define WRAP_WRITE(result, name, parameters, arguments)                                                                        \

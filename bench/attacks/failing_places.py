@@ -13,11 +13,13 @@ from pathlib import Path
 import msgspec
 
 from bench.attacks.failing_calls import KINDS, Victim
+from bench.attacks.tried import line_of
 
 SOURCE = Path(__file__).with_suffix(".c")
 _PLACES, _TEXT = 4096, 1000
 _VICTIMS = {1: Victim.SERVER, 2: Victim.NURSERY, 3: Victim.WORKER}
 _ROLES = {victim: role for role, victim in _VICTIMS.items()} | {Victim.START: 1, Victim.FIRST_START: 1}
+_THREADS = "fork and thread"
 _ERRORS = {name: number for number, name in errorcode.items()}
 
 
@@ -58,9 +60,19 @@ class Place(msgspec.Struct, frozen=True):
     """Its nearest frames: of Python, then of native code."""
 
     @property
+    def line(self) -> str:
+        """The line that makes the call, see `line_of`."""
+        return line_of(self.text)
+
+    @property
     def in_grpc(self) -> bool:
-        """Whether gRPC's core starts a thread there, which it cannot do without."""
-        return self.kind == "fork and thread" and "cygrpc" in self.text
+        """Whether gRPC's core makes the call, and cannot do without: it ends the process where it gets no thread, no memory,
+        or no descriptor for its random bytes or its event loop."""
+        python, _, native = self.text.partition("|")
+        first = next((one for one in python.split() if not one.startswith("python3")), "")
+        return "cygrpc" in native and (
+            first.startswith("aio/") or "cygrpc" in native.split()[0] or self.kind == _THREADS
+        )
 
 
 class PlaceFault(msgspec.Struct, frozen=True):
@@ -88,12 +100,12 @@ class Table:
             self._table = _Table.from_buffer(mmap.mmap(file.fileno(), 0))
 
     def places(self, starts: Victim | None = None) -> list[Place]:
-        """All that were reached. `starts`: the victim that the server is called."""
+        """All that were reached. `starts`: the server's own alone, and the victim that it is called."""
         kinds = list(KINDS)
         return [
             Place(kinds[one.kind - 1], starts or _VICTIMS[one.role], one.hash, one.text.decode(errors="replace"))
             for one in self._table.places
-            if one.hash and one.kind and one.text
+            if one.hash and one.kind and one.text and (starts is None or one.role == _ROLES[starts])
         ]
 
     def calls(self) -> dict[int, int]:

@@ -70,9 +70,13 @@ def told_end(update: Any) -> str:
 class Scenario:
     """What a caller does with a server, and how each call was answered."""
 
-    def __init__(self, server: RunningServer, told: Told, seed: int, *, accepts: bool = True) -> None:
-        """`accepts`: whether gRPC's core can accept a connection, which no code of ours does."""
+    def __init__(
+        self, server: RunningServer, told: Told, seed: int, *, accepts: bool = True, job_s: float = JOB_S
+    ) -> None:
+        """`accepts`: whether gRPC's core can accept a connection, which no code of ours does. `job_s`: how long to follow
+        the job."""
         self._server, self._told, self._seed, self._accepts = server, told, seed, accepts
+        self._job_s = job_s
         self.faults: list[str] = []
 
     def run(self, kills: tuple[Victim, ...] = ()) -> None:
@@ -139,7 +143,7 @@ class Scenario:
     def _watch(self, job_id: str) -> None:
         """Follow the job, whose worker may have to start; a stream hangs whose heartbeat is so late."""
         request, last = pb.WatchJobRequest(job_id=job_id), time.monotonic()
-        for update in self._server.processing.WatchJob(request, timeout=JOB_S):
+        for update in self._server.processing.WatchJob(request, timeout=self._job_s):
             if (silent := time.monotonic() - last) > HEARTBEAT_S + answer_s():
                 self.faults.append(f"the watch was silent for {silent:.1f} s")
             last = time.monotonic()

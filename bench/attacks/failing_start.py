@@ -37,6 +37,8 @@ class StartAttack:
         self._count = 0
         self._paths: dict[Victim, list[Path]] = {}
         self.answers: collections.Counter[str] = collections.Counter()
+        self.accepts = True
+        """Whether a server that serves must accept a connection; see `Scenario`."""
 
     def moments(self, kind: str, victim: Victim) -> list[Fault]:
         """All faults of a kind that a start can have."""
@@ -100,6 +102,8 @@ class StartAttack:
             plain = status > 0 and text and not any(word in text for word in ("Traceback", "a fault of deviceops"))
             return [] if plain else [f"ends with {status}: {text[-2000:]}"], ""
         self.answers["start: serves"] += 1
+        if not self.accepts:
+            return [], ""
         found, told = self._asked(line.removeprefix(SERVING).split()[0])
         return [f"{one}: {log.read_text(errors='replace')[-2000:]}" for one in found], told
 

@@ -26,7 +26,7 @@ from typing import TypeVar
 import grpc
 
 from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim, faults, most_calls, traced
-from bench.attacks.failing_scenario import Scenario, Told, nursery_of
+from bench.attacks.failing_scenario import JOB_S, Scenario, Told, nursery_of
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
 from bench.attacks.tried import Tried
@@ -78,10 +78,10 @@ class Attack:
             return [f"no picture afterwards: {self._server.log.read_text()[-2000:]}"]
         return []
 
-    def scenario(self, deaths: tuple[Victim, ...], *, accepts: bool = True) -> Scenario:
-        """Run the scenario. `deaths`: processes that die first. `accepts`: see `Scenario`."""
+    def scenario(self, deaths: tuple[Victim, ...], *, accepts: bool = True, job_s: float = JOB_S) -> Scenario:
+        """Run the scenario. `deaths`: processes that die first. `accepts`, `job_s`: see `Scenario`."""
         self._seed += 1
-        scenario = Scenario(self._server, self.told, self._seed, accepts=accepts)
+        scenario = Scenario(self._server, self.told, self._seed, accepts=accepts, job_s=job_s)
         scenario.run(deaths)
         return scenario
 

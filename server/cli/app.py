@@ -1,5 +1,6 @@
 """The commands, and the one place where an error becomes a line on stderr and an exit code."""
 
+import errno
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from domains.errors import DeviceOpsError
+from domains.system_errors import NO_FRAME
 from server.cli.console.failure import INTERRUPTED, USAGE, CliError
 from server.cli.console.printing import emit, notice
 from server.cli.devices import device, devices
@@ -95,16 +97,28 @@ def answered(command: Callable[[], object]) -> int:
     except UnicodeEncodeError as error:
         return _tell(f"{error.object!r} is not UTF-8; give text in UTF-8", USAGE)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _tell(f"{where}{error.strerror or error}", 1)
+        where = f"{error.filename}: " if error.filename and error.errno not in _SHORTAGES else ""
+        return _tell(f"{where}{error.strerror or error}{_SHORTAGES.get(error.errno or 0, '')}", 1)
     except RuntimeError as error:
         # What Python raises where the system refuses a thread.
         return _tell(NO_THREADS if str(error) == "can't start new thread" else _unforeseen(error), 1)
     except MemoryError:
-        return _tell("the system gives this program no more memory; end others, or raise the limit (ulimit -v)", 1)
+        return _tell(_NO_MEMORY, 1)
+    except SystemError as error:
+        return _tell(_NO_MEMORY if str(error) == NO_FRAME else _unforeseen(error), 1)
     except Exception as error:
         return _tell(_unforeseen(error), 1)
     return 0
+
+
+_NO_MEMORY = "the system gives this program no more memory; end others, or raise the limit (ulimit -v)"
+_SHORTAGES = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "; raise the limit of open files of the whole system (fs.file-max)",
+    errno.ENOMEM: "; end other programs, or raise the limit (ulimit -v)",
+    errno.EAGAIN: "; raise the limit of processes and threads (ulimit -u, TasksMax, pids.max)",
+}
+"""What helps where the system is short of something. The file that was to be opened is not at fault."""
 
 
 def _unforeseen(error: Exception) -> str:

@@ -114,6 +114,7 @@ class ProcessingParts:
             wishes=self.wishes,
             draining=draining,
             silences=Silences(devices.devices, settings.silence_s),
+            silent_s=step_times.silent_s,
             stall_limit_s=settings.stall_timeout_s,
             stop_limit_s=settings.stop_timeout_s,
         )

@@ -32,6 +32,8 @@ from server.worker.process import BEHIND_THE_FRONT, serve
 
 LIBRARIES = ("domains.processing.on_device.orders", "server.worker.frame_orders")
 """Modules to import in advance; they import torch, diffusers and transformers."""
+_STREAMS = 2
+"""Descriptors that come with an order: the worker's stdin and stdout."""
 
 
 def main() -> None:
@@ -99,7 +101,7 @@ def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
     """Fork a worker for each order. Returns in each worker, with its order, and in the nursery at the end, with None."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
     while True:
-        packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        packet, fds, _, _ = socket.recv_fds(control, PACKET_BYTES, _STREAMS, socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return None
         order = decode_order(packet)
@@ -112,9 +114,14 @@ def _next_worker(control: socket.socket, server: int) -> ForkOrder | None:
 
 
 def _fork_for(server: int, fds: list[int]) -> int | None:
-    """Fork one worker. Returns its process id, 0 if the fork failed, or None in the worker itself."""
+    """Fork one worker. Returns its process id, 0 if the system refused it, or None in the worker itself."""
     assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
-    told, tell = os.pipe()
+    if len(fds) != _STREAMS:
+        return 0  # no descriptor was left to receive them
+    try:
+        told, tell = os.pipe()
+    except OSError:
+        return 0
     try:
         between = os.fork()
     except OSError:

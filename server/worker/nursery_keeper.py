@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Self
 
 import msgspec
 import structlog
 
 from server.lifetime import adopting
 from server.stdio.child import BUFFER_BYTES, ChildProcess
-from server.worker.fork_order import PACKET_BYTES, READY, ForkOrder, decode_answer, encode
+from server.worker.fork_order import PACKET_BYTES, READY, Forked, ForkOrder, decode_answer, encode
 from server.worker.given_nursery import GivenNursery
 
 COMMAND = (sys.executable, "-m", "server.worker.nursery")
@@ -27,6 +28,37 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 
 _log = structlog.get_logger()
+
+
+class _Ends:
+    """The pipe to a worker and the socket from it. Closes what was not kept. Raises `OSError` when it is made."""
+
+    def __init__(self) -> None:
+        with ExitStack() as made:
+            read, self._write = os.pipe()
+            made.callback(os.close, read)
+            made.callback(os.close, self._write)
+            self._output, theirs = socket.socketpair()
+            made.enter_context(theirs)
+            made.enter_context(self._output)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            self.theirs = [read, theirs.fileno()]
+            """The worker's stdin and stdout."""
+            self._worker = theirs
+            self._open = made.pop_all()
+
+    def kept(self) -> tuple[int, socket.socket]:
+        """This process's ends, which the caller owns from now on."""
+        self._open.pop_all()
+        os.close(self.theirs[0])
+        self._worker.close()
+        return self._write, self._output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
 
 class NurseryKeeper:
@@ -57,7 +89,7 @@ class NurseryKeeper:
         return self._process.pid if self._process else None
 
     async def fork(self, order: ForkOrder) -> ChildProcess | None:
-        """Fork a new worker; None: no nursery can fork it.
+        """Fork a new worker; None: no nursery can fork it. Raises `OSError` if this process lacks descriptors for it.
 
         Waits for a nursery that is starting: a worker that imports torch itself would not be ready sooner.
         """
@@ -67,22 +99,40 @@ class NurseryKeeper:
             control = await asyncio.shield(self._life)
             if control is None:
                 return None
-            try:
-                return await _forked(control, order, self._answer_s)
-            except (OSError, TimeoutError, msgspec.DecodeError) as error:
-                _log.warning("nursery does not fork", error=str(error) or type(error).__name__, pid=self.pid)
-                self._replace()
-                return None
-            except BaseException:
-                # A late answer would be taken for the answer to the next order.
-                self._replace()
-                raise
+            # The nursery is replaced only for its own faults: the next one imports for seconds.
+            with _Ends() as ends:
+                try:
+                    answer = await self._answer(control, order, ends)
+                except (OSError, TimeoutError, msgspec.DecodeError) as error:
+                    _log.warning("nursery does not fork", error=str(error) or type(error).__name__, pid=self.pid)
+                    self._replace()
+                    return None
+                except BaseException:
+                    # A late answer would be taken for the answer to the next order.
+                    self._replace()
+                    raise
+                if not answer.pid:
+                    _log.warning("nursery does not fork", error="the system refuses it a process", pid=self.pid)
+                    return None
+                write, output = ends.kept()
+            return await ChildProcess.adopt(answer.pid, write, output)
 
     async def close(self) -> None:
         """End the nursery."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
+
+    async def _answer(self, control: socket.socket, order: ForkOrder, ends: _Ends) -> Forked:
+        """The nursery's answer. Raises `OSError` or `DecodeError` if it has ended, `TimeoutError` if it hangs."""
+        assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
+        with adopting():
+            socket.send_fds(control, [encode(order)], ends.theirs)
+            async with asyncio.timeout(self._answer_s):
+                packet = await asyncio.get_running_loop().sock_recv(control, PACKET_BYTES)
+        if not packet:
+            raise ConnectionResetError("the nursery has ended")
+        return decode_answer(packet)
 
     def _replace(self) -> None:
         """Kill the present nursery; `_keep` starts the next."""
@@ -143,27 +193,3 @@ class NurseryKeeper:
         if self._life.done():
             self._life = asyncio.Future()
         self._life.set_result(control)
-
-
-async def _forked(control: socket.socket, order: ForkOrder, answer_s: float) -> ChildProcess:
-    """Have the nursery fork a worker. Raises `OSError` if that fails, `TimeoutError` if the nursery hangs."""
-    assert sys.platform != "win32", "there is no nursery: see `adopted.can_adopt`"
-    with ExitStack() as ours, ExitStack() as theirs:
-        read, write = os.pipe()
-        theirs.callback(os.close, read)
-        ours.callback(os.close, write)
-        output, their_output = socket.socketpair()
-        theirs.push(their_output)
-        ours.push(output)
-        their_output.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        with adopting():
-            socket.send_fds(control, [encode(order)], [read, their_output.fileno()])
-            async with asyncio.timeout(answer_s):
-                packet = await asyncio.get_running_loop().sock_recv(control, PACKET_BYTES)
-        if not packet:
-            raise ConnectionResetError("the nursery has ended")
-        answer = decode_answer(packet)
-        if not answer.pid:
-            raise BlockingIOError("the system allows no other process")
-        ours.pop_all()
-    return await ChildProcess.adopt(answer.pid, write, output)

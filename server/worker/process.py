@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from domains.threads import bounded_starts
 from server import log
 from server.lifetime import end_with_parent
 from server.stdio.peer import FramePeer
@@ -24,6 +25,11 @@ def main() -> None:
 
 def serve(name: str, uuid: str) -> None:
     """Serve one device over stdin and stdout until the pipe ends. `uuid`: UUID of the only GPU to see; empty: all."""
+    with bounded_starts():
+        _serve(name, uuid)
+
+
+def _serve(name: str, uuid: str) -> None:
     in_fd, out_fd = protect_stdout()
     end_with_parent()
     log.configure_inherited()
@@ -37,9 +43,8 @@ def serve(name: str, uuid: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     # Imported late: without a nursery, torch takes seconds.
     from domains.device.on_device.launch_queue import lengthen_launch_queue
-    from domains.errors import DeviceOpsError
     from domains.processing.on_device.orders import OrderLoop
-    from domains.processing.on_device.refusal import refuse
+    from domains.processing.on_device.refusal import begun
     from server.worker.frame_orders import FrameOrders
 
     # Frozen: otherwise the collection at each unload walks all imported objects, and jobs on the device wait 0.3 s.
@@ -47,11 +52,8 @@ def serve(name: str, uuid: str) -> None:
     gc.freeze()
     lengthen_launch_queue()
     channel = FrameOrders(peer)
-    try:
-        loop = OrderLoop(channel, name, lambda model: Path(model.folder), pinned=bool(uuid))
-    except DeviceOpsError as error:
-        refuse(channel, error)
-    else:
+    loop = begun(channel, lambda: OrderLoop(channel, name, lambda model: Path(model.folder), pinned=bool(uuid)))
+    if loop is not None:
         loop.run()
 
 

@@ -214,7 +214,9 @@ async def test_periodic_checkpoints_go_on_after_a_failure(tmp_path: Path, monkey
     [
         (OSError(errno.ENOSPC, "full"), ErrorReason.STORAGE_FULL),
         (OSError(errno.EDQUOT, "quota"), ErrorReason.STORAGE_FULL),
-        *((OSError(code, "failed"), ErrorReason.STORAGE_FAILED) for code in (5, 12, 13, 27, 30)),
+        *((OSError(code, "failed"), ErrorReason.STORAGE_FAILED) for code in (5, 13, 27, 30)),
+        (OSError(errno.ENOMEM, "none"), ErrorReason.HOST_OUT_OF_MEMORY),
+        (sqlite3_error(sqlite3.SQLITE_IOERR_NOMEM), ErrorReason.HOST_OUT_OF_MEMORY),
         *((OSError(code, "none"), ErrorReason.QUOTA_EXCEEDED) for code in (errno.EMFILE, errno.ENFILE)),
         (sqlite3_error(sqlite3.SQLITE_FULL), ErrorReason.STORAGE_FULL),
         (sqlite3_error(sqlite3.SQLITE_IOERR_FSYNC), ErrorReason.STORAGE_FAILED),

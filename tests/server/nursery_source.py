@@ -141,3 +141,17 @@ def opened(*, execs: bool = False) -> Generator[None]:
     finally:
         _present.close()
         _present = None
+
+
+@contextmanager
+def forking() -> Generator[None]:
+    """Servers that start in the block are forks of the source, if there is one, whatever `opened` said."""
+    source = _present
+    if source is None:
+        yield
+        return
+    before, source.execs = source.execs, False
+    try:
+        yield
+    finally:
+        source.execs = before

@@ -83,6 +83,7 @@ SYSTEM: dict[str, tuple[Exception, ErrorReason, str]] = {
         "no file descriptor is left",
     ),
     "memory": (MemoryError(), ErrorReason.HOST_OUT_OF_MEMORY, "no more memory"),
+    "call": (SystemError("error return without exception set"), ErrorReason.HOST_OUT_OF_MEMORY, "no more memory"),
     "mapped": (OSError(errno.ENOMEM, "Cannot allocate"), ErrorReason.HOST_OUT_OF_MEMORY, "no more memory"),
     "threads": (RuntimeError("can't start new thread"), ErrorReason.QUOTA_EXCEEDED, "no more processes or threads"),
     "processes": (BlockingIOError(errno.EAGAIN, "Try again"), ErrorReason.QUOTA_EXCEEDED, "no more processes"),

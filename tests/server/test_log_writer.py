@@ -119,6 +119,22 @@ def test_no_descriptor_at_all_is_no_error() -> None:
     assert writer.flush(0)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_line_that_gets_no_thread_is_told_as_dropped_by_the_next(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise error
+
+    read, write = pipe
+    writer = LogWriter(write, told)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        writer.put(b"lost")
+    writer.put(b"kept")
+    assert read_until(read, b"kept") == [told(1), b"kept"]
+
+
 def test_a_process_that_has_logged_nothing_has_no_thread() -> None:
     before = threading.active_count()
     LogWriter(2, told)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from domains.device.device_names import ordinal
-from domains.errors import ErrorReason, InternalError, NotFound, NotSupported
+from domains.errors import DeviceOpsError, ErrorReason, InternalError, NotFound, NotSupported
+from domains.system_errors import wrapped_system_error
 
 
 def torch_name(name: str, *, pinned: bool = False) -> str:
@@ -35,8 +36,10 @@ def _built_without(runtime: str, name: str) -> NotSupported:
     return NotSupported(message, ErrorReason.FEATURE_NOT_INSTALLED, device=name)
 
 
-def cannot_use(name: str, error: Exception) -> InternalError:
+def cannot_use(name: str, error: Exception) -> DeviceOpsError:
     """The error for a device that torch lists but cannot use."""
+    if known := wrapped_system_error(error):
+        return known
     first = (str(error).splitlines() or [type(error).__name__])[0]
     return InternalError(f"torch {torch.__version__} cannot use {name}: {first}", ErrorReason.DRIVER_ERROR, device=name)
 

@@ -199,7 +199,10 @@ class PreparedRun(LoadRun):
     def _encoded(self, pictures: Sequence[Tensor], keep_on: KeepOn) -> Sequence[Tensor]:
         """Latents of pictures (h, w, 3) that a network sees in all steps. Raises what `keep_on` raises."""
         began = self._hardware.mark()
-        found = [self.family.encode_reference(to_device(pixels, self.device), keep_on) for pixels in pictures]
+        found = list[Tensor]()
+        for pixels in pictures:
+            self._note(Stage.CONDITIONING, len(found), len(pictures), Unit.IMAGES)
+            found.append(self.family.encode_reference(to_device(pixels, self.device), keep_on))
         finite = to_host(torch.stack([torch.isfinite(one).all() for one in found]).all())
         fence = self._hardware.fence(began)
 

@@ -1,6 +1,6 @@
 """What all runs on one device share, and how many bytes it holds."""
 
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
+from domains.threads import ThreadPool
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,5 @@ def resources_of(device: torch.device, device_id: str, hardware: Hardware, encod
         prompts=PromptCache(),
         adapters=AdapterPool(),
         networks=NetworkPool(hardware),
-        files=ThreadPoolExecutor(encoders, thread_name_prefix="encode"),
+        files=ThreadPool(encoders, thread_name_prefix="encode"),
     )

@@ -23,6 +23,7 @@ from domains.model.on_device.conversion_files import write_others
 from domains.model.on_device.conversion_plan import planned
 from domains.model.on_device.rewrite import NewFile, Stored, Tally, header_bytes, write_file
 from domains.storage import check_space, storage_error, storage_failed
+from domains.system_errors import system_error
 
 _TELL_S = 0.1
 Tell = Callable[[int, int], None]
@@ -66,9 +67,6 @@ def _bytes(file: NewFile) -> int:
 def main() -> None:
     """Carry out the order."""
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=ConversionOrder)
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
-    # Leave the other cores to the devices' workers.
-    torch.set_num_threads(1)
     told_s = 0.0
 
     def tell(written: int, total: int) -> None:
@@ -82,12 +80,20 @@ def main() -> None:
 
 def _ended(order: ConversionOrder, tell: Tell) -> Ended:
     try:
+        threading.Thread(target=_end_with_the_server, daemon=True).start()
+        # Leave the other cores to the devices' workers.
+        torch.set_num_threads(1)
         return Ended(written=convert(order, tell))
     except DeviceOpsError as error:
         return Ended(failure=Failure.of(error))
     except OSError as error:
         folder = Path(order.part).parent
         return Ended(failure=Failure.of(storage_error(error, folder) or storage_failed(folder, error)))
+    except (MemoryError, RuntimeError) as error:
+        # The system gave no memory or no thread.
+        if (known := system_error(error)) is None:
+            raise
+        return Ended(failure=Failure.of(known))
 
 
 def _say(what: Told | Ended) -> None:

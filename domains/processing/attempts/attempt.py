@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from domains.device.device import DeviceState
+from domains.device.device import Device, DeviceState
 from domains.device.devices import Devices
 from domains.draining import Draining
 from domains.errors import DeviceOpsError, ErrorReason, InternalError
@@ -78,6 +79,8 @@ class AttemptTools:
     stop_limit_s: float
     """Longest time between a final request to stop and the stop; then the worker is ended."""
     elsewhere: Elsewhere = nowhere
+    silent_s: Callable[[Device, DeviceWork], float | None] = lambda device, work: None
+    """Estimated time of a step of the work without a sign of life; None: see `StepTimes.silent_s`."""
 
 
 class Attempt:
@@ -200,7 +203,8 @@ class Attempt:
                     return Halted()
                 supplies = found
             order = work.order(self.job.id, supplies)
-            await following.follow(order, tools.stall_limit_s, tools.silences)
+            watch = tools.silences.watching(worker, self.job.id, tools.silent_s(worker.device, work))
+            await following.follow(order, tools.stall_limit_s, watch)
         if following.outcome is None:
             raise InternalError(f"the worker of {worker.device.id} ended an order without its last report")
         outcome = following.outcome

@@ -32,7 +32,7 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import DeviceWork, GenerateWork
 from domains.processing.jobs.kinds.entry import Reported
 from domains.processing.jobs.outcome import Broken, Done, Halted
-from domains.processing.workers.silence import Silences
+from domains.processing.workers.silence import Watch
 from domains.processing.workers.stall_limit import stall_limit
 from domains.processing.workers.worker import (
     Benchmarked,
@@ -77,14 +77,17 @@ class Following:
         self._benchmark: BenchmarkReport | None = None
         self._model_benchmark: ModelBenchmarkReport | None = None
 
-    async def follow(self, order: Order, stall_limit_s: float, silences: Silences) -> None:
-        """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it."""
+    async def follow(self, order: Order, stall_limit_s: float, watch: Watch) -> None:
+        """Follow the order to its last report, which sets `outcome`. Raises `WorkerGone`, or an error that fails it.
+
+        `watch`: of `Silences.watching`.
+        """
         worker = self._worker
         reports: AsyncIterator[Report] = worker.carry_out(order)
         try:
             # By its contract, `carry_out` is an async generator.
             async with aclosing(reports):  # pyright: ignore[reportArgumentType]
-                with silences.watching(worker, self._job_id) as moved:
+                with watch as moved:
                     while (report := await _next(reports, worker, stall_limit_s)) is not None:
                         moved(report)
                         await self._take(report)

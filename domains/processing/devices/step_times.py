@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import msgspec
 
+from domains.device.device import Device, DeviceKind
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.guidance import default_guidance
 from domains.inference.pass_plan import passes_of
@@ -44,6 +45,14 @@ class StepTimes:
     def estimate(self, device_id: str, resolved: ResolvedGeneration) -> StepEstimate | None:
         """The step of a generation on a device. None: no step of its model was measured there."""
         return self._of(device_id, resolved.runs_as, _pixels(resolved.width_px, resolved.height_px), _rows(resolved))
+
+    def silent_s(self, device: Device, work: object) -> float | None:
+        """Estimated time of the work's longest step on a device that shows no sign of life inside steps. None: a CPU, which
+        does, or no step of its model was measured there."""
+        if device.kind is DeviceKind.CPU or not isinstance(work, GenerateWork):
+            return None
+        steps = [self.estimate(device.id, one.resolved) for one in passes_of(work.resolved)]
+        return max((one.seconds for one in steps if one is not None), default=None)
 
     def usual(self, device_id: str, model: Model, width_px: int, height_px: int, images: int) -> StepEstimate | None:
         """The step of a generation with the model's own guidance. None: as above."""

@@ -1,11 +1,17 @@
 """Errors of a worker as reports: an order that failed, and a device that this process cannot serve."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
 
 from domains.errors import DeviceOpsError, ErrorReason
 from domains.inference.outcome import RunFailed
 from domains.processing.on_device.channel import Closed, Describe, OrderChannel
 from domains.progress import Receipt
+from domains.system_errors import wrapped_system_error
+
+_Loop = TypeVar("_Loop")
 
 
 def failed(error: DeviceOpsError) -> RunFailed:
@@ -21,6 +27,19 @@ def renamed(failure: RunFailed, here: str, everywhere: str) -> RunFailed:
         return failure
     facts = {name: everywhere if value == here else value for name, value in failure.facts.items()}
     return msgspec.structs.replace(failure, message=failure.message.replace(here, everywhere), facts=facts)
+
+
+def begun(channel: OrderChannel, begin: Callable[[], _Loop]) -> _Loop | None:
+    """What `begin` makes. None: the process cannot serve the device, which is answered where the device or the system is at
+    fault; another error is raised."""
+    try:
+        return begin()
+    except Exception as error:
+        known = error if isinstance(error, DeviceOpsError) else wrapped_system_error(error)
+        if known is None:
+            raise
+    refuse(channel, known)
+    return None
 
 
 def refuse(channel: OrderChannel, error: DeviceOpsError) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from server.cli.console.failure import USAGE, CliError
-from server.cli.service.start_checks import NO_THREADS, spare_threads, start_faults
+from server.cli.service.start_checks import NO_THREADS, no_descriptors, spare_threads, start_faults
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -189,9 +189,17 @@ def _take_stdio() -> tuple[int, int]:
 
 
 def _run(given: dict[str, Any], end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
-    settings = _settings(given)
+    from domains.threads import bounded_starts
+
+    with bounded_starts():
+        return _served(_settings(given), end_with_stdin, stdio_fds)
+
+
+def _served(settings: Settings, end_with_stdin: bool, stdio_fds: tuple[int, int] | None) -> int:
     if not spare_threads():
         raise CliError(NO_THREADS)
+    if fault := no_descriptors():
+        raise CliError(fault)
     if faults := start_faults(settings):
         raise _unusable(faults)
     from server import app

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domains.descriptors import none_left
+
 if TYPE_CHECKING:
     from server.settings import Settings
 
@@ -23,6 +25,9 @@ _STATE_BYTES = 480
 NO_THREADS = "the system lets this user start no more threads; raise its limit (ulimit -u, TasksMax, pids.max)"
 _THREADS = 32
 """More threads than a server starts until it serves. gRPC's core crashes where it cannot start one of its own."""
+_DESCRIPTORS = 64
+"""More descriptors than a server has opened when it serves (24 and its models' files). gRPC's core ends the process where it
+cannot open one of its own."""
 
 
 def spare_threads() -> bool:
@@ -40,6 +45,21 @@ def spare_threads() -> bool:
         for thread in started:
             thread.join()
     return True
+
+
+def no_descriptors() -> str:
+    """Why a server gets too few file descriptors. Empty: it gets enough."""
+    opened = list[int]()
+    try:
+        while len(opened) < _DESCRIPTORS:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        known = none_left(error)
+        return known.message if known else ""
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return ""
 
 
 def start_faults(settings: Settings) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pwd
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +98,32 @@ def test_a_system_that_starts_no_more_threads_is_named_before_grpc_crashes(
     assert run(["serve", "--port", "0", "--state", "s"]) == 1
     assert "start no more threads; raise its limit" in capsys.readouterr().err
     assert threading.active_count() == before
+    assert not (place / "s").exists()
+
+
+def test_a_system_without_descriptors_is_named_before_grpc_ends_the_process(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    opens, opened, closed = os.open, list[int](), list[int]()
+    closes = os.close
+
+    def open_four(path: str, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if path != os.devnull:
+            return opens(path, flags, mode, **more)
+        if len(opened) == 4:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.append(opens(path, flags))
+        return opened[-1]
+
+    def close(descriptor: int) -> None:
+        closed.append(descriptor)
+        closes(descriptor)
+
+    monkeypatch.setattr(os, "open", open_four)
+    monkeypatch.setattr(os, "close", close)
+    assert run(["serve", "--port", "0", "--state", "s"]) == 1
+    assert "no file descriptor is left" in capsys.readouterr().err
+    assert set(opened) <= set(closed)
     assert not (place / "s").exists()
 
 

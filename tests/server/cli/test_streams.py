@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -131,6 +132,10 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def _system_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number), "a/file")
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
@@ -138,6 +143,16 @@ def _raise(error: BaseException) -> None:
         (PermissionError(13, "Permission denied", "/x/y"), 1, "deviceops: /x/y: Permission denied"),
         (KeyboardInterrupt(), 130, ""),
         (MemoryError(), 1, "deviceops: the system gives this program no more memory; "),
+        (
+            SystemError("error return without exception set"),
+            1,
+            "deviceops: the system gives this program no more memory; ",
+        ),
+        (SystemError("bad argument"), 1, "a fault of deviceops itself: SystemError: bad argument"),
+        (_system_error(errno.EMFILE), 1, "deviceops: Too many open files; raise the limit of open files (ulimit -n)\n"),
+        (_system_error(errno.ENFILE), 1, "deviceops: Too many open files in system; raise the limit "),
+        (_system_error(errno.ENOMEM), 1, "deviceops: Cannot allocate memory; end other programs, "),
+        (_system_error(errno.EAGAIN), 1, "deviceops: Resource temporarily unavailable; raise the limit of processes "),
         (RuntimeError("can't start new thread"), 1, "deviceops: the system lets this user start no more threads; "),
         (RuntimeError("another"), 1, "a fault of deviceops itself: RuntimeError: another"),
         (ZeroDivisionError("by zero"), 1, "a fault of deviceops itself: ZeroDivisionError: by zero (test_streams.py:"),

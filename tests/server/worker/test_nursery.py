@@ -1,6 +1,7 @@
 """The nursery: its forks are like new processes, and its death costs nobody anything."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -19,8 +20,10 @@ from structlog.typing import EventDict
 
 from server.stdio.channel import FrameChannel
 from server.stdio.child import ChildProcess
-from server.worker.fork_order import ForkOrder
+from server.worker.fork_order import READY, Forked, ForkOrder, encode
+from server.worker.given_nursery import GivenNursery
 from server.worker.launcher import environment
+from server.worker.nursery import _fork_for as fork_for  # pyright: ignore[reportPrivateUsage]
 from server.worker.nursery_keeper import NurseryKeeper
 from tests.server.stdio.child import PATH
 
@@ -206,6 +209,88 @@ async def test_a_nursery_that_gets_no_thread_is_started_again(monkeypatch: pytes
     async with kept(*COMMAND) as nursery:
         assert await nursery.fork(ForkOrder(name="cpu")) is None
         await asyncio.wait_for(again.wait(), 10)
+
+
+class PlayedNursery:
+    """A nursery that answers as the test says. Takes the place of `GivenNursery`, and of its process."""
+
+    pid, returncode = 1, None
+
+    def __init__(self, forked_pid: int = 0) -> None:
+        self._ours, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.setblocking(False)
+        self.end.sendall(READY)
+        self.end.sendall(encode(Forked(pid=forked_pid)))
+        self.killed = asyncio.Event()
+
+    def take_over(self, environment: object) -> tuple[socket.socket, Any]:
+        return self._ours, self
+
+    def kill(self) -> None:
+        self.killed.set()
+
+    async def wait(self) -> int:
+        await self.killed.wait()
+        return 0
+
+
+@asynccontextmanager
+async def played(nursery: PlayedNursery) -> AsyncGenerator[NurseryKeeper]:
+    with nursery.end:
+        keeper = NurseryKeeper(ENVIRONMENT, ("/nowhere/python",), given=cast(GivenNursery, nursery))
+        try:
+            yield keeper
+        finally:
+            await keeper.close()
+
+
+def refused(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_a_nursery_that_gets_no_process_lives_on() -> None:
+    """Another one would need a process too, and seconds to import."""
+    nursery = PlayedNursery()
+    async with played(nursery) as keeper:
+        assert await keeper.fork(ForkOrder(name="cpu")) is None
+        assert not nursery.killed.is_set()
+
+
+@pytest.mark.parametrize("refusing", ["os.pipe", "socket.socketpair"])
+async def test_a_server_without_descriptors_keeps_its_nursery(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
+    nursery = PlayedNursery()
+    made = list[int]()
+
+    def pipe() -> tuple[int, int]:
+        made.extend(ends := os.pipe2(os.O_CLOEXEC))
+        return ends
+
+    async with played(nursery) as keeper:
+        monkeypatch.setattr("server.worker.nursery_keeper.os.pipe", pipe)
+        monkeypatch.setattr(f"server.worker.nursery_keeper.{refusing}", refused)
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            await keeper.fork(ForkOrder(name="cpu"))
+        monkeypatch.undo()
+        assert not nursery.killed.is_set()
+        for end in made:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.fstat(end)
+        assert await keeper.fork(ForkOrder(name="cpu")) is None
+
+
+async def test_a_nursery_that_ends_is_replaced() -> None:
+    nursery = PlayedNursery()
+    async with played(nursery) as keeper:
+        await keeper.fork(ForkOrder(name="cpu"))
+        nursery.end.close()
+        assert await keeper.fork(ForkOrder(name="cpu")) is None
+        assert nursery.killed.is_set()
+
+
+async def test_a_nursery_without_descriptors_answers_that_it_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fork_for(os.getppid(), []) == 0
+    monkeypatch.setattr("server.worker.nursery.os.pipe", refused)
+    assert fork_for(os.getppid(), [0, 1]) == 0
 
 
 async def test_a_fork_that_cannot_use_cuda_becomes_a_new_process() -> None:

@@ -207,6 +207,20 @@ def test_prompts_that_guide_together_do_so_beside_the_picture(editor: OnDeviceMo
     assert gap(our_latents(editor, twice), our_latents(editor, replace(one, prompt_syntax=Syntax.A1111))) < TOLERANCE
 
 
+def test_a_seen_picture_shows_signs_of_life_while_it_is_encoded(
+    editor: OnDeviceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.inference.on_device.load_run._LIFE_S", 0.0)
+    loop = Recorder(editor.model)
+    try:
+        wanted = asked(editor.model)
+        loop.loop.submit("a", Given(editor.model, wanted, references=(stored(tmp_path, PICTURE),)))
+        loop.run()
+        assert Progressed(stage=Stage.CONDITIONING, completed=0, total=1, unit=Unit.IMAGES) in loop.reports["a"]
+    finally:
+        loop.loop.close()
+
+
 def test_a_paused_job_goes_on_to_the_same_bytes(editor: OnDeviceModel, tmp_path: Path) -> None:
     loop, wanted = Recorder(editor.model), asked(editor.model)
     at = Progressed(stage=Stage.DENOISING, completed=1, total=wanted.steps, unit=Unit.STEPS)

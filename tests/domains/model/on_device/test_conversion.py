@@ -1,5 +1,7 @@
 """A conversion writes the same model in another precision, in the layout that was asked for, and changes no source."""
 
+import errno
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from domains import storage
 from domains.errors import ErrorReason, FailedPrecondition, ResourceExhausted
 from domains.model.conversion import ConversionOrder, Written
 from domains.model.model import Model, ModelLayout, ModelState
+from domains.model.on_device.convert_child import _ended as ended  # pyright: ignore[reportPrivateUsage]
 from domains.model.on_device.convert_child import convert
 from domains.model.weights_model import read_file
 from tests.domains.inference.on_device.single_files import stored
@@ -123,3 +126,36 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     assert refused.value.reason is ErrorReason.STORAGE_FULL
     assert refused.value.facts["free_bytes"] == str(storage.KEPT_FREE_BYTES + 1000)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "reason"),
+    [
+        ("threading.Thread.start", RuntimeError("can't start new thread"), ErrorReason.QUOTA_EXCEEDED),
+        ("convert", MemoryError(), ErrorReason.HOST_OUT_OF_MEMORY),
+        ("convert", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), ErrorReason.HOST_OUT_OF_MEMORY),
+    ],
+)
+def test_what_the_system_refuses_the_process_is_told_by_its_name(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception, reason: ErrorReason
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("domains.model.on_device.convert_child._end_with_the_server", lambda: None)
+    monkeypatch.setattr(f"domains.model.on_device.convert_child.{place}", refuse)
+    order = ConversionOrder(model=tiny, layout=tiny.layout, precision="float16", part=str(tmp_path / "new"))
+    failure = ended(order, lambda done, total: None).failure
+    assert failure is not None
+    assert failure.reason == reason
+
+
+def test_a_fault_of_the_conversion_is_no_shortage(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("domains.model.on_device.convert_child._end_with_the_server", lambda: None)
+    monkeypatch.setattr("domains.model.on_device.convert_child.convert", fail)
+    order = ConversionOrder(model=tiny, layout=tiny.layout, precision="float16", part=str(tmp_path / "new"))
+    with pytest.raises(RuntimeError, match="a fault"):
+        ended(order, lambda done, total: None)

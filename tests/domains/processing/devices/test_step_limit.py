@@ -1,35 +1,55 @@
 """A size that would block a device is refused by what was measured there, and by nothing else."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from domains.device.device import Device, DeviceKind, DeviceState
 from domains.errors import InvalidRequest
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
 from domains.inference.outcome import RunFinished
 from domains.inference.resolution.resolve import resolve
+from domains.processing.attempts.attempt import AttemptTools
 from domains.processing.devices.step_limit import StepLimit
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import JobOptions
-from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.jobs.kinds import DeviceWork, GenerateWork
 from domains.processing.jobs.state import JobState
-from domains.progress import Receipt, Stage, StageTiming
+from domains.processing.workers.silence import Silences
+from domains.progress import Progressed, Receipt, Stage, StageTiming, Unit
 from tests.domains.device.test_devices import a_device
 from tests.domains.processing.dispatch_bench import DispatchBench
 
 DEVICE_ID = "gpu-1a2b3c4d"
 LIMIT_S = 120.0
 STEPS = 10
+SILENCE_S = 15.0
 
 
 class Measuring(DispatchBench):
     """A device whose step times the test says."""
 
     def __init__(self, folder: Path) -> None:
+        self.now_s = 1000.0
         super().__init__(folder)
         self.times = StepTimes(self.jobs, self.board.lanes)
         self.limit = StepLimit(self.times, self.devices, LIMIT_S)
+
+    def _tools(self) -> AttemptTools:
+        self.silences = Silences(self.devices, SILENCE_S, clock=lambda: self.now_s)
+        return dataclasses.replace(super()._tools(), silences=self.silences, silent_s=self._silent_s)
+
+    def _silent_s(self, device: Device, work: DeviceWork) -> float | None:
+        # The times do not exist yet when the tools are made.
+        return self.times.silent_s(device, work)
+
+    def after(self, seconds: float) -> DeviceState:
+        self.now_s += seconds
+        self.silences.judge(DEVICE_ID)
+        return self.devices.get(DEVICE_ID).state
 
     def of_size(self, edge_px: int, guidance: float = 7.5) -> ResolvedGeneration:
         asked = Generation(
@@ -160,3 +180,25 @@ async def test_a_device_without_measurements_is_given_a_try(bench: Measuring) ->
     bench.limit.check(bench.of_size(4096), JobOptions())
     with pytest.raises(InvalidRequest):
         bench.limit.check(bench.of_size(4096), JobOptions(device_ids=("cuda:0",)))
+
+
+async def test_a_larger_size_is_silent_when_its_estimated_step_is_overdue(bench: Measuring) -> None:
+    """The device has shown gaps of a small size alone; the first step of a larger one is not told as a hang."""
+    await bench.measure(512, 10.0)
+    job_id = bench.start(1024)
+    await bench.at_work(job_id)
+    begun = Progressed(stage=Stage.DENOISING, completed=0, total=STEPS, unit=Unit.STEPS)
+    bench.worker.answers[job_id].put_nowait(begun)
+    await bench.jobs.live(job_id).journal.more(bench.jobs.live(job_id).journal.last_sequence, 5.0)
+    assert bench.after(40 + SILENCE_S - 0.1) is DeviceState.BUSY
+    assert bench.after(0.2) is DeviceState.DEGRADED
+    bench.worker.answers[job_id].put_nowait(RunFinished(receipt=Receipt()))
+    await bench.dispatcher.idle()
+
+
+async def test_a_cpu_shows_life_inside_its_steps(bench: Measuring) -> None:
+    await bench.measure(512, 10.0)
+    work = bench.job(bench.start(512)).work
+    assert bench.times.silent_s(bench.worker.device, work) == pytest.approx(10.0)
+    cpu = msgspec.structs.replace(bench.worker.device, kind=DeviceKind.CPU)
+    assert bench.times.silent_s(cpu, work) is None

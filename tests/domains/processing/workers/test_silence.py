@@ -81,12 +81,47 @@ def take_steps(watched: Watched, moved: Callable[[Report], None], *gaps_s: float
         moved(step(2))
 
 
-async def test_the_usual_gap_counts_three_times_in_its_stage_only(watched: Watched) -> None:
+@pytest.mark.parametrize(("step_s", "limit_s"), [(0.1, LEAST_S), (6, 18), (60, 60 + LEAST_S)])
+async def test_a_hang_is_told_soon_after_the_step_that_was_usual(
+    watched: Watched, step_s: float, limit_s: float
+) -> None:
+    """After three times the usual gap, within 15 s of its end."""
+    with watched.silences.watching(watched.worker, "job-1") as moved:
+        take_steps(watched, moved, step_s, step_s)
+        assert watched.after(limit_s - 0.1) is DeviceState.AVAILABLE
+        assert watched.after(0.2) is DeviceState.DEGRADED
+        assert f"the usual gap is {step_s:g} s" in watched.devices.get("sim-0").state_reason
+
+
+async def test_slow_steps_are_not_told_as_silence(watched: Watched) -> None:
+    with watched.silences.watching(watched.worker, "job-1", 55) as moved:
+        moved(step(0))
+        for number in range(1, 20):
+            assert watched.after(55 + number % 5) is DeviceState.AVAILABLE
+            moved(step(number))
+    assert "device.silent" not in watched.events()
+
+
+async def test_estimated_steps_of_jobs_that_share_a_device_add_up(watched: Watched) -> None:
+    with (
+        watched.silences.watching(watched.worker, "job-1", 20) as first,
+        watched.silences.watching(watched.worker, "job-2", 30) as second,
+    ):
+        first(step(0))
+        second(step(0))
+        assert watched.after(50 + LEAST_S - 0.1) is DeviceState.AVAILABLE
+        assert watched.after(0.2) is DeviceState.DEGRADED
+        assert "steps are estimated to take 50 s" in watched.devices.get("sim-0").state_reason
+        first(StageStarted(stage=Stage.DECODING))
+        assert watched.after(30 + LEAST_S - 0.1) is DeviceState.AVAILABLE
+        second(StageStarted(stage=Stage.DECODING))
+        assert watched.after(LEAST_S - 0.1) is DeviceState.AVAILABLE
+        assert watched.after(0.2) is DeviceState.DEGRADED
+
+
+async def test_the_usual_gap_counts_in_its_stage_only(watched: Watched) -> None:
     with watched.silences.watching(watched.worker, "job-1") as moved:
         take_steps(watched, moved, 10, 10)
-        assert watched.after(29.9) is DeviceState.AVAILABLE
-        assert watched.after(0.2) is DeviceState.DEGRADED
-        assert "the usual gap is 10 s" in watched.devices.get("sim-0").state_reason
         moved(StageStarted(stage=Stage.DECODING))
         assert watched.after(LEAST_S + 0.1) is DeviceState.DEGRADED
 
@@ -96,7 +131,7 @@ async def test_usual_gaps_outlive_their_job(watched: Watched) -> None:
         take_steps(watched, moved, 10, 10)
     with watched.silences.watching(watched.worker, "job-2") as moved:
         moved(step(1))
-        assert watched.after(29.9) is DeviceState.AVAILABLE
+        assert watched.after(10 + LEAST_S - 0.1) is DeviceState.AVAILABLE
 
 
 async def test_a_hang_that_ended_does_not_hide_the_next_one(watched: Watched) -> None:
