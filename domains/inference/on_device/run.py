@@ -75,7 +75,8 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
-        if self.stage is Stage.LOADING and self.could_offload:
+        # Layers of the denoiser that wait help its steps alone.
+        if self.could_offload and (self.denoising or not (self.has_model and self.loaded.execution.in_turns)):
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
@@ -86,7 +87,7 @@ class Run(EnlargedRun):
         return found
 
     def give_up(self, rung: Rung, why: DeviceOpsError) -> None:
-        """Take a rung of `rungs`, and report it."""
+        """Take a rung of `rungs`, and report it. A model that is on the device is offloaded by `Offloading`."""
         self.taken = (*self.taken, rung)
         match rung:
             case Rung.SMALLER_BATCH:
@@ -99,17 +100,28 @@ class Run(EnlargedRun):
             case Rung.LOWER_PRECISION:
                 precision = self.lower_precision
                 detail = f"the model is loaded in {precision}, which changes the picture"
+                # Encodings of a model that was here before have its old precision.
+                self._resources.prompts.forget(self.next_model.id)
                 self.load_again(
                     Execution(
                         precision=precision,
-                        offload=self._execution.offload,
-                        offload_budget_bytes=self._execution.offload_budget_bytes,
+                        offload=self._way.offload,
+                        offload_budget_bytes=self._way.offload_budget_bytes,
                     )
                 )
             case _:
                 self._tile = self._smaller_tile()
                 detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"
+        self.tell_given_up(rung, detail, why)
+
+    def tell_given_up(self, rung: Rung, detail: str, why: DeviceOpsError) -> None:
+        """Report a rung. `detail`: what was given up, for people."""
         self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
+
+    def offloaded_by(self, execution: Execution, why: DeviceOpsError) -> None:
+        """Count and report that the run's model, which is on the device, is loaded again as `execution` says."""
+        self.taken = (*self.taken, Rung.OFFLOAD)
+        self.tell_given_up(Rung.OFFLOAD, execution.told_offload("the device"), why)
 
     def _smaller_tile(self) -> int | None:
         latents = self.walking.latents if self._handed is None else self._handed.latents
