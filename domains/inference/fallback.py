@@ -28,8 +28,8 @@ class Rung(StrEnum):
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
     OFFLOAD = "offload"
-    """More of the model waits in host memory: its components take turns on the device, then layers of its denoiser pass
-    through it."""
+    """More of the model waits in host memory: its components take turns on the device, then layers of them pass through
+    it."""
     LOWER_PRECISION = "lower_precision"
     """The model is loaded in half the bytes."""
     OTHER_DEVICE = "other_device"

@@ -75,8 +75,9 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
-        # Layers of the denoiser that wait help its steps alone.
-        if self.could_offload and (self.denoising or not (self.has_model and self.loaded.execution.in_turns)):
+        # The VAE has no layers that could wait.
+        layers = self.denoising or self.stage is Stage.CONDITIONING
+        if self.could_offload and (layers or not (self.has_model and self.loaded.execution.in_turns)):
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)

@@ -223,7 +223,7 @@ def _in_turns(
     skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
     if skeleton is None or builders.keys() != skeleton.modules.keys():
         skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
-    streamed = FAMILIES[model.family].denoiser.id if execution.by_layer else ""
+    streamed = [FAMILIES[model.family].denoiser.id, *_text_encoders(model, builders)] if execution.by_layer else []
     turns = ComponentTurns(skeleton, place, tier, streamed, execution.offload_budget_bytes)
     try:
         for placed in turns.visits():
