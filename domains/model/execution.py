@@ -73,9 +73,13 @@ def in_turns(execution: Execution) -> Execution:
     return msgspec.structs.replace(execution, offload=BY_COMPONENT)
 
 
-def by_layer(execution: Execution, room_bytes: int) -> Execution:
-    """The same with streamed layers. `room_bytes`: memory that the model and its work can have."""
-    return msgspec.structs.replace(execution, offload=BY_LAYER, offload_budget_bytes=max(1, int(room_bytes * _SHARE)))
+def by_layer(execution: Execution, room_bytes: int, held_bytes: int | None = None) -> Execution:
+    """The same with streamed layers. `room_bytes`: memory that the model and its work can have. `held_bytes`: weights beside
+    which the work had too little: it gets half of their room. None: nothing was tried yet."""
+    budget = int(room_bytes * _SHARE)
+    if held_bytes is not None:
+        budget = min(budget, held_bytes // 2)
+    return msgspec.structs.replace(execution, offload=BY_LAYER, offload_budget_bytes=max(1, budget))
 
 
 def usual_precision(capability: tuple[int, int] | None) -> str:

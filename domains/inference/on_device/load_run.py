@@ -183,9 +183,8 @@ class LoadRun:
 
     @property
     def could_offload(self) -> bool:
-        """Whether more of the model that computes now, or of the next one to load, could wait in host memory."""
-        way = self.loaded.execution if self.has_model else self._way
-        return way.offload in ("", BY_COMPONENT)
+        """Whether more of the model to load could wait in host memory."""
+        return not self.has_model and self._way.offload in ("", BY_COMPONENT)
 
     @property
     def offloaded(self) -> Execution:

