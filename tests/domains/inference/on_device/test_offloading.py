@@ -1,11 +1,14 @@
 """A device that is out of memory while a job computes: its models are loaded again with more of them in host memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from domains.device.simulated.faults import OutOfMemory
 from domains.device.simulated.script import SimDevice
@@ -13,6 +16,8 @@ from domains.errors import ErrorReason
 from domains.inference.fallback import Fallback
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.batches import Batches, Forward
+from domains.inference.on_device.families.family import StepRows
 from domains.inference.outcome import (
     CheckpointReady,
     ImageReady,
@@ -33,6 +38,7 @@ from tests.domains.inference.on_device.recorder import bring
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.test_hires import hires
 from tests.domains.inference.on_device.test_in_turns import pictures, tick
+from tests.domains.inference.on_device.test_ladder import FULL, pixels
 from tests.domains.inference.on_device.test_refiner import asked as refined
 from tests.domains.inference.on_device.test_simulated import ROOM, RUNTIME, Sim
 from tests.domains.inference.on_device.tiny_families import write_tiny_family
@@ -179,19 +185,49 @@ def test_other_stages_go_on_too(sims: list[Sim], tiny: Model, stage: Stage, tmp_
     assert ways(sim) == ["", BY_COMPONENT]
 
 
-def test_jobs_that_share_the_model_go_on_with_it_and_are_told(sims: list[Sim], tiny: Model) -> None:
-    def submit(sim: Sim) -> dict[str, bytes]:
-        for seed in (1, 2, 3):
-            sim.loop.submit(f"job {seed}", given(tiny, seeds=(seed,)))
-        tick(sim)
-        return {name: told.data for name, told in sim.reports if isinstance(told, ImageReady)}
+def submit_three(sim: Sim, model: Model) -> dict[str, bytes]:
+    """The files of three jobs that may share forwards."""
+    bring(sim.loop, model)
+    for seed in (1, 2, 3):
+        sim.loop.submit(f"job {seed}", given(model, seeds=(seed,)))
+    tick(sim)
+    return {name: told.data for name, told in sim.reports if isinstance(told, ImageReady)}
 
-    before = submit(device(sims))
-    sim = device(sims, OutOfMemory(at_step=3, times=1))
-    assert submit(sim) == before
+
+def went_on(sim: Sim, files: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
+    """Check that all jobs were told, did each step once, and made their pictures, but for shared forwards' rounding."""
     assert [given_up(sim, f"job {seed}") for seed in (1, 2, 3)] == [["offload"]] * 3
-    ends = [told for _, told in sim.reports if isinstance(told, RunFinished)]
+    ends = [told for name, told in sim.reports if isinstance(told, RunFinished) and name.startswith("job")]
     assert [end.receipt.steps_executed for end in ends] == [4, 4, 4]
+    assert files.keys() == expected.keys()
+    for name, file in files.items():
+        assert np.abs(pixels(file) - pixels(expected[name])).max() <= 1
+
+
+def test_jobs_that_share_the_model_go_on_with_it_and_are_told(sims: list[Sim], tiny: Model) -> None:
+    expected = submit_three(device(sims), tiny)
+    sim = device(sims, OutOfMemory(at_step=3, times=1))
+    went_on(sim, submit_three(sim, tiny), expected)
+
+
+def test_jobs_whose_shared_forward_fails_go_on_when_one_of_them_fails_alone(
+    sims: list[Sim], tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = submit_three(device(sims), tiny)
+    compute, failed = Batches.__call__, list[int]()
+
+    def call(self: Batches, jobs: Sequence[StepRows], forward: Forward) -> list[Tensor]:
+        # The shared forward first, then that of the first of its jobs.
+        if (not failed and len(jobs) > 1) or (len(failed) == 1 and len(jobs) == 1):
+            failed.append(len(jobs))
+            raise torch.OutOfMemoryError(FULL)
+        return compute(self, jobs, forward)
+
+    sim = device(sims)
+    monkeypatch.setattr(Batches, "__call__", call)
+    files = submit_three(sim, tiny)
+    assert failed[0] > 1
+    went_on(sim, files, expected)
 
 
 def test_a_job_that_forbids_it_keeps_the_model_of_those_beside_as_it_is(sims: list[Sim], tiny: Model) -> None:
