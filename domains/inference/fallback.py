@@ -1,6 +1,8 @@
 """The ladder of degradation: what a generation gives up when its device is out of memory, one rung after the other.
 
-The rungs of a stage stand in the order in which they are taken: first what leaves the pictures as they are.
+The rungs of a stage stand in the order in which they are taken: first what leaves the pictures as they are and costs no
+later job anything. A model that is offloaded stays so for later jobs; once it is on the device, that comes after what only
+the present job pays for.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,7 +28,8 @@ class Rung(StrEnum):
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
     OFFLOAD = "offload"
-    """The components of the model take turns on the device."""
+    """More of the model waits in host memory: its components take turns on the device, then layers of them pass through
+    it."""
     LOWER_PRECISION = "lower_precision"
     """The model is loaded in half the bytes."""
     OTHER_DEVICE = "other_device"
@@ -36,11 +39,11 @@ class Rung(StrEnum):
 LADDER: Mapping[Stage, tuple[Rung, ...]] = {
     Stage.QUEUED: (Rung.OTHER_DEVICE,),
     Stage.LOADING: (Rung.EVICTION, Rung.OFFLOAD, Rung.LOWER_PRECISION, Rung.OTHER_DEVICE),
-    Stage.CONDITIONING: (Rung.EVICTION, Rung.OTHER_DEVICE),
-    Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OTHER_DEVICE),
-    **dict.fromkeys(STEPPING, (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OTHER_DEVICE)),
-    Stage.ENLARGING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OTHER_DEVICE),
-    Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OTHER_DEVICE),
+    Stage.CONDITIONING: (Rung.EVICTION, Rung.OFFLOAD, Rung.OTHER_DEVICE),
+    Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OFFLOAD, Rung.OTHER_DEVICE),
+    **dict.fromkeys(STEPPING, (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OFFLOAD, Rung.OTHER_DEVICE)),
+    Stage.ENLARGING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
+    Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
 }
 """By the stage that failed. Stages that are not named have no rungs."""
 

@@ -11,9 +11,9 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 BY_COMPONENT = "component"
 """Offloading: only the components that compute are on the device."""
 BY_LAYER = "layer"
-"""Offloading: the same, and of the denoiser only what a budget permits; its other layers are streamed."""
+"""Offloading: the same, and of the denoiser and the text encoders only what a budget permits; other layers are streamed."""
 _SHARE = 3 / 4
-"""Part of the memory that is left for a streamed denoiser's weights; the rest is for what it computes."""
+"""Part of the memory that is left for the weights of a streamed component; the rest is for what it computes."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +28,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     offload: str = ""
     """Which parts wait in host memory: `none`, `component` for all that do not compute, or `layer`. Empty: none."""
     offload_budget_bytes: int = 0
-    """With `layer`: most bytes of the denoiser on the device. It has more if its layers do not allow so little; 0: the least
-    that they allow."""
+    """With `layer`: most bytes of the denoiser on the device in its turn, and of the text encoders in theirs. They have more
+    if their layers do not allow so little; 0: the least that they allow."""
 
     @property
     def in_turns(self) -> bool:
@@ -38,7 +38,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def by_layer(self) -> bool:
-        """Whether the denoiser's layers are streamed."""
+        """Whether layers of the denoiser and the text encoders are streamed."""
         return self.offload == BY_LAYER
 
     def asked_of(self, component: str) -> str:
@@ -51,7 +51,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         """The offloading on a device, for people. Empty: none."""
         if not self.in_turns:
             return ""
-        layers = "; layers of its denoiser pass through it while it computes" if self.by_layer else ""
+        layers = "; layers of them pass through it while they compute" if self.by_layer else ""
         return f"the components of the model take turns on {device}, which takes longer{layers}"
 
     @property
@@ -73,9 +73,13 @@ def in_turns(execution: Execution) -> Execution:
     return msgspec.structs.replace(execution, offload=BY_COMPONENT)
 
 
-def by_layer(execution: Execution, room_bytes: int) -> Execution:
-    """The same with streamed layers of the denoiser. `room_bytes`: memory that the model and its work can have."""
-    return msgspec.structs.replace(execution, offload=BY_LAYER, offload_budget_bytes=max(1, int(room_bytes * _SHARE)))
+def by_layer(execution: Execution, room_bytes: int, held_bytes: int | None = None) -> Execution:
+    """The same with streamed layers. `room_bytes`: memory that the model and its work can have. `held_bytes`: weights beside
+    which the work had too little: it gets half of their room. None: nothing was tried yet."""
+    budget = int(room_bytes * _SHARE)
+    if held_bytes is not None:
+        budget = min(budget, held_bytes // 2)
+    return msgspec.structs.replace(execution, offload=BY_LAYER, offload_budget_bytes=max(1, budget))
 
 
 def usual_precision(capability: tuple[int, int] | None) -> str:

@@ -1,7 +1,7 @@
 """Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -12,7 +12,7 @@ from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
 from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
 from domains.model.layer_sizes import LayerSizes
-from domains.model.layers import layer_plan
+from domains.model.layers import layer_plans
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
@@ -60,11 +60,12 @@ class Footprints:
         """What each component with weights takes on a device, in the order of the model."""
         usual = _usual_precision(device)
         there = [one for one in self._loaded.list() if one.device_id == device.id and self._can_share(one)]
-        return [
+        parts = [
             self._part(model, component, execution, usual, there)
             for component in model.components
             if component.parameter_count
         ]
+        return self._in_layers(model, parts, execution.offload_budget_bytes) if execution.by_layer else parts
 
     def need_bytes(self, model: Model, device: Device, execution: Execution) -> int:
         """Bytes that a load of the model adds on a device; of components that take turns, the most at once."""
@@ -109,10 +110,22 @@ class Footprints:
         shared = tuple(one.id for one in able if self._has(one, model, component.id, precision))
         forecast = component.parameter_count * _BYTES.get(precision, 4)
         size = 0 if shared else self._sizes.get((model.sha256, component.id, precision), forecast)
-        if execution.by_layer and (counts := self._layers.counts(model, component.id)):
-            sizes = {name: count * _BYTES.get(precision, 4) for name, count in counts.items()}
-            size = layer_plan(sizes, execution.offload_budget_bytes).total_bytes
         return PartFootprint(component=component.id, precision=precision, bytes=size, shared_with=shared[:16])
+
+    def _in_layers(self, model: Model, parts: Sequence[PartFootprint], budget_bytes: int) -> list[PartFootprint]:
+        """The parts with the bytes of the plan for components whose layers may be streamed."""
+        sizes: dict[str, Mapping[str, int]] = {}
+        for part in parts:
+            if counts := self._layers.counts(model, part.component):
+                width = _BYTES.get(part.precision, 4)
+                sizes[part.component] = {name: count * width for name, count in counts.items()}
+        planned = layer_plans(sizes, budget_bytes)
+        return [
+            msgspec.structs.replace(part, bytes=planned[part.component].total_bytes)
+            if part.component in planned
+            else part
+            for part in parts
+        ]
 
     def _has(self, one: LoadedModel, model: Model, component: str, precision: str) -> bool:
         """Whether a loaded model holds the component of another (or the same) model in this precision."""

@@ -1,4 +1,4 @@
-"""The repeated layers of a denoiser, and which of them stay on a device whose memory does not hold all of them.
+"""The repeated layers of denoisers and text encoders, and which of them stay on a device that has no memory for all.
 
 The others are streamed: two places on the device are filled in turn, one with the next layer while the other one computes.
 The server forecasts with the same plan that the worker carries out.
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 Layer = tuple[int, ...]
-"""Sorts the layers of a denoiser in the order in which they compute."""
+"""Sorts the layers of a component in the order in which they compute."""
 
 _LISTS = (
     "noise_refiner",
@@ -37,8 +37,19 @@ _OF_OLD_UNET = re.compile(
 """A single file's names. What projects the time (`emb_layers`) is computed at once for all layers, and is in none."""
 
 
-def layer_of(name: str) -> Layer | None:
-    """The layer that a tensor of a denoiser belongs to, by its name without a prefix. None: it belongs to none."""
+_OF_TEXT = re.compile(r"(?:\w+\.)*?(?:layers|block|resblocks)\.(\d+)\.")
+"""A text encoder has one list: CLIP's and Qwen's `layers`, T5's `block`, OpenCLIP's `resblocks`."""
+_TEXTS = "text_encoder"
+"""Beginning of the component ids of text encoders."""
+
+
+def layer_of(name: str, component: str = "") -> Layer | None:
+    """The layer that a tensor belongs to, by its name without a prefix. None: it belongs to none.
+
+    `component`: its id; empty: a denoiser.
+    """
+    if component.startswith(_TEXTS):
+        return (int(found[1]),) if (found := _OF_TEXT.match(name)) else None
     if found := _OF_LIST.match(name):
         return _LISTS.index(found[1]), int(found[2])
     if found := _OF_UNET.match(name):
@@ -52,9 +63,10 @@ def layer_of(name: str) -> Layer | None:
     return None
 
 
-def module_of(name: str) -> str:
-    """The path of the layer's module, for a name of diffusers. Empty: the tensor belongs to no layer."""
-    found = _OF_LIST.match(name) or _OF_UNET.match(name)
+def module_of(name: str, component: str = "") -> str:
+    """The path of the layer's module, for a name in a module. Empty: the tensor belongs to no layer."""
+    text = component.startswith(_TEXTS)
+    found = _OF_TEXT.match(name) if text else _OF_LIST.match(name) or _OF_UNET.match(name)
     return found[0].removesuffix(".") if found else ""
 
 
@@ -76,15 +88,31 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.resident_bytes + sum(self.places)
 
 
-def layer_plan(sizes: Mapping[str, int], budget_bytes: int) -> LayerPlan:
+def layer_plans(sizes: Mapping[str, Mapping[str, int]], budget_bytes: int) -> Mapping[str, LayerPlan]:
+    """The plans of components that take turns, each of which has at most the budget in its turn if its layers allow that.
+
+    Text encoders share a turn, so they share the budget: the smaller one keeps its layers first. `sizes`: by component, as
+    for `layer_plan`.
+    """
+    texts = sorted((one for one in sizes if one.startswith(_TEXTS)), key=lambda one: (sum(sizes[one].values()), one))
+    plans = {one: layer_plan(tensors, budget_bytes, one) for one, tensors in sizes.items() if one not in texts}
+    least = {one: layer_plan(sizes[one], 0, one).total_bytes for one in texts}
+    room = budget_bytes
+    for place, one in enumerate(texts):
+        plans[one] = layer_plan(sizes[one], room - sum(least[other] for other in texts[place + 1 :]), one)
+        room -= plans[one].total_bytes
+    return plans
+
+
+def layer_plan(sizes: Mapping[str, int], budget_bytes: int, component: str = "") -> LayerPlan:
     """The plan that streams as few layers as a budget permits; where it permits none, the plan of the fewest bytes.
 
-    `sizes`: bytes of the denoiser's tensors on the device, by their names without a prefix.
+    `sizes`: bytes of the component's tensors on the device, by their names without a prefix. `component`: see `layer_of`.
     """
     of_layer: dict[Layer, int] = {}
     rest = 0
     for name, size in sizes.items():
-        if (layer := layer_of(name)) is None:
+        if (layer := layer_of(name, component)) is None:
             rest += size
         else:
             of_layer[layer] = of_layer.get(layer, 0) + size

@@ -7,6 +7,7 @@ import pytest
 
 from deviceops.common.v1 import error_pb2, job_event_pb2
 from deviceops.device.v1 import device_health_pb2, device_service_pb2, device_work_pb2
+from deviceops.model.v1 import execution_pb2, model_service_pb2
 from tests.server import asking
 from tests.server.asking import CALL_S, kind, kinds, picture
 from tests.server.harness import RunningServer
@@ -54,7 +55,7 @@ def failure_of(update: Any) -> error_pb2.Failure:
 def test_out_of_memory_ends_one_job_typed_and_the_next_works(machine: Machine) -> None:
     server, _, _ = machine
     break_it(machine, 'kind = "out_of_memory"\nat_step = 2')
-    failure = failure_of(tell(server, picture(steps=4), allow_smaller_batch=False)[-1])
+    failure = failure_of(tell(server, picture(steps=4), allow_smaller_batch=False, allow_offload=False)[-1])
     assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
     facts = {fact.name: fact.value for fact in failure.facts}
     assert {"needed_bytes", "available_bytes"} <= set(facts)
@@ -78,22 +79,32 @@ def wide_picture() -> Any:
     return generation
 
 
-GIVEN_UP = {
-    "smaller_batch": ("allow_smaller_batch", "at_step = 2", lambda: picture(steps=3, count=2)),
-    "vae_tiling": ("allow_tiling", 'stage = "decoding"', wide_picture),
+def unguided_picture() -> Any:
+    """One whose forward has one row."""
+    generation = picture(steps=3)
+    generation.sampling.guidance_scale = 1.0
+    return generation
+
+
+GIVEN_UP: dict[str, tuple[list[str], str, Any]] = {
+    "smaller_batch": (["smaller_batch", "offload"], "at_step = 2", lambda: picture(steps=3, count=2)),
+    "vae_tiling": (["tiling", "offload"], 'stage = "decoding"', wide_picture),
+    # Without guidance, one picture has nothing smaller.
+    "offload": (["offload"], "at_step = 2", unguided_picture),
 }
 
 
 @pytest.mark.parametrize("rung", GIVEN_UP)
 def test_out_of_memory_costs_what_the_request_permits_and_fails_what_it_forbids(machine: Machine, rung: str) -> None:
     server, _, _ = machine
-    field, where, asked = GIVEN_UP[rung]
+    needed, where, asked = GIVEN_UP[rung]
+    fields = [f"allow_{one}" for one in needed]
     break_it(machine, f'kind = "out_of_memory"\n{where}\ntimes = 2')
-    seen = tell(server, asked(), **{field: False})
+    seen = tell(server, asked(), **dict.fromkeys(fields, False))
     failure = failure_of(seen[-1])
     facts = {fact.name: fact.value for fact in failure.facts}
     assert failure.reason == error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY
-    assert facts["would_help"] == f"options.fallback.{field}"
+    assert facts["would_help"] == ", ".join(f"options.fallback.{field}" for field in fields)
     assert "degraded" not in kinds(seen)
     assert asking.job_of(server, seen[-1].event.job_id).HasField("checkpoint_time")
 
@@ -103,6 +114,13 @@ def test_out_of_memory_costs_what_the_request_permits_and_fails_what_it_forbids(
     assert (told.kind, told.reason) == (rung, error_pb2.ERROR_REASON_DEVICE_OUT_OF_MEMORY)
     assert list(seen[-1].event.succeeded.receipt.degradations) == [told]
     assert seen[-1].event.succeeded.receipt.attempts == 1
+    (there,) = server.model.ListLoadedModels(model_service_pb2.ListLoadedModelsRequest()).loaded_models
+    told_way = execution_pb2.OFFLOAD_MODE_COMPONENT if rung == "offload" else execution_pb2.OFFLOAD_MODE_NONE
+    assert seen[-1].generation_result.resolved.execution.offload == told_way
+    if rung == "offload":
+        assert there.execution.offload == told_way
+        # The next job has it as a whole again.
+        server.model.UnloadModel(model_service_pb2.UnloadModelRequest(loaded_model_id=there.id), timeout=CALL_S)
 
 
 def test_a_hung_step_is_noticed_and_the_job_runs_again(machine: Machine) -> None:

@@ -706,11 +706,11 @@ def test_a_denoiser_that_alone_is_larger_than_the_device_is_used_all_the_same_un
     asked = inference_service_pb2.PlanGenerationRequest(generation=exact_picture(), options=on("sim-0"))
     plan = machine.server.inference.PlanGeneration(asked, timeout=CALL_S)
     assert plan.resolved.execution.offload == BY_LAYER
-    assert "layers of its denoiser" in " ".join(one.message for one in plan.findings)
+    assert "layers of them" in " ".join(one.message for one in plan.findings)
     seen = asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-0")))
     (told,) = [update.event.degraded for update in seen if kind(update) == "degraded"]
     assert told.kind == "offload"
-    assert "layers of its denoiser pass through it" in told.detail
+    assert "layers of them pass through it" in told.detail
     (load,) = plan.estimate.loads
     assert load.device_bytes <= peak_of(seen) <= 1.01 * (load.device_bytes + beside)
     resolved = seen[-1].generation_result.resolved.execution

@@ -19,7 +19,8 @@ and in what order, `pace.py` how many rows at once, by measuring. Jobs join and 
 exact pictures has forwards of its own.
 
 A job whose unit of work is out of memory gives up what its request permits and does the unit again: `ladder.py`, with the
-order in `domains.inference.fallback`.
+order in `domains.inference.fallback`. `offloading.py` loads a model again with more of it in host memory, beneath all jobs
+that compute with it.
 
 Loading is the first stage of each run whose model is not on the device; jobs of one model share its load, which is
 cancelled when the last of them leaves. `load_run.py` has that stage, `resident_models.py` the models.

@@ -26,6 +26,7 @@ from domains.inference.latents import ResolvedLatents
 from domains.inference.loras import ResolvedLora
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.trajectory import Trajectory
+from domains.inference.outcome import CheckpointReady
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
 from domains.inference.references import ResolvedReference
 from domains.inference.regions import ResolvedRegion
@@ -138,21 +139,17 @@ def pass_of(kept: KeptFile | None, passes: int) -> int:
     return index if 0 <= index < passes else 0
 
 
-def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_index: int = 0) -> Unpacked:
-    """Continue a trajectory from a file.
+def unpack(
+    kept: KeptFile | CheckpointReady, resolved: ResolvedGeneration, into: Trajectory, pass_index: int = 0
+) -> Unpacked:
+    """Continue a trajectory from a file, or from what would be written to one.
 
     Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another walk, size or model; the trajectory is
     unchanged then too.
     """
-    try:
-        data = Path(kept.path).read_bytes()
-    except OSError as error:
-        raise _corrupt(f"the file of the checkpoint cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != kept.sha256:
-        raise _corrupt("the file of the checkpoint has changed since it was written")
-    walked, tensors = _read(data)
+    walked, tensors = _read(_data(kept))
     expected = walked_of(resolved, walked.place, pass_index)
-    if kept.branched:
+    if isinstance(kept, KeptFile) and kept.branched:
         expected = msgspec.structs.replace(expected, **{name: getattr(walked, name) for name in _BRANCHED})
     if walked != expected:
         wrong = [name for name in Walked.__struct_fields__ if getattr(walked, name) != getattr(expected, name)]
@@ -164,6 +161,18 @@ def unpack(kept: KeptFile, resolved: ResolvedGeneration, into: Trajectory, pass_
         return Unpacked(Handed(tensors[_HANDED].to(into.latents.device), noise), returned)
     into.restore(tensors, walked.place)
     return Unpacked(None, returned)
+
+
+def _data(kept: KeptFile | CheckpointReady) -> bytes:
+    if isinstance(kept, CheckpointReady):
+        return kept.data
+    try:
+        data = Path(kept.path).read_bytes()
+    except OSError as error:
+        raise _corrupt(f"the file of the checkpoint cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != kept.sha256:
+        raise _corrupt("the file of the checkpoint has changed since it was written")
+    return data
 
 
 def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:

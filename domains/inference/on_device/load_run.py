@@ -1,7 +1,7 @@
 """The first stage of every run: its model comes onto the device. A run may end with that."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,7 +13,7 @@ from domains.inference.on_device.meter import Meter
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.on_device.resources import Resources
 from domains.inference.outcome import CheckpointReady, ModelLoaded, ModelPlacing, Report
-from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution, by_layer, in_turns, lower_precision
+from domains.model.execution import AS_USUAL, BY_COMPONENT, Execution, lower_precision
 from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, usual_on
@@ -52,6 +52,8 @@ class LoadRun:
         """Time of that request on `time.perf_counter`."""
         self._resources = resources
         self._execution = execution
+        self._ways: dict[str, Execution] = {}
+        """How models that the run gave back are loaded again, by id. Of the others, as `_execution` says."""
         self._tell = tell
         self._load: ModelLoad | None = None
         self._there: list[tuple[OnDeviceModel, Family]] = []
@@ -134,7 +136,7 @@ class LoadRun:
     def bring_model(self, *, alone: bool) -> None:
         """Load one piece of a model, unless it is there. Raises as `domains.model.on_device.loading`."""
         load = self._load = self._load or self._resources.models.bring(
-            self.id, self.next_model, self._execution, named=self._loads_only
+            self.id, self.next_model, self._way, named=self._loads_only
         )
         if load.there is None or (self._loads_only and not load.settled):
             if self.stage is Stage.QUEUED:
@@ -172,24 +174,46 @@ class LoadRun:
         """The precision in which the model could be loaded instead. Empty: there is none, or nothing is to be loaded."""
         if self.has_model:
             return ""
-        return lower_precision(self._execution, usual_on(self.device))
+        return lower_precision(self._way, usual_on(self.device))
+
+    @property
+    def _way(self) -> Execution:
+        """How the next model is loaded."""
+        return self._ways.get(self.next_model.id, self._execution)
 
     @property
     def could_offload(self) -> bool:
-        """Whether more of the model could wait in host memory."""
-        return not self.has_model and self._execution.offload in ("", BY_COMPONENT)
+        """Whether more of the model to load could wait in host memory."""
+        return not self.has_model and self._way.offload in ("", BY_COMPONENT)
 
     @property
     def offloaded(self) -> Execution:
         """The next way to load the model with more of it in host memory. Only after the load that has failed is closed."""
-        if not self._execution.in_turns:
-            return in_turns(self._execution)
-        room = self._resources.hardware.room()
-        return by_layer(self._execution, torch.cuda.mem_get_info(self.device)[0] if room is None else room)
+        return self._resources.offloaded(self._way)
 
     def load_again(self, execution: Execution) -> None:
-        """Begin the load again in another way."""
+        """Begin the load again in another way, which holds for later models, too."""
+        self._ways.pop(self.next_model.id, None)
         self._execution = execution
+        self._leave_load()
+
+    @property
+    def executions(self) -> Mapping[str, Execution]:
+        """How those of the run's models that are on the device were loaded, by id."""
+        return {loaded.model.id: loaded.execution for loaded, _ in self._there}
+
+    def load_as(self, ways: Mapping[str, Execution]) -> None:
+        """Load these models (by id) in these ways from now on."""
+        self._ways.update(ways)
+
+    def begin_again(self) -> None:
+        """Give all models back, to load them again. Waits for those on their way. Raises as `settle`."""
+        self.settle_all()
+        self._there = []
+        self._leave_load()
+        self.stage = Stage.QUEUED
+
+    def _leave_load(self) -> None:
         load, self._load = self._load, None
         if load is not None:
             self._resources.models.leave(self.id, load)
@@ -209,10 +233,10 @@ class LoadRun:
 
     def release(self) -> None:
         """Free everything that no other run needs. Reports nothing more."""
-        loads = [*self._coming, *([] if self._load is None else [self._load])]
-        self._load, self._there, self._coming = None, [], []
-        for load in loads:
+        coming, self._coming, self._there = self._coming, [], []
+        for load in coming:
             self._resources.models.leave(self.id, load)
+        self._leave_load()
 
     def held_bytes(self) -> int:
         """Bytes on the device that are freed if the run ends now."""

@@ -17,6 +17,7 @@ from domains.inference.on_device.checkpoint import Handed, packed, packed_before
 from domains.inference.on_device.conditioning import Conditioned, condition
 from domains.inference.on_device.families.family import Family, KeepOn, PictureLatents
 from domains.inference.on_device.fence import to_host
+from domains.inference.on_device.forwards import Forwards
 from domains.inference.on_device.guides import NO_GUIDES, GuidesOfJob
 from domains.inference.on_device.in_flight import InFlight
 from domains.inference.on_device.inpainting import Masked, channels_of, hidden_in, masked_of
@@ -70,7 +71,10 @@ class PreparedRun(LoadRun):
         self._hardware = resources.hardware
         self._in_flight = InFlight()
         self._previews = PreviewWriter(given.resolved, resources.files)
-        self._kept = given.kept
+        self._kept: KeptFile | CheckpointReady | None = given.kept
+        """Progress to continue from. None: none, or the run has continued from it."""
+        self._forwards = Forwards.ALL
+        """What shares a forward in the trajectory that continues."""
         self._conditioned: Conditioned | None = None
         """Set only between conditioning and the beginning of the trajectory."""
         self._drawing: Future[Scene] | None = None
@@ -257,6 +261,7 @@ class PreparedRun(LoadRun):
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 
     def _denoise(self, trajectory: Trajectory) -> None:
+        trajectory.forwards, self._forwards = self._forwards, Forwards.ALL
         self.trajectory, self._conditioned, self._handed = trajectory, None, None
         self._enter(self.passes[self.pass_index].stage)
         self._progress(self.stage, trajectory.index, trajectory.steps, Unit.STEPS)
@@ -309,6 +314,8 @@ class PreparedRun(LoadRun):
     def keep(self) -> CheckpointReady | None:
         """The progress, once the device has finished what is in flight. None: there is none yet. Raises what ended a
         step, for example NUMERIC_FAILURE."""
+        if isinstance(self._kept, CheckpointReady):
+            return self._kept
         before = sum(one.resolved.computed_steps for one in self.passes[: self.pass_index])
         if self.trajectory is not None:
             self.settle_all()
@@ -319,6 +326,15 @@ class PreparedRun(LoadRun):
             data = packed_before(self._handed, self.resolved, self.pass_index, self._returned)
             return CheckpointReady(step=before, data=data)
         return None
+
+    def begin_again(self) -> None:
+        """See `LoadRun`. The run goes on where it is. Raises as `keep`."""
+        self.settle_all()
+        self._kept = self.keep() or self._kept
+        self._forwards = self._forwards if self.trajectory is None else self.trajectory.forwards
+        self._in_flight.settle()
+        self._drop()
+        super().begin_again()
 
     def tensors(self) -> list[Tensor]:
         """The device tensors that the run holds."""

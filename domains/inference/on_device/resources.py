@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
+from domains.device.cgroup import host_memory
 from domains.inference.on_device.adapters import AdapterPool
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.resident_models import ResidentModels
+from domains.model.execution import Execution, by_layer, in_turns
 from domains.threads import ThreadPool
 
 
@@ -48,6 +50,26 @@ class Resources:
         """Drop a model that no run uses; returns the bytes freed. Raises LOADED_MODEL_NOT_FOUND."""
         self.prompts.forget(model_id)
         self.hold_prompts()
+        return self.reload(model_id)
+
+    def offloaded(self, execution: Execution, held_bytes: int | None = None) -> Execution:
+        """The next way to load a model with more of it in host memory, if so much memory is free as now. `held_bytes`: see
+        `by_layer`."""
+        if not execution.in_turns:
+            return in_turns(execution)
+        return by_layer(execution, self._free_bytes(), held_bytes)
+
+    def _free_bytes(self) -> int:
+        if (room := self.hardware.room()) is not None:
+            return room
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        host = host_memory()
+        return max(0, host.total_bytes - host.used_bytes)
+
+    def reload(self, model_id: str) -> int:
+        """Drop a model that is loaded again at once, with the same weights in the same precision; returns the bytes freed.
+        Its encoded prompts stay. Raises LOADED_MODEL_NOT_FOUND."""
         freed = self.models.unload(model_id)
         self.adapters.keep_models(self.models.contents())
         return freed

@@ -6,7 +6,7 @@ first step, `enlarged_run.py` what lies between two passes, this file the rest.
 them waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -31,6 +31,7 @@ from domains.inference.on_device.wrapping import NO_WRAPS
 from domains.inference.outcome import LatentsReady, Report
 from domains.inference.pass_plan import PassKind
 from domains.model.execution import Execution
+from domains.model.families import FAMILIES
 from domains.progress import STEPPING, Degraded, Stage, Unit
 
 _IN_FORWARDS = {
@@ -75,7 +76,7 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
-        if self.stage is Stage.LOADING and self.could_offload:
+        if self.could_offload or self._could_hold_less:
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
@@ -85,8 +86,23 @@ class Run(EnlargedRun):
             found.append(Rung.VAE_TILING)
         return found
 
+    @property
+    def computing(self) -> Sequence[str]:
+        """Ids of the components that compute in the present stage."""
+        if self.denoising:
+            return [FAMILIES[self.loaded.family].denoiser.id]
+        return list(self.loaded.tokenizers) if self.stage is Stage.CONDITIONING else ["vae"]
+
+    @property
+    def _could_hold_less(self) -> bool:
+        """Whether more of the model that is on the device could wait in host memory, so that this stage has more room."""
+        if not self.has_model:
+            return False
+        turns = self.loaded.turns
+        return not self.loaded.execution.offload if turns is None else any(map(turns.could_hold_less, self.computing))
+
     def give_up(self, rung: Rung, why: DeviceOpsError) -> None:
-        """Take a rung of `rungs`, and report it."""
+        """Take a rung of `rungs`, and report it. A model that is on the device is offloaded by `Offloading`."""
         self.taken = (*self.taken, rung)
         match rung:
             case Rung.SMALLER_BATCH:
@@ -99,17 +115,28 @@ class Run(EnlargedRun):
             case Rung.LOWER_PRECISION:
                 precision = self.lower_precision
                 detail = f"the model is loaded in {precision}, which changes the picture"
+                # Encodings of a model that was here before have its old precision.
+                self._resources.prompts.forget(self.next_model.id)
                 self.load_again(
                     Execution(
                         precision=precision,
-                        offload=self._execution.offload,
-                        offload_budget_bytes=self._execution.offload_budget_bytes,
+                        offload=self._way.offload,
+                        offload_budget_bytes=self._way.offload_budget_bytes,
                     )
                 )
             case _:
                 self._tile = self._smaller_tile()
                 detail = f"pictures are decoded in tiles of {self._tile} latent pixels, which fade into each other"
+        self.tell_given_up(rung, detail, why)
+
+    def tell_given_up(self, rung: Rung, detail: str, why: DeviceOpsError) -> None:
+        """Report a rung. `detail`: what was given up, for people."""
         self._degrade(Degraded(kind=str(rung), reason=str(why.reason), detail=f"{detail}, since {why.message}"))
+
+    def offloaded_by(self, execution: Execution, why: DeviceOpsError) -> None:
+        """Count and report that the run's model, which is on the device, is loaded again as `execution` says."""
+        self.taken = (*self.taken, Rung.OFFLOAD)
+        self.tell_given_up(Rung.OFFLOAD, execution.told_offload("the device"), why)
 
     def _smaller_tile(self) -> int | None:
         latents = self.walking.latents if self._handed is None else self._handed.latents

@@ -48,11 +48,15 @@ class SharedSteps:
 
     def do(self, group: Sequence[Run]) -> None:
         """Enqueue the next step of each job."""
-        if jobs := [job for job in group if self._may_begin(job)]:
+        begun = [job for job in group if self._may_begin(job)]
+        if jobs := [job for job in begun if job.denoising]:
             with self._answering(*jobs):
                 self._walk(jobs)
 
     def _may_begin(self, job: Run) -> bool:
+        if not job.denoising:
+            # Its model was offloaded for another job of the group.
+            return False
         with self._answering(job), self._giving_way(job):
             # Before the rows of the step are counted.
             job.walking.enter_phase()
@@ -74,6 +78,9 @@ class SharedSteps:
         """Whether every job has done its step."""
         if len(jobs) > 1:
             return self._walk_together(jobs)
+        if not jobs[0].denoising:
+            # Its model was offloaded for another job of the group.
+            return False
         with self._answering(jobs[0]):
             timer = _Timer(jobs, self._hardware, self._pace)
             outputs: Sequence[Tensor] = ()

@@ -18,6 +18,7 @@ from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.keep_on import keep_on_for
 from domains.inference.on_device.ladder import give_way
 from domains.inference.on_device.load_run import LoadRun
+from domains.inference.on_device.offloading import Offloading
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.resources import resources_of
 from domains.inference.on_device.run import Run
@@ -62,6 +63,7 @@ class StepLoop:
         self._turns = Turns(pace)
         self._ends = Ends(self._turns, self.device, self.hardware, report)
         self._steps = SharedSteps(self.hardware, pace, self._ends.answering, self._keep_on, self._give_way)
+        self._offloading = Offloading(self._turns, self.resources, self._ends, report)
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
 
@@ -191,7 +193,7 @@ class StepLoop:
         """See `give_way`. A job that fails reports its progress before, to continue from with more room or with less."""
         try:
             with bound_contextvars(job_id=job.id):
-                give_way(job, error)
+                give_way(job, error, self._offloading)
         except DeviceOpsError as final:
             if final.reason in OUT_OF_MEMORY:
                 with suppress(Exception):

@@ -2,7 +2,8 @@
 
 On CUDA the files are registered maps of the host tier, so a component comes back in one copy over the bus.
 
-A denoiser larger than the device itself keeps some of its layers there in its turn, and streams the others (`LayerStream`).
+A denoiser or text encoder larger than the device itself keeps some of its layers there in its turn, and streams the others
+(`LayerStream`).
 """
 
 from collections.abc import Collection, Generator, Mapping, Sequence, Set
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from domains.model.layers import LayerPlan, layer_of, layer_plan
+from domains.model.layers import LayerPlan, layer_of, layer_plan, layer_plans
 from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layer_stream import LayerStream
@@ -37,23 +38,23 @@ class ComponentTurns:
         skeleton: Skeleton,
         place: torch.device,
         tier: HostTier | None,
-        streamed: str = "",
+        streamed: Collection[str] = (),
         budget_bytes: int = 0,
     ) -> None:
         """Takes over the skeleton, whose modules are on `meta`. `tier` None: nothing outlives the model.
 
-        `streamed`: the component that has at most `budget_bytes` on the device, if its layers allow that; empty: none.
+        `streamed`: components that have at most `budget_bytes` on the device in their turn, if their layers allow that.
         """
         self._skeleton = skeleton
         self._place = place
         self._tier = tier
         self._here: set[str] = set()
-        self._streamed = streamed
-        self._plan = _plan(skeleton.slots[streamed], budget_bytes) if streamed else None
-        self._parts: _Parts | None = None
-        """Of the streamed component, from its first turn on."""
-        self._stream: LayerStream | None = None
-        """Of the streamed component in its turn."""
+        sizes = {one: {slot.name: slot.placed_bytes for slot in skeleton.slots[one]} for one in streamed}
+        self._plans = {one: plan for one, plan in layer_plans(sizes, budget_bytes).items() if plan.streamed}
+        self._parts: dict[str, _Parts] = {}
+        """Of components with streamed layers, from their first turn on."""
+        self._streams: dict[str, LayerStream] = {}
+        """Of components with streamed layers, in their turn."""
 
     @property
     def here(self) -> Set[str]:
@@ -62,9 +63,13 @@ class ComponentTurns:
 
     def size_of(self, component: str) -> int:
         """Bytes that a component has on the device in its turn."""
-        if self._plan is not None and component == self._streamed:
-            return self._plan.total_bytes
-        return self.whole_bytes(component)
+        plan = self._plans.get(component)
+        return self.whole_bytes(component) if plan is None else plan.total_bytes
+
+    def could_hold_less(self, component: str) -> bool:
+        """Whether a component would have fewer bytes on the device with a smaller budget."""
+        sizes = {slot.name: slot.placed_bytes for slot in self._skeleton.slots[component]}
+        return layer_plan(sizes, 0, component).total_bytes < self.size_of(component)
 
     def whole_bytes(self, component: str) -> int:
         """Bytes of all weights of a component, in its precision."""
@@ -96,17 +101,16 @@ class ComponentTurns:
         # Parameters that are made in inference mode could never be changed outside of it.
         with torch.inference_mode(mode=False):
             for component in sorted(self._here - {*but}):
-                if component == self._streamed and self._stream is not None:
-                    self._stream.close()
-                    self._stream = None
+                if (stream := self._streams.pop(component, None)) is not None:
+                    stream.close()
                 self._skeleton.modules[component].to("meta")
                 self._here.discard(component)
 
     def bring_layer(self, component: str, path: str) -> None:
         """Have one layer's weights on the device (by its path in the component), and its component. Raises as `bring`."""
         self.bring([component])
-        if component == self._streamed and self._stream is not None:
-            self._stream.bring(path)
+        if (stream := self._streams.get(component)) is not None:
+            stream.bring(path)
 
     def bring(self, components: Collection[str]) -> None:
         """Have these components on the device, and no others. Waits for the copies. Streamed layers come when they compute.
@@ -137,15 +141,18 @@ class ComponentTurns:
         """`all_layers`: whether streamed layers come once, too."""
         self._here.add(component)
         module, slots = self._skeleton.modules[component], self._skeleton.slots[component]
-        if self._plan is None or component != self._streamed or not self._plan.streamed:
+        if (plan := self._plans.get(component)) is None:
             yield from filling.fill(module, slots)
             return
-        if self._parts is None:
-            self._parts = _apart(slots, self._plan)
-        yield from filling.fill(module, self._parts.stay)
-        self._stream = LayerStream(module, self._parts.layers, self._place, self._tier)
+        if component not in self._parts:
+            self._parts[component] = _apart(slots, plan, component)
+        parts = self._parts[component]
+        yield from filling.fill(module, parts.stay)
+        stream = self._streams[component] = LayerStream(
+            module, parts.layers, self._place, self._tier, component=component
+        )
         if all_layers:
-            yield from self._stream.visits()
+            yield from stream.visits()
 
     def _check_unchanged(self) -> None:
         for file in self._skeleton.files:
@@ -166,13 +173,9 @@ class _Parts(NamedTuple):
     """In the order in which they compute."""
 
 
-def _apart(slots: Slots, plan: LayerPlan) -> _Parts:
+def _apart(slots: Slots, plan: LayerPlan, component: str) -> _Parts:
     layers = {layer: list[Slot]() for layer in plan.streamed}
     stay = list[Slot]()
     for slot in slots:
-        layers.get(layer_of(slot.name) or (), stay).append(slot)
+        layers.get(layer_of(slot.name, component) or (), stay).append(slot)
     return _Parts(Slots(stay), [Slots(layer) for layer in layers.values()])
-
-
-def _plan(slots: Sequence[Slot], budget_bytes: int) -> LayerPlan:
-    return layer_plan({slot.name: slot.placed_bytes for slot in slots}, budget_bytes)

@@ -1,4 +1,4 @@
-"""Layers of a denoiser that pass through two places on the device, one after the other, while the denoiser computes.
+"""Layers of a component that pass through two places on the device, one after the other, while the component computes.
 
 Each layer has its tensors in one of the places for good; what changes is the bytes there. A hook before each layer waits for
 the layer's bytes and begins to copy those of the next layer into the other place. On CUDA the copies come from registered
@@ -26,7 +26,7 @@ _PLACES = 2
 
 
 class LayerStream:
-    """The streamed layers of one denoiser. Used from the thread that ticks."""
+    """The streamed layers of one component. Used from the thread that ticks."""
 
     def __init__(
         self,
@@ -35,12 +35,13 @@ class LayerStream:
         place: torch.device,
         tier: HostTier | None,
         copies: Copies | None = None,
+        component: str = "",
     ) -> None:
         """`layers`: what fills each layer, in the order in which they compute; an even number. Gives their tensors memory,
-        without values. `copies` None: CUDA's on CUDA; elsewhere bytes are read at once. Raises torch's errors of its
-        allocator."""
+        without values. `component`: its id; empty: a denoiser. `copies` None: CUDA's on CUDA; elsewhere bytes are read at
+        once. Raises torch's errors of its allocator."""
         self._slots = layers
-        self._paths = [module_of(slots[0].name) for slots in layers]
+        self._paths = [module_of(slots[0].name, component) for slots in layers]
         if copies is None and place.type == "cuda":
             copies = CudaCopies(place, max(map(largest_piece, layers)))
         self._mover: _Mover = _Plain() if copies is None else _Enqueued(copies, tier or HostTier(lambda: 0))

@@ -113,7 +113,7 @@ def loading(
             )
         )
     except BaseException as error:
-        _forget_locals(error)
+        forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
             # Modules refer to themselves, so their memory would be kept until the next garbage collection.
@@ -223,7 +223,7 @@ def _in_turns(
     skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
     if skeleton is None or builders.keys() != skeleton.modules.keys():
         skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
-    streamed = FAMILIES[model.family].denoiser.id if execution.by_layer else ""
+    streamed = [FAMILIES[model.family].denoiser.id, *_text_encoders(model, builders)] if execution.by_layer else []
     turns = ComponentTurns(skeleton, place, tier, streamed, execution.offload_budget_bytes)
     try:
         for placed in turns.visits():
@@ -376,7 +376,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _forget_locals(error: BaseException) -> None:
+def forget_locals(error: BaseException) -> None:
     """Drop the variables of the functions that an error has left: they would be kept as long as the error is."""
     one: BaseException | None = error
     while one is not None:

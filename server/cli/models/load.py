@@ -56,7 +56,7 @@ def load(
     offload_budget: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="With --offload layer: device memory for the denoiser, 6GiB. [default: the least]"
+            metavar="SIZE", help="With --offload layer: device memory for what computes, 6GiB. [default: the least]"
         ),
     ] = None,
     keep_s: Annotated[
@@ -102,7 +102,7 @@ def _where(loaded: LoadedModel) -> str:
     from deviceops.model.v1 import execution_pb2
 
     if loaded.execution.offload in (execution_pb2.OFFLOAD_MODE_COMPONENT, execution_pb2.OFFLOAD_MODE_LAYER):
-        layers = ", its denoiser's layers too" if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_LAYER else ""
+        layers = ", some layer by layer" if loaded.execution.offload == execution_pb2.OFFLOAD_MODE_LAYER else ""
         waiting = measured_bytes(loaded, "mapped_bytes")
         return f"its parts wait in their files ({waiting}), and take turns in device memory{layers}"
     if loaded.device_id:

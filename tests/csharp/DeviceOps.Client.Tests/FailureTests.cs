@@ -126,7 +126,7 @@ public sealed class FailureTests(MortalServer mortal)
 
     private async Task<JobFailedException> Failed(int steps)
     {
-        var options = new JobOptions { Fallback = new FallbackPolicy { AllowSmallerBatch = false } };
+        var options = new JobOptions { Fallback = new FallbackPolicy { AllowSmallerBatch = false, AllowOffload = false } };
         var job = client.GenerateAsync(Asking.On(MortalServer.Faulty, steps, options), Asking.Stop);
         var events = await Asking.Collect(job);
         Assert.Equal(JobEvent.KindOneofCase.Failed, events[^1].KindCase);

@@ -1,10 +1,10 @@
-"""Which layers of a denoiser stay on a device that does not hold all of them."""
+"""Which layers of a denoiser or a text encoder stay on a device that does not hold all of them."""
 
 import math
 
 import pytest
 
-from domains.model.layers import layer_of, layer_plan, module_of
+from domains.model.layers import layer_of, layer_plan, layer_plans, module_of
 from tests.domains.model.published import header
 
 SIX = {"in.weight": 10, **{f"layers.{number}.{part}": 50 for number in range(6) for part in ("a", "b")}, "out.bias": 10}
@@ -73,6 +73,60 @@ def test_almost_all_of_every_denoiser_is_in_layers(name: str) -> None:
     assert layer_plan(every, 0).total_bytes < 0.25 * sum(every.values())
     for tensor in every:
         assert (layer_of(tensor) is None) == (module_of(tensor) == ""), tensor
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "resident"),
+    [
+        # A third of CLIP L are its words.
+        ("clip_l_text_encoder", 12, 0.45),
+        ("open_clip_h_text_encoder", 23, 0.30),
+        ("open_clip_g_text_encoder", 32, 0.16),
+        ("t5_xxl_text_encoder", 24, 0.15),
+    ],
+)
+def test_the_layers_of_text_encoders_are_known(name: str, layers: int, resident: float) -> None:
+    every = sizes(name)
+    plan = layer_plan(every, 0, "text_encoder_2")
+    assert (len(plan.layers), len(plan.streamed)) == (layers, layers - layers % 2)
+    assert plan.total_bytes < resident * sum(every.values())
+    for tensor in every:
+        known = layer_of(tensor, "text_encoder"), module_of(tensor, "text_encoder")
+        assert (known[0] is None) == (known[1] == ""), tensor
+
+
+@pytest.mark.parametrize(
+    ("single", "prefix", "component"),
+    [
+        ("sd1_single", "cond_stage_model.transformer.", "clip_l_text_encoder"),
+        ("sdxl_single", "conditioner.embedders.0.transformer.", "clip_l_text_encoder"),
+        ("sdxl_single", "conditioner.embedders.1.model.", "open_clip_g_text_encoder"),
+    ],
+)
+def test_a_text_encoder_of_a_single_file_has_the_plan_of_the_folder(single: str, prefix: str, component: str) -> None:
+    every = header(single)
+    own = {name.removeprefix(prefix): shape for name, shape in every.items() if name.startswith(prefix)}
+    theirs = {name: 2 * math.prod(shape) for name, shape in own.items()}
+    folder = sizes(component)
+    for budget in (0, sum(folder.values()) // 2):
+        plans = [layer_plan(one, budget, "text_encoder") for one in (theirs, folder)]
+        assert plans[0].streamed == plans[1].streamed
+        assert plans[0].total_bytes == pytest.approx(plans[1].total_bytes, rel=0.01)
+
+
+def test_text_encoders_share_the_budget_of_their_turn_and_the_smaller_one_keeps_its_layers_first() -> None:
+    small = {name: size // 10 for name, size in SIX.items()}
+    every = {"text_encoder_2": SIX, "text_encoder": small, "transformer": SIX}
+
+    def totals(budget: int) -> dict[str, int]:
+        return {one: plan.total_bytes for one, plan in layer_plans(every, budget).items()}
+
+    # The least of the larger one is 220.
+    assert totals(682) == {"text_encoder": 62, "text_encoder_2": 620, "transformer": 620}
+    assert totals(681) == {"text_encoder": 62, "text_encoder_2": 420, "transformer": 620}
+    assert totals(282) == {"text_encoder": 62, "text_encoder_2": 220, "transformer": 220}
+    assert totals(281) == {"text_encoder": 42, "text_encoder_2": 220, "transformer": 220}
+    assert totals(0) == {"text_encoder": 22, "text_encoder_2": 220, "transformer": 220}
 
 
 @pytest.mark.parametrize("single", SINGLE)

@@ -73,8 +73,9 @@ namespace DeviceOps.Api.Model.V1 {
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_COMPONENT")] Component = 2,
     /// <summary>
-    /// The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
-    /// others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+    /// The same, and of the repeated layers of the denoiser and the text encoders only as many stay on the device in their turn as
+    /// `offload_budget_bytes` holds. The others pass through it: while one computes, the next is copied. For a denoiser or text encoder that
+    /// is larger than the device. Slowest.
     /// </summary>
     [pbr::OriginalName("OFFLOAD_MODE_LAYER")] Layer = 3,
   }
@@ -375,8 +376,9 @@ namespace DeviceOps.Api.Model.V1 {
     public const int OffloadBudgetBytesFieldNumber = 12;
     private long offloadBudgetBytes_;
     /// <summary>
-    /// Of `offload` LAYER: most bytes of device memory for the denoiser's weights. Fewer than its layers allow count as the fewest that they
-    /// allow. 0: these. Must be 0 with another `offload`, and must not be negative.
+    /// Of `offload` LAYER: most bytes of device memory for the denoiser's weights in its turn, and for those of all text encoders in theirs.
+    /// Fewer than their layers allow count as the fewest that they allow. 0: these. Must be 0 with another `offload`, and must not be
+    /// negative.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_a_picture_without_guidance_has_no_rows_to_give_up(
     loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     too_large(monkeypatch, 1)
-    run(loop, "a", request(tiny, steps=2, guidance_scale=1.0), Fallback())
+    run(loop, "a", request(tiny, steps=2, guidance_scale=1.0), Fallback(allow_offload=False))
     assert told(loop, "a") == []
     assert isinstance(loop.last("a"), RunFailed)
 
@@ -168,9 +169,10 @@ def test_a_picture_too_large_to_decode_is_decoded_in_ever_smaller_tiles_without_
     assert steps[1].max() < 1.5 * steps[0].max(), "a line across the picture shows where tiles meet"
 
 
+AS_A_WHOLE = partial(Fallback, allow_offload=False)
 FORBIDS: dict[str, tuple[Fallback, Callable[[pytest.MonkeyPatch], None]]] = {
-    "allow_smaller_batch": (Fallback(allow_smaller_batch=False), lambda patch: too_large(patch, 2)),
-    "allow_tiling": (Fallback(allow_tiling=False), lambda patch: too_wide(patch, 33)),
+    "allow_smaller_batch": (AS_A_WHOLE(allow_smaller_batch=False), lambda patch: too_large(patch, 2)),
+    "allow_tiling": (AS_A_WHOLE(allow_tiling=False), lambda patch: too_wide(patch, 33)),
     "max_attempts": (Fallback(max_attempts=0), lambda patch: too_wide(patch, 33)),
 }
 
@@ -184,7 +186,9 @@ def test_what_the_request_forbids_fails_typed_with_what_would_have_helped_and_ke
     run(loop, "a", request(tiny, steps=2, seeds=(1, 2), width_px=80, height_px=80), fallback)
     end = loop.last("a")
     assert isinstance(end, RunFailed)
-    assert (end.reason, end.facts["would_help"]) == ("DEVICE_OUT_OF_MEMORY", f"options.fallback.{field}")
+    fields = [field] if field == "max_attempts" else [field, "allow_offload"]
+    named = ", ".join(f"options.fallback.{one}" for one in fields)
+    assert (end.reason, end.facts["would_help"]) == ("DEVICE_OUT_OF_MEMORY", named)
     assert f"options.fallback.{field}" in end.message
     assert told(loop, "a") == []
     (kept,) = loop.of("a", CheckpointReady)
@@ -196,12 +200,16 @@ def test_a_device_that_stays_full_ends_the_job_after_its_last_rung(
     loop: Recorder, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     too_large(monkeypatch, 1)
-    run(loop, "a", request(tiny, steps=2, seeds=(1, 2)), Fallback())
+    run(loop, "a", request(tiny, steps=2, seeds=(1, 2)), Fallback(max_attempts=9))
     end = loop.last("a")
     assert isinstance(end, RunFailed)
     assert end.reason == "DEVICE_OUT_OF_MEMORY"
     assert "would_help" not in end.facts
-    assert told(loop, "a") == [("smaller_batch", "DEVICE_OUT_OF_MEMORY")] * 2
+    kinds = [kind for kind, _ in told(loop, "a")]
+    offloads = kinds.count("offload")
+    # Components in turns, then ever fewer layers of the denoiser.
+    assert 2 <= offloads <= 4
+    assert kinds == ["smaller_batch", "smaller_batch", *["offload"] * offloads]
 
 
 def test_a_tile_that_is_no_number_is_no_black_place(

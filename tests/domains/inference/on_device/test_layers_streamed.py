@@ -1,4 +1,4 @@
-"""Denoisers whose layers pass through the device: the same pictures, in less memory than the denoiser has."""
+"""Components whose layers pass through the device: the same pictures, in less memory than the component has."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from domains.errors import ErrorReason
@@ -16,28 +17,57 @@ from domains.inference.outcome import ModelLoaded, RunFailed, RunFinished, RunSt
 from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.families import FAMILIES
 from domains.model.layer_sizes import LayerSizes
-from domains.model.layers import layer_of, layer_plan, module_of
+from domains.model.layers import layer_of, layer_plans, module_of
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.model.weights_model import read_file
-from tests.domains.inference.on_device.lora_files import UNET, kohya, layers, lora_model, matrices, resolved
+from tests.domains.inference.on_device.lora_files import TEXT, UNET, kohya, layers, lora_model, matrices, resolved
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.test_in_turns import asked, device, pictures, tick
 from tests.domains.inference.on_device.test_simulated import CANCEL, Sim
-from tests.domains.inference.on_device.tiny_families import TINY, WITHOUT, flux, write_parts, write_tiny_family
-from tests.domains.inference.on_device.tiny_model import write_tiny_model
+from tests.domains.inference.on_device.tiny_families import (
+    TINY,
+    Parts,
+    clip,
+    clip_projected,
+    flux,
+    qwen3,
+    t5,
+    umt5,
+    write_parts,
+    write_tiny_family,
+)
+from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
 DEEP = "flux1 with more layers"
+WORDY: Mapping[str, tuple[str, Parts]] = {
+    "flux1 with a text encoder larger than all else": (
+        "flux1",
+        {"text_encoder_2": ("T5EncoderModel", t5(32, inner=2048, layers=9))},
+    ),
+    "auraflow with more layers of text": ("auraflow", {"text_encoder": ("UMT5EncoderModel", umt5(32, layers=5))}),
+    "z_image with more layers of text": ("z_image", {"text_encoder": ("Qwen3Model", qwen3(32, layers=5))}),
+    "sdxl with more layers of text": (
+        "sdxl",
+        {
+            "text_encoder": ("CLIPTextModel", clip(16, layers=5)),
+            "text_encoder_2": ("CLIPTextModelWithProjection", clip_projected(32, layers=6)),
+        },
+    ),
+}
+"""By name: the family, and the text encoder that it has instead of its own."""
+LARGEST, *_, CLIPS = WORDY
 LEAST = Execution(offload=BY_LAYER)
 
 
 def write(name: str, folder: Path) -> Model:
-    if name != DEEP:
+    if name not in (DEEP, *WORDY):
         return write_tiny_family(name, folder)
-    pipeline, parts = TINY["flux1"]
-    denoiser = ("FluxTransformer2DModel", flux(guidance=True, num_layers=2, num_single_layers=5))
-    return write_parts(pipeline, {**parts, "transformer": denoiser}, folder, WITHOUT.get("flux1", ()))
+    deep: Parts = {"transformer": ("FluxTransformer2DModel", flux(guidance=True, num_layers=2, num_single_layers=5))}
+    family, changed = WORDY.get(name, ("flux1", deep))
+    pipeline, parts = TINY[family]
+    return write_parts(pipeline, {**parts, **changed}, folder)
 
 
 @pytest.fixture(params=["sd2", "sdxl", "z_image", DEEP], scope="module")
@@ -85,16 +115,17 @@ def bytes_in_turn(sim: Sim, model: Model) -> int:
     return turns.size_of(FAMILIES[model.family].denoiser.id)
 
 
-def foretold(model: Model) -> int:
-    """The least bytes of the denoiser on the device, from the headers of its files."""
-    counts = LayerSizes().counts(model, FAMILIES[model.family].denoiser.id)
-    return layer_plan({name: 4 * count for name, count in counts.items()}, 0).total_bytes
+def foretold(model: Model, budget: int = 0) -> Mapping[str, int]:
+    """Bytes on the device of the components with layers, from the headers of their files; without a budget the least."""
+    counts = {part.id: LayerSizes().counts(model, part.id) for part in model.components}
+    sizes = {part: {name: 4 * count for name, count in some.items()} for part, some in counts.items() if some}
+    return {part: plan.total_bytes for part, plan in layer_plans(sizes, budget).items()}
 
 
-def modules_of_layers(module: nn.Module) -> Mapping[str, tuple[int, ...]]:
-    """The modules of a denoiser's layers, by path, with what sorts them."""
+def modules_of_layers(module: nn.Module, part: str) -> Mapping[str, tuple[int, ...]]:
+    """The modules of a component's layers, by path, with what sorts them."""
     names = [name for name, _ in module.named_parameters()]
-    return {module_of(name): place for name in names if (place := layer_of(name)) is not None}
+    return {module_of(name, part): place for name in names if (place := layer_of(name, part)) is not None}
 
 
 def test_the_pictures_are_the_same_and_the_denoiser_never_holds_more_than_its_budget(model: Model, sim: Sim) -> None:
@@ -105,7 +136,9 @@ def test_the_pictures_are_the_same_and_the_denoiser_never_holds_more_than_its_bu
     stream(sim, model)
     least = bytes_in_turn(sim, model)
     assert least < 0.95 * whole
-    assert least == foretold(model), "the server reads the same plan from the headers"
+    assert least == foretold(model)[FAMILIES[model.family].denoiser.id], (
+        "the server reads the same plan from the headers"
+    )
     assert sim.loop.resources.model_bytes() == {model.id: 0}
     held: set[int] = set()
     sim.on_report = lambda job_id, told: held.add(sim.loop.resources.model_bytes()[model.id])
@@ -129,8 +162,86 @@ def test_layers_of_a_single_file_are_streamed_too(tiny: Model, sim: Sim, tmp_pat
     before = pictures(sim, asked(model))
     sim.loop.unload(model.id)
     stream(sim, model)
-    assert bytes_in_turn(sim, model) == foretold(model)
+    assert bytes_in_turn(sim, model) == foretold(model)["unet"]
     assert pictures(sim, asked(model), "b") == before
+
+
+def test_text_encoders_of_a_single_file_are_streamed_too(sim: Sim, tmp_path: Path) -> None:
+    folder = Path(write(CLIPS, tmp_path / "folder").folder)
+    # OpenCLIP's queries, keys and values are one tensor there.
+    file = write_single(tmp_path / "one.safetensors", contents("sdxl", folder))
+    give_configs(file, folder)
+    model = read_file(file, "one", "one")
+    before = pictures(sim, asked(model))
+    sim.loop.unload(model.id)
+    stream(sim, model)
+    assert pictures(sim, asked(model), "b") == before
+    assert texts_in_turn(sim, model) < 0.95 * whole_texts(sim, model)
+    told = foretold(model)
+    assert texts_in_turn(sim, model) == pytest.approx(told["text_encoder"] + told["text_encoder_2"], rel=0.1)
+
+
+def texts_in_turn(sim: Sim, model: Model) -> int:
+    """Bytes of the text encoders on the device while they compute."""
+    loaded = sim.loop.loaded(model.id)
+    assert loaded.turns is not None
+    return sum(map(loaded.turns.size_of, loaded.tokenizers))
+
+
+def whole_texts(sim: Sim, model: Model) -> int:
+    """Bytes of all weights of the text encoders."""
+    loaded = sim.loop.loaded(model.id)
+    assert loaded.turns is not None
+    return sum(map(loaded.turns.whole_bytes, loaded.tokenizers))
+
+
+@pytest.mark.parametrize("name", WORDY)
+def test_text_encoders_never_hold_more_than_their_budget_and_the_pictures_are_the_same(
+    name: str, sim: Sim, tmp_path: Path
+) -> None:
+    model = write(name, tmp_path / "model")
+    before = pictures(sim, asked(model))
+    texts = list(sim.loop.loaded(model.id).tokenizers)
+    sim.loop.unload(model.id)
+    stream(sim, model)
+    least, whole = texts_in_turn(sim, model), whole_texts(sim, model)
+    assert least < 0.95 * whole
+    for budget in (0, (least + whole) // 2):
+        if budget:
+            sim.loop.unload(model.id)
+            stream(sim, model, Execution(offload=BY_LAYER, offload_budget_bytes=budget))
+        assert texts_in_turn(sim, model) <= max(least, budget)
+        assert texts_in_turn(sim, model) == pytest.approx(sum(foretold(model, budget)[one] for one in texts), rel=0.1)
+        sim.loop.resources.forget_prompts()
+        assert pictures(sim, asked(model), f"budget {budget}") == before
+
+
+def test_a_tensor_that_a_file_holds_under_two_names_is_forecast_once_as_the_device_holds_it(
+    sim: Sim, tmp_path: Path
+) -> None:
+    model = write("chroma", tmp_path / "model")
+    before = foretold(model)["text_encoder"]
+    (path,) = (tmp_path / "model/text_encoder").glob("*.safetensors")
+    tensors = load_file(path)
+    save_file({**tensors, "encoder.embed_tokens.weight": tensors["shared.weight"].clone()}, path)
+    again = tiny_model(tmp_path / "model")
+    assert foretold(again)["text_encoder"] == before
+    stream(sim, again)
+    assert texts_in_turn(sim, again) == before
+
+
+def test_a_text_encoder_larger_than_its_device_is_streamed(tmp_path: Path) -> None:
+    model = write(LARGEST, tmp_path / "model")
+    sizes = load(model, "cpu").bytes_per_component
+    roomy = device(64 * 2**20)
+    before = pictures(roomy, asked(model, seeds=(7,)))
+    roomy.loop.close()
+    sim = device(sizes["text_encoder_2"] * 3 // 5)
+    given = Given(model, asked(model, seeds=(7,)).resolved, fallback=Fallback(allow_eviction=False))
+    assert pictures(sim, given) == before
+    (there,) = [one.loaded for _, one in sim.reports if isinstance(one, ModelLoaded)]
+    assert there.offload == BY_LAYER
+    sim.loop.close()
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -138,18 +249,22 @@ def test_layers_compute_in_the_order_in_which_they_are_sorted(name: str, sim: Si
     model = write_tiny_family(name, tmp_path / "model")
     sim.loop.load("brings", model, Execution())
     tick(sim)
-    _, denoiser = denoiser_of(sim, model)
-    paths = modules_of_layers(denoiser)
-    walked: list[str] = []
+    loaded = sim.loop.loaded(model.id)
+    parts = [FAMILIES[model.family].denoiser.id, *loaded.tokenizers]
+    walked: dict[str, list[str]] = {part: [] for part in parts}
 
-    def note(path: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, arguments: walked.append(path)
+    def note(part: str, path: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, arguments: walked[part].append(path)
 
-    for path in paths:
-        denoiser.get_submodule(path).register_forward_pre_hook(note(path))
+    paths = {part: modules_of_layers(loaded.modules[part], part) for part in parts}
+    for part, every in paths.items():
+        for path in every:
+            loaded.modules[part].get_submodule(path).register_forward_pre_hook(note(part, path))
     pictures(sim, asked(model, steps=1, seeds=(7,)))
-    expected = sorted(paths, key=lambda path: paths[path])
-    assert walked[-len(expected) :] == expected
+    for part, every in paths.items():
+        expected = sorted(every, key=lambda path: every[path])
+        assert expected
+        assert walked[part][-len(expected) :] == expected
 
 
 def test_a_denoiser_larger_than_its_device_is_streamed_if_the_job_permits_that(tiny: Model) -> None:
@@ -209,12 +324,14 @@ def test_a_job_that_is_cancelled_between_two_layers_gives_its_memory_back(tiny: 
 def test_adapters_change_layers_that_are_streamed(tiny: Model, sim: Sim, tmp_path: Path, dora: bool) -> None:
     tensors: dict[str, torch.Tensor] = {}
     torch.manual_seed(5)
-    for path, layer in layers(load(tiny, "cpu").modules["unet"], UNET).items():
-        name = kohya("unet", path)
-        tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = matrices(layer, 2)
-        if dora:
-            weight = layer.get_parameter("weight")
-            tensors[f"{name}.dora_scale"] = torch.rand(len(weight)).view(-1, *[1] * (weight.dim() - 1)) + 0.5
+    loaded = load(tiny, "cpu")
+    for component, ends in {"unet": UNET, "text_encoder": TEXT}.items():
+        for path, layer in layers(loaded.modules[component], ends).items():
+            name = kohya(component, path)
+            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = matrices(layer, 2)
+            if dora:
+                weight = layer.get_parameter("weight")
+                tensors[f"{name}.dora_scale"] = torch.rand(len(weight)).view(-1, *[1] * (weight.dim() - 1)) + 0.5
     lora = lora_model(tmp_path / "style.safetensors", tensors)
     given = Given(tiny, request(tiny, steps=2, loras=(resolved(lora),)), loras=(lora,))
     before = pictures(sim, given)

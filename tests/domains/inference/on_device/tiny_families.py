@@ -62,7 +62,7 @@ def _clip_tokenizer(folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _clip_config(width: int, projection: int) -> Any:
+def _clip_config(width: int, projection: int, layers: int) -> Any:
     return transformers.CLIPTextConfig(
         vocab_size=_WORDS,
         bos_token_id=2012,
@@ -70,20 +70,20 @@ def _clip_config(width: int, projection: int) -> Any:
         pad_token_id=2013,
         hidden_size=width,
         intermediate_size=2 * width,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         projection_dim=projection,
     )
 
 
-def clip(width: int) -> Make:
+def clip(width: int, layers: int = 3) -> Make:
     """A CLIP without a projection."""
-    return lambda folder: transformers.CLIPTextModel(_clip_config(width, width))
+    return lambda folder: transformers.CLIPTextModel(_clip_config(width, width, layers))
 
 
-def clip_projected(width: int, projection: int = 0) -> Make:
+def clip_projected(width: int, projection: int = 0, layers: int = 3) -> Make:
     """A CLIP with a projection, as wide as itself unless another width is given."""
-    return lambda folder: transformers.CLIPTextModelWithProjection(_clip_config(width, projection or width))
+    return lambda folder: transformers.CLIPTextModelWithProjection(_clip_config(width, projection or width, layers))
 
 
 def unet(**changes: Any) -> Make:
@@ -138,7 +138,7 @@ def t5_tokenizer(folder: Path) -> Any:
     return transformers.T5Tokenizer(vocab=[(word, -float(place)) for place, word in enumerate(words)], extra_ids=4)
 
 
-def t5(width: int, inner: int = 0) -> Make:
+def t5(width: int, inner: int = 0, layers: int = 2) -> Make:
     """T5's encoder."""
     return lambda folder: transformers.T5EncoderModel(
         transformers.T5Config(
@@ -146,7 +146,7 @@ def t5(width: int, inner: int = 0) -> Make:
             d_model=width,
             d_kv=8,
             d_ff=inner or 2 * width,
-            num_layers=2,
+            num_layers=layers,
             num_heads=2,
             feed_forward_proj="gated-gelu",
         )
@@ -190,9 +190,10 @@ def flux(*, guidance: bool, text: int = 32, pooled: int = 16, **changes: Any) ->
     )
 
 
-def _umt5(width: int) -> Make:
+def umt5(width: int, layers: int = 2) -> Make:
+    """UMT5's encoder."""
     return lambda folder: transformers.UMT5EncoderModel(
-        transformers.UMT5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=2)
+        transformers.UMT5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=2 * width, num_layers=layers, num_heads=2)
     )
 
 
@@ -235,13 +236,14 @@ def _qwen_tokenizer(folder: Path) -> Any:
     return made
 
 
-def _qwen3(width: int) -> Make:
+def qwen3(width: int, layers: int = 3) -> Make:
+    """Qwen3."""
     return lambda folder: transformers.Qwen3Model(
         transformers.Qwen3Config(
             vocab_size=320,
             hidden_size=width,
             intermediate_size=2 * width,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=8,
@@ -349,7 +351,7 @@ TINY: Mapping[str, tuple[str, Parts]] = {
     "auraflow": (
         "AuraFlowPipeline",
         {
-            "text_encoder": ("UMT5EncoderModel", _umt5(32)),
+            "text_encoder": ("UMT5EncoderModel", umt5(32)),
             "tokenizer": T5_WORDS,
             "transformer": ("AuraFlowTransformer2DModel", _auraflow),
             "vae": ("AutoencoderKL", vae(4)),
@@ -359,7 +361,7 @@ TINY: Mapping[str, tuple[str, Parts]] = {
     "z_image": (
         "ZImagePipeline",
         {
-            "text_encoder": ("Qwen3Model", _qwen3(32)),
+            "text_encoder": ("Qwen3Model", qwen3(32)),
             "tokenizer": ("Qwen2Tokenizer", _qwen_tokenizer),
             "transformer": ("ZImageTransformer2DModel", _z_image),
             "vae": FLOW_VAE,

@@ -248,8 +248,10 @@ class FallbackPolicy(_message.Message):
     allow_other_device: _builtins.bool
     """Move the work to another device that the selector admits. Absent: no."""
     allow_offload: _builtins.bool
-    """Keep idle parts of the model in host memory, if it has no room as a whole: its components then take turns on the device until it is
-    unloaded. The pictures stay the same and take longer. Absent: yes.
+    """Keep idle parts of the model in host memory, if it has no room as a whole, or if a stage of a job has none beside it: its components
+    then take turns on the device until it is unloaded, and if that does not suffice, layers of them pass through the device, each time
+    more. A job that computes goes on with the step that failed; other jobs with the model, which must permit this too, are told and go on
+    as well. The pictures stay the same and take longer. A model that was loaded with OFFLOAD_MODE_NONE stays as it is. Absent: yes.
     """
     allow_lower_precision: _builtins.bool
     """Compute in a lower precision. This changes the picture. Absent: no."""

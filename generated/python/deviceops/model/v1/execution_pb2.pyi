@@ -33,8 +33,9 @@ class _OffloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OffloadMo
     nothing with other models.
     """
     OFFLOAD_MODE_LAYER: _OffloadMode.ValueType  # 3
-    """The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
-    others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+    """The same, and of the repeated layers of the denoiser and the text encoders only as many stay on the device in their turn as
+    `offload_budget_bytes` holds. The others pass through it: while one computes, the next is copied. For a denoiser or text encoder that
+    is larger than the device. Slowest.
     """
 
 class OffloadMode(_OffloadMode, metaclass=_OffloadModeEnumTypeWrapper):
@@ -49,8 +50,9 @@ OFFLOAD_MODE_COMPONENT: OffloadMode.ValueType  # 2
 nothing with other models.
 """
 OFFLOAD_MODE_LAYER: OffloadMode.ValueType  # 3
-"""The same, and of the denoiser's repeated layers only as many stay on the device in its turn as `offload_budget_bytes` holds. The
-others pass through it: while one computes, the next is copied. For a denoiser that is larger than the device. Slowest.
+"""The same, and of the repeated layers of the denoiser and the text encoders only as many stay on the device in their turn as
+`offload_budget_bytes` holds. The others pass through it: while one computes, the next is copied. For a denoiser or text encoder that
+is larger than the device. Slowest.
 """
 Global___OffloadMode: _TypeAlias = OffloadMode  # noqa: Y015
 
@@ -101,8 +103,9 @@ class ExecutionOptions(_message.Message):
     compile: _builtins.bool
     """Compile the denoiser for its shapes: a slow first picture, faster ones after it. Absent: the server chooses."""
     offload_budget_bytes: _builtins.int
-    """Of `offload` LAYER: most bytes of device memory for the denoiser's weights. Fewer than its layers allow count as the fewest that they
-    allow. 0: these. Must be 0 with another `offload`, and must not be negative.
+    """Of `offload` LAYER: most bytes of device memory for the denoiser's weights in its turn, and for those of all text encoders in theirs.
+    Fewer than their layers allow count as the fewest that they allow. 0: these. Must be 0 with another `offload`, and must not be
+    negative.
     """
     def __init__(
         self,
