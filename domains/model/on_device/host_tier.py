@@ -82,10 +82,13 @@ class HostTier:
         self._borrowed.remove(file.state)
         self._trim(self._budget_bytes())
 
-    def take(self, key: Hashable) -> Skeleton | None:
-        """A model's skeleton, which leaves the tier. None: it is not here, or its files have changed."""
+    def take(self, key: Hashable, needed: Collection[str]) -> Skeleton | None:
+        """A model's skeleton, which leaves the tier. None: it is not here, its files have changed, or it lacks one of the
+        needed components (ids): it shared them with a model that has left, too."""
         skeleton = self._skeletons.pop(key, None)
-        if skeleton is None or skeleton.unchanged:
+        if skeleton is None:
+            return None
+        if skeleton.unchanged and skeleton.modules.keys() >= set(needed):
             return skeleton
         skeleton.close()
         return None

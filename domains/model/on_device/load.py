@@ -152,8 +152,9 @@ def _loading(
             for _ in file.checked():
                 yield Placed(0, 0)
     with ExitStack() as closing:
-        skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
-        if skeleton is None or not builders.keys() <= skeleton.modules.keys() | there.keys():
+        needed = builders.keys() - there.keys()
+        skeleton = tier.take(skeleton_key(model, execution), needed) if tier is not None else None
+        if skeleton is None:
             skeleton = yield from _skeleton(model, builders, there, dtypes, picture_layout(place))
         closing.callback(skeleton.close)
         kinds = {part: kind_of(model, part, place) for part in builders}
@@ -220,8 +221,8 @@ def _in_turns(
     started: float,
 ) -> Loading:
     """A load whose components take turns on the device. They share nothing: each leaves while another model computes."""
-    skeleton = tier.take(skeleton_key(model, execution)) if tier is not None else None
-    if skeleton is None or builders.keys() != skeleton.modules.keys():
+    skeleton = tier.take(skeleton_key(model, execution), builders.keys()) if tier is not None else None
+    if skeleton is None:
         skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
     streamed = [FAMILIES[model.family].denoiser.id, *_text_encoders(model, builders)] if execution.by_layer else []
     turns = ComponentTurns(skeleton, place, tier, streamed, execution.offload_budget_bytes)

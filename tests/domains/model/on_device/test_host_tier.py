@@ -1,5 +1,6 @@
 """A model that comes back from the host tier: nothing is built again, and its weights are those of its files."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from domains.errors import FailedPrecondition
 from domains.model.model import Model
-from domains.model.on_device import HostTier, OnDeviceModel, loading, skeleton_key
+from domains.model.on_device import HostTier, OnDeviceModel, SharedModules, loading, skeleton_key
 from domains.model.on_device.load import Loading
 from tests.domains.inference.on_device.tiny_model import tiny_model
 from tests.domains.model.folders import age
@@ -89,3 +90,24 @@ def test_a_tier_that_is_cleared_closes_its_files(aged: Model, tier: HostTier) ->
     assert open_within(aged.folder)
     tier.clear()
     assert not open_within(aged.folder)
+
+
+def test_a_skeleton_that_lacks_what_another_model_had_is_closed(aged: Model, tier: HostTier, tmp_path: Path) -> None:
+    shutil.copytree(aged.folder, tmp_path / "twin")
+    unet = tmp_path / "twin" / UNET
+    save_file({name: value + 1 for name, value in load_file(unet).items()}, unet)
+    age(tmp_path / "twin")
+    shared, twin = SharedModules(), tiny_model(tmp_path / "twin")
+    first = end_of(loading(aged, "cpu", shared=shared, tier=tier))
+    second = end_of(loading(twin, "cpu", shared=shared, tier=tier))
+    assert second.skeleton is not None
+    assert second.skeleton.modules.keys() == {"unet"}, "the rest is that of the first"
+    kept = second.skeleton
+    left(tier, second)
+    del first, second, shared
+    again = end_of(loading(twin, "cpu", tier=tier))
+    assert again.skeleton is not kept
+    left(tier, again)
+    tier.clear()
+    assert not open_within(tmp_path / "twin")
+    assert kept.files
