@@ -1,14 +1,17 @@
 """The engine on a CUDA device. Run with `-m gpu`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from domains.inference.fallback import Fallback
 from domains.inference.generation import Previews
 from domains.inference.given import Given
+from domains.inference.on_device.batches import Batches, Forward
 from domains.inference.on_device.conditioning import condition
+from domains.inference.on_device.families.family import StepRows
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.in_turns import InTurns
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -18,7 +21,7 @@ from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.layers import layer_of
 from domains.model.model import Model
 from domains.model.on_device import load
-from domains.progress import PreviewReady
+from domains.progress import Degraded, PreviewReady
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import COMPARED, final_latents, reference_latents, reference_pipeline
@@ -187,6 +190,35 @@ def test_a_denoiser_whose_layers_pass_through_the_device_makes_the_same_picture_
     assert recorder.files("layers") == recorder.files("whole")
     recorder.loop.resources.forget_prompts()
     assert torch.cuda.memory_allocated() - before < 2**20
+    recorder.loop.close()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_step_without_memory_goes_on_with_more_of_the_model_in_host_memory(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = embedded_model()
+    recorder = Recorder(model, "cuda")
+    asked = Given(model, request(model, steps=4), fallback=Fallback(allow_smaller_batch=False))
+    recorder.loop.submit("whole", asked)
+    recorder.run()
+    calls, whole = 0, Batches.__call__
+
+    def short_of_memory(self: Batches, jobs: Sequence[StepRows], forward: Forward) -> list[torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if 2 < calls <= 2 + times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, jobs, forward)
+
+    monkeypatch.setattr(Batches, "__call__", short_of_memory)
+    recorder.loop.submit("offloaded", asked)
+    recorder.run()
+    assert isinstance(recorder.last("offloaded"), RunFinished)
+    assert recorder.files("offloaded") == recorder.files("whole")
+    assert [one.kind for one in recorder.of("offloaded", Degraded) if isinstance(one, Degraded)] == ["offload"] * times
+    assert recorder.loop.loaded(model.id).execution.offload == (BY_COMPONENT, BY_LAYER)[times - 1]
+    assert calls == 4 + times
     recorder.loop.close()
 
 
