@@ -136,8 +136,9 @@ def _cpu_seconds() -> dict[tuple[int, float], float]:
     seconds: dict[tuple[int, float], float] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error), process.oneshot():
-            if process.status() == psutil.STATUS_ZOMBIE:
-                # An ended worker or nursery of a server that a bench has ended; other programs reap their own.
+            if process.status() == psutil.STATUS_ZOMBIE or (process.ppid() == 1 and not process.cmdline()):
+                # An ended worker or nursery of a server that a bench has ended, or one that is ending and has given its
+                # memory back, where its command line was. Other programs reap their own.
                 continue
             seconds[process.pid, process.create_time()] = sum(process.cpu_times()[:4])
     return seconds
