@@ -120,7 +120,7 @@ def _details(error: DeviceOpsError, longest: int) -> list[Message]:
 class AnsweringErrors:
     """A transport that answers the errors of every method that is added to it, so that no servicer needs a `try`.
 
-    The methods are wrapped when they are added: an interceptor of grpc.aio would cost each call a coroutine.
+    Each method is wrapped once: an interceptor of grpc.aio would cost each call a coroutine.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -140,7 +140,7 @@ class _Answered(grpc.GenericRpcHandler):
     def __init__(self, inner: grpc.GenericRpcHandler) -> None:
         self._inner = inner
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        """Those that were called: a handler may find its methods in other ways than by a table."""
+        """Wrapped, from their first call on: a handler may find its methods in other ways than by a table."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = str(handler_call_details.method)

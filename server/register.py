@@ -1,4 +1,4 @@
-"""Registers a servicer on a server, from the service's descriptor: one table of methods that any transport can host.
+"""Registers a servicer on a transport, from the service's descriptor: one table of methods that any transport can host.
 
 Methods that a servicer does not define answer NOT_IMPLEMENTED (UNIMPLEMENTED). Methods that yield `bytes` have serialised
 their messages themselves (a job's event is serialised once for all readers). All streams that follow something get
@@ -25,7 +25,7 @@ from server.transport import Transport
 
 
 def register(
-    server: Transport,
+    transport: Transport,
     service: ServiceDescriptor,
     servicer: object,
     once: Once | None = None,
@@ -39,7 +39,7 @@ def register(
     """
     once, streams = once or Once(), streams or Streams()
     handlers = {method.name: _handler(method, servicer, once, heartbeat_s, streams) for method in service.methods}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
+    transport.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, handlers)])
 
 
 def missing(service: ServiceDescriptor, servicer: object) -> list[str]:

@@ -43,8 +43,9 @@ TOKEN_WEIGHT: Final = (0.0, 2.0)
 CONTROLS: Final = 8
 """Most ControlNets and T2I adapters of a generation."""
 REGIONS: Final = 16
-REGION_LORAS: Final = 8
 """Most parts of a picture with prompts of their own."""
+REGION_LORAS: Final = 8
+"""Most LoRAs of one of them."""
 REGION_WEIGHT: Final = (0.0, 10.0)
 IMAGE_PROMPTS: Final = 8
 """Most IP-Adapters of a generation."""
