@@ -10,13 +10,15 @@ from domains.device.device import Backend, Device
 from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
+from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
-from domains.model.layer_sizes import LayerSizes
+from domains.model.layer_sizes import layer_counts
 from domains.model.layers import layer_plans
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
-from domains.model.reading_sizes import ReadingSizes
+from domains.model.reading_sizes import reading_of
+from domains.model.remembered import Remembered
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _REMEMBERED = 16
@@ -49,11 +51,9 @@ class Footprints:
         """Seconds of loads by model and device."""
         self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """Seconds for each byte on the device, by device."""
-        self._configs: dict[tuple[str, str], tuple[Model, dict[str, object]]] = {}
-        """By model and component: the config.json, and the model that it was read for. A scan that finds changes makes a
-        new model object, and the config is read again."""
-        self._layers = LayerSizes()
-        self._readings = ReadingSizes()
+        self._configs = Remembered(_config)
+        self._layers = Remembered(layer_counts)
+        self._readings = Remembered(lambda model, component: reading_of(tensors_of(model, component)))
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -104,7 +104,7 @@ class Footprints:
     def _part(
         self, model: Model, component: Component, execution: Execution, usual: str, there: list[LoadedModel]
     ) -> PartFootprint:
-        upcast = leaves_float16(self._config(model, component.id))
+        upcast = leaves_float16(self._configs.of(model, component.id))
         precision = precision_of(component.id, execution, usual, upcast=upcast)
         able = () if execution.in_turns else there
         shared = tuple(one.id for one in able if self._has(one, model, component.id, precision))
@@ -116,7 +116,7 @@ class Footprints:
         """The parts with the bytes of the plan for components whose layers may be streamed."""
         sizes: dict[str, Mapping[str, int]] = {}
         for part in parts:
-            if counts := self._layers.counts(model, part.component):
+            if counts := self._layers.of(model, part.component):
                 width = _BYTES.get(part.precision, 4)
                 sizes[part.component] = {name: count * width for name, count in counts.items()}
         planned = layer_plans(sizes, budget_bytes)
@@ -142,20 +142,8 @@ class Footprints:
             bool(hashes)
             and model.family == other.family
             and hashes == _hashes(other, component)
-            and self._config(model, component) == self._config(other, component)
+            and self._configs.of(model, component) == self._configs.of(other, component)
         )
-
-    def _config(self, model: Model, component: str) -> dict[str, object]:
-        """A component's config.json, read once: admission asks on the event loop. Empty where it cannot be read."""
-        known = self._configs.get((model.id, component))
-        if known is not None and known[0] is model:
-            return known[1]
-        try:
-            found = read_config(model, component, "config.json")
-        except (DeviceOpsError, OSError):
-            return {}
-        self._configs[model.id, component] = model, found
-        return found
 
     def _can_share(self, one: LoadedModel) -> bool:
         """Whether its components stay on the device, with the weights that the last scan saw."""
@@ -195,3 +183,11 @@ def _hashes(model: Model, component: str) -> tuple[str, ...]:
     files = next((part.files for part in model.components if part.id == component), ())
     found = tuple(model.stamp(name).sha256 for name in sorted(files) if name.endswith(".safetensors"))
     return found if all(found) else ()
+
+
+def _config(model: Model, component: str) -> dict[str, object]:
+    """A component's config.json. Empty where it cannot be read."""
+    try:
+        return read_config(model, component, "config.json")
+    except (DeviceOpsError, OSError):
+        return {}

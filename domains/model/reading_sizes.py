@@ -1,14 +1,10 @@
 """Reads from the headers of a network's files how much a denoiser or a ControlNet keeps of a prompt for all its steps."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
-from domains.errors import DeviceOpsError
-from domains.model.model import Model
-from domains.model.safetensors_header import TensorEntry, header_of
-from domains.model.weight_file import open_judged
+from domains.model.safetensors_header import TensorEntry
 
 _KEYS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 """Layers of a U-Net, (width, width of the text): keys and values of each token are kept."""
@@ -27,37 +23,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """Of each token."""
     of_prompt: int = 0
     """Of the prompt as a whole."""
-
-
-NOTHING = Reading()
-
-
-class ReadingSizes:
-    """Remembers them: plans are made on the event loop."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[Model, Reading]] = {}
-        """By model and component; a scan that finds changes makes a new model object."""
-
-    def of(self, model: Model, component: str) -> Reading:
-        """What a component keeps. Nothing where its files cannot be read."""
-        known = self._known.get((model.id, component))
-        if known is None or known[0] is not model:
-            known = self._known[model.id, component] = model, _read(model, component)
-        return known[1]
-
-
-def _read(model: Model, component: str) -> Reading:
-    paths = next((part.files for part in model.components if part.id == component), ())
-    tensors: list[TensorEntry] = []
-    try:
-        for path in paths:
-            if path.endswith(".safetensors"):
-                with open_judged(model, path) as file:
-                    tensors += header_of(file, Path(path)).tensors
-    except (DeviceOpsError, OSError):
-        return NOTHING
-    return reading_of(tensors)
 
 
 def reading_of(tensors: Iterable[TensorEntry]) -> Reading:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from domains.inference.loras import LoraComponent, ResolvedLora
 from domains.model.fingerprint import Fingerprints
 from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel
 from domains.model.weights_model import read_file
 
 
@@ -54,3 +55,17 @@ PREFIX = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lor
 def kohya(component: str, path: str) -> str:
     """kohya's name of a layer: for SD 1.x and 2.x with diffusers' names."""
     return f"{PREFIX[component]}_{path.replace('.', '_')}"
+
+
+def of_all_layers(loaded: OnDeviceModel, path: Path, *, dora: bool) -> Model:
+    """A LoRA in kohya's form that changes the layers of the U-Net and of the text encoder."""
+    tensors: dict[str, torch.Tensor] = {}
+    torch.manual_seed(5)
+    for component, ends in {"unet": UNET, "text_encoder": TEXT}.items():
+        for place, layer in layers(loaded.modules[component], ends).items():
+            name = kohya(component, place)
+            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = matrices(layer, 2)
+            if dora:
+                weight = layer.get_parameter("weight")
+                tensors[f"{name}.dora_scale"] = torch.rand(len(weight)).view(-1, *[1] * (weight.dim() - 1)) + 0.5
+    return lora_model(path, tensors)

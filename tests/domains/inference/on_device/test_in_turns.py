@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from domains.device.simulated.script import SimDevice
@@ -19,7 +18,7 @@ from domains.model.execution import BY_COMPONENT, Execution
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.progress import PreviewReady
-from tests.domains.inference.on_device.lora_files import TEXT, UNET, kohya, layers, lora_model, matrices, resolved
+from tests.domains.inference.on_device.lora_files import of_all_layers, resolved
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.test_simulated import RUNTIME, Sim
 from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
@@ -144,17 +143,7 @@ def test_previews_and_two_jobs_at_once_take_turns_too(tiny: Model, sim: Sim) -> 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters_change_components_that_take_turns(tiny: Model, sim: Sim, tmp_path: Path, dora: bool) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    torch.manual_seed(5)
-    loaded = load(tiny, "cpu")
-    for component, ends in {"unet": UNET, "text_encoder": TEXT}.items():
-        for path, layer in layers(loaded.modules[component], ends).items():
-            name = kohya(component, path)
-            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = matrices(layer, 2)
-            if dora:
-                weight = layer.get_parameter("weight")
-                tensors[f"{name}.dora_scale"] = torch.rand(len(weight)).view(-1, *[1] * (weight.dim() - 1)) + 0.5
-    lora = lora_model(tmp_path / "style.safetensors", tensors)
+    lora = of_all_layers(load(tiny, "cpu"), tmp_path / "style.safetensors", dora=dora)
     given = Given(tiny, request(tiny, steps=2, loras=(resolved(lora),)), loras=(lora,))
     before = pictures(sim, given)
     assert before != pictures(sim, Given(tiny, request(tiny, steps=2)), "without")

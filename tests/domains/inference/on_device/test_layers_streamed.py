@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,12 +15,12 @@ from domains.inference.given import Given
 from domains.inference.outcome import ModelLoaded, RunFailed, RunFinished, RunStopped
 from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.families import FAMILIES
-from domains.model.layer_sizes import LayerSizes
+from domains.model.layer_sizes import layer_counts
 from domains.model.layers import layer_of, layer_plans, module_of
 from domains.model.model import Model
 from domains.model.on_device import load
 from domains.model.weights_model import read_file
-from tests.domains.inference.on_device.lora_files import TEXT, UNET, kohya, layers, lora_model, matrices, resolved
+from tests.domains.inference.on_device.lora_files import of_all_layers, resolved
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.single_files import contents, give_configs, write_single
 from tests.domains.inference.on_device.test_in_turns import asked, device, pictures, tick
@@ -39,6 +38,8 @@ from tests.domains.inference.on_device.tiny_families import (
     write_tiny_family,
 )
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
+
+pytestmark = pytest.mark.usefixtures("aligned")
 
 DEEP = "flux1 with more layers"
 WORDY: Mapping[str, tuple[str, Parts]] = {
@@ -76,20 +77,6 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return write(name, tmp_path_factory.mktemp("families") / "model")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy all weights: a library's sums differ in their last bit where a mapped file aligns a tensor otherwise."""
-
-    def nothing(file: object) -> None: ...
-
-    monkeypatch.setattr("domains.model.on_device.weights.mapped", nothing)
-
-
 @pytest.fixture
 def sim() -> Iterator[Sim]:
     made = device(64 * 2**20)
@@ -117,7 +104,7 @@ def bytes_in_turn(sim: Sim, model: Model) -> int:
 
 def foretold(model: Model, budget: int = 0) -> Mapping[str, int]:
     """Bytes on the device of the components with layers, from the headers of their files; without a budget the least."""
-    counts = {part.id: LayerSizes().counts(model, part.id) for part in model.components}
+    counts = {part.id: layer_counts(model, part.id) for part in model.components}
     sizes = {part: {name: 4 * count for name, count in some.items()} for part, some in counts.items() if some}
     return {part: plan.total_bytes for part, plan in layer_plans(sizes, budget).items()}
 
@@ -322,17 +309,7 @@ def test_a_job_that_is_cancelled_between_two_layers_gives_its_memory_back(tiny: 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters_change_layers_that_are_streamed(tiny: Model, sim: Sim, tmp_path: Path, dora: bool) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    torch.manual_seed(5)
-    loaded = load(tiny, "cpu")
-    for component, ends in {"unet": UNET, "text_encoder": TEXT}.items():
-        for path, layer in layers(loaded.modules[component], ends).items():
-            name = kohya(component, path)
-            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = matrices(layer, 2)
-            if dora:
-                weight = layer.get_parameter("weight")
-                tensors[f"{name}.dora_scale"] = torch.rand(len(weight)).view(-1, *[1] * (weight.dim() - 1)) + 0.5
-    lora = lora_model(tmp_path / "style.safetensors", tensors)
+    lora = of_all_layers(load(tiny, "cpu"), tmp_path / "style.safetensors", dora=dora)
     given = Given(tiny, request(tiny, steps=2, loras=(resolved(lora),)), loras=(lora,))
     before = pictures(sim, given)
     assert before != pictures(sim, Given(tiny, request(tiny, steps=2)), "without")

@@ -42,24 +42,11 @@ from tests.domains.inference.on_device.test_ladder import FULL, pixels
 from tests.domains.inference.on_device.test_refiner import asked as refined
 from tests.domains.inference.on_device.test_simulated import ROOM, RUNTIME, Sim
 from tests.domains.inference.on_device.tiny_families import write_tiny_family
-from tests.domains.inference.on_device.tiny_model import write_tiny_model
 from tests.domains.inference.on_device.tiny_refiner import write_tiny_refiner
 
+pytestmark = pytest.mark.usefixtures("aligned")
+
 PERMITS = Fallback(allow_smaller_batch=False)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(autouse=True)
-def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See `test_layers_streamed`."""
-
-    def nothing(file: object) -> None: ...
-
-    monkeypatch.setattr("domains.model.on_device.weights.mapped", nothing)
 
 
 @pytest.fixture
