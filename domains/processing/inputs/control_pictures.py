@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -52,45 +53,45 @@ class ControlPictures:
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
             needs = any(map(marks, resolved.controls))
-            zoomed, hires = await self._pictures.zoomed(job, resolved, needs_levels=needs), resolved.hires_pass
+            zoomed = await self._pictures.zoomed(job, resolved, needs_levels=needs)
+            hires = resolved.hires_pass
+            second_px = None if hires is None else (hires.width_px, hires.height_px)
 
-            async def files(control: ResolvedControl, path: str, size_px: tuple[int, int] | None) -> ControlFiles:
-                pixels = await self._pixels(job, zoomed, control, control.image, f"{path}.image", size_px)
-                region = None
+            async def files(control: ResolvedControl, place: int) -> ControlFiles:
+                path = f"generation.controls[{place}]"
+                maps = await self._sized(job, zoomed, control, control.image, f"{path}.image", second_px)
+                regions: Sequence[bytes] = ()
                 if control.region is not None:
-                    region = await self._pixels(job, zoomed, control, control.region, f"{path}.region", size_px)
+                    regions = await self._sized(job, zoomed, control, control.region, f"{path}.region", second_px)
                 hidden = await asyncio.to_thread(zoomed.hidden) if marks(control) else None
-                return ControlFiles(
-                    map=await kept(pixels),
-                    region=None if region is None else await kept(region),
+                first, *second = [
+                    ControlFiles(map=await kept(pixels), region=None if region is None else await kept(region))
+                    for pixels, region in zip_longest(maps, regions)
+                ]
+                return msgspec.structs.replace(
+                    first,
                     hidden=None if hidden is None else await kept(hidden),
+                    enlarged=second[0] if second else None,
                 )
 
-            found: list[ControlFiles] = []
-            for place, control in enumerate(resolved.controls):
-                path = f"generation.controls[{place}]"
-                one = await files(control, path, None)
-                if hires is not None:
-                    again = await files(control, path, (hires.width_px, hires.height_px))
-                    one = msgspec.structs.replace(one, enlarged=again)
-                found.append(one)
-            yield tuple(found)
+            yield tuple([await files(control, place) for place, control in enumerate(resolved.controls)])
 
-    async def _pixels(
+    async def _sized(
         self,
         job: Job,
         zoomed: Zoomed,
         control: ResolvedControl,
         picture: UsedPicture,
         field: str,
-        size_px: tuple[int, int] | None = None,
-    ) -> bytes:
-        """The pixels in the size of what is made, or of a second pass (`size_px`): of a map, RGB; of a region, one byte
-        each."""
+        second_px: tuple[int, int] | None,
+    ) -> Sequence[bytes]:
+        """The pixels in the size of what is made, then in that of a second pass, if there is one: of a map, RGB; of a
+        region, one byte each."""
         is_map = picture is control.image
         pixels = await self._pictures.decoded(picture.blob_id, job.id, field, channels=3 if is_map else 1)
-        made = await asyncio.to_thread(made_map if is_map else in_size, pixels, control, zoomed, size_px)
-        return made.tobytes()
+        made = made_map if is_map else in_size
+        sizes = [None] if second_px is None else [None, second_px]
+        return [(await asyncio.to_thread(made, pixels, control, zoomed, size)).tobytes() for size in sizes]
 
 
 def in_size(
