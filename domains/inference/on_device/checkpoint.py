@@ -25,6 +25,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.latents import ResolvedLatents
 from domains.inference.loras import ResolvedLora
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import CheckpointReady
 from domains.inference.own_walk import AS_THE_MODEL, OwnWalk
@@ -158,7 +159,7 @@ def unpack(
     returned = tensors.get(_RETURNED)
     if walked.place == BEFORE:
         noise = [tensors[f"generator.{picture}"] for picture in range(len(into.latents))]
-        return Unpacked(Handed(tensors[_HANDED].to(into.latents.device), noise), returned)
+        return Unpacked(Handed(to_device(tensors[_HANDED], into.latents.device), noise), returned)
     into.restore(tensors, walked.place)
     return Unpacked(None, returned)
 

@@ -17,6 +17,7 @@ from domains.inference.on_device.fence import to_host
 from domains.inference.on_device.numeric_failures import not_decoded
 from domains.inference.on_device.prepared_run import PreparedRun
 from domains.inference.on_device.resources import Resources
+from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.upscaling import Growing, upscaled_tile
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import Report
@@ -113,7 +114,9 @@ class EnlargedRun(PreparedRun):
             size = self.family.latent_shape(hires.width_px, hires.height_px)[1:]
             return PictureLatents(mean=enlarged_latents(latents, size, hires.filter), deviation=None)
         with wrapping(self.resolved.wraps):
-            return joined([self.codec.encode_picture(one.result().to(self.device), keep_on) for one in self._larger])
+            return joined(
+                [self.codec.encode_picture(to_device(one.result(), self.device), keep_on) for one in self._larger]
+            )
 
     def _decoded(self, latents: Tensor, keep_on: KeepOn, codec: Family) -> tuple[Tensor, Tensor]:
         """See `Family.decode`."""

@@ -18,6 +18,7 @@ from domains.inference.masks import MaskFill, steps_of
 from domains.inference.on_device.families.family import Family, PictureLatents
 from domains.inference.on_device.noise import Noise
 from domains.inference.on_device.scene import Scene
+from domains.inference.on_device.to_device import to_device
 from domains.inference.solvers.level import Level
 from domains.inference.solvers.plan import Plan
 from domains.model.families import FAMILIES
@@ -55,8 +56,8 @@ def kept_mask(tensors: Mapping[str, Tensor], device: torch.device) -> LatentMask
     """The mask of a checkpoint. None: it has none."""
     if _CLEAN not in tensors:
         return None
-    clean, noise, steps = (tensors[name].to(device) for name in (_CLEAN, _NOISE, _STEPS))
-    read = tensors[_READ].to(device) if _READ in tensors else None
+    clean, noise, steps = (to_device(tensors[name], device) for name in (_CLEAN, _NOISE, _STEPS))
+    read = to_device(tensors[_READ], device) if _READ in tensors else None
     return LatentMask(clean=clean, noise=noise, steps=steps, read=read)
 
 
@@ -128,7 +129,7 @@ def begin_masked(plan: Plan, noise: Noise, picture: PictureLatents, masked: Mask
     # Diffusers encodes the picture without the masked part, whether the model reads it or not.
     seen = _drawn(picture if masked.native is None else masked.native.seen, noise)
     read = None if masked.native is None else masked.native.channels(seen)
-    steps = masked.steps.to(clean.device)
+    steps = to_device(masked.steps, clean.device)
     mask = LatentMask(clean=clean, noise=drawn, steps=steps, read=read)
     if plan.begin is None or masked.whole:
         return drawn * plan.initial_scale, mask

@@ -138,19 +138,23 @@ class LoadRun:
         load = self._load = self._load or self._resources.models.bring(
             self.id, self.next_model, self._way, named=self._loads_only
         )
-        if load.there is None or (self._loads_only and not load.settled):
+        if self._waits_for(load):
             if self.stage is Stage.QUEUED:
                 self._enter(Stage.LOADING)
             with bound_contextvars(job_id=self.id):
                 # No other job's work may wait for the copies.
                 load.advance(self.id, alone=alone, early=alone and not self._loads_only)
             self._tell_placed(load)
-        if load.there is None or (self._loads_only and not load.settled):
-            return
-        self._load = None
-        self._there.append(load.there)
-        self._coming.append(load)
-        self.settle()
+        if load.there is not None and not self._waits_for(load):
+            self._load = None
+            self._there.append(load.there)
+            self._coming.append(load)
+            self.settle()
+
+    def _waits_for(self, load: ModelLoad) -> bool:
+        """Whether the run needs more of a load before it goes on: one that computes needs the model, one that only loads
+        the end of the load."""
+        return not load.settled if self._loads_only else load.there is None
 
     def settle(self) -> bool:
         """Go on with the loads of models whose values are on their way; whether all are there. Until then nothing that was

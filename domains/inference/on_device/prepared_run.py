@@ -159,7 +159,7 @@ class PreparedRun(LoadRun):
         self._adapters = self._resources.adapters.adapters(asked, self.loaded)
         of_job = self._adapters, maps, self._pictures_seen(keep_on)
         found = condition(self.loaded, self.family, self.resolved, self._resources.prompts, *of_job)
-        self._try_later_passes()
+        self._try_later_passes(maps)
         _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
         of_pass = self.pass_index, self.resolved, found.renew, self.loaded, self._unet, (height, width)
         self._guides = self._guides_of_job.made(*of_pass, lambda pixels: self._encoded([pixels], keep_on)[0])
@@ -179,12 +179,11 @@ class PreparedRun(LoadRun):
         elif not self.pass_index and self.resolved.init_image is None:
             self._denoise(self._begun(found))
 
-    def _try_later_passes(self) -> None:
-        """Raise the faults of later passes' prompts, sizes and controls before the first step."""
+    def _try_later_passes(self, maps: Sequence[Tensor]) -> None:
+        """Raise the faults of later passes' prompts, sizes and controls before the first step. `maps`: see `region_maps`."""
         for place, one in enumerate(self.passes[self.pass_index + 1 :], self.pass_index + 1):
             loaded, family = self._brought(one.model_index)
             adapters = self._adapters if one.model_index == self._model_index else NO_ADAPTERS
-            maps = region_maps(self.given.resolved, self.given.regions, self.device)
             condition(loaded, family, one.resolved, self._resources.prompts, adapters, maps)
             _, height, width = family.latent_shape(one.resolved.width_px, one.resolved.height_px)
             self._guides_of_job.try_later(place, loaded, getattr(family, "unet", None), (height, width))

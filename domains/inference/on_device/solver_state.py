@@ -5,6 +5,7 @@ from typing import cast
 
 from torch import Tensor
 
+from domains.inference.on_device.to_device import to_device
 from domains.inference.solvers.line import Line
 from domains.inference.solvers.weights import (
     ANCHOR,
@@ -64,7 +65,7 @@ class SolverState:
 
     def restore(self, tensors: Mapping[str, Tensor], place: int) -> None:
         """Continue from the tensors of `named`, at a place."""
-        here = {name: tensor.to(self.latents.device) for name, tensor in tensors.items()}
+        here = {name: to_device(tensor, self.latents.device) for name, tensor in tensors.items()}
         self.latents, self.clean, self.place = here["latents"], None, place
         self._anchor = here.get("anchor")
         self._kept = [here[f"kept.{back}"] for back in range(DEPTH) if f"kept.{back}" in here]

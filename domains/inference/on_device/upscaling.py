@@ -15,6 +15,7 @@ from domains.inference.given import Given
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.networks.watched_module import WatchedModule
+from domains.inference.on_device.to_device import to_device
 from domains.model.on_device import OnDeviceModel, Upscaler, loading_upscaler
 
 TILE_PX = 192
@@ -47,7 +48,7 @@ def upscaled_tile(
     height, width = pixels.shape[:2]
     top, left = max(0, tile.top - net.reach_px), max(0, tile.left - net.reach_px)
     bottom, right = min(height, tile.bottom + net.reach_px), min(width, tile.right + net.reach_px)
-    part = pixels[top:bottom, left:right].to(device).permute(2, 0, 1).unsqueeze(0).float().div(255)
+    part = to_device(pixels[top:bottom, left:right], device).permute(2, 0, 1).unsqueeze(0).float().div(255)
     found = WatchedModule(cast(nn.Module, net))(keep_on, part)[0]
     lines = slice((tile.top - top) * net.scale, (tile.bottom - top) * net.scale)
     columns = slice((tile.left - left) * net.scale, (tile.right - left) * net.scale)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor, nn
 
+from domains.inference.on_device.to_device import to_device
+
 
 class Factors(Protocol):
     """A difference of a weight."""
@@ -45,7 +47,7 @@ class LowRank:
 
     def scaled(self, scale: float, device: torch.device, dtype: torch.dtype) -> "LowRank":
         up = self.up if scale == 1 else self.up.float() * scale
-        return LowRank(self.down.to(device, dtype), up.to(device, dtype))
+        return LowRank(to_device(self.down, device).to(dtype), to_device(up, device).to(dtype))
 
     def product(self, layer: nn.Module, x: Tensor) -> Tensor:
         if isinstance(layer, nn.Conv2d) and x.dim() == 4:
@@ -85,7 +87,7 @@ class _Whole:
 
     def _placed(self, scale: float, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         # Products of small numbers: float16 would lose them.
-        factors = [[tensor.to(device, torch.float32) for tensor in one] for one in self.factors]
+        factors = [[to_device(tensor, device).float() for tensor in one] for one in self.factors]
         return {"factors": factors, "shape": self.shape, "dtype": dtype, "scale": self.scale * scale}
 
 
@@ -148,7 +150,7 @@ def magnitudes(exact: Factors, factors: Factors, lengths: Tensor, layer: Any) ->
     """`lengths`: (out,), of each row. `factors`: placed where the layer is, and scaled; `exact`: the same in float32."""
     weight = layer.weight.detach().float()
     own = torch.linalg.vector_norm((weight + exact.weight().view(weight.shape)).flatten(1), dim=1)
-    return Magnitudes(factors, (lengths.to(own.device, torch.float32) / own).to(layer.weight.dtype))
+    return Magnitudes(factors, (to_device(lengths, own.device).float() / own).to(layer.weight.dtype))
 
 
 def joined(parts: Sequence[LowRank]) -> LowRank:

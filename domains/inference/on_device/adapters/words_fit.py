@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.on_device.adapters.adapter_file import AdapterFile
 from domains.inference.on_device.adapters.learned_words import LearnedWords
+from domains.inference.on_device.to_device import to_device
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
@@ -81,7 +82,7 @@ def _joined(words: Mapping[str, Tensor], loaded: OnDeviceModel, component: str) 
     for word, vectors in words.items():
         rows[word] = range(begin, begin + len(vectors))
         begin += len(vectors)
-    return LearnedWords(rows=rows, vectors=torch.cat([*words.values()]).to(loaded.device, dtype))
+    return LearnedWords(rows=rows, vectors=to_device(torch.cat([*words.values()]), loaded.device).to(dtype))
 
 
 def _refuse(one: Named, loaded: OnDeviceModel, why: str) -> NoReturn:

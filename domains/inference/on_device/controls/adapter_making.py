@@ -14,6 +14,7 @@ from domains.inference.on_device.controls.features import NO_FEATURES, Features,
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.networks.unet import UNet
+from domains.inference.on_device.to_device import to_device
 from domains.model.kind import ModelKind
 from domains.model.on_device import OnDeviceModel, loading_t2i_adapter
 
@@ -69,10 +70,10 @@ class FeaturesOfJob:
     ) -> JobFeatures:
         size_px = self._resolved.width_px, self._resolved.height_px
         self._check_size(size_px, module, control)
-        picture = _read(read_sized(given.map, size_px).to(base.device), module)
+        picture = _read(to_device(read_sized(given.map, size_px), base.device), module)
         levels = [one.contiguous(memory_format=torch.channels_last) for one in module(picture.to(base.dtype))]
         _check_fits(levels, shapes, control.model_id, base.model.id)
-        region = None if given.region is None else read_sized(given.region, size_px, (1,)).to(base.device)
+        region = None if given.region is None else to_device(read_sized(given.region, size_px, (1,)), base.device)
         return JobFeatures(
             levels=levels,
             weight=control.weight,

@@ -24,6 +24,7 @@ from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_load import NetworkLoad
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.rows import RowConditions
+from domains.inference.on_device.to_device import to_device
 from domains.model.kind import ModelKind
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, Ready, loading_controlnet
@@ -107,7 +108,7 @@ class ControlsOfJob:
         one = JobControl(
             net=net,
             conditions=first[0],
-            hint=net.hint(read_sized(given.map, self._size_px).to(device), hidden, see),
+            hint=net.hint(to_device(read_sized(given.map, self._size_px), device), hidden, see),
             weight=control.weight,
             balance=control.balance,
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
@@ -137,4 +138,4 @@ def _typed(conditions: RowConditions, control: ResolvedControl, net: GuidingNet,
 
 def _region(pixels: Tensor, device: torch.device) -> Tensor:
     """(1, 1, h, w), 0..1."""
-    return pixels.permute(2, 0, 1).unsqueeze(0).to(device).float().div(255)
+    return to_device(pixels, device).permute(2, 0, 1).unsqueeze(0).float().div(255)

@@ -33,7 +33,9 @@ class Chroma(LatentCodec):
         ids, there = self._words.padded(prompt.text)
         states = self._t5(to_device(ids, self._device), attention_mask=to_device(there, self._device)).last_hidden_state
         mask = torch.arange(there.shape[1])[None] <= there.sum()
-        return self._words.encoded(prompt.text, states.to(self._dtype), mask=mask.to(self._device, self._dtype))
+        return self._words.encoded(
+            prompt.text, states.to(self._dtype), mask=to_device(mask.to(self._dtype), self._device)
+        )
 
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx

@@ -66,7 +66,7 @@ class LatentCodec:
         self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None
     ) -> PictureLatents:
         """See `Family`."""
-        whole = from_pixels(pixels) if hidden is None else from_pixels(pixels) * (1 - hidden.to(pixels.device))
+        whole = from_pixels(pixels) if hidden is None else from_pixels(pixels) * (1 - to_device(hidden, pixels.device))
         picture = whole.to(dtype_of(self._vae), memory_format=self._layout)
         mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
         shift, deviation = self._statistics(torch.float32)

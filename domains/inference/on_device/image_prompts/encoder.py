@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.image_prompts.adapter_net import AdapterNet
+from domains.inference.on_device.to_device import to_device
 
 # Of CLIP's own training pictures (openai/CLIP, `_transform`).
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,7 +36,7 @@ class ImageEncoder:
 
     def seen(self, pictures: Sequence[Tensor], *, patches: bool, device: torch.device) -> Tensor:
         """(pictures, [patches,] width) of pictures (edge, edge, 3) uint8."""
-        pixels = torch.stack([*pictures]).to(device).permute(0, 3, 1, 2).float().div(255)
+        pixels = to_device(torch.stack([*pictures]), device).permute(0, 3, 1, 2).float().div(255)
         mean, deviation = (pixels.new_tensor(one).view(1, 3, 1, 1) for one in (_MEAN, _DEVIATION))
         return self._read((pixels - mean) / deviation, patches=patches)
 

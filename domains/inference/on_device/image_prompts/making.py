@@ -16,6 +16,7 @@ from domains.inference.on_device.image_prompts.job_prompts import NO_IMAGE_PROMP
 from domains.inference.on_device.input_picture import read_sized
 from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.networks.unet import UNet
+from domains.inference.on_device.to_device import to_device
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.on_device import OnDeviceModel, Ready, loading_image_encoder, loading_network
@@ -120,4 +121,4 @@ def _seen(reader: ImageEncoder, wanted: _Wanted, *, patches: bool, guided: bool,
 
 def _area(pixels: Tensor, device: torch.device) -> Area:
     # Bicubic as diffusers brings such masks to the size of a layer.
-    return Area(map=pixels.permute(2, 0, 1).unsqueeze(0).to(device).float().div(255), mode="bicubic")
+    return Area(map=to_device(pixels, device).permute(2, 0, 1).unsqueeze(0).float().div(255), mode="bicubic")
