@@ -39,7 +39,7 @@ class Turns(deque[LoadRun]):
     def _led_by(self, lead: LoadRun) -> Group:
         if not isinstance(lead, Run) or (kind := kind_of(lead)) is None:
             return (lead,)
-        room = self._pace.most_rows(*kind) - lead.walking.rows
+        room = self._pace.of(*kind).most_rows - lead.walking.rows
         group: list[LoadRun] = [lead]
         for job in self._others(lead, kind):
             if job.walking.rows <= room:

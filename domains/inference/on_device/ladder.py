@@ -1,30 +1,60 @@
 """What a run gives up when the device is out of memory. `domains.inference.fallback` says in which order."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+from structlog.contextvars import bound_contextvars
 
 from domains.errors import DeviceOpsError, ErrorReason, ResourceExhausted
 from domains.inference.fallback import OUT_OF_MEMORY, Rung, next_rung, would_help
+from domains.inference.on_device.families.family import Abandoned
 from domains.inference.on_device.offloading import Offloading
 from domains.inference.on_device.run import Run
-from domains.model.on_device import forget_locals, translate
+from domains.model.on_device import translate
 
 
-def give_way(job: Run, error: Exception, offloading: Offloading) -> None:
-    """Take the next rung after an error that left the job as it was before its unit of work, which is then done again.
+@dataclass
+class Attempt:
+    """A unit of work that leaves its job as it was if it fails."""
 
-    Raises the error if it is of another kind, or if no rung is left; then with the fields that would have helped.
+    shortage: DeviceOpsError | None = None
+    """The memory that it lacked; the next rung may help. None: it had enough."""
+
+
+@contextmanager
+def attempt(job: Run) -> Generator[Attempt]:
+    """Context for such a unit. Raises its errors of other kinds.
+
+    A rung is taken after the context, when the functions that have failed are gone: until then they hold what they
+    computed, and the model that they computed it with.
     """
-    told = translate(error, job.device, str(job.stage))
-    if told.reason not in OUT_OF_MEMORY:
-        raise told
+    tried = Attempt()
+    try:
+        yield tried
+    except Abandoned:
+        raise
+    except Exception as error:
+        with bound_contextvars(job_id=job.id):
+            told = translate(error, job.device, str(job.stage))
+        if told.reason not in OUT_OF_MEMORY:
+            raise told from None
+        # What was raised before has its functions, too.
+        tried.shortage = told.with_traceback(None)
+        told.__cause__ = told.__context__ = None
+
+
+def give_way(job: Run, told: DeviceOpsError, offloading: Offloading) -> None:
+    """Take the next rung after a unit of work that lacked memory (`told`), which is then done again.
+
+    Raises the error if no rung is left, with the fields that would have helped.
+    """
     rungs = [rung for rung in job.rungs() if rung is not Rung.OFFLOAD or offloading.permitted(job)]
     rung = next_rung(job.stage, job.given.fallback, rungs, len(job.taken))
     if rung is None:
-        raise _final(job, told, rungs) from error
+        raise _final(job, told, rungs)
     if rung is Rung.OFFLOAD and job.has_model:
-        # The variables of the functions that have failed hold what they computed.
-        forget_locals(error)
         offloading.offload(job, told)
         return
     job.give_up(rung, told)

@@ -22,7 +22,7 @@ _VALID = 2000
 """Forwards after which everything is measured anew."""
 
 
-class _Sizes:
+class Sizes:
     """What is known about forwards of one kind, by size: size n has more than 2ⁿ⁻¹ and at most 2ⁿ rows."""
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class _Sizes:
         self._forwards = 0
 
     def took(self, rows: int, seconds: float) -> None:
+        """Note the time of a forward."""
         self._forwards += 1
         if self._forwards > _VALID:
             self._row_s.clear()
@@ -38,10 +39,16 @@ class _Sizes:
         self._row_s.setdefault(_size(rows), deque(maxlen=_REMEMBERED)).append(seconds / rows)
 
     def did_not_fit(self, rows: int) -> None:
+        """Note that the device had no memory for a forward."""
         self._largest = max(0, min(self._largest, _size(rows) - 1))
 
     @property
-    def best(self) -> int:
+    def most_rows(self) -> int:
+        """Rows that a forward should have at most; 1 while nothing is known."""
+        return 1 << self._best
+
+    @property
+    def _best(self) -> int:
         """The size to use: the smallest of those that are about as fast as the fastest, or one to try."""
         known = {size: min(some) for size, some in sorted(self._row_s.items()) if len(some) >= _ENOUGH}
         if not known:
@@ -53,26 +60,14 @@ class _Sizes:
 
 
 class Pace:
-    """What is known about the forwards of all models on a device."""
+    """What is known about the forwards of all models on a device. It keeps no model."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[object, dict[Hashable, _Sizes]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[object, dict[Hashable, Sizes]] = WeakKeyDictionary()
 
-    def most_rows(self, model: object, shape: Hashable) -> int:
-        """Rows that a forward should have at most; 1 while nothing is known. `model`: what computes; `shape`: of its
-        inputs."""
-        return 1 << self._sizes(model, shape).best
-
-    def took(self, model: object, shape: Hashable, rows: int, seconds: float) -> None:
-        """Note the time of a forward."""
-        self._sizes(model, shape).took(rows, seconds)
-
-    def did_not_fit(self, model: object, shape: Hashable, rows: int) -> None:
-        """Note that the device had no memory for a forward."""
-        self._sizes(model, shape).did_not_fit(rows)
-
-    def _sizes(self, model: object, shape: Hashable) -> _Sizes:
-        return self._known.setdefault(model, {}).setdefault(shape, _Sizes())
+    def of(self, model: object, shape: Hashable) -> Sizes:
+        """About one kind of forward. `model`: what computes; `shape`: of its inputs."""
+        return self._known.setdefault(model, {}).setdefault(shape, Sizes())
 
 
 def _size(rows: int) -> int:

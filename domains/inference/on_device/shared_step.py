@@ -1,17 +1,19 @@
 """One denoising step of a group of jobs: one forward, then each job's own. An error of one job ends that job alone."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import structlog
 import torch
 from torch import Tensor
 
+from domains.errors import DeviceOpsError
 from domains.inference.on_device.families.family import Abandoned, KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.hardware import Hardware, Mark
+from domains.inference.on_device.ladder import attempt
 from domains.inference.on_device.pace import Pace
 from domains.inference.on_device.run import Run
 from domains.inference.on_device.trajectory import drawn_for, moved, outputs_of
@@ -36,7 +38,7 @@ class SharedSteps:
         pace: Pace,
         answering: Answering,
         keep_on: Callable[[Sequence[Run]], KeepOn],
-        give_way: Callable[[Run, Exception], None],
+        give_way: Callable[[Run, DeviceOpsError], None],
     ) -> None:
         """`keep_on`: abandons a forward when none of its jobs needs it. `give_way`: lets a job try its step again with less,
         or raises."""
@@ -57,22 +59,15 @@ class SharedSteps:
         if not job.denoising:
             # Its model was offloaded for another job of the group.
             return False
-        with self._answering(job), self._giving_way(job):
-            # Before the rows of the step are counted.
-            job.walking.enter_phase()
-            self._hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
-            return True
+        with self._answering(job):
+            with attempt(job) as tried:
+                # Before the rows of the step are counted.
+                job.walking.enter_phase()
+                self._hardware.before_step(job.id, job.walking.index + 1, job.held_bytes)
+            if tried.shortage is None:
+                return True
+            self._give_way(job, tried.shortage)
         return False
-
-    @contextmanager
-    def _giving_way(self, job: Run) -> Generator[None]:
-        """Context for work that leaves a job unchanged if it fails. The job may give way, then retries in its next turn."""
-        try:
-            yield
-        except Abandoned:
-            raise
-        except Exception as error:
-            self._give_way(job, error)
 
     def _walk(self, jobs: Sequence[Run]) -> bool:
         """Whether every job has done its step."""
@@ -84,9 +79,11 @@ class SharedSteps:
         with self._answering(jobs[0]):
             timer = _Timer(jobs, self._hardware, self._pace)
             outputs: Sequence[Tensor] = ()
-            with self._giving_way(jobs[0]):
+            with attempt(jobs[0]) as tried:
                 outputs = self._outputs(jobs)
-            if outputs:
+            if tried.shortage is not None:
+                self._give_way(jobs[0], tried.shortage)
+            else:
                 self._finish(jobs, outputs, timer)
                 return True
         return False
@@ -163,11 +160,10 @@ class _Timer:
 
     def __init__(self, jobs: Sequence[Run], hardware: Hardware, pace: Pace) -> None:
         first = jobs[0]
-        self._kind = first.family, first.walking.alike
+        self._sizes = pace.of(first.family, first.walking.alike)
         self.rows = sum(job.walking.rows for job in jobs)
         """Of all jobs."""
         self._hardware = hardware
-        self._pace = pace
         self._began: Mark = hardware.mark()
         self._began_s = time.perf_counter()
         self._fence: Fence | None = None
@@ -183,8 +179,8 @@ class _Timer:
         if fence is not None:
             device_s = fence.device_s()
             took_s = time.perf_counter() - self._began_s if device_s is None else device_s
-            self._pace.took(*self._kind, self.rows, took_s)
+            self._sizes.took(self.rows, took_s)
 
     def did_not_fit(self) -> None:
         """Note that each job's forward worked alone after the shared one failed."""
-        self._pace.did_not_fit(*self._kind, self.rows)
+        self._sizes.did_not_fit(self.rows)

@@ -12,11 +12,11 @@ from domains.inference.fallback import OUT_OF_MEMORY
 from domains.inference.generation import Previews
 from domains.inference.given import Given
 from domains.inference.on_device.ending import Ends
-from domains.inference.on_device.families.family import Abandoned, KeepOn, regardless
+from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
 from domains.inference.on_device.hardware import Hardware, RealHardware
 from domains.inference.on_device.keep_on import keep_on_for
-from domains.inference.on_device.ladder import give_way
+from domains.inference.on_device.ladder import attempt, give_way
 from domains.inference.on_device.load_run import LoadRun
 from domains.inference.on_device.offloading import Offloading
 from domains.inference.on_device.pace import Pace
@@ -156,12 +156,13 @@ class StepLoop:
                     self._compute(job)
 
     def _bring_or_give_way(self, job: LoadRun) -> None:
-        try:
+        if not isinstance(job, Run):
             self._bring_model(job)
-        except Exception as error:
-            if not isinstance(job, Run):
-                raise
-            self._give_way(job, error)
+            return
+        with attempt(job) as tried:
+            self._bring_model(job)
+        if tried.shortage is not None:
+            self._give_way(job, tried.shortage)
 
     def _bring_model(self, job: LoadRun) -> None:
         """Load a piece of the job's model; a model that is there with other weights is unloaded first."""
@@ -176,24 +177,22 @@ class StepLoop:
 
     def _compute(self, job: Run) -> None:
         """Enqueue the next unit of a generation that is not a denoising step."""
-        try:
+        with attempt(job) as tried:
             if job.trajectory is None:
                 job.prepare(self._keep_on((job,), pauses=True))
             else:
                 job.decode(self._keep_on((job,), pauses=True))
-        except Abandoned:
-            raise
-        except Exception as error:
-            self._give_way(job, error)
+        if tried.shortage is not None:
+            self._give_way(job, tried.shortage)
         self.resources.hold_prompts()
         if job.denoising:
             self._turns.seat(job)
 
-    def _give_way(self, job: Run, error: Exception) -> None:
+    def _give_way(self, job: Run, shortage: DeviceOpsError) -> None:
         """See `give_way`. A job that fails reports its progress before, to continue from with more room or with less."""
         try:
             with bound_contextvars(job_id=job.id):
-                give_way(job, error, self._offloading)
+                give_way(job, shortage, self._offloading)
         except DeviceOpsError as final:
             if final.reason in OUT_OF_MEMORY:
                 with suppress(Exception):

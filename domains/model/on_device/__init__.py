@@ -30,7 +30,7 @@ from domains.model.on_device.control_loading import loading_controlnet
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.image_encoder import loading_image_encoder
 from domains.model.on_device.layout import picture_layout
-from domains.model.on_device.load import Loading, Placed, forget_locals, load, loading, skeleton_key, usual_on
+from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key, usual_on
 from domains.model.on_device.network_loading import loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
@@ -49,7 +49,6 @@ __all__ = [
     "SharedModules",
     "Upscaler",
     "Words",
-    "forget_locals",
     "load",
     "loading",
     "loading_controlnet",

@@ -113,7 +113,7 @@ def loading(
             )
         )
     except BaseException as error:
-        forget_locals(error)
+        _forget_locals(error)
         # A corrupted context raises here too; the end of its process then frees everything.
         with suppress(RuntimeError):
             # Modules refer to themselves, so their memory would be kept until the next garbage collection.
@@ -377,7 +377,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def forget_locals(error: BaseException) -> None:
+def _forget_locals(error: BaseException) -> None:
     """Drop the variables of the functions that an error has left: they would be kept as long as the error is."""
     one: BaseException | None = error
     while one is not None:

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domains.device.simulated.faults import OutOfMemory
 from domains.device.simulated.script import SimDevice
@@ -23,6 +24,7 @@ from domains.inference.outcome import (
     ImageReady,
     LatentsReady,
     ModelLoaded,
+    ModelUnloaded,
     RunFailed,
     RunFinished,
     RunStopped,
@@ -170,6 +172,39 @@ def test_other_stages_go_on_too(sims: list[Sim], tiny: Model, stage: Stage, tmp_
     assert pictures(sim, asked) == before
     assert given_up(sim) == ["offload"]
     assert ways(sim) == ["", BY_COMPONENT]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("component", "deep"),
+    [("text_encoder", "final_layer_norm"), ("unet", "conv_out"), ("vae", "decoder.conv_out")],
+)
+def test_weights_that_leave_are_gone_before_the_model_is_loaded_again(
+    sims: list[Sim], tiny: Model, component: str, deep: str, jobs: int
+) -> None:
+    """What was at work when memory ran out would keep them: the device would have no more room than before."""
+    sim = device(sims)
+    place = bring(sim.loop, tiny).modules[component].get_submodule(deep)
+    assert isinstance(place.weight, nn.Parameter)
+    weights, alive = ref(place.weight), list[bool]()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError(FULL)
+
+    def note(job_id: str, told: object) -> None:
+        if isinstance(told, ModelUnloaded):
+            alive.append(weights() is not None)
+
+    place.register_forward_pre_hook(full)
+    del place
+    sim.on_report = note
+    for seed in range(jobs):
+        sim.loop.submit(
+            f"job {seed}", given(tiny, Fallback(allow_smaller_batch=False, allow_tiling=False), seeds=(seed,))
+        )
+    tick(sim)
+    assert alive == [False]
+    assert given_up(sim, "job 0") == ["offload"]
 
 
 def submit_three(sim: Sim, model: Model) -> dict[str, bytes]:

@@ -28,9 +28,9 @@ def learned(seconds: Callable[[int], float], jobs: int = 64, rows_of_a_job: int 
     """The rows of a hundred forwards, with so many jobs to take."""
     pace, taken = Pace(), list[int]()
     for _ in range(100):
-        most = pace.most_rows(MODEL, "size")
+        most = pace.of(MODEL, "size").most_rows
         rows = rows_of_a_job * max(1, min(jobs, most // rows_of_a_job))
-        pace.took(MODEL, "size", rows, seconds(rows))
+        pace.of(MODEL, "size").took(rows, seconds(rows))
         taken.append(rows)
     return pace, taken
 
@@ -47,34 +47,34 @@ def test_rows_grow_while_they_become_faster_and_no_further(
 
 def test_one_slow_forward_does_not_decide() -> None:
     pace, _ = learned(launched)
-    before = pace.most_rows(MODEL, "size")
-    pace.took(MODEL, "size", 8, 100.0)
-    assert pace.most_rows(MODEL, "size") == before
+    before = pace.of(MODEL, "size").most_rows
+    pace.of(MODEL, "size").took(8, 100.0)
+    assert pace.of(MODEL, "size").most_rows == before
 
 
 def test_a_size_that_was_slow_while_another_program_ran_is_tried_again() -> None:
     pace = Pace()
     for rows, slowed in ((2, 1), (2, 1), (4, 9), (4, 9)):
-        pace.took(MODEL, "size", rows, launched(rows) * slowed)
-    assert pace.most_rows(MODEL, "size") == 2
+        pace.of(MODEL, "size").took(rows, launched(rows) * slowed)
+    assert pace.of(MODEL, "size").most_rows == 2
     for _ in range(100):
-        rows = pace.most_rows(MODEL, "size")
-        pace.took(MODEL, "size", rows, launched(rows))
-    assert pace.most_rows(MODEL, "size") >= 8
+        rows = pace.of(MODEL, "size").most_rows
+        pace.of(MODEL, "size").took(rows, launched(rows))
+    assert pace.of(MODEL, "size").most_rows >= 8
 
 
 def test_sizes_and_models_are_learned_by_themselves() -> None:
     pace, _ = learned(launched)
-    assert pace.most_rows(MODEL, "other size") == 1
-    assert pace.most_rows(type("Other", (), {})(), "size") == 1
+    assert pace.of(MODEL, "other size").most_rows == 1
+    assert pace.of(type("Other", (), {})(), "size").most_rows == 1
 
 
 def test_a_forward_that_did_not_fit_is_not_tried_again() -> None:
     pace, _ = learned(launched)
-    pace.did_not_fit(MODEL, "size", 8)
+    pace.of(MODEL, "size").did_not_fit(8)
     for _ in range(100):
-        assert pace.most_rows(MODEL, "size") <= 4
-        pace.took(MODEL, "size", 4, launched(4))
+        assert pace.of(MODEL, "size").most_rows <= 4
+        pace.of(MODEL, "size").took(4, launched(4))
 
 
 def test_a_forward_never_has_more_rows_than_the_limit() -> None:

@@ -20,7 +20,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.on_device import prepared_run
 from domains.inference.on_device.families.family import KeepOn, StepRows
 from domains.inference.on_device.families.sd1 import Sd1
-from domains.inference.on_device.pace import Pace
+from domains.inference.on_device.pace import Sizes
 from domains.inference.on_device.solver_state import SolverState
 from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.outcome import CheckpointReady, Report, RunFailed, RunFinished, RunStopped
@@ -46,7 +46,7 @@ class Walks:
         self.of: dict[ResolvedGeneration, Trajectory] = {}
         self.forwards: list[int] = []
         patch.setattr(prepared_run, "begin", self._begin)
-        patch.setattr(Pace, "most_rows", self._most_rows)
+        patch.setattr(Sizes, "most_rows", property(lambda sizes: self.most_rows))
         denoise = Sd1.denoise
 
         def counted(family: Sd1, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
@@ -55,9 +55,6 @@ class Walks:
 
         patch.setattr(Sd1, "denoise", counted)
         self.most_rows = 64
-
-    def _most_rows(self, model: object, shape: object) -> int:
-        return self.most_rows
 
     def _begin(self, family: Any, resolved: ResolvedGeneration, *others: Any) -> Trajectory:
         self.of[resolved] = begin(family, resolved, *others)
@@ -295,10 +292,10 @@ def test_a_forward_too_large_for_the_memory_is_done_job_by_job_and_remembered(
 ) -> None:
     refused: list[int] = []
 
-    def note(pace: Pace, model: object, shape: object, rows: int) -> None:
+    def note(sizes: Sizes, rows: int) -> None:
         refused.append(rows)
 
-    monkeypatch.setattr(Pace, "did_not_fit", note)
+    monkeypatch.setattr(Sizes, "did_not_fit", note)
     failing(monkeypatch, lambda group: len(group) == 3, torch.OutOfMemoryError("CUDA out of memory"))
     submit(loop, **{name: request(tiny, **SMALL, steps=2, seeds=(n,)) for n, name in enumerate("abc")})
     with capture_logs():

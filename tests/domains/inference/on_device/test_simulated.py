@@ -34,7 +34,7 @@ from domains.inference.on_device import StepLoop
 from domains.inference.on_device.families.family import KeepOn, StepRows
 from domains.inference.on_device.families.sd1 import Sd1
 from domains.inference.on_device.hardware import Mark
-from domains.inference.on_device.pace import MOST_ROWS, Pace
+from domains.inference.on_device.pace import MOST_ROWS, Sizes
 from domains.inference.on_device.simulated import SimulatedHardware
 from domains.inference.on_device.simulated.device_clock import DeviceClock, TimedFence
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
@@ -486,15 +486,10 @@ def test_the_front_is_told_before_the_process_dies_or_hangs(fault: Fault, tmp_pa
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def all_together(pace: Pace, model: object, shape: object) -> int:
-    """As many rows as a forward may have."""
-    return MOST_ROWS
-
-
 def test_the_devices_time_is_divided_among_the_jobs_of_a_shared_step(
     simulate: Simulate, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pace, "most_rows", all_together)
+    monkeypatch.setattr(Sizes, "most_rows", MOST_ROWS)
     sim = simulate()
     sim.run(tiny, "before", steps=1)
     took: list[TimedFence] = []
@@ -523,7 +518,7 @@ def test_the_devices_time_is_divided_among_the_jobs_of_a_shared_step(
 def test_a_job_that_comes_to_a_device_with_two_steps_in_its_queue_joins_them(
     simulate: Simulate, tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pace, "most_rows", all_together)
+    monkeypatch.setattr(Sizes, "most_rows", MOST_ROWS)
     groups: list[int] = []
     denoise = Sd1.denoise
 
