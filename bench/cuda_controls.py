@@ -33,10 +33,13 @@ from bench.measure import ratio, result, spread
 from domains.inference.controls import UsedPicture
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given, GivenImagePrompt
+from domains.inference.hires import ResolvedHires
 from domains.inference.image_prompts import ResolvedImagePrompt
+from domains.inference.kept_file import ControlFiles
 from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.image_prompts.adapter_net import AdapterNet
 from domains.inference.outcome import ImageReady, RunFinished
+from domains.inference.resampling import Resampling
 from domains.model.fingerprint import Fingerprints, hash_of
 from domains.model.model import Model
 from domains.model.weights_model import read_file
@@ -181,6 +184,21 @@ class Ours:
         shown = GivenImagePrompt(
             model=files.adapter, encoder=files.encoder, images=(stored(picture(), files.folder, "shown"),)
         )
+        second = ResolvedHires(
+            width_px=EDGE_PX,
+            height_px=EDGE_PX,
+            filter=Resampling.BICUBIC,
+            of_pixels=False,
+            strength=0.5,
+            steps=STEPS // 2,
+            sampler="euler",
+            sigma_schedule="normal",
+            guidance_scale=GUIDANCE,
+            eta=None,
+        )
+        self.twice = msgspec.structs.replace(
+            self.guided, width_px=EDGE_PX // 2, height_px=EDGE_PX // 2, hires_pass=second
+        )
         self._given: dict[str, Any] = {
             "controls": (given(files.net, stripes(EDGE_PX, EDGE_PX), files.folder),),
             "image_prompts": (shown,),
@@ -201,7 +219,11 @@ class Ours:
 
     def submit(self, name: str, asked: ResolvedGeneration) -> None:
         """Begin a job."""
-        more = self._given if asked.controls else {}
+        more = dict(self._given) if asked.controls else {}
+        if asked.hires_pass is not None:
+            (whole,) = more["controls"]
+            narrow = given(self._files.net, stripes(EDGE_PX // 2, EDGE_PX // 2), self._files.folder)
+            more["controls"] = (msgspec.structs.replace(narrow, enlarged=ControlFiles(map=whole.map)),)
         self.loop.loop.submit(name, Given(self._files.model, asked, **more))
 
     def took(self, name: str, asked: ResolvedGeneration) -> float:
@@ -234,6 +256,7 @@ class Ours:
         self.took("warm up", msgspec.structs.replace(self.guided, steps=2))
         plain = self.peak("plain", self.plain)
         peaks = [self.peak(f"guided {number}", self.guided) for number in range(ROUNDS)]
+        twice = self.peak("twice", self.twice)
         found = {
             "picture_s": [took for took, _ in peaks],
             "plain_s": plain[0],
@@ -241,6 +264,8 @@ class Ours:
             "peak_gb": max(peak for _, peak in peaks) / 1e9,
             "planned_gb": self._planned_bytes(plain[1]) / 1e9,
             "plain_peak_gb": plain[1] / 1e9,
+            "twice_s": twice[0],
+            "twice_peak_gb": twice[1] / 1e9,
         }
         left = self.loop.loop.resources.control_bytes()
         found["left of what guides"] = sum(left.values())
@@ -339,6 +364,7 @@ def main() -> int:
         peer=f"diffusers {version('diffusers')} StableDiffusionXLControlNetPipeline, eager, torch {torch.__version__}",
         conditions={
             "the peak is as planned": planned <= PLAN_TOLERANCE,
+            "also of a second pass": abs(mine["twice_peak_gb"] / mine["planned_gb"] - 1) <= PLAN_TOLERANCE,
             "what guides leaves with its last job": not mine["left of what guides"],
         },
         details={
