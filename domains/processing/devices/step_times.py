@@ -1,9 +1,10 @@
 """Measures how long a denoising step takes on each device, and estimates the step of other sizes.
 
-A step costs a·n + b·n² seconds a picture for n latent pixels: convolutions and linear layers grow with n, attention grows
-with n². Two measured sizes give a and b. One size gives a lower bound: growth with n alone.
+`pixel_costs` says how a step grows, with rows of a forward and latent pixels. One measured size gives a lower bound: growth
+with the pixels alone.
 """
 
+import math
 from collections import defaultdict
 
 import msgspec
@@ -14,6 +15,7 @@ from domains.inference.guidance import default_guidance
 from domains.inference.pass_plan import passes_of
 from domains.model.families import FAMILIES
 from domains.model.model import Model
+from domains.processing.devices.pixel_costs import Shape, seconds_for
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -23,6 +25,8 @@ from domains.progress import Stage
 
 _LATENT_PX = 8
 """Pixels of the picture along one edge of a latent pixel."""
+_REMEMBERED = 32
+"""Shapes kept per model and device, those that were measured last."""
 
 
 class StepEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +42,9 @@ class StepTimes:
 
     def __init__(self, jobs: Jobs, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._measured: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-        """By device and model: the shortest step a row by number of latent pixels. Other load can only lengthen a step."""
+        self._measured: defaultdict[tuple[str, str], dict[Shape, float]] = defaultdict(dict)
+        """By device and model: the shortest step of each shape, in rows of latent pixels, the newest last. Other load can
+        only lengthen a step."""
         jobs.listeners.append(self._note)
 
     def estimate(self, device_id: str, resolved: ResolvedGeneration) -> StepEstimate | None:
@@ -65,11 +70,9 @@ class StepTimes:
         sizes = self._measured.get((device_id, model_id))
         if not sizes:
             return None
-        if pixels in sizes:
-            return StepEstimate(seconds=rows * sizes[pixels], at_least=False)
-        linear, quadratic = _growth(sizes)
-        seconds = rows * (linear * pixels + quadratic * pixels**2)
-        return StepEstimate(seconds=seconds, at_least=len(sizes) == 1 and pixels > max(sizes))
+        measured = {shape.pixels for shape in sizes}
+        seconds = seconds_for(Shape(rows, pixels), sizes)
+        return StepEstimate(seconds=seconds, at_least=len(measured) == 1 and pixels > max(measured))
 
     def _note(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
@@ -80,11 +83,13 @@ class StepTimes:
         for one in passes:
             executed = steps if len(passes) == 1 else one.resolved.computed_steps
             step_s, resolved = self._device_s(job, one.stage), one.resolved
-            if step_s is not None and executed:
+            if step_s and executed:
                 sizes = self._measured[job.device_id, resolved.runs_as]
-                pixels = _pixels(resolved.width_px, resolved.height_px)
-                row_s = step_s / executed / _rows(resolved)
-                sizes[pixels] = min(row_s, sizes.get(pixels, row_s))
+                shape = Shape(_rows(resolved), _pixels(resolved.width_px, resolved.height_px))
+                known_s = sizes.pop(shape, math.inf)
+                sizes[shape] = min(step_s / executed, known_s)
+                while len(sizes) > _REMEMBERED:
+                    del sizes[next(iter(sizes))]
 
     def _device_s(self, job: Job, stage: Stage) -> float | None:
         """Seconds that the device spent on a pass's steps. None: not known, because other jobs shared the device."""
@@ -94,16 +99,6 @@ class StepTimes:
             return timing and timing.device_s
         lane = self._lanes.with_job(job.id)
         return None if lane is None or job.id in lane.shared else timing.wall_s
-
-
-def _growth(sizes: dict[int, float]) -> tuple[float, float]:
-    """The coefficients a and b, never negative, through the smallest and the largest measured size."""
-    small, large = min(sizes), max(sizes)
-    quadratic = 0.0
-    if small != large:
-        quadratic = (sizes[large] / large - sizes[small] / small) / (large - small)
-    quadratic = min(max(0.0, quadratic), sizes[large] / large**2)
-    return sizes[large] / large - quadratic * large, quadratic
 
 
 def _pixels(width_px: int, height_px: int) -> int:

@@ -1,16 +1,18 @@
 """Forecasts how long a generation runs once its model is loaded, from generations that were measured.
 
-The denoising is the measured step times the number of computed steps. Everything else (prompts, the picture to start from,
-decoding, the file) grows with the pixels of the pictures.
+The denoising is the measured step times the number of computed steps. `pixel_costs` says how everything else (prompts, the
+picture to start from, decoding, the file) grows with the pictures.
 """
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from statistics import median
 
 import msgspec
 
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.pass_plan import largest_px, passes_of
+from domains.processing.devices.pixel_costs import Shape, seconds_for
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
@@ -45,8 +47,10 @@ class RunTimes:
     def __init__(self, jobs: Jobs, lanes: Lanes, steps: StepTimes) -> None:
         self._lanes = lanes
         self._steps = steps
-        self._rest: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
-        """By device and model: seconds a pixel outside of the steps."""
+        self._rest: defaultdict[tuple[str, str], deque[tuple[Shape, float]]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
+        """By device and model: seconds outside of the steps, with the pictures that were made."""
         self._ratios: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """By device and model: measured time divided by forecast time."""
         jobs.listeners.append(self._note)
@@ -59,7 +63,7 @@ class RunTimes:
         if step is None or not rest:
             return NOTHING_MEASURED
         later = [(one, self._steps.estimate(device_id, one.resolved)) for one in others]
-        run_s = step.seconds * first.resolved.computed_steps + median(rest) * _pixels(resolved)
+        run_s = step.seconds * first.resolved.computed_steps + _rest_s(rest, _shape(resolved))
         run_s += sum(found.seconds * one.resolved.computed_steps for one, found in later if found is not None)
         if step.at_least or any(found is None or found.at_least for _, found in later):
             return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))
@@ -85,12 +89,22 @@ class RunTimes:
         resolved, timings = job.work.resolved, job.receipt.work.timings
         key = job.device_id, resolved.runs_as
         before = self.forecast(job.device_id, resolved).run_s
-        self._rest[key].append(sum(one.wall_s for one in timings if one.stage not in _NOT_RUN) / _pixels(resolved))
+        rest_s = sum(one.wall_s for one in timings if one.stage not in _NOT_RUN)
+        self._rest[key].append((_shape(resolved), rest_s))
         if before:
             ran_s = sum(one.wall_s for one in timings if one.stage is not Stage.LOADING)
             self._ratios[key].append(ran_s / before)
 
 
-def _pixels(resolved: ResolvedGeneration) -> int:
+def _shape(resolved: ResolvedGeneration) -> Shape:
     width_px, height_px = largest_px(resolved)
-    return width_px * height_px * len(resolved.seeds)
+    return Shape(len(resolved.seeds), width_px * height_px)
+
+
+def _rest_s(measured: Iterable[tuple[Shape, float]], shape: Shape) -> float:
+    """The usual time outside of the steps."""
+    by_shape = defaultdict[Shape, list[float]](list)
+    for one, took_s in measured:
+        by_shape[one].append(took_s)
+    usual = {one: took_s for one, some in by_shape.items() if (took_s := median(some)) > 0}
+    return seconds_for(shape, usual) if usual else 0.0
