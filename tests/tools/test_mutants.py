@@ -51,9 +51,12 @@ def test_a_call_in_a_process_that_a_test_starts_counts_for_that_test(tmp_path: P
     assert [reached.elsewhere for reached in plugin.reach.tests.values()] == [False, True]
 
 
-def test_a_fault_is_tried_against_the_tests_that_call_its_function_the_narrowest_first(tmp_path: Path) -> None:
+def test_a_fault_is_tried_against_the_tests_that_call_it_narrow_ones_first_slow_ones_last(
+    tmp_path: Path,
+) -> None:
     one, other = ("domains/one.py", "called"), ("domains/one.py", "not_called")
     tests = {
+        "tests/test_a.py::test_slow": Reached(5.0, {one}),
         "tests/test_a.py::test_wide": Reached(1.0, {one, other}),
         "tests/test_a.py::test_narrow": Reached(1.0, {one}),
         "tests/test_a.py::test_narrow[again]": Reached(1.0, {one}),
@@ -61,4 +64,4 @@ def test_a_fault_is_tried_against_the_tests_that_call_its_function_the_narrowest
     }
     chosen = reach.tests_for(Reach(tests=tests), tmp_path, "domains/one.py", "called")
     names = [test.split("::")[1] for test in chosen]
-    assert names == ["test_narrow", "test_wide", "test_narrow[again]"]
+    assert names == ["test_narrow", "test_wide", "test_narrow[again]", "test_slow"]

@@ -4,8 +4,9 @@ Works in a copy of the tree. Takes the tests of the mirror folders below `tests/
 against the tests that call the function which has it: first those that call it in their own process, then those that call
 it in a server that they start. `on_device` folders are left out unless they are named.
 
-`--guards` tries every fault of the checks that refuse something, and `--lines FILE:LINE …` every fault of some lines,
-instead of a sample. `--then PATH …` takes the tests of these files or folders too, those of the server for example.
+`--guards` tries every fault of the checks that refuse something, and `--lines FILE:LINE …` every fault of some lines or
+files, instead of a sample; both together, the checks of these lines. `--then PATH …` takes the tests of these files or
+folders too, those of the server for example. `--seconds N` tries each fault against less than a minute of tests.
 `--reach FILE` keeps which test calls which function, so that the next run begins at once.
 """
 
@@ -33,7 +34,7 @@ _LEAST_LIMIT_S = 15.0
 _MOST = 300
 """Tests that a fault is tried against."""
 _MOST_S = 60.0
-"""Time of the tests that a fault is tried against. The first is always taken."""
+"""Time of the tests that a fault is tried against, unless `--seconds` says otherwise. The first is always taken."""
 _START_S = 60.0
 """Longest time until a test has started a server."""
 _SLOWER = 2
@@ -92,9 +93,14 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="*", help="folders of domains/ or server/")
     parser.add_argument("--count", type=int, default=40, help="faults for each folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--lines", nargs="+", default=[], metavar="FILE:LINE", help="every fault of these lines")
+    parser.add_argument(
+        "--lines", nargs="+", default=[], metavar="FILE:LINE", help="every fault of these lines or files"
+    )
     parser.add_argument("--guards", action="store_true", help="every fault of the checks that refuse something")
     parser.add_argument("--then", nargs="+", default=[], metavar="PATH", help="more files or folders of tests")
+    parser.add_argument(
+        "--seconds", type=float, default=_MOST_S, help="time of the tests that a fault is tried against"
+    )
     parser.add_argument("--reach", type=Path, help="a file that keeps which test calls which function")
     given = parser.parse_args()
     os.nice(_NICE)
@@ -103,7 +109,7 @@ def main() -> int:
     for name, places in groups.items():
         guards = [place for place in places if place.fault.guards]
         groups[name] = guards if given.guards else sample(places, given.count, given.seed)
-    lines = of_lines(given.lines)
+    lines = [place for place in of_lines(given.lines) if place.fault.guards or not given.guards]
     if lines:
         groups["lines"] = lines
     asked = [*folders, *((ROOT / one.path).parent for one in lines)]
@@ -120,7 +126,7 @@ def main() -> int:
         if reach.failed:
             print(f"left out, since it fails without any fault: {', '.join(reach.failed)}", flush=True)
         for name, places in groups.items():
-            _try_all(tree, reach, name, places, given.seed)
+            _try_all(tree, reach, name, places, given)
     return 0
 
 
@@ -132,11 +138,11 @@ def _of_file(path: Path) -> list[Place]:
     return [Place(path.relative_to(ROOT), fault) for fault in faults(path.read_text("utf-8"))]
 
 
-def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int) -> None:
-    near = [_near(tree, reach, place) for place in places]
+def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], given: argparse.Namespace) -> None:
+    near = [_near(tree, reach, place, given.seconds) for place in places]
     told: list[str] = []
     for place, trial, found in zip(places, near, outcomes(tree, near), strict=True):
-        far = _far(tree, reach, place)
+        far = _far(tree, reach, place, given.seconds)
         outcome = afresh(tree, far) if found == "passed" and far.tests else found
         told.append(outcome)
         if outcome == "passed":
@@ -145,32 +151,34 @@ def _try_all(tree: Path, reach: Reach, name: str, places: list[Place], seed: int
     noticed = len(told) - told.count("passed")
     slow = f", {told.count('too slow')} of them by time" if "too slow" in told else ""
     share = noticed / max(len(told), 1)
-    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {seed}", flush=True)
+    print(f"{name}: {noticed} of {len(told)} noticed ({share:.0%}){slow}, seed {given.seed}", flush=True)
 
 
-def _near(tree: Path, reach: Reach, place: Place) -> Trial:
+def _near(tree: Path, reach: Reach, place: Place, most_s: float) -> Trial:
     """A fault, and the tests that call its function in their own process."""
     path, function = str(place.path), _function(tree, place)
-    tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere])
+    near = [test for test in _tests(tree, reach, place) if not reach.tests[test].elsewhere]
+    tests, seconds = _first(reach, near, most_s)
     quick = function if (path, function) not in reach.imported else ""
     each_s = {test: max(_LEAST_LIMIT_S, _SLOWER * reach.tests[test].seconds) for test in tests}
     return Trial(path, place.fault.source, quick, tests, max(_LEAST_LIMIT_S, _SLOWER * seconds), each_s)
 
 
-def _far(tree: Path, reach: Reach, place: Place) -> Trial:
+def _far(tree: Path, reach: Reach, place: Place, most_s: float) -> Trial:
     """A fault, and the tests that call its function in processes that they start."""
-    tests, seconds = _first(reach, [test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere])
+    far = [test for test in _tests(tree, reach, place) if reach.tests[test].elsewhere]
+    tests, seconds = _first(reach, far, most_s)
     each_s = {test: _START_S + _SLOWER * reach.tests[test].seconds for test in tests}
     return Trial(str(place.path), place.fault.source, "", tests, _START_S + _SLOWER * seconds, each_s)
 
 
-def _first(reach: Reach, tests: list[str]) -> tuple[tuple[str, ...], float]:
+def _first(reach: Reach, tests: list[str], most_s: float) -> tuple[tuple[str, ...], float]:
     """As many of the first tests as a fault is tried against, and the seconds that they took."""
     chosen: list[str] = []
     seconds = 0.0
     for test in tests[:_MOST]:
         seconds += reach.tests[test].seconds
-        if chosen and seconds > _MOST_S:
+        if chosen and seconds > most_s:
             break
         chosen.append(test)
     return tuple(chosen), seconds

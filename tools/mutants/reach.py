@@ -21,6 +21,8 @@ TRACED = "traced"
 """The folder of the tree with what traces the processes that tests start, see `in_children/`."""
 FOLDERS = ("domains", "server")
 """Folders whose functions count."""
+_QUICK_S = 1.0
+"""Tests that take longer are tried last: one of them takes the time of many others."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -138,7 +140,7 @@ class _Processes:
 
 
 def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
-    """The tests that a fault in a function is tried against; those that call the fewest functions come first.
+    """The tests that a fault in a function is tried against: those that call the fewest functions first, slow ones last.
 
     A function: the tests that call it. None (empty), or one that an import calls: the tests that call any function of the
     file, or else of the files that import it, and so on.
@@ -156,7 +158,7 @@ def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
     def rank(test: str) -> tuple[bool, bool, int]:
         return test not in called, test.split("::")[0] not in direct, len(reach.tests[test].functions)
 
-    return _spread(sorted(chosen, key=rank))
+    return sorted(_spread(sorted(chosen, key=rank)), key=lambda test: reach.tests[test].seconds > _QUICK_S)
 
 
 def _spread(tests: Iterable[str]) -> list[str]:
