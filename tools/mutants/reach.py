@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -21,8 +21,8 @@ TRACED = "traced"
 """The folder of the tree with what traces the processes that tests start, see `in_children/`."""
 FOLDERS = ("domains", "server")
 """Folders whose functions count."""
-_QUICK_S = 1.0
-"""Tests that take longer are tried last: one of them takes the time of many others."""
+_TURN_S = 0.1
+"""A turn: the time that each test gets for its cases before another is tried."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -140,7 +140,7 @@ class _Processes:
 
 
 def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
-    """The tests that a fault in a function is tried against: those that call the fewest functions first, slow ones last.
+    """The tests that a fault in a function is tried against: those that call few functions first, slow ones last.
 
     A function: the tests that call it. None (empty), or one that an import calls: the tests that call any function of the
     file, or else of the files that import it, and so on.
@@ -155,21 +155,26 @@ def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
             files |= more
             chosen = _touching(reach, files)
 
-    def rank(test: str) -> tuple[bool, bool, int]:
-        return test not in called, test.split("::")[0] not in direct, len(reach.tests[test].functions)
+    def rank(test: str) -> tuple[bool, bool]:
+        return test not in called, test.split("::")[0] not in direct
 
-    return sorted(_spread(sorted(chosen, key=rank)), key=lambda test: reach.tests[test].seconds > _QUICK_S)
+    narrow = sorted(chosen, key=lambda test: len(reach.tests[test].functions))
+    turns = _turns(reach, narrow)
+    return sorted(narrow, key=lambda test: (*rank(test), turns[test]))
 
 
-def _spread(tests: Iterable[str]) -> list[str]:
-    """The first case of each test, then the second of each, and so on: a thousand cases of one test notice the same."""
-    seen: Counter[str] = Counter()
-    turns: list[tuple[int, str]] = []
+def _turns(reach: Reach, tests: Iterable[str]) -> dict[str, int]:
+    """By case of a test, the turn in which it is tried: the time of that test's cases up to it, in turns.
+
+    So slow tests come last, and a thousand cases of one test, which notice the same, do not keep others out.
+    """
+    taken_s: defaultdict[str, float] = defaultdict(float)
+    turns: dict[str, int] = {}
     for test in tests:
         name = test.split("[")[0]
-        seen[name] += 1
-        turns.append((seen[name], test))
-    return [test for _, test in sorted(turns, key=lambda turn: turn[0])]
+        taken_s[name] += reach.tests[test].seconds
+        turns[test] = int(taken_s[name] / _TURN_S)
+    return turns
 
 
 def _touching(reach: Reach, files: set[str]) -> list[str]:
