@@ -70,8 +70,6 @@ class NvmlTelemetry:
         except self._nvml.error as error:
             if self._nvml.is_gone(error):
                 raise self._gone(device, error) from error
-        except DeviceGone:
-            raise
         except DeviceOpsError:
             # The driver cannot be opened: all figures are absent, and `inventory` reports why.
             pass

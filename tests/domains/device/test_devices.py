@@ -147,6 +147,9 @@ def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world:
     world.devices.unready("cuda:0", refusal)
     assert world.state(device_id) is DeviceState.QUARANTINED
     assert world.devices.get(device_id).state_reason == "install torch with CUDA"
+    why = world.devices.never_ready("cuda:0")
+    assert isinstance(why, NotSupported)
+    assert (why.reason, why.message, why.facts) == (refusal.reason, refusal.message, {"device_id": device_id})
     world.ready()
     assert world.state(device_id) is DeviceState.AVAILABLE
 

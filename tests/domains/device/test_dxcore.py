@@ -9,6 +9,7 @@ import pytest
 
 from domains.device.device import Backend, DeviceKind
 from domains.device.directml.adapter import DirectMLAdapter, adapter_at, directml_device
+from domains.device.directml.com import held
 from domains.device.directml.dxcore import open_dxcore
 from domains.device.directml.dxcore_adapter import Property
 from domains.device.directml.inventory import DirectMLInventory
@@ -97,6 +98,12 @@ def test_a_call_that_fails_is_named_with_its_code_and_everything_is_given_back(c
     assert caught.value.facts["call"].endswith(f"::{call}")
     assert call in caught.value.message
     assert not any(library.held.values())
+
+
+def test_a_call_that_succeeds_without_an_object_is_named() -> None:
+    with pytest.raises(InternalError, match="IDXCoreAdapterList::GetAdapter succeeded and handed out nothing") as caught:
+        held("IDXCoreAdapterList::GetAdapter", ctypes.c_void_p())
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
 
 
 A, B, TWIN = DirectMLAdapter(name="A", luid=1), DirectMLAdapter(name="B", luid=2), DirectMLAdapter(name="A", luid=3)

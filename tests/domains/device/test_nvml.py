@@ -350,6 +350,42 @@ def test_missing_rights_are_named() -> None:
     assert caught.value.reason is ErrorReason.DRIVER_ERROR
 
 
+@pytest.mark.parametrize("call", ["sample", "power_range", "set_power_limit", "restore"])
+def test_whatever_a_vanished_gpu_is_asked_it_is_gone(call: str) -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    telemetry.set_power_limit(DEVICE, 300)
+    telemetry.close()
+    gpu.present = False
+    with pytest.raises(DeviceGone, match="gpu-1a2b3c4d"):
+        getattr(telemetry, call)(DEVICE, *[300] * (call == "set_power_limit"))
+
+
+def test_a_gpu_whose_driver_fails_otherwise_is_not_gone_and_has_no_power_range() -> None:
+    driver = FakeNvml(FakeGpu())
+
+    def failing(_: bytes) -> FakeGpu:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    driver.nvmlDeviceGetHandleByUUID = driver.nvmlDeviceGetHandleByPciBusId = failing
+    telemetry = NvmlTelemetry(driver)
+    assert telemetry.power_range(DEVICE) is None
+    assert telemetry.sample(DEVICE).telemetry == ()
+
+
+def test_a_limit_that_the_driver_does_not_take_back_is_told_and_tried_again(tmp_path: Path) -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu), OriginalLimits(tmp_path))
+    telemetry.set_power_limit(DEVICE, 300)
+    gpu.may_set = False
+    with pytest.raises(InternalError, match="refused a power limit of 700 W") as caught:
+        telemetry.restore(DEVICE)
+    assert caught.value.reason is ErrorReason.DRIVER_ERROR
+    gpu.may_set = True
+    telemetry.restore(DEVICE)
+    assert gpu.limit_mw == 700_000
+
+
 def test_a_gpu_without_power_control_says_so() -> None:
     gpu = FakeGpu()
     gpu.answers["PowerManagementLimitConstraints"] = NO["not supported"]

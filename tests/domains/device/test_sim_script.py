@@ -25,7 +25,7 @@ from domains.device.simulated.faults import (
     SlowLoad,
     WrongResult,
 )
-from domains.device.simulated.script import Power, SimDevice, SimScript, Temperature, default_script
+from domains.device.simulated.script import MAX_FAULTS, Power, SimDevice, SimScript, Temperature, default_script
 from domains.device.simulated.script_file import MAX_FILE_BYTES, parse_script, read_script
 from domains.errors import ErrorReason, InvalidRequest
 
@@ -156,6 +156,31 @@ def test_a_file_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
     with pytest.raises(InvalidRequest, match=r"long\.toml: is too long"):
         read_script(path)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path, text = tmp_path / "long.toml", one("").encode()
+    path.write_bytes(text + b"#" * (MAX_FILE_BYTES - len(text)))
+    assert read_script(path).devices == (SimDevice(id="sim-0"),)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "memory_bytes = 5\nruntime_bytes = 5",
+        "[device.temperature]\nidle_celsius = 50.0\nloaded_celsius = 50.0",
+        "[device.power]\nidle_watts = 90.0\nloaded_watts = 90.0",
+        "[device.power]\nidle_watts = 100.0\nleast_limit_watts = 100.0\nmost_limit_watts = 100.0",
+        '[[device.fault]]\nkind = "crash"\n' * MAX_FAULTS,
+    ],
+)
+def test_two_numbers_of_which_one_bounds_the_other_may_be_equal(entry: str) -> None:
+    parse_script(one(entry).encode(), "sims.toml")
+
+
+def test_a_fault_more_than_the_limit_is_refused() -> None:
+    (violation,) = refusal(one('[[device.fault]]\nkind = "crash"\n' * (MAX_FAULTS + 1))).violations
+    assert (violation.field, "64" in violation.message) == ("sims.toml: device[0].fault", True)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
