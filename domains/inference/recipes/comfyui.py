@@ -132,9 +132,9 @@ def _model(graph: _Graph, link: Any) -> tuple[str, tuple[NamedLora, ...]]:
 
 
 def _number(value: Any) -> float:
-    """A number of the graph. Raises BAD_IMAGE for a link, and for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 2**63:
-        raise unusable(f"was made by a ComfyUI graph with {str(value)[:64]!r} where a number belongs")
+    """A number of the graph. Raises BAD_IMAGE for a link, for anything else, and for more than a field can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 2**63:
+        raise unusable(f"was made by a ComfyUI graph with {str(value)[:64]!r} where a number below 2^63 belongs")
     return value
 
 

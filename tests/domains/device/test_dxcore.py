@@ -101,7 +101,9 @@ def test_a_call_that_fails_is_named_with_its_code_and_everything_is_given_back(c
 
 
 def test_a_call_that_succeeds_without_an_object_is_named() -> None:
-    with pytest.raises(InternalError, match="IDXCoreAdapterList::GetAdapter succeeded and handed out nothing") as caught:
+    with pytest.raises(
+        InternalError, match="IDXCoreAdapterList::GetAdapter succeeded and handed out nothing"
+    ) as caught:
         held("IDXCoreAdapterList::GetAdapter", ctypes.c_void_p())
     assert caught.value.reason is ErrorReason.DRIVER_ERROR
 

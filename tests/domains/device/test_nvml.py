@@ -367,7 +367,8 @@ def test_a_gpu_whose_driver_fails_otherwise_is_not_gone_and_has_no_power_range()
     def failing(_: bytes) -> FakeGpu:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
 
-    driver.nvmlDeviceGetHandleByUUID = driver.nvmlDeviceGetHandleByPciBusId = failing
+    for name in ("UUID", "PciBusId"):
+        setattr(driver, f"nvmlDeviceGetHandleBy{name}", failing)
     telemetry = NvmlTelemetry(driver)
     assert telemetry.power_range(DEVICE) is None
     assert telemetry.sample(DEVICE).telemetry == ()

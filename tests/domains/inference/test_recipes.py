@@ -215,6 +215,14 @@ def test_comfyuis_part_of_the_steps_is_read() -> None:
     assert "adds no noise" in refused(prompt=json.dumps(graph(add_noise="disable")))
 
 
+def test_a_graph_of_comfyui_that_names_no_denoising_is_one_from_noise() -> None:
+    said = graph(noise_seed=7)
+    said["1"]["class_type"] = "KSamplerAdvanced"
+    for name in ("denoise", "seed"):
+        del said["1"]["inputs"][name]
+    assert recipe(prompt=json.dumps(said)).generation.sampling.seeds == (7,)
+
+
 def test_invokeais_metadata_are_read() -> None:
     found = recipe(invokeai_metadata=json.dumps(INVOKE))
     asked, sampling = found.generation, found.generation.sampling
@@ -236,7 +244,10 @@ def test_invokeais_metadata_are_read() -> None:
         ({"prompt": json.dumps(graph(denoise=0.5))}, "another picture"),
         ({"prompt": json.dumps(graph(positive=["1", 0]))}, "no plain text"),
         ({"prompt": json.dumps(graph(model=["1", 0]))}, "no checkpoint"),
-        ({"prompt": json.dumps(graph(steps=["9", 0]))}, "a number belongs"),
+        ({"prompt": json.dumps(graph(steps=["9", 0]))}, "a number below"),
+        ({"prompt": json.dumps(graph(steps=True))}, "a number below"),
+        ({"prompt": json.dumps(graph(seed=2**63))}, "a number below"),
+        ({"prompt": json.dumps(graph(cfg=-(2.0**63)))}, "a number below"),
         ({"invokeai_metadata": "{}"}, "do not say enough"),
         ({"invokeai_metadata": json.dumps(INVOKE | {"generation_mode": "img2img"})}, "another picture"),
         ({"parameters": "a" * (TEXT_BYTES + 1)}, "more than"),

@@ -98,6 +98,14 @@ def test_an_edit_within_the_steps_is_not_told() -> None:
     assert scheduled("[a:b:9] [c|d]", 10).beyond == ()
 
 
+def test_as_many_edits_and_texts_as_the_limits_are_computed() -> None:
+    assert len(scheduled("[a|b]" * limits.PROMPT_EDITS, 4).texts) == 2
+    changes = "".join(f"[a{at}:b:{at}]" for at in range(1, limits.PROMPT_VARIANTS))
+    assert len(scheduled(changes, 1000).texts) == limits.PROMPT_VARIANTS
+    with pytest.raises(TooManyEdits, match="different texts"):
+        scheduled(f"{changes}[a:b:{limits.PROMPT_VARIANTS}]", 1000)
+
+
 def test_more_edits_than_are_computed_are_refused() -> None:
     with pytest.raises(TooManyEdits):
         scheduled("[a|b]" * (limits.PROMPT_EDITS + 1), 4)

@@ -1,0 +1,389 @@
+"""What a request names or hands in is judged against its model: what does not fit is refused by its field."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest
+from domains.inference import limits
+from domains.inference.benchmark import benchmark_cases
+from domains.inference.controls import Control, PictureSource, Preprocessing
+from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+from domains.inference.hires import HiresPass
+from domains.inference.image_fit import ImageFit
+from domains.inference.image_prompts import ImagePrompt, ImagePromptMode
+from domains.inference.init_image import InitImage
+from domains.inference.input_picture import InputPicture
+from domains.inference.loras import Lora, LoraComponent
+from domains.inference.masks import Outpaint
+from domains.inference.prompts import Syntax
+from domains.inference.refiner import RefinerPass
+from domains.inference.regions import Rectangle, Region
+from domains.inference.resolution.controls import ReadControl
+from domains.inference.resolution.image_prompts import ReadImagePrompt
+from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
+from domains.inference.resolution.resolve import resolve
+from domains.inference.textual_inversions import TextualInversion
+from domains.model.benchmark import ModelBenchmark
+from domains.model.detect.controls import UNION
+from domains.model.detected_model import blank_model
+from domains.model.image_encoders import Encoder, Need
+from domains.model.kind import ModelKind
+from domains.model.model import FileStamp, Model, ModelLayout, ModelState
+from tests.domains.inference.on_device.requests import embedded_model
+
+BASE = embedded_model()
+SDXL = replace(BASE, family="sdxl")
+SD3 = replace(BASE, family="sd3", prediction_type="flow")
+SOURCE = PictureSource(blob_id="b-1")
+INVALID, TOGETHER = ErrorReason.INVALID_FIELD, ErrorReason.UNSUPPORTED_COMBINATION
+
+
+def entry(kind: ModelKind, name: str = "named", **changes: Any) -> Model:
+    """A model of one file in the catalogue."""
+    blank = blank_model(Path(f"/models/{name}.safetensors"), name, name, ModelLayout.FILE)
+    stamp = FileStamp(path=f"{name}.safetensors", real=blank.folder, sha256="1" * 64)
+    plain = {"kind": kind, "state": ModelState.AVAILABLE, "files": (stamp,), "sha256": "1" * 64}
+    return replace(blank, **plain | changes)
+
+
+def picture(width: int = 64, height: int = 64) -> InputPicture:
+    return InputPicture(blob_id="b-1", sha256="0" * 64, width_px=width, height_px=height)
+
+
+def asked(**changes: Any) -> Generation:
+    plain: dict[str, Any] = {"prompt": "an owl", "width_px": 64, "height_px": 64, "sampling": Sampling(steps=4)}
+    return Generation(**plain | changes)
+
+
+def guided(model: Model, read: dict[str, Any] | None = None, **changes: Any) -> tuple[Generation, RequestFiles]:
+    """A request with one control."""
+    control: dict[str, Any] = {"model_id": model.id, "image": SOURCE, **changes}
+    found: dict[str, Any] = {"model": model, "image": picture(), **(read or {})}
+    return asked(controls=(Control(**control),)), RequestFiles(controls=[ReadControl(**found)])
+
+
+def shown(
+    model: Model, encoder: Encoder | Need | None, mode: ImagePromptMode = ImagePromptMode.CONTENT_AND_STYLE
+) -> tuple[Generation, RequestFiles]:
+    """A request with one image prompt."""
+    prompt = ImagePrompt(model_id=model.id, images=(SOURCE,), mode=mode)
+    read = ReadImagePrompt(model=model, encoder=encoder, images=(picture(),))
+    return asked(image_prompts=(prompt,)), RequestFiles(image_prompts=[read])
+
+
+def words(*tokens: str) -> tuple[Generation, RequestFiles]:
+    """A request with textual inversions whose files name no word."""
+    named = [entry(ModelKind.TEXTUAL_INVERSION, f"word-{place}") for place in range(len(tokens))]
+    inversions = tuple(TextualInversion(model_id=one.id, token=token) for one, token in zip(named, tokens, strict=True))
+    return asked(textual_inversions=inversions), RequestFiles(words=named)
+
+
+def styled(model: Model, *components: str) -> tuple[Generation, RequestFiles]:
+    """A request with one LoRA."""
+    weights = tuple(LoraComponent(component_id=one, weight=0.5) for one in components)
+    return asked(loras=(Lora(model_id=model.id, components=weights),)), RequestFiles(loras=[model])
+
+
+def regional(model: Model) -> tuple[Generation, RequestFiles]:
+    """A request with a LoRA of one region."""
+    box = Rectangle(left_px=0, top_px=0, width_px=8, height_px=8)
+    region = Region(rectangle=box, loras=(Lora(model_id=model.id),))
+    return asked(regions=(region,)), RequestFiles(regions=(None,), region_loras=[[model]])
+
+
+def enlarged(**changes: Any) -> tuple[Generation, RequestFiles]:
+    """A request with a second pass."""
+    return asked(hires_pass=HiresPass(**changes)), NOTHING_READ
+
+
+ENCODER = Encoder(model=entry(ModelKind.IMAGE_ENCODER, "encoder"), edge_px=224)
+NAMED: dict[str, tuple[Model, Model, Callable[[Model], tuple[Generation, RequestFiles]]]] = {
+    "lora": (entry(ModelKind.LORA), BASE, styled),
+    "lora of a region": (entry(ModelKind.LORA), BASE, regional),
+    "textual inversion": (
+        entry(ModelKind.TEXTUAL_INVERSION, token="owl"),
+        BASE,
+        lambda model: (asked(textual_inversions=(TextualInversion(model_id=model.id),)), RequestFiles(words=[model])),
+    ),
+    "ControlNet": (entry(ModelKind.CONTROLNET), BASE, guided),
+    "T2I adapter": (entry(ModelKind.T2I_ADAPTER), BASE, guided),
+    "IP-Adapter": (entry(ModelKind.IMAGE_PROMPT_ADAPTER), BASE, lambda model: shown(model, ENCODER)),
+    "refiner": (
+        entry(ModelKind.REFINER, family="sdxl_refiner"),
+        SDXL,
+        lambda model: (asked(refiner=RefinerPass(model_id=model.id)), RequestFiles(refiner=model)),
+    ),
+    "upscaler": (
+        entry(ModelKind.UPSCALER),
+        BASE,
+        lambda model: (
+            asked(hires_pass=HiresPass(upscaler_model_id=model.id)),
+            RequestFiles(upscaler=model),
+        ),
+    ),
+    "model of the second pass": (
+        replace(BASE, id="named"),
+        BASE,
+        lambda model: (asked(hires_pass=HiresPass(model_id=model.id)), RequestFiles(hires=model)),
+    ),
+}
+"""By what it is: an entry of the catalogue, the model of the request, and a request that names the entry."""
+OTHERWISE: dict[str, tuple[dict[str, Any], ErrorReason, str]] = {
+    "of another kind": ({"kind": ModelKind.DETECTOR}, ErrorReason.MODEL_INCOMPATIBLE, "detector|of the second pass is"),
+    "damaged": ({"state": ModelState.CORRUPT, "problem": "it is cut off"}, ErrorReason.MODEL_CORRUPT, "it is cut off"),
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_a_whole_model_of_the_kind_that_a_field_takes_is_taken(what: str) -> None:
+    model, base, request = NAMED[what]
+    for known in (model, replace(model, compatible_families=(base.family, "sd2"))):
+        generation, read = request(known)
+        assert isinstance(resolve(generation, base, read), ResolvedGeneration)
+
+
+@pytest.mark.parametrize("how", OTHERWISE)
+@pytest.mark.parametrize("what", NAMED)
+def test_a_model_of_another_kind_or_a_damaged_one_is_refused(what: str, how: str) -> None:
+    model, base, request = NAMED[what]
+    changes, reason, says = OTHERWISE[how]
+    generation, read = request(replace(model, **changes))
+    with pytest.raises(FailedPrecondition, match=says) as refused:
+        resolve(generation, base, read)
+    assert refused.value.reason is reason
+    assert "named" in refused.value.message
+
+
+@pytest.mark.parametrize("what", [what for what in NAMED if what not in ("upscaler", "model of the second pass")])
+def test_a_model_that_is_made_for_another_family_is_refused(what: str) -> None:
+    model, _, request = NAMED[what]
+    generation, read = request(replace(model, compatible_families=("sd2", "flux1")))
+    with pytest.raises(FailedPrecondition, match="model emoji-sd is of") as refused:
+        resolve(generation, BASE, read)
+    assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
+
+
+NET, T2I = entry(ModelKind.CONTROLNET), entry(ModelKind.T2I_ADAPTER)
+UNFIT: dict[str, tuple[tuple[Generation, RequestFiles], Model, ErrorReason, str]] = {
+    "a map of another size": (guided(NET, {"image": picture(64, 72)}), BASE, INVALID, "controls[0].image"),
+    "a region of another size": (guided(NET, {"region": picture(72)}), BASE, INVALID, "controls[0].region"),
+    "a missing part for a T2I adapter": (
+        guided(T2I, preprocessing=Preprocessing(kind="inpaint")),
+        BASE,
+        TOGETHER,
+        "controls[0].preprocessing.inpaint",
+    ),
+    "a type for a net of one": (guided(NET, control_type="canny"), SDXL, TOGETHER, "controls[0].control_type"),
+    "no type for a net of several": (guided(replace(NET, variant=UNION)), SDXL, TOGETHER, "controls[0].control_type"),
+    "an unknown type": (
+        guided(replace(NET, variant=UNION), control_type="blur"),
+        SDXL,
+        TOGETHER,
+        "controls[0].control_type",
+    ),
+    "a mode that no layer is known for": (
+        shown(entry(ModelKind.IMAGE_PROMPT_ADAPTER), ENCODER, mode=ImagePromptMode.STYLE),
+        replace(BASE, family="sd2"),
+        TOGETHER,
+        "image_prompts[0].mode",
+    ),
+    "a word without a name": (words("a", ""), BASE, INVALID, "textual_inversions[1].token"),
+    "a word for two": (words("owl", "Owl"), BASE, INVALID, "textual_inversions[1].token"),
+    "a LoRA's weight of no component": (
+        styled(entry(ModelKind.LORA), "unet", "wings"),
+        BASE,
+        INVALID,
+        "loras[0].component_weights[1].component_id",
+    ),
+    "an edge between a family's multiples": ((asked(width_px=72), NOTHING_READ), SD3, TOGETHER, "width_px"),
+    "a picture below the least edge": (
+        (asked(width_px=None, height_px=None, init_image=InitImage(blob_id="b-1")), RequestFiles(picture=picture(63))),
+        BASE,
+        TOGETHER,
+        "init_image.image",
+    ),
+    "a picture beyond the largest edge": (
+        (
+            asked(width_px=None, height_px=None, init_image=InitImage(blob_id="b-1")),
+            RequestFiles(picture=picture(64, limits.EDGE_PX[1] + 8)),
+        ),
+        BASE,
+        TOGETHER,
+        "init_image.image",
+    ),
+    "a growth between a family's multiples": (
+        (
+            asked(init_image=InitImage(blob_id="b-1"), outpaint=Outpaint(left_px=8)),
+            RequestFiles(picture=picture()),
+        ),
+        SD3,
+        TOGETHER,
+        "outpaint",
+    ),
+    "a growth beyond the largest edge": (
+        (
+            asked(height_px=4096, init_image=InitImage(blob_id="b-1"), outpaint=Outpaint(top_px=8)),
+            RequestFiles(picture=picture(64, 4096)),
+        ),
+        BASE,
+        INVALID,
+        "outpaint",
+    ),
+    "more steps than were trained": (
+        (asked(sampling=Sampling(sampler="ddim", steps=11)), NOTHING_READ),
+        replace(BASE, train_steps=10),
+        TOGETHER,
+        "sampling.steps",
+    ),
+    "more steps of the second pass than were trained": (
+        enlarged(sampler="ddim", steps=11),
+        replace(BASE, train_steps=10),
+        TOGETHER,
+        "hires_pass.steps",
+    ),
+    "a schedule that the second pass's sampler does not take": (
+        enlarged(sampler="ddim", sigma_schedule="karras"),
+        BASE,
+        TOGETHER,
+        "hires_pass.sigma_schedule",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_is_refused_by_its_field(case: str) -> None:
+    (generation, read), model, reason, field = UNFIT[case]
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(generation, model, read)
+    assert [one.field for one in refused.value.violations] == [f"generation.{field}"]
+    assert refused.value.reason is reason
+
+
+FITS: dict[str, tuple[tuple[Generation, RequestFiles], Model]] = {
+    "a map of another size that is brought there": (
+        guided(NET, {"image": picture(72), "region": picture(80)}, fit=ImageFit.PAD),
+        BASE,
+    ),
+    "a type that the net knows": (guided(replace(NET, variant=UNION), control_type="canny"), SDXL),
+    "two words": (words("owl", "cat"), BASE),
+    "a LoRA's weight of a component": (styled(entry(ModelKind.LORA), "unet"), BASE),
+    "a growth up to the largest edge": (
+        (
+            asked(height_px=4088, init_image=InitImage(blob_id="b-1"), outpaint=Outpaint(top_px=8)),
+            RequestFiles(picture=picture(64, 4088)),
+        ),
+        BASE,
+    ),
+    "a picture between multiples": (
+        (asked(width_px=None, height_px=None, init_image=InitImage(blob_id="b-1")), RequestFiles(picture=picture(71))),
+        BASE,
+    ),
+    "as many steps as were trained": (
+        (asked(sampling=Sampling(sampler="ddim", steps=10)), NOTHING_READ),
+        replace(BASE, train_steps=10),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_what_just_fits_is_taken(case: str) -> None:
+    (generation, read), model = FITS[case]
+    assert isinstance(resolve(generation, model, read), ResolvedGeneration)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "says"),
+    [
+        (None, "needs an image encoder"),
+        (Need(width=1280, patches=True), "hidden states of 1280"),
+        (Need(width=1024, patches=False), "embeddings of 1024"),
+    ],
+)
+def test_an_ip_adapter_without_its_encoder_says_which_it_needs(encoder: Need | None, says: str) -> None:
+    generation, read = shown(entry(ModelKind.IMAGE_PROMPT_ADAPTER), encoder)
+    with pytest.raises(FailedPrecondition, match=says) as refused:
+        resolve(generation, BASE, read)
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+    assert refused.value.facts["field"] == "generation.image_prompts[0].model_id"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (Preprocessing(kind="depth"), "depth needs a model"),
+        (Preprocessing(kind="canny", model_id="edges"), "canny needs no model"),
+    ],
+)
+def test_a_map_that_no_model_here_makes_is_refused(given: Preprocessing, says: str) -> None:
+    generation, read = guided(NET, preprocessing=given)
+    with pytest.raises(FailedPrecondition, match=says) as refused:
+        resolve(generation, BASE, read)
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+    assert refused.value.facts["field"] == "generation.controls[0].preprocessing"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "options", "fits"),
+    [((1,), (), True), ((1, 2), (), False), ((1, 2), (("seed", 3.0),), True)],
+)
+def test_a_shuffled_map_has_one_seed_for_all_pictures(
+    seeds: tuple[int, ...], options: tuple[tuple[str, float], ...], fits: bool
+) -> None:
+    generation, read = guided(NET, preprocessing=Preprocessing(kind="shuffle", options=options))
+    several = replace(generation, sampling=Sampling(steps=4, seeds=seeds))
+    if fits:
+        assert isinstance(resolve(several, BASE, read), ResolvedGeneration)
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(several, BASE, read)
+    assert [one.field for one in refused.value.violations] == ["generation.controls[0].preprocessing.shuffle.seed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason", "says"),
+    [
+        ({"kind": ModelKind.VAE}, FailedPrecondition, ErrorReason.MODEL_INCOMPATIBLE, "is a vae"),
+        (
+            {"state": ModelState.CORRUPT, "problem": "it is cut off"},
+            DataLoss,
+            ErrorReason.MODEL_CORRUPT,
+            "damaged: it is cut off",
+        ),
+        ({"state": ModelState.MISSING}, FailedPrecondition, ErrorReason.COMPONENT_MISSING, "are gone"),
+        (
+            {"state": ModelState.INCOMPATIBLE, "problem": "of no known family"},
+            FailedPrecondition,
+            ErrorReason.MODEL_INCOMPATIBLE,
+            "cannot be used: of no known family",
+        ),
+    ],
+)
+def test_a_model_that_makes_no_pictures_is_refused(
+    changes: dict[str, Any], error: type[FailedPrecondition | DataLoss], reason: ErrorReason, says: str
+) -> None:
+    with pytest.raises(error, match=says) as refused:
+        resolve(asked(), replace(BASE, **changes))
+    assert (refused.value.reason, refused.value.facts["model_id"]) == (reason, "emoji-sd")
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_a_prompt_of_the_second_pass_that_cannot_be_read_is_refused_by_its_field(field: str) -> None:
+    edits: dict[str, Any] = {field: "[a|b]" * (limits.PROMPT_EDITS + 1)}
+    generation = asked(prompt_syntax=Syntax.A1111, hires_pass=HiresPass(**edits))
+    with pytest.raises(InvalidRequest) as refused:
+        resolve(generation, BASE)
+    assert [one.field for one in refused.value.violations] == [f"generation.hires_pass.{field}"]
+
+
+def test_a_benchmark_makes_each_size_with_each_number_and_refuses_by_its_own_fields() -> None:
+    sizes = ModelBenchmark(model_id="emoji-sd", sizes=((64, 64), (64, 72)), batch_sizes=(1, 2), steps=4)
+    made = [(one.width_px, one.height_px, len(one.seeds)) for one in benchmark_cases(sizes, BASE)]
+    assert made == [(64, 64, 1), (64, 64, 2), (64, 72, 1), (64, 72, 2)]
+    for changes, field in (({"sizes": ((64, 65),)}, "sizes"), ({"batch_sizes": (17,)}, "batch_sizes")):
+        with pytest.raises(InvalidRequest) as refused:
+            list(benchmark_cases(replace(sizes, **changes), BASE))
+        assert {one.field for one in refused.value.violations} == {f"model_benchmark.{field}"}
