@@ -30,9 +30,8 @@ def resolved_picture(asked: Generation, picture: InputPicture, steps: int) -> Re
     init = asked.init_image
     assert init is not None, "only a request with a picture has one"
     size = picture.width_px, picture.height_px
-    differs = (
-        bool(asked.width_px and asked.height_px) and init.fit is None and size != (asked.width_px, asked.height_px)
-    )
+    given = asked.width_px is not None and init.fit is None
+    differs = given and size != (asked.width_px, asked.height_px)
     keeps = differs and asked.mask is not None and asked.mask.zoom_to_mask
     if differs and not keeps:
         able = ", ".join(name.upper() for name in limits.FITS)

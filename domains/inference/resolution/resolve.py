@@ -191,8 +191,9 @@ def _output(asked: EncodeOptions) -> EncodeOptions:
 def _size(asked: Generation, model: Model, picture: InputPicture | None) -> tuple[int, int]:
     """The requested size, the size of the picture to start from, or the model's native one, whose value can be missing or
     impossible."""
-    if asked.width_px and asked.height_px:
-        _aligned(asked, model)
+    if asked.width_px is not None:
+        assert asked.height_px is not None, "a checked request has both edges or none"
+        _aligned((asked.width_px, asked.height_px), model)
         return asked.width_px, asked.height_px
     if picture is not None:
         return size_of(picture, model)
@@ -208,7 +209,7 @@ def _size(asked: Generation, model: Model, picture: InputPicture | None) -> tupl
     raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
 
 
-def _aligned(asked: Generation, model: Model) -> None:
+def _aligned(size: tuple[int, int], model: Model) -> None:
     """Raise UNSUPPORTED_COMBINATION for edges that are no multiples of the family's."""
     multiple = FAMILIES[model.family].alignment_px
     violations = [
@@ -217,8 +218,8 @@ def _aligned(asked: Generation, model: Model) -> None:
             message=f"{edge} is no multiple of {multiple}, which {model.family} needs; {edge - edge % multiple} is",
             allowed=f"a multiple of {multiple}",
         )
-        for name, edge in (("width_px", asked.width_px), ("height_px", asked.height_px))
-        if edge and edge % multiple
+        for name, edge in zip(("width_px", "height_px"), size, strict=True)
+        if edge % multiple
     ]
     if violations:
         raise InvalidRequest(violations, ErrorReason.UNSUPPORTED_COMBINATION, model_id=model.id)
