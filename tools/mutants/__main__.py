@@ -31,7 +31,7 @@ _SKIPPED = ("embedded", "_windows")
 _ON_DEVICE = "on_device"
 _NICE = 5
 _LEAST_LIMIT_S = 15.0
-_MOST = 600
+_MOST = 1000
 """Tests that a fault is tried against."""
 _MOST_S = 60.0
 """Time of the tests that a fault is tried against, unless `--seconds` says otherwise. The first is always taken."""

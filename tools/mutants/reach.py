@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -163,17 +163,19 @@ def tests_for(reach: Reach, tree: Path, path: str, function: str) -> list[str]:
     return sorted(narrow, key=lambda test: (*rank(test), turns[test]))
 
 
-def _turns(reach: Reach, tests: Iterable[str]) -> dict[str, int]:
-    """By case of a test, the turn in which it is tried: the time of that test's cases up to it, in turns.
+def _turns(reach: Reach, tests: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """By case of a test, when it is tried: the time of that test's cases up to it, in turns, and how many those are.
 
     So slow tests come last, and a thousand cases of one test, which notice the same, do not keep others out.
     """
     taken_s: defaultdict[str, float] = defaultdict(float)
-    turns: dict[str, int] = {}
+    cases: Counter[str] = Counter()
+    turns: dict[str, tuple[int, int]] = {}
     for test in tests:
         name = test.split("[")[0]
         taken_s[name] += reach.tests[test].seconds
-        turns[test] = int(taken_s[name] / _TURN_S)
+        cases[name] += 1
+        turns[test] = int(taken_s[name] / _TURN_S), cases[name]
     return turns
 
 

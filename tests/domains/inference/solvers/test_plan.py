@@ -189,6 +189,13 @@ def test_a_schedule_is_refused_where_the_sampler_does_not_take_it(name: str) -> 
     assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
 
 
+def test_an_unknown_sampler_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidRequest, match="there is no sampler 'none'") as refused:
+        a_plan("none")
+    (violation,) = refused.value.violations
+    assert (violation.field, violation.allowed) == ("generation.sampling.sampler", ", ".join(SAMPLERS))
+
+
 def test_a_model_that_predicts_something_else_is_incompatible() -> None:
     with pytest.raises(FailedPrecondition, match="flow"):
         a_plan("euler", prediction_type="flow_prediction")
