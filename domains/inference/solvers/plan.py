@@ -125,13 +125,11 @@ def _walk(
     spacings: Sequence[Mapping[str, object]],
 ) -> Walk:
     """By the model's own spacing, or by another one where that repeats a level or gives another number of steps."""
-    most = most_trained_steps(train_steps_of(config), sampler, sigma_schedule)
-    if most and steps > most:
-        raise steps_refusal(sampler, steps, most)
     for spacing in spacings:
         if found := trained_walk(solver, {**config, **spacing}, sigma_schedule, steps, options):
             return found
-    raise steps_refusal(sampler, steps, most or train_steps_of(config))
+    trained = train_steps_of(config)
+    raise steps_refusal(sampler, steps, most_trained_steps(trained, sampler, sigma_schedule) or trained)
 
 
 def _options(sampler: str, config: Mapping[str, Any], eta: float | None) -> Options:
