@@ -57,6 +57,32 @@ async def test_without_a_device_that_takes_work_nothing_is_read(desk: Desk) -> N
     assert named.value.reason is any_of_them.value.reason is ErrorReason.DEVICE_RECOVERING
 
 
+@pytest.mark.parametrize(
+    ("occupied", "chosen"),
+    [({GPU: 2, OTHER: 1}, OTHER), ({GPU: 1, OTHER: 1}, GPU), ({OTHER: 3}, OTHER), ({}, GPU)],
+)
+async def test_prompts_are_read_where_the_least_is_done_and_wait_for_a_worker_only_where_none_is_ready(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, occupied: dict[str, int], chosen: str
+) -> None:
+    asked, waited = list[str](), list[str]()
+
+    def lane(device_id: str) -> Any:
+        return SimpleNamespace(worker=device_id, occupied=occupied.get(device_id, 0))
+
+    async def ready(device_id: str) -> Any:
+        waited.append(device_id)
+        return lane(device_id)
+
+    async def answer(worker: str, *_: object) -> PromptsRead:
+        asked.append(worker)
+        return PromptsRead(readings=())
+
+    monkeypatch.setattr(conditioning_preview, "ask", answer)
+    lanes = SimpleNamespace(of=lambda device_id: lane(device_id) if device_id in occupied else None, ready=ready)  # pyright: ignore[reportUnknownLambdaType]
+    await previews(desk, lanes).of(checked(Generation(prompt="an owl")))
+    assert (asked, waited) == ([chosen], [] if occupied else [chosen])
+
+
 @pytest.mark.parametrize("long", [LongPrompt.REFUSE, LongPrompt.TRUNCATE])
 async def test_a_prompt_that_does_not_fit_is_a_refusal_only_where_it_is_to_be_one(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, long: LongPrompt

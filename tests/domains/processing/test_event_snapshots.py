@@ -4,13 +4,16 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from domains.device.record import Condition, DeviceReach, first_view
 from domains.memory.blobs.blob import Blob, BlobState
 from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure
+from domains.model.loaded import LoadedModel
 from domains.processing.event_snapshots import restored, stored
 from domains.system_event import StoredSnapshot
+from tests.domains.device.test_devices import a_device
 
 POOL = PoolView(
     id="host",
@@ -34,7 +37,11 @@ def through(value: object) -> object:
     return restored(snapshot)
 
 
-@pytest.mark.parametrize("value", [POOL, BLOB])
+LOADED = LoadedModel(id="m@cpu", model_id="m", device_id="cpu", components=(), load_time_s=1.0, last_use_time_s=2.0)
+DEVICE = first_view("cuda:0", a_device(), Condition(), DeviceReach(), "1")
+
+
+@pytest.mark.parametrize("value", [POOL, BLOB, LOADED, DEVICE])
 def test_a_thing_comes_back_as_it_was(value: object) -> None:
     assert through(value) == value
 

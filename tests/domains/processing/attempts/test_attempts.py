@@ -1,12 +1,13 @@
 """Attempts: a wish to stop reaches a job wherever it is, and a worker's death counts against the job that caused it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from domains.device.benchmark import Suite
 from domains.device.workload import WINDOW_S
@@ -14,15 +15,17 @@ from domains.errors import ErrorReason
 from domains.inference.outcome import ImageReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
 from domains.memory.blobs.blob import Blob
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
+from domains.processing.attempts.front_task import FrontTask
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork
+from domains.processing.jobs.kinds import BenchmarkWork, ScanWork
+from domains.processing.jobs.outcome import Halted
 from domains.processing.jobs.state import JobState
 from domains.processing.workers.worker import Emptied, Report
 from domains.progress import Receipt, Stage, StageStarted
-from tests.domains.processing.dispatch_bench import STOP_LIMIT_S, STOPPED, DispatchBench
+from tests.domains.processing.dispatch_bench import NO_RUNNERS, STOP_LIMIT_S, STOPPED, DispatchBench
 from tests.domains.processing.scripted_worker import Floor
 
 FINISHED = RunFinished(receipt=Receipt())
@@ -362,6 +365,24 @@ async def test_a_worker_that_ends_an_order_without_a_report_or_with_a_strange_on
         await floor.dispatcher.idle()
         assert live.job.failure is not None
         assert (live.job.failure.reason, told in live.job.failure.message) == (ErrorReason.INVARIANT_BROKEN, True)
+    await floor.close()
+
+
+async def test_work_of_the_front_is_logged_by_its_own_job_and_without_the_device_of_another(tmp_path: Path) -> None:
+    bound = list[Mapping[str, object]]()
+
+    async def scan(work: ScanWork, task: FrontTask) -> Halted:
+        bound.append(get_contextvars())
+        floor.jobs.cancel(task.job.id)
+        return Halted()
+
+    floor = Floor(tmp_path, msgspec.structs.replace(NO_RUNNERS, scan=scan))
+    with bound_contextvars(job_id="job-1", device_id="sim-0"):
+        live = floor.jobs.live(floor.jobs.submit(ScanWork(), JobOptions())[0].id)
+    while not live.job.state.ended:
+        await live.journal.more(live.journal.last_sequence, 5.0)
+    await floor.dispatcher.idle()
+    assert bound == [{"job_id": live.job.id}]
     await floor.close()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domains.device.advice import AdviceFigures
 from domains.device.settings import DeviceGoal
@@ -45,4 +46,14 @@ async def test_only_finished_pictures_count_without_their_loading_and_each_pictu
     of_model, of_any = told
     assert [(run.seconds, run.peak_device_bytes) for run in of_model.runs] == [(4.0, 7)]
     assert of_any.runs == ()
+
+    job = bench.jobs.get(finished)
+    assert job.receipt is not None
+    for seconds in range(40):
+        timing = StageTiming(stage=Stage.DENOISING, wall_s=2.0 * seconds)
+        receipt = replace(job.receipt, work=replace(job.receipt.work, timings=(timing,)))
+        for listener in bench.jobs.listeners:
+            listener(replace(job, receipt=receipt))
+    advisor.advise("cuda:0", DeviceGoal.LATENCY, "", bench.catalogue.default().id)
+    assert [run.seconds for run in told[-1].runs] == [*range(40 - 32, 40)], "the newest 32"
     bench.database.close()

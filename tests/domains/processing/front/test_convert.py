@@ -5,11 +5,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domains.errors import AlreadyExists
-from domains.model.conversion import Conversion
+from domains.model.conversion import Conversion, Written
 from domains.model.model import ModelLayout
+from domains.model.publish import part_of, publish
+from domains.model.publish_note import being_published, write_note
 from domains.processing.front.convert import ConvertRunner
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.jobs import Jobs
+from domains.processing.jobs.kinds import ConvertWork
+from domains.processing.jobs.state import JobState
 
 
 @pytest.mark.parametrize("layout", [ModelLayout.FILE, ModelLayout.DIFFUSERS])
@@ -29,3 +36,30 @@ async def test_a_result_that_cannot_be_registered_goes_and_says_why(tmp_path: Pa
     with pytest.raises(AlreadyExists):
         await runner._known(asked, target, layout)  # pyright: ignore[reportPrivateUsage]
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "result_stays", "note_stays"),
+    [
+        (JobState.SUCCEEDED, True, False),
+        (JobState.FAILED, False, False),
+        (JobState.CANCELLED, False, False),
+        (JobState.RUNNING, True, True),
+    ],
+)
+def test_a_conversion_that_ends_leaves_its_result_only_if_it_succeeded(
+    tmp_path: Path, state: JobState, result_stays: bool, note_stays: bool
+) -> None:
+    place = tmp_path / "new.safetensors"
+    catalogue: Any = SimpleNamespace(place_of=lambda asked: place)  # pyright: ignore[reportUnknownLambdaType]
+    jobs: Any = SimpleNamespace(listeners=[])
+    ConvertRunner(catalogue, jobs)
+    work = ConvertWork(asked=Conversion(model_id="m", destination=str(place)))
+    job = replace(Jobs.draft(work, JobOptions()), state=state)
+    part = part_of(place, job.id)
+    part.write_bytes(b"x")
+    write_note(place, job.id, Written(converted=1, copied=0))
+    publish(part, place)
+    for listener in jobs.listeners:
+        listener(job)
+    assert (place.exists(), place in being_published(tmp_path)) == (result_stays, note_stays)

@@ -270,6 +270,31 @@ async def test_running_jobs_are_interrupted_only_by_force(resets: Resets, force:
     assert floor.jobs.get(running).state is JobState.RUNNING
 
 
+async def test_a_job_that_ends_in_time_is_not_interrupted_by_a_reset(resets: Resets) -> None:
+    floor = resets.floor
+    worker = floor.arrive()
+    work = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:1])
+    running = floor.jobs.live(floor.jobs.submit(work, JobOptions())[0].id)
+    while not worker.orders:
+        await running.journal.more(running.journal.last_sequence, 5.0)
+        await settle()
+    asked = ResetWork(device_id="sim-0", process=False, drain_timeout_s=60.0, force=False)
+    job_id = floor.jobs.submit(asked, JobOptions())[0].id
+    live = floor.jobs.live(job_id)
+    while live.job.stage is not Stage.DRAINING:
+        await live.journal.more(live.journal.last_sequence, 5.0)
+    await settle()
+    assert (len(worker.orders), live.job.stage, running.job.state) == (1, Stage.DRAINING, JobState.RUNNING)
+    worker.say()  # ends the job, although it does not answer it
+    worker.say(Emptied(freed_bytes=7))
+    worker.say(Checked(check=HealthCheck(name="compute", verdict=Verdict.HEALTHY, message="")))
+    ended = await resets.ended(job_id)
+    assert isinstance(ended.result, ResetResult)
+    report = ended.result.report
+    assert (report.interrupted_job_ids, report.freed_bytes, worker.ended) == ((), 7, [])
+    assert running.job.state is JobState.FAILED
+
+
 async def test_a_device_that_vanishes_or_does_not_come_back_fails_its_reset(
     resets: Resets, monkeypatch: pytest.MonkeyPatch
 ) -> None:

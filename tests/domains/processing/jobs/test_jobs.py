@@ -51,6 +51,7 @@ from domains.progress import PreviewReady, Progressed, Stage, StageStarted, Unit
 from domains.requests import Asked
 from domains.storage import open_database
 from tests.domains.inference.on_device.requests import embedded_model
+from tests.domains.memory.blobs import opened
 from tests.domains.memory.scratch import scratch_folder
 
 RECEIPT = receipt_of(Jobs.draft(ScanWork(), JobOptions()), Instant.now())
@@ -368,6 +369,17 @@ async def test_what_has_expired_is_forgotten_although_it_went_wrong_at_first(
     expiry.cancel()
     assert not any(job_id in jobs.ids() for job_id in kept)
     connection.close()
+
+
+async def test_a_job_that_expires_takes_its_blobs_along(jobs: Jobs, tmp_path: Path) -> None:
+    ended, kept = (jobs.submit(ScanWork(), JobOptions(keep_for_s=keep_s))[0].id for keep_s in (1e-9, 3600.0))
+    for job_id in (ended, kept):
+        jobs.cancel(job_id)
+    with opened(tmp_path) as blobs:
+        left = [await blobs.keep(data.encode(), "text/plain", data) for data in (ended, kept)]
+        await Expiry(jobs, blobs).expire()
+        assert [one.id for one in blobs.all()] == [left[1].id]
+    assert [job_id in jobs.ids() for job_id in (ended, kept)] == [False, True]
 
 
 async def test_expiry_looks_once_and_then_pauses_for_its_interval(

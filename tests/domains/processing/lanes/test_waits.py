@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from domains.device.settings import DeviceSettings
-from domains.processing.jobs.job import Job
+from domains.processing.jobs.job import Job, JobOptions
+from domains.processing.jobs.kinds import BenchmarkWork
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.waits import Wait, WaitReason, Waits
 from domains.progress import Progressed, Stage, StageStarted, Unit
@@ -69,6 +70,14 @@ async def test_a_job_that_fits_alone_but_not_beside_another_waits_for_its_end_an
     await bench.finish(first)
     await bench.finish(second)
     assert bench.job(second).attempt == 1
+
+
+async def test_a_job_that_needs_the_device_alone_is_told_so_while_another_runs(bench: Waiting) -> None:
+    await bench.at_work(bench.submit())
+    alone = bench.of(bench.jobs.submit(BenchmarkWork(device_id="cuda:0", suites=()), JobOptions())[0].id)
+    assert alone is not None
+    assert (alone.reason, alone.device_id) == (WaitReason.TURN, DEVICE_ID)
+    assert alone.detail == f"1 running on {DEVICE_ID}, it needs the device alone"
 
 
 async def test_a_job_without_an_enabled_device_is_told_why_each_takes_none(bench: Waiting) -> None:

@@ -243,3 +243,10 @@ async def test_a_forecast_names_what_would_go_and_what_is_missing(desk: Desk) ->
     assert found.shortfall_bytes == 0
     desk.loaded.update("one@host", Stay(pinned=True))
     assert (await desk.loads.forecast(desk.three)).shortfall_bytes == desk.size
+
+
+async def test_a_forecast_says_what_the_hosts_memory_lacks_as_far_as_it_is_known(desk: Desk) -> None:
+    desk.source.others = 10**9 - desk.size // 4
+    assert (await desk.loads.forecast(desk.one)).shortfall_bytes == desk.size - desk.size // 4
+    desk.source.total = None
+    assert (await desk.loads.forecast(desk.one)).shortfall_bytes == 0
