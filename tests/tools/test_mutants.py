@@ -29,6 +29,11 @@ def test_each_fault_changes_one_thing_and_those_of_a_refusal_are_marked() -> Non
     assert len({SOURCE, *sources}) == len(sources) + 1
 
 
+def test_the_lengths_of_zip_are_left_as_they_are_and_other_strictness_is_not() -> None:
+    told = [fault.told for fault in faults("found = dict(zip(a, b, strict=True))\npath = path.resolve(strict=True)\n")]
+    assert told == ["True  →  False"]
+
+
 def test_a_function_is_found_by_its_line() -> None:
     assert [function_at(SOURCE, line) for line in (1, 3, 8)] == ["", "called", "not_called"]
 

@@ -1,4 +1,4 @@
-"""The one-node faults of a source file. Texts, annotations and docstrings are left as they are."""
+"""The one-node faults of a source file. Texts, annotations, docstrings and the lengths of zip are left as they are."""
 
 import ast
 import copy
@@ -99,6 +99,10 @@ def _within(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_left_alone(parent: ast.AST, field: str) -> bool:
+    match parent:
+        case ast.Call(func=ast.Name("zip")):
+            # `strict` is an assertion, which turns nothing without an error elsewhere.
+            return field == "keywords"
     return field in ("annotation", "returns", "decorator_list", "bases", "keywords" if _is_class(parent) else "")
 
 

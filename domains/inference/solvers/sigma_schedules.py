@@ -83,10 +83,10 @@ def beta_quantiles(places: Array) -> Array:
 
 
 def _beta_mass(ends: Array) -> Array:
-    """∫ (t·(1 − t))^(p − 1) dt from 0 to ends of at most 1/2; with u = t^p there is no pole at 0."""
+    """p·∫ (t·(1 − t))^(p − 1) dt from 0 to ends of at most 1/2; with u = t^p there is no pole at 0."""
     half = ends[..., None] ** _BETA / 2
     places = half * (_NODES + 1)
-    return (half * _NODE_WEIGHTS * (1 - places ** (1 / _BETA)) ** (_BETA - 1)).sum(-1) / _BETA
+    return (half * _NODE_WEIGHTS * (1 - places ** (1 / _BETA)) ** (_BETA - 1)).sum(-1)
 
 
 _BETA = 0.6

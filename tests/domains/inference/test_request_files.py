@@ -100,6 +100,10 @@ def enlarged(**changes: Any) -> tuple[Generation, RequestFiles]:
     return asked(hires_pass=HiresPass(**changes)), NOTHING_READ
 
 
+def _in_order(request: tuple[Generation, RequestFiles]) -> tuple[Generation, Model, RequestFiles]:
+    return request[0], BASE, request[1]
+
+
 ENCODER = Encoder(model=entry(ModelKind.IMAGE_ENCODER, "encoder"), edge_px=224)
 NAMED: dict[str, tuple[Model, Model, Callable[[Model], tuple[Generation, RequestFiles]]]] = {
     "lora": (entry(ModelKind.LORA), BASE, styled),
@@ -293,6 +297,50 @@ FITS: dict[str, tuple[tuple[Generation, RequestFiles], Model]] = {
 def test_what_just_fits_is_taken(case: str) -> None:
     (generation, read), model = FITS[case]
     assert isinstance(resolve(generation, model, read), ResolvedGeneration)
+
+
+def test_what_a_request_leaves_open_of_the_models_that_it_names_is_chosen_and_what_it_says_is_kept() -> None:
+    said: dict[str, Any] = {"weight": 0.0, "start_ratio": 0.25, "end_ratio": 0.5}
+    for given, weight, start, end in (({}, 1.0, 0.0, 1.0), (said, 0.0, 0.25, 0.5)):
+        model, _, _ = NAMED["lora"]
+        lora = resolve(asked(loras=(Lora(model_id="named", **given),)), BASE, RequestFiles(loras=[model])).loras[0]
+        adapter, encoder = entry(ModelKind.IMAGE_PROMPT_ADAPTER), replace(ENCODER, edge_px=336)
+        prompt = ImagePrompt(model_id="named", images=(SOURCE,), **given)
+        read = ReadImagePrompt(model=adapter, encoder=encoder, images=(picture(),), region=picture())
+        shown = resolve(asked(image_prompts=(prompt,)), BASE, RequestFiles(image_prompts=[read])).image_prompts[0]
+        control = resolve(*_in_order(guided(NET, **given))).controls[0]
+        for one in (lora, shown, control):
+            assert (one.model_id, one.model_sha256) == ("named", "1" * 64)
+            assert (one.weight, one.start_ratio, one.end_ratio) == (weight, start, end)
+        assert (shown.encoder_model_id, shown.edge_px, shown.negative_image) == ("encoder", 336, None)
+        assert shown.region is not None
+
+    plain = resolve(*_in_order(guided(NET))).controls[0]
+    fitted = resolve(*_in_order(guided(T2I, {"region": picture()}, fit=ImageFit.PAD))).controls[0]
+    assert (plain.fit, plain.region, plain.t2i_adapter) == (ImageFit.COVER, None, False)
+    assert (fitted.fit, fitted.region, fitted.t2i_adapter) == (ImageFit.PAD, plain.image, True)
+
+
+@pytest.mark.parametrize(("token", "weight", "told"), [("", None, ("owl", 1.0)), ("cat", 0.0, ("cat", 0.0))])
+def test_a_learned_word_is_the_files_own_unless_the_request_says_another(
+    token: str, weight: float | None, told: tuple[str, float]
+) -> None:
+    word = TextualInversion(model_id="named", token=token, weight=weight)
+    model, _, _ = NAMED["textual inversion"]
+    found = resolve(asked(textual_inversions=(word,)), BASE, RequestFiles(words=[model])).textual_inversions[0]
+    assert (found.token, found.weight, found.model_sha256) == (*told, "1" * 64)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [({}, (0.8, 6.0, 2.5)), ({"start_ratio": 0.0, "aesthetic_score": 0.0, "negative_aesthetic_score": 0.0}, (0, 0, 0))],
+)
+def test_a_refiner_takes_over_late_unless_the_request_says_when(said: dict[str, Any], told: tuple[float, ...]) -> None:
+    model, _, _ = NAMED["refiner"]
+    found = resolve(asked(refiner=RefinerPass(model_id="named", **said)), SDXL, RequestFiles(refiner=model)).refiner
+    assert found is not None
+    assert (found.start_ratio, found.aesthetic_score, found.negative_aesthetic_score) == told
+    assert (found.model_id, found.model_sha256, found.family) == ("named", "1" * 64, "sdxl_refiner")
 
 
 @pytest.mark.parametrize(

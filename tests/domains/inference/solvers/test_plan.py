@@ -189,6 +189,18 @@ def test_a_schedule_is_refused_where_the_sampler_does_not_take_it(name: str) -> 
     assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
 
 
+@pytest.mark.parametrize(
+    ("steps", "visited", "terms"), [(14, None, 1), (15, None, 2), (18, range(4, 18), 2), (13, range(3, 13), 1)]
+)
+@pytest.mark.parametrize("name", ["dpmpp_2m", "deis"])
+def test_a_short_walk_ends_with_the_first_order_and_steps_that_were_left_out_count(
+    name: str, steps: int, visited: range | None, terms: int
+) -> None:
+    config = CONFIG | {"final_sigmas_type": "sigma_min"}
+    last = plan(name, config, sigma_schedule="normal", steps=steps, eta=0.0, visited=visited).lines[-1]
+    assert sum(map(bool, last.following.kept)) == terms
+
+
 def test_an_unknown_sampler_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="there is no sampler 'none'") as refused:
         a_plan("none")
