@@ -99,10 +99,9 @@ def _within(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_left_alone(parent: ast.AST, field: str) -> bool:
-    match parent:
-        case ast.Call(func=ast.Name("zip")):
-            # `strict` is an assertion, which turns nothing without an error elsewhere.
-            return field == "keywords"
+    if isinstance(parent, ast.Call) and ast.unparse(parent.func) == "zip":
+        # `strict` is an assertion, which turns nothing without an error elsewhere.
+        return field == "keywords"
     return field in ("annotation", "returns", "decorator_list", "bases", "keywords" if _is_class(parent) else "")
 
 
