@@ -177,5 +177,5 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def same_as(self, other: "Model") -> bool:
         """Whether both are the same model with the same content; place and time of the files do not count."""
-        plain = {"files": (), "update_time_s": 0.0, "validate_time_s": 0.0}
-        return msgspec.structs.replace(self, **plain) == msgspec.structs.replace(other, **plain)
+        here = {name: getattr(other, name) for name in ("files", "update_time_s", "validate_time_s")}
+        return msgspec.structs.replace(self, **here) == other

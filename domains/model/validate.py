@@ -157,7 +157,7 @@ class Validator:
                 embedded=model.embedded,
                 cancelled=self._cancelled,
             )
-        elif model.folder and not Path(model.folder).exists():
+        elif model.folder and (model.layout is ModelLayout.DIFFUSERS or not Path(model.folder).exists()):
             problem = f"{model.folder} holds no model any more"
             model = msgspec.structs.replace(model, state=ModelState.MISSING, problem=problem)
         else:
@@ -175,10 +175,8 @@ class Validator:
             model = self._model
         elif self._model.layout is ModelLayout.FILE:
             model = read_file(place, self._model.display_name, self._model.id)
-        elif self._model.layout is ModelLayout.COMPONENT:
-            model = read_component_folder(place, self._model.id, self._inside)
         else:
-            return self._model
+            model = read_component_folder(place, self._model.id, self._inside)
         return with_hashes(model, [_of_check(stamp, files.get(stamp.path)) for stamp in model.files])
 
     def _whole(self, judged: Model, findings: Sequence[ModelFinding]) -> list[ModelFinding]:

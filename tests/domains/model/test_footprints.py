@@ -7,11 +7,14 @@ import msgspec
 import pytest
 
 from domains.device.device import Backend, Device, DeviceKind
+from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, Execution, precision_of, usual_precision
 from domains.model.footprints import Footprints
 from domains.model.loaded import LoadedComponent
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.model.reading_sizes import Reading, reading_of
+from domains.model.safetensors_header import TensorEntry
 from tests.domains.model import folders
 from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model
 from tests.domains.model.known import Known, known_in, loaded_as
@@ -72,6 +75,33 @@ class Forecast:
 def forecast(tmp_path: Path) -> Iterator[Forecast]:
     with known_in(tmp_path) as known:
         yield Forecast(known)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reading"),
+    [
+        ({}, Reading()),
+        ({"mid.attn1.to_k.weight": (4, 6), "conv.weight": (4, 3, 3, 3)}, Reading()),
+        ({"a.attn2.to_k.weight": (4, 6), "b.attn2.to_v.weight": (5, 6)}, Reading(of_token=9)),
+        ({"add_embedding.linear_2.weight": (7, 3), "add_embedding.linear_2.bias": (7,)}, Reading(of_prompt=7)),
+        (
+            {"context_embedder.weight": (8, 5), "text_embedder.linear_1.weight": (8, 3)},
+            Reading(of_token=5, of_prompt=3),
+        ),
+    ],
+)
+def test_a_network_keeps_of_a_prompt_what_its_layers_say(shapes: dict[str, tuple[int, ...]], reading: Reading) -> None:
+    tensors = [TensorEntry(name=name, dtype="F32", shape=shape, begin=0, end=0) for name, shape in shapes.items()]
+    assert reading_of(tensors) == reading
+
+
+def test_the_tensors_of_a_component_are_those_of_its_files_as_far_as_they_can_be_read(forecast: Forecast) -> None:
+    names = {one.name for one in tensors_of(forecast.one, "unet")}
+    assert len(names) == len(UNET_TENSORS)
+    assert not names & {one.name for one in tensors_of(forecast.one, "vae")}
+    assert not tensors_of(forecast.one, "wings")
+    (forecast.known.root / "one" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    assert not tensors_of(forecast.one, "unet")
 
 
 def test_headers_and_precision_give_the_bytes_of_each_part_with_weights(forecast: Forecast) -> None:

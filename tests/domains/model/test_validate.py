@@ -67,6 +67,14 @@ def told(report: ValidationReport) -> list[tuple[str, ErrorReason | None]]:
     return [(each.field, each.reason) for each in report.findings]
 
 
+def test_a_folder_whose_index_is_gone_holds_no_model_any_more(spoilt: Validated) -> None:
+    (spoilt.folder / "model_index.json").unlink()
+    report = spoilt.report()
+    assert (report.valid, report.model.state) == (False, ModelState.MISSING)
+    assert told(report) == [("", ErrorReason.COMPONENT_MISSING)]
+    assert "holds no model any more" in report.findings[0].message
+
+
 @pytest.mark.parametrize(("depth", "passes"), [(Depth.HEADER, 0), (Depth.CHECKSUM, 1), (Depth.VALUES, 2)])
 def test_a_whole_model_is_valid_and_its_weights_are_read_as_often_as_the_depth_needs(
     spoilt: Validated, depth: Depth, passes: int

@@ -9,6 +9,7 @@ from domains.errors import ErrorReason
 from domains.model.inspect import findings_of
 from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout, ModelState
+from domains.model.single_file import beside_path
 from domains.model.weights_model import read_component_folder, read_file
 from domains.reasons import Severity
 from tests.domains.model import published
@@ -82,6 +83,18 @@ def test_averaged_weights_do_not_count_for_a_component(tmp_path: Path) -> None:
 def test_precisions_are_told_and_the_family_is_the_same(tmp_path: Path, dtype: str, precision: str) -> None:
     model = file(write_published(tmp_path / "a.safetensors", "flux1_dev_original", dtype))
     assert (model.family, model.components[0].precision) == ("flux1", precision)
+
+
+def test_a_damaged_config_beside_a_single_file_is_told(tmp_path: Path) -> None:
+    place = write_published(tmp_path / "a.safetensors", "sd1_single")
+    beside = Path(beside_path(str(place))) / "scheduler" / "scheduler_config.json"
+    beside.parent.mkdir(parents=True)
+    beside.write_text("{")
+    model = file(place)
+    assert model.state is ModelState.CORRUPT
+    assert "scheduler/scheduler_config.json is no JSON object" in model.problem
+    beside.write_text('{"prediction_type": "v_prediction"}')
+    assert file(place).prediction_type == "v_prediction"
 
 
 def test_a_mix_of_precisions_is_told_by_its_shares(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 import pytest
 
 from domains.model.detect.detect import detect
-from domains.model.detect.evidence import Detection, Source, Subject
+from domains.model.detect.evidence import Detection, Evidence, Source, Subject, confidence_of
+from domains.model.detect.network import Network, layout, near, proven
 from domains.model.families import FAMILIES
-from domains.model.families.sign import Tensors
+from domains.model.families.sign import Tensors, must
 from domains.model.kind import ModelKind
 from tests.domains.model import published
 from tests.domains.model.test_families import RIGHT
@@ -130,6 +131,30 @@ def test_a_denoiser_of_no_family_is_a_denoiser_and_names_the_nearest() -> None:
     found = of("sd2_upscaler_unet")
     assert (found.kind, found.family, found.compatible) == (ModelKind.DENOISER, "", ())
     assert {one.family for one in found.evidence} & {"sd1", "sd2"}
+
+
+def test_only_a_network_that_shares_a_tensor_and_is_not_proven_is_near() -> None:
+    eyes, ears = (
+        Network(
+            kind=ModelKind.DETECTOR, architecture=name, layouts=(layout(must(f"{name}.weight", 4), must("lid", 2)),)
+        )
+        for name in ("eyes", "ears")
+    )
+    told = [(one.architecture, len(found.missing)) for one, found in near((eyes, ears), {"eyes.weight": (4,)})]
+    assert told == [("eyes", 1)]
+    whole = {"eyes.weight": (4,), "lid": (2,)}
+    assert [one.architecture for one, _ in proven((eyes, ears), whole)] == ["eyes"]
+    assert [one.architecture for one, _ in near((eyes, ears), whole)] == ["ears"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "missing", "share"), [(0, (), None), (4, (), 1.0), (4, ("a",), 0.75), (4, ("a", "b", "c", "d"), 0.0)]
+)
+def test_the_share_of_evidence_is_that_of_the_keys_that_are_there(
+    expected: int, missing: tuple[str, ...], share: float | None
+) -> None:
+    evidence = Evidence(source=Source.TENSOR_SHAPES, expected=expected, missing=missing, decisive=True)
+    assert (evidence.share, confidence_of([evidence])) == (share, share)
 
 
 def test_what_nobody_knows_is_unknown_with_what_was_looked_for() -> None:
