@@ -107,6 +107,8 @@ class BlobModels:
                     reason=ErrorReason.BLOB_CORRUPT if corrupt else ErrorReason.BLOB_NOT_FOUND,
                 )
                 self._catalogue.register(spoilt, self._catalogue.notes.of(model.id))
+                # It cannot be read any more, and a blob that is held cannot be registered again.
+                self._blobs.let_go(blob.id, of_model(model.id))
 
 
 def _read(files: BlobFiles, model_id: str, name: str) -> Model:

@@ -194,6 +194,24 @@ def test_a_lost_blob_makes_its_model_missing_until_both_are_registered_again(pla
     assert place.register(place.folder()).model.state is ModelState.AVAILABLE
 
 
+def test_a_model_whose_lost_blob_is_registered_again_comes_back_by_the_same_blobs_alone(place: Place) -> None:
+    blobs = place.folder()
+    place.register(blobs)
+    path, name = place.files / "m" / UNET, dict(blobs)[UNET]
+    data = path.read_bytes()
+    path.unlink()
+    assert place.blobs.look(name).state is BlobState.LOST
+    problem = place.catalogue.get("m").problem
+    assert "register the blob again, then the model" in problem
+    path.write_bytes(data)
+    assert place.map(path, name) == name
+    other = tuple((file, place.map(path, "other") if file == UNET else blob) for file, blob in blobs)
+    refused = place.refused(other)
+    assert (refused.facts["model_id"], "other content" in refused.message) == ("m", True)
+    assert place.register(blobs).model.state is ModelState.AVAILABLE
+    assert place.blobs.is_held(name, of_model("m"))
+
+
 def shrink(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 2)
 
