@@ -1,6 +1,7 @@
 """The RAM tier: what it reads, keeps and lets go, measured on the page cache itself."""
 
 import asyncio
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -117,6 +118,19 @@ async def test_a_load_whose_caller_leaves_ends_and_leaves_nothing(model: Model) 
     assert (tier.held_bytes, tier.locked_bytes) == (0, 0)
     if sys.platform == "linux":
         assert not open_within(model.folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the pages")
+def test_a_file_that_was_read_lies_in_memory_and_is_seen_there(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(3 * mmap.PAGESIZE + 1))
+    with path.open("rb") as file:
+        file.read()
+        held = LockedMap(file.fileno(), path.stat().st_size)
+        assert held.resident_bytes(0, 3 * mmap.PAGESIZE + 1) == 3 * mmap.PAGESIZE + 1
+        assert held.resident_bytes(mmap.PAGESIZE, 2 * mmap.PAGESIZE) == mmap.PAGESIZE
+        held.close()
+        assert held.resident_bytes(0, mmap.PAGESIZE) is None
 
 
 async def test_what_the_system_does_not_lock_is_not_called_held(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

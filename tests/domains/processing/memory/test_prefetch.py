@@ -58,7 +58,7 @@ class Desk:
         self.source = ScriptedPool(10**9, HOST, PoolKind.HOST)
         pools = Pools()
         pools.add(self.source)
-        admission = Admission(pools, Reservations(pools))
+        self.admission = admission = Admission(pools, Reservations(pools))
         reclaiming = Reclaiming(pools, ScriptedReclaimer(self.source))  # pyright: ignore[reportArgumentType]
         self.tier = HostModels(self.loaded, lambda: 2 * self.size)
         self.loads = HostLoads(self.tier, self.loaded, admission, reclaiming, pools)
@@ -248,5 +248,8 @@ async def test_a_forecast_names_what_would_go_and_what_is_missing(desk: Desk) ->
 async def test_a_forecast_says_what_the_hosts_memory_lacks_as_far_as_it_is_known(desk: Desk) -> None:
     desk.source.others = 10**9 - desk.size // 4
     assert (await desk.loads.forecast(desk.one)).shortfall_bytes == desk.size - desk.size // 4
+    claim = await desk.admission.admit(HOST, 7, "", "another load")
+    assert (await desk.loads.forecast(desk.one)).shortfall_bytes == desk.size - desk.size // 4 + 7
+    claim.close()
     desk.source.total = None
     assert (await desk.loads.forecast(desk.one)).shortfall_bytes == 0
