@@ -29,7 +29,7 @@ from domains.errors import (
 from domains.events import EventLog
 from domains.imaging import encode
 from domains.inference.checks.request import checked
-from domains.inference.components import ComponentSource
+from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, PictureSource
 from domains.inference.generation import Generation, Sampling
 from domains.inference.image_prompts import ImagePrompt
@@ -157,6 +157,21 @@ async def test_an_unknown_model_is_told_after_the_faults_of_the_request_itself(d
         desk.generate(loaded_model_id="absent@gpu")
     assert unloaded.value.reason is ErrorReason.LOADED_MODEL_NOT_FOUND
     assert desk.jobs.unfinished() == []
+
+
+async def test_components_from_elsewhere_are_read_with_their_hashes_in_the_order_of_their_names(desk: Desk) -> None:
+    sources = (
+        ComponentSource(component_id="vae", model_id=DEMO),
+        ComponentSource(component_id="unet"),
+        ComponentSource(component_id="text_encoder", omitted=True),
+    )
+    read = await desk.submissions.generations.read(checked(Generation(prompt="an owl", components=sources)))
+    demo = desk.catalogue.get(DEMO)
+    assert demo.sha256
+    assert read.components == (
+        ResolvedComponent(component_id="text_encoder", model_id=""),
+        ResolvedComponent(component_id="vae", model_id=DEMO, model_sha256=demo.sha256),
+    )
 
 
 async def test_a_component_that_the_models_family_lacks_is_refused_by_its_place(desk: Desk) -> None:

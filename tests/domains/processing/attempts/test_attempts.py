@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from domains.device.benchmark import Suite
 from domains.device.workload import WINDOW_S
 from domains.errors import ErrorReason
-from domains.inference.outcome import ImageReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
+from domains.inference.outcome import ImageReady, LatentsReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
 from domains.memory.blobs.blob import Blob
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
 from domains.processing.attempts.front_task import FrontTask
@@ -366,6 +366,23 @@ async def test_a_worker_that_ends_an_order_without_a_report_or_with_a_strange_on
         assert live.job.failure is not None
         assert (live.job.failure.reason, told in live.job.failure.message) == (ErrorReason.INVARIANT_BROKEN, True)
     await floor.close()
+
+
+async def test_latents_that_come_before_a_picture_are_told_with_it(bench: DispatchBench) -> None:
+    job_id = bench.submit()
+    await bench.at_work(job_id)
+    for report in (
+        LatentsReady(index=0, shape=(4, 8, 8), completed_steps=2, data=b"latents"),
+        ImageReady(index=0, seed=1, media_type="image/png", width_px=8, height_px=8, data=b"picture"),
+        RunFinished(receipt=Receipt()),
+    ):
+        bench.worker.answers[job_id].put_nowait(report)
+    result = (await bench.until(job_id, JobState.SUCCEEDED)).result
+    assert isinstance(result, GenerationResult)
+    (image,) = result.images
+    assert image.latents is not None
+    assert (image.latents.shape, image.latents.completed_steps) == ((4, 8, 8), 2)
+    assert image.latents.blob.size_bytes == len(b"latents")
 
 
 async def test_work_of_the_front_is_logged_by_its_own_job_and_without_the_device_of_another(tmp_path: Path) -> None:

@@ -38,12 +38,14 @@ class Controlled:
     def __init__(self, folder: Path) -> None:
         self.floor = floor = Floor(folder)
         self.driver = Driver()
+        self.started: list[tuple[str, str | None]] = []
+        """Workers that were to start, by the name and id of their device."""
         self.spawned: list[asyncio.Future[None]] = []
         self.control = DeviceControl(
             floor.devices,
             floor.board.lanes,
             cast(Any, self.driver),
-            lambda name, device: None,
+            lambda name, device: self.started.append((name, device and device.id)),
             floor.board.room.tell,
             floor.board.backlog.stranded_without,
             lambda work: self.spawned.append(asyncio.ensure_future(work)),
@@ -133,6 +135,24 @@ async def test_settings_that_changed_since_they_were_read_are_refused_and_nothin
     with pytest.raises(Aborted):
         await update(before.etag)
     assert controlled.floor.devices.get("sim-0").settings.power_limit_watts == 200.0
+
+
+@pytest.mark.parametrize("only_try", [False, True])
+async def test_a_worker_starts_when_its_device_is_enabled_and_at_no_other_change(
+    controlled: Controlled, only_try: bool
+) -> None:
+    controlled.appear("sim-0")
+
+    async def enable(enabled: bool, *, validate_only: bool = False) -> None:
+        wanted = DeviceSettings(enabled=enabled)
+        await controlled.control.update("sim-0", wanted, ["enabled"], etag="", validate_only=validate_only, cause="")
+
+    await enable(True)
+    await enable(False)
+    assert controlled.started == []
+    await enable(True, validate_only=only_try)
+    assert controlled.started == ([] if only_try else [("sim-0", "sim-0")])
+    assert controlled.floor.devices.get("sim-0").settings.enabled is not only_try
 
 
 async def test_a_lost_device_takes_no_settings(controlled: Controlled) -> None:

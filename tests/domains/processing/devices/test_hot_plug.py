@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from domains.device.device import Backend, Device
+from domains.device.device import Backend, Device, DeviceState
+from domains.device.record import DeviceReach
 from domains.errors import ErrorReason
 from domains.processing.devices.hot_plug import HotPlug
 from tests.domains.device.hand_clock import settle
@@ -31,11 +32,14 @@ class ScriptedInventory:
 
 
 class NoWorkers:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
     def start(self, name: str, device: Device | None) -> None:
-        pass
+        self.told.append(f"start {name}")
 
     def suspend(self, device_id: str) -> None:
-        pass
+        self.told.append(f"suspend {device_id}")
 
 
 @pytest.fixture
@@ -56,6 +60,24 @@ async def test_what_appears_during_a_look_is_found_by_whoever_looks_then(floor: 
     assert (await first).added == ()
     assert [(await other).added for other in others] == [("sim-0",)] * 3
     assert sims.looks == 2
+
+
+async def test_a_device_that_goes_and_comes_back_loses_its_worker_and_gets_another(floor: Floor) -> None:
+    sims, workers = ScriptedInventory(Backend.SIMULATED), NoWorkers()
+    plug = HotPlug([sims], floor.devices, workers, floor.board.lanes)
+    sims.there = {"sim-0": a_device()}
+    assert (await plug.look(60.0)).added == ("sim-0",)
+    floor.devices.described("sim-0", a_device(), DeviceReach(), ready=True)
+    sims.there = {}
+    found = await plug.look(60.0)
+    assert (found.lost, floor.devices.get("sim-0").state) == (("sim-0",), DeviceState.LOST)
+    assert (await plug.look(60.0)).lost == ()
+    sims.there = {"sim-0": a_device()}
+    found = await plug.look(60.0)
+    assert (found.returned, found.added) == (("sim-0",), ())
+    assert floor.devices.get("sim-0").state is not DeviceState.LOST
+    assert (await plug.look(60.0)).returned == ()
+    assert workers.told == ["start sim-0", "suspend sim-0", "start sim-0"]
 
 
 async def test_a_backend_that_hangs_is_told_and_holds_up_no_other(floor: Floor) -> None:

@@ -72,6 +72,19 @@ def test_a_cancellation_is_proven_with_the_workers_figures_and_keeps_what_was_ma
     assert (end.receipt.work, end.receipt.run_s, end.cause, end.result) == (PROOF.receipt, 10.0, "not needed", RESULT)
 
 
+@pytest.mark.parametrize(
+    ("asked_s", "left", "latency_s"),
+    [(97.5, Halted(), 2.5), (97.5, Halted(proof=PROOF), 2.5), (None, Halted(proof=PROOF), 0.25), (None, Halted(), 0.0)],
+)
+def test_a_stop_took_the_time_since_its_request_or_what_the_worker_measured(
+    asked_s: float | None, left: Halted, latency_s: float
+) -> None:
+    stop = msgspec.structs.replace(CANCEL, asked_s=asked_s)
+    end = end_of(running(JobState.CANCELLING), stop, left, NOW)
+    assert isinstance(end, Cancelled)
+    assert end.latency_s == latency_s
+
+
 def test_the_worker_that_obeyed_a_weaker_request_is_the_proof_of_the_stronger_one() -> None:
     end = end_of(running(), TIME_UP, Halted(proof=PROOF), NOW)
     assert isinstance(end, Failed)

@@ -103,6 +103,15 @@ async def test_an_unload_waits_for_the_jobs_that_use_its_model_alone(used: Used)
     assert (await unload).unloaded.loaded_ids == ("a@sim-0",)
 
 
+async def test_a_refusal_names_the_first_eight_jobs_that_use_the_model(used: Used) -> None:
+    jobs = [used.use("a").id for _ in range(9)]
+    with pytest.raises(FailedPrecondition) as refused:
+        await used.start(AT_ONCE, "a")
+    assert refused.value.facts == {"job_ids": ",".join(jobs[:8]), "loaded_model_ids": "a@sim-0"}
+    assert ", ".join(jobs[:8]) in refused.value.message
+    assert jobs[8] not in refused.value.message
+
+
 async def test_no_job_that_needs_a_leaving_model_starts(used: Used) -> None:
     job, other = used.use("a"), used.submit("b")
     unload = used.start(Drain(timeout_s=600), "a")
