@@ -9,6 +9,8 @@ from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
 from domains.inference.own_walk import OwnWalk
 from domains.inference.resolution.resolve import resolve
+from domains.inference.seed_variation import SeedVariation
+from domains.inference.step_range import StepRange
 from tests.domains.inference.on_device.requests import embedded_model
 
 SOURCE = Generation(
@@ -26,10 +28,47 @@ def branch(**own: object) -> Generation:
     return filled(given, SOURCE, RESOLVED).asked
 
 
-def test_what_a_branch_leaves_open_is_as_in_its_source() -> None:
-    found = resolve(branch(), embedded_model())
-    assert found == msgspec.structs.replace(RESOLVED, prompt="a whale")
-    check_branch(found, RESOLVED, "job-1")
+VARIED = Sampling(
+    sampler="euler",
+    steps=9,
+    seeds=(5, 8),
+    guidance_scale=0.0,
+    guidance_rescale=0.25,
+    guidance_start_ratio=0.125,
+    guidance_end_ratio=0.5,
+    seed_variation=SeedVariation(seed=3, strength=0.25),
+    part=StepRange(last_step=6),
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SOURCE,
+        msgspec.structs.replace(SOURCE, sampling=VARIED, seamless_x=True),
+        Generation(prompt="o", seamless_y=True),
+    ],
+)
+def test_what_a_branch_leaves_open_is_as_in_its_source(source: Generation) -> None:
+    resolved = resolve(source, embedded_model())
+    found = resolve(filled(checked(Generation(prompt="a whale")), source, resolved).asked, embedded_model())
+    assert found == msgspec.structs.replace(resolved, prompt="a whale")
+    check_branch(found, resolved, "job-1")
+
+
+def test_a_branch_is_guided_as_it_says_itself() -> None:
+    source = msgspec.structs.replace(SOURCE, sampling=VARIED)
+    own = Sampling(
+        guidance_rescale=0.0,
+        guidance_start_ratio=0.0,
+        guidance_end_ratio=1.0,
+        seed_variation=SeedVariation(seed=4, strength=0.5),
+    )
+    given = checked(Generation(prompt="a whale", sampling=own))
+    found = resolve(filled(given, source, resolve(source, embedded_model())), embedded_model())
+    assert (found.guidance_rescale, found.guidance_start_ratio, found.guidance_end_ratio) == (0.0, 0.0, 1.0)
+    assert found.seed_variation is not None
+    assert (found.seed_variation.seeds, found.seed_variation.strength) == ((4, 5), 0.5)
 
 
 def test_prompts_guidance_and_previews_of_a_branch_are_its_own() -> None:

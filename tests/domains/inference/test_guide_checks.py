@@ -180,6 +180,14 @@ def test_so_many_guide_together_and_no_more(name: str, entry: Any, most: int) ->
     assert wrong(**{name: (entry,) * (most + 1)}) == [name]
 
 
+def test_an_unknown_type_of_maps_is_told_in_part_with_the_known_ones() -> None:
+    asked = Generation(prompt="p", controls=(control(control_type="x" * 65),))
+    (violation,) = violations(asked).alone
+    assert violation.field == "generation.controls[0].control_type"
+    assert f"'{'x' * 64}'" in violation.message
+    assert {"canny", "depth"} <= set(violation.allowed.split(", "))
+
+
 def test_what_lies_in_the_whole_picture_goes_with_a_zoom_into_a_part_of_it() -> None:
     begin = {"init_image": None, "mask": ZOOMED}
     plain = together(**begin)

@@ -17,7 +17,7 @@ from domains.inference.image_prompts import ImagePrompt
 from domains.inference.latents import InitLatents, ReadLatents
 from domains.inference.masks import InpaintMask, Outpaint
 from domains.inference.own_walk import OwnWalk
-from domains.inference.pass_plan import PassKind, largest_px, models_of, passes_of, steps_by_stage
+from domains.inference.pass_plan import PassKind, largest_px, models_of, passes_of, steps_by_stage, upscaler_of
 from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.regions import Region
 from domains.inference.resampling import Resampling
@@ -252,6 +252,8 @@ def test_models_of_a_run_are_the_base_the_refiner_and_that_of_the_second_pass() 
     same = replace(two_passes(), refiner=refiner(0.5))
     assert models_of(same) == ("emoji-sd", "refiner")
     assert [one.model_index for one in passes_of(same)] == [0, 1, 0]
+    assert upscaler_of(request(embedded_model())) == upscaler_of(same) == ""
+    assert upscaler_of(two_passes(upscaler_model_id="larger")) == "larger"
 
 
 def test_latents_have_the_shape_that_size_model_and_pictures_ask_for() -> None:

@@ -36,6 +36,27 @@ def test_a_unets_blocks_have_the_numbers_of_the_original_network(
     assert block_of(path, blocks_of("sd1", "unet", config)) == place
 
 
+CLIP: dict[str, Any] = {"model_type": "clip_text_model", "num_hidden_layers": 12}
+T5: dict[str, Any] = {"model_type": "t5", "num_layers": 24, "num_hidden_layers": 24}
+QWEN: dict[str, Any] = {"model_type": "qwen3", "num_hidden_layers": 36}
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "place"),
+    [
+        (CLIP, "encoder.layers.11.mlp.fc1", 11),
+        (CLIP, "text_model.encoder.layers.1.mlp.fc1", 1),
+        (CLIP, "text_model.final_layer_norm", None),
+        (T5, "encoder.block.23.layer.0.SelfAttention.q", 23),
+        (T5, "encoder.final_layer_norm", None),
+        (QWEN, "layers.35.mlp.up_proj", 35),
+        (QWEN, "layers.36.mlp.up_proj", None),
+    ],
+)
+def test_a_text_encoders_blocks_are_its_layers(config: dict[str, Any], path: str, place: int | None) -> None:
+    assert block_of(path, blocks_of("sd1", "text_encoder", config)) == place
+
+
 @pytest.mark.parametrize(
     ("family", "component", "config", "count"),
     [

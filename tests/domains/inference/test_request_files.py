@@ -321,6 +321,30 @@ def test_what_a_request_leaves_open_of_the_models_that_it_names_is_chosen_and_wh
     assert (fitted.fit, fitted.region, fitted.t2i_adapter) == (ImageFit.PAD, plain.image, True)
 
 
+def test_a_generation_names_the_blobs_of_all_its_pictures_those_of_image_prompts_once() -> None:
+    def blob(name: str) -> InputPicture:
+        return InputPicture(blob_id=name, sha256="0" * 64, width_px=64, height_px=64)
+
+    box = Rectangle(left_px=0, top_px=0, width_px=8, height_px=8)
+    prompt = ImagePrompt(model_id="named", images=(SOURCE, SOURCE))
+    generation = asked(
+        init_image=InitImage(blob_id="start"),
+        controls=(Control(model_id="named", image=SOURCE),),
+        image_prompts=(prompt,),
+        regions=(Region(mask=SOURCE), Region(rectangle=box)),
+    )
+    adapter = entry(ModelKind.IMAGE_PROMPT_ADAPTER)
+    shown = ReadImagePrompt(model=adapter, encoder=ENCODER, images=(blob("seen"), blob("seen")), region=blob("where"))
+    read = RequestFiles(
+        picture=blob("start"),
+        controls=[ReadControl(model=NET, image=blob("edges"), region=blob("part"))],
+        image_prompts=[shown],
+        regions=(blob("masked"), None),
+    )
+    assert resolve(generation, BASE, read).input_blobs == ("start", "edges", "part", "seen", "where", "masked")
+    assert resolve(asked(), BASE).input_blobs == ()
+
+
 @pytest.mark.parametrize(("token", "weight", "told"), [("", None, ("owl", 1.0)), ("cat", 0.0, ("cat", 0.0))])
 def test_a_learned_word_is_the_files_own_unless_the_request_says_another(
     token: str, weight: float | None, told: tuple[str, float]

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
+from domains.inference.family_fields import unread
 from domains.inference.generation import Generation, Sampling, WeightedPrompt
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.resolution.resolve import resolve
@@ -127,6 +128,24 @@ def test_a_way_to_read_prompts_that_a_family_lacks_is_refused(family: str, field
         resolve(READ_OTHERWISE[field], model)
     assert refused.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
     assert [one.field for one in refused.value.violations] == [f"generation.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "families"),
+    [
+        ("sampling.distilled_guidance", {"flux1", "flux2"}),
+        ("sampling.image_guidance_scale", {"sd1", "sdxl"}),
+        ("sampling.timestep_spacing", {"sd1", "sd2", "sdxl", "sdxl_refiner", "kolors", "pixart"}),
+        ("clip_skip", {"sd1", "sd2", "sdxl", "sdxl_refiner"}),
+        ("seamless_x", {"sd1", "sd2", "sdxl", "sdxl_refiner", "kolors"}),
+        ("controls.control_type", {"sdxl", "flux1"}),
+        ("refiner.model_id", {"sdxl"}),
+        ("second_prompt", {"sdxl", "sd3", "flux1"}),
+        ("third_prompt", {"sd3"}),
+    ],
+)
+def test_a_field_has_a_meaning_for_the_families_that_read_it(field: str, families: set[str]) -> None:
+    assert {name for name, family in FAMILIES.items() if field not in unread(family)} == families
 
 
 def filled(asked: Generation) -> dict[str, object]:

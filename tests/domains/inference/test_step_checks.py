@@ -58,6 +58,20 @@ def test_steps_that_cannot_be_computed_are_refused_by_name(
     assert [one.field for one in told.value.violations] == [f"generation.sampling.{field}"]
 
 
+@pytest.mark.parametrize(
+    ("part", "strength", "allowed"),
+    [({"first_step": 4}, None, "0..3"), ({"last_step": 5}, None, "1..4"), ({"last_step": 2}, 0.5, "3..4")],
+)
+def test_steps_beyond_the_walk_are_told_with_those_there_are(
+    part: dict[str, Any], strength: float | None, allowed: str
+) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        resolved(asked(part, strength))
+    (violation,) = told.value.violations
+    assert violation.allowed == allowed
+    assert strength is not None or f"not within {allowed}" in violation.message
+
+
 VISITED: list[tuple[dict[str, Any], dict[str, Any], range]] = [
     ({}, {"picture": False}, range(4)),
     ({}, {}, range(1, 4)),
