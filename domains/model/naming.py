@@ -14,7 +14,7 @@ def display_name(folder: Path) -> str:
     """The folder's name; in a download cache (`models--owner--name/snapshots/<revision>`) the model's own."""
     cache = folder.parent.parent.name
     if folder.parent.name == "snapshots" and cache.startswith("models--"):
-        return cache.rsplit("--", 1)[-1]
+        return cache.rpartition("--")[2]
     return folder.name
 
 

@@ -2,9 +2,12 @@
 
 import pytest
 
+from domains.model.detect.evidence import Source
 from domains.model.families import FAMILIES
 from domains.model.families.proof import proofs
 from domains.model.families.sign import Tensors, match
+from domains.model.folder_evidence import evidence_of
+from domains.model.folder_family import Folder, tell
 from tests.domains.model import facts, published
 
 _PREFIX = "model.diffusion_model."
@@ -79,6 +82,53 @@ def test_a_denoiser_without_a_decisive_tensor_is_of_no_family(header: str) -> No
             for sign in (*layout.signs, *also):
                 less = {key: shape for key, shape in inner.items() if key != sign.key}
                 assert bool(denoisers(less)) is not sign.decisive, sign.key
+
+
+def a_folder(family_id: str, pipeline: str, *lacks: str) -> Folder:
+    """A folder of a family as its facts have it, without some components."""
+    family = FAMILIES[family_id]
+    config = {key: value[0] if isinstance(value, tuple) else value for key, value in family.config.items()}
+    return Folder(
+        components=set(family.needs) - set(lacks),
+        pipeline=pipeline,
+        configs={family.denoiser.id: config},
+        tensors={family.denoiser.id: dict.fromkeys(family.config_keys, (1,))},
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "pipeline", "variant"),
+    [
+        ("flux1", "FluxPipeline", "schnell"),  # whose config is one without guidance
+        ("flux1", "FluxKontextPipeline", "editing"),
+        ("flux1", "FluxKontextInpaintPipeline", "editing"),
+        ("flux1", "", "schnell"),
+        ("qwen_image", "QwenImagePipeline", ""),
+        ("qwen_image", "QwenImageEditPipeline", "editing"),
+    ],
+)
+def test_a_variant_without_a_config_of_its_own_is_told_by_the_class_of_its_folder(
+    family: str, pipeline: str, variant: str
+) -> None:
+    found = tell(a_folder(family, pipeline))
+    assert (found.family, found.variant) == (family, variant)
+
+
+def test_a_folders_evidence_names_the_components_that_are_there_and_those_that_are_not() -> None:
+    whole, less = (a_folder("sd1", "StableDiffusionPipeline", *lacks) for lacks in ((), ("vae",)))
+    told = [
+        next(one for one in evidence_of(folder, tell(folder).weighed) if one.source is Source.MODEL_INDEX)
+        for folder in (whole, less)
+    ]
+    needs = FAMILIES["sd1"].needs
+    assert [(one.family, one.expected, one.decisive) for one in told] == [
+        ("sd1", len(needs), True),
+        ("sd1", len(needs), False),
+    ]
+    assert [(one.matched, one.missing) for one in told] == [
+        (needs, ()),
+        (tuple(part for part in needs if part != "vae"), ("vae",)),
+    ]
 
 
 def test_a_family_names_parts_that_a_model_can_have() -> None:

@@ -7,9 +7,11 @@ import msgspec
 import pytest
 
 from domains.device.device import Backend, Device, DeviceKind
+from domains.model import layer_sizes
 from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, Execution, precision_of, usual_precision
 from domains.model.footprints import Footprints
+from domains.model.layer_sizes import layer_counts
 from domains.model.loaded import LoadedComponent
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -102,6 +104,31 @@ def test_the_tensors_of_a_component_are_those_of_its_files_as_far_as_they_can_be
     assert not tensors_of(forecast.one, "wings")
     (forecast.known.root / "one" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     assert not tensors_of(forecast.one, "unet")
+
+
+@pytest.mark.parametrize(
+    ("names", "counted"),
+    [
+        (("shared.weight", "encoder.embed_tokens.weight"), ["encoder.embed_tokens.weight"]),
+        (("shared.weight", "encoder.block.0.weight"), ["shared.weight", "encoder.block.0.weight"]),
+    ],
+)
+def test_a_tensor_with_two_names_counts_once(
+    forecast: Forecast, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], counted: list[str]
+) -> None:
+    def tensors(*_: object) -> list[TensorEntry]:
+        return [TensorEntry(name=name, dtype="F32", shape=(2, 3), begin=0, end=24) for name in names]
+
+    monkeypatch.setattr(layer_sizes, "tensors_of", tensors)
+    assert layer_counts(forecast.one, "text_encoder") == dict.fromkeys(counted, 6)
+
+
+def test_the_layers_that_can_be_streamed_are_counted_by_their_weights(forecast: Forecast) -> None:
+    assert sum(layer_counts(forecast.one, "unet").values()) == UNET
+    assert sum(layer_counts(forecast.one, "text_encoder").values()) == NUMBERS
+    for component in ("vae", "scheduler", "wings"):
+        assert layer_counts(forecast.one, component) == {}
+    assert layer_counts(msgspec.structs.replace(forecast.one, family="none"), "unet") == {}
 
 
 def test_headers_and_precision_give_the_bytes_of_each_part_with_weights(forecast: Forecast) -> None:

@@ -122,10 +122,19 @@ def test_text_encoders_of_sdxl_tell_it_from_kolors() -> None:
     assert told({**adapter("sdxl_unet", adapters.kohya), **texts}).compatible == ("sdxl",)
 
 
-@pytest.mark.parametrize(("number", "family"), [(37, "flux1"), (38, ""), (39, "")])
-def test_blocks_that_flux_does_not_have_speak_against_it(number: int, family: str) -> None:
+@pytest.mark.parametrize(
+    ("last", "number", "family"),
+    [
+        ("single_blocks_37", 37, "flux1"),
+        ("single_blocks_37", 38, ""),
+        ("single_blocks_37", 39, ""),
+        ("double_blocks_18", 18, "flux1"),
+        ("double_blocks_18", 19, ""),
+    ],
+)
+def test_blocks_that_flux_does_not_have_speak_against_it(last: str, number: int, family: str) -> None:
     video = {
-        name.replace("single_blocks_37", f"single_blocks_{number}"): shape
+        name.replace(f"{last}_", f"{last[:-2]}{number}_"): shape
         for name, shape in adapter("flux1_dev_original", adapters.kohya).items()
     }
     assert told(video).family == family

@@ -207,6 +207,10 @@ def test_a_classifier_is_one_of_safety_where_its_labels_say_so(labels: list[str]
     config = {"id2label": {str(number): label for number, label in enumerate(labels)}}
     found = detect(Subject(tensors=published.header("mobilenet_nsfw"), config=config))
     assert found.kind is kind
+    if kind is ModelKind.SAFETY_CLASSIFIER:
+        of_labels = next(one for one in found.evidence if one.source is Source.CONFIG)
+        assert of_labels.matched == ("id2label: Hentai", "id2label: Porn", "id2label: Sexy")
+        assert (of_labels.share, of_labels.decisive, found.confidence) == (1.0, True, 1.0)
 
 
 _KNOWN_NETWORKS: dict[str, tuple[ModelKind, Tensors]] = {
