@@ -75,6 +75,14 @@ def checked(verdict: Verdict = Verdict.HEALTHY) -> Checked:
     return Checked(check=HealthCheck(name="compute", verdict=verdict, message=""))
 
 
+async def test_the_turn_of_a_check_is_told_once_before_what_its_worker_answers(cared: Cared) -> None:
+    worker = cared.floor.arrive()
+    answers = [HealthCheck(name=name, verdict=Verdict.HEALTHY, message="") for name in ("allocate", "compute")]
+    worker.say(*(Checked(check=one) for one in answers))
+    report = await cared.care.try_out(cared.floor.devices.get("sim-0"), HealthDepth.QUICK, 60.0)
+    assert [one.name for one in report.checks if one.name != "telemetry"] == ["queue", "allocate", "compute"]
+
+
 async def test_a_check_beside_a_long_silent_load_ends_no_worker(cared: Cared) -> None:
     worker = cared.floor.arrive()
     lane = cared.floor.board.lanes.of("sim-0")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domains.device.device import Backend, Device, DeviceState
 from domains.device.record import DeviceReach
@@ -73,7 +74,9 @@ async def test_a_device_that_goes_and_comes_back_loses_its_worker_and_gets_anoth
     assert (found.lost, floor.devices.get("sim-0").state) == (("sim-0",), DeviceState.LOST)
     assert (await plug.look(60.0)).lost == ()
     sims.there = {"sim-0": a_device()}
-    found = await plug.look(60.0)
+    with capture_logs() as lines:
+        found = await plug.look(60.0)
+    assert [(line["event"], line["device"]) for line in lines] == [("device returned", "sim-0")]
     assert (found.returned, found.added) == (("sim-0",), ())
     assert floor.devices.get("sim-0").state is not DeviceState.LOST
     assert (await plug.look(60.0)).returned == ()

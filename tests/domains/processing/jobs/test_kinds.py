@@ -7,18 +7,29 @@ import pytest
 
 from domains.device.benchmark import Suite
 from domains.errors import InternalError
+from domains.inference.generation import Generation
 from domains.model.benchmark import ModelBenchmark
-from domains.model.execution import Execution
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedModel, Stay
 from domains.processing.jobs.event import LoadResult, ModelBenchmarkResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
-from domains.processing.jobs.kinds import BenchmarkWork, LoadWork, ModelBenchmarkWork, ResetWork, ScanWork, Work
+from domains.processing.jobs.kinds import (
+    BenchmarkWork,
+    GenerateWork,
+    LoadWork,
+    ModelBenchmarkWork,
+    ResetWork,
+    ScanWork,
+    Work,
+)
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported
+from domains.processing.jobs.kinds.entry import Supplies as OrderSupplies
 from domains.processing.workers.worker import BenchmarkOrder, LoadOrder
 from domains.progress import Receipt
 from domains.reasons import Domain
+from tests.domains.inference.on_device.requests import embedded_model, request
 
 LOADED = LoadedModel(id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=1.0, last_use_time_s=1.0)
 BENCHMARK = BenchmarkWork(device_id="sim-0", suites=tuple(Suite)[:2], max_duration_s=7.0)
@@ -69,6 +80,21 @@ def test_a_benchmark_of_a_model_reads_it_and_its_report_is_the_result() -> None:
     assert work.result(Reported(model_benchmark=report)) == ModelBenchmarkResult(report=report)
     with pytest.raises(InternalError, match="without its report"):
         work.result(Reported())
+
+
+@pytest.mark.parametrize("narrower", [None, Execution(offload="component")])
+def test_a_generation_runs_as_usual_or_in_the_narrower_way_that_has_room(narrower: Execution | None) -> None:
+    model = embedded_model()
+    work = GenerateWork(asked=Generation(prompt="owl"), resolved=request(model))
+    supplies = OrderSupplies(
+        model=lambda _: model,
+        adapter=lambda _: model,
+        whole=lambda _: model,
+        previews=lambda one: one,
+        narrower=narrower,
+    )
+    order = work.order("o-1", supplies)
+    assert (order.order_id, order.given.execution) == ("o-1", narrower or AS_USUAL)
 
 
 def test_work_that_needs_no_model_has_no_assets() -> None:
