@@ -73,6 +73,12 @@ FAULTS: Mapping[str, tuple[Generation, str]] = {
 }
 
 
+def test_as_many_blocks_and_words_as_the_limits_are_taken() -> None:
+    assert violations(with_blocks("unet", 64)).alone == ()
+    words = (TextualInversion(model_id="m"),) * 32
+    assert violations(Generation(prompt="p", textual_inversions=words)).alone == ()
+
+
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_fault_is_named_by_its_field(fault: str) -> None:
     generation, field = FAULTS[fault]

@@ -22,6 +22,7 @@ from domains.inference.refiner import RefinerPass, ResolvedRefiner
 from domains.inference.regions import Region
 from domains.inference.resampling import Resampling
 from domains.inference.step_range import StepRange
+from domains.model.kind import ModelKind
 from domains.model.model import ModelState
 from domains.progress import Stage
 from tests.domains.inference.on_device.requests import embedded_model, request
@@ -136,8 +137,12 @@ def test_the_largest_edge_is_taken() -> None:
 def test_a_model_of_another_family_kind_or_state_makes_no_second_pass() -> None:
     base = embedded_model()
     check_model(replace(base, id="other"), base)
-    for changes in ({"family": "sdxl"}, {"variant": "inpainting"}):
-        with pytest.raises(FailedPrecondition) as refused:
+    for changes, what in (
+        ({"family": "sdxl"}, "sdxl,"),
+        ({"variant": "inpainting"}, r"sd1 \(inpainting\),"),
+        ({"family": "", "kind": ModelKind.TEXT_ENCODER}, "text encoder,"),
+    ):
+        with pytest.raises(FailedPrecondition, match=f"of the second pass is of {what}") as refused:
             check_model(replace(base, **changes), base)
         assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
     gone = replace(base, state=ModelState.CORRUPT, problem="a shard is missing")

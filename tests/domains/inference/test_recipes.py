@@ -223,6 +223,24 @@ def test_a_graph_of_comfyui_that_names_no_denoising_is_one_from_noise() -> None:
     assert recipe(prompt=json.dumps(said)).generation.sampling.seeds == (7,)
 
 
+@pytest.mark.parametrize(("count", "read"), [(63, True), (64, False)])
+def test_a_graph_of_comfyui_has_its_model_within_sixty_four_nodes(count: int, read: bool) -> None:
+    said = graph(model=["lora-0", 0])
+    for at in range(count):
+        inputs = {
+            "lora_name": f"l{at}",
+            "strength_model": 1.0,
+            "model": [f"lora-{at + 1}" if at + 1 < count else "6", 0],
+        }
+        said[f"lora-{at}"] = {"class_type": "LoraLoader", "inputs": inputs}
+    said |= {f"other-{at}": {"class_type": f"Other{at:03}", "inputs": {}} for at in range(70)}
+    if not read:
+        assert "no checkpoint" in refused(prompt=json.dumps(said))
+        return
+    found = recipe(prompt=json.dumps(said))
+    assert (found.model.name, len(found.loras), len(found.unread)) == ("dreamy_v3", count, 64)
+
+
 def test_invokeais_metadata_are_read() -> None:
     found = recipe(invokeai_metadata=json.dumps(INVOKE))
     asked, sampling = found.generation, found.generation.sampling

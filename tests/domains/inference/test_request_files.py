@@ -321,6 +321,21 @@ def test_what_a_request_leaves_open_of_the_models_that_it_names_is_chosen_and_wh
     assert (fitted.fit, fitted.region, fitted.t2i_adapter) == (ImageFit.PAD, plain.image, True)
 
 
+@pytest.mark.parametrize(
+    ("read", "owned"),
+    [
+        (NOTHING_READ, False),
+        (RequestFiles(loras=[NET], refiner=NET, regions=(None,)), False),
+        (RequestFiles(picture=picture()), True),
+        (RequestFiles(references=(picture(),)), True),
+        (RequestFiles(controls=[ReadControl(model=NET, image=picture())]), True),
+        (RequestFiles(regions=(None, picture())), True),
+    ],
+)
+def test_a_job_keeps_the_pictures_that_were_read_for_it_and_no_models(read: RequestFiles, owned: bool) -> None:
+    assert read.owned is owned
+
+
 def test_a_generation_names_the_blobs_of_all_its_pictures_those_of_image_prompts_once() -> None:
     def blob(name: str) -> InputPicture:
         return InputPicture(blob_id=name, sha256="0" * 64, width_px=64, height_px=64)
