@@ -132,7 +132,7 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
         return "it is made for faces, which a face recogniser must find; this server has none"
     if found.kind is ModelKind.IMAGE_PROMPT_ADAPTER and layout is ModelLayout.FILE:
         return ""
-    if found.kind is ModelKind.IMAGE_ENCODER:
+    if found.kind in (ModelKind.IMAGE_ENCODER, ModelKind.DETECTOR):
         return ""
     if found.kind is ModelKind.UPSCALER:
         return _not_enlarging(found)

@@ -6,6 +6,7 @@
 
 Loading: `load` (piece by piece), `components` (empty modules from configs) with `widths`, `derived` and `layout`,
 `shared_modules` (parts that are there already), `tokenizer`, `on_device_model` (the result). `control_loading`: ControlNets.
+`network_loading` with `upscaler` and `face_detector`: networks beside a model.
 
 Reading weights: `weights` (into a module) with `flat` (one allocation for all), `single_file` with `conversion` (a
 checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
@@ -27,6 +28,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 from domains.device.on_device.torch_errors import translate
 from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.control_loading import loading_controlnet
+from domains.model.on_device.face_detector import INPUT_PX, FaceDetector, loading_detector
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.image_encoder import loading_image_encoder
 from domains.model.on_device.layout import picture_layout
@@ -40,7 +42,9 @@ from domains.model.on_device.tokenizer import Words, tokenizers
 from domains.model.on_device.upscaler import Upscaler, loading_upscaler
 
 __all__ = [
+    "INPUT_PX",
     "ComponentTurns",
+    "FaceDetector",
     "HostTier",
     "Loading",
     "OnDeviceModel",
@@ -52,6 +56,7 @@ __all__ = [
     "load",
     "loading",
     "loading_controlnet",
+    "loading_detector",
     "loading_image_encoder",
     "loading_network",
     "loading_t2i_adapter",
