@@ -22,6 +22,10 @@ class Stage(StrEnum):
     HIRES = "hires"
     """Denoising of the enlarged picture."""
     DECODING = "decoding"
+    DETECTING = "detecting"
+    """Detectors look at the decoded pictures."""
+    DETAILING = "detailing"
+    """Denoising of what they have found."""
     ENCODING = "encoding"
     SCANNING = "scanning"
     MEASURING = "measuring"
@@ -32,8 +36,8 @@ class Stage(StrEnum):
     CONVERTING = "converting"
 
 
-STEPPING = (Stage.DENOISING, Stage.REFINING, Stage.HIRES)
-"""Stages of denoising steps, one for each pass of a generation."""
+STEPPING = (Stage.DENOISING, Stage.REFINING, Stage.HIRES, Stage.DETAILING)
+"""Stages of denoising steps, one for each kind of pass of a generation."""
 
 
 class Unit(StrEnum):

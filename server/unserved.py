@@ -11,8 +11,6 @@ from domains.errors import InvalidRequest, NotServed, Violation
 
 Served = Mapping[str, Sequence[str]]
 """By path of a field, without list indexes: the names of its enum's values that are served; empty: any value."""
-
-NOTHING: Mapping[str, str] = {}
 _TEXT = "this server does not serve it yet; GetInferenceCapabilities lists the fields that it serves"
 
 
@@ -56,20 +54,17 @@ def check_served(
     served: Served,
     wrong: InvalidRequest | None = None,
     also_unserved: Sequence[Violation] = (),
-    lacks: Mapping[str, str] = NOTHING,
 ) -> None:
     """Raise the violations in `wrong`, and those for unserved fields, in one error.
 
     `path`: path of the message in the request. `also_unserved`: violations that the table `served` cannot express.
-    `lacks`: what a field needs that is not there, by the beginning of its path. A violation in `wrong` decides the reason
-    before a field that is only not served.
+    A violation in `wrong` decides the reason before a field that is only not served.
     """
     unserved = list(also_unserved)
     for field in set_fields(message):
         if not _is_served(field, served):
             allowed = ", ".join(served.get(field.plain_path, ()))
-            lack = next((what for start, what in lacks.items() if field.plain_path.startswith(start)), "")
-            text = f"{_TEXT}; here: {allowed}" if allowed else f"{lack}: {_TEXT}" if lack else _TEXT
+            text = f"{_TEXT}; here: {allowed}" if allowed else _TEXT
             unserved.append(Violation(field=f"{path}.{field.path}", message=text, allowed=allowed))
     if wrong is not None:
         raise InvalidRequest([*unserved, *wrong.violations], wrong.reason)

@@ -52,6 +52,7 @@ def filled(given: Checked, asked: Generation, resolved: ResolvedGeneration) -> C
         refiner=own.refiner or asked.refiner,
         init_latents=own.init_latents or asked.init_latents,
         hires_pass=own.hires_pass or asked.hires_pass,
+        detail_passes=own.detail_passes or asked.detail_passes,
         components=own.components or (() if named else asked.components),
         init_image=own.init_image or asked.init_image,
         mask=own.mask or asked.mask,

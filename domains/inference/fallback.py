@@ -43,6 +43,7 @@ LADDER: Mapping[Stage, tuple[Rung, ...]] = {
     Stage.ENCODING_INPUT: (Rung.EVICTION, Rung.OFFLOAD, Rung.OTHER_DEVICE),
     **dict.fromkeys(STEPPING, (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OFFLOAD, Rung.OTHER_DEVICE)),
     Stage.ENLARGING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
+    Stage.DETECTING: (Rung.EVICTION, Rung.OTHER_DEVICE),
     Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
 }
 """By the stage that failed. Stages that are not named have no rungs."""

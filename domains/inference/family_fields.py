@@ -108,7 +108,13 @@ def _of(family: Family, field: Field) -> Field:
             return msgspec.structs.replace(field, default=f"{family.image_guidance:g}")
         case "sampling.guidance_scale":
             return msgspec.structs.replace(field, default=f"{family.default_guidance:g}")
-        case "width_px" | "height_px" | "hires_pass.size.width_px" | "hires_pass.size.height_px":
+        case (
+            "width_px"
+            | "height_px"
+            | "hires_pass.size.width_px"
+            | "hires_pass.size.height_px"
+            | "detail_passes.edge_px"
+        ):
             return msgspec.structs.replace(field, multiple_of=max(limits.EDGE_MULTIPLE_PX, family.alignment_px))
         case "controls.control_type":
             return msgspec.structs.replace(field, allowed=tuple(CONTROL_MODES[family.id]))

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from domains.inference import limits
+from domains.inference import details, limits
 from domains.inference.control_types import TOLD
 from domains.inference.controls import ControlBalance
+from domains.inference.detections import DEFAULT_CONFIDENCE, FACE, LABELS, MOST_FINDS
 from domains.inference.hires import DEFAULT_SCALE
 from domains.inference.hires import DEFAULT_STRENGTH as HIRES_STRENGTH
 from domains.inference.image_prompts import ImagePromptMode
@@ -155,6 +156,31 @@ def _hires_fields() -> Iterator[Field]:
         yield Field(path=f"hires_pass.{name}", group="refine", **what)
 
 
+def _detail_fields() -> Iterator[Field]:
+    """Of a pass over what a detector finds; what it leaves open is as in the generation."""
+    px = {"unit": "px"}
+    told: dict[str, dict[str, Any]] = {
+        "detector_model_id": {},
+        "detector.label": {"default": FACE, "allowed": LABELS},
+        "detector.min_confidence_ratio": {"bounds": limits.CONFIDENCE, "default": f"{DEFAULT_CONFIDENCE:g}"},
+        "detector.min_area_ratio": {"bounds": limits.AREA_RATIO, "default": "0"},
+        "detector.max_area_ratio": {"bounds": limits.AREA_RATIO, "default": "1"},
+        "detector.max_count": {"bounds": limits.FINDS, "default": str(MOST_FINDS), "zero_is_unset": True},
+        **{name: {"bounds": (0, limits.PROMPT_BYTES), "unit": "bytes"} for name in ("prompt", "negative_prompt")},
+        "strength": {"bounds": limits.STRENGTH, "default": f"{details.DEFAULT_STRENGTH:g}"},
+        "steps": {"bounds": limits.STEPS, "unit": "steps"},
+        "dilation_px": {"bounds": limits.DETAIL_DILATION_PX, "default": str(details.DEFAULT_DILATION_PX), **px},
+        "blur_px": {"bounds": limits.DETAIL_BLUR_PX, "default": str(details.DEFAULT_BLUR_PX), **px},
+        "padding_px": {"bounds": limits.DETAIL_PADDING_PX, "default": str(details.DEFAULT_PADDING_PX), **px},
+        "edge_px": {
+            **{"bounds": limits.DETAIL_EDGE_PX, "multiple_of": limits.EDGE_MULTIPLE_PX},
+            **{"zero_is_unset": True, **px},
+        },
+    }
+    for name, what in told.items():
+        yield Field(path=f"detail_passes.{name}", group="refine", **what)
+
+
 def _output(path: str, **what: Any) -> Field:
     return Field(path=f"output.{path}", group="output", **what)
 
@@ -259,6 +285,7 @@ FIELDS: Mapping[str, Field] = {
         _refiner("aesthetic_score", bounds=limits.AESTHETIC, default=f"{DEFAULT_SCORE:g}"),
         _refiner("negative_aesthetic_score", bounds=limits.AESTHETIC, default=f"{DEFAULT_NEGATIVE_SCORE:g}"),
         *_hires_fields(),
+        *_detail_fields(),
         Field(path="init_latents.blob_id", group="input"),
         Field(path="init_latents.strength", group="input", bounds=limits.STRENGTH, default="1"),
         Field(path="return_latents", group="output", default="false"),

@@ -13,6 +13,7 @@ import msgspec
 from domains.inference import limits
 from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control, ResolvedControl
+from domains.inference.details import DetailPass, ResolvedDetail
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.image_prompts import ImagePrompt, ResolvedImagePrompt
 from domains.inference.init_image import InitImage, ResolvedInitImage
@@ -175,6 +176,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Components that are other than the model's own."""
     hires_pass: HiresPass | None = None
     """A second pass at a larger size. Absent: none."""
+    detail_passes: tuple[DetailPass, ...] = ()
+    """Passes over what a detector finds in the finished picture, in this order."""
     refiner: RefinerPass | None = None
     """A refiner for the last steps. Absent: none."""
     init_latents: InitLatents | None = None
@@ -257,6 +260,8 @@ class ResolvedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     """Latents to start from. None: a picture, or noise."""
     hires_pass: ResolvedHires | None = None
     """None: there is no second pass."""
+    detail_passes: tuple[ResolvedDetail, ...] = ()
+    """Passes over what a detector finds in the finished picture, in this order."""
     return_latents: bool = False
     """Whether the latents of the first pass are handed out."""
     refiner: ResolvedRefiner | None = None

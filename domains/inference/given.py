@@ -56,6 +56,8 @@ class Given(msgspec.Struct, frozen=True):
     """The catalogue's entries of the models of later passes, in the order of `pass_plan.models_of`."""
     upscaler: Model | None = None
     """The catalogue's entry of the model that enlarges pictures for a second pass. None: none does."""
+    detectors: tuple[Model, ...] = ()
+    """The catalogue's entries of the detectors of its detail passes, in their order."""
     latents: KeptFile | None = None
     """The latents to start from. None: start from something else."""
     loras: tuple[Model, ...] = ()

@@ -35,6 +35,18 @@ COMPONENTS: Final = 16
 AESTHETIC: Final = (0.0, 10.0)
 REFINER_START: Final = (0.0, 1.0)
 HIRES_SCALE: Final = (1.0, 4.0)
+DETAIL_PASSES: Final = 8
+"""Most passes over what detectors find."""
+CONFIDENCE: Final = (0.0, 1.0)
+AREA_RATIO: Final = (0.0, 1.0)
+FINDS: Final = (1, 100)
+"""Findings of a detector that count in a picture."""
+TOLD_FINDS: Final = 24
+"""Most of them that a result tells of a picture."""
+DETAIL_DILATION_PX: Final = (0, 256)
+DETAIL_BLUR_PX: Final = (0, 50)
+DETAIL_PADDING_PX: Final = (0, 256)
+DETAIL_EDGE_PX: Final = (64, 2048)
 LORAS: Final = 32
 TEXTUAL_INVERSIONS: Final = 32
 TOKEN_CHARACTERS: Final = 255

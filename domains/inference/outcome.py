@@ -5,6 +5,7 @@ Exactly one `RunFinished`, `RunFailed` or `RunStopped` comes, as the last report
 
 import msgspec
 
+from domains.inference.details import Detailed
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 from domains.stop import Stop
@@ -21,6 +22,8 @@ class ImageReady(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     height_px: int
     data: bytes
     """The encoded file, with its manifest if one was requested."""
+    details: tuple[Detailed, ...] = ()
+    """What detail passes have found in it, in the order of their work: the first ones."""
 
 
 class LatentsReady(msgspec.Struct, frozen=True, kw_only=True, tag="latents"):

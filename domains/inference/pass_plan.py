@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from domains.inference.details import ResolvedDetail
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import ResolvedHires
+from domains.inference.init_image import ResolvedInitImage
 from domains.inference.latents import ResolvedLatents
+from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.refiner import ResolvedRefiner
 from domains.inference.step_range import ALL_STEPS, StepRange
 from domains.progress import Stage
@@ -23,9 +26,16 @@ class PassKind(StrEnum):
     """Computes the last steps of the first pass with another model."""
     HIRES = "hires"
     """Denoises an enlarged picture again."""
+    DETAIL = "detail"
+    """Makes a part of a finished picture again."""
 
 
-STAGES = {PassKind.FIRST: Stage.DENOISING, PassKind.REFINER: Stage.REFINING, PassKind.HIRES: Stage.HIRES}
+STAGES = {
+    PassKind.FIRST: Stage.DENOISING,
+    PassKind.REFINER: Stage.REFINING,
+    PassKind.HIRES: Stage.HIRES,
+    PassKind.DETAIL: Stage.DETAILING,
+}
 """The stage in which a pass computes its steps."""
 
 
@@ -45,13 +55,13 @@ class Pass(msgspec.Struct, frozen=True):
 
 
 def passes_of(resolved: ResolvedGeneration) -> tuple[Pass, ...]:
-    """All passes of a generation, in their order. The first one draws its own beginning, each other one has the latents of
-    the one before it."""
+    """All passes of a generation before its pictures are decoded, in their order. The first one draws its own beginning,
+    each other one has the latents of the one before it."""
     return tuple(_passes(resolved))
 
 
 def _passes(resolved: ResolvedGeneration) -> Iterator[Pass]:
-    first = replace(resolved, hires_pass=None, refiner=None, return_latents=False)
+    first = replace(resolved, hires_pass=None, refiner=None, detail_passes=(), return_latents=False)
     yield from _refined(first, resolved.refiner)
     if resolved.hires_pass is not None:
         index = len(models_of(resolved)) - 1 if resolved.hires_pass.model_id else 0
@@ -132,10 +142,64 @@ def _again(first: ResolvedGeneration, hires: ResolvedHires) -> ResolvedGeneratio
     )
 
 
+def redraws_of(resolved: ResolvedGeneration) -> tuple[ResolvedGeneration, ...]:
+    """For each detail pass, the generation that makes one find of the first picture again."""
+    return tuple(redraw(resolved, detail, 0) for detail in resolved.detail_passes)
+
+
+def redraw(resolved: ResolvedGeneration, detail: ResolvedDetail, index: int) -> ResolvedGeneration:
+    """The generation that makes one find of a picture (from 0) again: an inpainting that is zoomed to the find's box, by the
+    base model, with the picture's seed. What guides the whole picture by its places does not guide it."""
+    size, own = (detail.width_px, detail.height_px), resolved.result_px
+    positive = {"prompt": detail.prompt, "second_prompt": "", "third_prompt": ""} if detail.prompt else {}
+    names = ("negative_prompt", "second_negative_prompt", "third_negative_prompt")
+    negative = dict(zip(names, (detail.negative_prompt, "", ""), strict=True)) if detail.negative_prompt else {}
+    varied = resolved.seed_variation
+    return replace(
+        resolved,
+        **{**positive, **negative},
+        width_px=size[0],
+        height_px=size[1],
+        steps=detail.steps,
+        seeds=resolved.seeds[index : index + 1],
+        seed_variation=None if varied is None else replace(varied, seeds=varied.seeds[index : index + 1]),
+        init_image=ResolvedInitImage(
+            blob_id="", sha256="", strength=detail.strength, fit=None, own_size_px=None if own == size else own
+        ),
+        mask=ResolvedMask(
+            blob_id="",
+            sha256="",
+            blur_px=detail.blur_px,
+            dilation_px=0,
+            invert=False,
+            blend=MaskBlend.FEATHER,
+            fill=MaskFill.ORIGINAL,
+            zoom_padding_px=detail.padding_px,
+        ),
+        part=ALL_STEPS,
+        **dict.fromkeys(("outpaint", "init_latents", "hires_pass", "refiner")),
+        **dict.fromkeys(("controls", "regions", "references", "detail_passes"), ()),
+        return_latents=False,
+    )
+
+
+def detectors_of(resolved: ResolvedGeneration) -> tuple[str, ...]:
+    """Ids of the models that look for details, each once."""
+    return tuple(dict.fromkeys(one.detector_model_id for one in resolved.detail_passes))
+
+
 def largest_px(resolved: ResolvedGeneration) -> tuple[int, int]:
-    """(width, height) of the largest pass, which decides about memory."""
+    """(width, height) of the largest pass over whole pictures."""
     sizes = [(one.resolved.width_px, one.resolved.height_px) for one in passes_of(resolved)]
     return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def largest_batch(resolved: ResolvedGeneration) -> tuple[int, int, int]:
+    """(width, height, pictures) of the largest pass, which decides about memory. Finds are made one by one."""
+    images = len(resolved.seeds)
+    sizes = [(one.resolved.width_px, one.resolved.height_px, images) for one in passes_of(resolved)]
+    sizes += [(one.width_px, one.height_px, 1) for one in resolved.detail_passes]
+    return max(sizes, key=lambda size: size[0] * size[1] * size[2])
 
 
 def steps_by_stage(resolved: ResolvedGeneration) -> dict[Stage, int]:

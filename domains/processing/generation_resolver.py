@@ -8,6 +8,7 @@ from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, NotF
 from domains.inference.checks.request import Checked
 from domains.inference.components import ComponentSource, ResolvedComponent
 from domains.inference.controls import Control
+from domains.inference.details import DetailPass
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.image_prompts import ImagePrompt
 from domains.inference.resolution.controls import ReadControl
@@ -74,6 +75,7 @@ class GenerationResolver:
             refiner=await self._read_refiner(given.asked),
             hires=await self._read_hires(given.asked),
             upscaler=await self._read_upscaler(given.asked),
+            detectors=[await self._read_detector(one) for one in given.asked.detail_passes],
         )
 
     async def _read_refiner(self, asked: Generation) -> Model | None:
@@ -91,6 +93,22 @@ class GenerationResolver:
         model = self._catalogue.get(model_id)
         can = model.kind is ModelKind.UPSCALER and model.state is ModelState.AVAILABLE
         return await asyncio.to_thread(self._catalogue.hashed_whole, model) if can else model
+
+    async def _read_detector(self, asked: DetailPass) -> Model:
+        """One of another kind as it is, which is then refused. Raises COMPONENT_MISSING where none is named and none is
+        there."""
+        model = self._catalogue.get(asked.detector_model_id) if asked.detector_model_id else self._default_detector()
+        can = model.kind is ModelKind.DETECTOR and model.state is ModelState.AVAILABLE
+        return await asyncio.to_thread(self._catalogue.hashed_whole, model) if can else model
+
+    def _default_detector(self) -> Model:
+        """The first available detector by id. Raises COMPONENT_MISSING."""
+        able = (one for one in self._catalogue.list() if one.kind is ModelKind.DETECTOR)
+        found = min((one for one in able if one.state is ModelState.AVAILABLE), key=lambda one: one.id, default=None)
+        if found is not None:
+            return found
+        message = "no detector is here; put the safetensors file of one into a model root, scan, or leave the detail"
+        raise FailedPrecondition(f"{message} passes out", ErrorReason.COMPONENT_MISSING)
 
     async def _with_hash(self, model_id: str) -> Model:
         """The model of a later pass with its hash; one of another kind as it is, which is then refused."""

@@ -192,6 +192,10 @@ def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cau
         was, now = getattr(original, name), getattr(resolved, name)
         if was is not None and now is not None and was.model_sha256 != now.model_sha256:
             yield Cause(name=f"{name}.sha256", original=was.model_sha256, present=now.model_sha256)
+    for place, (one, other) in enumerate(zip(original.detail_passes, resolved.detail_passes, strict=False)):
+        if one.detector_sha256 != other.detector_sha256:
+            named = f"detail_passes[{place}].detector"
+            yield Cause(name=named, original=one.detector_sha256, present=other.detector_sha256)
     before, after = original.hires_pass, resolved.hires_pass
     if before is not None and after is not None and before.upscaler_sha256 != after.upscaler_sha256:
         yield Cause(name="hires_pass.upscaler", original=before.upscaler_sha256, present=after.upscaler_sha256)

@@ -42,9 +42,11 @@ from server.inference.image_prompt_messages import (
 from server.inference.mask_messages import from_mask, from_outpaint, to_mask, to_outpaint
 from server.inference.own_walk_messages import from_own_walk, from_step_range, own_walk_fields, step_range_fields
 from server.inference.pass_messages import (
+    from_detail,
     from_hires,
     from_latents,
     from_refiner,
+    to_detail,
     to_filled_latents,
     to_hires,
     to_latents,
@@ -62,11 +64,6 @@ _SERVED = {
     path: () if path in ("init_image.fit", "reference_images.fit") else field.allowed for path, field in FIELDS.items()
 } | READ
 """Every fit passes here: the check refuses a fit that no input picture takes, with the contract's reason."""
-_LACKS = {
-    "detail_passes": "a detail pass needs a detector, which comes with postprocessing; until then send the finished picture "
-    "as `init_image`, with the part as `mask` and `zoom_to_mask`",
-}
-"""What fields need that this server does not have yet."""
 _DETERMINISM = {
     generation_pb2.DETERMINISM_FAST: Determinism.FAST,
     generation_pb2.DETERMINISM_EXACT: Determinism.EXACT,
@@ -91,7 +88,7 @@ def from_generation(message: generation_pb2.Generation, path: str = "generation"
     """The generation of a request. Raises all violations, unserved fields included."""
     given = checked(_asked(message))
     unserved = unserved_encode(message.output, f"{path}.output")
-    check_served(message, path, _SERVED, given.wrong.error(), unserved, _LACKS)
+    check_served(message, path, _SERVED, given.wrong.error(), unserved)
     return given
 
 
@@ -130,6 +127,7 @@ def _asked(message: generation_pb2.Generation) -> Generation:
         return_latents=message.return_latents,
         refiner=from_refiner(message.refiner) if message.HasField("refiner") else None,
         hires_pass=from_hires(message.hires_pass) if message.HasField("hires_pass") else None,
+        detail_passes=tuple(map(from_detail, message.detail_passes)),
         components=tuple(map(from_component, message.components)),
         loras=tuple(map(from_lora, message.loras)),
         controls=tuple(map(from_control, message.controls)),
@@ -217,6 +215,7 @@ def to_generation(asked: Generation) -> generation_pb2.Generation:
         return_latents=asked.return_latents,
         refiner=to_refiner(asked.refiner),
         hires_pass=to_hires(asked.hires_pass),
+        detail_passes=map(to_detail, asked.detail_passes),
         components=map(to_component, asked.components),
         loras=map(to_lora, asked.loras),
         controls=map(to_control, asked.controls),
@@ -276,6 +275,7 @@ def to_filled(resolved: ResolvedGeneration) -> generation_pb2.Generation:
         return_latents=resolved.return_latents,
         refiner=to_refiner(resolved.refiner),
         hires_pass=to_hires(resolved.hires_pass),
+        detail_passes=map(to_detail, resolved.detail_passes),
         components=map(to_component, resolved.components),
         loras=map(to_lora, resolved.loras),
         controls=map(to_control, resolved.controls),

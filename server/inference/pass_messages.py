@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from deviceops.common.v1 import image_pb2
-from deviceops.inference.v1 import conditioning_pb2, passes_pb2, resolved_generation_pb2
+from deviceops.inference.v1 import conditioning_pb2, generated_image_pb2, passes_pb2, resolved_generation_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2
+from domains.inference.details import Detailed, DetailPass, ResolvedDetail
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.latents import InitLatents
@@ -72,10 +74,67 @@ def used_in_passes(resolved: ResolvedGeneration) -> Sequence[resolved_generation
     named += [("hires", hires.model_id, hires.model_sha256, resolved.family)] if hires and hires.model_id else []
     if hires and hires.upscaler_model_id:
         named.append(("upscaler", hires.upscaler_model_id, hires.upscaler_sha256, ""))
+    detectors = ((one.detector_model_id, one.detector_sha256) for one in resolved.detail_passes)
+    named += [("detector", *one, "") for one in dict.fromkeys(detectors)]
     return [
         resolved_generation_pb2.UsedModel(role=role, model_id=model_id, sha256=sha256, family=family)
         for role, model_id, sha256, family in named
     ]
+
+
+def from_detail(message: passes_pb2.DetailPass) -> DetailPass:
+    """A detail pass of a request."""
+    finds = message.detector
+    return DetailPass(
+        detector_model_id=message.detector_model_id,
+        label=finds.label,
+        min_confidence=finds.min_confidence_ratio if finds.HasField("min_confidence_ratio") else None,
+        min_area=finds.min_area_ratio if finds.HasField("min_area_ratio") else None,
+        max_area=finds.max_area_ratio if finds.HasField("max_area_ratio") else None,
+        max_count=finds.max_count,
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        strength=message.strength if message.HasField("strength") else None,
+        steps=message.steps if message.HasField("steps") else None,
+        dilation_px=message.dilation_px if message.HasField("dilation_px") else None,
+        blur_px=message.blur_px if message.HasField("blur_px") else None,
+        padding_px=message.padding_px if message.HasField("padding_px") else None,
+        edge_px=message.edge_px,
+    )
+
+
+def to_detail(detail: DetailPass | ResolvedDetail) -> passes_pb2.DetailPass:
+    """The message of a detail pass, as the caller asked for it or with every choice made."""
+    resolved = isinstance(detail, ResolvedDetail)
+    finds = detail.wanted if resolved else detail
+    return passes_pb2.DetailPass(
+        detector_model_id=detail.detector_model_id,
+        detector=postprocessing_pb2.DetectorOptions(
+            label=finds.label,
+            min_confidence_ratio=finds.min_confidence,
+            min_area_ratio=finds.min_area,
+            max_area_ratio=finds.max_area,
+            max_count=finds.max_count,
+        ),
+        prompt=detail.prompt,
+        negative_prompt=detail.negative_prompt,
+        strength=detail.strength,
+        steps=detail.steps,
+        dilation_px=detail.dilation_px,
+        blur_px=detail.blur_px,
+        padding_px=detail.padding_px,
+        edge_px=max(detail.width_px, detail.height_px) if resolved else detail.edge_px,
+    )
+
+
+def to_found(found: Detailed) -> generated_image_pb2.DetailFind:
+    """The message of what a detail pass has found."""
+    find = found.find
+    box = postprocessing_pb2.PixelBox(
+        left_px=find.left_px, top_px=find.top_px, width_px=find.width_px, height_px=find.height_px
+    )
+    told = postprocessing_pb2.DetectedObject(label=find.label, confidence_ratio=find.confidence, box=box)
+    return generated_image_pb2.DetailFind(pass_index=found.pass_index, found=told)
 
 
 def from_latents(message: conditioning_pb2.LatentInput) -> InitLatents:

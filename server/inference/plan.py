@@ -9,7 +9,9 @@ from deviceops.common.v1 import error_pb2
 from deviceops.inference.v1 import generation_plan_pb2, inference_service_pb2
 from domains.amounts import bytes_told
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.inference.checks.details import path_of
 from domains.inference.checks.request import Checked
+from domains.inference.pass_plan import redraws_of
 from domains.inference.prompt_plan import prompt_plan
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.job import JobOptions
@@ -55,7 +57,7 @@ class PlanMethods:
         )
         return inference_service_pb2.PlanGenerationResponse(
             resolved=to_resolved(result, device.id if device else ""),
-            findings=[*_worth_knowing(forecast), *_without_effect(work)],
+            findings=[*_worth_knowing(forecast), *_without_effect(work), *_finds(work)],
             estimate=None if forecast is None else to_estimate(work, forecast),
         )
 
@@ -86,6 +88,20 @@ def _without_effect(work: GenerateWork) -> Iterator[error_pb2.Finding]:
             reason=convert.to_reason(ErrorReason.INVALID_FIELD),
             field=one.field,
             message=one.message,
+        )
+
+
+def _finds(work: GenerateWork) -> Iterator[error_pb2.Finding]:
+    """How many steps detail passes can add: how many they do, the pictures alone tell."""
+    resolved = work.resolved
+    for place, (one, detail) in enumerate(zip(redraws_of(resolved), resolved.detail_passes, strict=True)):
+        count, pictures, steps = detail.wanted.max_count, len(resolved.seeds), one.computed_steps
+        size = f"{detail.width_px}×{detail.height_px} px"
+        text = f"makes up to {count} finds a picture anew, each in {steps} steps of {size}: up to"
+        yield error_pb2.Finding(
+            severity=error_pb2.SEVERITY_INFO,
+            field=path_of(place),
+            message=f"{text} {count * pictures * steps} steps more; how many, the pictures tell",
         )
 
 

@@ -28,6 +28,7 @@ from server.device.messages import to_benchmark_report, to_reset_report
 from server.device.work import to_benchmark, to_reset
 from server.fitted import fitted
 from server.inference.generation_messages import to_generation, to_resolved
+from server.inference.pass_messages import to_found
 from server.inference.reproduction_messages import to_report, to_reproduction
 from server.memory.blob_messages import to_transfer, to_transfer_report
 from server.model.benchmark_messages import to_model_benchmark, to_model_benchmark_report
@@ -139,6 +140,7 @@ def to_image(image: events.GeneratedImage) -> generated_image_pb2.GeneratedImage
             sha256=image.blob.sha256,
         ),
         latents=None if image.latents is None else _latents(image.latents),
+        details=map(to_found, image.details),
     )
 
 

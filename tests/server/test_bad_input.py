@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 
 from deviceops.common.v1 import image_pb2, job_event_pb2, label_pb2
 from deviceops.device.v1 import device_service_pb2
-from deviceops.inference.v1 import generation_pb2, inference_service_pb2, passes_pb2, sampling_pb2
+from deviceops.inference.v1 import generation_pb2, inference_service_pb2, sampling_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import execution_pb2, model_service_pb2, model_work_pb2
 from deviceops.processing.v1 import job_pb2, processing_service_pb2
@@ -148,7 +148,6 @@ def test_everything_wrong_is_told_at_once(server: RunningServer) -> None:
 
 
 UNSERVED = {
-    "detail_passes[0]": G(detail_passes=[passes_pb2.DetailPass()]),
     "components[0].precision": G(
         components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)]
     ),
@@ -197,13 +196,13 @@ def test_a1111_parameters_beside_a_manifest_without_prompts_are_refused(server: 
 
 def test_unserved_and_wrong_fields_are_told_together(server: RunningServer) -> None:
     generation = G(sampling=S(steps=0), safety_policy_id="strict")
-    generation.detail_passes.add()
+    generation.postprocessing.add()
     refusal = ask(server, generation)
     assert refusal.reason == "INVALID_FIELD"
     assert set(refusal.fields) == {
         "generation.sampling.steps",
         "generation.safety_policy_id",
-        "generation.detail_passes[0]",
+        "generation.postprocessing[0]",
     }
 
 

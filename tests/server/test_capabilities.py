@@ -126,6 +126,9 @@ def test_a_form_can_be_made_from_the_fields(told: Answer) -> None:
         "hires_pass.prompt": "bytes",
         "hires_pass.negative_prompt": "bytes",
         "hires_pass.steps": "steps",
+        "detail_passes.prompt": "bytes",
+        "detail_passes.negative_prompt": "bytes",
+        "detail_passes.steps": "steps",
         "output.bit_depth": "bits",
         "previews.every_steps": "steps",
     }

@@ -89,6 +89,8 @@ SOME: dict[str, object] = {
     "refiner.model_id": NO_LORA,
     "hires_pass.model_id": NO_LORA,
     "hires_pass.upscaler_model_id": NO_LORA,
+    "detail_passes.detector_model_id": NO_LORA,
+    "detail_passes.edge_px": 512,
     # The server's model needs all of its components.
     "components.omitted": False,
     "controls.preprocessing.canny.low_threshold": 50,
@@ -122,6 +124,8 @@ def with_needs(path: str, value: object = None) -> generation_pb2.Generation:
     if path.startswith("hires_pass.size."):
         edges = ("width_px", "height_px")
         needs = {f"{size}{edge}": 64 for size in ("", "hires_pass.size.") for edge in edges}
+    if path.startswith("detail_passes."):
+        needs = {"detail_passes.detector_model_id": NO_LORA}
     if path.startswith("refiner."):
         needs = {"refiner.model_id": NO_LORA}
     if path.startswith("controls."):

@@ -78,15 +78,6 @@ def test_an_inline_mask_leaves_with_its_job_and_an_uploaded_one_stays(server: Ru
         assert blob_exists(server, blob_id) == kept
 
 
-def test_passes_that_need_postprocessing_say_so(server: RunningServer) -> None:
-    generation = from_picture()
-    generation.detail_passes.add().detector_model_id = "y"
-    refusal = asking.refused(lambda: asking.generate(server, generation))
-    assert refusal.fields == ["generation.detail_passes[0].detector_model_id"]
-    assert "postprocessing" in refusal.message
-    assert "zoom_to_mask" in refusal.message
-
-
 BAD: dict[str, tuple[bytes, str, str]] = {
     "another size": (encode(WHITE[:32], "image/png"), "generation.mask.image", "INVALID_FIELD"),
     "no picture": (b"GIF89a", "generation.mask.image", "BAD_IMAGE"),

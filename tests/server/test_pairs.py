@@ -23,6 +23,7 @@ from deviceops.inference.v1 import (
 from deviceops.postprocessing.v1 import postprocessing_pb2
 from domains.imaging import encode
 from tests.domains.inference.on_device.control_files import write_controlnet
+from tests.domains.inference.on_device.detector_files import write_detector
 from tests.domains.inference.on_device.image_prompt_files import adapter_tensors, write_encoder
 from tests.domains.inference.on_device.lora_files import layers, matrices
 from tests.domains.inference.on_device.t2i_files import ATTENTION_FIRST
@@ -114,6 +115,7 @@ WAYS: Mapping[str, Callable[[generation_pb2.Generation], None]] = {
     "hires_of_pixels": _again(pixel_filter=image_pb2.RESAMPLING_FILTER_LANCZOS),
     "hires_upscaler": _again(upscaler_model_id="grow"),
     "hires_model": _again(model_id="other"),
+    "detail": _with(detail_passes=[passes_pb2.DetailPass(detector_model_id="red", edge_px=EDGE_PX)]),
     "seamless": _with(seamless_x=True),
     "and": _joined,
     "edit_by_step": _edited,
@@ -147,6 +149,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(adapter_tensors(net, "plain"), root / "pictured.safetensors")
     save_file({"<owl>": torch.randn(2, 1024) * 0.05}, root / "owl.safetensors")
     write_upscaler(root / "grow.safetensors", "compact-2")
+    write_detector(root / "red.safetensors")
 
     def reseeded(folder: Path) -> Any:
         torch.manual_seed(9)
@@ -198,7 +201,9 @@ REFUSED = (
     | _refused("outpaint", *HIRES, *REGIONS)
     # AND adds guidances up over the whole picture.
     | _refused("and", *REGIONS, "blend", "guidance_range", "rescale")
-    | _refused("seamless", "hires_upscaler")
+    | _refused("seamless", "hires_upscaler", "detail")
+    # Its region lies in the whole picture.
+    | _refused("image_prompt", "detail")
 )
 """Pairs that the plan refuses. A pair that is built leaves the table."""
 

@@ -10,6 +10,7 @@ from domains.inference.checks.adapters import adapter_violations
 from domains.inference.checks.bounds import within
 from domains.inference.checks.components import component_exclusions, component_violations
 from domains.inference.checks.controls import control_exclusions, control_violations
+from domains.inference.checks.details import detail_exclusions, detail_violations
 from domains.inference.checks.guidance import guidance_for_model, guidance_violations
 from domains.inference.checks.hires import hires_exclusions, hires_violations
 from domains.inference.checks.image_prompts import image_prompt_violations
@@ -83,6 +84,7 @@ def violations(asked: Generation) -> Wrong:
         *size_violations(asked.size_conditioning),
         *component_violations(asked),
         *hires_violations(asked),
+        *detail_violations(asked),
         *latent_violations(asked),
         *refiner_violations(asked),
         *_output(asked),
@@ -94,6 +96,7 @@ def violations(asked: Generation) -> Wrong:
         *component_exclusions(asked),
         *step_exclusions(asked),
         *hires_exclusions(asked),
+        *detail_exclusions(asked),
         *latent_exclusions(asked),
         *region_exclusions(asked),
         *refiner_exclusions(asked),

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.imaging.masks import Pixels
 from domains.inference.components import ResolvedComponent
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
@@ -25,6 +27,7 @@ from domains.inference.kept_file import KeptFile
 from domains.inference.latents import ResolvedLatents
 from domains.inference.loras import ResolvedLora
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
+from domains.inference.on_device.details import DetailsKept
 from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import CheckpointReady
@@ -37,6 +40,8 @@ from domains.inference.textual_inversions import ResolvedTextualInversion
 
 _VERSION = 1
 _ENTRY = "deviceops.checkpoint"
+_DETAILS_ENTRY, _DETAILS, _PICTURE = "deviceops.details", -1, "picture."
+"""Of a checkpoint after the pictures were decoded: its metadata, its place among the passes, and names of its tensors."""
 BEFORE = -1
 """Place of a pass that has not begun."""
 _HANDED, _RETURNED = "latents", "returned"
@@ -94,6 +99,18 @@ def packed_before(
     return _saved({_HANDED: handed.latents} | noise | _named(returned), walked_of(resolved, BEFORE, pass_index))
 
 
+def packed_details(
+    resolved: ResolvedGeneration,
+    kept: DetailsKept,
+    pictures: Mapping[int, Pixels],
+    returned: Tensor | None = None,
+) -> bytes:
+    """The file of detail passes: the pictures (by index) as they are, and how far the passes are."""
+    tensors = {f"{_PICTURE}{index}": torch.from_numpy(pixels) for index, pixels in pictures.items()}
+    walked = walked_of(resolved, kept.steps, _DETAILS)
+    return _saved(tensors | _named(returned), walked, {_DETAILS_ENTRY: msgspec.json.encode(kept).decode()})
+
+
 def _named(returned: Tensor | None) -> dict[str, Tensor]:
     return {} if returned is None else {_RETURNED: returned}
 
@@ -116,10 +133,10 @@ class Unpacked(NamedTuple):
     """Latents to hand out, on the CPU."""
 
 
-def _saved(tensors: Mapping[str, Tensor], walked: Walked) -> bytes:
+def _saved(tensors: Mapping[str, Tensor], walked: Walked, more: Mapping[str, str] | None = None) -> bytes:
     # Copies, since two of the tensors may share their bytes, which a file cannot.
     copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return save(copies, {_ENTRY: msgspec.json.encode(walked).decode()})
+    return save(copies, {_ENTRY: msgspec.json.encode(walked).decode(), **(more or {})})
 
 
 def walked_of(resolved: ResolvedGeneration, place: int, pass_index: int = 0) -> Walked:
@@ -164,6 +181,43 @@ def unpack(
     return Unpacked(None, returned)
 
 
+class UnpackedDetails(NamedTuple):
+    """What the file of detail passes has."""
+
+    kept: DetailsKept
+    pictures: Mapping[int, Pixels]
+    """By index."""
+    returned: Tensor | None
+    """Latents to hand out, on the CPU."""
+
+
+def unpack_details(kept: KeptFile, resolved: ResolvedGeneration, made: int) -> UnpackedDetails | None:
+    """Read the file of detail passes. None: it was written before the pictures were decoded. `made`: number of pictures,
+    from the first, that are not made again. Raises as `unpack`."""
+    data = _data(kept)
+    walked, tensors = _read(data)
+    if walked.pass_index != _DETAILS:
+        return None
+    try:
+        details = msgspec.json.decode(_header_of(data)[_DETAILS_ENTRY], type=DetailsKept)
+    except (msgspec.DecodeError, KeyError) as error:
+        raise _corrupt(f"the checkpoint cannot be read: {error}") from None
+    expected = walked_of(resolved, walked.place, _DETAILS)
+    if kept.branched:
+        expected = msgspec.structs.replace(expected, **{name: getattr(walked, name) for name in _BRANCHED})
+    if walked != expected or details.passes != resolved.detail_passes:
+        message = "the checkpoint belongs to another generation, or to other detail passes"
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE)
+    pictures = {
+        int(name.removeprefix(_PICTURE)): one.numpy() for name, one in tensors.items() if name.startswith(_PICTURE)
+    }
+    width, height = resolved.result_px
+    needed = range(made, len(resolved.seeds))
+    if any(index not in pictures or pictures[index].shape != (height, width, 3) for index in needed):
+        raise _corrupt("the checkpoint lacks a picture, or has one of another size")
+    return UnpackedDetails(details, pictures, tensors.get(_RETURNED))
+
+
 def _data(kept: KeptFile | CheckpointReady) -> bytes:
     if isinstance(kept, CheckpointReady):
         return kept.data
@@ -178,12 +232,16 @@ def _data(kept: KeptFile | CheckpointReady) -> bytes:
 
 def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:
     try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        walked = msgspec.json.decode(header["__metadata__"][_ENTRY], type=Walked)
+        walked = msgspec.json.decode(_header_of(data)[_ENTRY], type=Walked)
         return walked, load(data)
     except (SafetensorError, msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(f"the checkpoint cannot be read: {error}") from None
+
+
+def _header_of(data: bytes) -> Mapping[str, str]:
+    """The metadata of a file. Raises ValueError, KeyError or TypeError."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size])["__metadata__"]
 
 
 def _corrupt(message: str) -> DataLoss:

@@ -83,7 +83,7 @@ def failed(job: LoadRun, error: DeviceOpsError) -> RunFailed:
 
 def stopped(job: LoadRun, stop: Stop) -> RunStopped:
     """The report after a request to stop. The latency ends when the device has freed the job's tensors."""
-    stage = job.stage
+    stage = job.told_stage
     freed = _free(job)
     latency_s = time.perf_counter() - job.stop_asked_at
     return RunStopped(stop=stop, stage=stage, latency_s=latency_s, freed_bytes=freed, receipt=job.meter.receipt())

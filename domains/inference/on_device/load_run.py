@@ -65,6 +65,11 @@ class LoadRun:
         """Progress of the present stage. None: there is none."""
         self._newest_s = 0.0
 
+    @property
+    def told_stage(self) -> Stage:
+        """The stage as watchers see it."""
+        return self.stage
+
     def ask_to_stop(self, stop: Stop) -> None:
         """Ask the run to stop. The strongest request counts; of two of one kind, the first."""
         if stronger(self.stop, stop) is stop:

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from domains import imaging
 from domains.imaging import DigitalSource
+from domains.imaging.masks import Pixels
 from domains.inference import manifest
 from domains.inference.a1111 import parameters_of
+from domains.inference.details import Detailed
 from domains.inference.generation import ManifestDetail, ResolvedGeneration
 from domains.inference.on_device.scene import Scene
 from domains.inference.outcome import ImageReady
@@ -24,6 +26,14 @@ class Pictures:
         self._files = files
         self._enqueued = self._told = made
         self._writing: dict[int, Future[bytes]] = {}
+        self._details: dict[int, tuple[Detailed, ...]] = {}
+        self._awaited: dict[int, Future[Pixels]] = {}
+        """Pictures of `write_later`, until their file is reported."""
+
+    @property
+    def total(self) -> int:
+        """Number of pictures."""
+        return len(self._resolved.seeds)
 
     @property
     def next_to_decode(self) -> int | None:
@@ -43,6 +53,15 @@ class Pictures:
         """Begin to encode a decoded picture, (height, width, 3). `scene`: the picture that it is a part of."""
         self._writing[index] = self._files.submit(_file, self._resolved, index, pixels, scene)
 
+    def write_later(self, index: int, pixels: Future[Pixels], details: tuple[Detailed, ...]) -> None:
+        """Begin to encode a picture as soon as another thread has its pixels. `details`: what was found in it."""
+        self._details[index], self._awaited[index] = details, pixels
+        self._writing[index] = self._files.submit(encode_later, self._resolved, index, pixels)
+
+    def unwritten(self) -> dict[int, Pixels]:
+        """The pixels of those of `write_later` that are not reported. Waits for them."""
+        return {index: one.result() for index, one in self._awaited.items()}
+
     def being_written(self) -> list[Future[bytes]]:
         """Files whose encoding is not finished."""
         return [future for future in self._writing.values() if not future.done()]
@@ -52,6 +71,7 @@ class Pictures:
         while (future := self._writing.get(self._told)) is not None and future.done():
             del self._writing[self._told]
             index, self._told = self._told, self._told + 1
+            self._awaited.pop(index, None)
             width_px, height_px = self._resolved.result_px
             yield ImageReady(
                 index=index,
@@ -60,6 +80,7 @@ class Pictures:
                 width_px=width_px,
                 height_px=height_px,
                 data=future.result(),
+                details=self._details.get(index, ()),
             )
 
     def drop(self) -> None:
@@ -67,6 +88,7 @@ class Pictures:
         for future in self._writing.values():
             future.cancel()
         self._writing.clear()
+        self._awaited.clear()
 
 
 def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8], scene: Scene | None) -> bytes:
@@ -81,6 +103,11 @@ def _file(resolved: ResolvedGeneration, index: int, pixels: NDArray[np.uint8], s
         parameters=parameters_of(resolved, index) if output.a1111_parameters else None,
         source=_source(resolved) if output.provenance else None,
     )
+
+
+def encode_later(resolved: ResolvedGeneration, index: int, pixels: Future[Pixels]) -> bytes:
+    """The file of a picture, as soon as another thread has its pixels."""
+    return _file(resolved, index, pixels.result(), None)
 
 
 def _source(resolved: ResolvedGeneration) -> DigitalSource:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from msgspec import structs
 from torch import Tensor
 
 from domains.errors import DataLoss, FailedPrecondition
+from domains.imaging.masks import Pixels
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.kept_file import KeptFile
@@ -36,9 +37,18 @@ from domains.inference.on_device.trajectory import Trajectory, begin
 from domains.inference.on_device.upscaling import UpscalerOfJob
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import CheckpointReady, Report
-from domains.inference.pass_plan import PassKind, passes_of
+from domains.inference.pass_plan import Pass, PassKind, passes_of
 from domains.model.families.unet import INPAINTING
 from domains.progress import Degraded, Stage, Unit
+
+
+class Canvas(NamedTuple):
+    """A picture that a run has made itself, and the part of it to make anew."""
+
+    pixels: Pixels
+    """(height, width, 3)."""
+    levels: Pixels
+    """(height, width): the mask, 255 for what is made anew."""
 
 
 class PreparedRun(LoadRun):
@@ -79,6 +89,17 @@ class PreparedRun(LoadRun):
         """Set only between conditioning and the beginning of the trajectory."""
         self._drawing: Future[Scene] | None = None
         """See `scene`."""
+        self._canvas: Canvas | None = None
+        """The picture to start from. None: `given` has it, or there is none."""
+
+    def _take_up(self, given: Given, passes: tuple[Pass, ...], canvas: Canvas) -> None:
+        """Begin with the passes of another generation, over a picture that the run has made, with the models that are
+        there."""
+        self._drop()
+        self.given, self.passes, self.pass_index = given, passes, 0
+        self._guides_of_job = GuidesOfJob(self.id, given, passes, self._resources.networks)
+        self._upscaler = UpscalerOfJob(self.id, given, self._resources.networks)
+        self._kept, self._drawing, self._canvas = None, None, canvas
 
     @property
     def resolved(self) -> ResolvedGeneration:
@@ -266,6 +287,8 @@ class PreparedRun(LoadRun):
         self._progress(self.stage, trajectory.index, trajectory.steps, Unit.STEPS)
 
     def _pixels(self) -> Tensor:
+        if self._canvas is not None:
+            return torch.from_numpy(self._canvas.pixels)
         if self.given.picture is None:
             raise RuntimeError(f"job {self.id} has no picture to start from")
         return read_pixels(self.given.picture, self.resolved)
@@ -288,7 +311,9 @@ class PreparedRun(LoadRun):
         return self._drawing.done()
 
     def _drawn(self) -> Scene:
-        levels = None if self.given.mask is None else read_pixels(self.given.mask, self.resolved, ()).numpy()
+        levels = None if self._canvas is None else self._canvas.levels
+        if self.given.mask is not None:
+            levels = read_pixels(self.given.mask, self.resolved, ()).numpy()
         scene = Scene(self.resolved, self._pixels().numpy(), levels)
         scene.draw()
         return scene

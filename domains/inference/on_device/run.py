@@ -14,6 +14,7 @@ import structlog
 from torch import Tensor
 
 from domains.errors import DeviceOpsError, ErrorReason
+from domains.imaging.masks import Pixels
 from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
@@ -26,6 +27,7 @@ from domains.inference.on_device.latent_file import latents_file
 from domains.inference.on_device.numeric_failures import not_finite
 from domains.inference.on_device.pictures import Pictures
 from domains.inference.on_device.resources import Resources
+from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.tiles import smaller_tile
 from domains.inference.on_device.wrapping import NO_WRAPS
 from domains.inference.outcome import LatentsReady, Report
@@ -53,6 +55,8 @@ class Run(EnlargedRun):
     def __init__(self, job_id: str, given: Given, resources: Resources, tell: Callable[[Report], None]) -> None:
         super().__init__(job_id, given, resources, tell)
         self._pictures = Pictures(given.resolved, resources.files, given.made)
+        self._walked_steps = given.resolved.visited.stop
+        """Steps of the walk that are done after the first pass."""
         self.taken: tuple[Rung, ...] = ()
         """What was given up so far."""
 
@@ -149,10 +153,10 @@ class Run(EnlargedRun):
             case Stage.QUEUED | Stage.LOADING:
                 return super().ready
             case Stage.CONDITIONING | Stage.ENCODING_INPUT:
-                return self.trajectory is None
+                return self.trajectory is None and super().ready
             case Stage.ENLARGING:
                 return self.trajectory is None and not self._in_flight and not self.being_enlarged
-            case Stage.DENOISING | Stage.REFINING | Stage.HIRES:
+            case Stage.DENOISING | Stage.REFINING | Stage.HIRES | Stage.DETAILING:
                 return not self._in_flight.full and not self.walking.done
             case Stage.DECODING:
                 return not self._in_flight.full and self._pictures.next_to_decode is not None
@@ -179,11 +183,20 @@ class Run(EnlargedRun):
             super().prepare(keep_on)
 
     def _give_back(self) -> None:
-        self._enter(Stage.ENCODING)
         pixels = self._pixels().numpy()
         while (index := self._pictures.next_to_decode) is not None:
             self._pictures.enqueued(index)
-            self._pictures.write(index, pixels)
+            self._finish(index, pixels, None)
+        self._pictures_decoded()
+
+    def _finish(self, index: int, pixels: Pixels, scene: Scene | None) -> None:
+        """Begin to encode a decoded picture (height, width, 3). `scene`: the picture that it is a part of."""
+        self._pictures.write(index, pixels, scene)
+
+    def _pictures_decoded(self) -> None:
+        """Enter the stage after the decoding of all pictures."""
+        self._drop()
+        self._enter(Stage.ENCODING)
 
     @property
     def pausable(self) -> bool:
@@ -234,7 +247,7 @@ class Run(EnlargedRun):
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
             shown = pixels if finite.item() else self._decoded_again(index, latents, self.codec)
             self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
-            self._pictures.write(index, shown.numpy(), self.scene)
+            self._finish(index, shown.numpy(), self.scene)
 
         self._in_flight.add(fence, deliver)
 
@@ -250,7 +263,7 @@ class Run(EnlargedRun):
         for image in self._pictures.ready():
             self._tell_latents(image.index)
             self._tell(image)
-            self._progress(Stage.ENCODING, image.index + 1, len(self.resolved.seeds), Unit.IMAGES)
+            self._progress(Stage.ENCODING, image.index + 1, self._pictures.total, Unit.IMAGES)
 
     def wait_for_device(self) -> bool:
         """Wait for the oldest unit in flight; False if there is none."""
@@ -276,8 +289,7 @@ class Run(EnlargedRun):
             else:
                 self._enter(Stage.DECODING)
         elif self.stage is Stage.DECODING and self._pictures.next_to_decode is None:
-            self._drop()
-            self._enter(Stage.ENCODING)
+            self._pictures_decoded()
 
     def _keep_returned(self) -> None:
         """Keep the latents to hand out: those of the first pass."""
@@ -295,7 +307,7 @@ class Run(EnlargedRun):
         report = LatentsReady(
             index=index,
             shape=(channels, height, width),
-            completed_steps=self.given.resolved.visited.stop,
+            completed_steps=self._walked_steps,
             data=latents_file(latents),
         )
         self._tell(report)

@@ -11,6 +11,7 @@ from domains.errors import AlreadyExists, DeviceOpsError, FailedPrecondition
 from domains.inference.fallback import OUT_OF_MEMORY
 from domains.inference.generation import Previews
 from domains.inference.given import Given
+from domains.inference.on_device.detailed_run import DetailedRun
 from domains.inference.on_device.ending import Ends
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.groups import Group, Turns
@@ -101,7 +102,8 @@ class StepLoop:
         It loads its model if that is not on the device, and replaces one that is there with other weights than
         `given.model` names; it fails with ILLEGAL_STATE if a generation uses those. Raises ALREADY_EXISTS if the id runs.
         """
-        job = Run(job_id, given, self.resources, self._teller(job_id))
+        kind = DetailedRun if given.resolved.detail_passes else Run
+        job = kind(job_id, given, self.resources, self._teller(job_id))
         job.show(given.resolved.previews if previews is None else previews)
         self._add(job)
 

@@ -33,6 +33,8 @@ class RequestFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The model that its second pass names, with its hash. None: it names none."""
     upscaler: Model | None = None
     """The upscaler that its second pass names, with its hash. None: it names none."""
+    detectors: Sequence[Model] = ()
+    """The detectors of its detail passes, in their order, with their hashes."""
     components: tuple[ResolvedComponent, ...] = ()
     """The components that it takes from elsewhere, in order of their names, with the hashes of their models."""
     image_prompts: Sequence[ReadImagePrompt] = ()

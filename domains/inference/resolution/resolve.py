@@ -1,11 +1,13 @@
 """Makes every choice that a generation left open."""
 
 import secrets
+from functools import partial
 
 from msgspec.structs import replace
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
+from domains.inference.checks.details import path_of, resolved_details
 from domains.inference.checks.hires import check_model, check_upscaler, resolved_hires, sampling_of
 from domains.inference.checks.latents import part_with, resolved_latents
 from domains.inference.checks.masks import for_variant, resolved_mask
@@ -19,7 +21,7 @@ from domains.inference.generation import EncodeOptions, Generation, ResolvedGene
 from domains.inference.guidance import default_distilled, default_guidance
 from domains.inference.hires import ResolvedHires
 from domains.inference.input_picture import InputPicture, resolved_picture, size_of
-from domains.inference.pass_plan import passes_of
+from domains.inference.pass_plan import passes_of, redraws_of
 from domains.inference.prompt_plan import check_prompts
 from domains.inference.resolution.adapters import resolved_loras, resolved_region_loras, resolved_words
 from domains.inference.resolution.controls import resolved_controls
@@ -122,9 +124,15 @@ def resolve(given: Checked | Generation, model: Model, read: RequestFiles = NOTH
     check_steps(resolved)
     if asked.hires_pass is not None:
         resolved = replace(resolved, hires_pass=_hires(asked, resolved, model, read.hires, read.upscaler))
+    if asked.detail_passes:
+        checked_steps = partial(_steps, model=model, sampler=sampler, schedule=schedule)
+        detailed = resolved_details(asked, resolved, model, read.detectors, checked_steps)
+        resolved = replace(resolved, detail_passes=detailed)
     check_prompts(resolved)
     if resolved.hires_pass is not None:
-        _check_hires_prompts(resolved)
+        _check_pass_prompts(passes_of(resolved)[-1].resolved, _OF_PASS)
+    for place, one in enumerate(redraws_of(resolved)):
+        _check_pass_prompts(one, path_of(place))
     return resolved
 
 
@@ -162,14 +170,14 @@ def _hires(
     return resolved_hires(asked, first, model, steps, _eta(None, sampler), own, upscaler)
 
 
-def _check_hires_prompts(resolved: ResolvedGeneration) -> None:
-    """Raise the faults of the second pass's prompts, named by its fields."""
+def _check_pass_prompts(resolved: ResolvedGeneration, path: str) -> None:
+    """Raise the faults of a later pass's prompts, named by its fields."""
     try:
-        check_prompts(passes_of(resolved)[-1].resolved)
+        check_prompts(resolved)
     except InvalidRequest as error:
-        prompts = (f"{_OF_PASS}.prompt", f"{_OF_PASS}.negative_prompt")
-        told = [replace(one, field=one.field.replace("generation.", f"{_OF_PASS}.")) for one in error.violations]
-        told = [one if one.field in prompts else replace(one, field=_OF_PASS) for one in told]
+        prompts = (f"{path}.prompt", f"{path}.negative_prompt")
+        told = [replace(one, field=one.field.replace("generation.", f"{path}.")) for one in error.violations]
+        told = [one if one.field in prompts else replace(one, field=path) for one in told]
         raise InvalidRequest(told, error.reason, **error.facts) from None
 
 

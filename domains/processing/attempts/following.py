@@ -69,7 +69,9 @@ class Following:
         total, steps = (
             (len(work.resolved.seeds), steps_by_stage(work.resolved)) if isinstance(work, GenerateWork) else (0, None)
         )
-        self._rate = ProgressRate(steps=steps)
+        self._rate = ProgressRate(
+            steps=steps, finds=isinstance(work, GenerateWork) and bool(work.resolved.detail_passes)
+        )
         self._pictures = Pictures(job.id, total, jobs, blobs)
         self._blobs = blobs
         self._checkpoint: Checkpoint | None = None

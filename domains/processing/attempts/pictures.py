@@ -65,5 +65,6 @@ class Pictures:
             height_px=image.height_px,
             blob=blob,
             latents=None if latents is None else await latents,
+            details=image.details,
         )
         self._jobs.record(self._job_id, OutputReady(image=kept, total=self._total))

@@ -17,10 +17,18 @@ _BETWEEN = (Stage.CONDITIONING, Stage.ENCODING_INPUT, Stage.ENLARGING)
 class ProgressRate:
     """The rate of one attempt."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, steps: Mapping[Stage, int] | None = None) -> None:
-        """`steps`: the denoising steps of each pass, in their order, of a job that has several."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        steps: Mapping[Stage, int] | None = None,
+        *,
+        finds: bool = False,
+    ) -> None:
+        """`steps`: the denoising steps of each pass, in their order, of a job that has several. `finds`: whether steps
+        follow whose number is not known before a detector has seen the pictures."""
         self._clock = clock
         self._steps = steps or {}
+        self._finds = finds
         self._begin_s = clock()
         self._stage: Stage | None = None
         self._stage_first: tuple[float, int] = (0.0, 0)
@@ -50,6 +58,11 @@ class ProgressRate:
         if progress.total <= 0 or progress.stage is Stage.LOADING:
             return None
         completed, total = progress.completed, progress.total
+        if self._finds and progress.stage is not Stage.ENCODING:
+            if progress.stage is not Stage.DETAILING:
+                return None
+            before = sum(self._steps.values())
+            completed, total = before + completed, before + total
         if len(self._steps) > 1 and progress.stage in (*self._steps, *_BETWEEN):
             completed, total = self._of_all_passes(progress)
         after = _AFTER_STEPS if progress.stage in STEPPING else 0

@@ -6,7 +6,7 @@ from domains.device.devices import Devices
 from domains.device.record import DeviceView
 from domains.errors import InvalidRequest, Violation
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.pass_plan import Pass, PassKind, passes_of
+from domains.inference.pass_plan import PassKind, passes_of, redraws_of
 from domains.processing.devices.step_times import StepEstimate, StepTimes
 from domains.processing.jobs.job import JobOptions
 from domains.processing.lanes.placement import Placement
@@ -26,10 +26,12 @@ class StepLimit:
         A `run_timeout` that allows for the whole estimated time is the caller's consent.
         """
         for one in passes_of(resolved):
-            self._check(one, options)
+            self._check(one.resolved, options, "hires_pass" if one.kind is PassKind.HIRES else "")
+        for place, one in enumerate(redraws_of(resolved)):
+            self._check(one, options, f"detail_passes[{place}].edge_px")
 
-    def _check(self, one: Pass, options: JobOptions) -> None:
-        resolved = one.resolved
+    def _check(self, resolved: ResolvedGeneration, options: JobOptions, field: str) -> None:
+        """`field`: what says the size of the pass. Empty: the generation's own size."""
         estimates = {view.device.id: self._times.estimate(view.device.id, resolved) for view in self._admitted(options)}
         known = {device_id: estimate for device_id, estimate in estimates.items() if estimate is not None}
         if not known or len(known) < len(estimates):
@@ -38,7 +40,7 @@ class StepLimit:
         whole_s = fastest.seconds * resolved.computed_steps
         consent = options.run_timeout_s is not None and options.run_timeout_s >= whole_s
         if fastest.seconds > self._limit_s and not consent:
-            raise self._refusal(one, device_id, fastest, whole_s)
+            raise self._refusal(resolved, field, device_id, fastest, whole_s)
 
     def _admitted(self, options: JobOptions) -> list[DeviceView]:
         """Devices that may run a job with these options."""
@@ -47,10 +49,10 @@ class StepLimit:
         allowed = [view for view in views if placement.allows(view.device)]
         return [view for view in allowed if view.device.id != "cpu"] if placement.leaves_cpu(views) else allowed
 
-    def _refusal(self, one: Pass, device_id: str, step: StepEstimate, whole_s: float) -> InvalidRequest:
-        resolved = one.resolved
-        field = "width_px" if resolved.width_px >= resolved.height_px else "height_px"
-        field = "hires_pass" if one.kind is PassKind.HIRES else field
+    def _refusal(
+        self, resolved: ResolvedGeneration, field: str, device_id: str, step: StepEstimate, whole_s: float
+    ) -> InvalidRequest:
+        field = field or ("width_px" if resolved.width_px >= resolved.height_px else "height_px")
         size = f"{resolved.width_px}×{resolved.height_px} px"
         estimate = f"{'at least ' if step.at_least else ''}{time_told(step.seconds)}"
         limit = f"a step of at most {time_told(self._limit_s)}"

@@ -12,7 +12,7 @@ import msgspec
 from domains.device.device import Device, DeviceKind
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.guidance import default_guidance
-from domains.inference.pass_plan import passes_of
+from domains.inference.pass_plan import passes_of, redraws_of
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.processing.devices.pixel_costs import Shape, seconds_for
@@ -56,7 +56,8 @@ class StepTimes:
         does, or no step of its model was measured there."""
         if device.kind is DeviceKind.CPU or not isinstance(work, GenerateWork):
             return None
-        steps = [self.estimate(device.id, one.resolved) for one in passes_of(work.resolved)]
+        walks = [*(one.resolved for one in passes_of(work.resolved)), *redraws_of(work.resolved)]
+        steps = [self.estimate(device.id, one) for one in walks]
         return max((one.seconds for one in steps if one is not None), default=None)
 
     def usual(self, device_id: str, model: Model, width_px: int, height_px: int, images: int) -> StepEstimate | None:
@@ -77,6 +78,8 @@ class StepTimes:
     def _note(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:
             return
+        if job.work.resolved.detail_passes:
+            return  # How many of the steps made finds again is not known here.
         passes, steps = passes_of(job.work.resolved), job.receipt.work.steps_executed
         if job.attempt != 1 or (len(passes) > 1 and steps != sum(one.resolved.computed_steps for one in passes)):
             return

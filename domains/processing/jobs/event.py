@@ -6,6 +6,7 @@ from domains.device.benchmark import BenchmarkReport
 from domains.device.record import DeviceView
 from domains.errors import ErrorReason
 from domains.failure import Failure
+from domains.inference.details import Detailed
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.recipes import Cause, Comparison
 from domains.memory.blobs.blob import Blob
@@ -53,6 +54,8 @@ class GeneratedImage(msgspec.Struct, frozen=True, kw_only=True):
     blob: Blob
     latents: LatentFile | None = None
     """None: they were not asked for."""
+    details: tuple[Detailed, ...] = ()
+    """What detail passes have found in it, in the order of their work: the first ones."""
 
 
 class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generation"):

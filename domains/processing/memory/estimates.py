@@ -11,7 +11,7 @@ from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_readings import kept_readings
-from domains.inference.pass_plan import largest_px, models_of, upscaler_of
+from domains.inference.pass_plan import detectors_of, largest_batch, models_of, upscaler_of
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.execution import AS_FLOAT32, AS_USUAL, Execution
@@ -184,9 +184,9 @@ class Estimates:
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""
         named = {one.model_id for one in resolved.controls if not one.t2i_adapter} | {*models_of(resolved)[1:]}
-        upscaler = upscaler_of(resolved)
-        enlarging = self._footprints.named_bytes([upscaler], device, AS_FLOAT32) if upscaler else 0
-        return self._footprints.named_bytes(named, device) + enlarging + self.readings_bytes(resolved, device)
+        of_pixels = [name for name in (upscaler_of(resolved), *detectors_of(resolved)) if name]
+        beside = self._footprints.named_bytes(of_pixels, device, AS_FLOAT32)
+        return self._footprints.named_bytes(named, device) + beside + self.readings_bytes(resolved, device)
 
     def readings_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of what ControlNets keep of earlier prompts, where the prompts of steps change: the most in a pass."""
@@ -266,8 +266,8 @@ class Estimates:
 
 def shape_of(resolved: ResolvedGeneration) -> Shape:
     """The size that a generation needs memory for: that of its largest pass."""
-    width_px, height_px = largest_px(resolved)
-    return Shape(width_px=width_px, height_px=height_px, images=len(resolved.seeds))
+    width_px, height_px, images = largest_batch(resolved)
+    return Shape(width_px=width_px, height_px=height_px, images=images)
 
 
 def _on_a_line(by_shape: Mapping[Shape, Iterable[int | None]], pixels: int) -> int | None:

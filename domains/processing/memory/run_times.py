@@ -65,6 +65,9 @@ class RunTimes:
         later = [(one, self._steps.estimate(device_id, one.resolved)) for one in others]
         run_s = step.seconds * first.resolved.computed_steps + _rest_s(rest, _shape(resolved))
         run_s += sum(found.seconds * one.resolved.computed_steps for one, found in later if found is not None)
+        if resolved.detail_passes:
+            # How much is found in the pictures, they alone tell.
+            return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))
         if step.at_least or any(found is None or found.at_least for _, found in later):
             return RunForecast(run_s=None, low_s=run_s, high_s=None, sample_count=len(rest))
         ratios = self._ratios.get(key, ())
@@ -83,7 +86,7 @@ class RunTimes:
         if job.attempt != 1 or lane is None or job.id in lane.shared:
             # Its stages waited for other jobs.
             return
-        if len(passes_of(job.work.resolved)) > 1:
+        if len(passes_of(job.work.resolved)) > 1 or job.work.resolved.detail_passes:
             # Enlarging takes time too, so the time outside of the steps does not give the time of a pixel.
             return
         resolved, timings = job.work.resolved, job.receipt.work.timings

@@ -201,6 +201,7 @@ class OrderLoop:
             model=self._here(given.model),
             later=tuple(self._here(model) for model in given.later),
             upscaler=None if given.upscaler is None else self._here(given.upscaler),
+            detectors=tuple(self._here(detector) for detector in given.detectors),
             loras=tuple(self._here(lora) for lora in given.loras),
             region_loras=tuple(tuple(self._here(lora) for lora in some) for some in given.region_loras),
             words=tuple(self._here(word) for word in given.words),

@@ -21,6 +21,7 @@ class AssetRole(StrEnum):
     REFINER = "refiner"
     HIRES = "hires"
     UPSCALER = "upscaler"
+    DETECTOR = "detector"
 
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +38,11 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def execution(self) -> Execution:
         """How it is loaded for a job alone."""
-        return AS_FLOAT32 if self.role is AssetRole.UPSCALER else AS_USUAL
+        return AS_FLOAT32 if self.role in (AssetRole.UPSCALER, AssetRole.DETECTOR) else AS_USUAL
 
 
 _OF_JOB = (
     *(AssetRole.LORA, AssetRole.TEXTUAL_INVERSION, AssetRole.CONTROLNET, AssetRole.T2I_ADAPTER),
-    *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER, AssetRole.UPSCALER),
+    *(AssetRole.IP_ADAPTER, AssetRole.IMAGE_ENCODER, AssetRole.UPSCALER, AssetRole.DETECTOR),
 )
 """Roles of models that come onto the device for jobs that use them, and leave with the last."""

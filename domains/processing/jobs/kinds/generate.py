@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.given import Given, GivenControl, GivenImagePrompt
-from domains.inference.pass_plan import models_of, upscaler_of
+from domains.inference.pass_plan import detectors_of, models_of, upscaler_of
 from domains.model.execution import AS_USUAL
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
@@ -30,7 +30,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
     @property
     def assets(self) -> tuple[Asset, ...]:
         """The base model, those of later passes, then LoRAs, textual inversions, ControlNets and IP-Adapters, then their
-        image encoders, and an upscaler."""
+        image encoders, an upscaler, and detectors."""
         resolved = self.resolved
         named = {
             AssetRole.LORA: resolved.all_loras,
@@ -51,6 +51,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             *adapters,
             *(Asset(role=AssetRole.IMAGE_ENCODER, model_id=name) for name in encoders),
             *((Asset(role=AssetRole.UPSCALER, model_id=upscaler),) if (upscaler := upscaler_of(resolved)) else ()),
+            *(Asset(role=AssetRole.DETECTOR, model_id=name) for name in detectors_of(resolved)),
         )
 
     @property
@@ -71,6 +72,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             picture=supplies.picture,
             mask=supplies.mask,
             upscaler=supplies.whole(upscaler) if (upscaler := upscaler_of(self.resolved)) else None,
+            detectors=tuple(supplies.whole(one.detector_model_id) for one in self.resolved.detail_passes),
             latents=supplies.latents,
             later=tuple(map(supplies.model, models_of(self.resolved)[1:])),
             loras=tuple(supplies.adapter(lora.model_id) for lora in self.resolved.loras),

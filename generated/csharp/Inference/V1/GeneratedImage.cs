@@ -28,26 +28,31 @@ namespace DeviceOps.Api.Inference.V1 {
             "bxIWZGV2aWNlb3BzLmluZmVyZW5jZS52MRofZGV2aWNlb3BzL2NvbW1vbi92",
             "MS9lcnJvci5wcm90bxofZGV2aWNlb3BzL2NvbW1vbi92MS9pbWFnZS5wcm90",
             "bxowZGV2aWNlb3BzL2luZmVyZW5jZS92MS9yZXNvbHZlZF9nZW5lcmF0aW9u",
-            "LnByb3RvGihkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvc2FmZXR5LnBy",
-            "b3RvImcKCkxhdGVudEZpbGUSDwoHYmxvYl9pZBgBIAEoCRIQCghjaGFubmVs",
-            "cxgCIAEoBRIMCgRyb3dzGAMgASgFEg8KB2NvbHVtbnMYBCABKAUSFwoPY29t",
-            "cGxldGVkX3N0ZXBzGAUgASgFIoQCCg5HZW5lcmF0ZWRJbWFnZRINCgVpbmRl",
-            "eBgBIAEoBRIsCgRmaWxlGAIgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5J",
-            "bWFnZUZpbGUSDAoEc2VlZBgDIAEoAxJDCg9zYWZldHlfdmVyZGljdHMYBCAD",
-            "KAsyKi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2FmZXR5VmVyZGlj",
-            "dBItCgdmYWlsdXJlGAUgASgLMhwuZGV2aWNlb3BzLmNvbW1vbi52MS5GYWls",
-            "dXJlEjMKB2xhdGVudHMYBiABKAsyIi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
-            "LkxhdGVudEZpbGUiuAEKEEdlbmVyYXRpb25SZXN1bHQSNgoGaW1hZ2VzGAEg",
-            "AygLMiYuZGV2aWNlb3BzLmluZmVyZW5jZS52MS5HZW5lcmF0ZWRJbWFnZRI8",
-            "CghyZXNvbHZlZBgCIAEoCzIqLmRldmljZW9wcy5pbmZlcmVuY2UudjEuUmVz",
-            "b2x2ZWRHZW5lcmF0aW9uEi4KCHdhcm5pbmdzGAMgAygLMhwuZGV2aWNlb3Bz",
-            "LmNvbW1vbi52MS5GaW5kaW5nQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5j",
-            "ZS5WMWIGcHJvdG8z"));
+            "LnByb3RvGjBkZXZpY2VvcHMvcG9zdHByb2Nlc3NpbmcvdjEvcG9zdHByb2Nl",
+            "c3NpbmcucHJvdG8aKGRldmljZW9wcy9wb3N0cHJvY2Vzc2luZy92MS9zYWZl",
+            "dHkucHJvdG8iZwoKTGF0ZW50RmlsZRIPCgdibG9iX2lkGAEgASgJEhAKCGNo",
+            "YW5uZWxzGAIgASgFEgwKBHJvd3MYAyABKAUSDwoHY29sdW1ucxgEIAEoBRIX",
+            "Cg9jb21wbGV0ZWRfc3RlcHMYBSABKAUiXAoKRGV0YWlsRmluZBISCgpwYXNz",
+            "X2luZGV4GAEgASgFEjoKBWZvdW5kGAIgASgLMisuZGV2aWNlb3BzLnBvc3Rw",
+            "cm9jZXNzaW5nLnYxLkRldGVjdGVkT2JqZWN0IrkCCg5HZW5lcmF0ZWRJbWFn",
+            "ZRINCgVpbmRleBgBIAEoBRIsCgRmaWxlGAIgASgLMh4uZGV2aWNlb3BzLmNv",
+            "bW1vbi52MS5JbWFnZUZpbGUSDAoEc2VlZBgDIAEoAxJDCg9zYWZldHlfdmVy",
+            "ZGljdHMYBCADKAsyKi5kZXZpY2VvcHMucG9zdHByb2Nlc3NpbmcudjEuU2Fm",
+            "ZXR5VmVyZGljdBItCgdmYWlsdXJlGAUgASgLMhwuZGV2aWNlb3BzLmNvbW1v",
+            "bi52MS5GYWlsdXJlEjMKB2xhdGVudHMYBiABKAsyIi5kZXZpY2VvcHMuaW5m",
+            "ZXJlbmNlLnYxLkxhdGVudEZpbGUSMwoHZGV0YWlscxgHIAMoCzIiLmRldmlj",
+            "ZW9wcy5pbmZlcmVuY2UudjEuRGV0YWlsRmluZCK4AQoQR2VuZXJhdGlvblJl",
+            "c3VsdBI2CgZpbWFnZXMYASADKAsyJi5kZXZpY2VvcHMuaW5mZXJlbmNlLnYx",
+            "LkdlbmVyYXRlZEltYWdlEjwKCHJlc29sdmVkGAIgASgLMiouZGV2aWNlb3Bz",
+            "LmluZmVyZW5jZS52MS5SZXNvbHZlZEdlbmVyYXRpb24SLgoId2FybmluZ3MY",
+            "AyADKAsyHC5kZXZpY2VvcHMuY29tbW9uLnYxLkZpbmRpbmdCHaoCGkRldmlj",
+            "ZU9wcy5BcGkuSW5mZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
-          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, },
+          new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.ErrorReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, global::DeviceOps.Api.Inference.V1.ResolvedGenerationReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.PostprocessingReflection.Descriptor, global::DeviceOps.Api.Postprocessing.V1.SafetyReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.LatentFile), global::DeviceOps.Api.Inference.V1.LatentFile.Parser, new[]{ "BlobId", "Channels", "Rows", "Columns", "CompletedSteps" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GeneratedImage), global::DeviceOps.Api.Inference.V1.GeneratedImage.Parser, new[]{ "Index", "File", "Seed", "SafetyVerdicts", "Failure", "Latents" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.DetailFind), global::DeviceOps.Api.Inference.V1.DetailFind.Parser, new[]{ "PassIndex", "Found" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GeneratedImage), global::DeviceOps.Api.Inference.V1.GeneratedImage.Parser, new[]{ "Index", "File", "Seed", "SafetyVerdicts", "Failure", "Latents", "Details" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationResult), global::DeviceOps.Api.Inference.V1.GenerationResult.Parser, new[]{ "Images", "Resolved", "Warnings" }, null, null, null, null)
           }));
     }
@@ -421,6 +426,260 @@ namespace DeviceOps.Api.Inference.V1 {
   }
 
   /// <summary>
+  /// What a detail pass has found in a picture, and made anew.
+  /// </summary>
+  [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
+  public sealed partial class DetailFind : pb::IMessage<DetailFind>
+  #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      , pb::IBufferMessage
+  #endif
+  {
+    private static readonly pb::MessageParser<DetailFind> _parser = new pb::MessageParser<DetailFind>(() => new DetailFind());
+    private pb::UnknownFieldSet _unknownFields;
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pb::MessageParser<DetailFind> Parser { get { return _parser; } }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public static pbr::MessageDescriptor Descriptor {
+      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[1]; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    pbr::MessageDescriptor pb::IMessage.Descriptor {
+      get { return Descriptor; }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetailFind() {
+      OnConstruction();
+    }
+
+    partial void OnConstruction();
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetailFind(DetailFind other) : this() {
+      passIndex_ = other.passIndex_;
+      found_ = other.found_ != null ? other.found_.Clone() : null;
+      _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public DetailFind Clone() {
+      return new DetailFind(this);
+    }
+
+    /// <summary>Field number for the "pass_index" field.</summary>
+    public const int PassIndexFieldNumber = 1;
+    private int passIndex_;
+    /// <summary>
+    /// Which of the generation's detail passes found it, from 0.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int PassIndex {
+      get { return passIndex_; }
+      set {
+        passIndex_ = value;
+      }
+    }
+
+    /// <summary>Field number for the "found" field.</summary>
+    public const int FoundFieldNumber = 2;
+    private global::DeviceOps.Api.Postprocessing.V1.DetectedObject found_;
+    /// <summary>
+    /// What and where, in the picture as the pass got it. The box is that of the whole face, half as large again as the detector's own, which
+    /// goes from the eyebrows to the chin.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Postprocessing.V1.DetectedObject Found {
+      get { return found_; }
+      set {
+        found_ = value;
+      }
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override bool Equals(object other) {
+      return Equals(other as DetailFind);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public bool Equals(DetailFind other) {
+      if (ReferenceEquals(other, null)) {
+        return false;
+      }
+      if (ReferenceEquals(other, this)) {
+        return true;
+      }
+      if (PassIndex != other.PassIndex) return false;
+      if (!object.Equals(Found, other.Found)) return false;
+      return Equals(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override int GetHashCode() {
+      int hash = 1;
+      if (PassIndex != 0) hash ^= PassIndex.GetHashCode();
+      if (found_ != null) hash ^= Found.GetHashCode();
+      if (_unknownFields != null) {
+        hash ^= _unknownFields.GetHashCode();
+      }
+      return hash;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public override string ToString() {
+      return pb::JsonFormatter.ToDiagnosticString(this);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void WriteTo(pb::CodedOutputStream output) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      output.WriteRawMessage(this);
+    #else
+      if (PassIndex != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PassIndex);
+      }
+      if (found_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Found);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(output);
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalWriteTo(ref pb::WriteContext output) {
+      if (PassIndex != 0) {
+        output.WriteRawTag(8);
+        output.WriteInt32(PassIndex);
+      }
+      if (found_ != null) {
+        output.WriteRawTag(18);
+        output.WriteMessage(Found);
+      }
+      if (_unknownFields != null) {
+        _unknownFields.WriteTo(ref output);
+      }
+    }
+    #endif
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public int CalculateSize() {
+      int size = 0;
+      if (PassIndex != 0) {
+        size += 1 + pb::CodedOutputStream.ComputeInt32Size(PassIndex);
+      }
+      if (found_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Found);
+      }
+      if (_unknownFields != null) {
+        size += _unknownFields.CalculateSize();
+      }
+      return size;
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(DetailFind other) {
+      if (other == null) {
+        return;
+      }
+      if (other.PassIndex != 0) {
+        PassIndex = other.PassIndex;
+      }
+      if (other.found_ != null) {
+        if (found_ == null) {
+          Found = new global::DeviceOps.Api.Postprocessing.V1.DetectedObject();
+        }
+        Found.MergeFrom(other.Found);
+      }
+      _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
+    }
+
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public void MergeFrom(pb::CodedInputStream input) {
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+      input.ReadRawMessage(this);
+    #else
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, input);
+            break;
+          case 8: {
+            PassIndex = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            if (found_ == null) {
+              Found = new global::DeviceOps.Api.Postprocessing.V1.DetectedObject();
+            }
+            input.ReadMessage(Found);
+            break;
+          }
+        }
+      }
+    #endif
+    }
+
+    #if !GOOGLE_PROTOBUF_REFSTRUCT_COMPATIBILITY_MODE
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    void pb::IBufferMessage.InternalMergeFrom(ref pb::ParseContext input) {
+      uint tag;
+      while ((tag = input.ReadTag()) != 0) {
+      if ((tag & 7) == 4) {
+        // Abort on any end group tag.
+        return;
+      }
+      switch(tag) {
+          default:
+            _unknownFields = pb::UnknownFieldSet.MergeFieldFrom(_unknownFields, ref input);
+            break;
+          case 8: {
+            PassIndex = input.ReadInt32();
+            break;
+          }
+          case 18: {
+            if (found_ == null) {
+              Found = new global::DeviceOps.Api.Postprocessing.V1.DetectedObject();
+            }
+            input.ReadMessage(Found);
+            break;
+          }
+        }
+      }
+    }
+    #endif
+
+  }
+
+  /// <summary>
   /// One picture of a generation.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
@@ -438,7 +697,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[1]; }
+      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[2]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
@@ -464,6 +723,7 @@ namespace DeviceOps.Api.Inference.V1 {
       safetyVerdicts_ = other.safetyVerdicts_.Clone();
       failure_ = other.failure_ != null ? other.failure_.Clone() : null;
       latents_ = other.latents_ != null ? other.latents_.Clone() : null;
+      details_ = other.details_.Clone();
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
 
@@ -562,6 +822,21 @@ namespace DeviceOps.Api.Inference.V1 {
       }
     }
 
+    /// <summary>Field number for the "details" field.</summary>
+    public const int DetailsFieldNumber = 7;
+    private static readonly pb::FieldCodec<global::DeviceOps.Api.Inference.V1.DetailFind> _repeated_details_codec
+        = pb::FieldCodec.ForMessage(58, global::DeviceOps.Api.Inference.V1.DetailFind.Parser);
+    private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailFind> details_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailFind>();
+    /// <summary>
+    /// What detail passes have found in it, in the order in which it was made anew, at most 24: the first. Empty: nothing, or there was no
+    /// such pass.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.DetailFind> Details {
+      get { return details_; }
+    }
+
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public override bool Equals(object other) {
@@ -583,6 +858,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if(!safetyVerdicts_.Equals(other.safetyVerdicts_)) return false;
       if (!object.Equals(Failure, other.Failure)) return false;
       if (!object.Equals(Latents, other.Latents)) return false;
+      if(!details_.Equals(other.details_)) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
 
@@ -596,6 +872,7 @@ namespace DeviceOps.Api.Inference.V1 {
       hash ^= safetyVerdicts_.GetHashCode();
       if (failure_ != null) hash ^= Failure.GetHashCode();
       if (latents_ != null) hash ^= Latents.GetHashCode();
+      hash ^= details_.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
       }
@@ -635,6 +912,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(50);
         output.WriteMessage(Latents);
       }
+      details_.WriteTo(output, _repeated_details_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -666,6 +944,7 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(50);
         output.WriteMessage(Latents);
       }
+      details_.WriteTo(ref output, _repeated_details_codec);
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -692,6 +971,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if (latents_ != null) {
         size += 1 + pb::CodedOutputStream.ComputeMessageSize(Latents);
       }
+      size += details_.CalculateSize(_repeated_details_codec);
       if (_unknownFields != null) {
         size += _unknownFields.CalculateSize();
       }
@@ -729,6 +1009,7 @@ namespace DeviceOps.Api.Inference.V1 {
         }
         Latents.MergeFrom(other.Latents);
       }
+      details_.Add(other.details_);
       _unknownFields = pb::UnknownFieldSet.MergeFrom(_unknownFields, other._unknownFields);
     }
 
@@ -779,6 +1060,10 @@ namespace DeviceOps.Api.Inference.V1 {
               Latents = new global::DeviceOps.Api.Inference.V1.LatentFile();
             }
             input.ReadMessage(Latents);
+            break;
+          }
+          case 58: {
+            details_.AddEntriesFrom(input, _repeated_details_codec);
             break;
           }
         }
@@ -833,6 +1118,10 @@ namespace DeviceOps.Api.Inference.V1 {
             input.ReadMessage(Latents);
             break;
           }
+          case 58: {
+            details_.AddEntriesFrom(ref input, _repeated_details_codec);
+            break;
+          }
         }
       }
     }
@@ -858,7 +1147,7 @@ namespace DeviceOps.Api.Inference.V1 {
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
     public static pbr::MessageDescriptor Descriptor {
-      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[2]; }
+      get { return global::DeviceOps.Api.Inference.V1.GeneratedImageReflection.Descriptor.MessageTypes[3]; }
     }
 
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]

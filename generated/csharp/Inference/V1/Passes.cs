@@ -1322,7 +1322,11 @@ namespace DeviceOps.Api.Inference.V1 {
 
   /// <summary>
   /// A pass over what a detector finds in the finished picture: each find is cut out, enlarged, made anew and put back (ADetailer,
-  /// FaceDetailer). Where nothing is found the picture stays as it is, and a warning in the result says so.
+  /// FaceDetailer). All pictures are looked at first, then each find is made anew, the largest first, as an inpainting of its grown box with
+  /// `zoom_to_mask`: with the base model, its adapters and image prompts, the generation's sampling and the picture's seed. Outside the grown
+  /// boxes every pixel stays as it is. Controls, regions and the refiner guide the passes before alone, and previews show these. Where nothing
+  /// is found the picture stays as it is, and a warning in the result says so. Its stages are `detecting` and `detailing`. Together with
+  /// `seamless_x`, `seamless_y`, `reference_images`, the `region` of an image prompt, or `sampling.last_step`: UNSUPPORTED_COMBINATION.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class DetailPass : pb::IMessage<DetailPass>
@@ -1384,7 +1388,7 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int DetectorModelIdFieldNumber = 1;
     private string detectorModelId_ = "";
     /// <summary>
-    /// The detector or segmenter. Empty: the server's default for the label; if there is none, COMPONENT_MISSING.
+    /// The detector. Empty: the first available one by id; if there is none, COMPONENT_MISSING. A model of another kind: MODEL_INCOMPATIBLE.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1446,7 +1450,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private double strength_;
     /// <summary>
-    /// Denoising strength: how much of a find is made anew, 0..1. Absent: 0.4.
+    /// Denoising strength: how much of a find is made anew, 0..1. 0: finds are told and stay as they are. Absent: 0.4.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1476,7 +1480,8 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int steps_;
     /// <summary>
-    /// Steps, 1..1000, of which the share `strength` is computed. Absent: the generation's.
+    /// Steps, 1..1000, of which the share `strength` is computed. With noise levels of the request's own: UNSUPPORTED_COMBINATION. Absent: the
+    /// generation's.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1506,7 +1511,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int dilationPx_;
     /// <summary>
-    /// How much the find's mask grows first, 0..256 px. Absent: 4.
+    /// How much the find's box grows first in each direction, 0..256 px. Absent: 4.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1536,7 +1541,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int blurPx_;
     /// <summary>
-    /// Width of the ramp at the mask's edge, 0..50 px. Absent: 4.
+    /// Width of the linear ramp inside the grown box's edge, 0..50 px. Absent: 4.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1566,7 +1571,7 @@ namespace DeviceOps.Api.Inference.V1 {
 
     private int paddingPx_;
     /// <summary>
-    /// How much around a find is cut out with it, 0..256 px. Absent: 32.
+    /// How much around the grown box is cut out with it, 0..256 px. Absent: 32.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1594,7 +1599,8 @@ namespace DeviceOps.Api.Inference.V1 {
     public const int EdgePxFieldNumber = 10;
     private int edgePx_;
     /// <summary>
-    /// Longer edge at which a find is made, a multiple of 8, 64..2048 px. 0: the model's native size.
+    /// Longer edge at which a find is made, in the model's native shape: a multiple of 8 and of what the family needs, 64..2048 px. 0: the
+    /// model's native size; a model without one: UNSUPPORTED_COMBINATION.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -671,7 +671,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
 
     private double maxAreaRatio_;
     /// <summary>
-    /// The largest share of the picture's area that the box of a finding may have, 0..1 and more than the smallest. Absent: 1.
+    /// The largest share of the picture's area that the box of a finding may have, 0..1 and no less than the smallest. Absent: 1.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -1001,7 +1001,7 @@ namespace DeviceOps.Api.Postprocessing.V1 {
     public const int LabelFieldNumber = 1;
     private string label_ = "";
     /// <summary>
-    /// What it is: `face`.
+    /// What it is, at most 32 characters: `face`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

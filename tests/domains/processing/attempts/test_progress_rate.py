@@ -1,5 +1,7 @@
 """The told progress of a job: never falls, is no whole before the picture is a file, and leaves loading out."""
 
+import pytest
+
 from domains.processing.attempts.progress_rate import ProgressRate
 from domains.progress import Progressed, Stage, Unit
 
@@ -44,3 +46,16 @@ def test_of_several_passes_each_counts_its_steps_and_the_stages_between_them_non
         )
     ]
     assert told == [0.0, 2 / 10, 4 / 10, 4 / 10, 5 / 10, 9 / 10]
+
+
+def test_the_share_of_a_job_with_finds_is_told_once_they_are_known() -> None:
+    rate = ProgressRate(steps={Stage.DENOISING: 4}, finds=True)
+
+    def share(stage: Stage, completed: int, total: int) -> float | None:
+        return rate.at(Progressed(stage=stage, completed=completed, total=total, unit=Unit.STEPS)).completed_ratio
+
+    assert share(Stage.DENOISING, 4, 4) is None
+    assert share(Stage.DETECTING, 1, 1) is None
+    assert share(Stage.DETAILING, 2, 6) == pytest.approx((4 + 2) / (4 + 6 + 1))
+    assert share(Stage.DETAILING, 6, 6) == pytest.approx(10 / 11)
+    assert share(Stage.ENCODING, 1, 1) == 1

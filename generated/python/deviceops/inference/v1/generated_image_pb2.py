@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from deviceops.common.v1 import error_pb2 as deviceops_dot_common_dot_v1_dot_error__pb2
 from deviceops.common.v1 import image_pb2 as deviceops_dot_common_dot_v1_dot_image__pb2
 from deviceops.inference.v1 import resolved_generation_pb2 as deviceops_dot_inference_dot_v1_dot_resolved__generation__pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as deviceops_dot_postprocessing_dot_v1_dot_postprocessing__pb2
 from deviceops.postprocessing.v1 import safety_pb2 as deviceops_dot_postprocessing_dot_v1_dot_safety__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,deviceops/inference/v1/generated_image.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\x1a(deviceops/postprocessing/v1/safety.proto\"g\n\nLatentFile\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hannels\x18\x02 \x01(\x05\x12\x0c\n\x04rows\x18\x03 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\x05\x12\x17\n\x0f\x63ompleted_steps\x18\x05 \x01(\x05\"\x84\x02\n\x0eGeneratedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12,\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x43\n\x0fsafety_verdicts\x18\x04 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\x12\x33\n\x07latents\x18\x06 \x01(\x0b\x32\".deviceops.inference.v1.LatentFile\"\xb8\x01\n\x10GenerationResult\x12\x36\n\x06images\x18\x01 \x03(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08resolved\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08warnings\x18\x03 \x03(\x0b\x32\x1c.deviceops.common.v1.FindingB\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,deviceops/inference/v1/generated_image.proto\x12\x16\x64\x65viceops.inference.v1\x1a\x1f\x64\x65viceops/common/v1/error.proto\x1a\x1f\x64\x65viceops/common/v1/image.proto\x1a\x30\x64\x65viceops/inference/v1/resolved_generation.proto\x1a\x30\x64\x65viceops/postprocessing/v1/postprocessing.proto\x1a(deviceops/postprocessing/v1/safety.proto\"g\n\nLatentFile\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hannels\x18\x02 \x01(\x05\x12\x0c\n\x04rows\x18\x03 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x04 \x01(\x05\x12\x17\n\x0f\x63ompleted_steps\x18\x05 \x01(\x05\"\\\n\nDetailFind\x12\x12\n\npass_index\x18\x01 \x01(\x05\x12:\n\x05\x66ound\x18\x02 \x01(\x0b\x32+.deviceops.postprocessing.v1.DetectedObject\"\xb9\x02\n\x0eGeneratedImage\x12\r\n\x05index\x18\x01 \x01(\x05\x12,\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.deviceops.common.v1.ImageFile\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x43\n\x0fsafety_verdicts\x18\x04 \x03(\x0b\x32*.deviceops.postprocessing.v1.SafetyVerdict\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.deviceops.common.v1.Failure\x12\x33\n\x07latents\x18\x06 \x01(\x0b\x32\".deviceops.inference.v1.LatentFile\x12\x33\n\x07\x64\x65tails\x18\x07 \x03(\x0b\x32\".deviceops.inference.v1.DetailFind\"\xb8\x01\n\x10GenerationResult\x12\x36\n\x06images\x18\x01 \x03(\x0b\x32&.deviceops.inference.v1.GeneratedImage\x12<\n\x08resolved\x18\x02 \x01(\x0b\x32*.deviceops.inference.v1.ResolvedGeneration\x12.\n\x08warnings\x18\x03 \x03(\x0b\x32\x1c.deviceops.common.v1.FindingB\x1d\xaa\x02\x1a\x44\x65viceOps.Api.Inference.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +37,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deviceops.inference.v1.gene
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\252\002\032DeviceOps.Api.Inference.V1'
-  _globals['_LATENTFILE']._serialized_start=230
-  _globals['_LATENTFILE']._serialized_end=333
-  _globals['_GENERATEDIMAGE']._serialized_start=336
-  _globals['_GENERATEDIMAGE']._serialized_end=596
-  _globals['_GENERATIONRESULT']._serialized_start=599
-  _globals['_GENERATIONRESULT']._serialized_end=783
+  _globals['_LATENTFILE']._serialized_start=280
+  _globals['_LATENTFILE']._serialized_end=383
+  _globals['_DETAILFIND']._serialized_start=385
+  _globals['_DETAILFIND']._serialized_end=477
+  _globals['_GENERATEDIMAGE']._serialized_start=480
+  _globals['_GENERATEDIMAGE']._serialized_end=793
+  _globals['_GENERATIONRESULT']._serialized_start=796
+  _globals['_GENERATIONRESULT']._serialized_end=980
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from deviceops.common.v1 import error_pb2 as _error_pb2
 from deviceops.common.v1 import image_pb2 as _image_pb2
 from deviceops.inference.v1 import resolved_generation_pb2 as _resolved_generation_pb2
+from deviceops.postprocessing.v1 import postprocessing_pb2 as _postprocessing_pb2
 from deviceops.postprocessing.v1 import safety_pb2 as _safety_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -63,6 +64,36 @@ class LatentFile(_message.Message):
 Global___LatentFile: _TypeAlias = LatentFile  # noqa: Y015
 
 @_typing.final
+class DetailFind(_message.Message):
+    """What a detail pass has found in a picture, and made anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASS_INDEX_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    pass_index: _builtins.int
+    """Which of the generation's detail passes found it, from 0."""
+    @_builtins.property
+    def found(self) -> _postprocessing_pb2.DetectedObject:
+        """What and where, in the picture as the pass got it. The box is that of the whole face, half as large again as the detector's own, which
+        goes from the eyebrows to the chin.
+        """
+
+    def __init__(
+        self,
+        *,
+        pass_index: _builtins.int = ...,
+        found: _postprocessing_pb2.DetectedObject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "pass_index", b"pass_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetailFind: _TypeAlias = DetailFind  # noqa: Y015
+
+@_typing.final
 class GeneratedImage(_message.Message):
     """One picture of a generation."""
 
@@ -74,6 +105,7 @@ class GeneratedImage(_message.Message):
     SAFETY_VERDICTS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     LATENTS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the job's pictures, from 0."""
     seed: _builtins.int
@@ -94,6 +126,12 @@ class GeneratedImage(_message.Message):
     def latents(self) -> Global___LatentFile:
         """Its latents. Absent unless `return_latents` was set."""
 
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetailFind]:
+        """What detail passes have found in it, in the order in which it was made anew, at most 24: the first. Empty: nothing, or there was no
+        such pass.
+        """
+
     def __init__(
         self,
         *,
@@ -103,10 +141,11 @@ class GeneratedImage(_message.Message):
         safety_verdicts: _abc.Iterable[_safety_pb2.SafetyVerdict] | None = ...,
         failure: _error_pb2.Failure | None = ...,
         latents: Global___LatentFile | None = ...,
+        details: _abc.Iterable[Global___DetailFind] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "latents", b"latents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "file", b"file", "index", b"index", "latents", b"latents", "safety_verdicts", b"safety_verdicts", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "failure", b"failure", "file", b"file", "index", b"index", "latents", b"latents", "safety_verdicts", b"safety_verdicts", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -169,7 +169,11 @@ Global___HiresPass: _TypeAlias = HiresPass  # noqa: Y015
 @_typing.final
 class DetailPass(_message.Message):
     """A pass over what a detector finds in the finished picture: each find is cut out, enlarged, made anew and put back (ADetailer,
-    FaceDetailer). Where nothing is found the picture stays as it is, and a warning in the result says so.
+    FaceDetailer). All pictures are looked at first, then each find is made anew, the largest first, as an inpainting of its grown box with
+    `zoom_to_mask`: with the base model, its adapters and image prompts, the generation's sampling and the picture's seed. Outside the grown
+    boxes every pixel stays as it is. Controls, regions and the refiner guide the passes before alone, and previews show these. Where nothing
+    is found the picture stays as it is, and a warning in the result says so. Its stages are `detecting` and `detailing`. Together with
+    `seamless_x`, `seamless_y`, `reference_images`, the `region` of an image prompt, or `sampling.last_step`: UNSUPPORTED_COMBINATION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -185,23 +189,27 @@ class DetailPass(_message.Message):
     PADDING_PX_FIELD_NUMBER: _builtins.int
     EDGE_PX_FIELD_NUMBER: _builtins.int
     detector_model_id: _builtins.str
-    """The detector or segmenter. Empty: the server's default for the label; if there is none, COMPONENT_MISSING."""
+    """The detector. Empty: the first available one by id; if there is none, COMPONENT_MISSING. A model of another kind: MODEL_INCOMPATIBLE."""
     prompt: _builtins.str
     """What to draw there, at most 32 KiB. Empty: the generation's prompt."""
     negative_prompt: _builtins.str
     """What not to draw there, at most 32 KiB. Empty: the generation's negative prompt."""
     strength: _builtins.float
-    """Denoising strength: how much of a find is made anew, 0..1. Absent: 0.4."""
+    """Denoising strength: how much of a find is made anew, 0..1. 0: finds are told and stay as they are. Absent: 0.4."""
     steps: _builtins.int
-    """Steps, 1..1000, of which the share `strength` is computed. Absent: the generation's."""
+    """Steps, 1..1000, of which the share `strength` is computed. With noise levels of the request's own: UNSUPPORTED_COMBINATION. Absent: the
+    generation's.
+    """
     dilation_px: _builtins.int
-    """How much the find's mask grows first, 0..256 px. Absent: 4."""
+    """How much the find's box grows first in each direction, 0..256 px. Absent: 4."""
     blur_px: _builtins.int
-    """Width of the ramp at the mask's edge, 0..50 px. Absent: 4."""
+    """Width of the linear ramp inside the grown box's edge, 0..50 px. Absent: 4."""
     padding_px: _builtins.int
-    """How much around a find is cut out with it, 0..256 px. Absent: 32."""
+    """How much around the grown box is cut out with it, 0..256 px. Absent: 32."""
     edge_px: _builtins.int
-    """Longer edge at which a find is made, a multiple of 8, 64..2048 px. 0: the model's native size."""
+    """Longer edge at which a find is made, in the model's native shape: a multiple of 8 and of what the family needs, 64..2048 px. 0: the
+    model's native size; a model without one: UNSUPPORTED_COMBINATION.
+    """
     @_builtins.property
     def detector(self) -> _postprocessing_pb2.DetectorOptions:
         """What to look for and what counts as found. Absent: faces."""

@@ -111,7 +111,7 @@ class DetectorOptions(_message.Message):
     min_area_ratio: _builtins.float
     """The smallest share of the picture's area that the box of a finding may have, 0..1. Absent: 0."""
     max_area_ratio: _builtins.float
-    """The largest share of the picture's area that the box of a finding may have, 0..1 and more than the smallest. Absent: 1."""
+    """The largest share of the picture's area that the box of a finding may have, 0..1 and no less than the smallest. Absent: 1."""
     max_count: _builtins.int
     """The most findings that count, the largest boxes first, 1..100. 0: 100."""
     def __init__(
@@ -152,7 +152,7 @@ class DetectedObject(_message.Message):
     CONFIDENCE_RATIO_FIELD_NUMBER: _builtins.int
     BOX_FIELD_NUMBER: _builtins.int
     label: _builtins.str
-    """What it is: `face`."""
+    """What it is, at most 32 characters: `face`."""
     confidence_ratio: _builtins.float
     """The detector's confidence, 0..1."""
     @_builtins.property
