@@ -14,7 +14,7 @@ from server.cli.generation.control_flags import controls_of
 from server.cli.generation.files import media_type_of, targets
 from server.cli.generation.image_prompt_flags import image_prompts_of
 from server.cli.generation.lora_flags import loras_of
-from server.cli.generation.pass_flags import hires_of
+from server.cli.generation.pass_flags import details_of, hires_of
 from server.cli.generation.previews import preview_folder
 from server.cli.generation.prompt import LongOption, SyntaxOption
 from server.cli.generation.region_flags import regions_of
@@ -182,6 +182,15 @@ def generate(
     hires_upscaler: Annotated[
         str, typer.Option(help="An upscaler model that enlarges the pixels for the second pass.", metavar="MODEL")
     ] = "",
+    detail: Annotated[
+        list[str] | None,
+        typer.Option(help="A detector whose finds (faces) are made anew; may be repeated.", metavar="MODEL"),
+    ] = None,
+    detail_prompt: Annotated[str, typer.Option(help="What to draw there. [default: the prompt]")] = "",
+    detail_strength: Annotated[
+        float | None, typer.Option(help="How much of a find is made anew, 0..1. [default: 0.4]")
+    ] = None,
+    detail_steps: Annotated[int | None, typer.Option(help="Steps of a find. [default: as --steps]")] = None,
     component: Annotated[
         list[str] | None,
         typer.Option(help="A part from another model, vae=MODEL; may be repeated.", metavar="PART=MODEL"),
@@ -305,6 +314,7 @@ def generate(
         refiner=refiner,
         refiner_start=refiner_start,
         hires=hires_of(hires, hires_strength, hires_steps, hires_by, hires_upscaler),
+        details=details_of(detail or (), detail_prompt, detail_strength, detail_steps),
         components=components_of(component or (), without or ()),
         loras=loras_of(lora or ()),
         preview_every=(preview_every or _PREVIEW_EVERY) if folder else 0,

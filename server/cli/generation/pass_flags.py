@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from server.cli.console.failure import USAGE, CliError
 
 if TYPE_CHECKING:
-    from deviceops.inference.v1.passes_pb2 import HiresPass, RefinerPass
+    from deviceops.inference.v1.passes_pb2 import DetailPass, HiresPass, RefinerPass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,37 @@ def hires_of(
     if scale is None:
         return None
     return HiresWish(scale=scale, strength=strength, steps=steps, by=by or "", upscaler=upscaler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetailWish:
+    """A pass over what a detector finds, as the flags say it. The server checks the ranges."""
+
+    model: str
+    """The detector."""
+    prompt: str = ""
+    strength: float | None = None
+    steps: int | None = None
+
+
+def details_of(
+    models: Sequence[str], prompt: str = "", strength: float | None = None, steps: int | None = None
+) -> tuple[DetailWish, ...]:
+    """A pass for each detector. Raises `CliError` for the other flags without one."""
+    if not models and (prompt or strength is not None or steps is not None):
+        flags = "--detail-prompt, --detail-strength and --detail-steps"
+        raise CliError(f"{flags} say how finds are made anew; give --detail MODEL", USAGE)
+    return tuple(DetailWish(model=one, prompt=prompt, strength=strength, steps=steps) for one in models)
+
+
+def detail_passes(wishes: Sequence[DetailWish]) -> list[DetailPass]:
+    """The passes as a request names them."""
+    from deviceops.inference.v1 import passes_pb2
+
+    return [
+        passes_pb2.DetailPass(detector_model_id=one.model, prompt=one.prompt, strength=one.strength, steps=one.steps)
+        for one in wishes
+    ]
 
 
 def refiner_pass(model: str, start: float | None) -> RefinerPass | None:

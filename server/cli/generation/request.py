@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from server.cli.generation.component_flags import ComponentWish
     from server.cli.generation.control_flags import ControlWish
     from server.cli.generation.image_prompt_flags import ImagePromptWish
-    from server.cli.generation.pass_flags import HiresWish
+    from server.cli.generation.pass_flags import DetailWish, HiresWish
     from server.cli.generation.region_flags import RegionWish
 
 
@@ -135,6 +135,8 @@ class Wish:
     """Share of the steps after which the refiner takes over."""
     hires: HiresWish | None = None
     """A second pass at a larger size."""
+    details: tuple[DetailWish, ...] = ()
+    """Passes over what detectors find."""
     components: tuple[ComponentWish, ...] = ()
     """Components that replace the model's own, or are left out."""
     regions: tuple[RegionWish, ...] = ()
@@ -199,7 +201,7 @@ def _options(wish: Wish) -> JobOptions | None:
 def _generation(wish: Wish) -> Generation:
     from deviceops.common.v1 import image_pb2
     from deviceops.inference.v1 import conditioning_pb2, generation_pb2
-    from server.cli.generation.pass_flags import hires_pass, refiner_pass
+    from server.cli.generation.pass_flags import detail_passes, hires_pass, refiner_pass
 
     return generation_pb2.Generation(
         prompt=wish.prompt,
@@ -225,6 +227,7 @@ def _generation(wish: Wish) -> Generation:
         return_latents=wish.return_latents,
         refiner=refiner_pass(wish.refiner, wish.refiner_start),
         hires_pass=hires_pass(wish.hires),
+        detail_passes=detail_passes(wish.details),
         components=_components(wish),
         loras=_loras(wish),
         seamless_x=wish.seamless_x,

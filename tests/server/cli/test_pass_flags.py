@@ -8,7 +8,7 @@ from deviceops.common.v1 import image_pb2
 from server.cli.console.failure import USAGE, CliError
 from server.cli.generation.component_flags import components_of
 from server.cli.generation.control_flags import controls_of
-from server.cli.generation.pass_flags import hires_of
+from server.cli.generation.pass_flags import details_of, hires_of
 from server.cli.generation.request import Wish, generate_request
 
 
@@ -47,6 +47,18 @@ def test_flags_that_say_how_need_the_one_that_says_how_much() -> None:
         hires_of(None, None, None, None, "grow")
     with pytest.raises(CliError, match="give one"):
         hires_of(2.0, None, None, "pixels", "grow")
+
+
+def test_each_detector_is_a_pass_with_what_the_flags_say() -> None:
+    asked = generation(details=details_of(["faces", "hands"], "an eye", 0.3, 12)).detail_passes
+    told = [(one.detector_model_id, one.prompt, one.strength, one.steps) for one in asked]
+    assert told == [("faces", "an eye", 0.3, 12), ("hands", "an eye", 0.3, 12)]
+    (plain,) = generation(details=details_of(["faces"])).detail_passes
+    assert (plain.HasField("strength"), plain.HasField("steps")) == (False, False)
+    alone: list[dict[str, Any]] = [{"prompt": "an eye"}, {"strength": 0.3}, {"steps": 12}]
+    for flags in alone:
+        with pytest.raises(CliError, match="--detail MODEL"):
+            details_of([], **flags)
 
 
 def test_each_control_has_the_flags_in_its_place() -> None:
