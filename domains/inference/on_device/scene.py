@@ -77,7 +77,8 @@ class Scene:
         """(height, width, 3): what the encoder sees, in the size that is made. The fill is in it already."""
         filled = np.maximum(self._new, _filled(self._mask, self._masked))
         whole = spread(self.picture, filled) if filled.any() else self.picture
-        return fitted(np.ascontiguousarray(self._box.of(whole)), *self._size, "stretch")
+        # What Pillow has resampled cannot be written to, of which torch warns.
+        return np.require(fitted(np.ascontiguousarray(self._box.of(whole)), *self._size, "stretch"), requirements="W")
 
     @cached_property
     def _ramp(self) -> Mask:
