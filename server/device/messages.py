@@ -61,7 +61,7 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
         kind=device_pb2.DeviceKind.Value(f"DEVICE_KIND_{device.kind.name}"),
         backend=device_pb2.DeviceBackend.Value(f"DEVICE_BACKEND_{device.backend.name}"),
         state=device_pb2.DeviceState.Value(f"DEVICE_STATE_{view.state.name}"),
-        state_reason=view.state_reason,
+        state_reason=scrubbed(view.state_reason),
         state_time=convert.to_time(view.state_time_s),
         state_failure=convert.to_failure(failure, view.health.last_failure_time_s or view.state_time_s, Domain.DEVICE)
         if failing and failure
@@ -73,7 +73,7 @@ def _to_device(view: DeviceView) -> device_pb2.Device:
             runtime=device.runtime_version,
             firmware_version=device.firmware_version,
             supported=not (unsupported := _unsupported(view)),
-            unsupported_reason=unsupported,
+            unsupported_reason=scrubbed(unsupported),
         ),
         capabilities=_capabilities(view) if device.probe_time_s else None,
         settings=to_settings(view.settings),

@@ -20,6 +20,7 @@ from domains.processing.memory.generation_plan import GenerationForecast, Genera
 from domains.processing.submit import Submissions
 from server import convert
 from server.inference.generation_messages import from_generation, to_resolved
+from server.scrub import scrubbed
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _EVICTIONS = 256
@@ -87,7 +88,7 @@ def _without_effect(work: GenerateWork) -> Iterator[error_pb2.Finding]:
             severity=error_pb2.SEVERITY_WARNING,
             reason=convert.to_reason(ErrorReason.INVALID_FIELD),
             field=one.field,
-            message=one.message,
+            message=scrubbed(one.message),
         )
 
 

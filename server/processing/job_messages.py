@@ -21,6 +21,7 @@ from domains.processing.lanes.waits import Wait
 from domains.progress import Degraded, PreviewReady, Receipt, StageStarted
 from server import convert
 from server.processing.job_kinds import ARM_OF, KIND_OF, put_result, to_image, to_spec
+from server.scrub import scrubbed
 
 Update = processing_service_pb2.WatchJobResponse
 
@@ -78,7 +79,7 @@ def to_update(job: Job, entry: Entry[events.JobEvent], state: JobState) -> Updat
             event.cancelling.cause = value.cause
         case events.Interrupted():
             event.interrupted.reason = convert.to_reason(value.reason)
-            event.interrupted.message = value.message
+            event.interrupted.message = scrubbed(value.message)
         case events.Succeeded():
             event.succeeded.receipt.CopyFrom(to_receipt(value.receipt))
             put_result(update, job, value.result, value.receipt)
@@ -206,7 +207,7 @@ def put_wait(message: job_pb2.Job, wait: Wait | None) -> None:
     if wait is not None:
         message.waits_for.reason = job_pb2.JobWaitReason.Value(f"JOB_WAIT_REASON_{wait.reason.name}")
         message.waits_for.device_id = wait.device_id
-        message.waits_for.detail = wait.detail
+        message.waits_for.detail = scrubbed(wait.detail)
         if wait.ahead is not None:
             message.waits_for.ahead_count = wait.ahead
 

@@ -1,5 +1,6 @@
 """No answer, event or failure tells a heap address, or a path of ours that is in no root."""
 
+import ast
 import io
 import re
 import sys
@@ -12,12 +13,18 @@ from google.protobuf.message import Message
 from PIL import Image
 
 from deviceops.common.v1 import access_pb2, domain_pb2
+from deviceops.processing.v1 import job_pb2
+from domains.device.record import Condition, DeviceReach, first_view
 from domains.errors import InternalError, InvalidRequest
 from domains.failure import Failure
 from domains.imaging.decode import decode
+from domains.processing.lanes.waits import Wait, WaitReason
 from server import convert, scrub
+from server.device.messages import to_device
 from server.errors import status_of
+from server.processing.job_messages import put_wait
 from server.processing.status import SystemView
+from tests.domains.device.fake_nvml import cuda_device
 from tests.server import asking
 from tests.server.harness import RunningServer
 from tests.server.test_mutated_requests import Outcome
@@ -79,6 +86,52 @@ def test_the_status_of_a_worker_that_does_not_start_is_scrubbed() -> None:
     view = SimpleNamespace(_keepers=[keeper], ready=False)
     told = SystemView._detail(view, domain_pb2.DOMAIN_INFERENCE)  # pyright: ignore[reportArgumentType, reportPrivateUsage]
     assert told == "waits for a device worker: cuda:0 cannot: …/x.so: 0x…"
+
+
+def test_why_a_device_is_not_available_and_what_a_job_waits_for_are_scrubbed() -> None:
+    secret = f"{sys.prefix}/lib/x.so: 0x7f5a3c0b2f70"
+    refused = Condition(refusal=Failure.of(InternalError(secret)))
+    device = to_device(first_view("cuda:0", cuda_device(), refused, DeviceReach()))
+    assert device.state_reason == device.driver.unsupported_reason == "…/x.so: 0x…"
+    job = job_pb2.Job()
+    put_wait(job, Wait(reason=WaitReason.DEVICE, detail=f"cuda:0 is quarantined: {secret}"))
+    assert job.waits_for.detail == "cuda:0 is quarantined: …/x.so: 0x…"
+
+
+_TEXTS_OF_ERRORS = {"message", "detail", "problem", "last_problem", "state_reason", "silent"}
+"""Attributes that can contain the text of a library."""
+_SAFE = {"scrubbed", "to_failure", "Failure"}
+"""What scrubs a text, and a failure, which `to_failure` scrubs."""
+
+
+def test_no_message_takes_the_text_of_an_error_as_it_is() -> None:
+    told: list[str] = []
+    for folder in ("device", "memory", "model", "inference", "processing"):
+        for file in sorted((PACKAGE / "server" / folder).glob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                told += [
+                    f"{file.name}:{value.lineno} {ast.unparse(value)}" for value in _into_message(node) if _raw(value)
+                ]
+    assert not told
+
+
+def _into_message(node: ast.AST) -> list[ast.expr]:
+    """Values that become fields of a message."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=module)), keywords=keywords) if module.endswith("_pb2"):
+            return [one.value for one in keywords]
+        case ast.Assign(targets=[ast.Attribute()], value=value):
+            return [value]
+        case _:
+            return []
+
+
+def _raw(value: ast.expr) -> bool:
+    called = {
+        getattr(one.func, "id", getattr(one.func, "attr", "")) for one in ast.walk(value) if isinstance(one, ast.Call)
+    }
+    read = {one.attr for one in ast.walk(value) if isinstance(one, ast.Attribute)}
+    return bool(read & _TEXTS_OF_ERRORS) and not called & _SAFE
 
 
 def test_a_damaged_picture_is_told_without_an_address() -> None:
