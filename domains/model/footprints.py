@@ -1,7 +1,7 @@
 """Forecasts what a model takes on a device: from the headers of its files, and from loads that were measured."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import msgspec
@@ -10,14 +10,12 @@ from domains.device.device import Backend, Device
 from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
-from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
-from domains.model.layer_sizes import layer_counts
-from domains.model.layers import layer_plans
+from domains.model.header_facts import header_facts
+from domains.model.layers import LayerSizes, layer_plans
 from domains.model.loaded import LoadedModel, outdated
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Component, Model
-from domains.model.reading_sizes import reading_of
 from domains.model.remembered import Remembered
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -52,8 +50,7 @@ class Footprints:
         self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """Seconds for each byte on the device, by device."""
         self._configs = Remembered(_config)
-        self._layers = Remembered(layer_counts)
-        self._readings = Remembered(lambda model, component: reading_of(tensors_of(model, component)))
+        self._headers = Remembered(lambda model, _: header_facts(model))
         loaded.listeners.append(self._learn)
 
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
@@ -81,11 +78,12 @@ class Footprints:
         """Bytes that a denoiser or a ControlNet keeps of so many prompts, each of so many tokens, in the precision that the
         server chooses. `pooled`: how many of them it reads as a whole, too."""
         model = self._catalogue.find(model_id)
-        if model is None:
+        facts = None if model is None else self._headers.of(model)
+        if model is None or facts is None:
             return 0
         found = 0
         for part in self.parts(model, device, AS_USUAL):
-            kept = self._readings.of(model, part.component)
+            kept = facts[part.component].reading
             values = kept.of_token * tokens * prompts + kept.of_prompt * pooled
             found += values * _BYTES.get(part.precision, 4)
         return found
@@ -114,11 +112,11 @@ class Footprints:
 
     def _in_layers(self, model: Model, parts: Sequence[PartFootprint], budget_bytes: int) -> list[PartFootprint]:
         """The parts with the bytes of the plan for components whose layers may be streamed."""
-        sizes: dict[str, Mapping[str, int]] = {}
+        facts, sizes = self._headers.of(model) or {}, dict[str, LayerSizes]()
         for part in parts:
-            if counts := self._layers.of(model, part.component):
-                width = _BYTES.get(part.precision, 4)
-                sizes[part.component] = {name: count * width for name, count in counts.items()}
+            of_part = facts.get(part.component)
+            if of_part is not None and of_part.layers is not None:
+                sizes[part.component] = of_part.layers.times(_BYTES.get(part.precision, 4))
         planned = layer_plans(sizes, budget_bytes)
         return [
             msgspec.structs.replace(part, bytes=planned[part.component].total_bytes)

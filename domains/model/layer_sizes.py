@@ -1,23 +1,24 @@
-"""Reads from the headers of a model's files how many weights each tensor of its denoiser and text encoders has."""
+"""Tells how many weights each tensor of a model's denoiser and text encoders has, by the headers of its files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from domains.model.component_headers import tensors_of
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
-from domains.model.model import Model
+from domains.model.safetensors_header import TensorEntry
 
 _STREAMED = (ModelKind.DENOISER, ModelKind.TEXT_ENCODER)
 
 
-def layer_counts(model: Model, component: str) -> Mapping[str, int]:
-    """The numbers of weights by tensor, without a prefix; empty for other components than the denoiser and text encoders,
-    and where the files cannot be read."""
-    family = FAMILIES.get(model.family)
-    part = None if family is None else family.part(component)
+def layer_counts(family: str, component: str, tensors: Iterable[TensorEntry]) -> Mapping[str, int]:
+    """The numbers of weights by tensor, without a prefix; empty for other components than the denoiser and text encoders.
+
+    `tensors`: of the component's files.
+    """
+    facts = FAMILIES.get(family)
+    part = None if facts is None else facts.part(component)
     if part is None or part.kind not in _STREAMED:
         return {}
-    found = {one.name: one.elements for one in tensors_of(model, component)}
+    found = {one.name: one.elements for one in tensors}
     for prefix in part.prefixes:
         # A single file has other components too.
         if own := {name.removeprefix(prefix): size for name, size in found.items() if name.startswith(prefix)}:

@@ -5,13 +5,15 @@ The server forecasts with the same plan that the worker carries out.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 Layer = tuple[int, ...]
 """Sorts the layers of a component in the order in which they compute."""
 
+MOST_LAYERS = 256
+"""A component with more is not streamed: plans take time as the square of the layers. Networks have about 100 at most."""
 _LISTS = (
     "noise_refiner",
     "context_refiner",
@@ -88,27 +90,23 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.resident_bytes + sum(self.places)
 
 
-def layer_plans(sizes: Mapping[str, Mapping[str, int]], budget_bytes: int) -> Mapping[str, LayerPlan]:
-    """The plans of components that take turns, each of which has at most the budget in its turn if its layers allow that.
+class LayerSizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How a component's size is spread over its layers: bytes, or numbers of weights."""
 
-    Text encoders share a turn, so they share the budget: the smaller one keeps its layers first. `sizes`: by component, as
-    for `layer_plan`.
-    """
-    texts = sorted((one for one in sizes if one.startswith(_TEXTS)), key=lambda one: (sum(sizes[one].values()), one))
-    plans = {one: layer_plan(tensors, budget_bytes, one) for one, tensors in sizes.items() if one not in texts}
-    least = {one: layer_plan(sizes[one], 0, one).total_bytes for one in texts}
-    room = budget_bytes
-    for place, one in enumerate(texts):
-        plans[one] = layer_plan(sizes[one], room - sum(least[other] for other in texts[place + 1 :]), one)
-        room -= plans[one].total_bytes
-    return plans
+    of_layer: Mapping[Layer, int]
+    """By layer, in the order in which they compute. Empty for more than `MOST_LAYERS`."""
+    rest: int
+    """What is in none."""
+
+    def times(self, width: int) -> "LayerSizes":
+        """Bytes, for weights of so many bytes each."""
+        return LayerSizes(
+            of_layer={layer: size * width for layer, size in self.of_layer.items()}, rest=self.rest * width
+        )
 
 
-def layer_plan(sizes: Mapping[str, int], budget_bytes: int, component: str = "") -> LayerPlan:
-    """The plan that streams as few layers as a budget permits; where it permits none, the plan of the fewest bytes.
-
-    `sizes`: bytes of the component's tensors on the device, by their names without a prefix. `component`: see `layer_of`.
-    """
+def layer_sizes(sizes: Mapping[str, int], component: str = "") -> LayerSizes:
+    """The sizes by layer. `sizes`: by tensor, by their names without a prefix. `component`: see `layer_of`."""
     of_layer: dict[Layer, int] = {}
     rest = 0
     for name, size in sizes.items():
@@ -116,10 +114,36 @@ def layer_plan(sizes: Mapping[str, int], budget_bytes: int, component: str = "")
             rest += size
         else:
             of_layer[layer] = of_layer.get(layer, 0) + size
-    layers = tuple(sorted(of_layer))
-    plans = (_streaming(layers, of_layer, rest, count) for count in range(0, len(layers) + 1, 2))
+    if len(of_layer) > MOST_LAYERS:
+        return LayerSizes(of_layer={}, rest=rest + sum(of_layer.values()))
+    return LayerSizes(of_layer={layer: of_layer[layer] for layer in sorted(of_layer)}, rest=rest)
+
+
+def layer_plans(sizes: Mapping[str, LayerSizes], budget_bytes: int) -> Mapping[str, LayerPlan]:
+    """The plans of components that take turns, each of which has at most the budget in its turn if its layers allow that.
+
+    Text encoders share a turn, so they share the budget: the smaller one keeps its layers first. `sizes`: by component, in
+    bytes.
+    """
+    whole = {one: own.rest + sum(own.of_layer.values()) for one, own in sizes.items()}
+    texts = sorted((one for one in sizes if one.startswith(_TEXTS)), key=lambda one: (whole[one], one))
+    plans = {one: layer_plan(own, budget_bytes) for one, own in sizes.items() if one not in texts}
+    least = {one: layer_plan(sizes[one], 0).total_bytes for one in texts}
+    room = budget_bytes
+    for place, one in enumerate(texts):
+        plans[one] = layer_plan(sizes[one], room - sum(least[other] for other in texts[place + 1 :]))
+        room -= plans[one].total_bytes
+    return plans
+
+
+def layer_plan(sizes: LayerSizes, budget_bytes: int) -> LayerPlan:
+    """The plan that streams as few layers as a budget permits; where it permits none, the plan of the fewest bytes.
+
+    `sizes`: of the component's tensors on the device, in bytes.
+    """
     least: LayerPlan | None = None
-    for plan in plans:
+    for count in range(0, len(sizes.of_layer) + 1, 2):
+        plan = _streaming(sizes, count)
         if plan.total_bytes <= budget_bytes:
             return plan
         least = plan if least is None or plan.total_bytes < least.total_bytes else least
@@ -127,12 +151,11 @@ def layer_plan(sizes: Mapping[str, int], budget_bytes: int, component: str = "")
     return least
 
 
-def _streaming(layers: Sequence[Layer], sizes: Mapping[Layer, int], rest: int, count: int) -> LayerPlan:
+def _streaming(sizes: LayerSizes, count: int) -> LayerPlan:
     """The plan with so many streamed layers, spread over the walk: each is copied while those before it compute."""
+    layers = tuple(sizes.of_layer)
     total = len(layers)
     streamed = tuple(layer for at, layer in enumerate(layers) if (at + 1) * count // total > at * count // total)
-    places = [max((sizes[one] for one in streamed[first::2]), default=0) for first in (0, 1)]
-    stays = sum(sizes.values()) - sum(sizes[one] for one in streamed)
-    return LayerPlan(
-        layers=tuple(layers), streamed=streamed, places=(places[0], places[1]), resident_bytes=rest + stays
-    )
+    places = [max((sizes.of_layer[one] for one in streamed[first::2]), default=0) for first in (0, 1)]
+    stays = sum(sizes.of_layer.values()) - sum(sizes.of_layer[one] for one in streamed)
+    return LayerPlan(layers=layers, streamed=streamed, places=(places[0], places[1]), resident_bytes=sizes.rest + stays)

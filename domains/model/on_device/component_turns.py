@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from domains.model.layers import LayerPlan, layer_of, layer_plan, layer_plans
+from domains.model.layers import LayerPlan, LayerSizes, layer_of, layer_plan, layer_plans, layer_sizes
 from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layer_stream import LayerStream
@@ -49,7 +49,7 @@ class ComponentTurns:
         self._place = place
         self._tier = tier
         self._here: set[str] = set()
-        sizes = {one: {slot.name: slot.placed_bytes for slot in skeleton.slots[one]} for one in streamed}
+        sizes = {one: self._sizes(one) for one in streamed}
         self._plans = {one: plan for one, plan in layer_plans(sizes, budget_bytes).items() if plan.streamed}
         self._parts: dict[str, _Parts] = {}
         """Of components with streamed layers, from their first turn on."""
@@ -68,8 +68,11 @@ class ComponentTurns:
 
     def could_hold_less(self, component: str) -> bool:
         """Whether a component would have fewer bytes on the device with a smaller budget."""
-        sizes = {slot.name: slot.placed_bytes for slot in self._skeleton.slots[component]}
-        return layer_plan(sizes, 0, component).total_bytes < self.size_of(component)
+        return layer_plan(self._sizes(component), 0).total_bytes < self.size_of(component)
+
+    def _sizes(self, component: str) -> LayerSizes:
+        """Bytes of its layers on the device."""
+        return layer_sizes({slot.name: slot.placed_bytes for slot in self._skeleton.slots[component]}, component)
 
     def whole_bytes(self, component: str) -> int:
         """Bytes of all weights of a component, in its precision."""

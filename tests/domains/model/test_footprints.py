@@ -1,24 +1,28 @@
 """What a load is forecast to take: from headers, from what is there already, and from loads that were measured."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import pytest
 
 from domains.device.device import Backend, Device, DeviceKind
-from domains.model import layer_sizes
+from domains.model import component_headers
 from domains.model.component_headers import tensors_of
-from domains.model.execution import AS_USUAL, Execution, precision_of, usual_precision
+from domains.model.execution import AS_USUAL, BY_LAYER, Execution, precision_of, usual_precision
 from domains.model.footprints import Footprints
 from domains.model.layer_sizes import layer_counts
 from domains.model.loaded import LoadedComponent
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.model.reading_sizes import Reading, reading_of
+from domains.model.remembered import MOST, Remembered
 from domains.model.safetensors_header import TensorEntry
+from domains.model.weight_file import open_judged
 from tests.domains.model import folders
-from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model
+from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model, write_weights
 from tests.domains.model.known import Known, known_in, loaded_as
 
 NUMBERS = 6
@@ -97,13 +101,17 @@ def test_a_network_keeps_of_a_prompt_what_its_layers_say(shapes: dict[str, tuple
     assert reading_of(tensors) == reading
 
 
-def test_the_tensors_of_a_component_are_those_of_its_files_as_far_as_they_can_be_read(forecast: Forecast) -> None:
-    names = {one.name for one in tensors_of(forecast.one, "unet")}
+def test_the_tensors_of_a_component_are_those_of_its_files_if_all_can_be_read(forecast: Forecast) -> None:
+    found = tensors_of(forecast.one) or {}
+    names = {one.name for one in found["unet"]}
     assert len(names) == len(UNET_TENSORS)
-    assert not names & {one.name for one in tensors_of(forecast.one, "vae")}
-    assert not tensors_of(forecast.one, "wings")
+    assert not names & {one.name for one in found["vae"]}
     (forecast.known.root / "one" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    assert not tensors_of(forecast.one, "unet")
+    assert tensors_of(forecast.one) is None
+
+
+def entries(*names: str) -> list[TensorEntry]:
+    return [TensorEntry(name=name, dtype="F32", shape=(2, 3), begin=0, end=24) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -113,22 +121,17 @@ def test_the_tensors_of_a_component_are_those_of_its_files_as_far_as_they_can_be
         (("shared.weight", "encoder.block.0.weight"), ["shared.weight", "encoder.block.0.weight"]),
     ],
 )
-def test_a_tensor_with_two_names_counts_once(
-    forecast: Forecast, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], counted: list[str]
-) -> None:
-    def tensors(*_: object) -> list[TensorEntry]:
-        return [TensorEntry(name=name, dtype="F32", shape=(2, 3), begin=0, end=24) for name in names]
-
-    monkeypatch.setattr(layer_sizes, "tensors_of", tensors)
-    assert layer_counts(forecast.one, "text_encoder") == dict.fromkeys(counted, 6)
+def test_a_tensor_with_two_names_counts_once(names: tuple[str, ...], counted: list[str]) -> None:
+    assert layer_counts("sd1", "text_encoder", entries(*names)) == dict.fromkeys(counted, 6)
 
 
-def test_the_layers_that_can_be_streamed_are_counted_by_their_weights(forecast: Forecast) -> None:
-    assert sum(layer_counts(forecast.one, "unet").values()) == UNET
-    assert sum(layer_counts(forecast.one, "text_encoder").values()) == NUMBERS
+def test_the_layers_that_can_be_streamed_are_counted_by_their_weights() -> None:
+    some = entries("conv_in.weight", "conv_out.weight")
+    for component in ("unet", "text_encoder"):
+        assert sum(layer_counts("sd1", component, some).values()) == 12
     for component in ("vae", "scheduler", "wings"):
-        assert layer_counts(forecast.one, component) == {}
-    assert layer_counts(msgspec.structs.replace(forecast.one, family="none"), "unet") == {}
+        assert layer_counts("sd1", component, some) == {}
+    assert layer_counts("none", "unet", some) == {}
 
 
 def test_headers_and_precision_give_the_bytes_of_each_part_with_weights(forecast: Forecast) -> None:
@@ -276,3 +279,69 @@ def test_an_execution_names_each_precision_once() -> None:
         "bfloat16",
         "bfloat16",
     ]
+
+
+def reading_opens(monkeypatch: pytest.MonkeyPatch, refused: int = 0) -> list[str]:
+    """The files that are opened for their headers from now on. `refused`: how many of them the system refuses."""
+    opened = list[str]()
+
+    def opening(model: Model, path: str) -> BinaryIO:
+        opened.append(path)
+        if len(opened) <= refused:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_judged(model, path)
+
+    monkeypatch.setattr(component_headers, "open_judged", opening)
+    return opened
+
+
+def write_reader(forecast: Forecast) -> None:
+    """A denoiser that keeps 2 numbers of each token."""
+    names = (*UNET_TENSORS, "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight")
+    write_weights(forecast.known.root / "one" / "unet" / "diffusion_pytorch_model.safetensors", names)
+    age(forecast.known.root)
+    forecast.known.scan()
+
+
+def test_a_header_that_could_not_be_opened_once_is_read_with_the_next_forecast(
+    forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_reader(forecast)
+    reading_opens(monkeypatch, refused=1)
+    kept = [forecast.footprints.reading_bytes("one", CPU, 77, 1, pooled=0) for _ in range(2)]
+    assert kept == [0, 4 * 2 * 77]
+
+
+def test_each_header_is_read_once_for_all_forecasts_until_a_scan_finds_changes(
+    forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = reading_opens(monkeypatch)
+    files = sorted(name for part in forecast.one.components for name in part.files if name.endswith("safetensors"))
+    for _ in range(2):
+        forecast.sizes(execution=Execution(offload=BY_LAYER))
+        forecast.footprints.reading_bytes("one", CPU, 77, 1, pooled=0)
+    assert sorted(opened) == files
+    write_reader(forecast)
+    assert forecast.footprints.reading_bytes("one", CPU, 77, 1, pooled=0) > 0
+    assert sorted(opened) == sorted([*files, *files])
+
+
+def test_findings_of_models_that_are_gone_are_not_kept_for_ever(forecast: Forecast) -> None:
+    asked = list[str]()
+
+    def find(model: Model, component: str) -> str:
+        asked.append(component)
+        return component
+
+    known, usual = Remembered(find), forecast.one
+    known.of(usual, "first")
+    for number in range(MOST - 1):
+        known.of(usual, str(number))
+    # Asked for again, the first is the newest.
+    known.of(usual, "first")
+    known.of(usual, "one more")
+    assert len(asked) == MOST + 1
+    known.of(usual, "first")
+    assert len(asked) == MOST + 1
+    known.of(usual, "0")
+    assert asked[-1] == "0"

@@ -1,10 +1,11 @@
 """Which layers of a denoiser or a text encoder stay on a device that does not hold all of them."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
-from domains.model.layers import layer_of, layer_plan, layer_plans, module_of
+from domains.model.layers import MOST_LAYERS, LayerPlan, layer_of, layer_plan, layer_plans, layer_sizes, module_of
 from tests.domains.model.published import header
 
 SIX = {"in.weight": 10, **{f"layers.{number}.{part}": 50 for number in range(6) for part in ("a", "b")}, "out.bias": 10}
@@ -32,6 +33,10 @@ def sizes(name: str) -> dict[str, int]:
     return {key: 2 * math.prod(shape) for key, shape in (own or every).items()}
 
 
+def planned(tensors: Mapping[str, int], budget: int, component: str = "") -> LayerPlan:
+    return layer_plan(layer_sizes(tensors, component), budget)
+
+
 @pytest.mark.parametrize(
     ("budget", "streamed"),
     [
@@ -45,7 +50,7 @@ def sizes(name: str) -> dict[str, int]:
     ],
 )
 def test_as_few_layers_as_possible_are_streamed_and_they_are_spread(budget: int, streamed: tuple[int, ...]) -> None:
-    plan = layer_plan(SIX, budget)
+    plan = planned(SIX, budget)
     assert [layer[-1] for layer in plan.streamed] == [*streamed]
     stay = 20 + 100 * (6 - len(plan.streamed))
     assert plan.resident_bytes == stay
@@ -54,10 +59,10 @@ def test_as_few_layers_as_possible_are_streamed_and_they_are_spread(budget: int,
 
 def test_a_plan_holds_the_budget_if_any_does_and_two_layers_in_a_row_never_share_a_place() -> None:
     every = sizes("sdxl_unet")
-    least = layer_plan(every, 0).total_bytes
+    least = planned(every, 0).total_bytes
     for share in range(0, 21):
         budget = sum(every.values()) * share // 20
-        plan = layer_plan(every, budget)
+        plan = planned(every, budget)
         assert plan.total_bytes <= max(budget, least)
         assert len(plan.streamed) % 2 == 0
         of_layer = dict.fromkeys(plan.layers, 0)
@@ -67,10 +72,22 @@ def test_a_plan_holds_the_budget_if_any_does_and_two_layers_in_a_row_never_share
         assert all(of_layer[layer] <= plan.places[at % 2] for at, layer in enumerate(plan.streamed))
 
 
+def test_a_file_with_thousands_of_layers_costs_no_plan_and_no_network_has_so_many() -> None:
+    # Plans take time as the square of the layers, and the event loop makes them: 8,000 layers took it 8 seconds.
+    for count, known in ((MOST_LAYERS, MOST_LAYERS), (MOST_LAYERS + 1, 0), (32_768, 0)):
+        found = layer_sizes({"in.weight": 1, **{f"layers.{number}.weight": 2 for number in range(count)}})
+        assert len(found.of_layer) == known
+        assert found.rest == (1 if known else 1 + 2 * count)
+        assert planned({f"layers.{number}.weight": 2 for number in range(count)}, 0).total_bytes == (
+            4 if known else 2 * count
+        )
+    assert max(len(planned(sizes(name), 0).layers) for name in DENOISERS) < MOST_LAYERS / 2
+
+
 @pytest.mark.parametrize("name", DENOISERS)
 def test_almost_all_of_every_denoiser_is_in_layers(name: str) -> None:
     every = sizes(name)
-    assert layer_plan(every, 0).total_bytes < 0.25 * sum(every.values())
+    assert planned(every, 0).total_bytes < 0.25 * sum(every.values())
     for tensor in every:
         assert (layer_of(tensor) is None) == (module_of(tensor) == ""), tensor
 
@@ -87,7 +104,7 @@ def test_almost_all_of_every_denoiser_is_in_layers(name: str) -> None:
 )
 def test_the_layers_of_text_encoders_are_known(name: str, layers: int, resident: float) -> None:
     every = sizes(name)
-    plan = layer_plan(every, 0, "text_encoder_2")
+    plan = planned(every, 0, "text_encoder_2")
     assert (len(plan.layers), len(plan.streamed)) == (layers, layers - layers % 2)
     assert plan.total_bytes < resident * sum(every.values())
     for tensor in every:
@@ -109,14 +126,15 @@ def test_a_text_encoder_of_a_single_file_has_the_plan_of_the_folder(single: str,
     theirs = {name: 2 * math.prod(shape) for name, shape in own.items()}
     folder = sizes(component)
     for budget in (0, sum(folder.values()) // 2):
-        plans = [layer_plan(one, budget, "text_encoder") for one in (theirs, folder)]
+        plans = [planned(one, budget, "text_encoder") for one in (theirs, folder)]
         assert plans[0].streamed == plans[1].streamed
         assert plans[0].total_bytes == pytest.approx(plans[1].total_bytes, rel=0.01)
 
 
 def test_text_encoders_share_the_budget_of_their_turn_and_the_smaller_one_keeps_its_layers_first() -> None:
     small = {name: size // 10 for name, size in SIX.items()}
-    every = {"text_encoder_2": SIX, "text_encoder": small, "transformer": SIX}
+    sizes_of = {"text_encoder_2": SIX, "text_encoder": small, "transformer": SIX}
+    every = {one: layer_sizes(tensors, one) for one, tensors in sizes_of.items()}
 
     def totals(budget: int) -> dict[str, int]:
         return {one: plan.total_bytes for one, plan in layer_plans(every, budget).items()}
@@ -134,6 +152,6 @@ def test_text_encoders_share_the_budget_of_their_turn_and_the_smaller_one_keeps_
 def test_a_single_file_has_the_plan_of_the_folder(single: str, share: float) -> None:
     folder = sizes(SINGLE[single])
     budget = int(share * sum(folder.values()))
-    theirs, ours = layer_plan(sizes(single), budget), layer_plan(folder, budget)
+    theirs, ours = planned(sizes(single), budget), planned(folder, budget)
     assert (len(theirs.layers), len(theirs.streamed)) == (len(ours.layers), len(ours.streamed))
     assert theirs.total_bytes == pytest.approx(ours.total_bytes, rel=0.01)

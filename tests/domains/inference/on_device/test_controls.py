@@ -33,10 +33,9 @@ from domains.inference.on_device.trajectory import Trajectory, begin, walk_toget
 from domains.inference.outcome import CheckpointReady, Report, RunStopped
 from domains.inference.prompts import Syntax
 from domains.inference.regions import Rectangle, ResolvedRegion
-from domains.model.component_headers import tensors_of
+from domains.model.header_facts import header_facts
 from domains.model.model import Model
 from domains.model.on_device import Ready
-from domains.model.reading_sizes import reading_of
 from domains.progress import Progressed, Stage
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.control_files import control, given, stripes, write_controlnet
@@ -273,7 +272,7 @@ def test_what_a_controlnet_keeps_of_an_earlier_prompt_is_forecast_from_its_file(
             present = [tensor for one in controls.at(step) for tensor in one.tensors()]
             held.append(bytes_of(controls.tensors()) - bytes_of(present))
     (found,) = kept_readings(wanted)
-    (sizes,) = (reading_of(tensors_of(net, part.id)) for part in net.components)
+    (sizes,) = (one.reading for one in (header_facts(net) or {}).values())
     forecast = sum(sizes.of_token * one.tokens * one.prompts + sizes.of_prompt * one.pooled for one in found)
     assert [(one.prompts, one.pooled) for one in found] == ([(prompts, pooled)] if prompts else [])
     # Float32.

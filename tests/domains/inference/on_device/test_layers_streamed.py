@@ -15,7 +15,7 @@ from domains.inference.given import Given
 from domains.inference.outcome import ModelLoaded, RunFailed, RunFinished, RunStopped
 from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.families import FAMILIES
-from domains.model.layer_sizes import layer_counts
+from domains.model.header_facts import header_facts
 from domains.model.layers import layer_of, layer_plans, module_of
 from domains.model.model import Model
 from domains.model.on_device import load
@@ -104,8 +104,8 @@ def bytes_in_turn(sim: Sim, model: Model) -> int:
 
 def foretold(model: Model, budget: int = 0) -> Mapping[str, int]:
     """Bytes on the device of the components with layers, from the headers of their files; without a budget the least."""
-    counts = {part.id: layer_counts(model, part.id) for part in model.components}
-    sizes = {part: {name: 4 * count for name, count in some.items()} for part, some in counts.items() if some}
+    facts = header_facts(model) or {}
+    sizes = {part: one.layers.times(4) for part, one in facts.items() if one.layers is not None}
     return {part: plan.total_bytes for part, plan in layer_plans(sizes, budget).items()}
 
 

@@ -23,10 +23,9 @@ from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
-from domains.model.component_headers import tensors_of
 from domains.model.families import FAMILIES
+from domains.model.header_facts import header_facts
 from domains.model.model import Model
-from domains.model.reading_sizes import reading_of
 from tests.domains.inference.on_device.control_files import control, given, stripes
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
@@ -131,7 +130,7 @@ def test_what_a_net_keeps_of_an_earlier_prompt_is_forecast_from_its_file(family:
             present = [tensor for one in controls.at(step) for tensor in one.tensors()]
             held.append(bytes_of(controls.tensors()) - bytes_of(present))
     ((found,),) = kept_readings(wanted)
-    (sizes,) = (reading_of(tensors_of(net, part.id)) for part in net.components)
+    (sizes,) = (one.reading for one in (header_facts(net) or {}).values())
     forecast = 4 * (sizes.of_token * found.tokens * found.prompts + sizes.of_prompt * found.pooled)
     # Beside them only numbers: the guidance that FLUX.1 is told, and the type of a map.
     assert 0 <= max(held) - forecast <= 16 * found.prompts
