@@ -19,7 +19,14 @@ _TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 _WANTED = re.compile(r"Could not allocate tensor with (\d+) bytes")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LACKING_TEXTS = ("not implemented for", "not supported", "does not support", "Could not run")
-_DRIVER_TEXTS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
+_DRIVER_TEXTS = (
+    *("CUDA error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert"),
+    # oneDNN, the CPU's library. Where it once gets no memory for a kernel's code, its assembler keeps the error, and no
+    # other kernel can be made.
+    *("could not create a primitive", "could not execute a primitive"),
+)
+_NO_WAY = "could not create a primitive descriptor"
+"""oneDNN lacks an operation. That corrupts nothing."""
 
 
 def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsError:
@@ -39,7 +46,7 @@ def translate(error: Exception, device: torch.device, doing: str) -> DeviceOpsEr
         _log.warning("the system refused something", doing=doing, device=str(device), problem=text)
         return known
     _log.error("unexpected error", doing=doing, device=str(device), exc_info=error)
-    if _says(error, text, _DRIVER_TEXTS):
+    if _says(error, text, _DRIVER_TEXTS) and _NO_WAY not in text:
         message = f"the driver of {device} failed while {doing}; the worker must be restarted"
         return InternalError(message, ErrorReason.DRIVER_ERROR, device=device, doing=doing)
     message = f"an error of ours while {doing}; the worker's log has the details"

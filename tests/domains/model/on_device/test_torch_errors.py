@@ -41,10 +41,23 @@ def test_a_devices_memory_running_out_is_known_with_what_was_needed(error: Excep
     assert told.facts.get("needed_bytes") == (None if needed is None else str(needed))
 
 
-def test_a_drivers_error_asks_for_a_new_worker() -> None:
-    told = translate(RuntimeError("CUDA error: an illegal memory access was encountered"), CPU, "denoising")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "could not create a primitive",
+        "could not execute a primitive",
+    ],
+)
+def test_a_drivers_error_asks_for_a_new_worker(text: str) -> None:
+    told = translate(RuntimeError(text), CPU, "denoising")
     assert told.reason is ErrorReason.DRIVER_ERROR
-    assert "illegal" not in told.message
+    assert text not in told.message
+
+
+def test_an_operation_that_onednn_lacks_is_no_corrupt_worker() -> None:
+    told = translate(RuntimeError("could not create a primitive descriptor for the matmul primitive"), CPU, "denoising")
+    assert told.reason is ErrorReason.INVARIANT_BROKEN
 
 
 def test_our_own_errors_pass_unchanged() -> None:
