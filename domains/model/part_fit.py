@@ -20,13 +20,23 @@ class _Fit(NamedTuple):
     wants: Callable[[Configs], int | None]
 
 
+_MOST = 2**31
+"""A config, which can come from anywhere, means no width with a number beyond."""
+
+
+def _width(configs: Configs, part: str, field: str) -> int | None:
+    """The number that a config says. None: it says none."""
+    found = getattr(configs.get(part), field, None)
+    return found if isinstance(found, int) and 0 <= found < _MOST else None
+
+
 def _of(part: str, field: str) -> Callable[[Configs], int | None]:
-    return lambda configs: getattr(configs[part], field, None) if part in configs else None
+    return lambda configs: _width(configs, part, field)
 
 
 def _sum(field: str, *parts: str) -> Callable[[Configs], int | None]:
     def total(configs: Configs) -> int | None:
-        widths = [getattr(configs.get(part), field, None) for part in parts]
+        widths = [_width(configs, part, field) for part in parts]
         return sum(width for width in widths if width is not None) if None not in widths else None
 
     return total
@@ -62,8 +72,7 @@ def _numbers(count: int) -> Callable[[Configs], int | None]:
     """Pooled text and so many numbers (Podell et al. 2023)."""
 
     def width(configs: Configs) -> int | None:
-        pooled = getattr(configs.get(_TEXT_2), "projection_dim", None)
-        each = getattr(configs.get("unet"), "addition_time_embed_dim", None)
+        pooled, each = _width(configs, _TEXT_2, "projection_dim"), _width(configs, "unet", "addition_time_embed_dim")
         return None if pooled is None or each is None else pooled + count * each
 
     return width
@@ -71,7 +80,7 @@ def _numbers(count: int) -> Callable[[Configs], int | None]:
 
 def _packed(configs: Configs) -> int | None:
     """2×2 latent pixels are one token."""
-    channels = getattr(configs.get("vae"), "latent_channels", None)
+    channels = _width(configs, "vae", "latent_channels")
     return None if channels is None else 4 * channels
 
 
@@ -120,7 +129,7 @@ def check_fit(family: str, configs: Configs) -> None:
     """Raise MODEL_INCOMPATIBLE if one part's output does not fit the next part: every job would fail."""
     for fit in _FITS.get(family, ()):
         has, wants = fit.has(configs), fit.wants(configs)
-        if isinstance(wants, int) and has is not None and has != wants:
+        if wants is not None and has is not None and has != wants:
             message = (
                 f"{fit.part}/config.json has {fit.field}={has}, and {fit.other}/config.json {fit.wanting}={wants}:"
                 " they do not fit"

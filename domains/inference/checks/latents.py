@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference.checks.bounds import within
 from domains.inference.generation import Generation
 from domains.inference.latents import ReadLatents, ResolvedLatents
@@ -11,6 +11,10 @@ from domains.model.component_config import read_config
 from domains.model.model import Model
 
 _PATH = "generation.init_latents"
+_CHANNELS = 4
+"""Channels of latents where the VAE's config does not say them."""
+_LEVELS = 16
+"""No VAE has so many."""
 
 
 def latent_violations(asked: Generation) -> Iterator[Violation]:
@@ -65,7 +69,16 @@ def resolved_latents(
 
 
 def latent_shape(model: Model, width_px: int, height_px: int) -> tuple[int, int, int]:
-    """(channels, height, width) of a picture's latents, by the config of the model's VAE."""
+    """(channels, height, width) of a picture's latents, by the config of the model's VAE. Raises MODEL_INCOMPATIBLE for a
+    config, which can come from anywhere, that does not say it."""
     config = read_config(model, "vae", "config.json")
-    edge = 2 ** (len(config["block_out_channels"]) - 1)
-    return config.get("latent_channels", 4), height_px // edge, width_px // edge
+    levels, channels = config.get("block_out_channels"), config.get("latent_channels", _CHANNELS)
+    if not isinstance(levels, list) or not 0 < len(levels) <= _LEVELS or not isinstance(channels, int):
+        message = (
+            f"vae/config.json of model {model.id} has no 1..{_LEVELS} block_out_channels, or no number of latent_channels;"
+            " restore the file, then scan again"
+        )
+        facts = {"model_id": model.id, "component": "vae", "file": "config.json"}
+        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+    edge = 2 ** (len(levels) - 1)
+    return channels, height_px // edge, width_px // edge

@@ -91,13 +91,15 @@ def _unknown_components(loras: Sequence[Lora], model: Model, field: str) -> Iter
 
 def _other_blocks(loras: Sequence[Lora], model: Model, field: str) -> Iterator[Violation]:
     """Faults of block weights whose number differs from the component's number of blocks."""
+    counts: dict[str, int] = {}
     for place, lora in enumerate(loras):
         for index, one in enumerate(lora.components):
             if not one.block_weights:
                 continue
-            config = read_config(model, one.component_id, "config.json")
-            count = len(blocks_of(model.family, one.component_id, config))
-            if count != len(one.block_weights):
+            if one.component_id not in counts:
+                config = read_config(model, one.component_id, "config.json")
+                counts[one.component_id] = len(blocks_of(model.family, one.component_id, config))
+            if (count := counts[one.component_id]) != len(one.block_weights):
                 message = (
                     f"has {len(one.block_weights)} weights; {one.component_id} of model {model.id} has {count} blocks"
                 )

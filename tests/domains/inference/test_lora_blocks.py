@@ -74,3 +74,21 @@ def test_a_component_has_as_many_blocks_as_its_config_says(
     family: str, component: str, config: dict[str, Any], count: int
 ) -> None:
     assert len(blocks_of(family, component, config)) == count
+
+
+@pytest.mark.parametrize(
+    ("component", "config"),
+    [
+        ("text_encoder", {"model_type": "t5", "num_layers": 10**12}),
+        ("transformer", {"num_layers": 10**12, "num_single_layers": 10**12}),
+        ("unet", {"block_out_channels": [1, 2], "layers_per_block": 10**12}),
+        ("unet", {"block_out_channels": [1] * 1000, "layers_per_block": 1}),
+        ("unet", {"block_out_channels": [1, 2], "layers_per_block": [10**12, 1]}),
+        ("unet", {"block_out_channels": 4}),
+        ("unet", {}),
+        ("text_encoder", {"num_hidden_layers": "12"}),
+        ("transformer", {"num_layers": None, "num_single_layers": [1]}),
+    ],
+)
+def test_a_config_of_no_network_costs_neither_time_nor_memory(component: str, config: dict[str, Any]) -> None:
+    assert not blocks_of("flux1", component, config)
