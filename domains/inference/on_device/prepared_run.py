@@ -276,7 +276,7 @@ class PreparedRun(LoadRun):
     ) -> Trajectory:
         config, device = self.loaded.scheduler_config, self.loaded.device
         # The encoded prompts are held only if they will be read again.
-        renew = conditioned.renew if self._adapters.later or conditioned.renew.changes else None
+        renew = conditioned.renew if self._adapters.later is not None or conditioned.renew.changes else None
         of_job = self._adapters, renew, masked, self._guides
         return begin(self.family, self.resolved, config, conditioned.conditions, device, picture, *of_job)
 

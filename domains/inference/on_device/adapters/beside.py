@@ -4,10 +4,10 @@ A forward runs within `beside`. Layers that are called as modules have a hook fo
 computes by itself calls `add_beside` with the layer's input and output. Rows of several jobs can share a forward.
 """
 
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from torch import Tensor, nn
@@ -58,15 +58,15 @@ class Adapters:
     by_rows: bool = False
     """Whether they can count in some rows of a forward alone."""
 
-    later: Sequence["Phase"] = ()
-    """What counts instead from later steps on, in their order. Text encoders read the first."""
+    later: "Phases | None" = None
+    """What counts instead from later steps on. Text encoders read what counts first. None: nothing changes."""
 
     regions: Mapping[int, "Adapters"] = field(default_factory=dict[int, "Adapters"])
     """By the place of a region that has LoRAs of its own: all that counts where its prompts are read."""
 
     def at(self, step: int) -> "Adapters":
         """What counts in a step, counted from 0. The same object for all steps of a phase."""
-        return next((phase.adapters for phase in reversed(self.later) if phase.begin <= step), self)
+        return self if self.later is None else self.later.at(step) or self
 
     def of_region(self, place: int) -> "Adapters":
         """What counts where the prompts of a region are read."""
@@ -78,27 +78,36 @@ class Adapters:
         return None if self.by_rows or not self.layers else id(self)
 
     def modules(self) -> Sequence[nn.Module]:
-        """The layers that change, each once."""
-        return list(dict.fromkeys(layer for one in self._phases for layer in one.layers))
+        """The layers that change in some step, each once."""
+        here = [*self.layers, *(layer for one in self.regions.values() for layer in one.layers)]
+        return list(dict.fromkeys([*here, *([] if self.later is None else self.later.modules())]))
 
     def tensors(self) -> Sequence[Tensor]:
-        """The device tensors that they hold."""
-        deltas = {delta: None for one in self._phases for some in one.layers.values() for delta in some}
-        held = [tensor for delta in deltas for tensor in delta.tensors()]
-        return [*held, *(words.vectors for words in self.words.values())]
+        """The device tensors that they hold for all steps."""
+        words = [words.vectors for words in self.words.values()]
+        if self.later is not None:
+            return [*self.later.tensors(), *words]
+        deltas = {
+            delta: None for one in (self, *self.regions.values()) for some in one.layers.values() for delta in some
+        }
+        return [*(tensor for delta in deltas for tensor in delta.tensors()), *words]
 
-    @property
-    def _phases(self) -> Sequence["Adapters"]:
-        phases = [self, *(phase.adapters for phase in self.later)]
-        return [*phases, *(one for phase in phases for one in phase.regions.values())]
 
+class Phases(Protocol):
+    """The parts of a job's steps in which different adapters count. Each is made when it begins: there are as many as ranges
+    of steps, and all at once would have each adapter as often."""
 
-class Phase(NamedTuple):
-    """A part of a job's steps."""
+    def at(self, step: int) -> Adapters | None:
+        """What counts in a step, counted from 0. The same object for all steps of a phase. None: what counts first."""
+        ...
 
-    begin: int
-    """Its first step, counted from 0."""
-    adapters: Adapters
+    def modules(self) -> Collection[nn.Module]:
+        """The layers that change in some step."""
+        ...
+
+    def tensors(self) -> Sequence[Tensor]:
+        """The device tensors that the adapters of all steps hold."""
+        ...
 
 
 NO_ADAPTERS = Adapters()

@@ -1,7 +1,8 @@
 """Makes the adapters of one job: the difference of each layer in each range of steps, on the device."""
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from domains.inference.given import Given
 from domains.inference.lora_blocks import Blocks, block_of, blocks_of
 from domains.inference.loras import ResolvedLora
-from domains.inference.on_device.adapters.beside import Adapters, Delta, Phase
+from domains.inference.on_device.adapters.beside import Adapters, Delta
 from domains.inference.on_device.adapters.factors import Factors, LowRank, Magnitudes, joined, magnitudes
 from domains.inference.on_device.adapters.learned_words import LearnedWords
 from domains.inference.on_device.adapters.lora_fit import Fitted
@@ -91,20 +92,49 @@ def adapters_of(
     """The adapters with their phases: from which step on which differences count."""
     ranges = _by_range(chosen, asked, loaded)
     regional = _Regional(chosen, asked, words, loaded, regions)
-    steps = [*ranges, *regional.ranges]
-    begins = sorted({0, *(edge for some in steps for edge in (some.start, some.stop) if edge < asked.steps)})
     # The UNet keeps each row in its place; other denoisers flatten them.
-    by_rows = "unet" in loaded.modules
-    found = [
-        Adapters(
-            layers=regional.joined(everywhere := _layers(ranges, begin), begin),
-            by_rows=by_rows,
-            regions=regional.of_prompts(everywhere, begin),
+    phases = _Phases(ranges, regional, asked.steps, by_rows="unet" in loaded.modules)
+    later = phases if phases.begins else None
+    return replace(phases.made(0), of_texts=_of_texts(chosen, asked), words=words, later=later)
+
+
+class _Phases:
+    """See `Phases`. Keeps the present one."""
+
+    def __init__(
+        self, ranges: Mapping[range, Mapping[nn.Module, Delta]], regional: "_Regional", steps: int, *, by_rows: bool
+    ) -> None:
+        self._ranges, self._regional, self._by_rows = ranges, regional, by_rows
+        edges = {edge for some in (*ranges, *regional.ranges) for edge in (some.start, some.stop)}
+        self.begins = sorted(edge for edge in edges if 0 < edge < steps)
+        """The first steps of all phases but the first."""
+        self._present: tuple[int, Adapters] | None = None
+        """The phase that was asked for last, by its first step."""
+
+    def made(self, begin: int) -> Adapters:
+        """What counts in a step."""
+        everywhere = _layers(self._ranges, begin)
+        return Adapters(
+            layers=self._regional.joined(everywhere, begin),
+            by_rows=self._by_rows,
+            regions=self._regional.of_prompts(everywhere, begin),
         )
-        for begin in begins
-    ]
-    later = [Phase(begin, one) for begin, one in zip(begins[1:], found[1:], strict=True)]
-    return replace(found[0], of_texts=_of_texts(chosen, asked), words=words, later=later)
+
+    def at(self, step: int) -> Adapters | None:
+        place = bisect_right(self.begins, step)
+        if not place:
+            return None
+        begin = self.begins[place - 1]
+        if self._present is None or self._present[0] != begin:
+            self._present = begin, self.made(begin)
+        return self._present[1]
+
+    def modules(self) -> Collection[nn.Module]:
+        return {layer for part in (*self._ranges.values(), *self._regional.parts) for layer in part}
+
+    def tensors(self) -> Sequence[Tensor]:
+        deltas = (delta for part in (*self._ranges.values(), *self._regional.parts) for delta in part.values())
+        return [*(tensor for delta in deltas for tensor in delta.tensors()), *self._regional.tensors()]
 
 
 class _Regional:
@@ -131,6 +161,15 @@ class _Regional:
         self._of_texts = [_of_texts([*chosen, *one.chosen], asked) if one.chosen else "" for one in regions]
         self._areas: dict[tuple[int, ...], Mapping[int, Area]] = {}
         """By the places of the regions that count in a step: the share of each."""
+
+    @property
+    def parts(self) -> Sequence[Mapping[nn.Module, Delta]]:
+        """The differences of all steps."""
+        return [part for of_region in self._parts for part in of_region.values()]
+
+    def tensors(self) -> Sequence[Tensor]:
+        """The device tensors that say where they count."""
+        return [tensor for areas in self._areas.values() for area in areas.values() for tensor in area.tensors()]
 
     @property
     def ranges(self) -> Sequence[range]:

@@ -1,5 +1,7 @@
 """LoRAs of regions: a difference counts where its region does, and text encoders read the region's prompts with it."""
 
+import gc
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
 from domains.inference.loras import ResolvedLora
 from domains.inference.on_device.adapters import AdapterPool, Adapters, asked_of
+from domains.inference.on_device.adapters.beside import Delta
+from domains.inference.on_device.adapters.job_adapters import Asked, AskedRegion
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.forwards import Forwards
@@ -24,6 +28,7 @@ from domains.inference.on_device.trajectory import Trajectory, begin, walk_toget
 from domains.inference.outcome import RunFinished
 from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.model.model import Model
+from domains.model.on_device import OnDeviceModel, load
 from tests.domains.inference.on_device.lora_files import CONVOLUTIONS, UNET, lora_model, matrices, resolved
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import reference_pipeline
@@ -257,3 +262,49 @@ def test_a_run_with_a_second_pass_reads_the_loras_of_regions_in_both(family: Loa
         made.append(files(loop.reports[name]))
     loop.loop.close()
     assert made[0] != made[1]
+
+
+def phased(tiny: Model, lora: Model, count: int) -> tuple[Asked, OnDeviceModel]:
+    """A job with so many LoRAs in two regions, each with a range of steps of its own."""
+    ratios = [(place + 1) / (2 * count + 2) for place in range(count)]
+    ranged = [(structs.replace(resolved(lora), start_ratio=one, end_ratio=1 - one), lora) for one in ratios]
+    halves = [torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)]
+    regions = [AskedRegion(range(1000), one, ranged[place::2]) for place, one in enumerate(halves)]
+    return Asked(steps=1000, regions=regions), load(tiny, "cpu")
+
+
+def test_ten_times_the_ranges_of_steps_take_ten_times_the_work_and_memory(tiny: Model, tmp_path: Path) -> None:
+    # A phase is made when it begins. All at once, 128 LoRAs with ranges of their own took minutes and gigabytes.
+    at = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{at}.lora_down.weight": torch.ones(4, 16), f"{at}.lora_up.weight": torch.ones(16, 4)}
+    lora = lora_model(tmp_path / "one.safetensors", tensors)
+    lines, deltas = dict[int, int](), dict[int, int]()
+    for count in (6, 60):
+        asked_for, loaded = phased(tiny, lora, count)
+        pool = AdapterPool()
+        pool.adapters(asked_for, loaded)
+        with traced_lines() as told:
+            made = pool.adapters(asked_for, loaded)
+            held = made.tensors()
+        lines[count] = told[0]
+        deltas[count] = sum(isinstance(one, Delta) for one in gc.get_objects())
+        assert held
+        del made
+    assert lines[60] <= 12 * lines[6]
+    assert deltas[60] <= 12 * deltas[6]
+
+
+@contextmanager
+def traced_lines() -> Generator[list[int]]:
+    """Counts the lines of Python that run; the count comes with the exit."""
+    count, before = [0], sys.gettrace()
+
+    def trace(_frame: object, event: str, _argument: object) -> Any:
+        count[0] += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
