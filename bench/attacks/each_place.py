@@ -93,6 +93,7 @@ class PlaceAttack:
         for way in dict.fromkeys((self._ways[fault.place.hash], *again, Way(new=True))):
             if way.new:
                 attack.renewed()
+                self._note_started()
             with self._table.failing(fault):
                 accepts = not (fault.place.kind == "pipe" and fault.forever)
                 job_s = _NO_WORKER_S if fault.forever and fault.place.victim is not Victim.SERVER else JOB_S
@@ -110,8 +111,12 @@ class PlaceAttack:
         found += [] if due else attack.well()
         if found or due:
             found += attack.restarted()
-            self._started |= {one.hash for one in self._table.places()} - self._ways.keys()
+            self._note_started()
         return [*found, *([] if self._table.failed else [MISSED])]
+
+    def _note_started(self) -> None:
+        """A server has just started: what is new was reached by that, and is attacked as a place of `start`."""
+        self._started |= {one.hash for one in self._table.places()} - self._ways.keys()
 
     def _see(self, way: Way) -> None:
         for place in self._table.places():

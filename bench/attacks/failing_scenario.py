@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
 
 from bench.attacks.failing_calls import Victim
 from deviceops.common.v1 import error_pb2
+from deviceops.inference.v1 import generation_pb2
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.processing.v1 import job_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
 from deviceops.processing.v1.processing_service_pb2_grpc import ProcessingServiceStub
+from domains.imaging import encode
 from server.heartbeat import HEARTBEAT_S
 from tests.faults.processes import kill
 from tests.server import asking
@@ -80,7 +83,8 @@ class Scenario:
         self.faults: list[str] = []
 
     def run(self, kills: tuple[Victim, ...] = ()) -> None:
-        """Make and use a picture and two blobs, then delete a blob and an older job. `kills`: processes that die first."""
+        """Make two pictures, one from another one, and use two blobs, then delete a blob and an older job. `kills`:
+        processes that die first."""
         if Victim.NURSERY in kills and (nursery := nursery_of(self._server)):
             kill(nursery)
         if Victim.WORKER in kills and (pid := self._ask("status", lambda: self._server.worker_pid)):
@@ -89,8 +93,9 @@ class Scenario:
             self._ask("connect", self._connected)
         self._ask("upload to memory", lambda: self._upload(blob_pb2.BLOB_TIER_HOST, 1 << 20))
         blob_id = self._ask("upload", lambda: self._upload(blob_pb2.BLOB_TIER_DISK, 1 << 16))
-        if job_id := self._ask("submit", lambda: self._submit(self._seed)):
-            self._ask("watch", lambda: self._watch(job_id))
+        for name, generation in (("submit", asking.picture(seed=self._seed)), ("submit a picture", self._shown())):
+            if job_id := self._ask(name, lambda generation=generation: self._submit(generation)):
+                self._ask("watch", lambda job_id=job_id: self._watch(job_id))
         if blob_id:
             self._ask("read", lambda: self._read(blob_id))
             self._ask("delete a blob", lambda: self._delete_blob(blob_id))
@@ -136,8 +141,15 @@ class Scenario:
         ]
         return self._server.memory.UploadBlob(iter(requests), timeout=answer_s()).blob.id
 
-    def _submit(self, seed: int) -> str:
-        spec = job_pb2.JobSpec(generation=asking.picture(seed=seed))
+    def _shown(self) -> generation_pb2.Generation:
+        """A job that starts from a picture, which no job before has shown: it is decoded, kept, and read by the worker."""
+        generation = asking.picture(seed=self._seed)
+        generation.init_image.strength = 0.5
+        generation.init_image.image.data = encode(np.full((64, 64, 3), self._seed % 256, np.uint8), "image/png")
+        return generation
+
+    def _submit(self, generation: generation_pb2.Generation) -> str:
+        spec = job_pb2.JobSpec(generation=generation)
         return self._server.processing.SubmitJob(pb.SubmitJobRequest(spec=spec), timeout=answer_s()).job.id
 
     def _watch(self, job_id: str) -> None:
