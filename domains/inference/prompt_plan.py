@@ -101,11 +101,11 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
         for step, choice in enumerate(zip(*(one.by_step for one in (*told, last)), strict=True))
     ]
     choices = everywhere[begin : begin + max(1, resolved.computed_steps)]
-    different = list(dict.fromkeys(choices))
+    different = {choice: place for place, choice in enumerate(dict.fromkeys(choices))}
     return PromptPlan(
         weights=weights,
         variants=tuple(_variant((*told, last), one, len(positives)) for one in different),
-        by_step=tuple(different.index(one) for one in choices),
+        by_step=tuple(different[one] for one in choices),
         encoded=tuple(
             replace(part.source, prompt=prompt)
             for part in (*told, *([last] if read else []), *own)
@@ -141,7 +141,9 @@ def check_prompts(resolved: ResolvedGeneration) -> None:
     """Raise UNSUPPORTED_COMBINATION for a composition that cannot be computed, INVALID_FIELD as `prompt_plan`."""
     if resolved.prompt_syntax is not Syntax.A1111:
         return
-    prompt_plan(resolved)
+    # The work of a plan is that of all parts in all steps.
+    if len(composed_of(resolved)[0]) <= limits.PROMPT_PARTS:
+        prompt_plan(resolved)
     if wrong := list(_composition_faults(resolved)):
         raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
 
@@ -178,14 +180,14 @@ def _over(source: FieldPrompt, steps: int) -> _Part:
         return _still(source, steps)
     schedules = [_scheduled(source.field_of(place), text, steps) for place, text in enumerate(source.prompt.texts)]
     choices = list(zip(*(one.by_step for one in schedules), strict=True))
-    different = list(dict.fromkeys(choices))
+    different = {choice: place for place, choice in enumerate(dict.fromkeys(choices))}
     return _Part(
         source=source,
         prompts=tuple(
             replace(source.prompt, texts=tuple(one.texts[at] for one, at in zip(schedules, chosen, strict=True)))
             for chosen in different
         ),
-        by_step=tuple(different.index(one) for one in choices),
+        by_step=tuple(different[one] for one in choices),
         beyond=tuple(
             Violation(
                 field=f"generation.{source.field_of(place)}",

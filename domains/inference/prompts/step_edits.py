@@ -8,7 +8,8 @@ Prompt editing, Alternating words").
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, cycle, islice, repeat
 from typing import NamedTuple
 
 import msgspec
@@ -38,12 +39,13 @@ class _Edit(NamedTuple):
         """Whether the words after the change never hold."""
         return bool(self.time) and self.last_step(steps) >= steps
 
-    def choice(self, step: int, steps: int) -> int:
-        """Which of its words hold in a step, from 1; -1: none."""
+    def choices(self, steps: int) -> Iterable[int]:
+        """Which of its words hold in each step; -1: none."""
         if not self.time:
-            return (step - 1) % (len(self.cuts) - 1)
-        changed = step > self.last_step(steps)
-        return changed if len(self.cuts) == 4 else int(changed) - 1
+            return islice(cycle(range(len(self.cuts) - 1)), steps)
+        first = 0 if len(self.cuts) == 4 else -1
+        before = min(max(self.last_step(steps), 0), steps)
+        return chain(repeat(first, before), repeat(first + 1, steps - before))
 
     def span(self, choice: int) -> tuple[int, int]:
         """Where these words are in the text."""
@@ -114,35 +116,66 @@ def scheduled(text: str, steps: int) -> Schedule:
         return Schedule(texts=(text,), by_step=(0,) * steps)
     if len(edits) > limits.PROMPT_EDITS:
         raise TooManyEdits(f"has {len(edits)} edits by step; at most {limits.PROMPT_EDITS} are computed")
-    said: dict[tuple[int, ...], str] = {}
-    by_step: list[str] = []
-    for step in range(1, steps + 1):
-        choices = tuple(edit.choice(step, steps) for edit in edits)
+    words = _Words(text, edits)
+    said: dict[tuple[int, ...], int] = {}
+    texts: dict[str, int] = {}
+    """By text: its place among the different ones."""
+    by_step: list[int] = []
+    for choices in zip(*(edit.choices(steps) for edit in edits), strict=True):
         if choices not in said:
-            said[choices] = _chosen(text, edits, choices)
+            said[choices] = texts.setdefault(words.chosen(choices), len(texts))
+            if len(texts) > limits.PROMPT_VARIANTS:
+                raise TooManyEdits(
+                    f"becomes more than {limits.PROMPT_VARIANTS} different texts, which is the most that are computed"
+                )
         by_step.append(said[choices])
-    texts = tuple(dict.fromkeys(by_step))
-    if len(texts) > limits.PROMPT_VARIANTS:
-        raise TooManyEdits(f"becomes {len(texts)} different texts; at most {limits.PROMPT_VARIANTS} are computed")
-    places = {one: place for place, one in enumerate(texts)}
     return Schedule(
-        texts=texts,
-        by_step=tuple(places[one] for one in by_step),
+        texts=tuple(texts),
+        by_step=tuple(by_step),
         beyond=tuple(text[edit.begin : edit.end] for edit in edits if edit.beyond(steps)),
     )
 
 
-def _chosen(text: str, edits: Sequence[_Edit], choices: Sequence[int]) -> str:
-    """The text with the words that these choices leave."""
-    begins = [edit.begin for edit in edits]
-    parts: list[str] = []
-    left = [(0, len(text))]
-    while left:
-        begin, end = left.pop()
-        at = bisect_left(begins, begin)
-        if at == len(edits) or begins[at] >= end:
-            parts.append(text[begin:end])
-            continue
-        parts.append(text[begin : begins[at]])
-        left += [(edits[at].end, end), edits[at].span(choices[at])]
-    return "".join(parts)
+_Piece = str | int
+"""A part of a text: words, or the place of an edit among all."""
+
+
+def _pieces(text: str, edits: Sequence[_Edit], begins: Sequence[int], span: tuple[int, int]) -> Sequence[_Piece] | str:
+    """A part of the text with its outermost edits. `begins`: of the edits. A text: there is none."""
+    at, end = span
+    found: list[_Piece] = []
+    place = bisect_left(begins, at)
+    while place < len(edits) and begins[place] < end:
+        found += [text[at : begins[place]], place]
+        at = edits[place].end
+        place = bisect_left(begins, at)
+    return [*found, text[at:end]] if found else text[at:end]
+
+
+class _Words:
+    """Makes the texts that the choices of a text's edits leave. Each part of the text is looked at once."""
+
+    def __init__(self, text: str, edits: Sequence[_Edit]) -> None:
+        begins = [edit.begin for edit in edits]
+        whole = _pieces(text, edits, begins, (0, len(text)))
+        self._whole: Sequence[_Piece] = [whole] if isinstance(whole, str) else whole
+        self._branches = [
+            [_pieces(text, edits, begins, edit.span(choice)) for choice in (*range(len(edit.cuts) - 1), -1)]
+            for edit in edits
+        ]
+        """By edit and choice; the last is that of -1."""
+
+    def chosen(self, choices: Sequence[int]) -> str:
+        """The text with the words that these choices leave."""
+        parts: list[str] = []
+        left = [iter(self._whole)]
+        while left:
+            for one in left[-1]:
+                inner = one if isinstance(one, str) else self._branches[one][choices[one]]
+                if not isinstance(inner, str):
+                    left.append(iter(inner))
+                    break
+                parts.append(inner)
+            else:
+                left.pop()
+        return "".join(parts)

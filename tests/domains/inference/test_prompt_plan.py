@@ -6,7 +6,8 @@ import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
 from domains.inference import limits
-from domains.inference.generation import Generation, Sampling, WeightedPrompt
+from domains.inference import prompt_plan as module
+from domains.inference.generation import Generation, ResolvedGeneration, Sampling, WeightedPrompt
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import Syntax
 from domains.inference.resolution.resolve import resolve
@@ -32,6 +33,16 @@ def refused(prompt: str, **changes: Any) -> tuple[ErrorReason, list[str]]:
 )
 def test_a_composition_that_cannot_be_computed_is_refused(prompt: str, changes: dict[str, Any], field: str) -> None:
     assert refused(prompt, **changes) == (ErrorReason.UNSUPPORTED_COMBINATION, [field])
+
+
+def test_parts_beyond_the_limit_are_refused_before_their_steps_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = list[ResolvedGeneration]()
+    monkeypatch.setattr(module, "prompt_plan", planned.append)
+    resolve(Generation(prompt=" AND ".join("abcdefghijklmnop"), prompt_syntax=Syntax.A1111), embedded_model())
+    assert len(planned) == 1
+    # Each part in each of 1,000 steps: the plan of 5,000 parts took seconds on the event loop.
+    assert refused("a AND " * 5000, sampling=Sampling(steps=1000))[1] == ["generation.prompt"]
+    assert len(planned) == 1
 
 
 @pytest.mark.parametrize("sampling", [Sampling(guidance_start_ratio=0.5, guidance_end_ratio=0.5)])

@@ -1,6 +1,8 @@
 """Edits by step against the examples of A1111's documentation, written out by hand."""
 
+import sys
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -146,3 +148,27 @@ def test_any_text_has_one_text_for_each_step(text: str, steps: int) -> None:
 )
 def test_and_joins_prompts_with_weights(text: str, expected: list[tuple[str, float]]) -> None:
     assert list(composed(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["[a:b:{}]", "[a:a:{}]", "[a|b|{}]", "[[a:{}]:b:500]", "[a{0}:[b:c:{0}]:2]"],
+)
+def test_the_most_edits_take_a_few_lines_a_step(unit: str) -> None:
+    # Tables, not a call for each edit in each step: 33 prompts of a generation stopped the event loop for 21 s.
+    text = " ".join(unit.format(place % 60 + 2) for place in range(limits.PROMPT_EDITS // unit.count("[")))
+    lines, before = 0, sys.gettrace()
+
+    def trace(_frame: object, event: str, _argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        scheduled(text, 1000)
+    except TooManyEdits:
+        assert "{0}" in unit or "|" in unit
+    finally:
+        sys.settrace(before)
+    assert lines < 300_000
