@@ -15,6 +15,7 @@ from domains.model.folder_family import DENOISERS, Folder, Told, tell
 from domains.model.json_file import MAX_BYTES, class_name, read_json
 from domains.model.model import FileStamp, Model, ModelState
 from domains.model.naming import display_name
+from domains.model.regular_file import read_regular
 from domains.model.sampler_names import of_class, schedule_of
 from domains.model.scheduler_config import FILE, fault_in, is_flow, train_steps_of
 
@@ -201,9 +202,9 @@ def _known_prompts(folder: Path, inside: Inside, *, on_disk: bool) -> tuple[str,
     """The lines of known_prompts.txt; none where the file is too large or cannot be read: the model works without it."""
     file = folder / KNOWN_PROMPTS
     try:
-        if (on_disk and not file.is_file()) or (path := inside(file)).stat().st_size > MAX_BYTES:
+        if on_disk and not file.is_file():
             return ()
-        lines = path.read_text("utf-8", "replace").splitlines()
+        lines = read_regular(inside(file), MAX_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return ()
     return tuple(line.strip() for line in lines if line.strip())[:_MAX_PROMPTS]

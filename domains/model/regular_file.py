@@ -29,6 +29,16 @@ def open_regular(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The content of a file at a real path. Raises as `open_regular`, and OSError for a file of more bytes."""
+    with open_regular(path) as file:
+        # A device has no size, and a file can grow.
+        found = file.read(most_bytes + 1)
+    if len(found) > most_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {most_bytes} bytes", str(path))
+    return found
+
+
 def state_of(file: BinaryIO) -> str:
     """A text that changes when the open file changes: size, times and inode. Raises OSError."""
     return state_text(os.fstat(file.fileno()))

@@ -4,7 +4,6 @@ The metadata names what the progress belongs to: the weights, the size, the seed
 or another size cannot continue from it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from domains.inference.latents import ResolvedLatents
 from domains.inference.loras import ResolvedLora
 from domains.inference.masks import ResolvedMask, ResolvedOutpaint
 from domains.inference.on_device.details import DetailsKept
+from domains.inference.on_device.kept_bytes import kept_bytes
 from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.trajectory import Trajectory
 from domains.inference.outcome import CheckpointReady
@@ -162,8 +162,8 @@ def unpack(
 ) -> Unpacked:
     """Continue a trajectory from a file, or from what would be written to one.
 
-    Raises CHECKPOINT_CORRUPT, or MODEL_INCOMPATIBLE if the file belongs to another walk, size or model; the trajectory is
-    unchanged then too.
+    Raises as `kept_bytes` (CHECKPOINT_CORRUPT), or MODEL_INCOMPATIBLE if the file belongs to another walk, size or model;
+    the trajectory is unchanged then too.
     """
     walked, tensors = _read(_data(kept))
     expected = walked_of(resolved, walked.place, pass_index)
@@ -221,13 +221,7 @@ def unpack_details(kept: KeptFile, resolved: ResolvedGeneration, made: int) -> U
 def _data(kept: KeptFile | CheckpointReady) -> bytes:
     if isinstance(kept, CheckpointReady):
         return kept.data
-    try:
-        data = Path(kept.path).read_bytes()
-    except OSError as error:
-        raise _corrupt(f"the file of the checkpoint cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != kept.sha256:
-        raise _corrupt("the file of the checkpoint has changed since it was written")
-    return data
+    return kept_bytes(kept, lambda why: _corrupt(f"the file of the checkpoint {why}"))
 
 
 def _read(data: bytes) -> tuple[Walked, Mapping[str, Tensor]]:

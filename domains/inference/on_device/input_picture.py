@@ -1,8 +1,6 @@
 """Reads the pixels of a picture that a generation starts from."""
 
-import hashlib
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.kept_bytes import kept_bytes
 
 
 def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[int, ...] = (3,)) -> Tensor:
@@ -19,14 +18,9 @@ def read_pixels(file: KeptFile, resolved: ResolvedGeneration, channels: tuple[in
 
 
 def read_sized(file: KeptFile, size_px: tuple[int, int], channels: tuple[int, ...] = (3,)) -> Tensor:
-    """(height, width, channels), uint8, on the CPU. Raises BLOB_CORRUPT for a file that is gone, changed, or of another
+    """(height, width, channels), uint8, on the CPU. Raises as `kept_bytes` (BLOB_CORRUPT), also for a file of another
     size."""
-    try:
-        data = Path(file.path).read_bytes()
-    except OSError as error:
-        raise _corrupt(f"cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise _corrupt("have changed since they were written")
+    data = kept_bytes(file, _corrupt)
     shape = (*reversed(size_px), *channels)
     if len(data) != math.prod(shape):
         raise _corrupt(f"are {len(data)} bytes, which is not {shape[1]}×{shape[0]} of {math.prod(channels)}")

@@ -1,8 +1,5 @@
 """Reads and writes files of latents."""
 
-import hashlib
-from pathlib import Path
-
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -11,21 +8,18 @@ from torch import Tensor
 from domains.errors import DataLoss, ErrorReason
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import TENSOR
+from domains.inference.on_device.kept_bytes import kept_bytes
 from domains.inference.on_device.to_device import to_device
 
 
 def read_latents(file: KeptFile, shape: tuple[int, int, int], pictures: int, device: torch.device) -> Tensor:
     """(pictures, *shape), float32, on the device; one picture's latents are those of all.
 
-    Raises BLOB_CORRUPT for a file that is gone, changed, or of another shape.
+    Raises as `kept_bytes` (BLOB_CORRUPT), also for a file of another shape.
     """
+    data = kept_bytes(file, _corrupt)
     try:
-        data = Path(file.path).read_bytes()
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise _corrupt("have changed since they were written")
         found = load(data)[TENSOR].float()
-    except OSError as error:
-        raise _corrupt(f"cannot be read: {error.strerror}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise _corrupt(f"cannot be read: {error}") from None
     if found.shape[1:] != shape or found.shape[0] not in (1, pictures):

@@ -8,7 +8,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from domains.errors import DataLoss, FailedPrecondition
+from domains.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from domains.imaging.masks import Pixels
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
@@ -326,7 +326,7 @@ class PreparedRun(LoadRun):
             return False
         try:
             self._handed, self._returned = unpack(kept, self.resolved, trajectory, self.pass_index)
-        except (DataLoss, FailedPrecondition) as error:
+        except (DataLoss, FailedPrecondition, ResourceExhausted) as error:
             self._degrade(Degraded(kind="checkpoint_dropped", reason=str(error.reason), detail=error.message))
             return False
         return self._handed is None

@@ -14,6 +14,7 @@ from domains.model.json_file import class_name, read_json
 from domains.model.kind import ModelKind
 from domains.model.model import Component, Model, ModelLayout
 from domains.model.on_device.conversion_plan import WEIGHTS
+from domains.model.regular_file import read_regular
 from domains.model.weight_file import open_judged
 
 _CONFIGS = ("config.json", "scheduler_config.json")
@@ -77,9 +78,11 @@ def _write_json(path: Path, value: object) -> None:
 def _copy_beside(model: Model, folder: Path) -> None:
     """What lies beside the index: the licence, the words that the model knows."""
     for name in _BESIDE if model.layout is ModelLayout.DIFFUSERS else ():
-        path = Path(model.folder) / name
-        if path.is_file() and not path.is_symlink() and path.stat().st_size <= _MAX_BESIDE:
-            shutil.copyfile(path, folder / name)
+        try:
+            content = read_regular(Path(model.folder).resolve() / name, _MAX_BESIDE)
+        except OSError:
+            continue  # it is not there, or no file of the model's own
+        (folder / name).write_bytes(content)
 
 
 def _index(model: Model) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Stable Diffusion XL (Podell et al. 2023): two CLIP text encoders, a UNet that also reads sizes and pooled text."""
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, cast
@@ -9,6 +9,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
+from domains.errors import DataLoss
 from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.clip_text import ClipText, encoded
 from domains.inference.on_device.editing import beside_latents
@@ -20,6 +21,7 @@ from domains.inference.on_device.rows import RowConditions, pooled_of
 from domains.inference.prompts import Prompt
 from domains.inference.size_conditioning import AS_MADE, SizeConditioning
 from domains.model.families.unet import EDITING
+from domains.model.json_file import read_json
 from domains.model.on_device import OnDeviceModel
 
 
@@ -33,7 +35,7 @@ class Sdxl(LatentCodec):
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]), pooled_and_sizes=True)
         self._edits = loaded.model.variant == EDITING
-        self._scales_references = self._edits and _is_cosxl(Path(loaded.model.folder))
+        self._scales_references = self._edits and is_cosxl(Path(loaded.model.folder))
         self._texts = [
             ClipText(loaded.modules[name], loaded.tokenizers[name], loaded.device, layers_left=1) for name in self.texts
         ]
@@ -109,10 +111,10 @@ class Sdxl(LatentCodec):
         return self._batches(group, forward)
 
 
-def _is_cosxl(folder: Path) -> bool:
+def is_cosxl(folder: Path) -> bool:
     """Whether a model is of CosXL Edit, which model_index.json alone says."""
     try:
-        index = json.loads((folder / "model_index.json").read_bytes())
-    except (OSError, ValueError):
+        # A download cache has links. What they lead to must be a file, and no large one.
+        return bool(read_json(Path(os.path.realpath(folder / "model_index.json"))).get("is_cosxl_edit"))
+    except DataLoss:
         return False
-    return isinstance(index, dict) and bool(cast(dict[str, object], index).get("is_cosxl_edit"))
