@@ -90,7 +90,7 @@ class Scenario:
         if Victim.WORKER in kills and (pid := self._ask("status", lambda: self._server.worker_pid)):
             kill(pid)
         if self._accepts:
-            self._ask("connect", self._connected)
+            self._ask("connect", lambda: connected(self._server.address))
         self._ask("upload to memory", lambda: self._upload(blob_pb2.BLOB_TIER_HOST, 1 << 20))
         blob_id = self._ask("upload", lambda: self._upload(blob_pb2.BLOB_TIER_DISK, 1 << 16))
         for name, generation in (("submit", asking.picture(seed=self._seed)), ("submit a picture", self._shown())):
@@ -125,11 +125,6 @@ class Scenario:
             return
         if refusal.info.domain != "deviceops" or refusal.reason == "INVARIANT_BROKEN":
             self.faults.append(f"{name}: {refusal.code.name} {refusal.reason} {refusal.message}")
-
-    def _connected(self) -> None:
-        """A call on a connection of its own."""
-        with grpc.insecure_channel(self._server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            ProcessingServiceStub(channel).GetSystemStatus(pb.GetSystemStatusRequest(), timeout=answer_s())
 
     def _upload(self, tier: blob_pb2.BlobTier.ValueType, size: int) -> str:
         spec = blob_pb2.BlobSpec(size_bytes=size, tier=tier)
@@ -175,6 +170,12 @@ class Scenario:
 
     def _delete(self, job_id: str) -> Any:
         return self._server.processing.DeleteJob(pb.DeleteJobRequest(job_id=job_id), timeout=answer_s())
+
+
+def connected(address: str) -> None:
+    """Make a call on a connection of its own."""
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        ProcessingServiceStub(channel).GetSystemStatus(pb.GetSystemStatusRequest(), timeout=answer_s())
 
 
 def nursery_of(server: RunningServer) -> int | None:

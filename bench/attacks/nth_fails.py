@@ -26,7 +26,7 @@ from typing import TypeVar
 import grpc
 
 from bench.attacks.failing_calls import KINDS, Fault, Kind, Victim, faults, most_calls, traced
-from bench.attacks.failing_scenario import JOB_S, Scenario, Told, nursery_of
+from bench.attacks.failing_scenario import JOB_S, Scenario, Told, connected, nursery_of
 from bench.attacks.failing_start import StartAttack
 from bench.attacks.harness import tell
 from bench.attacks.tried import Tried
@@ -76,7 +76,7 @@ class Attack:
             return [f"the server ended with {status}: {self._server.log.read_text()[-2000:]}"]
         if not self._makes_a_picture():
             return [f"no picture afterwards: {self._server.log.read_text()[-2000:]}"]
-        return []
+        return [] if self._connects() else [f"no new connection afterwards: {self._server.log.read_text()[-2000:]}"]
 
     def scenario(self, deaths: tuple[Victim, ...], *, accepts: bool = True, job_s: float = JOB_S) -> Scenario:
         """Run the scenario. `deaths`: processes that die first. `accepts`, `job_s`: see `Scenario`."""
@@ -114,6 +114,14 @@ class Attack:
             return asking.kind(asking.watch(self._server, job_id)[-1]) == "succeeded"
         except grpc.RpcError:
             return False
+
+    def _connects(self) -> bool:
+        """Whether a new client is answered. gRPC's core looks again each second where it had no descriptor."""
+        try:
+            connected(self._server.address)
+        except grpc.RpcError:
+            return False
+        return True
 
     def restarted(self) -> list[str]:
         """Faults of the next server on the same folder."""
