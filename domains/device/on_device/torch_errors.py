@@ -13,8 +13,13 @@ from domains.system_errors import system_error
 _log = structlog.get_logger()
 
 _HOST_TEXTS = ("DefaultCPUAllocator", "can't allocate memory", "Cannot allocate memory")
-# DirectML has no exception type for this; these are its texts.
-_DEVICE_TEXTS = ("CUDA out of memory", "Could not allocate tensor", "not enough GPU video memory")
+_DEVICE_TEXTS = (
+    "CUDA out of memory",
+    # CUDA's own error 2, which corrupts nothing: of pinned memory, streams and the workspaces of libraries.
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    # DirectML has no exception type for this; these are its texts.
+    *("Could not allocate tensor", "not enough GPU video memory"),
+)
 _TRIED = re.compile(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 _WANTED = re.compile(r"Could not allocate tensor with (\d+) bytes")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

@@ -32,8 +32,10 @@ def test_the_hosts_memory_running_out_is_known_by_the_real_error() -> None:
             ),
             16 << 30,
         ),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), None),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), None),
     ],
-    ids=["CUDA", "CUDA, a fraction", "CUDA, no size", "DirectML"],
+    ids=["CUDA", "CUDA, a fraction", "CUDA, no size", "DirectML", "pinned memory", "cuBLAS"],
 )
 def test_a_devices_memory_running_out_is_known_with_what_was_needed(error: Exception, needed: int | None) -> None:
     told = translate(error, CPU, "decoding")
