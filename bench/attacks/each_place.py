@@ -48,6 +48,8 @@ _AGAIN: dict[Victim, tuple[tuple[Victim, ...], ...]] = {
     Victim.NURSERY: _DEATHS[1:],
 }
 """Further scenarios that may reach a place: much is reached by a process's start and its first job alone."""
+_OF_WORKERS = ("pipe", "open", "fork and thread")
+"""Kinds of calls without which a server starts no worker."""
 _NO_WORKER_S = 25.0
 """How long to follow a job whose worker may never come: two heartbeats."""
 _LINGER_S = 5.0
@@ -96,7 +98,8 @@ class PlaceAttack:
                 self._note_started()
             with self._table.failing(fault):
                 accepts = not (fault.place.kind == "pipe" and fault.forever)
-                job_s = _NO_WORKER_S if fault.forever and fault.place.victim is not Victim.SERVER else JOB_S
+                no_worker = fault.place.victim is not Victim.SERVER or fault.place.kind in _OF_WORKERS
+                job_s = _NO_WORKER_S if fault.forever and no_worker else JOB_S
                 found += attack.scenario(way.deaths, accepts=accepts, job_s=job_s).faults
                 if way.new:
                     self._table.wait(_LINGER_S)
