@@ -37,17 +37,19 @@ class Starved:
         self._server, self._pid, self._room = server, pid, room_mib << 20
 
     def __enter__(self) -> None:
-        _, hard = self._before = resource.prlimit(self._pid, resource.RLIMIT_AS)
-        resource.prlimit(
-            self._pid, resource.RLIMIT_AS, (psutil.Process(self._pid).memory_info().vms + self._room, hard)
-        )
+        self._before, hard = resource.prlimit(self._pid, resource.RLIMIT_AS)
+        self._limit = psutil.Process(self._pid).memory_info().vms + self._room
+        resource.prlimit(self._pid, resource.RLIMIT_AS, (self._limit, hard))
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
+        with contextlib.suppress(psutil.Error):
             server = psutil.Process(self._server)
             for one in (server, *server.children(recursive=True)):
                 with contextlib.suppress(ProcessLookupError):
-                    resource.prlimit(one.pid, resource.RLIMIT_AS, self._before)
+                    soft, hard = resource.prlimit(one.pid, resource.RLIMIT_AS)
+                    # Processes that decode pictures have limits of their own.
+                    if soft == self._limit:
+                        resource.prlimit(one.pid, resource.RLIMIT_AS, (self._before, hard))
 
 
 def main() -> int:
