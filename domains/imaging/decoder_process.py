@@ -33,6 +33,8 @@ COMMAND = (sys.executable, "-m", "domains.imaging.decoder_child")
 ANSWER_S = 10.0
 """Longest wait for one picture. A decoder that computes for longer than `decoder_child.COMPUTE_S` is ended earlier."""
 _START_S = 60.0
+_STARTS = 2
+"""A process that dies before it is ready, where the system is short of memory, is started once more."""
 _NAMES = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT", "WINDIR", "LANG")
 """Variables of the environment that Python needs to start; secrets have other names."""
 
@@ -92,6 +94,14 @@ class PictureDecoder:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
+        for _ in range(_STARTS):
+            if (process := await self._started()) is not None:
+                return process
+        raise _not_started()
+
+    async def _started(self) -> asyncio.subprocess.Process | None:
+        """A new process that is ready. None: it has ended. Raises `OSError` if the system refuses it, InternalError if it
+        hangs."""
         environment = {name: os.environ[name] for name in _NAMES if name in os.environ}
         pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         self._process = process = await asyncio.create_subprocess_exec(
@@ -102,13 +112,16 @@ class PictureDecoder:
                 assert process.stdout is not None
                 if await process.stdout.readexactly(len(READY)) == READY:
                     return process
-        except (OSError, EOFError, TimeoutError):
+        except TimeoutError:
+            await self._end()
+            raise _not_started() from None
+        except (OSError, EOFError):
             pass
         except BaseException:
             await asyncio.shield(self._end())
             raise
         await self._end()
-        raise InternalError("the process that decodes pictures did not start")
+        return None
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -119,6 +132,10 @@ class PictureDecoder:
         await process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def _not_started() -> InternalError:
+    return InternalError("the process that decodes pictures did not start")
 
 
 async def _exchange(

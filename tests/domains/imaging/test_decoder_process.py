@@ -202,3 +202,22 @@ def test_the_servers_own_process_opens_no_picture() -> None:
         readers = {name for module, name in taken if module.startswith("domains.imaging") and name in READERS}
         assert not readers, file
         assert not [module for module, _ in taken if module.partition(".")[0] in ("PIL", "cv2")], file
+
+
+async def test_a_process_that_dies_before_it_is_ready_is_started_once_more(tmp_path: Path) -> None:
+    code = f"""
+import os, runpy
+from pathlib import Path
+place = Path({str(tmp_path)!r}) / str(os.getpid())
+place.touch()
+if len(list(place.parent.iterdir())) == 1:
+    os.abort()
+runpy.run_module("domains.imaging.decoder_child", run_name="__main__")
+"""
+    decoder = PictureDecoder((sys.executable, "-c", code))
+    try:
+        pixels = await decoder.decode(encode(np.zeros((8, 8, 3), np.uint8), "image/png"), max_pixels=64)
+    finally:
+        await decoder.close()
+    assert pixels.shape == (8, 8, 3)
+    assert len(os.listdir(tmp_path)) == 2
