@@ -54,5 +54,6 @@ def _rows(tensors: Sequence[Sequence[Tensor]], counts: Sequence[int], columns: i
     """(rows of all states, columns, elements). Where a state reads fewer tensors, its first one fills the place."""
     filled = [[*some, *[some[0]] * (columns - len(some))] for some in tensors]
     if max(counts) == 1:
-        return torch.cat([tensor for some in filled for tensor in some]).view(len(counts), columns, -1)
+        # Latents that an encoder made on CUDA have their channels last.
+        return torch.cat([tensor for some in filled for tensor in some]).reshape(len(counts), columns, -1)
     return torch.cat([torch.stack(some, 1) for some in filled]).flatten(2)

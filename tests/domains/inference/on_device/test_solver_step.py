@@ -64,6 +64,19 @@ def test_all_samplers_walk_together_and_each_ends_where_it_ends_alone() -> None:
         assert gap(one.state.latents, walked_alone(sampler, len(one.state.latents))) < ROUNDING, sampler
 
 
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_latents_with_their_channels_last_walk_as_others_do(sampler: str, pictures: int) -> None:
+    """An encoder on CUDA makes such latents, and a denoiser such outputs."""
+    walker = Walker(sampler, pictures)
+    begun = walker.state.latents.contiguous(memory_format=torch.channels_last)
+    walker.state = SolverState(begun, walker.lines)
+    while not walker.done:
+        noise = draw_together([walker.noise if NOISE in walker.state.weights.reads else None])
+        follow([walker.state], [walker.output.contiguous(memory_format=torch.channels_last)], noise)
+    assert torch.equal(walker.state.latents, walked_alone(sampler, pictures))
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_walk_alone_is_bitwise_the_same_each_time(sampler: str) -> None:
     assert torch.equal(walked_alone(sampler, 2), walked_alone(sampler, 2))
