@@ -92,6 +92,9 @@ class RealHardware:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        if device.type == "cuda":
+            # Before that torch has no statistics of its allocator.
+            torch.cuda.init()
 
     def mark(self) -> Mark:
         """An event in the device's queue."""
