@@ -205,7 +205,7 @@ def _pipeline(model: Model, files: Files, mix: Mix) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(Mix("mask", 0.75, (0.4, 1.0), 0.3, 0.7, "euler_a", (3, 9)))
 @given(mix=MIXES)
 def test_what_meets_makes_the_latents_of_diffusers(loop: Recorder, files: Files, mix: Mix) -> None:
