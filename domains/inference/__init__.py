@@ -7,8 +7,8 @@ maps), `image_prompts` (pictures that guide content and style), `regions` (parts
 is served) with `family_fields` (which of it a family reads), `limits` (ranges), `samplers` (the samplers and sigma
 schedules).
 
-Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `detections` (what a detector
-finds), `pass_plan` (each pass as a generation), `kept_readings` (what ControlNets keep of earlier prompts).
+Passes: `refiner`, `hires` (a second one at a larger size) with `resampling`, `latents`, `details` with `detections` (what
+a detector finds), `pass_plan` (each pass as a generation), `kept_readings` (what ControlNets keep of earlier prompts).
 
 Checked and resolved: `checks` (all faults of a request), `resolution` (each choice that it left open).
 

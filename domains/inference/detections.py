@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from domains.inference import limits
+
 FACE = "face"
 LABELS = (FACE,)
 """What the detectors of this server tell."""
 DEFAULT_CONFIDENCE = 0.5
-MOST_FINDS = 100
+MOST_FINDS = limits.FINDS[1]
 """Most findings that count, if a request does not say it."""
 
 

@@ -1,6 +1,6 @@
 """The engine on a CUDA device. Run with `-m gpu`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,18 +28,9 @@ from tests.domains.inference.on_device.reference import COMPARED, final_latents,
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.inference.on_device.tiny_model import write_tiny_model
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("no_tf32")]
 
 WAYS = COMPARED
-
-
-@pytest.fixture(autouse=True)
-def no_tf32() -> Iterator[None]:
-    """TF32 keeps 10 bits of a product: the kernels' choice would hide every other difference."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture

@@ -6,20 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from domains.inference.given import Given
 from domains.inference.outcome import RunFinished
 from domains.inference.samplers import SAMPLERS
 from domains.model.model import Model
 from tests.domains.inference.on_device.from_picture import from_picture
-from tests.domains.inference.on_device.recorder import Recorder, bring
+from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
 from tests.domains.inference.on_device.test_hires import hires
 from tests.domains.inference.on_device.test_image_to_image import PIXELS, SIZE, shown, stored
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("no_tf32")]
 
 WAYS: Mapping[str, Mapping[str, Any]] = {
     **{f"a picture, {sampler}": {"sampler": sampler, "init_image": from_picture(0.5)} for sampler in SAMPLERS},
@@ -32,14 +31,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 TOLERANCE = 3
 """Of 255: sums are added in another order."""
-
-
-@pytest.fixture(autouse=True)
-def no_tf32() -> Any:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +47,7 @@ def test_a_way_makes_the_picture_of_the_cpu(model: Model, way: str, tmp_path: Pa
     picture = None if wanted.init_image is None else stored(tmp_path, PIXELS)
     pictures = list[Any]()
     for device in ("cpu", "cuda"):
-        loop = Recorder(model, device)
-        if device == "cuda":
-            del loop.loaded
-            loop.loop.unload(model.id)
-            loop.loaded = bring(loop.loop, model, "float32")
+        loop = Recorder(model, device, "float32")
         loop.loop.submit("a", Given(model, wanted, picture=picture))
         loop.run()
         assert isinstance(loop.last("a"), RunFinished)

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.checks.bounds import within
+from domains.inference.checks.named_models import check_named
 from domains.inference.details import (
     DEFAULT_BLUR_PX,
     DEFAULT_DILATION_PX,
@@ -20,7 +21,7 @@ from domains.inference.detections import DEFAULT_CONFIDENCE, FACE, LABELS, MOST_
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.model.families import FAMILIES
 from domains.model.kind import ModelKind
-from domains.model.model import Model, ModelState
+from domains.model.model import Model
 
 _Number = TypeVar("_Number", int, float)
 
@@ -112,18 +113,6 @@ def detail_exclusions(asked: Generation) -> Iterator[Violation]:
         yield Violation(field=_FIELD, message=text)
 
 
-def check_detector(detector: Model) -> None:
-    """Raise MODEL_INCOMPATIBLE if the model finds nothing in pictures, and the scan's fault if it is unusable."""
-    facts = {"model_id": detector.id}
-    if detector.kind is not ModelKind.DETECTOR:
-        what = str(detector.kind).replace("_", " ") or "model of no known kind"
-        message = f"model {detector.id} is a {what} and no detector; name a detector in `detector_model_id`"
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    if detector.state is not ModelState.AVAILABLE:
-        message = f"detector {detector.id} cannot be used: {detector.problem}; scan again when its file is whole"
-        raise FailedPrecondition(message, detector.fault, **facts)
-
-
 def resolved_details(
     asked: Generation,
     resolved: ResolvedGeneration,
@@ -136,7 +125,7 @@ def resolved_details(
     that the family does not make."""
     found: list[ResolvedDetail] = []
     for place, (one, detector) in enumerate(zip(asked.detail_passes, detectors, strict=True)):
-        check_detector(detector)
+        check_named(detector, ModelKind.DETECTOR, "detector", f"{path_of(place)}.detector_model_id")
         width_px, height_px = _size(one, model, path_of(place))
         found.append(
             ResolvedDetail(

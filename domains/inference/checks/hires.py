@@ -13,7 +13,6 @@ from domains.inference.hires import DEFAULT_SCALE, DEFAULT_STRENGTH, HiresPass, 
 from domains.inference.resampling import OF_LATENTS, Resampling
 from domains.inference.samplers import schedule_of, schedules_for
 from domains.model.families import FAMILIES
-from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelState
 
 _PATH = "generation.hires_pass"
@@ -129,18 +128,6 @@ def check_model(own: Model, base: Model) -> None:
     )
     facts = {"hires_model_id": own.id, "model_id": base.id, "family": base.family}
     raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-
-
-def check_upscaler(upscaler: Model) -> None:
-    """Raise MODEL_INCOMPATIBLE if the model enlarges no pictures, and the scan's fault if it is unusable."""
-    facts = {"model_id": upscaler.id}
-    if upscaler.kind is not ModelKind.UPSCALER:
-        what = str(upscaler.kind).replace("_", " ")
-        message = f"model {upscaler.id} is a {what} and no upscaler; name an upscaler in `hires_pass.upscaler_model_id`"
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    if upscaler.state is not ModelState.AVAILABLE:
-        message = f"upscaler {upscaler.id} cannot be used: {upscaler.problem}; scan again when its file is whole"
-        raise FailedPrecondition(message, upscaler.fault, **facts)
 
 
 def resolved_hires(

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.inference.checks.named_models import check_named
 from domains.inference.generation import Generation
 from domains.inference.lora_blocks import blocks_of
 from domains.inference.loras import Lora, ResolvedLora
 from domains.inference.textual_inversions import ResolvedTextualInversion, TextualInversion
 from domains.model.component_config import read_config
 from domains.model.kind import ModelKind
-from domains.model.model import Model, ModelState
+from domains.model.model import Model
 
 _DEFAULT_WEIGHT = 1.0
 _SAID = {
@@ -64,13 +65,7 @@ def check_adapter(adapter: Model, model: Model, kind: ModelKind) -> None:
     """Raise unless the catalogue's entry is of the kind, whole, and for models of this family."""
     name, field, does = _SAID[kind]
     facts = {f"{kind}_model_id": adapter.id, "model_id": model.id, "family": model.family}
-    if adapter.kind is not kind:
-        what = str(adapter.kind).replace("_", " ") or "model of no known kind"
-        message = f"model {adapter.id} is a {what} and no {name}; name a {name} in `{field}`"
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
-    if adapter.state is not ModelState.AVAILABLE:
-        message = f"{name} {adapter.id} cannot be used: {adapter.problem}; scan again when its file is whole"
-        raise FailedPrecondition(message, adapter.fault, **facts)
+    check_named(adapter, kind, name, field, facts)
     # If the file's tensor names do not show its base, the worker checks whether the tensors fit.
     if adapter.compatible_families and model.family not in adapter.compatible_families:
         fits = ", ".join(adapter.compatible_families)

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.checks.details import path_of, resolved_details
-from domains.inference.checks.hires import check_model, check_upscaler, resolved_hires, sampling_of
+from domains.inference.checks.hires import check_model, resolved_hires, sampling_of
 from domains.inference.checks.latents import part_with, resolved_latents
 from domains.inference.checks.masks import for_variant, resolved_mask
+from domains.inference.checks.named_models import check_named
 from domains.inference.checks.outpaint import grown_size, resolved_outpaint
 from domains.inference.checks.references import references_for_model
 from domains.inference.checks.refiner import resolved_refiner
@@ -151,7 +152,7 @@ def _hires(
     """The second pass. Raises the faults of its models, and of its sampling, named by its fields."""
     assert asked.hires_pass is not None
     if upscaler is not None:
-        check_upscaler(upscaler)
+        check_named(upscaler, ModelKind.UPSCALER, "upscaler", f"{_OF_PASS}.upscaler_model_id")
     if own is not None:
         check_model(own, base)
     model = own or base

@@ -25,7 +25,7 @@ def bring(loop: StepLoop, model: Model, precision: str = "") -> OnDeviceModel:
 class Recorder:
     """A step loop on the CPU with a model, and all its reports by job."""
 
-    def __init__(self, model: Model, device: str = "cpu") -> None:
+    def __init__(self, model: Model, device: str = "cpu", precision: str = "") -> None:
         self.reports: dict[str, list[Report]] = defaultdict(list)
         self.order: list[str] = []
         """Jobs in the order in which they ended."""
@@ -33,7 +33,7 @@ class Recorder:
         self.stop_of: Callable[[str], Stop | None] = lambda job_id: None
         """What the step loop asks within a step."""
         self.loop = StepLoop(device, self._take, stop_of=lambda job_id: self.stop_of(job_id))
-        self.loaded: OnDeviceModel = bring(self.loop, model)
+        self.loaded: OnDeviceModel = bring(self.loop, model, precision)
 
     def _take(self, job_id: str, report: Report) -> None:
         if job_id == BRINGS:
