@@ -11,7 +11,7 @@ from domains.inference.generation import Previews
 from domains.inference.given import Given
 from domains.inference.on_device.batches import Batches, Forward
 from domains.inference.on_device.conditioning import condition
-from domains.inference.on_device.families.family import StepRows
+from domains.inference.on_device.families.family import StepRows, regardless
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.in_turns import InTurns
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -216,7 +216,7 @@ def test_a_step_without_memory_goes_on_with_more_of_the_model_in_host_memory(
 def test_layers_that_pass_through_the_device_make_no_step_wait_for_it() -> None:
     loaded = load(embedded_model(), "cuda", execution=Execution(offload=BY_LAYER))
     assert loaded.turns is not None
-    family = InTurns(loaded, loaded.turns, family_of, lambda size: None)
+    family = InTurns(loaded, loaded.turns, family_of, lambda size: None, regardless)
     asked = request(embedded_model(), steps=6, seeds=(1, 2))
     with torch.inference_mode():
         conditions = condition(loaded, family, asked, PromptCache()).conditions

@@ -34,11 +34,13 @@ class InTurns:
         turns: ComponentTurns,
         view: Callable[[OnDeviceModel], Family],
         hold: Callable[[int], None],
+        keep_on: KeepOn,
     ) -> None:
         """`view` makes the family's view of the model. `hold` is told how many bytes are about to be on the device; raises
-        DEVICE_OUT_OF_MEMORY."""
+        DEVICE_OUT_OF_MEMORY. `keep_on` is called while components come back, on every device."""
         self._loaded = loaded
         self._turns = turns
+        turns.keep_on = keep_on
         self._view = view
         self._hold = hold
         self._present: Family | None = None

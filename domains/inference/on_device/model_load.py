@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from domains.inference.on_device.families.family import Family
+from domains.inference.on_device.families.family import Family, KeepOn, regardless
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.fence import EventFence, Fence
 from domains.inference.on_device.hardware import Hardware, model_owner
@@ -25,9 +25,16 @@ class ModelLoad:
     """Loads a model, a few pieces at a time."""
 
     def __init__(
-        self, model: Model, execution: Execution, loading: Loading, hardware: Hardware, account: Callable[[], None]
+        self,
+        model: Model,
+        execution: Execution,
+        loading: Loading,
+        hardware: Hardware,
+        account: Callable[[], None],
+        keep_on: KeepOn = regardless,
     ) -> None:
-        """`account` is called when the size of the loaded model is known; raises DEVICE_OUT_OF_MEMORY."""
+        """`account` is called when the size of the loaded model is known; raises DEVICE_OUT_OF_MEMORY. `keep_on`: see
+        `InTurns`."""
         self.model = model
         self._execution = execution
         self.placed = Placed(0, 0)
@@ -42,6 +49,7 @@ class ModelLoad:
         self._loading = loading
         self._hardware = hardware
         self._account = account
+        self._keep_on = keep_on
         self._fence: Fence = EventFence()
         """Passes after the piece's time on simulated hardware."""
         self._begun = False
@@ -165,7 +173,7 @@ class ModelLoad:
         if loaded.turns is None:
             return family_of(loaded)
         owner = model_owner(self.model.id)
-        return InTurns(loaded, loaded.turns, family_of, lambda size: self._hardware.hold(owner, size))
+        return InTurns(loaded, loaded.turns, family_of, lambda size: self._hardware.hold(owner, size), self._keep_on)
 
     def rest(self) -> None:
         """Take the components off the device that were there for their turn."""

@@ -173,6 +173,8 @@ class PreparedRun(LoadRun):
         """Encode the prompts and the pictures that the model sees; without a picture to start from, draw the noise too."""
         if self.stage is not Stage.CONDITIONING:
             self._enter(Stage.CONDITIONING)
+        # Text encoders that take turns come back from their files first.
+        self._note(Stage.CONDITIONING, 0, 0, Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.CONDITIONING)
         # Of the first pass's size: each layer brings them to its own.
         maps = region_maps(self.given.resolved, self.given.regions, self.device)

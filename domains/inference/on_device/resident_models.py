@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
+from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.model_load import ModelLoad
 from domains.inference.solvers.plan import try_config
@@ -18,10 +19,14 @@ from domains.model.on_device import HostTier, OnDeviceModel, SharedModules, load
 class ResidentModels:
     """Models by id."""
 
-    def __init__(self, device: torch.device, hardware: Hardware, tier: HostTier | None = None) -> None:
-        """`tier` None: a new one on CUDA, none elsewhere, where the device computes in host memory."""
+    def __init__(
+        self, device: torch.device, hardware: Hardware, tier: HostTier | None = None, keep_on: KeepOn = regardless
+    ) -> None:
+        """`tier` None: a new one on CUDA, none elsewhere, where the device computes in host memory. `keep_on`: see
+        `InTurns`."""
         self.device = device
         self._hardware = hardware
+        self._keep_on = keep_on
         self._models: dict[str, ModelLoad] = {}
         self._shared = SharedModules()
         self.tier = HostTier() if tier is None and device.type == "cuda" else tier
@@ -61,7 +66,8 @@ class ResidentModels:
         there = self._models.get(model.id)
         if there is None or there.failure is not None:
             steps = loading(model, str(self.device), execution, try_config, self._shared, self.tier)
-            there = self._models[model.id] = ModelLoad(model, execution, steps, self._hardware, self._account)
+            there = ModelLoad(model, execution, steps, self._hardware, self._account, self._keep_on)
+            self._models[model.id] = there
         _same(there, model, execution, named=named)
         there.users.add(job_id)
         return there

@@ -7,6 +7,7 @@ import torch
 
 from domains.device.cgroup import host_memory
 from domains.inference.on_device.adapters import AdapterPool
+from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.hardware import Hardware
 from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
@@ -99,13 +100,13 @@ class Resources:
         return self.models.shared_bytes()
 
 
-def resources_of(device: torch.device, device_id: str, hardware: Hardware, encoders: int) -> Resources:
-    """Empty resources. `encoders`: number of threads that encode files."""
+def resources_of(device: torch.device, device_id: str, hardware: Hardware, encoders: int, keep_on: KeepOn) -> Resources:
+    """Empty resources. `encoders`: number of threads that encode files. `keep_on`: see `InTurns`."""
     return Resources(
         device=device,
         device_id=device_id,
         hardware=hardware,
-        models=ResidentModels(device, hardware),
+        models=ResidentModels(device, hardware, keep_on=keep_on),
         prompts=PromptCache(),
         adapters=AdapterPool(),
         networks=NetworkPool(hardware),

@@ -58,8 +58,10 @@ class StepLoop:
         self.hardware: Hardware = hardware or RealHardware(self.device)
         self._report = report
         self._stop_of = stop_of
-        self.resources = resources_of(self.device, device_id, self.hardware, encoders)
+        self.resources = resources_of(self.device, device_id, self.hardware, encoders, self._still_wanted)
         self._models = self.resources.models
+        self._at_work: Sequence[Run] = ()
+        """Jobs whose unit of work is computed now."""
         pace = Pace()
         self._turns = Turns(pace)
         self._ends = Ends(self._turns, self.device, self.hardware, report)
@@ -125,6 +127,7 @@ class StepLoop:
             self._ends.end_stopped()
             if group := self._turns.take():
                 self._advance(group)
+                self._at_work = ()
             else:
                 self._wait()
             for job in list(self._turns):
@@ -146,8 +149,14 @@ class StepLoop:
             self.unload(model_id)
         self.resources.forget_host_copies()
 
+    def _still_wanted(self) -> None:
+        """Show signs of life of the jobs whose unit waits for a disk, on every device, and abandon it if all are to stop."""
+        if self._at_work:
+            keep_on_for(self._at_work, self._stop_of, pauses=False)()
+
     def _advance(self, group: Group) -> None:
         if denoising := [job for job in group if isinstance(job, Run) and job.denoising]:
+            self._at_work = denoising
             self._steps.do(denoising)
             return
         for job in group:
@@ -155,6 +164,7 @@ class StepLoop:
                 if not job.has_model:
                     self._bring_or_give_way(job)
                 if isinstance(job, Run) and job.has_model:
+                    self._at_work = (job,)
                     self._compute(job)
 
     def _bring_or_give_way(self, job: LoadRun) -> None:

@@ -6,7 +6,7 @@ A denoiser or text encoder larger than the device itself keeps some of its layer
 (`LayerStream`).
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from domains.model.layers import LayerPlan, LayerSizes, layer_of, layer_plan, la
 from domains.model.on_device.flat import Slot, Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layer_stream import LayerStream
-from domains.model.on_device.reading import NOW, Read, Ready
+from domains.model.on_device.reading import NOW, Read, Ready, followed
 from domains.model.on_device.weights import Filling
 
 
@@ -48,6 +48,8 @@ class ComponentTurns:
         self._skeleton = skeleton
         self._place = place
         self._tier = tier
+        self.keep_on: Callable[[], None] = lambda: None
+        """Called while a component or a layer comes back, which takes as long as its disk. What it raises ends that."""
         self._here: set[str] = set()
         sizes = {one: self._sizes(one) for one in streamed}
         self._plans = {one: plan for one, plan in layer_plans(sizes, budget_bytes).items() if plan.streamed}
@@ -118,7 +120,8 @@ class ComponentTurns:
     def bring(self, components: Collection[str]) -> None:
         """Have these components on the device, and no others. Waits for the copies. Streamed layers come when they compute.
 
-        Raises ILLEGAL_STATE (a file that has changed since the load), MODEL_CORRUPT, and torch's errors of its allocator.
+        Raises ILLEGAL_STATE (a file that has changed since the load), MODEL_CORRUPT, torch's errors of its allocator, and
+        what `keep_on` raises; no component is on the device then.
         """
         missing = self.missing(components)
         self.leave(components)
@@ -134,8 +137,7 @@ class ComponentTurns:
     def _fill_all(self, components: Collection[str]) -> None:
         with torch.inference_mode(mode=False), torch.no_grad(), Filling(self._place, self._tier) as filling:
             for component in components:
-                for _ in self._fill(filling, component, all_layers=False):
-                    pass
+                followed(self._fill(filling, component, all_layers=False), self.keep_on)
             ended = filling.ended()
             while not ended.passed():
                 ended.wait()
@@ -152,7 +154,7 @@ class ComponentTurns:
         parts = self._parts[component]
         yield from filling.fill(module, parts.stay)
         stream = self._streams[component] = LayerStream(
-            module, parts.layers, self._place, self._tier, component=component
+            module, parts.layers, self._place, self._tier, component=component, keep_on=lambda: self.keep_on()
         )
         if all_layers:
             yield from stream.visits()

@@ -5,7 +5,7 @@ the layer's bytes and begins to copy those of the next layer into the other plac
 maps, on a stream of their own, and only the device waits: nothing in a step synchronises. Elsewhere bytes are read at once.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from domains.model.on_device.cuda_reading import Copies, CudaCopies, largest_pie
 from domains.model.on_device.file_map import FileMap
 from domains.model.on_device.flat import Flat, Room, Slots, room_bytes, staging_bytes
 from domains.model.on_device.host_tier import HostTier
-from domains.model.on_device.reading import Read, read_plainly
+from domains.model.on_device.reading import Read, followed, read_plainly
 from domains.model.on_device.weights import assign
 from domains.model.weight_file import WeightFile
 
@@ -36,11 +36,13 @@ class LayerStream:
         tier: HostTier | None,
         copies: Copies | None = None,
         component: str = "",
+        keep_on: Callable[[], None] = lambda: None,
     ) -> None:
         """`layers`: what fills each layer, in the order in which they compute; an even number. Gives their tensors memory,
         without values. `component`: its id; empty: a denoiser. `copies` None: CUDA's on CUDA; elsewhere bytes are read at
-        once. Raises torch's errors of its allocator."""
+        once. `keep_on`: see `followed`. Raises torch's errors of its allocator."""
         self._slots = layers
+        self._keep_on = keep_on
         self._paths = [module_of(slots[0].name, component) for slots in layers]
         if copies is None and place.type == "cuda":
             copies = CudaCopies(place, max(map(largest_piece, layers)))
@@ -94,10 +96,8 @@ class LayerStream:
         self._mover.hold_computing()
 
     def _fetch_all(self, number: int) -> None:
-        for read in self._fetch(number):
-            # Only a piece that the driver refuses to register has to be waited for: a thread reads it.
-            while not read.ready.passed():
-                read.ready.wait()
+        # Only a piece that the driver refuses to register has to be waited for: a thread reads it.
+        followed(self._fetch(number), self._keep_on)
 
     def _fetch(self, number: int) -> Generator[Read]:
         """Bring a layer's bytes into its place. What computed with the bytes there before is enqueued already."""

@@ -1,6 +1,6 @@
 """Reads the stored bytes of slots into their memory, piece by piece: the plain way, which every device has."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +49,16 @@ class Read:
     """Bytes in the file."""
     ready: Ready = NOW
     """When the next piece can be read."""
+
+
+def followed(reads: Iterable[Read], keep_on: Callable[[], None]) -> None:
+    """Read all pieces without a break. `keep_on` is called after each piece and while one is waited for; what it raises ends
+    the reading."""
+    for read in reads:
+        keep_on()
+        while not read.ready.passed():
+            read.ready.wait()
+            keep_on()
 
 
 def of_pages(slots: Sequence[Slot], pages: Mapping[WeightFile, Tensor | None]) -> dict[str, Tensor]:

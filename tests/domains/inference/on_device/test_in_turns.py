@@ -13,14 +13,17 @@ from domains.errors import ErrorReason
 from domains.inference.fallback import Fallback
 from domains.inference.generation import Previews
 from domains.inference.given import Given
-from domains.inference.outcome import ImageReady, ModelLoaded, RunFailed, RunFinished
-from domains.model.execution import BY_COMPONENT, Execution
+from domains.inference.on_device import StepLoop
+from domains.inference.on_device.families.family import KeepOn, regardless
+from domains.inference.outcome import ImageReady, ModelLoaded, RunFailed, RunFinished, RunStopped
+from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.model import Model
 from domains.model.on_device import load
-from domains.progress import PreviewReady
+from domains.progress import PreviewReady, Progressed, Stage
+from domains.stop import Stop
 from tests.domains.inference.on_device.lora_files import of_all_layers, resolved
 from tests.domains.inference.on_device.requests import request
-from tests.domains.inference.on_device.test_simulated import RUNTIME, Sim
+from tests.domains.inference.on_device.test_simulated import CANCEL, RUNTIME, Sim
 from tests.domains.inference.on_device.tiny_families import TINY, write_tiny_family
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
@@ -171,6 +174,41 @@ def test_a_file_that_has_changed_between_two_turns_is_refused_and_the_model_can_
     again = tiny_model(Path(model.folder))
     load_in_turns(sim, again)
     assert pictures(sim, Given(again, request(again, steps=1)), "b")
+
+
+def as_beside_the_device(*_: object, **__: object) -> KeepOn:
+    """Where a device computes beside the thread, nothing else within a unit looks."""
+    return regardless
+
+
+@pytest.mark.parametrize("way", [BY_COMPONENT, BY_LAYER])
+def test_components_that_come_back_show_signs_of_life_and_can_be_stopped_whatever_the_device(
+    tiny: Model, sim: Sim, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("domains.inference.on_device.load_run._LIFE_S", 0.0)
+    given = asked(tiny, seeds=(7,))
+    before = pictures(sim, given, "whole")
+    sim.loop.unload(tiny.id)
+    monkeypatch.setattr(StepLoop, "_keep_on", as_beside_the_device)
+    sim.loop.load("brings", tiny, Execution(offload=way))
+    tick(sim)
+    assert pictures(sim, given, "a") == before
+    told = [one.stage for name, one in sim.reports if name == "a" and isinstance(one, Progressed)]
+    once = {Stage.CONDITIONING: 0, Stage.DENOISING: 3, Stage.DECODING: 1}
+    assert all(told.count(stage) > times + 1 for stage, times in once.items()), told
+
+    for number, stage in enumerate(once):
+
+        def stop_of(job_id: str, stage: Stage = stage) -> Stop | None:
+            last = next((one for name, one in reversed(sim.reports) if name == job_id), None)
+            return CANCEL if isinstance(last, Progressed) and last.stage is stage else None
+
+        sim.stop_of = stop_of
+        sim.loop.submit(f"stopped {number}", given)
+        tick(sim)
+        assert isinstance(sim.reports[-1][1], RunStopped), stage
+    sim.stop_of = lambda job_id: None
+    assert pictures(sim, given, "again") == before
 
 
 def test_unloading_leaves_no_open_file_and_no_memory(tiny: Model, sim: Sim) -> None:
