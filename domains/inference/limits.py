@@ -22,7 +22,7 @@ PROMPT_BYTES: Final = 32 * 1024
 PROMPT_WINDOWS: Final = 32
 """Most windows of a text encoder, 2,400 tokens of CLIP, that one prompt fills."""
 PROMPT_EDITS: Final = 256
-"""Most edits by step, such as `[a:b:0.5]`, in one prompt."""
+"""Most edits by step, such as `[a:b:0.5]`, in all prompts of a pass: each is looked at in each step."""
 PROMPT_VARIANTS: Final = 64
 """Most different texts that one prompt becomes in the steps; all are encoded before the first."""
 PROMPT_PARTS: Final = 16

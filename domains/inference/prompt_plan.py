@@ -1,6 +1,6 @@
 """Which prompts a generation encodes, and which of them count in each step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from domains.errors import ErrorReason, InvalidRequest, Violation
 from domains.inference import limits
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.prompts import FieldPrompt, Prompt, Schedule, Syntax, TooManyEdits, composed, scheduled
+from domains.inference.prompts import FieldPrompt, Prompt, Schedule, Syntax, TooManyEdits, composed, edits_of, scheduled
 from domains.model.families import FAMILIES
 
 
@@ -89,6 +89,7 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
         for place, (prompt, _) in enumerate(resolved.blended)
     ]
     negative = FieldPrompt(fields=_fields("negative_", resolved), prompt=resolved.negative)
+    _check_edits([*positives, *blended, negative, *_of_regions(resolved)])
     begin, whole = resolved.place
     steps = max(1, whole)
     told = [_over(one, steps) for one in (*positives, *blended)]
@@ -113,6 +114,28 @@ def prompt_plan(resolved: ResolvedGeneration) -> PromptPlan:
         ),
         beyond=tuple(fault for part in (*told, last, *own) for fault in part.beyond),
     )
+
+
+def _of_regions(resolved: ResolvedGeneration) -> Iterator[FieldPrompt]:
+    for place, region in enumerate(resolved.regions):
+        for name in ("prompt", "negative_prompt"):
+            yield FieldPrompt(fields=(f"regions[{place}].{name}",), prompt=resolved.prompt_of(getattr(region, name)))
+
+
+def _check_edits(sources: Iterable[FieldPrompt]) -> None:
+    """Raise INVALID_FIELD for more edits by step than are computed. Encoders that read the same text count once."""
+    count, seen = 0, set[tuple[str, str]]()
+    for source in sources:
+        for place, text in enumerate(source.prompt.texts if source.prompt.syntax is Syntax.A1111 else ()):
+            field = source.field_of(place)
+            count += 0 if (field, text) in seen else len(edits_of(text))
+            seen.add((field, text))
+            if count > limits.PROMPT_EDITS:
+                message = f"with the prompts before it, it has {count} edits by step; write fewer"
+                violation = Violation(
+                    field=f"generation.{field}", message=message, allowed=f"0..{limits.PROMPT_EDITS} in all prompts"
+                )
+                raise InvalidRequest([violation])
 
 
 def _regional(resolved: ResolvedGeneration, steps: int, negative: _Part, *, read: bool) -> Iterator[_Regional]:

@@ -12,7 +12,7 @@ from domains.inference.prompts.composition import composed
 from domains.inference.prompts.prompt import FieldPrompt, Prompt, plain
 from domains.inference.prompts.reading import LongPrompt, Reading, Segment, Syntax, read
 from domains.inference.prompts.shown import Piece, PromptReading, PromptSegment, segments_of
-from domains.inference.prompts.step_edits import Schedule, TooManyEdits, scheduled
+from domains.inference.prompts.step_edits import Schedule, TooManyEdits, edits_of, scheduled
 from domains.inference.prompts.windows import Token, Windows, laid_out
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "TooManyEdits",
     "Windows",
     "composed",
+    "edits_of",
     "laid_out",
     "plain",
     "read",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from domains.errors import ErrorReason, InvalidRequest
@@ -10,6 +11,7 @@ from domains.inference import prompt_plan as module
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling, WeightedPrompt
 from domains.inference.prompt_plan import prompt_plan
 from domains.inference.prompts import Syntax
+from domains.inference.regions import Rectangle, ResolvedRegion
 from domains.inference.resolution.resolve import resolve
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -59,6 +61,20 @@ def test_guidance_counts_in_a_share_of_the_computed_steps() -> None:
 def test_too_many_edits_are_refused_by_the_field() -> None:
     many = "[a|b]" * (limits.PROMPT_EDITS + 1)
     assert refused("owl", negative_prompt=many) == (ErrorReason.INVALID_FIELD, ["generation.negative_prompt"])
+
+
+def test_the_edits_of_all_prompts_count_together() -> None:
+    some = "[a|b]" * (limits.PROMPT_EDITS // 2)
+    whole = Generation(prompt=some, negative_prompt=some, prompt_syntax=Syntax.A1111)
+    assert resolve(whole, embedded_model())
+    assert refused(some, negative_prompt=some + "[a|b]")[1] == ["generation.negative_prompt"]
+    half = Rectangle(left_px=0, top_px=0, width_px=64, height_px=64)
+    regions = tuple(ResolvedRegion(rectangle=half, prompt=text) for text in (some, "[a|b]"))
+    asked = request(embedded_model(), prompt=some, prompt_syntax=Syntax.A1111, regions=regions)
+    assert prompt_plan(msgspec.structs.replace(asked, regions=regions[:1]))
+    with pytest.raises(InvalidRequest) as error:
+        prompt_plan(asked)
+    assert [one.field for one in error.value.violations] == ["generation.regions[1].prompt"]
 
 
 def test_a_thousand_weights_are_no_edits() -> None:

@@ -131,8 +131,8 @@ namespace DeviceOps.Api.Inference.V1 {
     [pbr::OriginalName("PROMPT_SYNTAX_PLAIN")] Plain = 1,
     /// <summary>
     /// As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\(` is a bracket; BREAK
-    /// begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
-    /// embedding is scaled back to the mean of the unweighted one.
+    /// begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step; at most
+    /// 256 such edits in all prompts of a pass. A weighted embedding is scaled back to the mean of the unweighted one.
     /// </summary>
     [pbr::OriginalName("PROMPT_SYNTAX_A1111")] A1111 = 2,
     /// <summary>

@@ -71,8 +71,8 @@ class _PromptSyntaxEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptSy
     """As it stands; brackets are text."""
     PROMPT_SYNTAX_A1111: _PromptSyntax.ValueType  # 2
     """As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket; BREAK
-    begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
-    embedding is scaled back to the mean of the unweighted one.
+    begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step; at most
+    256 such edits in all prompts of a pass. A weighted embedding is scaled back to the mean of the unweighted one.
     """
     PROMPT_SYNTAX_COMFYUI: _PromptSyntax.ValueType  # 3
     """As ComfyUI reads it: `(words:1.2)`, `(words)` is 1.1, `\\(` is a bracket. A weighted embedding moves from the empty prompt's embedding
@@ -88,8 +88,8 @@ PROMPT_SYNTAX_PLAIN: PromptSyntax.ValueType  # 1
 """As it stands; brackets are text."""
 PROMPT_SYNTAX_A1111: PromptSyntax.ValueType  # 2
 """As A1111 (stable-diffusion-webui) reads it: `(words:1.2)` weighs words, `(words)` is 1.1, `[words]` is 1/1.1, `\\(` is a bracket; BREAK
-begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step. A weighted
-embedding is scaled back to the mean of the unweighted one.
+begins a new window; `a AND b:0.8` composes; `[a:b:0.5]` changes from a to b after half of the steps, `[a|b]` in every step; at most
+256 such edits in all prompts of a pass. A weighted embedding is scaled back to the mean of the unweighted one.
 """
 PROMPT_SYNTAX_COMFYUI: PromptSyntax.ValueType  # 3
 """As ComfyUI reads it: `(words:1.2)`, `(words)` is 1.1, `\\(` is a bracket. A weighted embedding moves from the empty prompt's embedding
