@@ -53,6 +53,13 @@ class Footprints:
         self._headers = Remembered(lambda model, _: header_facts(model))
         loaded.listeners.append(self._learn)
 
+    async def read_headers(self, model_ids: Iterable[str]) -> None:
+        """Read what forecasts of streamed layers, and of what is kept of prompts, need of models' headers, beside the event
+        loop: the largest take half a second. Skips models that are not known."""
+        for model in [self._catalogue.find(name) for name in model_ids]:
+            if model is not None:
+                await self._headers.read(model)
+
     def parts(self, model: Model, device: Device, execution: Execution) -> list[PartFootprint]:
         """What each component with weights takes on a device, in the order of the model."""
         usual = _usual_precision(device)

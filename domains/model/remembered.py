@@ -1,5 +1,6 @@
 """What is found out about models and their components once."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -28,8 +29,20 @@ class Remembered(Generic[Found]):
             self._known.move_to_end(key)
             return known[1]
         if found := self._find(model, component):
-            self._known[key] = model, found
-            self._known.move_to_end(key)
-            while len(self._known) > MOST:
-                self._known.popitem(last=False)
+            self._keep(key, model, found)
         return found
+
+    async def read(self, model: Model, component: str = "") -> None:
+        """Find it out beside the event loop, so that `of` returns at once."""
+        key = model.id, component
+        known = self._known.get(key)
+        if (known is None or known[0] is not model) and (
+            found := await asyncio.to_thread(self._find, model, component)
+        ):
+            self._keep(key, model, found)
+
+    def _keep(self, key: tuple[str, str], model: Model, found: Found) -> None:
+        self._known[key] = model, found
+        self._known.move_to_end(key)
+        while len(self._known) > MOST:
+            self._known.popitem(last=False)

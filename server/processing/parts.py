@@ -102,6 +102,7 @@ class ProcessingParts:
                 lambda model, device_id, execution: footprints.need_bytes(
                     model, devices.devices.get(device_id).device, execution
                 ),
+                footprints.read_headers,
             ),
             runners=FrontRunners(
                 scan=ScanRunner(catalogue).run,

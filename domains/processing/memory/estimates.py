@@ -154,6 +154,8 @@ class Estimates:
             execution = msgspec.structs.replace(
                 execution, offload=way.offload, offload_budget_bytes=way.offload_budget_bytes
             )
+        if execution.by_layer:
+            await self._footprints.read_headers([model.id])
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = added_bytes(parts, execution)
         activation, runs = self._activation(model.id, device.id, shape)
@@ -180,6 +182,10 @@ class Estimates:
         """The offloading of the model if it is on the device: a job that names none takes it as it is there."""
         there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device.id, model.id))
         return next((one.way for one in there), AS_USUAL)
+
+    async def read_headers(self, resolved: ResolvedGeneration) -> None:
+        """Read what `guides_bytes` needs of models' headers, beside the event loop."""
+        await self._footprints.read_headers(one.model_id for some in kept_readings(resolved) for one in some)
 
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""

@@ -61,6 +61,7 @@ class GenerationPlans:
         best = next((one for one in found if not one.shortfall_bytes), found[0])
         if best.shortfall_bytes and options.fallback.permits(Rung.OFFLOAD) and options.fallback.max_attempts:
             best = await self._offloaded(model, options, shape, found) or best
+        await self._estimates.read_headers(resolved)
         return GenerationForecast(
             estimate=best,
             run=self._runs.forecast(best.device.id, resolved),

@@ -1,7 +1,7 @@
 """Claims a job's memory before any of it is allocated, so that budgets and reservations hold."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -84,9 +84,10 @@ class JobAdmission:
         loaded: LoadedModels,
         inherited: Callable[[Job], bool],
         need_bytes: Callable[[Model, str, Execution], int],
+        read_headers: Callable[[Iterable[str]], Awaitable[None]],
     ) -> None:
         """`inherited`: whether an earlier process stored a job. `need_bytes`: forecast of the bytes that a load of the model
-        adds on a device (id)."""
+        adds on a device (id). `read_headers`: see `Footprints`."""
         self._admission = admission
         self._reclaiming = reclaiming
         self._catalogue = catalogue
@@ -94,6 +95,7 @@ class JobAdmission:
         self._loads: dict[str, _Load] = {}
         self._inherited = inherited
         self._need_bytes = need_bytes
+        self._read_headers = read_headers
 
     @asynccontextmanager
     async def claimed(self, job: Job, device_id: str) -> AsyncGenerator[LessRoom | None]:
@@ -111,7 +113,7 @@ class JobAdmission:
             except ResourceExhausted as refusal:
                 # Close the claims that were granted before the refusal.
                 await held.aclose()
-                fits = self._fitting(job, device_id, refusal)
+                fits = await self._fitting(job, device_id, refusal)
                 if fits is None:
                     raise
                 if not _permits(job, Rung.OFFLOAD):
@@ -120,19 +122,19 @@ class JobAdmission:
                 less = LessRoom(fits, Failure.of(refusal))
             yield less
 
-    def _fitting(self, job: Job, device_id: str, refusal: ResourceExhausted) -> Execution | None:
+    async def _fitting(self, job: Job, device_id: str, refusal: ResourceExhausted) -> Execution | None:
         """How the model has room: with components that take turns, else with streamed layers. None: in no way."""
         execution = _execution_of(job)
         if execution.offload or not isinstance(job.work, LoadWork | GenerateWork):
             return None
         room = int(refusal.facts.get("available_bytes", 0)) - self._own_bytes(job, device_id)
         for narrower in (in_turns(execution), by_layer(execution, room)):
-            if sum(size for _, size in self._missing(job, device_id, narrower)) <= room:
+            if sum(size for _, size in await self._missing(job, device_id, narrower)) <= room:
                 return narrower
         return None
 
     async def _claim_all(self, job: Job, device_id: str, execution: Execution, held: AsyncExitStack) -> None:
-        missing = self._missing(job, device_id, execution)
+        missing = await self._missing(job, device_id, execution)
         reservation_id = self._reservation_of(job) if device_id else ""
         loads = [await held.enter_async_context(self._load(name, size)) for name, size in missing]
         if await self._claim_loads(loads, device_id, reservation_id, job, held):
@@ -205,7 +207,7 @@ class JobAdmission:
         own = [(self._catalogue.get(one.model_id), one.execution) for one in job.work.assets if not one.loaded]
         return sum(self._need_bytes(model, device_id, execution) for model, execution in own)
 
-    def _missing(self, job: Job, device_id: str, execution: Execution) -> list[tuple[str, int]]:
+    async def _missing(self, job: Job, device_id: str, execution: Execution) -> list[tuple[str, int]]:
         """Models that the job needs and the device does not hold with their present weights: their ids on the device, and
         the additional bytes that they need. The order is the same for all jobs, so that no two wait for each other."""
         loaded = [one for one in self._loaded.list() if one.device_id == device_id]
@@ -214,10 +216,11 @@ class JobAdmission:
         held = held_by_devices(loaded, self._catalogue).get(device_id, frozenset[str]()) - ways.keys()
         # An outdated model is unloaded before the load that replaces it.
         outdated = {one.model_id: one.resident_bytes for one in loaded}
-        needs = {
-            model_id: self._need_bytes(self._catalogue.get(model_id), device_id, ways.get(model_id, execution))
-            for model_id in set(loaded_models(job.work)) - held
-        }
+        wanted = {name: ways.get(name, execution) for name in set(loaded_models(job.work)) - held}
+        # What ControlNets keep of prompts counts when the job has ended.
+        guides = [one.model_id for one in job.work.resolved.controls] if isinstance(job.work, GenerateWork) else []
+        await self._read_headers([*guides, *(name for name, way in wanted.items() if way.by_layer)])
+        needs = {name: self._need_bytes(self._catalogue.get(name), device_id, way) for name, way in wanted.items()}
         return sorted(
             (loaded_id(name, device_id), max(0, need - outdated.get(name, 0))) for name, need in needs.items()
         )

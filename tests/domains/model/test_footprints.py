@@ -1,5 +1,6 @@
 """What a load is forecast to take: from headers, from what is there already, and from loads that were measured."""
 
+import asyncio
 import errno
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,6 +325,19 @@ def test_each_header_is_read_once_for_all_forecasts_until_a_scan_finds_changes(
     write_reader(forecast)
     assert forecast.footprints.reading_bytes("one", CPU, 77, 1, pooled=0) > 0
     assert sorted(opened) == sorted([*files, *files])
+
+
+def test_headers_that_were_read_before_a_forecast_are_not_opened_for_it(
+    forecast: Forecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_reader(forecast)
+    opened = reading_opens(monkeypatch)
+    for _ in range(2):
+        asyncio.run(forecast.footprints.read_headers(["one", "not here"]))
+    before = list(opened)
+    assert forecast.footprints.reading_bytes("one", CPU, 77, 1, pooled=0) > 0
+    assert opened == before
+    assert len(opened) == len({*opened})
 
 
 def test_findings_of_models_that_are_gone_are_not_kept_for_ever(forecast: Forecast) -> None:

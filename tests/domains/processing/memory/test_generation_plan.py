@@ -1,7 +1,9 @@
 """What a generation would cost is told of the device that would run it: its memory, its time, and whether it may begin."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -9,6 +11,9 @@ from domains.device.settings import DeviceSettings
 from domains.inference.fallback import Fallback
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.resolution.resolve import resolve
+from domains.model import component_headers
+from domains.model.model import Model
+from domains.model.weight_file import open_judged
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import LoadWork
@@ -98,6 +103,22 @@ async def test_what_does_not_even_fit_in_parts_is_told_with_what_is_missing(plan
     need = (await planning.plan()).estimate.weights_bytes
     planning.bench.source.others = TOTAL
     assert (await planning.plan()).estimate.shortfall_bytes == need
+
+
+async def test_headers_that_a_plan_of_layers_needs_are_read_beside_the_event_loop(
+    planning: Planning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[threading.Thread]()
+
+    def opening(model: Model, path: str) -> BinaryIO:
+        threads.add(threading.current_thread())
+        return open_judged(model, path)
+
+    monkeypatch.setattr(component_headers, "open_judged", opening)
+    planning.bench.source.others = TOTAL
+    await planning.plan()
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_without_a_device_that_takes_work_there_is_no_plan(planning: Planning) -> None:

@@ -1,6 +1,6 @@
 """What was reserved for a job is the job's until it ends, and no later attempt asks for it again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -64,7 +64,13 @@ class Desk(Bench):
             self.loaded,
             lambda job: job.id in self.inherited,
             lambda model, device_id, execution: need(model, execution),  # pyright: ignore[reportArgumentType]  # of the shelf
+            self._read,
         )
+        self.read: list[str] = []
+        """Models whose headers were read."""
+
+    async def _read(self, model_ids: Iterable[str]) -> None:
+        self.read += model_ids
 
     async def job(self, reserved: int, **fields: int) -> Job:
         """A job for which so many bytes are kept."""
@@ -209,6 +215,8 @@ async def test_a_model_without_room_as_a_whole_takes_the_least_offload_that_has(
         assert desk.promised == claimed
         assert (less.execution.offload if less else "") == offload
         assert less is None or less.why.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
+        # The plan of its layers needs its header, and is made on the event loop.
+        assert ("m" in desk.read) == (offload == "layer")
 
 
 @pytest.mark.parametrize("fallback", [{"allow_offload": False}, {"max_attempts": 0}])
