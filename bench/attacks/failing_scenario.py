@@ -13,7 +13,7 @@ import psutil
 
 from bench.attacks.failing_calls import Victim
 from deviceops.common.v1 import error_pb2
-from deviceops.inference.v1 import generation_pb2
+from deviceops.inference.v1 import conditioning_pb2, generation_pb2
 from deviceops.memory.v1 import blob_pb2, memory_service_pb2
 from deviceops.processing.v1 import job_pb2
 from deviceops.processing.v1 import processing_service_pb2 as pb
@@ -83,8 +83,8 @@ class Scenario:
         self.faults: list[str] = []
 
     def run(self, kills: tuple[Victim, ...] = ()) -> None:
-        """Make two pictures, one from another one, and use two blobs, then delete a blob and an older job. `kills`:
-        processes that die first."""
+        """Make a picture, one from another one, and one with a LoRA and a ControlNet; use two blobs, then delete a blob and an
+        older job. `kills`: processes that die first."""
         if Victim.NURSERY in kills and (nursery := nursery_of(self._server)):
             kill(nursery)
         if Victim.WORKER in kills and (pid := self._ask("status", lambda: self._server.worker_pid)):
@@ -93,7 +93,12 @@ class Scenario:
             self._ask("connect", lambda: connected(self._server.address))
         self._ask("upload to memory", lambda: self._upload(blob_pb2.BLOB_TIER_HOST, 1 << 20))
         blob_id = self._ask("upload", lambda: self._upload(blob_pb2.BLOB_TIER_DISK, 1 << 16))
-        for name, generation in (("submit", asking.picture(seed=self._seed)), ("submit a picture", self._shown())):
+        jobs = {
+            "submit": asking.picture(seed=self._seed),
+            "submit a picture": self._shown(),
+            "submit with networks": self._guided(),
+        }
+        for name, generation in jobs.items():
             if job_id := self._ask(name, lambda generation=generation: self._submit(generation)):
                 self._ask("watch", lambda job_id=job_id: self._watch(job_id))
         if blob_id:
@@ -141,6 +146,16 @@ class Scenario:
         generation = asking.picture(seed=self._seed)
         generation.init_image.strength = 0.5
         generation.init_image.image.data = encode(np.full((64, 64, 3), self._seed % 256, np.uint8), "image/png")
+        return generation
+
+    def _guided(self) -> generation_pb2.Generation:
+        """A job with files of other models beside its own, and a map that is made of its picture."""
+        generation = self._shown()
+        generation.loras.add(model_id="emoji-high-contrast", weight=1.0)
+        canny = conditioning_pb2.ControlPreprocessing()
+        canny.canny.SetInParent()
+        generation.controls.add(model_id="emoji-canny", image=generation.init_image.image, preprocessing=canny)
+        generation.ClearField("init_image")
         return generation
 
     def _submit(self, generation: generation_pb2.Generation) -> str:
