@@ -83,8 +83,8 @@ class Scenario:
         self.faults: list[str] = []
 
     def run(self, kills: tuple[Victim, ...] = ()) -> None:
-        """Make a picture, one from another one, and one with a LoRA and a ControlNet; use two blobs, then delete a blob and an
-        older job. `kills`: processes that die first."""
+        """Make a picture, one from another one, and one with a LoRA and a ControlNet; use two blobs, then delete a blob and
+        an older job. `kills`: processes that die first."""
         if Victim.NURSERY in kills and (nursery := nursery_of(self._server)):
             kill(nursery)
         if Victim.WORKER in kills and (pid := self._ask("status", lambda: self._server.worker_pid)):

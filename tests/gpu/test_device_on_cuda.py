@@ -119,12 +119,14 @@ def test_a_fragmented_allocator_shows_it_and_compacting_lowers_it() -> None:
     before = measure(CUDA, ())
     assert before.largest_free_block_bytes == 64 * MIB
     assert (before.fragmentation_ratio or 0) > 0.5
+    # Some of the pieces may lie in segments of which libraries and earlier tests use another part.
+    unused = sum(one["total_size"] for one in torch.cuda.memory_snapshot() if not one["allocated_size"])
+    assert unused >= 4 * 32 * MIB
     freed = compact(CUDA)
     after = measure(CUDA, ())
     print(before, after, sep="\n")
-    # One of the pieces may lie in a segment of a library's workspace.
     assert freed is not None
-    assert freed >= 7 * 32 * MIB
+    assert freed == unused
     assert (before.held_bytes or 0) - (after.held_bytes or 0) == freed
     assert after.fragmentation_ratio is not None
     assert after.fragmentation_ratio < (before.fragmentation_ratio or 0) / 2
