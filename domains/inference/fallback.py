@@ -24,7 +24,8 @@ class Rung(StrEnum):
     EVICTION = "eviction"
     """Idle models leave the device."""
     SMALLER_BATCH = "smaller_batch"
-    """The pictures of the job are denoised one after the other; then, of each, the rows of its guidance."""
+    """The pictures of the job are denoised one after the other; then, of each, the rows of its guidance. Pictures that are
+    decoded together are decoded one after the other."""
     VAE_TILING = "vae_tiling"
     """Pictures are decoded in tiles; each further time in smaller ones."""
     OFFLOAD = "offload"
@@ -44,7 +45,7 @@ LADDER: Mapping[Stage, tuple[Rung, ...]] = {
     **dict.fromkeys(STEPPING, (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.OFFLOAD, Rung.OTHER_DEVICE)),
     Stage.ENLARGING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
     Stage.DETECTING: (Rung.EVICTION, Rung.OTHER_DEVICE),
-    Stage.DECODING: (Rung.EVICTION, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
+    Stage.DECODING: (Rung.EVICTION, Rung.SMALLER_BATCH, Rung.VAE_TILING, Rung.OFFLOAD, Rung.OTHER_DEVICE),
 }
 """By the stage that failed. Stages that are not named have no rungs."""
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 """Precisions in which the engine computes, in torch's words."""
 
@@ -30,6 +32,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     offload_budget_bytes: int = 0
     """With `layer`: most bytes of the denoiser on the device in its turn, and of the text encoders in theirs. They have more
     if their layers do not allow so little; 0: the least that they allow."""
+    ways: Ways = AS_THE_SERVER_CHOOSES
+    """Everything else that can be chosen."""
 
     @property
     def in_turns(self) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 from domains.failure import Failure
 from domains.model.execution import Execution
 from domains.model.model import Model
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 
 _HOST_TIER = "host"
 LONGEST_STAY_S = 30 * 24 * 3600.0
@@ -79,6 +80,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Which of its parts wait in host memory while they do not compute (see `Execution`). Empty: none."""
     offload_budget_bytes: int = 0
     """See `Execution`."""
+    ways: Ways = AS_THE_SERVER_CHOOSES
+    """See `Execution`."""
     session_id: str = ""
     """The session that loaded it. Empty: none."""
     failure: Failure | None = None
@@ -93,8 +96,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def way(self) -> Execution:
-        """Its offloading."""
-        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes)
+        """How it computes, without its precisions."""
+        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes, ways=self.ways)
 
     @property
     def resident_bytes(self) -> int:

@@ -57,6 +57,7 @@ from server.inference.reference_messages import from_reference, to_reference, us
 from server.inference.region_messages import from_region, region_pictures, to_region
 from server.inference.size_messages import from_sizes, to_sizes
 from server.inference.variation_messages import from_variation, to_variation
+from server.model.way_messages import way_fields
 from server.unserved import check_served
 from server.version import SERVER_VERSION
 
@@ -329,7 +330,7 @@ OFFLOADS = {
 
 def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execution_pb2.ExecutionOptions:
     """The message of how a loaded model computes. `precisions`: by component, as its worker reports them. `way`: its
-    offloading.
+    offloading, and its other ways.
 
     The attention kernel is absent: torch chooses it for each call and does not report it.
     """
@@ -338,11 +339,10 @@ def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execu
         precision=convert.to_precision(denoiser),
         text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
         vae_precision=convert.to_precision(precisions.get("vae", "")),
-        # The engine has no other modes yet: it decodes whole pictures one by one.
+        # The engine has no other modes yet.
         quantization="none",
         attention_slicing=False,
-        vae_slicing=True,
-        vae_tiling=False,
+        **way_fields(way.ways.taken),
         offload=OFFLOADS.get(way.offload, execution_pb2.OFFLOAD_MODE_NONE),
         offload_budget_bytes=way.offload_budget_bytes,
         compile=False,

@@ -13,6 +13,7 @@ from domains.inference.checks.details import path_of
 from domains.inference.checks.request import Checked
 from domains.inference.pass_plan import redraws_of
 from domains.inference.prompt_plan import prompt_plan
+from domains.model.ways import AS_THE_SERVER_CHOOSES
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
@@ -54,6 +55,7 @@ class PlanMethods:
             precisions=precisions,
             offload=forecast.estimate.execution.offload if forecast else "",
             offload_budget_bytes=forecast.estimate.execution.offload_budget_bytes if forecast else 0,
+            ways=forecast.estimate.execution.ways if forecast else AS_THE_SERVER_CHOOSES,
             libraries=device.libraries if device else (),
         )
         return inference_service_pb2.PlanGenerationResponse(

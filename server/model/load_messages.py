@@ -12,10 +12,11 @@ from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
 from server.inference.generation_messages import OFFLOADS, to_execution
 from server.model.component_sources import to_components, with_components
+from server.model.way_messages import SERVED_WAYS, from_ways, way_fields, way_violations
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
-_WAYS = ("quantization", "attention_slicing", "vae_slicing", "vae_tiling", "compile")
+_WAYS = ("quantization", "attention_slicing", "compile")
 """Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
     LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,
@@ -34,6 +35,7 @@ _SERVED: Served = {
     "execution.vae_precision": _PRECISIONS,
     "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, OFFLOADS.values())),
     "execution.offload_budget_bytes": (),
+    **{f"execution.{name}": () for name in SERVED_WAYS},
     # Their values are checked in `other_ways`.
     **{f"execution.{name}": () for name in _WAYS},
 }
@@ -46,7 +48,7 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
     if to_host and load.execution.ListFields():
         text = "must be empty: the RAM tier keeps the files as they are, and each device then computes in its own way"
         wrong.append(Violation(field=f"{path}.execution", message=text))
-    wrong += _budget_violations(load.execution, f"{path}.execution")
+    wrong += execution_violations(load.execution, f"{path}.execution")
     unserved = other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
     model_id = with_components(load.model_id, load.components, f"{path}.components")
@@ -68,8 +70,13 @@ SERVED_EXECUTION: Served = {
 
 def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
     """Raise NOT_IMPLEMENTED for execution options that are not served, INVALID_FIELD for those that are wrong."""
-    wrong = _budget_violations(asked, path)
+    wrong = execution_violations(asked, path)
     check_served(asked, path, SERVED_EXECUTION, InvalidRequest(wrong) if wrong else None, other_ways(asked, path))
+
+
+def execution_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
+    """The violations of execution options that are wrong."""
+    return [*_budget_violations(asked, path), *way_violations(asked, path)]
 
 
 def _budget_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
@@ -89,6 +96,7 @@ def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
         vae_precision=_precision(asked.vae_precision),
         offload=next((word for word, value in OFFLOADS.items() if value == asked.offload), ""),
         offload_budget_bytes=asked.offload_budget_bytes,
+        ways=from_ways(asked),
     )
 
 
@@ -136,6 +144,7 @@ def to_asked_execution(asked: Execution) -> execution_pb2.ExecutionOptions | Non
         vae_precision=convert.to_precision(asked.vae_precision),
         offload=OFFLOADS.get(asked.offload, execution_pb2.OFFLOAD_MODE_UNSPECIFIED),
         offload_budget_bytes=asked.offload_budget_bytes,
+        **way_fields(asked.ways),
     )
 
 

@@ -363,8 +363,6 @@ WAYS = [
     ({"quantization": "nf4"}, "quantization"),
     ({"attention_kernel": "flash"}, "attention_kernel"),
     ({"attention_slicing": True}, "attention_slicing"),
-    ({"vae_slicing": False}, "vae_slicing"),
-    ({"vae_tiling": True}, "vae_tiling"),
     ({"compile": True}, "compile"),
     ({"precision": image_pb2.PRECISION_INT8}, "precision"),
 ]
@@ -381,6 +379,48 @@ def test_a_way_of_computing_that_the_engine_does_not_have_is_refused_by_name(
 def test_the_way_in_which_the_engine_computes_may_be_said(machine: Machine) -> None:
     one = machine.loaded()
     assert machine.loaded(execution=one.execution).reused
+
+
+def test_the_ways_in_which_a_load_computes_come_back_and_are_those_of_its_jobs(machine: Machine) -> None:
+    asked = execution_pb2.ExecutionOptions(vae_slicing=False, vae_tiling=True, vae_tile_px=256)
+    names = [field.name for field, _ in asked.ListFields()]
+
+    def same(told: execution_pb2.ExecutionOptions) -> bool:
+        return all(getattr(told, name) == getattr(asked, name) for name in names)
+
+    usual = machine.loaded(device="sim-1").execution
+    assert (usual.vae_slicing, usual.HasField("vae_tiling"), usual.vae_tile_px) == (True, False, 0)
+    other = machine.load(device="sim-1", execution=asked).event.failed.failure
+    assert other.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
+    assert "unload it first" in other.message
+    machine.unload()
+    forecast = model_service_pb2.EstimateModelRequest(
+        model_load=model_work_pb2.ModelLoad(model_id=FIRST, execution=asked),
+        devices=job_event_pb2.DeviceSelector(device_ids=["sim-1"]),
+    )
+    assert same(machine.model.EstimateModel(forecast, timeout=CALL_S).estimates[0].execution)
+    first = machine.load(device="sim-1", execution=asked)
+    assert same(first.loaded_model.execution)
+    assert machine.loaded(device="sim-1", execution=first.loaded_model.execution).reused
+    assert asking.job_of(machine.server, first.event.job_id).spec.model_load.execution == asked
+    assert same(machine.list()["emoji-sd@sim-1"].execution)
+    plan = inference_service_pb2.PlanGenerationRequest(generation=picture(), options=on("sim-1"))
+    assert same(machine.server.inference.PlanGeneration(plan, timeout=CALL_S).resolved.execution)
+    last = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-1")))[-1]
+    assert same(last.generation_result.resolved.execution)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"vae_tile_px": 256},
+        {"vae_tiling": False, "vae_tile_px": 256},
+        *({"vae_tiling": True, "vae_tile_px": px} for px in (-64, 192, 300, 4160)),
+    ],
+)
+def test_an_edge_of_tiles_that_means_nothing_is_refused_by_name(machine: Machine, how: dict[str, Any]) -> None:
+    told = refused(lambda: list(machine.start_load(execution=execution_pb2.ExecutionOptions(**how))))
+    assert (told.reason, told.fields) == ("INVALID_FIELD", ["model_load.execution.vae_tile_px"])
 
 
 def test_a_load_tells_how_much_of_each_part_has_come(machine: Machine) -> None:

@@ -189,7 +189,7 @@ class DetailedRun(Run):
         self._hardware.before_unit(self.id, Stage.DECODING)
         began, latents = self._hardware.mark(), self.walking.latents
         decoded, whole = self._decoded(latents, keep_on, self.codec)
-        pixels, finite = to_host(decoded), to_host(whole)
+        pixels, finite = to_host(decoded)[0], to_host(whole)
         fence = self._hardware.fence(began)
 
         def deliver() -> None:

@@ -22,6 +22,7 @@ from domains.inference.on_device.upscaling import Growing, upscaled_tile
 from domains.inference.on_device.wrapping import wrapping
 from domains.inference.outcome import Report
 from domains.inference.pass_plan import PassKind
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 from domains.progress import Degraded, Stage, Unit
 
 
@@ -31,7 +32,7 @@ class EnlargedRun(PreparedRun):
     def __init__(self, job_id: str, given: Given, resources: Resources, tell: Callable[[Report], None]) -> None:
         super().__init__(job_id, given, resources, tell)
         self._tile: int | None = None
-        """Edge of the tiles in which pictures are decoded. None: as a whole."""
+        """Edge in latent pixels of the tiles for which memory was too short otherwise. None: it was not."""
         self._larger: list[Future[Tensor]] = []
         """The decoded pictures of the pass before, enlarged: (h, w, 3), uint8. Empty outside of the stage."""
         self._growing: Growing | None = None
@@ -71,7 +72,7 @@ class EnlargedRun(PreparedRun):
         its pixels, or an upscaler does, tile by tile."""
         began, first, picture = self._hardware.mark(), self._brought(0)[1], latents[index : index + 1]
         decoded, whole = self._decoded(picture, keep_on, first)
-        pixels, finite = to_host(decoded), to_host(whole)
+        pixels, finite = to_host(decoded)[0], to_host(whole)
         fence = self._hardware.fence(began)
 
         def deliver() -> None:
@@ -121,18 +122,30 @@ class EnlargedRun(PreparedRun):
     def _decoded(self, latents: Tensor, keep_on: KeepOn, codec: Family) -> tuple[Tensor, Tensor]:
         """See `Family.decode`."""
         with wrapping(self.resolved.wraps):
-            return codec.decode(latents, keep_on, self._tile)
+            return codec.decode(latents, keep_on, self._tile_of(codec, latents))
+
+    def _tile_of(self, codec: Family, latents: Tensor) -> int | None:
+        """Edge in latent pixels of the tiles in which these latents are decoded. None: as a whole."""
+        if self._tile is not None:
+            return self._tile
+        tile_px = self._ways_of(codec).taken.vae_tile_px
+        tile = codec.latent_shape(tile_px, tile_px)[1]
+        return tile if 0 < tile < max(latents.shape[2:]) else None
+
+    def _ways_of(self, codec: Family) -> Ways:
+        """How the model of a codec computes. One that the run has given back meanwhile: as usual."""
+        return next((loaded.execution.ways for loaded, family in self._there if family is codec), AS_THE_SERVER_CHOOSES)
 
     def _decoded_again(self, index: int, latents: Tensor, codec: Family) -> Tensor:
         """The pixels of a picture that came out with values that are no numbers, decoded in float32, and reported. Raises
         NUMERIC_FAILURE: such a value would be a black place in the picture."""
         with wrapping(self.resolved.wraps):
-            again = codec.decode_in_float32(latents, self._tile)
+            again = codec.decode_in_float32(latents, self._tile_of(codec, latents))
         if again is None or not again[1].item():
             raise not_decoded(index, self.resolved)
         detail = f"picture {index} has values that are no numbers in the VAE's precision; it was decoded in float32"
         self._degrade(Degraded(kind="decode_in_float32", reason=str(ErrorReason.NUMERIC_FAILURE), detail=detail))
-        return again[0].cpu()
+        return again[0][0].cpu()
 
     def waiting_for(self) -> list[Future[Any]]:
         """See `PreparedRun`; also pictures that are being enlarged."""

@@ -15,6 +15,7 @@ from domains.inference.on_device.in_turns import InTurns
 from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
+from domains.model.ways import Ways
 
 _TURN_ALONE_S = 0.02
 _TURN_S = 0.002
@@ -77,6 +78,11 @@ class ModelLoad:
     def in_turns(self) -> bool:
         """Whether the components take turns on the device."""
         return self._execution.in_turns
+
+    @property
+    def ways(self) -> Ways:
+        """How it computes."""
+        return self._execution.ways
 
     def offloads_as(self, execution: Execution) -> bool:
         """Whether its offloading is the one of another execution."""

@@ -129,9 +129,13 @@ class ResidentModels:
 
 
 def _same(there: ModelLoad, model: Model, execution: Execution, *, named: bool) -> None:
-    """Raise ILLEGAL_STATE if the loaded model has other weights, precision or offloading than the job asks for."""
+    """Raise ILLEGAL_STATE if the loaded model has other weights, precision, offloading or ways than the job asks for."""
     if named and execution.offload and not there.offloads_as(execution):
         how = there.told_offload
+        raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)
+    if named and (other := execution.ways.other_than(there.ways)) is not None:
+        name, way = other
+        how = f"with {'no ' if way in (None, '') else ''}{name}{'' if way in (None, '') else f' {str(way).lower()}'}"
         raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)
     wanted = {component.id: execution.asked_of(component.id) for component in model.components}
     has = {component: there.precision_of(component) for component, precision in wanted.items() if precision}

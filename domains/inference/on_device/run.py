@@ -13,14 +13,14 @@ from typing import Any
 import structlog
 from torch import Tensor
 
-from domains.errors import DeviceOpsError, ErrorReason
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Violation
 from domains.imaging.masks import Pixels
 from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
 from domains.inference.on_device.checkpoint import Handed
 from domains.inference.on_device.enlarged_run import EnlargedRun
-from domains.inference.on_device.families.family import KeepOn
+from domains.inference.on_device.families.family import Family, KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.forwards import Forwards
 from domains.inference.on_device.latent_file import latents_file
@@ -57,6 +57,8 @@ class Run(EnlargedRun):
         self._pictures = Pictures(given.resolved, resources.files, given.made)
         self._walked_steps = given.resolved.visited.stop
         """Steps of the walk that are done after the first pass."""
+        self._one_by_one = False
+        """Whether memory was too short to decode pictures together."""
         self.taken: tuple[Rung, ...] = ()
         """What was given up so far."""
 
@@ -80,12 +82,15 @@ class Run(EnlargedRun):
         found: list[Rung] = []
         if self.denoising and self.walking.smaller_forwards is not None:
             found.append(Rung.SMALLER_BATCH)
+        if self.stage is Stage.DECODING and self._decoded_at_once > 1:
+            found.append(Rung.SMALLER_BATCH)
         if self.could_offload or self._could_hold_less:
             found.append(Rung.OFFLOAD)
         if self.stage is Stage.LOADING and self.lower_precision:
             found.append(Rung.LOWER_PRECISION)
+        decodes = self.stage in (Stage.DECODING, Stage.ENLARGING)
         # The edges of a tile must not fit together.
-        tiles = self.resolved.wraps == NO_WRAPS and self.stage in (Stage.DECODING, Stage.ENLARGING)
+        tiles = decodes and self.resolved.wraps == NO_WRAPS and self._ways_of(self._decoder).vae_tiling is not False
         if tiles and self._smaller_tile() is not None:
             found.append(Rung.VAE_TILING)
         return found
@@ -109,6 +114,9 @@ class Run(EnlargedRun):
         """Take a rung of `rungs`, and report it. A model that is on the device is offloaded by `Offloading`."""
         self.taken = (*self.taken, rung)
         match rung:
+            case Rung.SMALLER_BATCH if self.stage is Stage.DECODING:
+                self._one_by_one = True
+                detail = "the pictures are decoded one after the other"
             case Rung.SMALLER_BATCH:
                 self.walking.forwards = self.walking.smaller_forwards or Forwards.ROW
                 detail = _IN_FORWARDS[self.walking.forwards]
@@ -126,6 +134,7 @@ class Run(EnlargedRun):
                         precision=precision,
                         offload=self._way.offload,
                         offload_budget_bytes=self._way.offload_budget_bytes,
+                        ways=self._way.ways,
                     )
                 )
             case _:
@@ -144,7 +153,19 @@ class Run(EnlargedRun):
 
     def _smaller_tile(self) -> int | None:
         latents = self.walking.latents if self._handed is None else self._handed.latents
-        return smaller_tile(max(latents.shape[2:]), self._tile)
+        return smaller_tile(max(latents.shape[2:]), self._tile_of(self._decoder, latents))
+
+    @property
+    def _decoder(self) -> Family:
+        """The family's view of the model whose VAE decodes in the present stage."""
+        return self._brought(0)[1] if self.stage is Stage.ENLARGING else self.codec
+
+    @property
+    def _decoded_at_once(self) -> int:
+        """How many pictures the next unit decodes."""
+        index = self._pictures.next_to_decode
+        together = not self._one_by_one and not self._ways_of(self.codec).taken.vae_slicing
+        return self._pictures.total - index if together and index is not None else 1
 
     @property
     def ready(self) -> bool:
@@ -170,6 +191,7 @@ class Run(EnlargedRun):
 
     def prepare(self, keep_on: KeepOn) -> None:
         """See `PreparedRun`. Without a step or a pixel to compute, the picture to start from is the result."""
+        self._refuse_tiles_of_wraps()
         if self.pass_index:
             super().prepare(keep_on)
         elif not self.resolved.computed_steps and self.resolved.init_image is not None and not self.has_next_pass:
@@ -181,6 +203,15 @@ class Run(EnlargedRun):
             self._give_back()
         else:
             super().prepare(keep_on)
+
+    def _refuse_tiles_of_wraps(self) -> None:
+        """Raise UNSUPPORTED_COMBINATION if the model decodes in tiles alone, and edges of the picture must fit together."""
+        seamless = {"seamless_x": self.resolved.seamless_x, "seamless_y": self.resolved.seamless_y}
+        if not any(seamless.values()) or not self._ways_of(self.codec).vae_tiling:
+            return
+        text = f"model {self.model.id} is loaded with vae_tiling, and edges that fit together have no tiles; load it without"
+        wrong = [Violation(field=f"generation.{name}", message=text) for name, asked in seamless.items() if asked]
+        raise InvalidRequest(wrong, ErrorReason.UNSUPPORTED_COMBINATION)
 
     def _give_back(self) -> None:
         pixels = self._pixels().numpy()
@@ -230,24 +261,27 @@ class Run(EnlargedRun):
         return lambda fence: self._in_flight.add(fence, lambda: deliver(fence.device_s()))
 
     def decode(self, keep_on: KeepOn) -> None:
-        """Enqueue the next picture's decoding. Raises what `keep_on` raises."""
-        index = self._pictures.next_to_decode
-        if index is None:
+        """Enqueue the decoding of the next picture, or of all. Raises what `keep_on` raises."""
+        first = self._pictures.next_to_decode
+        if first is None:
             return
-        self._note(Stage.DECODING, index, len(self.resolved.seeds), Unit.IMAGES)
+        behind = first + self._decoded_at_once
+        self._note(Stage.DECODING, first, len(self.resolved.seeds), Unit.IMAGES)
         self._hardware.before_unit(self.id, Stage.DECODING)
         began = self._hardware.mark()
-        latents = self.walking.latents[index : index + 1]
+        latents = self.walking.latents[first:behind]
         decoded, whole = self._decoded(latents, keep_on, self.codec)
         pixels, finite = to_host(decoded), to_host(whole)
-        self._pictures.enqueued(index)
+        self._pictures.enqueued(behind - 1)
         fence = self._hardware.fence(began)
 
         def deliver() -> None:
             self.meter.device_was_busy(Stage.DECODING, fence.device_s())
-            shown = pixels if finite.item() else self._decoded_again(index, latents, self.codec)
-            self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
-            self._finish(index, shown.numpy(), self.scene)
+            for place, index in enumerate(range(first, behind)):
+                one = latents[place : place + 1]
+                shown = pixels[place] if finite[place] else self._decoded_again(index, one, self.codec)
+                self._progress(Stage.DECODING, index + 1, len(self.resolved.seeds), Unit.IMAGES)
+                self._finish(index, shown.numpy(), self.scene)
 
         self._in_flight.add(fence, deliver)
 

@@ -22,10 +22,12 @@ def smaller_tile(longest: int, tile: int | None) -> int | None:
 
 
 def in_tiles(latents: Tensor, tile: int, decode: Callable[[Tensor], Tensor], scale_px: int) -> Tensor:
-    """(1, channels, h, w) → (1, 3, h · scale, w · scale), float32. `decode`: latents of a tile → its picture."""
+    """(n, channels, h, w) → (n, 3, h · scale, w · scale), float32. `decode`: latents of tiles → their pictures."""
     height, width = latents.shape[2:]
-    picture = torch.zeros(1, 3, height * scale_px, width * scale_px, dtype=torch.float32, device=latents.device)
-    weights = torch.zeros_like(picture[:, :1])
+    picture = torch.zeros(
+        len(latents), 3, height * scale_px, width * scale_px, dtype=torch.float32, device=latents.device
+    )
+    weights = torch.zeros_like(picture[:1, :1])
     fade_px = tile // _OVERLAP * scale_px
     for top in _starts(height, tile):
         for left in _starts(width, tile):

@@ -32,6 +32,7 @@ from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
 from domains.model.on_device.weights import Filling, Find, plan
 from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
+from domains.model.ways import AS_THE_SERVER_CHOOSES
 from domains.model.weight_file import WeightFile
 
 Result = TypeVar("Result")
@@ -306,8 +307,8 @@ def _files(skeleton: Skeleton, part: str) -> set[WeightFile]:
 
 
 def skeleton_key(model: Model, execution: Execution) -> Hashable:
-    """Names a model's content in its precisions, for `HostTier`."""
-    return model.id, model.sha256, execution
+    """Names a model's content in its precisions, for `HostTier`. How it computes with them changes no module."""
+    return model.id, model.sha256, msgspec.structs.replace(execution, ways=AS_THE_SERVER_CHOOSES)
 
 
 def _scheduler_config(model: Model) -> dict[str, Any]:

@@ -108,4 +108,5 @@ class OnDeviceModel:
             load_s=self.load_s,
             offload=self.execution.offload,
             offload_budget_bytes=self.execution.offload_budget_bytes,
+            ways=self.execution.ways,
         )

@@ -17,6 +17,7 @@ from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.model.scan import ScanReport
 from domains.model.validation import ValidationReport
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 from domains.processing.jobs.state import JobState
 from domains.progress import Degraded, PreviewReady, Progressed, Receipt, Stage, StageStarted
 from domains.stop import Origin
@@ -67,6 +68,8 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
     """Which components waited in host memory (see `Execution`). Empty: none."""
     offload_budget_bytes: int = 0
     """See `Execution`."""
+    ways: Ways = AS_THE_SERVER_CHOOSES
+    """See `Execution`."""
     precisions: tuple[tuple[str, str], ...] = ()
     """(component, precision of its computation, in torch's words); empty if the job ended before a model was ready."""
     libraries: tuple[str, ...] = ()
@@ -74,8 +77,8 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
 
     @property
     def way(self) -> Execution:
-        """The offloading."""
-        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes)
+        """How the model computed, without its precisions."""
+        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes, ways=self.ways)
 
 
 class ReproductionResult(GenerationResult, frozen=True, kw_only=True, tag="reproduction"):

@@ -19,6 +19,7 @@ from domains.model.finding import ModelFinding
 from domains.model.footprints import Footprints, PartFootprint, added_bytes
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
@@ -130,9 +131,9 @@ class Estimates:
         self._pools = pools
         self._reclaiming = reclaiming
         self._steps = steps
-        self._runs: defaultdict[tuple[str, str], dict[Shape, deque[int | None]]] = defaultdict(dict)
-        """By model and device: bytes that runs of a size held on the device beside the loaded models. None: they cannot be
-        measured there."""
+        self._runs: defaultdict[tuple[str, str, Ways], dict[Shape, deque[int | None]]] = defaultdict(dict)
+        """By model, device and ways to compute, which change the bytes as tiles do: bytes that runs of a size held on the
+        device beside the loaded models. None: they cannot be measured there."""
         jobs.listeners.append(self._learn)
 
     async def of(
@@ -149,16 +150,18 @@ class Estimates:
         return [await self._on(model, execution, device, shape) for device in devices]
 
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
+        way = self._loaded_way(model.id, device.id)
         if not execution.offload:
-            way = self._loaded_way(model, device)
             execution = msgspec.structs.replace(
                 execution, offload=way.offload, offload_budget_bytes=way.offload_budget_bytes
             )
         if execution.by_layer:
             await self._footprints.read_headers([model.id])
+        if execution.ways == AS_THE_SERVER_CHOOSES:
+            execution = msgspec.structs.replace(execution, ways=way.ways)
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = added_bytes(parts, execution)
-        activation, runs = self._activation(model.id, device.id, shape)
+        activation, runs = self._activation(model.id, device.id, execution.ways, shape)
         step = self._steps.usual(device.id, model, shape.width_px, shape.height_px, shape.images)
         free = await self._free(pool_of(device.id))
         own = {one.id for one in self._loaded.list() if one.device_id == device.id and one.model_id == model.id}
@@ -178,9 +181,9 @@ class Estimates:
             unsupported=tuple(one for one in execution.named if one not in device.precisions),
         )
 
-    def _loaded_way(self, model: Model, device: Device) -> Execution:
-        """The offloading of the model if it is on the device: a job that names none takes it as it is there."""
-        there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device.id, model.id))
+    def _loaded_way(self, model_id: str, device_id: str) -> Execution:
+        """How the model computes if it is on the device: a job that names no offloading takes it as it is there."""
+        there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device_id, model_id))
         return next((one.way for one in there), AS_USUAL)
 
     async def read_headers(self, resolved: ResolvedGeneration) -> None:
@@ -223,7 +226,8 @@ class Estimates:
 
     def activation_bytes(self, resolved: ResolvedGeneration, device_id: str) -> int | None:
         """See `company.Activations`."""
-        return self._activation(resolved.runs_as, device_id, shape_of(resolved))[0]
+        ways = self._loaded_way(resolved.runs_as, device_id).ways
+        return self._activation(resolved.runs_as, device_id, ways, shape_of(resolved))[0]
 
     async def _free(self, pool_id: str) -> int | None:
         if pool_id not in self._pools.ids():
@@ -237,9 +241,9 @@ class Estimates:
         known = need_bytes > 0 and pool_id in self._pools.ids()
         return self._reclaiming.victims(pool_id, need_bytes, 0.0) if known else []
 
-    def _activation(self, model_id: str, device_id: str, shape: Shape) -> tuple[int | None, int]:
+    def _activation(self, model_id: str, device_id: str, ways: Ways, shape: Shape) -> tuple[int | None, int]:
         """Bytes beside the weights, and the number of runs that they rest on."""
-        by_shape = self._runs.get((model_id, device_id))
+        by_shape = self._runs.get((model_id, device_id, ways.taken))
         if not by_shape:
             return None, 0
         nearest = min(by_shape, key=lambda known: abs(known.pixels - shape.pixels))
@@ -266,7 +270,8 @@ class Estimates:
         if readers and (beside is None or beside < readers * _ABOVE):
             # The peak may be that of the networks that read its pictures, not of the steps.
             return
-        by_shape = self._runs[resolved.runs_as, job.device_id]
+        ways = self._loaded_way(resolved.runs_as, job.device_id).ways
+        by_shape = self._runs[resolved.runs_as, job.device_id, ways.taken]
         by_shape.setdefault(shape_of(resolved), deque(maxlen=_REMEMBERED)).append(beside)
 
 

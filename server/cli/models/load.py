@@ -59,6 +59,16 @@ def load(
             metavar="SIZE", help="With --offload layer: device memory for what computes, 6GiB. [default: the least]"
         ),
     ] = None,
+    vae_slicing: Annotated[
+        bool | None,
+        typer.Option(help="Decode the pictures of a job one after the other, or all at once. [default: so]"),
+    ] = None,
+    vae_tiling: Annotated[
+        bool | None, typer.Option(help="Decode in tiles, or never. [default: only where memory is short]")
+    ] = None,
+    vae_tile_px: Annotated[
+        int, typer.Option("--vae-tile", metavar="PX", help="With --vae-tiling: edge of the tiles. [default: 512]")
+    ] = 0,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -76,6 +86,10 @@ def load(
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if offload_budget:
             request.model_load.execution.offload_budget_bytes = byte_count(offload_budget, "--offload-budget")
+        ways = {"vae_slicing": vae_slicing, "vae_tiling": vae_tiling, "vae_tile_px": vae_tile_px or None}
+        for name, way in ways.items():
+            if way is not None:
+                setattr(request.model_load.execution, name, way)
         if host:
             request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)

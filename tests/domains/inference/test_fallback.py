@@ -17,7 +17,7 @@ def test_what_leaves_the_pictures_as_they_are_goes_first(stage: Stage) -> None:
 def test_a_rung_that_would_change_nothing_is_not_taken() -> None:
     assert next_rung(Stage.DENOISING, Fallback(), (Rung.SMALLER_BATCH,), 0) is Rung.SMALLER_BATCH
     assert next_rung(Stage.DECODING, Fallback(), (Rung.VAE_TILING,), 0) is Rung.VAE_TILING
-    assert next_rung(Stage.DECODING, Fallback(), (Rung.SMALLER_BATCH,), 0) is None
+    assert next_rung(Stage.ENLARGING, Fallback(), (Rung.SMALLER_BATCH,), 0) is None
     assert next_rung(Stage.DENOISING, Fallback(), (), 0) is None
 
 

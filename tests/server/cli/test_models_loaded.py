@@ -78,6 +78,18 @@ def test_a_model_is_loaded_with_layers_that_pass_through_the_device(capsys: pyte
     told(capsys, "unload", "--all")
 
 
+def test_a_model_is_loaded_with_the_ways_to_compute_that_flags_name(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "unload", "--all")
+    told(capsys, "load", "emoji", "--no-vae-slicing", "--vae-tiling", "--vae-tile", "256")
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert {"vaeSlicing": False, "vaeTiling": True, "vaeTilePx": 256}.items() <= one["execution"].items()
+    told(capsys, "unload", "--all")
+    told(capsys, "load", "emoji", "--no-vae-tiling")
+    (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
+    assert one["execution"]["vaeTiling"] is False
+    told(capsys, "unload", "--all")
+
+
 def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
     flags = ("--size", "64x64", "--batch", "1", "--batch", "2", "--steps", "2", "--runs", "1", "--loads", "1")

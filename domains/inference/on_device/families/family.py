@@ -145,8 +145,8 @@ class Family(Protocol):
         ...
 
     def decode(self, latents: Tensor, keep_on: KeepOn = regardless, tile: int | None = None) -> tuple[Tensor, Tensor]:
-        """(1, channels, h/8, w/8) → pixels (h, w, 3), uint8; and whether every value was finite before it became a pixel:
-        0-dim, on the device. `tile`: see `in_tiles`; None: as a whole. Raises what `keep_on` raises."""
+        """(n, channels, h/8, w/8) → pixels (n, h, w, 3), uint8; and whether every value of each was finite before it became
+        a pixel: (n,), on the device. `tile`: see `in_tiles`; None: as a whole. Raises what `keep_on` raises."""
         ...
 
     def decode_in_float32(self, latents: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor] | None:

@@ -124,6 +124,6 @@ class LatentCodec:
         return to_device(torch.tensor(values, dtype=dtype), self._device).view(1, -1, 1, 1)
 
 
-def _shown(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """(1, 3, h, w) in −1..1 → pixels (h, w, 3), uint8, and whether every value was finite before."""
-    return as_pixels(picture)[0], torch.isfinite(picture).all()
+def _shown(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, 3, h, w) in −1..1 → pixels (n, h, w, 3), uint8, and whether every value of each was finite before: (n,)."""
+    return as_pixels(pictures), torch.isfinite(pictures).flatten(1).all(1)

@@ -6,6 +6,7 @@ from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.given import Given, GivenControl, GivenImagePrompt
 from domains.inference.pass_plan import detectors_of, models_of, upscaler_of
 from domains.model.execution import AS_USUAL
+from domains.model.ways import AS_THE_SERVER_CHOOSES
 from domains.processing.jobs.event import GenerationResult
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
 from domains.processing.jobs.kinds.entry import PlainWork, Reported, Supplies
@@ -115,5 +116,6 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             precisions=tuple((one.id, one.precision) for one in reported.loaded.components) if reported.loaded else (),
             offload=reported.loaded.offload if reported.loaded else "",
             offload_budget_bytes=reported.loaded.offload_budget_bytes if reported.loaded else 0,
+            ways=reported.loaded.ways if reported.loaded else AS_THE_SERVER_CHOOSES,
             libraries=reported.libraries,
         )

@@ -810,7 +810,7 @@ namespace DeviceOps.Api.Common.V1 {
     private bool allowSmallerBatch_;
     /// <summary>
     /// Make the pictures one after the other instead of together, and if that does not suffice, compute each picture without its prompt and
-    /// with it one after the other. Absent: yes.
+    /// with it one after the other. Pictures that were to be decoded together are decoded one after the other. Absent: yes.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

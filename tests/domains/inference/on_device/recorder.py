@@ -7,6 +7,7 @@ from domains.inference.on_device import OnDeviceModel, StepLoop
 from domains.inference.outcome import ImageReady, Report, RunFailed, RunFinished, RunStopped
 from domains.model.execution import Execution
 from domains.model.model import Model
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 from domains.stop import Stop
 
 BRINGS = "brings"
@@ -14,9 +15,9 @@ BRINGS = "brings"
 LAST = (RunFinished, RunFailed, RunStopped)
 
 
-def bring(loop: StepLoop, model: Model, precision: str = "") -> OnDeviceModel:
+def bring(loop: StepLoop, model: Model, precision: str = "", ways: Ways = AS_THE_SERVER_CHOOSES) -> OnDeviceModel:
     """Load a model alone. Raises MODEL_NOT_LOADED if it fails."""
-    loop.load(BRINGS, model, Execution(precision=precision))
+    loop.load(BRINGS, model, Execution(precision=precision, ways=ways))
     while loop.tick():
         pass
     return loop.loaded(model.id)
@@ -25,7 +26,9 @@ def bring(loop: StepLoop, model: Model, precision: str = "") -> OnDeviceModel:
 class Recorder:
     """A step loop on the CPU with a model, and all its reports by job."""
 
-    def __init__(self, model: Model, device: str = "cpu", precision: str = "") -> None:
+    def __init__(
+        self, model: Model, device: str = "cpu", precision: str = "", ways: Ways = AS_THE_SERVER_CHOOSES
+    ) -> None:
         self.reports: dict[str, list[Report]] = defaultdict(list)
         self.order: list[str] = []
         """Jobs in the order in which they ended."""
@@ -33,7 +36,7 @@ class Recorder:
         self.stop_of: Callable[[str], Stop | None] = lambda job_id: None
         """What the step loop asks within a step."""
         self.loop = StepLoop(device, self._take, stop_of=lambda job_id: self.stop_of(job_id))
-        self.loaded: OnDeviceModel = bring(self.loop, model, precision)
+        self.loaded: OnDeviceModel = bring(self.loop, model, precision, ways)
 
     def _take(self, job_id: str, report: Report) -> None:
         if job_id == BRINGS:

@@ -207,7 +207,7 @@ def test_previews_and_pictures_come_in_the_size_that_was_asked_for(family: Loade
     latents = final_latents(family.ours, asked(family, seeds=(3, 9)))
     with torch.inference_mode():
         previews = view.preview(latents, (12, 20))
-        picture = view.decode(latents[:1])[0]
+        picture = view.decode(latents[:1])[0][0]
     assert (previews.shape, previews.dtype) == ((2, 12, 20, 3), torch.uint8)
     assert (picture.shape, picture.dtype) == ((32, 48, 3), torch.uint8)
 

@@ -88,8 +88,8 @@ def test_a_picture_moves_round_the_axes_that_wrap_and_no_other(loaded: OnDeviceM
         edge = 64 // latents.shape[3]
         picture = gradient(64, 32)
         with wrapping(wraps):
-            decoded, encoded = family.decode(latents)[0], family.encode_picture(picture).mean
-            far_decoded = family.decode(moved(latents, axis, 4))[0]
+            decoded, encoded = family.decode(latents)[0][0], family.encode_picture(picture).mean
+            far_decoded = family.decode(moved(latents, axis, 4))[0][0]
             far_encoded = family.encode_picture(picture.roll(4 * edge, dims=1 - axis)).mean
         gaps = (
             float((denoised(moved(latents, axis, 4)) - moved(denoised(latents), axis, 4)).abs().max()),

@@ -27,6 +27,7 @@ from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.roots import Roots
 from domains.model.safetensors_header import TensorEntry, read_header
+from domains.model.ways import Ways
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
@@ -146,6 +147,25 @@ async def test_nothing_is_told_of_a_use_that_was_never_measured(forecasts: Forec
     found = await forecasts.one()
     assert (found.step_s, found.activation_bytes, found.load_s, found.sample_count) == (None, None, None, 0)
     assert found.max_batch(SQUARE) is None
+
+
+async def test_what_was_measured_with_tiles_is_no_forecast_for_pictures_as_a_whole(forecasts: Forecasts) -> None:
+    tiled, model = Execution(ways=Ways(vae_tiling=True)), forecasts.catalogue.default()
+    there = forecasts.loaded.put(msgspec.structs.replace(loaded_as(model, "sim-0"), ways=tiled.ways))
+    weights = there.size_bytes
+    forecasts.learn(peak=weights + 3000)
+    (found,) = await forecasts.of("sim-0", execution=tiled)
+    assert found.activation_bytes == 3000
+    as_it_is = await forecasts.one()
+    assert (as_it_is.activation_bytes, as_it_is.execution.ways) == (3000, tiled.ways)
+    (whole,) = await forecasts.of("sim-0", execution=Execution(ways=Ways(vae_tiling=False)))
+    assert whole.activation_bytes is None
+    forecasts.loaded.remove(there.id)
+    assert (await forecasts.one()).activation_bytes is None
+    forecasts.learn(peak=7000)
+    assert (await forecasts.one()).activation_bytes == 7000
+    (found,) = await forecasts.of("sim-0", execution=tiled)
+    assert found.activation_bytes == 3000
 
 
 async def test_a_measured_run_tells_its_size_and_larger_ones_in_proportion(forecasts: Forecasts) -> None:

@@ -257,7 +257,7 @@ class FallbackPolicy(_message.Message):
     """Compute in a lower precision. This changes the picture. Absent: no."""
     allow_smaller_batch: _builtins.bool
     """Make the pictures one after the other instead of together, and if that does not suffice, compute each picture without its prompt and
-    with it one after the other. Absent: yes.
+    with it one after the other. Pictures that were to be decoded together are decoded one after the other. Absent: yes.
     """
     allow_tiling: _builtins.bool
     """Decode the picture in tiles. Absent: yes."""

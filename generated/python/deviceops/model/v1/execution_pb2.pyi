@@ -93,11 +93,19 @@ class ExecutionOptions(_message.Message):
     attention_slicing: _builtins.bool
     """Compute attention in slices: less memory, slower. Absent: the server chooses."""
     vae_slicing: _builtins.bool
-    """Decode pictures one after the other: less memory. Absent: the server chooses."""
+    """Decode the pictures of a job one after the other: less memory. False: all at once; those that have no room together are decoded one
+    after the other all the same, if `fallback.allow_smaller_batch` permits it. Between two passes, and in detail passes, pictures are
+    always decoded one after the other. Absent: the server chooses; it takes true.
+    """
     vae_tiling: _builtins.bool
-    """Decode a picture in tiles: much less memory, slower. Absent: the server chooses."""
+    """Decode a picture in tiles that fade into each other: much less memory, slower. A picture that is not larger than a tile is decoded as a
+    whole. True: always; a generation with `seamless_x` or `seamless_y` is then refused with UNSUPPORTED_COMBINATION. False: never, not even
+    where memory is short. Absent, also in an answer: only where memory is short and `fallback.allow_tiling` permits it.
+    """
     vae_tile_px: _builtins.int
-    """Edge of those tiles in pixels, a multiple of 64, 256..4096. 0: the server chooses by the memory."""
+    """Edge of those tiles in pixels, a multiple of 64, 256..4096. Where memory is short they become smaller. 0: 512. Must be 0 unless
+    `vae_tiling` is true.
+    """
     offload: Global___OffloadMode.ValueType
     """Which parts wait in host memory."""
     compile: _builtins.bool
