@@ -70,7 +70,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     precision_support: tuple[PrecisionSupport, ...]
     """Each precision that was tried with a small matrix product on the device."""
     features: tuple[str, ...] = ()
-    """Other features found by trial: `pinned_memory`, `flash_attention`, `compile`."""
+    """Other features found by trial: `pinned_memory`, `flash_attention`, `memory_efficient_attention`, `cudnn_attention`,
+    `compile`."""
     compute_units: int | None = None
     """Cores of a CPU, multiprocessors of a GPU."""
     max_clock_mhz: int | None = None

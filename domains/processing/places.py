@@ -7,6 +7,7 @@ from domains.errors import ErrorReason, InvalidRequest, NotSupported, Violation
 from domains.inference.generation import Generation
 from domains.memory.pools.pool import HOST
 from domains.memory.pools.reservations import Reservations
+from domains.model.device_fit import lacked, told_fit
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedModel
 from domains.processing.jobs.job import JobOptions
@@ -38,21 +39,22 @@ class Places:
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def computing(self, execution: Execution, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the devices that compute in all precisions that it names.
+        """The job's options, restricted to the devices that have all precisions and the attention kernel that it names.
 
         Raises NOT_SUPPORTED_ON_DEVICE if there is none.
         """
-        if not execution.named:
+        if not execution.named and not execution.ways.attention_kernel:
             return options
         named = {self.device_id(name) for name in options.device_ids}
         devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
         # A device whose worker is starting has not tried its precisions yet.
         untried = [device for device in devices if not device.precision_support]
-        able = [device.id for device in devices if device in untried or {*execution.named} <= {*device.precisions}]
+        able = [device.id for device in devices if device in untried or not lacked(execution, device)]
         if not able:
-            has = "; ".join(f"{device.id}: {', '.join(device.precisions) or 'none'}" for device in devices)
-            message = f"no device computes in {', '.join(execution.named)}; {has or 'there is none'}"
-            raise NotSupported(message, precision=", ".join(execution.named))
+            fits = "; ".join(told_fit(execution, device) for device in devices)
+            named = {"precision": ", ".join(execution.named), "attention_kernel": execution.ways.attention_kernel}
+            message = f"no device computes as execution asks: {fits or 'there is none'}"
+            raise NotSupported(message, None, **{name: value for name, value in named.items() if value})
         return options if len(able) == len(devices) else msgspec.structs.replace(options, device_ids=tuple(able))
 
     def reserved(self, options: JobOptions) -> JobOptions:

@@ -332,7 +332,7 @@ def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execu
     """The message of how a loaded model computes. `precisions`: by component, as its worker reports them. `way`: its
     offloading, and its other ways.
 
-    The attention kernel is absent: torch chooses it for each call and does not report it.
+    The attention kernel is absent unless the load names one: torch chooses it for each call and does not report it.
     """
     denoiser = next((precisions[name] for name in DENOISERS if name in precisions), "")
     return execution_pb2.ExecutionOptions(
@@ -341,7 +341,6 @@ def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execu
         vae_precision=convert.to_precision(precisions.get("vae", "")),
         # The engine has no other modes yet.
         quantization="none",
-        attention_slicing=False,
         **way_fields(way.ways.taken),
         offload=OFFLOADS.get(way.offload, execution_pb2.OFFLOAD_MODE_NONE),
         offload_budget_bytes=way.offload_budget_bytes,

@@ -28,6 +28,7 @@ from domains.inference.samplers import (
 )
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
+from domains.model.device_fit import kernels_of
 from domains.model.families import COMPUTED, CONTROLLED, FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
@@ -45,6 +46,7 @@ from server.inference.control_messages import to_preprocessors
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
 from server.inference.reproduction_messages import from_reproduction
+from server.model.way_messages import to_kernels
 from server.processing.watch import submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -114,8 +116,8 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
             capabilities=[
-                _capability(device_ids, family, precisions, task)
-                for precisions, device_ids in _alike(views).items()
+                _capability(device_ids, family, precisions, kernels, task)
+                for (precisions, kernels), device_ids in _alike(views).items()
                 for family in sorted({model.family for model in usable})
                 for task in tasks_of(FAMILIES[family])
             ],
@@ -162,16 +164,16 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         )
 
 
-def _alike(views: Sequence[DeviceView]) -> dict[tuple[str, ...], list[str]]:
-    """Device ids by precisions, the only capability that differs between devices."""
-    found: dict[tuple[str, ...], list[str]] = {}
+def _alike(views: Sequence[DeviceView]) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]]:
+    """Device ids by precisions and attention kernels, the only capabilities that differ between devices."""
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for view in views:
-        found.setdefault(view.device.precisions, []).append(view.device.id)
+        found.setdefault((view.device.precisions, kernels_of(view.device)), []).append(view.device.id)
     return found
 
 
 def _capability(
-    device_ids: list[str], family: str, precisions: tuple[str, ...], task: Task
+    device_ids: list[str], family: str, precisions: tuple[str, ...], kernels: tuple[str, ...], task: Task
 ) -> capability_pb2.GenerationCapability:
     return capability_pb2.GenerationCapability(
         device_ids=device_ids,
@@ -183,6 +185,7 @@ def _capability(
         sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
         control_types=control_types_of(family),
         control_preprocessors=to_preprocessors(served=family in CONTROLLED),
+        attention_kernels=to_kernels(kernels),
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )
 

@@ -16,7 +16,7 @@ from server.model.way_messages import SERVED_WAYS, from_ways, way_fields, way_vi
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
-_WAYS = ("quantization", "attention_slicing", "compile")
+_WAYS = ("quantization", "compile")
 """Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
     LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,

@@ -1,18 +1,22 @@
 """Converts how a model computes beside its precisions, its quantization and its offloading."""
 
+from collections.abc import Collection
 from typing import Any
 
+from deviceops.common.v1 import field_capability_pb2
 from deviceops.model.v1 import execution_pb2
 from domains.errors import Violation
-from domains.model.ways import TILE_MULTIPLE_PX, TILE_PX, Ways
+from domains.model.ways import ATTENTION_KERNELS, TILE_MULTIPLE_PX, TILE_PX, Ways
 
-SERVED_WAYS = ("vae_slicing", "vae_tiling", "vae_tile_px")
+SERVED_WAYS = ("attention_kernel", "attention_slicing", "vae_slicing", "vae_tiling", "vae_tile_px")
 """Fields of ExecutionOptions."""
 
 
 def from_ways(asked: execution_pb2.ExecutionOptions) -> Ways:
     """The ways that a request asks for."""
     return Ways(
+        attention_kernel=asked.attention_kernel,
+        attention_slicing=asked.attention_slicing if asked.HasField("attention_slicing") else None,
         vae_slicing=asked.vae_slicing if asked.HasField("vae_slicing") else None,
         vae_tiling=asked.vae_tiling if asked.HasField("vae_tiling") else None,
         vae_tile_px=asked.vae_tile_px,
@@ -26,8 +30,29 @@ def way_fields(ways: Ways) -> dict[str, Any]:
 
 def way_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
     """The violations of ways that are wrong."""
-    least, most = TILE_PX
-    edge = asked.vae_tile_px
+    wrong: list[Violation] = []
+    if asked.attention_kernel and asked.attention_kernel not in ATTENTION_KERNELS:
+        text = f"{asked.attention_kernel[:64]!r} is no attention kernel"
+        wrong.append(Violation(field=f"{path}.attention_kernel", message=text, allowed=", ".join(ATTENTION_KERNELS)))
+    return [*wrong, *_tile_violations(asked, path)]
+
+
+def to_kernels(kernels: Collection[str]) -> list[field_capability_pb2.OptionCapability]:
+    """The attention kernels. `kernels`: those that the devices have."""
+    lacks = "trying it has not worked on these devices; choose math, or leave it empty"
+    return [
+        field_capability_pb2.OptionCapability(
+            id=name,
+            display_name=name.replace("_", " "),
+            available=name in kernels,
+            unavailable_message="" if name in kernels else lacks,
+        )
+        for name in ATTENTION_KERNELS
+    ]
+
+
+def _tile_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
+    (least, most), edge = TILE_PX, asked.vae_tile_px
     if not edge:
         return []
     wrong: list[Violation] = []

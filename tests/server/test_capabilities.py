@@ -156,6 +156,14 @@ def test_ways_to_make_control_maps_say_what_they_lack(told: Answer) -> None:
     assert "canny" in capability.control_types
 
 
+def test_attention_kernels_are_told_with_whether_the_device_has_them(told: Answer) -> None:
+    for one in told.capabilities:
+        kernels = {kernel.id: kernel.available for kernel in one.attention_kernels}
+        # The device is a CPU.
+        assert kernels == {"flash": True, "memory_efficient": False, "cudnn": False, "math": True}
+        assert all(bool(kernel.unavailable_message) is not kernel.available for kernel in one.attention_kernels)
+
+
 def test_the_limits_are_those_of_the_checks(told: Answer) -> None:
     assert (told.limits.max_prompt_bytes, told.limits.max_steps) == (limits.PROMPT_BYTES, limits.STEPS[1])
     assert (told.limits.min_edge_px, told.limits.max_edge_px) == limits.EDGE_PX

@@ -361,8 +361,6 @@ def test_each_part_is_loaded_in_the_precision_that_was_asked_for(machine: Machin
 
 WAYS = [
     ({"quantization": "nf4"}, "quantization"),
-    ({"attention_kernel": "flash"}, "attention_kernel"),
-    ({"attention_slicing": True}, "attention_slicing"),
     ({"compile": True}, "compile"),
     ({"precision": image_pb2.PRECISION_INT8}, "precision"),
 ]
@@ -382,7 +380,9 @@ def test_the_way_in_which_the_engine_computes_may_be_said(machine: Machine) -> N
 
 
 def test_the_ways_in_which_a_load_computes_come_back_and_are_those_of_its_jobs(machine: Machine) -> None:
-    asked = execution_pb2.ExecutionOptions(vae_slicing=False, vae_tiling=True, vae_tile_px=256)
+    asked = execution_pb2.ExecutionOptions(
+        attention_kernel="math", attention_slicing=True, vae_slicing=False, vae_tiling=True, vae_tile_px=256
+    )
     names = [field.name for field, _ in asked.ListFields()]
 
     def same(told: execution_pb2.ExecutionOptions) -> bool:
@@ -390,6 +390,7 @@ def test_the_ways_in_which_a_load_computes_come_back_and_are_those_of_its_jobs(m
 
     usual = machine.loaded(device="sim-1").execution
     assert (usual.vae_slicing, usual.HasField("vae_tiling"), usual.vae_tile_px) == (True, False, 0)
+    assert (usual.attention_kernel, usual.attention_slicing) == ("", False)
     other = machine.load(device="sim-1", execution=asked).event.failed.failure
     assert other.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
     assert "unload it first" in other.message
@@ -421,6 +422,25 @@ def test_the_ways_in_which_a_load_computes_come_back_and_are_those_of_its_jobs(m
 def test_an_edge_of_tiles_that_means_nothing_is_refused_by_name(machine: Machine, how: dict[str, Any]) -> None:
     told = refused(lambda: list(machine.start_load(execution=execution_pb2.ExecutionOptions(**how))))
     assert (told.reason, told.fields) == ("INVALID_FIELD", ["model_load.execution.vae_tile_px"])
+
+
+def test_an_attention_kernel_that_the_device_lacks_is_refused_with_those_that_it_has(machine: Machine) -> None:
+    # A CPU computes for simulated devices; torch has this kernel for CUDA alone.
+    lacks = execution_pb2.ExecutionOptions(attention_kernel="memory_efficient")
+    told = refused(lambda: list(machine.start_load(execution=lacks)))
+    assert told.reason == "NOT_SUPPORTED_ON_DEVICE"
+    assert "sim-0 lacks attention_kernel memory_efficient, and has attention_kernel flash, math" in told.message
+    unknown = execution_pb2.ExecutionOptions(attention_kernel="xformers")
+    told = refused(lambda: list(machine.start_load(execution=unknown)))
+    assert (told.reason, told.fields) == ("INVALID_FIELD", ["model_load.execution.attention_kernel"])
+    forecast = model_service_pb2.EstimateModelRequest(
+        model_load=model_work_pb2.ModelLoad(model_id=FIRST, execution=lacks),
+        devices=job_event_pb2.DeviceSelector(device_ids=["sim-1"]),
+    )
+    (one,) = machine.model.EstimateModel(forecast, timeout=CALL_S).estimates
+    assert not one.fits
+    assert [finding.reason for finding in one.findings] == [error_pb2.ERROR_REASON_NOT_SUPPORTED_ON_DEVICE]
+    assert one.findings[0].message == "sim-1 lacks attention_kernel memory_efficient"
 
 
 def test_a_load_tells_how_much_of_each_part_has_come(machine: Machine) -> None:

@@ -14,12 +14,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 _BUILD_S = 20.0
+_ATTENTION = {
+    "flash_attention": SDPBackend.FLASH_ATTENTION,
+    "memory_efficient_attention": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn_attention": SDPBackend.CUDNN_ATTENTION,
+}
 
 
 def features(device: torch.device) -> tuple[str, ...]:
     """Names for `DeviceCapabilities.features`, but for `compile`, which needs another process: see `can_compile`."""
-    tried = {"pinned_memory": _pinned_memory, "flash_attention": _flash_attention}
-    return tuple(name for name, works in tried.items() if works(device))
+    kernels = tuple(name for name, kernel in _ATTENTION.items() if _attends(device, kernel))
+    return (*(("pinned_memory",) if _pinned_memory(device) else ()), *kernels)
 
 
 def _pinned_memory(device: torch.device) -> bool:
@@ -32,20 +37,20 @@ def _pinned_memory(device: torch.device) -> bool:
         return False
 
 
-def _flash_attention(device: torch.device) -> bool:
-    """Whether torch's own flash kernel runs here and computes the same as plain attention on the CPU."""
+def _attends(device: torch.device, kernel: SDPBackend) -> bool:
+    """Whether one of torch's attention kernels runs here and computes the same as plain attention on the CPU."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(1)
-    query, key, value = (torch.rand(1, 2, 16, 64, generator=generator) for _ in range(3))
+    query, key, value = (torch.rand(1, 2, 128, 64, generator=generator) for _ in range(3))
     try:
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        with sdpa_kernel(kernel):
             there = [tensor.to(device, dtype) for tensor in (query, key, value)]
-            flash = scaled_dot_product_attention(there[0], there[1], there[2]).float().cpu()
+            found = scaled_dot_product_attention(there[0], there[1], there[2]).float().cpu()
     except RuntimeError:
         return False
     with sdpa_kernel(SDPBackend.MATH):
         plain = scaled_dot_product_attention(query, key, value)
-    return torch.allclose(flash, plain, atol=0.01)
+    return torch.allclose(found, plain, atol=0.01)
 
 
 def can_compile(device: torch.device) -> bool:

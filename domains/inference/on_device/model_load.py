@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
 
+from domains.inference.on_device.attending import attending
 from domains.inference.on_device.families.family import Family, KeepOn, regardless
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.fence import EventFence, Fence
@@ -176,15 +179,17 @@ class ModelLoad:
         return self.there is not None
 
     def _family(self, loaded: OnDeviceModel) -> Family:
-        if loaded.turns is None:
-            return family_of(loaded)
         owner = model_owner(self.model.id)
-        return InTurns(loaded, loaded.turns, family_of, lambda size: self._hardware.hold(owner, size), self._keep_on)
+        hold = partial(self._hardware.hold, owner)
+        family = (
+            family_of(loaded) if loaded.turns is None else InTurns(loaded, loaded.turns, family_of, hold, self._keep_on)
+        )
+        return attending(self.model, family, self._execution.ways)
 
     def rest(self) -> None:
         """Take the components off the device that were there for their turn."""
-        if self.there is not None and isinstance(self.there[1], InTurns) and self.there[0].held_bytes:
-            self.there[1].rest()
+        if self.there is not None and self.there[0].turns is not None and self.there[0].held_bytes:
+            cast(InTurns, self.there[1]).rest()
 
     def wait(self) -> None:
         """Wait until the next piece can be loaded, or at least for a while."""

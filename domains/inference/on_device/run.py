@@ -18,6 +18,7 @@ from domains.imaging.masks import Pixels
 from domains.inference.fallback import Rung
 from domains.inference.generation import Determinism, Previews
 from domains.inference.given import Given
+from domains.inference.on_device.attending import parts_in_math
 from domains.inference.on_device.checkpoint import Handed
 from domains.inference.on_device.enlarged_run import EnlargedRun
 from domains.inference.on_device.families.family import Family, KeepOn
@@ -57,6 +58,7 @@ class Run(EnlargedRun):
         self._pictures = Pictures(given.resolved, resources.files, given.made)
         self._walked_steps = given.resolved.visited.stop
         """Steps of the walk that are done after the first pass."""
+        self._told_in_math: set[str] = set()
         self._one_by_one = False
         """Whether memory was too short to decode pictures together."""
         self.taken: tuple[Rung, ...] = ()
@@ -287,6 +289,7 @@ class Run(EnlargedRun):
 
     def poll(self) -> None:
         """Report what has ended; enter the next stage when this one has ended."""
+        self._tell_other_attention()
         if not self.settle():
             return
         self._in_flight.deliver_passed()
@@ -331,6 +334,18 @@ class Run(EnlargedRun):
         if self.given.resolved.return_latents and self._returned is None and not refined:
             # Behind the fence of the pictures that are decoded next; a wait for the device would stop the other jobs.
             self._returned = to_host(self.walking.handed)
+
+    def _tell_other_attention(self) -> None:
+        """Report each part of a model once whose attention the kernel of its load does not take."""
+        for loaded, family in self._there:
+            for part in sorted({*parts_in_math(family)} - self._told_in_math):
+                self._told_in_math.add(part)
+                kernel = loaded.execution.ways.attention_kernel
+                detail = (
+                    f"{part} of model {loaded.model.id} has attention that {kernel} does not take; math computes it"
+                )
+                reason = str(ErrorReason.NOT_SUPPORTED_ON_DEVICE)
+                self._degrade(Degraded(kind="attention_kernel", reason=reason, detail=detail))
 
     def _tell_latents(self, index: int) -> None:
         """Report the latents of a picture, if they are asked for and not reported."""

@@ -32,7 +32,7 @@ from domains.model.on_device.tokenizer import fit, tokenizer, tokenizer_of
 from domains.model.on_device.weights import Filling, Find, plan
 from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
-from domains.model.ways import AS_THE_SERVER_CHOOSES
+from domains.model.ways import AS_THE_SERVER_CHOOSES, OF_HALF_PRECISION
 from domains.model.weight_file import WeightFile
 
 Result = TypeVar("Result")
@@ -343,14 +343,20 @@ def _weights(model: Model, component: str) -> list[str]:
 
 
 def _filled_in(execution: Execution, place: torch.device) -> Execution:
-    """What is asked for, with the denoiser's precision. Raises NOT_SUPPORTED_ON_DEVICE for an unknown precision."""
+    """What is asked for, with the denoiser's precision. Raises NOT_SUPPORTED_ON_DEVICE for an unknown precision, and for a
+    kernel that does not compute in it."""
     for precision in execution.named:
         if precision not in PRECISIONS:
             message = f"{precision!r} is no precision this worker computes in; known: {', '.join(PRECISIONS)}"
             raise NotSupported(message, precision=precision)
-    if execution.precision:
-        return execution
-    return msgspec.structs.replace(execution, precision=usual_on(place))
+    filled = msgspec.structs.replace(execution, precision=execution.precision or usual_on(place))
+    kernel = execution.ways.attention_kernel
+    if kernel in OF_HALF_PRECISION and place.type == "cuda" and filled.precision == "float32":
+        message = f"{kernel} attention computes in half precision alone on {place}; load in another execution.precision"
+        raise NotSupported(
+            f"{message} than float32, or with another execution.attention_kernel", attention_kernel=kernel
+        )
+    return filled
 
 
 def usual_on(place: torch.device) -> str:

@@ -14,6 +14,7 @@ from domains.inference.kept_readings import kept_readings
 from domains.inference.pass_plan import detectors_of, largest_batch, models_of, upscaler_of
 from domains.memory.pools.pools import Pools
 from domains.memory.pools.reclaiming import Reclaiming
+from domains.model.device_fit import lacked
 from domains.model.execution import AS_FLOAT32, AS_USUAL, Execution
 from domains.model.finding import ModelFinding
 from domains.model.footprints import Footprints, PartFootprint, added_bytes
@@ -68,7 +69,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     execution: Execution = AS_USUAL
     """How the model shall compute."""
     unsupported: tuple[str, ...] = ()
-    """Precisions that are asked for, and in which the device does not compute."""
+    """What is asked for and the device does not have, for people."""
 
     @property
     def weights_bytes(self) -> int:
@@ -91,7 +92,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         """The reasons against the load."""
         told = list[ModelFinding]()
         if self.unsupported:
-            text = f"{self.device.id} does not compute in {', '.join(self.unsupported)}"
+            text = f"{self.device.id} lacks {' and '.join(self.unsupported)}"
             told.append(ModelFinding(reason=ErrorReason.NOT_SUPPORTED_ON_DEVICE, message=text))
         if self.shortfall_bytes:
             text = (
@@ -178,7 +179,7 @@ class Estimates:
             load_s=self._footprints.load_s(model, device.id, weights) if weights else 0.0,
             step_s=None if step is None else step.seconds,
             sample_count=self._footprints.load_count(model, device.id) + runs,
-            unsupported=tuple(one for one in execution.named if one not in device.precisions),
+            unsupported=lacked(execution, device),
         )
 
     def _loaded_way(self, model_id: str, device_id: str) -> Execution:

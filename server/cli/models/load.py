@@ -16,6 +16,7 @@ from server.cli.generation.component_flags import components_of
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "component", "layer"]
+Attention = Literal["flash", "memory_efficient", "cudnn", "math"]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
@@ -59,6 +60,12 @@ def load(
             metavar="SIZE", help="With --offload layer: device memory for what computes, 6GiB. [default: the least]"
         ),
     ] = None,
+    attention: Annotated[
+        Attention | None, typer.Option(help="The attention kernel. [default: the best for each call]")
+    ] = None,
+    attention_slicing: Annotated[
+        bool | None, typer.Option(help="Compute attention in slices: less memory with math, slower. [default: not]")
+    ] = None,
     vae_slicing: Annotated[
         bool | None,
         typer.Option(help="Decode the pictures of a job one after the other, or all at once. [default: so]"),
@@ -86,7 +93,13 @@ def load(
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if offload_budget:
             request.model_load.execution.offload_budget_bytes = byte_count(offload_budget, "--offload-budget")
-        ways = {"vae_slicing": vae_slicing, "vae_tiling": vae_tiling, "vae_tile_px": vae_tile_px or None}
+        ways = {
+            "attention_kernel": attention,
+            "attention_slicing": attention_slicing,
+            "vae_slicing": vae_slicing,
+            "vae_tiling": vae_tiling,
+            "vae_tile_px": vae_tile_px or None,
+        }
         for name, way in ways.items():
             if way is not None:
                 setattr(request.model_load.execution, name, way)

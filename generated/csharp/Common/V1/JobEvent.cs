@@ -3740,7 +3740,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int KindFieldNumber = 1;
     private string kind_ = "";
     /// <summary>
-    /// What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device` …
+    /// What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel` …
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

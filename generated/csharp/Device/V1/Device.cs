@@ -1809,7 +1809,7 @@ namespace DeviceOps.Api.Device.V1 {
         = pb::FieldCodec.ForString(98);
     private readonly pbc::RepeatedField<string> features_ = new pbc::RepeatedField<string>();
     /// <summary>
-    /// What else was found by trying: `pinned_memory`, `flash_attention`, `compile`.
+    /// What else was found by trying: `pinned_memory`, `flash_attention`, `memory_efficient_attention`, `cudnn_attention`, `compile`.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -210,8 +210,10 @@ namespace DeviceOps.Api.Model.V1 {
     public const int AttentionKernelFieldNumber = 5;
     private string attentionKernel_ = "";
     /// <summary>
-    /// The attention kernel: `flash`, `memory_efficient`, `math`. Empty: the server chooses. One that the device lacks:
-    /// NOT_SUPPORTED_ON_DEVICE.
+    /// The attention kernel: `flash`, `memory_efficient`, `cudnn`, `math`. Empty, also in an answer: the server chooses, for each call anew.
+    /// One that the device lacks: NOT_SUPPORTED_ON_DEVICE. The denoiser, and what guides it, compute with it alone: a generation whose shapes
+    /// it does not take (a mask, wide heads, float32) fails with NOT_SUPPORTED_ON_DEVICE. Text encoders and VAE compute with `math` what it
+    /// does not take, which a Degradation `attention_kernel` of the job tells; T5 has attention of its own.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -228,7 +230,8 @@ namespace DeviceOps.Api.Model.V1 {
 
     private bool attentionSlicing_;
     /// <summary>
-    /// Compute attention in slices: less memory, slower. Absent: the server chooses.
+    /// Compute attention in slices of its queries: less memory where `math` computes, as the other kernels keep no scores; slower. False, and
+    /// the server's choice: none, but on a CPU slices of seconds, between which a job can be cancelled. Pictures differ by rounding at most.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -7,21 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from msgspec import structs
 from PIL import Image
 from torch import Tensor
+from torch._C import _len_torch_function_stack  # pyright: ignore[reportPrivateUsage]
 
 from domains.inference.fallback import Fallback
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given
-from domains.inference.on_device import tiles
+from domains.inference.on_device import attending, tiles
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.vae_decoder import VaeDecoder
-from domains.inference.outcome import RunFailed, RunFinished
+from domains.inference.outcome import RunFailed, RunFinished, RunStopped
 from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.ways import Ways
 from domains.progress import Degraded
+from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
 
@@ -170,6 +173,148 @@ def test_a_load_with_tiles_refuses_a_picture_whose_edges_fit_together_before_its
     assert isinstance(usual.last("job"), RunFinished)
 
 
+# Attention
+
+
+class Kernels:
+    """Records which kernels torch may choose in each call of attention, and takes what a device's kernels take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes: Callable[..., bool] = lambda **call: True) -> None:
+        """`takes`: whether a kernel that is not `math` takes a call."""
+        self.seen: list[tuple[bool, bool]] = []
+        """(whether `flash`, whether `math` was permitted)."""
+        self.sizes: list[int] = []
+        """Scores of each call that is not causal."""
+        self.on_call: Callable[[], None] = lambda: None
+        self._takes = takes
+        self._compute = F.scaled_dot_product_attention
+        monkeypatch.setattr(F, "scaled_dot_product_attention", self._call)
+
+    def _call(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **more: Any) -> Tensor:
+        if _len_torch_function_stack():
+            # The whole, of which the slices come here, too.
+            return self._compute(query, key, value, attn_mask=attn_mask, **more)
+        permitted = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+        causal = attn_mask is not None or bool(more.get("is_causal"))
+        if not permitted[1] and not self._takes(causal=causal, heads=query.shape[1]):
+            raise RuntimeError("No available kernel. Aborting execution.")
+        self.on_call()
+        self.seen.append(permitted)
+        if not causal:
+            self.sizes.append(query[..., 0].numel() * key.shape[-2])
+        return self._compute(query, key, value, attn_mask=attn_mask, **more)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "permitted"), [("", (True, True)), ("flash", (True, False)), ("math", (False, True))]
+)
+def test_all_attention_is_computed_by_the_kernel_of_the_load(
+    loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch, kernel: str, permitted: tuple[bool, bool]
+) -> None:
+    asked = request(tiny, steps=2, negative_prompt="dog")
+    usual = pictures(loaded(), asked)
+    kernels = Kernels(monkeypatch)
+    loop = loaded(attention_kernel=kernel)
+    (made,) = pictures(loop, asked)
+    assert set(kernels.seen) == {permitted}
+    assert given_up(loop) == []
+    assert np.abs(made - usual[0]).max() <= 1
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.math_sdp_enabled()
+
+
+@pytest.mark.parametrize(
+    ("takes", "part"),
+    [
+        (lambda causal, heads: not causal, "the text encoders"),
+        (lambda causal, heads: causal or heads > 1, "the VAE"),
+    ],
+    ids=["masks", "wide heads"],
+)
+def test_a_part_whose_attention_the_kernel_does_not_take_computes_it_with_math_and_the_job_tells(
+    loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch, takes: Callable[..., bool], part: str
+) -> None:
+    asked = request(tiny, steps=2, seeds=(1, 2))
+    usual = pictures(loaded(), asked)
+    loop = loaded(attention_kernel="flash")
+    kernels = Kernels(monkeypatch, takes)
+    made = pictures(loop, asked)
+    assert set(kernels.seen) == {(True, False), (True, True)}, "the other parts compute with the kernel alone"
+    (told,) = loop.of("job", Degraded)
+    assert isinstance(told, Degraded)
+    assert (told.kind, told.reason) == ("attention_kernel", "NOT_SUPPORTED_ON_DEVICE")
+    assert told.detail == f"{part} of model {tiny.id} has attention that flash does not take; math computes it"
+    for one, other in zip(usual, made, strict=True):
+        assert np.abs(one - other).max() <= 1
+
+
+def test_a_denoiser_whose_attention_the_kernel_does_not_take_is_refused_by_name(loaded: Loaded, tiny: Model) -> None:
+    # Torch has no such kernel for a CPU.
+    loop = loaded(attention_kernel="memory_efficient")
+    assert not pictures(loop, request(tiny, steps=2))
+    end = loop.last("job")
+    assert isinstance(end, RunFailed)
+    assert (end.reason, end.facts["attention_kernel"]) == ("NOT_SUPPORTED_ON_DEVICE", "memory_efficient")
+    assert "the unet of model" in end.message
+    assert "math takes all" in end.message
+
+
+def test_attention_in_slices_has_no_more_scores_at_once_and_the_same_pictures(
+    loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(tiny, steps=2, seeds=(1, 2), width_px=64, height_px=96)
+    usual = pictures(loaded(attention_kernel="math"), asked)
+    monkeypatch.setattr(attending, "SLICE_SCORES", 20_000)
+    kernels = Kernels(monkeypatch)
+    whole = pictures(loaded(), asked)
+    assert max(kernels.sizes) > 20_000
+    kernels.sizes.clear()
+    sliced = pictures(loaded(attention_slicing=True, attention_kernel="math"), asked)
+    assert 0 < max(kernels.sizes) <= 20_000
+    assert kernels.seen[-1] == (False, True)
+    for one, other, third in zip(usual, sliced, whole, strict=True):
+        assert np.abs(one - other).max() <= 1
+        assert np.abs(third - other).max() <= 1
+
+
+def test_a_job_is_cancelled_between_two_slices(loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attending, "SLICE_SCORES", 1000)
+    loop = loaded(attention_slicing=True)
+    kernels = Kernels(monkeypatch)
+    stops: list[Stop] = []
+
+    def third_slice() -> None:
+        if len(kernels.sizes) == 2:
+            stops.append(Stop(kind=StopKind.CANCEL, cause="the caller"))
+            assert kernels.sizes[0] == kernels.sizes[1], "both are slices of one attention"
+
+    kernels.on_call = third_slice
+    loop.stop_of = lambda job_id: stops[-1] if stops else None
+    assert not pictures(loop, request(tiny, steps=2, width_px=64, height_px=96))
+    assert isinstance(loop.last("job"), RunStopped)
+    assert len(kernels.sizes) == 3
+
+
+@pytest.mark.parametrize("mask", [None, (1, 1, 1, 40), (1, 1, 50, 40)], ids=["none", "of keys", "of both"])
+def test_slices_of_attention_with_a_mask_are_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, mask: tuple[int, ...] | None
+) -> None:
+    monkeypatch.setattr(attending, "SLICE_SCORES", 3 * 4 * 40 * 7)
+    query, key, value = torch.randn(3, 4, 50, 8), torch.randn(3, 4, 40, 8), torch.randn(3, 4, 40, 8)
+    added = None if mask is None else torch.randn(mask)
+    whole = F.scaled_dot_product_attention(query, key, value, added)
+    calls = 0
+
+    def keep_on() -> None:
+        nonlocal calls
+        calls += 1
+
+    with attending._Slicing(keep_on):  # pyright: ignore[reportPrivateUsage]
+        sliced = F.scaled_dot_product_attention(query, key, value, added)
+    torch.testing.assert_close(sliced, whole)
+    assert calls == 8
+
+
 # Who shares a loaded model
 
 
@@ -188,6 +333,10 @@ TILED = Ways(vae_tiling=True, vae_tile_px=256)
         (Ways(), Ways(vae_tiling=False), "with no vae_tiling"),
         (Ways(), Ways(vae_slicing=True), ""),
         (Ways(), Ways(vae_slicing=False), "with vae_slicing true"),
+        (Ways(attention_kernel="flash"), Ways(attention_kernel="flash", attention_slicing=False), ""),
+        (Ways(attention_kernel="flash"), Ways(attention_kernel="math"), "with attention_kernel flash"),
+        (Ways(), Ways(attention_kernel="math"), "with no attention_kernel"),
+        (Ways(), Ways(attention_slicing=True), "with attention_slicing false"),
     ],
 )
 def test_a_load_in_other_ways_than_those_of_the_loaded_model_is_refused_by_name(

@@ -600,7 +600,7 @@ class Degradation(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device` …"""
+    """What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel` …"""
     reason: _error_pb2.ErrorReason.ValueType
     """What made it necessary."""
     detail: _builtins.str

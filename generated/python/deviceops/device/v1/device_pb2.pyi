@@ -383,7 +383,7 @@ class DeviceCapabilities(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What else was found by trying: `pinned_memory`, `flash_attention`, `compile`."""
+        """What else was found by trying: `pinned_memory`, `flash_attention`, `memory_efficient_attention`, `cudnn_attention`, `compile`."""
 
     @_builtins.property
     def telemetry(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

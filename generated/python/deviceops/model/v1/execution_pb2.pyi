@@ -87,11 +87,15 @@ class ExecutionOptions(_message.Message):
     that the device lacks: NOT_SUPPORTED_ON_DEVICE; one whose package is missing: FEATURE_NOT_INSTALLED.
     """
     attention_kernel: _builtins.str
-    """The attention kernel: `flash`, `memory_efficient`, `math`. Empty: the server chooses. One that the device lacks:
-    NOT_SUPPORTED_ON_DEVICE.
+    """The attention kernel: `flash`, `memory_efficient`, `cudnn`, `math`. Empty, also in an answer: the server chooses, for each call anew.
+    One that the device lacks: NOT_SUPPORTED_ON_DEVICE. The denoiser, and what guides it, compute with it alone: a generation whose shapes
+    it does not take (a mask, wide heads, float32) fails with NOT_SUPPORTED_ON_DEVICE. Text encoders and VAE compute with `math` what it
+    does not take, which a Degradation `attention_kernel` of the job tells; T5 has attention of its own.
     """
     attention_slicing: _builtins.bool
-    """Compute attention in slices: less memory, slower. Absent: the server chooses."""
+    """Compute attention in slices of its queries: less memory where `math` computes, as the other kernels keep no scores; slower. False, and
+    the server's choice: none, but on a CPU slices of seconds, between which a job can be cancelled. Pictures differ by rounding at most.
+    """
     vae_slicing: _builtins.bool
     """Decode the pictures of a job one after the other: less memory. False: all at once; those that have no room together are decoded one
     after the other all the same, if `fallback.allow_smaller_batch` permits it. Between two passes, and in detail passes, pictures are
