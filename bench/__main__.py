@@ -55,6 +55,7 @@ BY_NAME_ONLY = (
     "cuda_load",
     "cuda_picture",
     "cuda_short_of_memory",
+    "cuda_ways",
 )
 """Those that need more than a CPU and Python (a .NET SDK, or a GPU), or take many minutes."""
 

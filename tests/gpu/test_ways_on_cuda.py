@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from domains.errors import NotSupported
 from domains.inference.given import Given
 from domains.inference.outcome import RunFinished
 from domains.inference.samplers import SAMPLERS
+from domains.model.execution import Execution
 from domains.model.model import Model
+from domains.model.on_device import load
+from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 from tests.domains.inference.on_device.from_picture import from_picture
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.requests import request
@@ -56,3 +60,33 @@ def test_a_way_makes_the_picture_of_the_cpu(model: Model, way: str, tmp_path: Pa
         loop.loop.close()
     cpu, cuda = pictures
     assert np.abs(cpu - cuda).max() <= TOLERANCE
+
+
+KERNELS: Mapping[str, tuple[Ways, str]] = {
+    "flash": (Ways(attention_kernel="flash"), "float16"),
+    "memory_efficient": (Ways(attention_kernel="memory_efficient"), "float32"),
+    "math": (Ways(attention_kernel="math"), "float32"),
+    "slices": (Ways(attention_kernel="math", attention_slicing=True), "float32"),
+    "all at once": (Ways(vae_slicing=False), "float32"),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_way_to_compute_makes_the_picture_of_the_usual_one(model: Model, name: str) -> None:
+    ways, precision = KERNELS[name]
+    wanted = request(model, steps=4, sampler="euler", seeds=(1, 2), **SIZE)
+    pictures = list[Any]()
+    for chosen in (AS_THE_SERVER_CHOOSES, ways):
+        loop = Recorder(model, "cuda", precision, chosen)
+        loop.loop.submit("a", Given(model, wanted))
+        loop.run()
+        assert isinstance(loop.last("a"), RunFinished)
+        pictures.append(np.stack([shown(one) for one in loop.files("a")]).astype(np.int16))
+        del loop.loaded
+        loop.loop.close()
+    assert np.abs(pictures[0] - pictures[1]).max() <= TOLERANCE
+
+
+def test_a_kernel_of_half_precision_is_refused_in_float32_before_any_weight_is_read(model: Model) -> None:
+    with pytest.raises(NotSupported, match=r"another execution\.precision than float32"):
+        load(model, "cuda", execution=Execution(precision="float32", ways=Ways(attention_kernel="flash")))
