@@ -47,11 +47,8 @@ class Run:
         loop.loop.load("load", model, Execution(ways=ways))
         loop.ended("load")
         for name in ("warm", "run"):
-            asked = request(
-                model,
-                **{"steps": steps, "seeds": tuple(range(pictures)), "return_latents": True},
-                **{"width_px": 1024, "height_px": 1024},
-            )
+            seeds = tuple(range(pictures))
+            asked = request(model, steps=steps, seeds=seeds, return_latents=True, width_px=1024, height_px=1024)
             loop.loop.submit(name, Given(model, asked))
             end = cast(RunFinished, loop.ended(name)[1])
         at = loop.steps_of("run")

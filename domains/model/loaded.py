@@ -6,7 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from domains.failure import Failure
-from domains.model.execution import Execution
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.model import Model
 from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
 
@@ -82,6 +82,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """See `Execution`."""
     ways: Ways = AS_THE_SERVER_CHOOSES
     """See `Execution`."""
+    asked: Execution = AS_USUAL
+    """What its load asked for, with the denoiser's precision. It comes back from the RAM tier so."""
     session_id: str = ""
     """The session that loaded it. Empty: none."""
     failure: Failure | None = None

@@ -7,6 +7,7 @@ import msgspec
 
 from domains.errors import Aborted, ErrorReason, NotFound
 from domains.failure import Failure
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedChange, LoadedComponent, LoadedModel, LoadedState, Stay, loaded_id
 
 
@@ -135,6 +136,11 @@ class LoadedModels:
     def offloaded(self) -> Sequence[LoadedModel]:
         """The models that wait in the RAM tier, ordered by id. Jobs cannot use them before a load."""
         return [self._offloaded[name] for name in sorted(self._offloaded)]
+
+    def comes_back_as(self, model_id: str, device_id: str) -> Execution:
+        """How a job that names no execution brings a model onto a device: as it was there, if it waits in the RAM tier."""
+        one = self._offloaded.get(loaded_id(model_id, device_id))
+        return AS_USUAL if one is None else one.asked
 
     def remove_device(self, device_id: str, failure: Failure | None = None) -> None:
         """Remove all models of a device, whose worker is gone. `failure`: why; None: it was ended on purpose."""

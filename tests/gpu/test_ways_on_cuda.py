@@ -74,7 +74,8 @@ KERNELS: Mapping[str, tuple[Ways, str]] = {
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_way_to_compute_makes_the_picture_of_the_usual_one(model: Model, name: str) -> None:
     ways, precision = KERNELS[name]
-    wanted = request(model, steps=4, sampler="euler", seeds=(1, 2), **SIZE)
+    plain: dict[str, Any] = {"steps": 4, "sampler": "euler", "seeds": (1, 2), **SIZE}
+    wanted = request(model, **plain)
     pictures = list[Any]()
     for chosen in (AS_THE_SERVER_CHOOSES, ways):
         loop = Recorder(model, "cuda", precision, chosen)

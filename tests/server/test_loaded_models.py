@@ -820,6 +820,28 @@ def test_a_model_that_is_kept_on_the_host_leaves_its_device_and_comes_back_under
     assert machine.list()[one.id].state == READY
 
 
+@pytest.mark.parametrize("by", ["a generation", "a load"])
+def test_a_model_comes_back_from_the_host_as_it_was_unless_a_load_names_another_way(machine: Machine, by: str) -> None:
+    asked = options(precision="BFLOAT16", vae_precision="FLOAT32")
+    asked.MergeFrom(execution_pb2.ExecutionOptions(vae_tiling=True, attention_kernel="math"))
+    one = machine.loaded(device="sim-1", execution=asked)
+    kept(machine, loaded_model_id=one.id)
+    assert machine.list()[one.id].execution == one.execution
+    plan = inference_service_pb2.PlanGenerationRequest(generation=picture(), options=on("sim-1"))
+    assert machine.server.inference.PlanGeneration(plan, timeout=CALL_S).resolved.execution == one.execution
+    if by == "a load":
+        back = machine.loaded(device="sim-1")
+    else:
+        assert (
+            kind(asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-1")))[-1]) == "succeeded"
+        )
+        back = machine.list()[one.id]
+    assert (back.state, back.execution, back.device_bytes) == (READY, one.execution, one.device_bytes)
+    kept(machine, loaded_model_id=one.id)
+    named = machine.loaded(device="sim-1", execution=options(precision="FLOAT32")).execution
+    assert (named.precision, named.HasField("vae_tiling")) == (image_pb2.PRECISION_FLOAT32, False)
+
+
 def test_a_model_that_waits_on_the_host_is_let_go_of_like_a_loaded_one(machine: Machine) -> None:
     one = machine.loaded(device="sim-1")
     kept(machine, device_id="sim-1")

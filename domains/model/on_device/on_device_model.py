@@ -109,4 +109,5 @@ class OnDeviceModel:
             offload=self.execution.offload,
             offload_budget_bytes=self.execution.offload_budget_bytes,
             ways=self.execution.ways,
+            asked=self.execution,
         )

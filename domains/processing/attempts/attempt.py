@@ -20,6 +20,7 @@ from domains.inference.generation import Previews
 from domains.inference.kept_file import KeptFile
 from domains.memory.blobs.store import BlobStore
 from domains.model.catalogue import Catalogue
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.attempts.following import Following
@@ -41,6 +42,7 @@ from domains.processing.jobs.outcome import Broken, Done, Halted, Moved, Outcome
 from domains.processing.jobs.preview_wishes import PreviewWishes
 from domains.processing.lanes.lane import Lane
 from domains.processing.memory.less_room import LessRoom
+from domains.processing.memory.model_use import execution_of
 from domains.processing.workers.silence import Silences
 from domains.processing.workers.worker import Worker, WorkerGone, WorkerStalled
 from domains.stop import Stop, stronger
@@ -223,8 +225,13 @@ class Attempt:
             made=len(result.images) if isinstance(result, GenerationResult) else 0,
             kept=self._kept(kept),
             fallback=fallback,
-            narrower=self._less_room.execution if self._less_room else None,
+            narrower=self._less_room.execution if self._less_room else self._comes_back(),
         )
+
+    def _comes_back(self) -> Execution | None:
+        """How a model that waits in the RAM tier comes back. None: as the work asks for."""
+        execution = execution_of(self.job, self._lane.device_id, self._tools.loaded)
+        return None if execution == AS_USUAL else execution
 
     def _kept(self, kept: Checkpoint | None) -> KeptFile | None:
         """The file of a checkpoint, for the worker."""

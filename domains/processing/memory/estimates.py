@@ -151,6 +151,8 @@ class Estimates:
         return [await self._on(model, execution, device, shape) for device in devices]
 
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
+        if execution == AS_USUAL:
+            execution = self._loaded.comes_back_as(model.id, device.id)
         way = self._loaded_way(model.id, device.id)
         if not execution.offload:
             execution = msgspec.structs.replace(

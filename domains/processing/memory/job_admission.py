@@ -12,26 +12,15 @@ from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.model.catalogue import Catalogue
-from domains.model.execution import AS_USUAL, Execution, by_layer, in_turns
+from domains.model.execution import Execution, by_layer, in_turns
 from domains.model.loaded import loaded_id
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.kinds import GenerateWork, LoadWork, ModelBenchmarkWork
+from domains.processing.jobs.kinds import GenerateWork, LoadWork
 from domains.processing.memory.care import pool_of
 from domains.processing.memory.less_room import LessRoom
-from domains.processing.memory.model_use import held_by_devices, loaded_models
-
-
-def _execution_of(job: Job) -> Execution:
-    """How a model that the job loads will compute."""
-    match job.work:
-        case LoadWork():
-            return job.work.execution
-        case ModelBenchmarkWork():
-            return job.work.asked.execution
-        case _:
-            return AS_USUAL
+from domains.processing.memory.model_use import execution_of, held_by_devices, loaded_models
 
 
 def _permits(job: Job, rung: Rung) -> bool:
@@ -109,7 +98,7 @@ class JobAdmission:
         less: LessRoom | None = None
         async with AsyncExitStack() as held:
             try:
-                await self._claim_all(job, device_id, _execution_of(job), held)
+                await self._claim_all(job, device_id, execution_of(job, device_id, self._loaded), held)
             except ResourceExhausted as refusal:
                 # Close the claims that were granted before the refusal.
                 await held.aclose()
@@ -124,7 +113,7 @@ class JobAdmission:
 
     async def _fitting(self, job: Job, device_id: str, refusal: ResourceExhausted) -> Execution | None:
         """How the model has room: with components that take turns, else with streamed layers. None: in no way."""
-        execution = _execution_of(job)
+        execution = execution_of(job, device_id, self._loaded)
         if execution.offload or not isinstance(job.work, LoadWork | GenerateWork):
             return None
         room = int(refusal.facts.get("available_bytes", 0)) - self._own_bytes(job, device_id)

@@ -4,9 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 
 from domains.model.catalogue import Catalogue
+from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedModel, loaded_id, outdated
+from domains.model.loaded_models import LoadedModels
 from domains.processing.jobs.job import Job
-from domains.processing.jobs.kinds import Work
+from domains.processing.jobs.kinds import GenerateWork, LoadWork, ModelBenchmarkWork, Work
 from domains.processing.jobs.state import ON_A_LANE
 
 
@@ -23,6 +25,19 @@ def jobs_that_need(model_id: str, jobs: Iterable[Job]) -> list[Job]:
 def loaded_models(work: Work) -> list[str]:
     """Ids of the models that a device loads for the work, the base first. LoRAs are not loaded but applied."""
     return [asset.model_id for asset in work.assets if asset.loaded]
+
+
+def execution_of(job: Job, device_id: str, loaded: LoadedModels) -> Execution:
+    """How a model that the job loads onto a device will compute."""
+    match job.work:
+        case ModelBenchmarkWork():
+            return job.work.asked.execution
+        case LoadWork() if job.work.execution != AS_USUAL:
+            return job.work.execution
+        case LoadWork() | GenerateWork():
+            return loaded.comes_back_as(loaded_models(job.work)[0], device_id)
+        case _:
+            return AS_USUAL
 
 
 def loaded_ids(job: Job, device_id: str) -> list[str]:

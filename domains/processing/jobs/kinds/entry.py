@@ -123,7 +123,7 @@ class Supplies(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Fallback = NOTHING
     """What the worker may give up when the device is out of memory."""
     narrower: Execution | None = None
-    """How a model that is not loaded yet has room. None: in the way that the work asks for."""
+    """How a model that is not loaded yet has room, or comes back. None: in the way that the work asks for."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

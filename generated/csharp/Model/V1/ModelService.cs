@@ -8438,8 +8438,8 @@ namespace DeviceOps.Api.Model.V1 {
     public const int KeepOnHostFieldNumber = 7;
     private bool keepOnHost_;
     /// <summary>
-    /// Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id. What is in host memory alone
-    /// stays as it is. Default: false.
+    /// Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id, and comes back with its
+    /// execution options unless a load names others. What is in host memory alone stays as it is. Default: false.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -176,11 +176,25 @@ def test_a_load_with_tiles_refuses_a_picture_whose_edges_fit_together_before_its
 # Attention
 
 
+Takes = Callable[[bool, int], bool]
+"""Whether a kernel that is not `math` takes a call, which is causal or masked, or is not, with so many heads."""
+
+
+def no_masks(causal: bool, heads: int) -> bool:
+    """No text encoder's."""
+    return not causal
+
+
+def no_wide_heads(causal: bool, heads: int) -> bool:
+    """No VAE's, which has one head of the whole width."""
+    return causal or heads > 1
+
+
 class Kernels:
     """Records which kernels torch may choose in each call of attention, and takes what a device's kernels take."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes: Callable[..., bool] = lambda **call: True) -> None:
-        """`takes`: whether a kernel that is not `math` takes a call."""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes: Takes = lambda causal, heads: True) -> None:
+        """`takes`: see `Takes`."""
         self.seen: list[tuple[bool, bool]] = []
         """(whether `flash`, whether `math` was permitted)."""
         self.sizes: list[int] = []
@@ -196,7 +210,7 @@ class Kernels:
             return self._compute(query, key, value, attn_mask=attn_mask, **more)
         permitted = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
         causal = attn_mask is not None or bool(more.get("is_causal"))
-        if not permitted[1] and not self._takes(causal=causal, heads=query.shape[1]):
+        if not permitted[1] and not self._takes(causal, query.shape[1]):
             raise RuntimeError("No available kernel. Aborting execution.")
         self.on_call()
         self.seen.append(permitted)
@@ -226,13 +240,13 @@ def test_all_attention_is_computed_by_the_kernel_of_the_load(
 @pytest.mark.parametrize(
     ("takes", "part"),
     [
-        (lambda causal, heads: not causal, "the text encoders"),
-        (lambda causal, heads: causal or heads > 1, "the VAE"),
+        (no_masks, "the text encoders"),
+        (no_wide_heads, "the VAE"),
     ],
     ids=["masks", "wide heads"],
 )
 def test_a_part_whose_attention_the_kernel_does_not_take_computes_it_with_math_and_the_job_tells(
-    loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch, takes: Callable[..., bool], part: str
+    loaded: Loaded, tiny: Model, monkeypatch: pytest.MonkeyPatch, takes: Takes, part: str
 ) -> None:
     asked = request(tiny, steps=2, seeds=(1, 2))
     usual = pictures(loaded(), asked)

@@ -293,7 +293,7 @@ async def test_a_precision_in_which_the_device_does_not_compute_is_named(forecas
     forecasts.devices.described("sim-0", device, DeviceReach(capacity=2), ready=True)
     asked = Execution(precision="float32", vae_precision="float16")
     (found,) = await forecasts.of("sim-0", execution=asked)
-    assert found.unsupported == ("float16",)
+    assert found.unsupported == ("precision float16",)
 
 
 async def test_a_model_that_is_there_loads_in_no_time(forecasts: Forecasts) -> None:
@@ -315,7 +315,7 @@ async def test_what_is_against_a_load_is_found_with_the_reason_of_the_device(for
         ErrorReason.NOT_SUPPORTED_ON_DEVICE,
         ErrorReason.DEVICE_OUT_OF_MEMORY,
     ]
-    assert "float8, bfloat16" in lacks.findings()[0].message
+    assert "lacks float8 and bfloat16" in lacks.findings()[0].message
     assert "lacks 1 B," in lacks.findings()[1].message
     cpu = msgspec.structs.replace(lacks.device, id="cpu")
     on_host = msgspec.structs.replace(lacks, device=cpu, unsupported=())

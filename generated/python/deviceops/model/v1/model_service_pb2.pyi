@@ -1018,8 +1018,8 @@ class UnloadModelRequest(_message.Message):
     True: the jobs end with MODEL_UNLOADED.
     """
     keep_on_host: _builtins.bool
-    """Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id. What is in host memory alone
-    stays as it is. Default: false.
+    """Keep the weights in host memory (OFFLOADED) instead of letting go of them. The loaded model keeps its id, and comes back with its
+    execution options unless a load names others. What is in host memory alone stays as it is. Default: false.
     """
     request_id: _builtins.str
     """The caller's own id for this request, at most 64 characters of visible ASCII. Sent again, it gives the same answer and changes nothing
