@@ -60,6 +60,8 @@ class ModelBenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
     sampler: str
     precisions: tuple[tuple[str, str], ...]
     """(component, precision of its computation, in torch's words)."""
+    way: Execution = AS_USUAL
+    """How it computed, without its precisions."""
     cases: tuple[BenchmarkCase, ...]
     load: LatencySummary | None
     """None: loading was not measured."""

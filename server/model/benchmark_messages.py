@@ -88,7 +88,7 @@ def to_model_benchmark_report(report: ModelBenchmarkReport) -> model_work_pb2.Mo
         model_sha256=report.model_sha256,
         device_id=report.device_id,
         environment=to_environment(report),
-        execution=to_execution(dict(report.precisions)),
+        execution=to_execution(dict(report.precisions), report.way),
         sampler=report.sampler,
         cases=[_to_case(case, report.start_time_s + report.duration_s) for case in report.cases],
         load_latency=None if report.load is None else convert.to_latency(report.load),

@@ -113,9 +113,11 @@ class JobAdmission:
 
     async def _fitting(self, job: Job, device_id: str, refusal: ResourceExhausted) -> Execution | None:
         """How the model has room: with components that take turns, else with streamed layers. None: in no way."""
-        execution = execution_of(job, device_id, self._loaded)
-        if execution.offload or not isinstance(job.work, LoadWork | GenerateWork):
+        if not isinstance(job.work, LoadWork | GenerateWork) or (
+            isinstance(job.work, LoadWork) and job.work.execution.offload
+        ):
             return None
+        execution = execution_of(job, device_id, self._loaded)
         room = int(refusal.facts.get("available_bytes", 0)) - self._own_bytes(job, device_id)
         for narrower in (in_turns(execution), by_layer(execution, room)):
             if sum(size for _, size in await self._missing(job, device_id, narrower)) <= room:

@@ -16,6 +16,7 @@ from domains.inference.on_device import StepLoop
 from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
 from domains.measurement import LatencySummary
 from domains.model.benchmark import BenchmarkCase, ModelBenchmarkReport
+from domains.model.execution import AS_USUAL
 from domains.model.loaded import LoadedModel
 from domains.model.model import Model
 from domains.processing.on_device.served_device import ServedDevice
@@ -181,6 +182,7 @@ class ModelBench:
             device_id=about.id,
             sampler=self._order.cases[0].sampler if self._order.cases else "",
             precisions=tuple((part.id, part.precision) for part in loaded.components) if loaded else (),
+            way=loaded.way if loaded else AS_USUAL,
             cases=tuple(cases),
             load=LatencySummary.of(loads),
             warnings=tuple(filter(None, map(_unsteady, cases))),

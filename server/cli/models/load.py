@@ -17,6 +17,21 @@ from server.cli.generation.component_flags import components_of
 Precision = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "component", "layer"]
 Attention = Literal["flash", "memory_efficient", "cudnn", "math"]
+AttentionOption = Annotated[
+    Attention | None, typer.Option(help="The attention kernel. [default: the best for each call]")
+]
+AttentionSlicingOption = Annotated[
+    bool | None, typer.Option(help="Compute attention in slices: less memory with math, slower. [default: not]")
+]
+VaeSlicingOption = Annotated[
+    bool | None, typer.Option(help="Decode the pictures of a job one after the other, or all at once. [default: so]")
+]
+VaeTilingOption = Annotated[
+    bool | None, typer.Option(help="Decode in tiles, or never. [default: only where memory is short]")
+]
+VaeTileOption = Annotated[
+    int, typer.Option("--vae-tile", metavar="PX", help="With --vae-tiling: edge of the tiles. [default: 512]")
+]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
@@ -60,22 +75,11 @@ def load(
             metavar="SIZE", help="With --offload layer: device memory for what computes, 6GiB. [default: the least]"
         ),
     ] = None,
-    attention: Annotated[
-        Attention | None, typer.Option(help="The attention kernel. [default: the best for each call]")
-    ] = None,
-    attention_slicing: Annotated[
-        bool | None, typer.Option(help="Compute attention in slices: less memory with math, slower. [default: not]")
-    ] = None,
-    vae_slicing: Annotated[
-        bool | None,
-        typer.Option(help="Decode the pictures of a job one after the other, or all at once. [default: so]"),
-    ] = None,
-    vae_tiling: Annotated[
-        bool | None, typer.Option(help="Decode in tiles, or never. [default: only where memory is short]")
-    ] = None,
-    vae_tile_px: Annotated[
-        int, typer.Option("--vae-tile", metavar="PX", help="With --vae-tiling: edge of the tiles. [default: 512]")
-    ] = 0,
+    attention: AttentionOption = None,
+    attention_slicing: AttentionSlicingOption = None,
+    vae_slicing: VaeSlicingOption = None,
+    vae_tiling: VaeTilingOption = None,
+    vae_tile_px: VaeTileOption = 0,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -93,16 +97,7 @@ def load(
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if offload_budget:
             request.model_load.execution.offload_budget_bytes = byte_count(offload_budget, "--offload-budget")
-        ways = {
-            "attention_kernel": attention,
-            "attention_slicing": attention_slicing,
-            "vae_slicing": vae_slicing,
-            "vae_tiling": vae_tiling,
-            "vae_tile_px": vae_tile_px or None,
-        }
-        for name, way in ways.items():
-            if way is not None:
-                setattr(request.model_load.execution, name, way)
+        put_ways(request.model_load, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px)
         if host:
             request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)
@@ -147,6 +142,21 @@ def put_precisions(work: ModelLoad | ModelBenchmark, denoiser: str | None, text:
     for field, name in pairs:
         if name:
             setattr(work.execution, field, image_pb2.Precision.Value(f"PRECISION_{name.upper()}"))
+
+
+def put_ways(
+    work: ModelLoad | ModelBenchmark,
+    attention: str | None,
+    attention_slicing: bool | None,
+    vae_slicing: bool | None,
+    vae_tiling: bool | None,
+    vae_tile_px: int,
+) -> None:
+    """Set the given ways to compute in a load or a benchmark."""
+    flags = {"attention_slicing": attention_slicing, "vae_slicing": vae_slicing, "vae_tiling": vae_tiling}
+    for name, way in {"attention_kernel": attention, **flags, "vae_tile_px": vae_tile_px or None}.items():
+        if way is not None:
+            setattr(work.execution, name, way)
 
 
 def _load_request(connection: Connection, model: str, device: str, pin: bool, keep_s: float | None) -> LoadModelRequest:

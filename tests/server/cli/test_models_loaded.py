@@ -80,9 +80,10 @@ def test_a_model_is_loaded_with_layers_that_pass_through_the_device(capsys: pyte
 
 def test_a_model_is_loaded_with_the_ways_to_compute_that_flags_name(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
-    told(capsys, "load", "emoji", "--no-vae-slicing", "--vae-tiling", "--vae-tile", "256")
+    told(capsys, "load", "emoji", "--no-vae-slicing", "--vae-tiling", "--vae-tile", "256", "--attention", "math")
     (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
-    assert {"vaeSlicing": False, "vaeTiling": True, "vaeTilePx": 256}.items() <= one["execution"].items()
+    ways = {"vaeSlicing": False, "vaeTiling": True, "vaeTilePx": 256, "attentionKernel": "math"}
+    assert ways.items() <= one["execution"].items()
     told(capsys, "unload", "--all")
     told(capsys, "load", "emoji", "--no-vae-tiling")
     (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
@@ -99,9 +100,10 @@ def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureF
     rows = [line.split() for line in text.splitlines() if line.startswith("64×64")]
     assert [(row[1], row[2]) for row in rows] == [("1", "2"), ("2", "2")]
     assert json.loads(told(capsys, "loaded", "--json")) == {}
-    lines = [
-        json.loads(line) for line in told(capsys, "benchmark", "emoji", *flags[:4], *flags[6:], "--json").splitlines()
-    ]
+    few = (*flags[:4], *flags[6:], "--vae-tiling", "--attention", "math")
+    lines = [json.loads(line) for line in told(capsys, "benchmark", "emoji", *few, "--json").splitlines()]
+    execution = lines[-1]["report"]["execution"]
+    assert (execution["vaeTiling"], execution["attentionKernel"]) == (True, "math")
     (case,) = lines[-1]["report"]["cases"]
     assert case["imagesPerSecond"] > 0
     assert (case["runLatency"]["sampleCount"], case["stepLatency"]["sampleCount"]) == ("1", "2")

@@ -19,6 +19,7 @@ from domains.memory.pools.reservation import ReservationAsk, ReservationState, R
 from domains.model.execution import Execution
 from domains.model.loaded import LoadedComponent, LoadedModel
 from domains.model.loaded_models import LoadedModels
+from domains.model.ways import Ways
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork, LoadWork
@@ -217,6 +218,26 @@ async def test_a_model_without_room_as_a_whole_takes_the_least_offload_that_has(
         assert less is None or less.why.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
         # The plan of its layers needs its header, and is made on the event loop.
         assert ("m" in desk.read) == (offload == "layer")
+
+
+@pytest.mark.parametrize(
+    ("room", "offload", "claimed"), [(WEIGHTS, "", WEIGHTS // 2), (WEIGHTS // 4, "layer", WEIGHTS // 4)]
+)
+async def test_a_model_that_comes_back_from_the_host_has_the_room_of_its_offload_or_takes_less(
+    room: int, offload: str, claimed: int
+) -> None:
+    desk = Desk(by_way)
+    tiled = Execution(offload="component", ways=Ways(vae_tiling=True))
+    desk.loaded.offload(
+        LoadedModel(
+            id="m@sim-0", model_id="m", device_id="sim-0", components=(), load_time_s=1, last_use_time_s=1, asked=tiled
+        )
+    )
+    desk.source.others = 100 - room
+    async with desk.door.claimed(load_of(), "sim-0") as less:
+        assert desk.promised == claimed
+        assert (less.execution.offload if less else "") == offload
+        assert less is None or less.execution.ways == tiled.ways
 
 
 @pytest.mark.parametrize("fallback", [{"allow_offload": False}, {"max_attempts": 0}])
