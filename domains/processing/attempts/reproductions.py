@@ -79,6 +79,9 @@ class Reproductions:
         told = ReproductionResult(
             images=result.images,
             resolved=result.resolved,
+            offload=result.offload,
+            offload_budget_bytes=result.offload_budget_bytes,
+            ways=result.ways,
             precisions=result.precisions,
             libraries=result.libraries,
             comparison=comparison,
