@@ -293,9 +293,10 @@ namespace DeviceOps.Api.Model.V1 {
 
     private bool vaeTiling_;
     /// <summary>
-    /// Decode a picture in tiles that fade into each other: much less memory, slower. A picture that is not larger than a tile is decoded as a
-    /// whole. True: always; a generation with `seamless_x` or `seamless_y` is then refused with UNSUPPORTED_COMBINATION. False: never, not even
-    /// where memory is short. Absent, also in an answer: only where memory is short and `fallback.allow_tiling` permits it.
+    /// Decode a picture in tiles that fade into each other: much less memory, slower. A picture that is not larger than a tile is decoded as
+    /// a whole; pictures are always encoded as a whole. True: always; a generation with `seamless_x` or `seamless_y` is then refused with
+    /// UNSUPPORTED_COMBINATION. False: never, not even where memory is short. Absent, also in an answer: only where memory is short and
+    /// `fallback.allow_tiling` permits it.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

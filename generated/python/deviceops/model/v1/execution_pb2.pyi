@@ -102,9 +102,10 @@ class ExecutionOptions(_message.Message):
     always decoded one after the other. Absent: the server chooses; it takes true.
     """
     vae_tiling: _builtins.bool
-    """Decode a picture in tiles that fade into each other: much less memory, slower. A picture that is not larger than a tile is decoded as a
-    whole. True: always; a generation with `seamless_x` or `seamless_y` is then refused with UNSUPPORTED_COMBINATION. False: never, not even
-    where memory is short. Absent, also in an answer: only where memory is short and `fallback.allow_tiling` permits it.
+    """Decode a picture in tiles that fade into each other: much less memory, slower. A picture that is not larger than a tile is decoded as
+    a whole; pictures are always encoded as a whole. True: always; a generation with `seamless_x` or `seamless_y` is then refused with
+    UNSUPPORTED_COMBINATION. False: never, not even where memory is short. Absent, also in an answer: only where memory is short and
+    `fallback.allow_tiling` permits it.
     """
     vae_tile_px: _builtins.int
     """Edge of those tiles in pixels, a multiple of 64, 256..4096. Where memory is short they become smaller. 0: 512. Must be 0 unless
