@@ -266,7 +266,9 @@ async def test_a_load_is_restricted_to_the_devices_that_compute_in_its_precision
 
 async def test_a_precision_in_which_no_device_computes_is_refused_with_what_each_has(desk: Desk) -> None:
     work = LoadWork(model_id=DEMO, execution=Execution(precision="bfloat16"))
-    with pytest.raises(NotSupported, match=f"{GPU}: float32, float16; {OTHER}: float32") as caught:
+    told = "{} lacks precision bfloat16, and has precision {}"
+    both = f"{told.format(GPU, 'float32, float16')}; {told.format(OTHER, 'float32')}"
+    with pytest.raises(NotSupported, match=both) as caught:
         desk.submissions.load(work, PLAIN)
     assert caught.value.reason is ErrorReason.NOT_SUPPORTED_ON_DEVICE
     work = LoadWork(model_id=DEMO, execution=Execution(precision="float16"))
