@@ -68,6 +68,31 @@ ENCODERS = (
                 usual("visual_projection.weight", 1024, 1280),
                 without=("text_model.", "concept_embeds"),
             ),
+            layout(
+                must("vision_model.embeddings.class_embedding", None),
+                must("vision_model.embeddings.patch_embedding.weight", None, 3, None, None),
+                must("visual_projection.weight", None, None),
+                must("text_projection.weight", None, None),
+                must("logit_scale"),
+                name="with its text encoder",
+            ),
+        ),
+    ),
+    Network(
+        kind=ModelKind.IMAGE_ENCODER,
+        architecture="SiglipVisionModel",
+        layouts=tuple(
+            layout(
+                must(f"{start}embeddings.patch_embedding.bias", None),
+                must(f"{start}embeddings.patch_embedding.weight", None, 3, None, None),
+                must(f"{start}encoder.layers.0.layer_norm1.weight", None),
+                must(f"{start}encoder.layers.0.mlp.fc1.weight", None, None),
+                must(f"{start}post_layernorm.weight", None),
+                usual(f"{start}head.probe", 1, 1, 1152),
+                without=(f"{start}embeddings.class_embedding",),
+                name=name,
+            )
+            for name, start in (("published", "vision_model."), ("of transformers 5", ""))
         ),
     ),
 )

@@ -1,12 +1,13 @@
-"""Loads a CLIP vision encoder (Radford et al. 2021), which reads the pictures of IP-Adapters."""
+"""Loads the vision encoder of a CLIP (Radford et al. 2021) or a SigLIP (Zhai et al. 2023), which reads the pictures of
+IP-Adapters."""
 
 from collections.abc import Generator, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
-from domains.model.image_encoders import encoder_config
+from domains.model.image_encoders import encoder_config, is_siglip
 from domains.model.model import Model
 from domains.model.on_device.components import built
 from domains.model.on_device.network_loading import loading_network
@@ -33,4 +34,7 @@ def loading_image_encoder(model: Model, base: OnDeviceModel) -> Generator[Ready,
 
 def _encoder(config: Mapping[str, Any]) -> nn.Module:
     chosen = {name: config[name] for name in _OPTIONS if name in config}
+    if is_siglip(config):
+        # IP-Adapters read hidden states, which the head follows.
+        return SiglipVisionModel(SiglipVisionConfig(**chosen, vision_use_head=False))
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**chosen))
