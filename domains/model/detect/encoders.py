@@ -59,6 +59,7 @@ ENCODERS = (
     Network(
         kind=ModelKind.IMAGE_ENCODER,
         architecture="CLIPVisionModelWithProjection",
+        own=("vision_model.", "visual_projection."),
         layouts=(
             layout(
                 must("vision_model.embeddings.patch_embedding.weight", None, 3, None, None),
@@ -81,6 +82,10 @@ ENCODERS = (
     Network(
         kind=ModelKind.IMAGE_ENCODER,
         architecture="SiglipVisionModel",
+        # Without the head, which IP-Adapters do not read.
+        own=tuple(
+            f"{start}{part}." for start in ("vision_model.", "") for part in ("embeddings", "encoder", "post_layernorm")
+        ),
         layouts=tuple(
             layout(
                 must(f"{start}embeddings.patch_embedding.bias", None),

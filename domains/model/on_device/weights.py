@@ -153,7 +153,6 @@ def _names(stored: str) -> Iterator[str]:
     yield stored
     # transformers 5 builds CLIPTextModel without the outer level that 4 and every published file have.
     yield stored.removeprefix("text_model.")
-    yield stored.removeprefix("vision_model.")  # SiglipVisionModel likewise
     yield stored.removeprefix("model.")  # of a language model with its head, which has no use here
     if stored == "shared.weight":
         yield "encoder.embed_tokens.weight"  # T5's, which the two names share

@@ -110,6 +110,8 @@ def test_a_siglip_is_told_with_the_config_of_its_vision_encoder(tmp_path: Path) 
     for model in found:
         assert (model.kind, model.state) == (ModelKind.IMAGE_ENCODER, ModelState.AVAILABLE), model.id
         assert encoder_config(model) == SIGLIP, model.id
+        # What is loaded of it: neither the head nor the text encoder.
+        assert model.components[0].parameter_count == 1152 * (3 * 14 * 14 + 1 + 729 + 2 + 4304 + 1), model.id
 
 
 def test_an_adapter_of_sd3_reads_with_a_siglip_and_no_clip_stands_for_it(tmp_path: Path) -> None:
@@ -136,6 +138,7 @@ def test_a_whole_clip_gives_its_vision_encoder_to_an_adapter_of_flux(tmp_path: P
     (folder / "config.json").write_text(json.dumps(config))
     whole = read_component_folder(folder, "clip", lambda path: path)
     assert (whole.kind, whole.state) == (ModelKind.IMAGE_ENCODER, ModelState.AVAILABLE)
+    assert whole.size_bytes == encoder_file(tmp_path / "vision.safetensors").size_bytes
     write_header(tmp_path / "flux.safetensors", {"ip_adapter_proj_model.proj.weight": (16384, 1024)})
     reads = read_file(tmp_path / "flux.safetensors", "flux", "flux")
     assert encoder_for(reads, [whole], lambda model: model) == Encoder(model=whole, edge_px=224)

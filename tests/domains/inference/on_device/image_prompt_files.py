@@ -23,6 +23,17 @@ EDGE_PX = 28
 WIDTH, EMBEDDING = 32, 24
 """Of the encoder's layers, and of what it makes of a whole picture."""
 _INNER = 64
+_TEXT: dict[str, Any] = {
+    "vocab_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+"""Of the text encoders."""
 
 
 def write_encoder(folder: Path, embedding: int = EMBEDDING) -> Model:
@@ -41,8 +52,19 @@ def write_encoder(folder: Path, embedding: int = EMBEDDING) -> Model:
     return control_model(folder)
 
 
-def write_siglip(folder: Path) -> Model:
-    """The vision encoder of a SigLIP, as wide as the CLIP."""
+def write_clip(folder: Path) -> Model:
+    """A whole CLIP, with its text encoder, as OpenAI published them."""
+    write_encoder(folder / "vision")
+    torch.manual_seed(9)
+    vision = transformers.CLIPVisionConfig.from_pretrained(folder / "vision").to_dict()
+    text = transformers.CLIPTextConfig(**_TEXT).to_dict()
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    return control_model(folder)
+
+
+def write_siglip(folder: Path, *, whole: bool = False) -> Model:
+    """The vision encoder of a SigLIP, as wide as the CLIP. `whole`: with its text encoder, as Google published them."""
     torch.manual_seed(8)
     config = transformers.SiglipVisionConfig(
         hidden_size=WIDTH,
@@ -52,7 +74,12 @@ def write_siglip(folder: Path) -> Model:
         image_size=EDGE_PX,
         patch_size=14,
     )
-    transformers.SiglipVisionModel(config).save_pretrained(folder)
+    if whole:
+        text = transformers.SiglipTextConfig(**_TEXT)
+        both = transformers.SiglipConfig(text_config=text.to_dict(), vision_config=config.to_dict())
+        transformers.SiglipModel(both).save_pretrained(folder)
+    else:
+        transformers.SiglipVisionModel(config).save_pretrained(folder)
     return control_model(folder)
 
 

@@ -1,7 +1,7 @@
 """IP-Adapters of FLUX.1 and SD3 in our engine against diffusers' `load_ip_adapter`, on random weights: same pictures and
 noise, same latents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from hashlib import sha256
 from pathlib import Path
@@ -46,7 +46,7 @@ from tests.domains.inference.on_device.image_prompt_files import (
     image_prompt,
     picture,
     write_adapter,
-    write_encoder,
+    write_clip,
     write_siglip,
 )
 from tests.domains.inference.on_device.recorder import Recorder
@@ -75,7 +75,8 @@ class Prompted(Loaded):
 
     def __init__(self, model: Model, folder: Path) -> None:
         super().__init__(model)
-        self.encoder = (write_siglip if model.family == "sd3" else write_encoder)(folder / "image_encoder")
+        place = folder / "image_encoder"
+        self.encoder = write_siglip(place, whole=True) if model.family == "sd3" else write_clip(place)
         self.adapters = {
             name: write_adapter(folder / f"{name}.safetensors", self.ours.modules["transformer"], name, seed)
             for seed, name in enumerate(VARIANTS[model.family])
@@ -328,11 +329,11 @@ def test_a_pause_is_exact_and_offloading_changes_no_picture(family: Prompted, tm
     wanted = asked(family, image_prompts=(family.shown(),), determinism=Determinism.EXACT, **size)
     files = (given(family.adapter, family.encoder, [picture(1)], tmp_path),)
     recorder = Recorder(model)
-    held: list[set[str]] = []
+    held: list[Mapping[str, int]] = []
 
     def pause(job_id: str, report: Report) -> None:
         if isinstance(report, Progressed) and (report.stage, report.completed) == (Stage.DENOISING, 2):
-            held.append({*recorder.loop.resources.control_bytes()})
+            held.append(recorder.loop.resources.control_bytes())
             if job_id == "paused":
                 recorder.loop.stop(job_id, Stop(kind=StopKind.PAUSE, cause="the device is needed"))
 
@@ -350,7 +351,8 @@ def test_a_pause_is_exact_and_offloading_changes_no_picture(family: Prompted, tm
     recorder.run()
     assert recorder.files("resumed") == recorder.files("whole") != recorder.files("plain")
     # The adapters of SD3 make keys in every step; those of FLUX.1 leave before the first.
-    assert held == [{family.adapter.id} if model.family in TIMED else set[str]()] * len(held)
+    adapter = {family.adapter.id: family.adapter.size_bytes}
+    assert held == [adapter if model.family in TIMED else {}] * len(held), "as the forecast counts them"
     assert recorder.loop.resources.control_bytes() == {}
     for offload in (BY_COMPONENT, BY_LAYER):
         recorder.loop.unload(model.id)
