@@ -22,14 +22,18 @@ from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.given import Given, GivenImagePrompt
 from domains.inference.image_prompts import TIMED
 from domains.inference.kept_file import KeptFile
+from domains.inference.on_device.areas import Area
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import NO_CONTROLS, Controls, ControlsOfJob
+from domains.inference.on_device.cross_reads import Beside
+from domains.inference.on_device.families.family import regardless
 from domains.inference.on_device.families.packing import packed, unpacked
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.guides import Guides
 from domains.inference.on_device.hardware import RealHardware
 from domains.inference.on_device.image_prompts import ImagePrompts, ImagePromptsOfJob
 from domains.inference.on_device.network_pool import NetworkPool
+from domains.inference.on_device.networks.joint_reads import reading_behind_blocks
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import CheckpointReady, Report
@@ -262,6 +266,28 @@ def test_a_region_keeps_pictures_to_it(family: Prompted, tmp_path: Path, monkeyp
 
         monkeypatch.setattr(FluxIPAdapterAttnProcessor, "__call__", masked)
         assert gap(half, theirs(family, wanted, [[picture(1)]])) < TOLERANCE
+
+
+def test_a_region_holds_no_token_of_a_picture_that_is_edited() -> None:
+    """Tokens of reference pictures stand behind those of the latents."""
+    block: Any = torch.nn.Module()
+    block.attn = torch.nn.Module()
+    block.attn.norm_q = torch.nn.Identity()
+
+    def forward(text: None, hidden: Tensor) -> tuple[None, Tensor]:
+        return text, block.attn.norm_q(hidden)[..., 0, :]
+
+    block.forward = forward
+    transformer: Any = torch.nn.Module()
+    transformer.transformer_blocks = torch.nn.ModuleList([block])
+    tokens = torch.ones(1, 2 * 3 + 4, 1, 8)
+    keys = torch.ones(1, 1, 1, 8)
+    for area, count in ((None, 10), (Area(map=torch.ones(1, 1, 4, 6)), 6)):
+        read = [[Beside(slice(0, 1), keys, keys, area=area)]]
+        with reading_behind_blocks(transformer, read, (4, 6), regardless):
+            _, found = block(None, tokens)
+        assert torch.equal(found[0, :, 0], torch.tensor([2.0] * count + [1.0] * (10 - count)))
+    assert torch.equal(block(None, tokens)[1], tokens[..., 0, :]), "the hooks are gone"
 
 
 def test_jobs_with_and_without_ip_adapters_share_forwards(family: Prompted, tmp_path: Path) -> None:
