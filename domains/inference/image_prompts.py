@@ -85,7 +85,7 @@ LAYERS = {
 """Beginnings of the names of the layers that a mode keeps to, in SDXL's U-Net. A mode that is not here uses all."""
 MODES = {"sdxl": tuple(ImagePromptMode)}
 """By family: the modes that it has. A family that is not here has no other than CONTENT_AND_STYLE."""
-PROMPTED = ("sd1", "sd2", "sdxl", "sd3", "flux1")
+PROMPTED = ("sd1", "sd2", "sdxl", "sd3", "flux1", "chroma")
 """Families whose IP-Adapters are computed."""
 TIMED = ("sd3",)
 """Families whose IP-Adapters read pictures in each step otherwise, so that they stay on the device until the last one."""

@@ -231,7 +231,8 @@ _PROJECTIONS = {
 """By variant: how the picture becomes tokens."""
 
 _PROMPTED_TRANSFORMERS = {
-    "flux1": (
+    # Chroma is made from FLUX.1, and has double blocks of the same shapes.
+    ("flux1", "chroma"): (
         layout(
             must("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", None, None),
             must("double_blocks.0.processor.ip_adapter_double_stream_v_proj.weight", None, None),
@@ -249,7 +250,7 @@ _PROMPTED_TRANSFORMERS = {
             name="diffusers",
         ),
     ),
-    "sd3": (
+    ("sd3",): (
         layout(
             must("ip_adapter.0.norm_ip.linear.weight", None, None),
             must("ip_adapter.0.norm_ip_k.weight", None),
@@ -261,7 +262,7 @@ _PROMPTED_TRANSFORMERS = {
         ),
     ),
 }
-"""By family: the adapters of transformers, as XLabs (or diffusers) and InstantX name their tensors."""
+"""By families: the adapters of transformers, as XLabs (or diffusers) and InstantX name their tensors."""
 
 IMAGE_PROMPT_ADAPTERS = (
     *(
@@ -270,7 +271,7 @@ IMAGE_PROMPT_ADAPTERS = (
         for variant, signs in _PROJECTIONS.items()
     ),
     *(
-        Network(kind=ModelKind.IMAGE_PROMPT_ADAPTER, architecture="IPAdapter", families=(family,), layouts=layouts)
-        for family, layouts in _PROMPTED_TRANSFORMERS.items()
+        Network(kind=ModelKind.IMAGE_PROMPT_ADAPTER, architecture="IPAdapter", families=families, layouts=layouts)
+        for families, layouts in _PROMPTED_TRANSFORMERS.items()
     ),
 )

@@ -1,4 +1,5 @@
-"""An IP-Adapter of FLUX.1 (XLabs 2024): makes tokens of pictures, and keys and values of them for each double block.
+"""An IP-Adapter of FLUX.1 (XLabs 2024), which Chroma, made from FLUX.1, reads, too: makes tokens of pictures, and keys and
+values of them for each double block.
 
 The network has the names of the file that it is filled from: those of XLabs, or those that diffusers gives them.
 """

@@ -127,7 +127,11 @@ class _OfSd3:
         return LayersRead(norms=own.norms, timed=Sd3Pictures(own, seen, self._transformer))
 
 
-_KINDS: Mapping[str, Callable[[OnDeviceModel, UNet | None], AdapterKind]] = {"sd3": _OfSd3, "flux1": _OfFlux}
+_KINDS: Mapping[str, Callable[[OnDeviceModel, UNet | None], AdapterKind]] = {
+    "sd3": _OfSd3,
+    "flux1": _OfFlux,
+    "chroma": _OfFlux,
+}
 
 
 def kind_of(base: OnDeviceModel, unet: UNet | None) -> AdapterKind:

@@ -24,7 +24,7 @@ _EDGE = 2
 
 @contextmanager
 def reading_behind_blocks(transformer: Any, read: Read, latents: tuple[int, int], keep_on: KeepOn) -> Generator[None]:
-    """Have a transformer of FLUX.1 read pictures in its double blocks. `latents`: their (h, w)."""
+    """Have a transformer of FLUX.1 or Chroma read pictures in its double blocks. `latents`: their (h, w)."""
     with ExitStack() as hooks:
         for block, parts in zip(transformer.transformer_blocks, read, strict=True) if read else ():
             if parts:

@@ -56,11 +56,11 @@ from tests.domains.inference.on_device.image_prompt_files import (
 from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.requests import their_guidance
-from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
+from tests.domains.inference.on_device.test_every_family import PACKED, TOLERANCE, Loaded, asked, gap
 from tests.domains.inference.on_device.tiny_families import TINY, flux, write_parts, write_tiny_family
 from tests.domains.inference.on_device.transformer_controls import their_controlled, write_net
 
-VARIANTS = {"flux1": ("xlabs", "diffusers"), "sd3": ("instantx",)}
+VARIANTS = {"flux1": ("xlabs", "diffusers"), "sd3": ("instantx",), "chroma": ("xlabs",)}
 REGION = torch.zeros(32, 48, 1, dtype=torch.uint8)
 REGION[:, :24] = 255
 
@@ -100,7 +100,7 @@ class Prompted(Loaded):
         return job.made(wanted, self.ours, None)
 
 
-@pytest.fixture(scope="module", params=list(VARIANTS))
+@pytest.fixture(scope="module", params=["flux1", "sd3"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prompted:
     folder = tmp_path_factory.mktemp("prompted")
     return Prompted(write_family(request.param, folder / request.param), folder)
@@ -135,22 +135,23 @@ def ours(
 
 def theirs(family: Prompted, wanted: ResolvedGeneration, pictures: Sequence[Sequence[Tensor]], **more: Any) -> Tensor:
     """Of diffusers' pipeline with the adapters that the request names."""
-    load_theirs = _with_flux if wanted.family == "flux1" else _with_sd3
+    of_flux = wanted.family in PACKED
+    load_theirs = _with_flux if of_flux else _with_sd3
     pipe = load_theirs(family, wanted)
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
     as_images = [[Image.fromarray(np.asarray(one)) for one in some] for some in pictures]
     found = pipe(
         prompt=[wanted.prompt] * len(wanted.seeds),
-        **more or {"ip_adapter_image": as_images if wanted.family == "flux1" else as_images[0]},
+        **more or {"ip_adapter_image": as_images if of_flux else as_images[0]},
         width=wanted.width_px,
         height=wanted.height_px,
         num_inference_steps=wanted.steps,
         **their_guidance(wanted),
-        latents=packed(noise) if wanted.family == "flux1" else noise,
+        latents=packed(noise) if of_flux else noise,
         output_type="latent",
     ).images
-    return unpacked(found, *shape[1:]) if wanted.family == "flux1" else found
+    return unpacked(found, *shape[1:]) if of_flux else found
 
 
 def _with_flux(family: Prompted, wanted: ResolvedGeneration) -> Any:
@@ -204,6 +205,14 @@ def test_the_latents_with_ip_adapters_are_those_of_diffusers(family: Prompted, t
         assert gap(latents, theirs(family, wanted, [some for _, some, _ in found])) < TOLERANCE, changes
         # The pictures show: it is no rounding that is compared.
         assert gap(latents, final_latents(family.ours, asked(family, **more))) > 0.01, changes
+
+
+def test_chroma_reads_adapters_of_flux_as_in_diffusers(tmp_path: Path) -> None:
+    chroma = Prompted(write_tiny_family("chroma", tmp_path / "chroma"), tmp_path)
+    wanted = asked(chroma, image_prompts=(chroma.shown(),))
+    found = ours(chroma, wanted, [given(chroma.adapter, chroma.encoder, [picture(1)], tmp_path)])
+    assert gap(found, theirs(chroma, wanted, [[picture(1)]])) < TOLERANCE
+    assert gap(found, final_latents(chroma.ours, asked(chroma))) > 0.01
 
 
 def test_a_negative_picture_leads_away_from_it_as_in_diffusers(family: Prompted, tmp_path: Path) -> None:

@@ -209,9 +209,9 @@ def test_an_ip_adapter_is_told_with_its_base(variant: str, width: int, family: s
 
 
 _XLABS = "double_blocks.{}.processor.ip_adapter_double_stream_{}_proj.{}"
-_OF_TRANSFORMERS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+_OF_TRANSFORMERS: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, ...]]]] = {
     "XLabs-AI/flux-ip-adapter": (
-        "flux1",
+        ("flux1", "chroma"),
         {
             "ip_adapter_proj_model.proj.weight": (16384, 768),
             "ip_adapter_proj_model.proj.bias": (16384,),
@@ -221,7 +221,7 @@ _OF_TRANSFORMERS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         },
     ),
     "the same with the names of diffusers": (
-        "flux1",
+        ("flux1", "chroma"),
         {
             "image_proj.proj.weight": (16384, 768),
             "image_proj.norm.weight": (4096,),
@@ -230,7 +230,7 @@ _OF_TRANSFORMERS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
         },
     ),
     "InstantX/SD3.5-Large-IP-Adapter": (
-        "sd3",
+        ("sd3",),
         {
             "image_proj.latents": (1, 64, 1280),
             "image_proj.proj_in.weight": (1280, 1152),
@@ -245,7 +245,7 @@ _OF_TRANSFORMERS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
 
 @pytest.mark.parametrize("published", _OF_TRANSFORMERS)
 def test_an_ip_adapter_of_a_transformer_is_told_with_its_base_and_evidence(published: str) -> None:
-    family, tensors = _OF_TRANSFORMERS[published]
+    families, tensors = _OF_TRANSFORMERS[published]
     found = told(tensors)
-    assert (found.kind, found.family, found.compatible) == (ModelKind.IMAGE_PROMPT_ADAPTER, family, (family,))
+    assert (found.kind, found.compatible) == (ModelKind.IMAGE_PROMPT_ADAPTER, families)
     assert (found.confidence, problem_of(found, ModelLayout.FILE)) == (1.0, (None, ""))
