@@ -13,7 +13,7 @@ Pixels are uint8 arrays: (height, width) is grey, (height, width, 3) RGB, (heigh
 
 from domains.imaging.decode import decode
 from domains.imaging.encode import encode
-from domains.imaging.fit import Fit, fitted, square
+from domains.imaging.fit import Fit, fitted, square, squeezed
 from domains.imaging.header import ImageHeader, probe
 from domains.imaging.manifest import read_manifest
 from domains.imaging.masks import luma
@@ -37,4 +37,5 @@ __all__ = [
     "read_manifest",
     "read_marks",
     "square",
+    "squeezed",
 ]

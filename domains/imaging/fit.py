@@ -56,6 +56,14 @@ def square(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(inner[top : top + edge, left : left + edge])
 
 
+def squeezed(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
+    """The whole picture as a square (edge, edge, …). Bicubic, as the preprocessing of SigLIP (transformers'
+    SiglipImageProcessor)."""
+    image = Image.fromarray(pixels)
+    size = edge, edge
+    return np.array(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+
+
 def _scaled(pixels: NDArray[np.uint8], scale: float) -> tuple[int, int]:
     """(width, height), at least one pixel."""
     return max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))

@@ -56,6 +56,8 @@ class ResolvedImagePrompt(msgspec.Struct, frozen=True, kw_only=True):
     encoder_sha256: str
     edge_px: int
     """Edge of the square pictures that the encoder reads."""
+    cut: bool = True
+    """Whether pictures are cut to that square; else they are stretched to it."""
     images: tuple[UsedPicture, ...]
     weight: float = 1.0
     start_ratio: float = 0.0
@@ -83,5 +85,7 @@ LAYERS = {
 """Beginnings of the names of the layers that a mode keeps to, in SDXL's U-Net. A mode that is not here uses all."""
 MODES = {"sdxl": tuple(ImagePromptMode)}
 """By family: the modes that it has. A family that is not here has no other than CONTENT_AND_STYLE."""
-PROMPTED = ("sd1", "sd2", "sdxl")
+PROMPTED = ("sd1", "sd2", "sdxl", "sd3", "flux1", "chroma")
 """Families whose IP-Adapters are computed."""
+TIMED = ("sd3",)
+"""Families whose IP-Adapters read pictures in each step otherwise, so that they stay on the device until the last one."""

@@ -34,7 +34,7 @@ class Batch:
     controls: GroupControls | None = None
     """What guides the rows beside their inputs. None: nothing."""
     beside: Sequence[Sequence[Beside]] = ()
-    """For each layer of cross-attention, what some rows read beside their inputs. Empty: nothing."""
+    """For each layer that reads prompts or pictures, what some rows read beside their inputs. Empty: nothing."""
     features: Sequence[Tensor] = ()
     """What T2I adapters add at each level of a U-Net, each (rows, …). Empty: nothing."""
 
@@ -170,13 +170,13 @@ class _Group:
 
     def _read_beside(self, jobs: Sequence[StepRows]) -> Sequence[Sequence[Beside]]:
         """What the jobs read in this step beside their prompts."""
-        prompts = [job.image_prompts for job in jobs]
+        prompts = [[one.now(job.timestep) for one in job.image_prompts] for job in jobs]
         if not any(prompts) and not any(_conditions(job).regions for job in jobs):
             self._reads = None
         elif self._reads is None or not self._reads.of_these(prompts):
             readers = [
-                Reader(place, _conditions(job).guided, job.image_prompts, _conditions(job).regions)
-                for place, job in zip(self._places(), jobs, strict=True)
+                Reader(place, _conditions(job).guided, shown, _conditions(job).regions)
+                for place, job, shown in zip(self._places(), jobs, prompts, strict=True)
             ]
             self._reads = GroupReads(readers, Rows(self._guided, sum(self._images)))
         return () if self._reads is None else self._reads.layers

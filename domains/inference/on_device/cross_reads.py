@@ -6,7 +6,7 @@ Pictures of IP-Adapters are read beside the prompt; the prompts of regions are r
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from domains.inference.on_device.areas import Area
 from domains.inference.on_device.families.family import KeepOn
@@ -14,6 +14,13 @@ from domains.inference.on_device.networks.slices import attention
 
 KeysValues = tuple[Tensor, Tensor]
 """(rows, heads, tokens, head width), twice."""
+
+
+class Norms(NamedTuple):
+    """How queries and keys of the latents are brought to the scale of what is read together with them."""
+
+    query: nn.Module
+    key: nn.Module
 
 
 class Beside(NamedTuple):
@@ -28,6 +35,8 @@ class Beside(NamedTuple):
     """Where it counts. None: everywhere alike."""
     kept: Area | None = None
     """How much of what these rows have read before stays. None: all."""
+    norms: Norms | None = None
+    """Where latents read it together with their own keys and values."""
 
 
 def read_beside(found: Tensor, query: Tensor, beside: Sequence[Beside], size: tuple[int, int], keep_on: KeepOn) -> None:

@@ -1,7 +1,7 @@
-"""What the rows of a group of jobs read beside their prompts in each layer of cross-attention, in one forward."""
+"""What the rows of a group of jobs read beside their prompts in each layer of attention, in one forward."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from domains.inference.on_device.cross_reads import Beside, KeysValues
 from domains.inference.on_device.image_prompts import JobImagePrompt
@@ -21,31 +21,53 @@ class Reader(NamedTuple):
 
 
 class GroupReads:
-    """What is read in one step. Steps with the same image prompts share it."""
+    """What is read in one step. Steps with the same image prompts share it, unless these follow the time."""
 
     def __init__(self, readers: Sequence[Reader], layout: Rows) -> None:
         """`readers`: guided ones first, as the rows stand."""
         self._of = [reader.prompts for reader in readers]
         count = next(count for reader in readers for count in _counts(reader))
-        self.layers: Sequence[Sequence[Beside]] = [
-            [
-                beside
-                for reader in readers
-                for beside in _of_reader(reader, layer, layout.of(reader.pictures, guided=reader.guided))
-            ]
-            for layer in range(count)
-        ]
-        """For each layer that reads the text, in the order of the U-Net's walk."""
+        timed = any(prompt.timed for reader in readers for prompt in reader.prompts)
+        layers = _Layers(readers, layout, count)
+        self.layers: Sequence[Sequence[Beside]] = layers if timed else [*layers]
+        """For each layer that reads something, in the order in which the denoiser computes them."""
 
     def of_these(self, prompts: Sequence[Sequence[JobImagePrompt]]) -> bool:
         """Whether it was made for these."""
         return self._of == prompts
 
 
+class _Layers(Sequence[Sequence[Beside]]):
+    """What is read in each layer, made when it is asked for: what follows the time of a step is large, and read once."""
+
+    def __init__(self, readers: Sequence[Reader], layout: Rows, count: int) -> None:
+        self._readers, self._layout, self._count = readers, layout, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[Beside]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[Beside]]: ...
+
+    def __getitem__(self, index: int | slice) -> Sequence[Beside] | Sequence[Sequence[Beside]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return [
+            beside
+            for reader in self._readers
+            for beside in _of_reader(reader, index, self._layout.of(reader.pictures, guided=reader.guided))
+        ]
+
+
 def _counts(reader: Reader) -> list[int]:
     """Number of layers, told by each thing that is read."""
     regions = [] if reader.regions is None else [len(keys) for keys in reader.regions.keys]
-    return [*(len(prompt.keys) for prompt in reader.prompts), *regions]
+    return [*(len(prompt.weights) for prompt in reader.prompts), *regions]
 
 
 def _of_reader(reader: Reader, layer: int, places: Sequence[slice]) -> list[Beside]:
@@ -76,9 +98,10 @@ def _rows(places: Sequence[slice]) -> list[tuple[int, slice]]:
 
 def _of_prompt(prompt: JobImagePrompt, layer: int, places: Sequence[slice]) -> list[Beside]:
     """What each of a job's rows reads of pictures."""
-    weight, area = prompt.weights[layer], prompt.area
+    weight, area, keys = prompt.weights[layer], prompt.area, prompt.keys[layer]
+    norms = prompt.norms[layer] if prompt.norms else None
     return [
-        Beside(place, *_repeated(prompt.keys[layer], row, place), weight=weight, area=area)
+        Beside(place, *_repeated(keys, row, place), weight=weight, area=area, norms=norms)
         for row, place in _rows(places)
     ]
 

@@ -81,7 +81,7 @@ class GuidesOfJob:
 
     @property
     def _networks(self) -> Sequence[Borrowed]:
-        return [*(one for some in self._controls for one in some.networks), self._image_prompts.networks]
+        return [*(one for some in self._controls for one in some.networks), *self._image_prompts.networks]
 
     @property
     def ready(self) -> bool:
@@ -130,7 +130,7 @@ class GuidesOfJob:
 
     def leave_pass(self, index: int) -> None:
         """Give the networks back that the pass at this place had, but those that a later pass has, too."""
-        for one in (*self._controls[index].networks, self._image_prompts.networks):
+        for one in (*self._controls[index].networks, *self._image_prompts.networks):
             one.leave()
 
     def leave(self) -> None:

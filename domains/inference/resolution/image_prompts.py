@@ -70,6 +70,7 @@ def _resolved(prompt: ImagePrompt, read: ReadImagePrompt, place: int) -> Resolve
         encoder_model_id=encoder.model.id,
         encoder_sha256=encoder.model.sha256,
         edge_px=encoder.edge_px,
+        cut=encoder.cut,
         images=tuple(map(_used, read.images)),
         weight=1.0 if prompt.weight is None else prompt.weight,
         start_ratio=prompt.start_ratio or 0.0,

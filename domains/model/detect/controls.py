@@ -230,8 +230,48 @@ _PROJECTIONS = {
 }
 """By variant: how the picture becomes tokens."""
 
-IMAGE_PROMPT_ADAPTERS = tuple(
-    _prompted(family, width, variant, *signs)
-    for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048))
-    for variant, signs in _PROJECTIONS.items()
+_PROMPTED_TRANSFORMERS = {
+    # Chroma is made from FLUX.1, and has double blocks of the same shapes.
+    ("flux1", "chroma"): (
+        layout(
+            must("double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight", None, None),
+            must("double_blocks.0.processor.ip_adapter_double_stream_v_proj.weight", None, None),
+            must("double_blocks.0.processor.ip_adapter_double_stream_k_proj.bias", None),
+            must("ip_adapter_proj_model.proj.weight", None, None),
+            must("ip_adapter_proj_model.norm.weight", None),
+            usual("double_blocks.18.processor.ip_adapter_double_stream_k_proj.weight", 3072, 4096),
+        ),
+        layout(
+            must("ip_adapter.0.to_k_ip.bias", None),
+            must("ip_adapter.0.to_k_ip.weight", None, 4096),
+            must("image_proj.proj.weight", None, None),
+            must("image_proj.norm.weight", 4096),
+            usual("ip_adapter.18.to_k_ip.weight", 3072, 4096),
+            name="diffusers",
+        ),
+    ),
+    ("sd3",): (
+        layout(
+            must("ip_adapter.0.norm_ip.linear.weight", None, None),
+            must("ip_adapter.0.norm_ip_k.weight", None),
+            must("ip_adapter.0.to_k_ip.weight", None, None),
+            must("image_proj.latents", 1, None, None),
+            must("image_proj.time_embedding.linear_1.weight", None, None),
+            usual("ip_adapter.37.to_k_ip.weight", 2432, 2432),
+            usual("image_proj.proj_in.weight", 1280, 1152),
+        ),
+    ),
+}
+"""By families: the adapters of transformers, as XLabs (or diffusers) and InstantX name their tensors."""
+
+IMAGE_PROMPT_ADAPTERS = (
+    *(
+        _prompted(family, width, variant, *signs)
+        for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048))
+        for variant, signs in _PROJECTIONS.items()
+    ),
+    *(
+        Network(kind=ModelKind.IMAGE_PROMPT_ADAPTER, architecture="IPAdapter", families=families, layouts=layouts)
+        for families, layouts in _PROMPTED_TRANSFORMERS.items()
+    ),
 )

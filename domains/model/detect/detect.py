@@ -45,8 +45,8 @@ def detect(subject: Subject) -> Detection:
     return _with_words(found, words(subject.metadata))
 
 
-def _network(tensors: Tensors) -> Detection | None:
-    found = [detection(network, one) for network, one in proven(_NETWORKS, tensors)]
+def _network(tensors: Tensors, start: str = "") -> Detection | None:
+    found = [detection(network, one, tensors, start) for network, one in proven(_NETWORKS, tensors)]
     return found[0] if len(found) == 1 else None
 
 
@@ -56,7 +56,7 @@ def _unwrapped(tensors: Tensors) -> Detection | None:
     if len(starts) != 1 or not (start := starts.pop()):
         return None
     bare = {name[len(start) :]: shape for name, shape in tensors.items()}
-    return _network(bare) or denoiser(bare)
+    return _network(bare, start) or denoiser(bare)
 
 
 def _near(tensors: Tensors) -> tuple[Evidence, ...]:

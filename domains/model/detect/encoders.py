@@ -59,6 +59,7 @@ ENCODERS = (
     Network(
         kind=ModelKind.IMAGE_ENCODER,
         architecture="CLIPVisionModelWithProjection",
+        own=("vision_model.", "visual_projection."),
         layouts=(
             layout(
                 must("vision_model.embeddings.patch_embedding.weight", None, 3, None, None),
@@ -68,6 +69,35 @@ ENCODERS = (
                 usual("visual_projection.weight", 1024, 1280),
                 without=("text_model.", "concept_embeds"),
             ),
+            layout(
+                must("vision_model.embeddings.class_embedding", None),
+                must("vision_model.embeddings.patch_embedding.weight", None, 3, None, None),
+                must("visual_projection.weight", None, None),
+                must("text_projection.weight", None, None),
+                must("logit_scale"),
+                name="with its text encoder",
+            ),
+        ),
+    ),
+    Network(
+        kind=ModelKind.IMAGE_ENCODER,
+        architecture="SiglipVisionModel",
+        # Without the head, which IP-Adapters do not read.
+        own=tuple(
+            f"{start}{part}." for start in ("vision_model.", "") for part in ("embeddings", "encoder", "post_layernorm")
+        ),
+        layouts=tuple(
+            layout(
+                must(f"{start}embeddings.patch_embedding.bias", None),
+                must(f"{start}embeddings.patch_embedding.weight", None, 3, None, None),
+                must(f"{start}encoder.layers.0.layer_norm1.weight", None),
+                must(f"{start}encoder.layers.0.mlp.fc1.weight", None, None),
+                must(f"{start}post_layernorm.weight", None),
+                usual(f"{start}head.probe", 1, 1, 1152),
+                without=(f"{start}embeddings.class_embedding",),
+                name=name,
+            )
+            for name, start in (("published", "vision_model."), ("of transformers 5", ""))
         ),
     ),
 )

@@ -19,6 +19,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     families: tuple[str, ...] = ()
     """Families that it can be added to. Empty: it stands by itself, or its tensors do not tell."""
     variant: str = ""
+    own: tuple[str, ...] = ()
+    """Beginnings of the names of its tensors, in files that hold others, too. Empty: all are its own."""
 
     @property
     def component(self) -> str:
@@ -54,14 +56,15 @@ def near(table: Iterable[Network], tensors: Tensors) -> Iterator[tuple[Network, 
             yield network, best
 
 
-def detection(network: Network, found: Match) -> Detection:
-    """The answer where a network is proven."""
+def detection(network: Network, found: Match, tensors: Tensors, start: str = "") -> Detection:
+    """The answer where a network is proven. `start`: what the file's names have before those of `tensors`."""
     family = network.families[0] if len(network.families) == 1 else ""
+    own = tuple(f"{start}{name}" for name in tensors if name.startswith(network.own)) if network.own else None
     return Detection(
         kind=network.kind,
         family=family,
         variant=network.variant,
         compatible=network.families,
-        parts=(Part(id=network.component, kind=network.kind, architecture=network.architecture),),
+        parts=(Part(id=network.component, kind=network.kind, architecture=network.architecture, tensors=own),),
         evidence=(of_match(found, network.kind, family, network.component),),
     )

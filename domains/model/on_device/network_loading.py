@@ -14,7 +14,7 @@ from domains.model.model import Model
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import NOW, Ready
-from domains.model.on_device.weights import Filling, plan
+from domains.model.on_device.weights import Filling, Find, plan
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile, open_judged
 
@@ -40,10 +40,11 @@ def loading_network(
     build: Build,
     check: Check = lambda _: None,
     dtype: torch.dtype | None = None,
+    find: Find | None = None,
 ) -> Generator[Ready, None, nn.Module]:
     """Read a network onto the device of a model, in the precision of its denoiser, or in `dtype`. Yields after each piece.
 
-    `check` is called before any weight is read. Raises COMPONENT_MISSING without weights, and as
+    `check` is called before any weight is read. `find`: see `plan`. Raises COMPONENT_MISSING without weights, and as
     `domains.model.on_device.loading`.
     """
     module: nn.Module | None = None
@@ -55,7 +56,7 @@ def loading_network(
                     yield NOW
             module = build({name: entry for file in files for name, entry in file.tensors.items()})
             check(module)
-            slots = plan(module, model.id, files, dtype or base.dtype, picture_layout(base.device))
+            slots = plan(module, model.id, files, dtype or base.dtype, picture_layout(base.device), find)
             with Filling(base.device) as filling:
                 for read in filling.fill(module, slots):
                     yield read.ready

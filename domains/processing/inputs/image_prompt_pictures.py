@@ -63,17 +63,18 @@ class ImagePromptPictures:
             is_region = name == "region"
             pixels = await self._pictures.decoded(used.blob_id, job.id, field, channels=1 if is_region else 3)
 
-            data = await asyncio.to_thread(zoomed.region if is_region else _square(prompt.edge_px), pixels)
+            data = await asyncio.to_thread(zoomed.region if is_region else _square(prompt), pixels)
             kept[name] = await held.enter_async_context(self._pictures.for_worker(data, job.id))
         region, negative = kept.pop("region", None), kept.pop("negative_image", None)
         return ImagePromptFiles(images=tuple(kept.values()), region=region, negative_image=negative)
 
 
-def _square(edge_px: int) -> Callable[["NDArray[np.uint8]"], bytes]:
-    """Makes the pixels of a square of a picture."""
-    from domains.imaging import square
+def _square(prompt: ResolvedImagePrompt) -> Callable[["NDArray[np.uint8]"], bytes]:
+    """Makes the pixels of the square of a picture that the prompt's encoder reads."""
+    from domains.imaging import square, squeezed
 
-    return lambda pixels: square(pixels, edge_px).tobytes()
+    fit = square if prompt.cut else squeezed
+    return lambda pixels: fit(pixels, prompt.edge_px).tobytes()
 
 
 def named_by_blobs(asked: Generation, read: Sequence[ReadImagePrompt]) -> Generation:

@@ -10,6 +10,7 @@ from domains.device.device import Device
 from domains.device.devices import Devices
 from domains.errors import ErrorReason
 from domains.inference.generation import ResolvedGeneration
+from domains.inference.image_prompts import TIMED
 from domains.inference.kept_readings import kept_readings
 from domains.inference.pass_plan import detectors_of, largest_batch, models_of, upscaler_of
 from domains.memory.pools.pools import Pools
@@ -196,6 +197,7 @@ class Estimates:
     def guides_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the models and networks that a generation has on a device in its steps beside its base, each once."""
         named = {one.model_id for one in resolved.controls if not one.t2i_adapter} | {*models_of(resolved)[1:]}
+        named |= {one.model_id for one in resolved.image_prompts if resolved.family in TIMED}
         of_pixels = [name for name in (upscaler_of(resolved), *detectors_of(resolved)) if name]
         beside = self._footprints.named_bytes(of_pixels, device, AS_FLOAT32)
         return self._footprints.named_bytes(named, device) + beside + self.readings_bytes(resolved, device)
@@ -215,7 +217,8 @@ class Estimates:
     def readers_bytes(self, resolved: ResolvedGeneration, device: Device) -> int:
         """Bytes of the networks that read its pictures before the first step, and then leave the device."""
         named = {one.model_id for one in resolved.controls if one.t2i_adapter}
-        named |= {name for one in resolved.image_prompts for name in (one.model_id, one.encoder_model_id)}
+        named |= {one.encoder_model_id for one in resolved.image_prompts}
+        named |= {one.model_id for one in resolved.image_prompts if resolved.family not in TIMED}
         return self._footprints.named_bytes(named, device)
 
     def later_bytes(self, resolved: ResolvedGeneration, device: Device) -> tuple[tuple[str, int], ...]:

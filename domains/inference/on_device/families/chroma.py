@@ -10,6 +10,7 @@ from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.packing import packed, positions, unpacked
+from domains.inference.on_device.networks.joint_reads import reading_behind_blocks
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import mask_of, states_of, steered
 from domains.inference.on_device.to_device import to_device
@@ -47,16 +48,17 @@ class Chroma(LatentCodec):
             states, mask = batch.inputs
             height, width = batch.latents.shape[-2:]
             tokens = packed(batch.latents).to(self._dtype)
-            output = self._transformer(
-                keep_on,
-                hidden_states=tokens,
-                timestep=batch.times,
-                encoder_hidden_states=states,
-                txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
-                img_ids=positions(height, width, self._device),
-                attention_mask=torch.cat([mask, mask.new_ones(tokens.shape[:2])], dim=1),
-                return_dict=False,
-            )[0]
+            with reading_behind_blocks(self._transformer.module, batch.beside, (height, width), keep_on):
+                output = self._transformer(
+                    keep_on,
+                    hidden_states=tokens,
+                    timestep=batch.times,
+                    encoder_hidden_states=states,
+                    txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
+                    img_ids=positions(height, width, self._device),
+                    attention_mask=torch.cat([mask, mask.new_ones(tokens.shape[:2])], dim=1),
+                    return_dict=False,
+                )[0]
             return unpacked(output, height, width)
 
         return self._batches(group, forward)

@@ -12,6 +12,7 @@ from domains.inference.on_device.editing import behind_latents
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.packing import unpacked
+from domains.inference.on_device.networks.joint_reads import reading_behind_blocks
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
 from domains.inference.on_device.to_device import to_device
@@ -77,19 +78,20 @@ class Flux1(LatentCodec):
             transformer: Any = self._transformer.module
             residuals = batch.residuals(batch.pictures, keep_on, transformer)
             blocks = len(transformer.transformer_blocks)
-            output = self._transformer(
-                keep_on,
-                hidden_states=tokens.to(self._dtype),
-                timestep=batch.times,
-                guidance=guidance if self._reads_guidance else None,
-                encoder_hidden_states=states,
-                pooled_projections=pooled,
-                txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
-                img_ids=places,
-                controlnet_block_samples=_given(residuals[:blocks]),
-                controlnet_single_block_samples=_given(residuals[blocks:]),
-                return_dict=False,
-            )[0]
+            with reading_behind_blocks(transformer, batch.beside, (height, width), keep_on):
+                output = self._transformer(
+                    keep_on,
+                    hidden_states=tokens.to(self._dtype),
+                    timestep=batch.times,
+                    guidance=guidance if self._reads_guidance else None,
+                    encoder_hidden_states=states,
+                    pooled_projections=pooled,
+                    txt_ids=torch.zeros(states.shape[1], 3, device=self._device),
+                    img_ids=places,
+                    controlnet_block_samples=_given(residuals[:blocks]),
+                    controlnet_single_block_samples=_given(residuals[blocks:]),
+                    return_dict=False,
+                )[0]
             return unpacked(output[:, : height * width // 4], height, width)
 
         return self._batches(group, forward)

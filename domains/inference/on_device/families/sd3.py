@@ -11,6 +11,7 @@ from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.families.longest_edge import refuse_longer
+from domains.inference.on_device.networks.joint_reads import reading_in_attention
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions, pooled_of, states_of, steered
 from domains.inference.on_device.to_device import to_device
@@ -78,15 +79,18 @@ class Sd3(LatentCodec):
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:
             states, pooled = batch.inputs
-            residuals = batch.residuals(batch.pictures, keep_on, self._transformer.module)
-            return self._transformer(
-                keep_on,
-                hidden_states=batch.latents.to(self._dtype),
-                timestep=batch.timesteps,
-                encoder_hidden_states=states,
-                pooled_projections=pooled,
-                block_controlnet_hidden_states=residuals or None,
-                return_dict=False,
-            )[0]
+            transformer: Any = self._transformer.module
+            residuals = batch.residuals(batch.pictures, keep_on, transformer)
+            height, width = batch.pictures.shape[-2:]
+            with reading_in_attention(transformer, batch.beside, (height, width), keep_on):
+                return self._transformer(
+                    keep_on,
+                    hidden_states=batch.latents.to(self._dtype),
+                    timestep=batch.timesteps,
+                    encoder_hidden_states=states,
+                    pooled_projections=pooled,
+                    block_controlnet_hidden_states=residuals or None,
+                    return_dict=False,
+                )[0]
 
         return self._batches(group, forward)

@@ -1,17 +1,15 @@
-"""An IP-Adapter: makes tokens of pictures, and keys and values of them for each layer that reads the text."""
+"""An IP-Adapter of a U-Net: makes tokens of pictures, and keys and values of them for each layer that reads the text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.cross_reads import KeysValues
+from domains.inference.on_device.image_prompts.misfits import refuse_misfit
 from domains.inference.on_device.image_prompts.projections import Projection
 from domains.inference.on_device.networks.transformer import heads_of
 from domains.inference.on_device.networks.unet import UNet
-from domains.model.safetensors_header import TensorEntry
 
 _PROJECTION, _LAYERS = "image_proj.", "ip_adapter."
 
@@ -25,6 +23,11 @@ class AdapterNet(nn.Module):
         self.image_proj = Projection.of(own)
         numbers = sorted({int(name.split(".")[1]) for name in shapes if name.startswith(_LAYERS)})
         self.ip_adapter = nn.ModuleDict({str(number): _Layer(shapes, f"{_LAYERS}{number}.") for number in numbers})
+
+    @property
+    def projection(self) -> Projection:
+        """How it turns what an image encoder saw into tokens."""
+        return self.image_proj
 
     def keys(self, seen: Tensor, unet: UNet) -> Sequence[KeysValues]:
         """For each of the U-Net's `cross_layers`: keys and values of what the encoder saw (rows, pictures, …). The tokens
@@ -48,30 +51,11 @@ class _Layer(nn.Module):
         self.to_v_ip = nn.Linear(read, width, bias=False)
 
 
-def empty_adapter(tensors: Mapping[str, TensorEntry], model_id: str) -> AdapterNet:
-    """The adapter on `meta` for the tensors of its file. Raises MODEL_INCOMPATIBLE for tensors that are no IP-Adapter's."""
-    shapes = {name: tuple(entry.shape) for name, entry in tensors.items()}
-    try:
-        with torch.device("meta"):
-            return AdapterNet(shapes).eval().requires_grad_(False)
-    except (KeyError, ValueError, IndexError, RuntimeError) as error:
-        message = f"IP-Adapter {model_id} has tensors that make none: {error}; name another one"
-        raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, model_id=model_id) from error
-
-
 def check_fits(net: AdapterNet, unet: UNet, adapter_id: str, model_id: str) -> None:
     """Raise MODEL_INCOMPATIBLE unless the adapter has a layer of the right width for each one that reads the text."""
     ours = [tuple(layer.to_k.weight.shape) for layer in unet.stored_order]
     theirs = [tuple(layer.to_k_ip.weight.shape) for layer in map(_any, net.ip_adapter.values())]
-    if ours == theirs:
-        return
-    if len(ours) != len(theirs):
-        what = f"{len(theirs)} layers where the model has {len(ours)}"
-    else:
-        place = next(place for place, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
-        what = f"a layer {place} of {theirs[place]} where the model has {ours[place]}"
-    message = f"IP-Adapter {adapter_id} does not fit model {model_id}: it has {what}; name one for its family"
-    raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, adapter_model_id=adapter_id, model_id=model_id)
+    refuse_misfit(ours, theirs, adapter_id, model_id)
 
 
 def _any(module: nn.Module) -> Any:

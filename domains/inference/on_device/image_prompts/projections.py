@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -96,6 +97,50 @@ class Resampler(Projection):
         return self.norm_out(self.proj_out(found))
 
 
+class TimeResampler(Projection):
+    """The adapter of SD3: learned queries that read all patches, in each step otherwise."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        _, queries, inner = shapes["latents"]
+        self.embedding_width, width = shapes["proj_in.weight"][1], shapes["proj_out.weight"][0]
+        depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))
+        self.latents = nn.Parameter(torch.empty(1, queries, inner))
+        self.proj_in = nn.Linear(self.embedding_width, inner)
+        self.proj_out = nn.Linear(inner, width)
+        self.norm_out = nn.LayerNorm(width)
+        attended, hidden = shapes["layers.0.0.to_q.weight"][0], shapes["layers.0.1.1.weight"][0]
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    _Perceiver(inner, attended),
+                    _feed_forward(inner, hidden),
+                    nn.Sequential(nn.SiLU(), nn.Linear(inner, 4 * inner)),
+                ]
+            )
+            for _ in range(depth)
+        )
+        frequencies = shapes["time_embedding.linear_1.weight"][1]
+        self.time_proj = Timesteps(frequencies, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(frequencies, inner)
+
+    def at(self, seen: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """(pictures, patches, width) at a timestep (1,) → (pictures, tokens, width of the model), and what stands for the
+        time: (1, width)."""
+        time: Tensor = self.time_embedding(self.time_proj(timestep).to(seen.dtype))
+        patches, found = self.proj_in(seen) + time.unsqueeze(1), self.latents.expand(len(seen), -1, -1)
+        for layer in self.layers:
+            attention, forward, moves = cast(Any, layer)
+            shift, scale, shift_after, scale_after = moves(time).unsqueeze(1).chunk(4, dim=-1)
+            found = found + attention(patches, found, scale, shift)
+            norm, *others = forward
+            within = norm(found) * (1 + scale_after) + shift_after
+            for one in others:
+                within = one(within)
+            found = found + within
+        return self.norm_out(self.proj_out(found)), time
+
+
 class _Perceiver(nn.Module):
     """Attention of the queries to the patches and to themselves."""
 
@@ -106,8 +151,13 @@ class _Perceiver(nn.Module):
         self.to_kv = nn.Linear(width, 2 * attended, bias=False)
         self.to_out = nn.Linear(attended, width, bias=False)
 
-    def forward(self, patches: Tensor, queries: Tensor) -> Tensor:
+    def forward(
+        self, patches: Tensor, queries: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """`scale`, `shift`: of the queries, behind their norm. None: they stay as they are."""
         patches, queries = self.norm1(patches), self.norm2(queries)
+        if scale is not None and shift is not None:
+            queries = queries * (1 + scale) + shift
         states = [self.to_q(queries), *self.to_kv(torch.cat([patches, queries], dim=1)).chunk(2, dim=-1)]
         query, key, value = (one.unflatten(-1, (-1, _HEAD_WIDTH)).transpose(1, 2) for one in states)
         found = F.scaled_dot_product_attention(query, key, value)

@@ -23,6 +23,17 @@ EDGE_PX = 28
 WIDTH, EMBEDDING = 32, 24
 """Of the encoder's layers, and of what it makes of a whole picture."""
 _INNER = 64
+_TEXT: dict[str, Any] = {
+    "vocab_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+"""Of the text encoders."""
 
 
 def write_encoder(folder: Path, embedding: int = EMBEDDING) -> Model:
@@ -41,17 +52,101 @@ def write_encoder(folder: Path, embedding: int = EMBEDDING) -> Model:
     return control_model(folder)
 
 
-def adapter_tensors(unet: Any, variant: str, seed: int = 1) -> dict[str, Tensor]:
-    """The tensors of an IP-Adapter for a U-Net: `plain`, `plus` or `full`, as they are published."""
+def write_clip(folder: Path) -> Model:
+    """A whole CLIP, with its text encoder, as OpenAI published them."""
+    write_encoder(folder / "vision")
+    torch.manual_seed(9)
+    vision = transformers.CLIPVisionConfig.from_pretrained(folder / "vision").to_dict()
+    text = transformers.CLIPTextConfig(**_TEXT).to_dict()
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBEDDING)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    return control_model(folder)
+
+
+def write_siglip(folder: Path, *, whole: bool = False) -> Model:
+    """The vision encoder of a SigLIP, as wide as the CLIP. `whole`: with its text encoder, as Google published them."""
+    torch.manual_seed(8)
+    config = transformers.SiglipVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=EDGE_PX,
+        patch_size=14,
+    )
+    if whole:
+        text = transformers.SiglipTextConfig(**_TEXT)
+        both = transformers.SiglipConfig(text_config=text.to_dict(), vision_config=config.to_dict())
+        transformers.SiglipModel(both).save_pretrained(folder)
+    else:
+        transformers.SiglipVisionModel(config).save_pretrained(folder)
+    return control_model(folder)
+
+
+def adapter_tensors(denoiser: Any, variant: str, seed: int = 1) -> dict[str, Tensor]:
+    """The tensors of an IP-Adapter as it is published: `plain`, `plus` or `full` for a U-Net, `xlabs` or `diffusers` (their
+    names) for FLUX.1, `instantx` for SD3."""
+    made = {"xlabs": _xlabs, "diffusers": _as_diffusers, "instantx": _instantx}.get(variant)
+    shapes = _of_unet(denoiser, variant) if made is None else made(denoiser)
+    generator = torch.Generator().manual_seed(seed)
+    # Strong enough to show in the pictures.
+    return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+
+
+def _of_unet(unet: Any, variant: str) -> dict[str, tuple[int, ...]]:
     read = unet.config.cross_attention_dim
     layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
     shapes = {"plain": _plain, "plus": _plus, "full": _full}[variant](read)
     for place, layer in enumerate(layers):
         for name in ("to_k_ip", "to_v_ip"):
             shapes[f"ip_adapter.{2 * place + 1}.{name}.weight"] = (layer.to_k.weight.shape[0], read)
-    generator = torch.Generator().manual_seed(seed)
-    # Strong enough to show in the pictures.
-    return {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+    return shapes
+
+
+def _xlabs(transformer: Any) -> dict[str, tuple[int, ...]]:
+    read, width = transformer.config.joint_attention_dim, transformer.inner_dim
+    shapes = {name.replace("image_proj", "ip_adapter_proj_model"): shape for name, shape in _plain(read).items()}
+    for place in range(len(transformer.transformer_blocks)):
+        for name in ("k", "v"):
+            layer = f"double_blocks.{place}.processor.ip_adapter_double_stream_{name}_proj"
+            shapes |= {f"{layer}.weight": (width, read), f"{layer}.bias": (width,)}
+    return shapes
+
+
+def _as_diffusers(transformer: Any) -> dict[str, tuple[int, ...]]:
+    changed = {"ip_adapter_proj_model": "image_proj", "double_blocks": "ip_adapter", "processor.": ""}
+    changed |= {f"ip_adapter_double_stream_{name}_proj": f"to_{name}_ip" for name in ("k", "v")}
+    found: dict[str, tuple[int, ...]] = {}
+    for published, shape in _xlabs(transformer).items():
+        name = published
+        for old, new in changed.items():
+            name = name.replace(old, new)
+        found[name] = shape
+    return found
+
+
+def _instantx(transformer: Any) -> dict[str, tuple[int, ...]]:
+    width, head = transformer.inner_dim, transformer.config.attention_head_dim
+    time = "image_proj.time_embedding"
+    shapes = _plus(width) | {
+        f"{time}.linear_1.weight": (_INNER, 32),
+        f"{time}.linear_1.bias": (_INNER,),
+        f"{time}.linear_2.weight": (_INNER, _INNER),
+        f"{time}.linear_2.bias": (_INNER,),
+    }
+    for layer in range(4):
+        place = f"image_proj.layers.{layer}.2.1"
+        shapes |= {f"{place}.weight": (4 * _INNER, _INNER), f"{place}.bias": (4 * _INNER,)}
+    for place in range(len(transformer.attn_processors)):
+        layer = f"ip_adapter.{place}"
+        shapes |= {
+            f"{layer}.norm_ip.linear.weight": (2 * width, _INNER),
+            f"{layer}.norm_ip.linear.bias": (2 * width,),
+            f"{layer}.to_k_ip.weight": (width, width),
+            f"{layer}.to_v_ip.weight": (width, width),
+            **{f"{layer}.{name}.weight": (head,) for name in ("norm_q", "norm_k", "norm_ip_k")},
+        }
+    return shapes
 
 
 def _plain(read: int) -> dict[str, tuple[int, ...]]:
@@ -100,10 +195,10 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def write_adapter(path: Path, unet: Any, variant: str = "plain", seed: int = 1) -> Model:
+def write_adapter(path: Path, denoiser: Any, variant: str = "plain", seed: int = 1) -> Model:
     """An IP-Adapter as the catalogue gives it when a job names it. Tiny ones have no width by which a scan could tell their
     family."""
-    save_file(adapter_tensors(unet, variant, seed), path)
+    save_file(adapter_tensors(denoiser, variant, seed), path)
     model = read_file(path, path.stem, path.stem)
     stamps = Fingerprints().stamps(path.parent, {path.name: path})
     return msgspec.structs.replace(

@@ -73,17 +73,19 @@ def encoded_without_noise() -> Generator[None]:
 
 
 def their_controlled(
-    family: Loaded, wanted: ResolvedGeneration, nets: Sequence[Model], pixels: Sequence[Tensor], modes: Sequence[Any]
+    family: Loaded,
+    wanted: ResolvedGeneration,
+    nets: Sequence[Model],
+    pixels: Sequence[Tensor],
+    modes: Sequence[Any],
+    pipe: Any = None,
+    **more: Any,
 ) -> Tensor:
-    """Latents of diffusers' pipeline with these networks and maps."""
+    """Latents of diffusers' pipeline with these networks and maps. `pipe`: the one whose components it has."""
     flux = wanted.family == "flux1"
     kind = getattr(_theirs, CLASSES[wanted.family])
     built = getattr(_theirs, PIPELINES[wanted.family])(
-        **{
-            name: one
-            for name, one in family.theirs.components.items()
-            if name not in ("image_encoder", "feature_extractor")
-        },
+        **{name: one for name, one in (pipe or family.theirs).components.items() if one is not None},
         controlnet=[kind.from_pretrained(net.folder) for net in nets],
     )
     built.set_progress_bar_config(disable=True)
@@ -104,5 +106,6 @@ def their_controlled(
             latents=packed(noise) if flux else noise,
             output_type="latent",
             **({"control_mode": list(modes)} if flux else {}),
+            **more,
         ).images
     return unpacked(found, *shape[1:]) if flux else found

@@ -206,3 +206,46 @@ _PICTURES = {
 def test_an_ip_adapter_is_told_with_its_base(variant: str, width: int, family: str) -> None:
     found = told({**_PICTURES[variant], "ip_adapter.1.to_k_ip.weight": (320, width)})
     assert (found.kind, found.variant, found.family) == (ModelKind.IMAGE_PROMPT_ADAPTER, variant, family)
+
+
+_XLABS = "double_blocks.{}.processor.ip_adapter_double_stream_{}_proj.{}"
+_OF_TRANSFORMERS: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, ...]]]] = {
+    "XLabs-AI/flux-ip-adapter": (
+        ("flux1", "chroma"),
+        {
+            "ip_adapter_proj_model.proj.weight": (16384, 768),
+            "ip_adapter_proj_model.proj.bias": (16384,),
+            "ip_adapter_proj_model.norm.weight": (4096,),
+            **{_XLABS.format(block, name, "weight"): (3072, 4096) for block in range(19) for name in "kv"},
+            **{_XLABS.format(block, name, "bias"): (3072,) for block in range(19) for name in "kv"},
+        },
+    ),
+    "the same with the names of diffusers": (
+        ("flux1", "chroma"),
+        {
+            "image_proj.proj.weight": (16384, 768),
+            "image_proj.norm.weight": (4096,),
+            **{f"ip_adapter.{block}.to_k_ip.weight": (3072, 4096) for block in range(19)},
+            **{f"ip_adapter.{block}.to_k_ip.bias": (3072,) for block in range(19)},
+        },
+    ),
+    "InstantX/SD3.5-Large-IP-Adapter": (
+        ("sd3",),
+        {
+            "image_proj.latents": (1, 64, 1280),
+            "image_proj.proj_in.weight": (1280, 1152),
+            "image_proj.time_embedding.linear_1.weight": (1280, 320),
+            **{f"ip_adapter.{block}.to_k_ip.weight": (2432, 2432) for block in range(38)},
+            "ip_adapter.0.norm_ip.linear.weight": (4864, 1280),
+            "ip_adapter.0.norm_ip_k.weight": (64,),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("published", _OF_TRANSFORMERS)
+def test_an_ip_adapter_of_a_transformer_is_told_with_its_base_and_evidence(published: str) -> None:
+    families, tensors = _OF_TRANSFORMERS[published]
+    found = told(tensors)
+    assert (found.kind, found.compatible) == (ModelKind.IMAGE_PROMPT_ADAPTER, families)
+    assert (found.confidence, problem_of(found, ModelLayout.FILE)) == (1.0, (None, ""))

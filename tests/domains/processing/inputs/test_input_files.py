@@ -218,6 +218,25 @@ async def test_image_prompts_are_squares_and_their_regions_have_the_size_of_the_
         assert (len(bare.images), bare.region, bare.negative_image) == (2, None, None)
 
 
+async def test_pictures_for_a_siglip_are_squeezed_and_those_for_a_clip_are_cut(desk: Desk) -> None:
+    white_right = np.zeros((32, 96, 3), np.uint8)
+    white_right[:, 64:] = 255
+    picture = await desk.stored(white_right)
+    cut = ResolvedImagePrompt(
+        model_id="adapter",
+        model_sha256="",
+        encoder_model_id="e",
+        encoder_sha256="",
+        edge_px=32,
+        images=(used(picture),),
+    )
+    generation = resolved(image_prompts=(cut, replace(cut, cut=False)))
+    async with ImagePromptPictures(desk.pictures).files(job_of(generation), generation) as both:
+        seen = [np.frombuffer(read(one.images[0]), np.uint8).reshape(32, 32, 3) for one in both]
+    assert [one.mean() > 0 for one in seen] == [False, True]
+    assert seen[1][:, 24:].min() > 250
+
+
 async def test_beside_a_zoom_regions_are_cut_as_the_picture_is(desk: Desk) -> None:
     half = np.zeros((128, 128), np.uint8)
     half[:, 64:] = 255

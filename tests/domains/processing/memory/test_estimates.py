@@ -228,6 +228,22 @@ async def test_what_networks_held_that_read_pictures_first_is_told_from_what_ste
     assert (await forecasts.one()).activation_bytes == 2 * readers
 
 
+async def test_an_adapter_that_each_step_reads_is_forecast_with_the_steps(forecasts: Forecasts) -> None:
+    own, device = forecasts.catalogue.default(), forecasts.devices.get("sim-0").device
+    prompt = ResolvedImagePrompt(
+        model_id=own.id, model_sha256="", encoder_model_id="", encoder_sha256="", edge_px=224, images=()
+    )
+    plain = resolve(Generation(prompt="an owl"), own)
+    held = {
+        family: (forecasts.estimates.guides_bytes(shown, device), forecasts.estimates.readers_bytes(shown, device))
+        for family in ("flux1", "sd3")
+        for shown in [msgspec.structs.replace(plain, family=family, image_prompts=(prompt,))]
+    }
+    size = held["flux1"][1]
+    assert size > 1_000_000
+    assert held == {"flux1": (0, size), "sd3": (size, 0)}
+
+
 async def test_what_a_controlnet_keeps_of_earlier_prompts_is_forecast_and_no_activation(
     forecasts: Forecasts, tmp_path: Path
 ) -> None:
