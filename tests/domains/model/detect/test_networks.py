@@ -8,7 +8,7 @@ from domains.model.detect.network import Network, layout, near, proven
 from domains.model.families import FAMILIES
 from domains.model.families.sign import Tensors, match, must
 from domains.model.kind import ModelKind
-from tests.domains.model import published
+from tests.domains.model import facts, published
 from tests.domains.model.test_families import RIGHT
 
 _DENOISERS = {
@@ -90,7 +90,7 @@ def test_vaes_with_equal_tensors_are_compatible_and_of_no_family() -> None:
 def test_metadata_completes_what_tensors_leave_open() -> None:
     found = told(published.header("sd_vae"), {"modelspec.architecture": "stable-diffusion-xl-v1-base/vae"})
     assert (found.family, found.compatible) == ("sdxl", ("sdxl",))
-    assert found.evidence[-1].source is Source.METADATA
+    assert (found.evidence[-1].source, found.evidence[-1].share) == (Source.METADATA, 1.0)
     assert found.evidence[-1].decisive
 
 
@@ -170,8 +170,10 @@ def test_the_share_of_evidence_is_that_of_the_keys_that_are_there(
 def test_what_nobody_knows_is_unknown_with_what_was_looked_for() -> None:
     found = told({"conv_in.weight": (320, 4, 3, 3), "other.weight": (3,)})
     assert (found.kind, found.confidence) == (ModelKind.UNKNOWN, None)
-    assert found.evidence
+    assert len(found.evidence) > 1
     assert not any(one.decisive for one in found.evidence)
+    shares = [one.share or 0 for one in found.evidence]
+    assert shares == sorted(shares, reverse=True) != [shares[0]] * len(shares)
     assert told({}).kind is ModelKind.UNKNOWN
 
 
@@ -203,6 +205,12 @@ def test_averaged_weights_beside_the_others_change_nothing_and_are_told() -> Non
     assert (both.kind, both.family, both.missing) == (plain.kind, plain.family, plain.missing)
     assert [len(part.tensors or ()) for part in both.parts] == [len(part.tensors or ()) for part in plain.parts]
     assert "averaged" in both.notes[0]
+    assert detect(Subject(tensors={**published.header("sd1_unet"), "model_ema.decay": ()})).family == "sd1"
+
+
+def test_the_facts_are_those_that_were_reviewed() -> None:
+    reviewed = facts.FILE.read_text("utf-8")
+    assert reviewed.endswith(facts.of_detection()), "meant? then run python -m tests.domains.model.facts"
 
 
 @pytest.mark.parametrize(

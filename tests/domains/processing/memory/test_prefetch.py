@@ -124,6 +124,21 @@ async def test_the_model_needed_first_is_read_first(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.parametrize("now", ["forgotten", "damaged", "loaded by a caller"])
+async def test_a_hint_whose_model_needs_no_reading_any_more_is_passed_over(desk: Desk, now: str) -> None:
+    desk.hint(desk.one, desk.two)
+    if now == "forgotten":
+        del desk.shelf.models["one"]
+    elif now == "damaged":
+        desk.shelf.models["one"] = msgspec.structs.replace(desk.one, state=ModelState.CORRUPT, problem="cut off")
+    else:
+        await desk.load(desk.one)
+    async with reading(desk):
+        await desk.until(lambda: "two@host" in desk.ready())
+    loads = [name for name, state in desk.events if state is LoadedState.LOADING and name == "one@host"]
+    assert len(loads) == (now == "loaded by a caller")
+
+
 @pytest.mark.parametrize(
     ("problem", "level", "event"),
     [
