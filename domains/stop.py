@@ -56,3 +56,8 @@ def stronger(one: Stop | None, other: Stop) -> Stop:
     """The request that decides how the job continues; of two of one kind, the first."""
     order = list(StopKind)
     return one if one is not None and order.index(one.kind) >= order.index(other.kind) else other
+
+
+def never() -> bool:
+    """Whether to stop, for work that runs to its end."""
+    return False

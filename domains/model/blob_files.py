@@ -18,6 +18,7 @@ from domains.memory.blobs.store import BlobStore
 from domains.model.fingerprint import hash_of
 from domains.model.model import FileStamp, Model
 from domains.model.regular_file import state_text
+from domains.stop import never
 
 MAX_FILES = 1000
 _FIELD = "blob_source.files"
@@ -142,7 +143,7 @@ class BlobFolder:
         return {name: real for name, real in below.items() if "/" not in name} if below else None
 
     def stamps(
-        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = never
     ) -> tuple[FileStamp, ...]:
         """See `fingerprint.Stamping`: the hashes that the owners gave, and nothing is read."""
         return tuple(self._files[name].stamp() for name in sorted(files))

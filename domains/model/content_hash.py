@@ -13,6 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from domains.model.safetensors_header import Header
+from domains.stop import never
 
 _CHUNK = 4 * 1024 * 1024
 _SHORT_BEGIN, _SHORT_END = 0x100000, 0x110000
@@ -37,7 +38,7 @@ class ContentHash(msgspec.Struct, frozen=True, kw_only=True):
 def content_hash(
     file: BinaryIO,
     data_offset: int | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = never,
     read: Callable[[int], None] = lambda size: None,
 ) -> ContentHash:
     """The hashes of an open file as long as it is now. `data_offset`: the end of its safetensors header.

@@ -18,6 +18,7 @@ from domains.model.naming import display_name
 from domains.model.regular_file import read_regular
 from domains.model.sampler_names import of_class, schedule_of
 from domains.model.scheduler_config import FILE, fault_in, is_flow, train_steps_of
+from domains.stop import never
 
 INDEX = "model_index.json"
 KNOWN_PROMPTS = "known_prompts.txt"
@@ -37,7 +38,7 @@ def read_folder(
     fingerprints: Stamping,
     *,
     embedded: bool = False,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = never,
     files: FilesIn | None = None,
 ) -> Model:
     """Read the folder. A damaged, unusable or unreadable model is returned too, with its state and the problem.

@@ -20,6 +20,7 @@ from domains.model.content_hash import content_hash, tensor_hash
 from domains.model.model import FileStamp
 from domains.model.regular_file import open_regular, state_of
 from domains.model.safetensors_header import Header, header_of
+from domains.stop import never
 
 CLOCK_GRAIN_S = 2.0
 """The coarsest clock of a file system in use (FAT). A file younger than this may change again without its time changing."""
@@ -41,7 +42,7 @@ class Stamping(Protocol):
     """Makes the stamps of a model's weight files."""
 
     def stamps(
-        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = never
     ) -> tuple[FileStamp, ...]:
         """Stamps in order of the path in the folder; `files`: that path → the real one. Raises HashCancelled, OSError."""
         ...
@@ -61,7 +62,7 @@ class Fingerprints:
         return tuple(self._known.values())
 
     def stamps(
-        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = never
     ) -> tuple[FileStamp, ...]:
         """Stamps of weight files, in order of their path in the folder; `files`: that path → the real one.
 
@@ -69,7 +70,7 @@ class Fingerprints:
         """
         return tuple(self._stamp(folder, name, files[name], cancelled) for name in sorted(files))
 
-    def of_file(self, path: Path, cancelled: Callable[[], bool] = lambda: False) -> str:
+    def of_file(self, path: Path, cancelled: Callable[[], bool] = never) -> str:
         """The file's sha256, from memory if it has not changed. Raises as `stamps`."""
         return self._stamp(path.parent, path.name, path.resolve(), cancelled).sha256
 
@@ -172,7 +173,7 @@ class HeadersOnly:
         self._fingerprints = fingerprints
 
     def stamps(
-        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = never
     ) -> tuple[FileStamp, ...]:
         """As `Stamping`."""
         return self._fingerprints.known_stamps(folder, files)

@@ -13,10 +13,11 @@ class _Special(msgspec.Struct, frozen=True):
     value: int
 
 
+_F32 = _Special(4, 0x7F800000, 0x7F800000)
 _SPECIALS = {
     "F64": _Special(8, 0x7FF0000000000000, 0x7FF0000000000000),
-    "F32": _Special(4, 0x7F800000, 0x7F800000),
-    "C64": _Special(4, 0x7F800000, 0x7F800000),
+    "F32": _F32,
+    "C64": _F32,
     "F16": _Special(2, 0x7C00, 0x7C00),
     "BF16": _Special(2, 0x7F80, 0x7F80),
     "F8_E5M2": _Special(1, 0x7C, 0x7C),

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-_READ, _SHARED = 1, 1
-"""PROT_READ and MAP_SHARED, on Linux and macOS."""
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -40,7 +38,7 @@ class LockedMap:
         self._libc = _libc()
         self._address = 0
         if self._libc is not None and size_bytes:
-            found = self._libc.mmap(None, size_bytes, _READ, _SHARED, descriptor, 0)
+            found = self._libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
             self._address = 0 if found in (None, _FAILED) else found
         self.locked_bytes = 0
 

@@ -11,6 +11,7 @@ from domains.model.places import Form
 from domains.model.roots import Roots
 from domains.model.single_file import beside_path
 from domains.model.walk import places
+from domains.stop import never
 
 
 class FolderLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class RootsLook(msgspec.Struct, frozen=True, kw_only=True):
         return {name for name, one in self.folders.items() if before.folders.get(name) != one}
 
 
-def look_at(roots: Roots, stopped: Callable[[], bool] = lambda: False) -> RootsLook:
+def look_at(roots: Roots, stopped: Callable[[], bool] = never) -> RootsLook:
     """Look at all roots; reads no file. `stopped`: ends the look early, with the folders seen so far."""
     problems: set[tuple[str, str]] = set()
     folders: dict[str, FolderLook] = {}

@@ -18,6 +18,7 @@ from domains.model.validation import GRAVITY, MAX_FINDINGS, Depth, Validation, V
 from domains.model.weights_model import read_component_folder, read_file
 from domains.progress import Progressed, Stage, Unit
 from domains.reasons import Severity
+from domains.stop import never
 
 _TELL_EVERY_S = 0.1
 """Least time between two reports of progress: a fast disk gives 500 pieces a second."""
@@ -220,7 +221,7 @@ class _Noted:
         self._files = files
 
     def stamps(
-        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = lambda: False
+        self, folder: Path, files: Mapping[str, Path], cancelled: Callable[[], bool] = never
     ) -> tuple[FileStamp, ...]:
         return tuple(self._stamp(name, files[name]) for name in sorted(files))
 

@@ -83,7 +83,7 @@ class ConditioningPreviews:
             mask=mask,
             maps=await self._controls.of(given.asked, resolved),
             refused=long if refuses else (),
-            odd=(*(() if refuses else long), *plan.beyond, *unknown_words(resolved, plan.encoded), *_empty(mask)),
+            odd=(*(() if refuses else long), *plan.beyond, *unknown_words(resolved, plan.encoded), *effectless(mask)),
         )
 
     async def _lane(self, device_ids: Sequence[str]) -> Lane:
@@ -114,7 +114,8 @@ def _truncated(readings: Sequence[PromptReading]) -> Iterator[Violation]:
             yield Violation(field=f"generation.{one.field}", message=message)
 
 
-def _empty(mask: MaskAnalysis | None) -> Iterator[Violation]:
+def effectless(mask: MaskAnalysis | None) -> Iterator[Violation]:
+    """The finding that a mask leaves the picture as it is. `mask`: None for a generation without one."""
     if mask is not None and not mask.region_count:
         message = "makes no pixel anew: it is black everywhere, or white everywhere and inverted"
         yield Violation(field="generation.mask", message=message)

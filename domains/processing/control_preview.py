@@ -46,7 +46,8 @@ class ControlPreviews:
         size_px = zoomed.made_px
         field = f"generation.controls[{index}].image"
         pixels = await self._pictures.pixels_of(asked.controls[index].image, field)
-        if asked.mask is not None and (marks(control) or zoomed.needs_levels):
+        if marks(control) or zoomed.needs_levels:
+            assert asked.mask is not None, "a checked request has the mask that its map marks, or into which it zooms"
             zoomed = Zoomed(resolved, await self._pictures.levels(asked.mask, resolved))
 
         def file() -> bytes:

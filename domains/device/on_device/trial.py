@@ -9,6 +9,7 @@ from torch import Tensor
 from domains.device.health import Verdict
 from domains.device.on_device.free_memory import free_bytes
 from domains.measurement import Measurement
+from domains.stop import never
 
 
 class CheckStopped(Exception):
@@ -25,7 +26,7 @@ class Trial:
     """Input of a check: the device, the stop signal, and the simulated device's interventions."""
 
     device: torch.device
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], bool] = never
     corrupt: Callable[[Tensor], Tensor] = unchanged
     """Applied to each tensor that returns from the device before it is compared: the simulated device injects wrong results.
 

@@ -49,7 +49,7 @@ class _Edit(NamedTuple):
 
     def span(self, choice: int) -> tuple[int, int]:
         """Where these words are in the text."""
-        return (0, 0) if choice < 0 else (self.cuts[choice] + 1, self.cuts[choice + 1])
+        return self.cuts[choice] + 1, self.cuts[choice + 1]
 
 
 class _Open:
@@ -160,7 +160,7 @@ class _Words:
         whole = _pieces(text, edits, begins, (0, len(text)))
         self._whole: Sequence[_Piece] = [whole] if isinstance(whole, str) else whole
         self._branches = [
-            [_pieces(text, edits, begins, edit.span(choice)) for choice in (*range(len(edit.cuts) - 1), -1)]
+            [*(_pieces(text, edits, begins, edit.span(choice)) for choice in range(len(edit.cuts) - 1)), ""]
             for edit in edits
         ]
         """By edit and choice; the last is that of -1."""

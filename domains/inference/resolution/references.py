@@ -10,11 +10,8 @@ from domains.inference.references import Reference, ResolvedReference
 from domains.model.families import FAMILIES, Variant
 from domains.model.model import Model
 
-_KONTEXT_PX = (
-    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)),
-    (1024, 1024),
-    *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
-)
+_TALL_PX = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
+_KONTEXT_PX = (*_TALL_PX, (1024, 1024), *((height, width) for width, height in _TALL_PX))
 """(width, height) on which FLUX.1 Kontext was trained (Black Forest Labs 2025)."""
 
 

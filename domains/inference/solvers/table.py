@@ -31,6 +31,8 @@ class Last(Enum):
     """That of the first trained level."""
     ALPHA_ONE = "alpha_one"
     """No noise, or that of the first trained level if the model's `set_alpha_to_one` is false."""
+    ALPHA_FIRST = "alpha_first"
+    """That of the first trained level, or no noise if the model's `set_alpha_to_one` is true."""
 
 
 class Solver(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,7 @@ SOLVERS: Mapping[str, Solver] = {
     "dpmpp_3m_sde": _intervals(dpmpp_3m_sde),
     "ddim": Solver(lines=ddim, grid=Grid.TRAINED, last=Last.ALPHA_ONE),
     "ddpm": Solver(lines=ddpm, grid=Grid.CHAIN, last=Last.CLEAN),
-    "pndm": Solver(lines=pndm, grid=Grid.TRAINED, last=Last.ALPHA_ONE),
+    "pndm": Solver(lines=pndm, grid=Grid.TRAINED, last=Last.ALPHA_FIRST),
     "lms": _points(lms),
     "deis": _intervals(deis, Last.TRAINED),
     "unipc": _intervals(unipc),

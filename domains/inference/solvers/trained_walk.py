@@ -95,8 +95,10 @@ def _normal(
 def _scheduled(
     solver: Solver, noise: TrainedNoise, config: Mapping[str, Any], visited: NDArray[np.float64], schedule: str
 ) -> tuple[Step, ...]:
-    ends = (0.0, len(noise) - 1.0) if solver.grid is not Grid.POINTS else (float(visited[-1]), float(visited[0]))
-    low, high = (noise.at_fraction(place).ratio for place in ends)
+    ends = noise.ratios
+    if solver.grid is Grid.POINTS:
+        ends = [noise.at_fraction(float(place)).ratio for place in visited]
+    low, high = float(min(ends)), float(max(ends))
     low, high = config.get("sigma_min") or low, config.get("sigma_max") or high
     ratios = SCHEDULES[schedule](len(visited), low, high, noise)
     told = _TOLD.get((solver.grid, schedule), float)
@@ -112,7 +114,9 @@ def end_level(grid: Grid, last: Last, noise: TrainedNoise, config: Mapping[str, 
         Last.CLEAN: False,
         Last.TRAINED: True,
         Last.CONFIGURED: config.get("final_sigmas_type") == "sigma_min",
+        # Defaults of diffusers' DDIM and PNDM.
         Last.ALPHA_ONE: not config.get("set_alpha_to_one", True),
+        Last.ALPHA_FIRST: not config.get("set_alpha_to_one", False),
     }[last]
     if not noisy:
         return _NO_NOISE

@@ -14,7 +14,7 @@ PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 EMA = "model_ema."
 _MAX_NEAR = 3
 
-_UNKNOWN = (
+OF_NO_FAMILY = (
     Network(
         kind=ModelKind.DENOISER,
         architecture="UNet2DConditionModel",
@@ -72,7 +72,7 @@ def _flag(proof: Proof, tensors: Tensors) -> tuple[Evidence, ...]:
 
 
 def _of_no_family(tensors: Tensors) -> Detection | None:
-    for network, found in proven(_UNKNOWN, tensors):
+    for network, found in proven(OF_NO_FAMILY, tensors):
         return Detection(
             kind=network.kind,
             parts=(Part(id="unet", kind=network.kind, architecture=network.architecture),),

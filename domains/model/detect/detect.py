@@ -63,7 +63,7 @@ def _near(tensors: Tensors) -> tuple[Evidence, ...]:
     """What the tensors resemble, the nearest first."""
     alike = sorted(near(_NETWORKS, tensors), key=lambda one: -one[1].share)
     kinds = [of_match(found, network.kind, component=network.component) for network, found in alike[:_MAX_NEAR]]
-    both = sorted((*near_families(tensors), *kinds), key=lambda one: -(one.share or 0))
+    both = sorted((*near_families(tensors), *kinds), key=lambda one: one.matched_count / one.expected, reverse=True)
     return tuple(both[:_MAX_NEAR])
 
 

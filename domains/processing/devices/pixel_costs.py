@@ -47,7 +47,8 @@ def seconds_for(shape: Shape, measured: Mapping[Shape, float]) -> float:
 
 def fitted(measured: Mapping[Shape, float]) -> Costs:
     """The coefficients whose squared errors, each as a share of what was measured, have the smallest sum."""
-    best, least = Costs(0.0, sum(measured.values()) / sum(one.pictures * one.pixels for one in measured), 0.0), inf
+    best: Costs | None = None
+    least = inf
     for choice in _CHOICES:
         found = _solved(choice, measured) if len(choice) <= len(measured) else None
         if found is None or min(found) < 0:
@@ -55,6 +56,7 @@ def fitted(measured: Mapping[Shape, float]) -> Costs:
         errors = sum((found.seconds(shape) / took - 1) ** 2 for shape, took in measured.items())
         if errors < least * _BETTER:
             best, least = found, errors
+    assert best is not None, "one coefficient alone fits any times"
     return best
 
 

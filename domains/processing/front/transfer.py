@@ -36,8 +36,7 @@ class TransferRunner:
     def recover(self) -> None:
         """Complete transfers whose end was stored before a crash: release and delete their sources."""
         for job_id in self._blobs.holders():
-            job = self._jobs.find(job_id)
-            if job is not None and job.state.ended:
+            if (job := self._jobs.find(job_id)) is not None:
                 self._changed(job)
 
     async def run(self, work: TransferWork, task: FrontTask) -> Done | Halted:

@@ -128,11 +128,11 @@ def after(job: Job, event: JobEvent, entry: Entry[JobEvent], state: JobState) ->
 
 def _kept(job: Job, event: Paused | Interrupted, now_s: float) -> dict[str, object]:
     """The fields that hold what an attempt leaves to the next one."""
-    ran = job.state in ON_A_LANE and job.attempt_time_s is not None and (event.checkpoint or isinstance(event, Paused))
+    keeps = job.state in ON_A_LANE and (event.checkpoint or isinstance(event, Paused))
     return {
         "checkpoint": event.checkpoint or job.checkpoint,
         "spent": added(job.spent, event.work),
-        "ran_s": job.ran_s + (now_s - job.attempt_time_s if ran and job.attempt_time_s is not None else 0.0),
+        "ran_s": job.ran_s + (now_s - job.attempt_time_s if keeps and job.attempt_time_s is not None else 0.0),
     }
 
 

@@ -139,7 +139,7 @@ class Estimates:
         jobs.listeners.append(self._learn)
 
     async def of(
-        self, model: Model, execution: Execution, device_ids: Sequence[str], shape: Shape, *, allow_cpu: bool = False
+        self, model: Model, execution: Execution, device_ids: Sequence[str], shape: Shape, *, allow_cpu: bool
     ) -> list[Estimate]:
         """One forecast for each device that could take the load, in the order in which the load would try them.
 

@@ -49,6 +49,12 @@ def resolved(*details: DetailPass, model: Model | None = None, **changes: Any) -
     return resolve(asked(*details, **changes), embedded_model(), read)
 
 
+def sized(edge_px: int, **changes: Any) -> ResolvedGeneration:
+    """A detail pass with an edge, of a model that differs."""
+    one = asked(DetailPass(edge_px=edge_px), width_px=64, height_px=64)
+    return resolve(one, replace(embedded_model(), **changes), RequestFiles(detectors=[detector()]))
+
+
 ALONE: dict[str, dict[str, Any]] = {
     "detector.min_confidence_ratio": {"min_confidence": 1.1},
     "detector.min_area_ratio": {"min_area": -0.1},
@@ -137,6 +143,39 @@ def test_a_model_that_finds_nothing_is_refused(changes: dict[str, Any], reason: 
         resolved(DetailPass(), model=detector(**changes))
     assert raised.value.reason is reason
     assert "faces" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "edge_px", "says"),
+    [
+        ({"family": "flux1", "prediction_type": "flow"}, 72, "multiples of 16; 72 is none"),
+        ({"native_width_px": 0, "native_height_px": 0}, 0, "no native size"),
+        ({"native_width_px": 32, "native_height_px": 32}, 0, "no native size"),
+        ({"native_width_px": 64, "native_height_px": 4096}, 0, "no native size"),
+    ],
+)
+def test_a_find_that_the_model_makes_at_no_size_is_refused(changes: dict[str, Any], edge_px: int, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says) as raised:
+        sized(edge_px, **changes)
+    (violation,) = raised.value.violations
+    assert violation.field == "generation.detail_passes[0].edge_px"
+    assert violation.allowed.startswith("64..2048, a multiple of ")
+    assert raised.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
+
+
+@pytest.mark.parametrize(
+    ("native", "edge_px", "size"),
+    [
+        ((0, 0), 64, (64, 64)),
+        ((64, 64), 0, (64, 64)),
+        ((512, 256), 1024, (1024, 512)),
+        ((2048, 1024), 0, (2048, 1024)),
+        ((640, 512), 256, (256, 208)),
+    ],
+)
+def test_a_find_has_the_models_native_shape(native: tuple[int, int], edge_px: int, size: tuple[int, int]) -> None:
+    (found,) = sized(edge_px, native_width_px=native[0], native_height_px=native[1]).detail_passes
+    assert (found.width_px, found.height_px) == size
 
 
 def test_more_steps_than_the_sampler_takes_are_told_by_the_pass() -> None:

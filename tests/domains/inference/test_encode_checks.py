@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domains.errors import ErrorReason, InvalidRequest
 from domains.imaging import MEDIA_TYPES
@@ -10,6 +11,8 @@ from domains.imaging.jpeg import PARAMETERS_LIMIT_BYTES
 from domains.inference import limits
 from domains.inference.checks.request import violations
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
+from domains.inference.resolution.resolve import resolve
+from tests.domains.inference.on_device.requests import embedded_model
 
 
 def refusal(prompt: str = "owl", **options: Any) -> InvalidRequest:
@@ -33,6 +36,20 @@ def test_a_field_that_the_format_lacks_is_named(options: dict[str, Any], field: 
     refused = refusal(**options)
     assert [violation.field for violation in refused.violations] == [f"generation.output.{field}"]
     assert refused.reason is ErrorReason.INVALID_FIELD
+
+
+@pytest.mark.parametrize(
+    ("options", "quality"),
+    [
+        ({"media_type": "image/png"}, None),
+        ({"media_type": "image/jpeg"}, limits.DEFAULT_QUALITY),
+        ({"media_type": "image/jpeg", "quality": 7}, 7),
+        ({"media_type": "image/webp", "lossless": True}, None),
+    ],
+)
+def test_a_lossy_file_has_the_usual_quality_unless_told_otherwise(options: dict[str, Any], quality: int | None) -> None:
+    asked = EncodeOptions(**options)
+    assert resolve(Generation(prompt="owl", output=asked), embedded_model()).output == replace(asked, quality=quality)
 
 
 @pytest.mark.parametrize("manifest", [ManifestDetail.RECIPE, ManifestDetail.NONE])

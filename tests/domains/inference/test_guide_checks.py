@@ -1,5 +1,9 @@
 """Controls, image prompts and regions: each fault is refused by its field, and what is just within the limits is taken."""
 
+import ast
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +251,18 @@ def test_a_model_made_for_editing_sees_pictures_and_others_none() -> None:
         resolved_references(asked, edits, (64, 128), read[:1])
 
 
-@pytest.mark.parametrize(("aspect", "size"), [(1.0, (1024, 1024)), (0.01, (672, 1568)), (100.0, (1568, 672))])
+@pytest.mark.parametrize(("aspect", "size"), [(0.01, (672, 1568)), (100.0, (1568, 672)), (0.74, (880, 1184))])
 def test_a_reference_has_the_trained_size_of_the_nearest_aspect(aspect: float, size: tuple[int, int]) -> None:
     assert nearest_px(aspect) == size
+
+
+def test_the_trained_sizes_of_references_are_those_of_diffusers() -> None:
+    spec = find_spec("diffusers")
+    assert spec is not None
+    assert spec.origin is not None
+    # Read, since an import would take seconds.
+    source = Path(spec.origin).parent / "pipelines" / "flux" / "pipeline_flux_kontext.py"
+    (table,) = re.findall(r"PREFERRED_KONTEXT_RESOLUTIONS = (\[.*?\])", source.read_text("utf-8"), re.DOTALL)
+    sizes = ast.literal_eval(table)
+    assert [nearest_px(width / height) for width, height in sizes] == sizes
+    assert len(sizes) == 17

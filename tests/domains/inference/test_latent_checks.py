@@ -24,12 +24,29 @@ def test_each_level_halves_the_picture(known: Known) -> None:
 
 
 @pytest.mark.parametrize(
+    ("levels", "channels", "shape"), [(1, 1, (1, 512, 1024)), (1, 16, (16, 512, 1024)), (10, 4, (4, 1, 2))]
+)
+def test_the_config_says_the_shape(known: Known, levels: int, channels: int, shape: tuple[int, int, int]) -> None:
+    changed = {"block_out_channels": [8] * levels, "latent_channels": channels}
+    write_json(known.root / "one" / "vae" / "config.json", {**VAE, **changed})
+    known.scan()
+    assert latent_shape(known.model("one"), 1024, 512) == shape
+
+
+def test_a_config_without_a_number_of_channels_means_four(known: Known) -> None:
+    config = {name: value for name, value in VAE.items() if name != "latent_channels"}
+    write_json(known.root / "one" / "vae" / "config.json", config)
+    known.scan()
+    assert latent_shape(known.model("one"), 512, 256)[0] == 4
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"block_out_channels": None},
         {"block_out_channels": 8},
         {"block_out_channels": []},
-        {"block_out_channels": [1] * 100_000},
+        {"block_out_channels": [1] * 17},
         {"latent_channels": "4"},
     ],
 )

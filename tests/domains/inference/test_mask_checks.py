@@ -130,7 +130,9 @@ def test_a_picture_grows_within_the_limits() -> None:
             model,
             RequestFiles(picture=picture(80, 64)),
         )
-    assert [one.field for one in refused.value.violations] == ["generation.outpaint"]
+    (violation,) = refused.value.violations
+    assert violation.field == "generation.outpaint"
+    assert "80×4160 pixels; an edge has at most 4096" in violation.message
 
 
 def test_a_branch_keeps_the_mask_of_its_source() -> None:

@@ -18,7 +18,7 @@ from domains.inference.image_prompts import ImagePrompt, ImagePromptMode
 from domains.inference.init_image import InitImage
 from domains.inference.input_picture import InputPicture
 from domains.inference.loras import Lora, LoraComponent
-from domains.inference.masks import Outpaint
+from domains.inference.masks import InpaintMask, Outpaint
 from domains.inference.prompts import Syntax
 from domains.inference.refiner import RefinerPass
 from domains.inference.regions import Rectangle, Region
@@ -64,6 +64,12 @@ def guided(model: Model, read: dict[str, Any] | None = None, **changes: Any) -> 
     control: dict[str, Any] = {"model_id": model.id, "image": SOURCE, **changes}
     found: dict[str, Any] = {"model": model, "image": picture(), **(read or {})}
     return asked(controls=(Control(**control),)), RequestFiles(controls=[ReadControl(**found)])
+
+
+def partly(generation: Generation, read: RequestFiles) -> tuple[Generation, RequestFiles]:
+    """A request that makes a part of a picture."""
+    masked = replace(generation, init_image=InitImage(blob_id="b-1"), mask=InpaintMask(blob_id="b-1"))
+    return masked, replace(read, picture=picture(), mask=picture())
 
 
 def shown(
@@ -176,7 +182,7 @@ UNFIT: dict[str, tuple[tuple[Generation, RequestFiles], Model, ErrorReason, str]
     "a map of another size": (guided(NET, {"image": picture(64, 72)}), BASE, INVALID, "controls[0].image"),
     "a region of another size": (guided(NET, {"region": picture(72)}), BASE, INVALID, "controls[0].region"),
     "a missing part for a T2I adapter": (
-        guided(T2I, preprocessing=Preprocessing(kind="inpaint")),
+        partly(*guided(T2I, preprocessing=Preprocessing(kind="inpaint"))),
         BASE,
         TOGETHER,
         "controls[0].preprocessing.inpaint",
@@ -270,6 +276,10 @@ def test_what_does_not_fit_is_refused_by_its_field(case: str) -> None:
 FITS: dict[str, tuple[tuple[Generation, RequestFiles], Model]] = {
     "a map of another size that is brought there": (
         guided(NET, {"image": picture(72), "region": picture(80)}, fit=ImageFit.PAD),
+        BASE,
+    ),
+    "a missing part for a net that may be made for it": (
+        partly(*guided(NET, preprocessing=Preprocessing(kind="inpaint"))),
         BASE,
     ),
     "a type that the net knows": (guided(replace(NET, variant=UNION), control_type="canny"), SDXL),
@@ -411,6 +421,27 @@ def test_a_map_that_no_model_here_makes_is_refused(given: Preprocessing, says: s
         resolve(generation, BASE, read)
     assert refused.value.reason is ErrorReason.COMPONENT_MISSING
     assert refused.value.facts["field"] == "generation.controls[0].preprocessing"
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (Preprocessing(kind="canny"), {"low_threshold": 100, "high_threshold": 200}),
+        (
+            Preprocessing(kind="canny", options=(("high_threshold", 150.0),)),
+            {"low_threshold": 100, "high_threshold": 150},
+        ),
+        (Preprocessing(kind="shuffle"), {"seed": 5}),
+        (Preprocessing(kind="shuffle", options=(("seed", 3.0),)), {"seed": 3}),
+        (Preprocessing(kind="line_art"), {}),
+    ],
+)
+def test_the_options_of_a_map_are_all_kept_with_the_job(given: Preprocessing, options: dict[str, float]) -> None:
+    generation, read = guided(NET, preprocessing=given)
+    generation = replace(generation, sampling=Sampling(steps=4, seed=2**32 + 5))
+    kept = resolve(generation, BASE, read).controls[0].preprocessing
+    assert kept is not None
+    assert (kept.kind, dict(kept.options)) == (given.kind, options)
 
 
 @pytest.mark.parametrize(

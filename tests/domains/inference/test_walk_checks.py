@@ -94,13 +94,23 @@ FOR_OTHERS: list[tuple[dict[str, Any], str, str]] = [
     ({"timestep_spacing": "trailing"}, "flow", "timestep_spacing"),
     ({"sigmas": (1.5, 0.0)}, "flow", "sigmas[0]"),
     ({"timesteps": (500, 0)}, "flow", "timesteps[1]"),
-    ({"timesteps": (500, 20)}, "short", "timesteps[0]"),
+    ({"timesteps": (100, 20)}, "short", "timesteps[0]"),
 ]
 
 
 @pytest.mark.parametrize(("own", "model", "field"), FOR_OTHERS, ids=str)
 def test_what_a_model_cannot_walk_is_refused_by_its_place(own: dict[str, Any], model: str, field: str) -> None:
     assert refused(asked(own), MODELS[model]) == (TOGETHER, [field])
+
+
+@pytest.mark.parametrize(
+    ("own", "model"),
+    [({"sigmas": (1.0, 0.0)}, "flow"), ({"timesteps": (500, 1)}, "flow"), ({"timesteps": (99, 0)}, "short")],
+    ids=str,
+)
+def test_what_a_model_just_walks_is_taken(own: dict[str, Any], model: str) -> None:
+    (name,) = own
+    assert getattr(resolve(asked(own), MODELS[model]).own, name) == own[name]
 
 
 def test_own_levels_count_the_steps_and_leave_no_schedule() -> None:

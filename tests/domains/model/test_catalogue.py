@@ -12,9 +12,10 @@ import pytest
 
 from domains.errors import ErrorReason, NotFound, PermissionDenied, ResourceExhausted
 from domains.model.catalogue import EMBEDDED, Catalogue
-from domains.model.model import ModelState
+from domains.model.detected_model import blank_model
+from domains.model.model import ModelLayout, ModelState
 from domains.model.roots import Roots
-from domains.model.scan import ScanReport
+from domains.model.scan import MAX_PROBLEMS, Found, ScanProblem, ScanReport, not_taken
 from domains.progress import Progressed
 from domains.storage import open_database
 from tests.domains.model.folders import age, write_json, write_model
@@ -327,3 +328,24 @@ def test_each_scan_is_told_with_what_stayed_as_it_was(place: Place) -> None:
     second = place.scan()
     assert told == [first, second]
     assert (second.changed, second.unchanged) == (("a",), 2)
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "kept"), [(False, ["/other/b", "/root/new"]), (True, ["/root/old", "/other/b", "/root/new"])]
+)
+def test_a_problem_stays_until_a_scan_that_looks_there_no_longer_finds_it(cancelled: bool, kept: list[str]) -> None:
+    def problems(*paths: str) -> tuple[ScanProblem, ...]:
+        return tuple(ScanProblem(path=path, reason=ErrorReason.MODEL_CORRUPT, message="damaged") for path in paths)
+
+    model = blank_model(Path("/root/m"), "m", "m", ModelLayout.DIFFUSERS)
+    found = Found(
+        models=(model,),
+        problems=problems("/root/m", "/other/b", "/root/new"),
+        roots=("/root",),
+        cancelled=cancelled,
+        read_bytes=0,
+        duration_s=0.0,
+    )
+    assert [one.path for one in not_taken(problems("/root/old", "/other/b"), found)] == kept
+    many = problems(*(f"/other/{number}" for number in range(MAX_PROBLEMS)))
+    assert not_taken(many, found) == many

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,28 @@ def test_a_cancelled_conversion_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         convert_pickle(tmp_path / "a.bin", tell=cancel)
     assert left(tmp_path) == ["a.bin"]
+
+
+def test_progress_is_told_several_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, go = tmp_path / "slow.py", tmp_path / "go"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "pathlib.Path(sys.argv[2]).write_bytes(b'123')\n"
+        f"while not pathlib.Path({str(go)!r}).exists():\n    pass\n"
+        "print(json.dumps({'tensors': 1, 'left_out': 0}))\n"
+    )
+    monkeypatch.setattr("domains.model.convert_pickle.SCRIPT", script)
+    (tmp_path / "a.ckpt").write_bytes(b"12345")
+    told: list[tuple[int, int, float]] = []
+
+    def tell(written: int, total: int) -> None:
+        told.append((written, total, time.monotonic()))
+        if [one[0] for one in told].count(3) == 3:
+            go.touch()
+
+    assert convert_pickle(tmp_path / "a.ckpt", tell=tell).written_bytes == 3
+    assert {one[:2] for one in told} == {(0, 5), (3, 5)}
+    assert min(after[2] - before[2] for before, after in pairwise(told)) < 0.5
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ async def test_the_cheapest_to_bring_back_goes_first_and_what_stays_stays(tmp_pa
     tier = HostModels(loaded, lambda: size_of(one) + size_of(two))
     pinned = await bring(tier, one, Stay(pinned=True))
     other = await bring(tier, two)
+    assert tier.victims(0, only_ahead=False) == []
+    assert tier.victims(1, only_ahead=False) == [other.id]
     assert tier.victims(size_of(three), only_ahead=False) == [other.id]
     assert tier.victims(size_of(three), only_ahead=True) is None
     loaded.update(other.id, Stay(keep_alive_s=600))
@@ -251,11 +253,13 @@ async def test_a_load_by_a_device_is_a_use_of_the_copy_in_memory(model: Model, m
 async def test_files_with_other_weights_than_a_later_scan_saw_count_as_absent(model: Model) -> None:
     tier = HostModels(LoadedModels())
     await bring(tier, model)
+    (older,) = tier._held.values()  # pyright: ignore[reportPrivateUsage]
     newer = a_model(Path(model.folder), 2.0)
     assert newer.sha256 != model.sha256
     assert tier.find(newer) is None
     assert (await bring(tier, newer)).model_sha256 == newer.sha256
     assert tier.held_bytes == size_of(newer)
+    assert [file.resident_bytes for file in older.files.values()] == [None] * len(older.files), "it is closed"
 
 
 def test_the_default_budget_is_a_quarter_of_what_the_process_may_use() -> None:

@@ -115,3 +115,9 @@ async def test_a_slow_watcher_gets_the_newest_state_and_misses_no_end(loaded: Lo
     assert await taken(watch, 3) == [(NAME, "failed"), ("n@gpu", "failed"), (NAME, "ready")]
     loaded.remove(NAME)
     assert await taken(watch, 1) == [(NAME, "unloaded")]
+
+
+def test_who_removes_a_model_gets_it_once(loaded: LoadedModels) -> None:
+    ready = loaded.put(one())
+    assert loaded.remove(NAME) == ready
+    assert loaded.remove(NAME) is None

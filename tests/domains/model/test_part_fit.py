@@ -41,3 +41,13 @@ def test_two_widths_that_differ_are_named() -> None:
     said = {"text_encoder": SimpleNamespace(hidden_size=768), "unet": SimpleNamespace(cross_attention_dim=1024)}
     with pytest.raises(FailedPrecondition, match=r"hidden_size=768, and unet/config\.json cross_attention_dim=1024"):
         check_fit("sd1", said)
+
+
+@pytest.mark.parametrize(("width", "says"), [(0, True), (1, True), (2**31 - 1, True), (2**31, False)])
+def test_a_width_is_a_number_below_two_to_the_31(width: int, says: bool) -> None:
+    parts = {"text_encoder": SimpleNamespace(hidden_size=width), "unet": SimpleNamespace(cross_attention_dim=1024)}
+    if not says:
+        check_fit("sd1", parts)
+        return
+    with pytest.raises(FailedPrecondition, match=f"hidden_size={width}, "):
+        check_fit("sd1", parts)

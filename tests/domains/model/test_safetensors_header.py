@@ -34,6 +34,8 @@ def tensor(begin: int, end: int, dtype: str = "F32", shape: list[Any] | None = N
     return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
 
 
+LONG = "x" * 64
+"""As much of a key as a message tells."""
 DEFECTS: list[tuple[str, object, bytes, str]] = [
     ("no JSON", b"{hello", b"", "JSON"),
     ("a list", b"[]", b"", "begin with"),
@@ -50,6 +52,14 @@ DEFECTS: list[tuple[str, object, bytes, str]] = [
     ("a key twice in a further field", b'{"a":{"x":{"b":1,"b":2}}}', b"", "comes twice"),
     ("an entry without end", b'{"a":{"shape":[' + b"0," * 100_000, b"", "longer than 16384"),
     ("metadata without end", b'{"__metadata__":{"a":"' + b"x" * 3_000_000 + b'"}}', b"", "longer than 2097152"),
+    (
+        "a long name twice",
+        f'{{"{LONG}x":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}},"{LONG}x":1}}'.encode(),
+        b"",
+        f"the key {LONG!r} comes twice",
+    ),
+    ("a long key twice", f'{{"a":{{"{LONG}x":1,"{LONG}x":1}}}}'.encode(), b"", f"the key {LONG!r} comes twice"),
+    ("a long key alone", f'{{"{LONG}x" 1}}'.encode(), b"", f"no ':' after the key {LONG!r}"),
     ("metadata twice", b'{"__metadata__":{"a":"b"},"__metadata__":{"a":"c"}}', b"", "comes twice"),
     ("no comma", b'{"__metadata__":{} "a":1}', b"", "neither"),
     ("a comma too many", b'{"__metadata__":{},}', b"", "no key"),

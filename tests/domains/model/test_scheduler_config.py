@@ -80,3 +80,34 @@ def test_an_impossible_value_is_named_with_file_and_field(name: str, value: Any)
     assert FILE in fault.message
     assert name in fault.message
     assert len(fault.message) < 400
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "num_train_timesteps": (1, 100_000),
+    "steps_offset": (0, 100_000),
+    "solver_order": (1, 3),
+    "base_image_seq_len": (1, 100_000),
+    "max_image_seq_len": (1, 100_000),
+    "beta_start": (1e-12, 0.999999),
+    "beta_end": (1e-12, 0.999999),
+    "shift": (1e-12, 1e12),
+    "flow_shift": (1e-12, 1e12),
+    "sigma_min": (1e-12, 1e12),
+    "sigma_max": (1e-12, 1e12),
+    "clip_sample_range": (1e-12, 1e12),
+    "sample_max_value": (1e-12, 1e12),
+    "dynamic_thresholding_ratio": (0, 1),
+    "base_shift": (-100, 100),
+    "max_shift": (-100, 100),
+    "shift_terminal": (0, 0.999),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_is_possible_up_to_its_limits_and_not_beyond(name: str) -> None:
+    low, high = RANGES[name]
+    beyond = (low - 1, high + 1) if isinstance(low, int) and isinstance(high, int) else (low - 1e-11, high * 1.00001)
+    assert [fault_in({name: value}) for value in (low, high)] == [None, None]
+    assert [fault is not None and fault.field for fault in map(fault_in, ({name: value} for value in beyond))] == [
+        name
+    ] * 2

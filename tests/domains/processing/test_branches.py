@@ -77,3 +77,14 @@ async def test_what_made_the_latents_stays_as_it_was(desk: Desk) -> None:
     with pytest.raises(InvalidRequest) as refused:
         desk.submissions.generate(other, PLAIN, continued=job)
     assert [each.field for each in refused.value.violations] == ["generation.sampling.steps"]
+
+
+async def test_a_branch_owns_the_checkpoint_that_it_continues(desk: Desk) -> None:
+    job, branches = paused(desk, desk.generate()), Branches(desk.jobs, desk.blobs)
+    assert job.checkpoint is not None
+    branches.own(job, "branch")
+    (kept,) = [blob for blob in desk.blobs.all() if blob.sha256 == job.checkpoint.sha256]
+    assert (kept.origin_job_id, kept.size_bytes) == ("branch", 7)
+    desk.blobs.files.path(job.checkpoint.sha256).unlink()
+    with pytest.raises(DataLoss):
+        branches.own(job, "another")

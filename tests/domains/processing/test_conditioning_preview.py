@@ -13,9 +13,11 @@ from domains.inference.checks.request import checked
 from domains.inference.generation import Generation
 from domains.inference.prompts import FieldPrompt, LongPrompt, Prompt, PromptReading, PromptSegment, Syntax
 from domains.inference.textual_inversions import ResolvedTextualInversion
+from domains.memory.blobs.blob import Blob
 from domains.processing import conditioning_preview
-from domains.processing.conditioning_preview import ConditioningPreviews, unknown_words
+from domains.processing.conditioning_preview import ConditioningPreviews, effectless, unknown_words
 from domains.processing.control_preview import ControlPreviews
+from domains.processing.mask_preview import MaskAnalysis
 from domains.processing.workers.worker import PromptsRead
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import GPU, OTHER, Desk
@@ -118,3 +120,13 @@ def test_words_that_stand_for_nothing_are_told_by_their_fields() -> None:
     assert told("embedding:Owl", "embedding:owl") == []
     assert told("embedding:owl", syntax=Syntax.A1111) == []
     assert told("an owl <lora:ink:0.5>", syntax=Syntax.A1111) == ["prompt"]
+
+
+@pytest.mark.parametrize(("regions", "fields"), [(None, []), (0, ["generation.mask"]), (1, [])])
+def test_a_mask_that_makes_nothing_anew_is_told(regions: int | None, fields: list[str]) -> None:
+    blob = Blob(id="b", sha256="0" * 64, size_bytes=1, media_type="image/png", create_time_s=0.0)
+    mask = None
+    if regions is not None:
+        figures: dict[str, Any] = {"painted_ratio": 0.0, "edge_density_ratio": 0.0, "width_px": 8, "height_px": 8}
+        mask = MaskAnalysis(region_count=regions, blob=blob, **figures)
+    assert [one.field for one in effectless(mask)] == fields

@@ -16,9 +16,11 @@ from domains.inference.init_image import ResolvedInitImage
 from domains.inference.manifest import manifest_of
 from domains.inference.recipes import FIELD, NamedModel, Recipe, Verdict, versions_of
 from domains.inference.textual_inversions import ResolvedTextualInversion
+from domains.memory.blobs.store import BlobStore
 from domains.processing.attempts.reproductions import SentPicture, causes_of
 from domains.processing.jobs.kinds import ReproduceWork
 from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction, changed_inputs, fitted
+from domains.requests import Asked
 from tests.domains.inference.on_device.requests import embedded_model, request
 from tests.domains.processing.test_submit import DEMO, PLAIN, Desk
 
@@ -28,7 +30,8 @@ RECIPE = Recipe(source="a1111", generation=Generation(prompt="an owl"), model=Na
 class Pictures:
     """Says of each picture that a recipe is in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
+        self.blobs = blobs
         self.recipe = RECIPE
         self.owned: list[str] = []
         self.refusal: DeviceOpsError | None = None
@@ -39,6 +42,8 @@ class Pictures:
         )
 
     async def own(self, picture: SentPicture, inputs: object, job_id: str) -> None:
+        if picture.data:
+            await self.blobs.keep(picture.data, picture.media_type, job_id)
         if self.refusal is not None:
             raise self.refusal
         self.owned.append(job_id)
@@ -49,7 +54,7 @@ class Reproducer:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.pictures: Any = Pictures()
+        self.pictures: Any = Pictures(desk.blobs)
         again: Any = None
         self.reproducing = Reproducing(desk.submissions, desk.catalogue, self.pictures, again)
 
@@ -121,11 +126,21 @@ async def test_what_the_file_says_and_cannot_be_made_is_a_fault_of_the_file(repr
     assert "sampling.steps" in refused.message
 
 
-async def test_a_picture_that_is_gone_meanwhile_stores_no_job(reproducer: Reproducer) -> None:
+async def test_a_picture_that_is_gone_meanwhile_stores_no_job_and_keeps_no_file(reproducer: Reproducer) -> None:
     reproducer.pictures.refusal = NotFound("it is gone", ErrorReason.BLOB_NOT_FOUND)
     with pytest.raises(NotFound):
         await reproducer.submit()
     assert reproducer.desk.jobs.unfinished() == []
+    assert reproducer.desk.blobs.all() == []
+
+
+async def test_a_repeated_request_keeps_the_file_for_the_first_job_alone(reproducer: Reproducer) -> None:
+    asked = Asked(scope="SubmitJob", request_id="r", digest="d")
+    first, again = [await reproducer.reproducing.submit(Reproduction(data=b"png"), PLAIN, asked) for _ in range(2)]
+    assert first.id == again.id
+    assert len(reproducer.pictures.owned) == 2
+    reproducer.desk.blobs.release(first.id)
+    assert reproducer.desk.blobs.all() == []
 
 
 def test_what_differed_is_named_and_the_device_only_where_nothing_else_did() -> None:

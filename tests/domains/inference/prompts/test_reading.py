@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domains.inference.prompts import Syntax, read
+from domains.inference.prompts import Prompt, Syntax, read
 
 A1111 = {
     "normal text": [("normal text", 1.0)],
@@ -114,3 +114,18 @@ def test_no_prompt_takes_long_to_read(text: str, syntax: Syntax) -> None:
     began = time.process_time()
     read(text, syntax)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (("a",), ["a", "a", "a"]),
+        (("a", "b"), ["a", "b", "a"]),
+        (("a", "", "c"), ["a", "a", "c"]),
+        (("", "b", ""), ["", "b", ""]),
+    ],
+)
+def test_a_text_encoder_without_a_text_of_its_own_reads_the_first(texts: tuple[str, ...], said: list[str]) -> None:
+    prompt = Prompt(texts=texts)
+    assert [prompt.text_of(encoder) for encoder in range(3)] == said
+    assert prompt.blank == (not any(texts))

@@ -59,7 +59,7 @@ CASES = [
     *((*way, *CONFIGS[place % len(CONFIGS)]) for place, way in enumerate(way for way in WAYS if way[1] != "normal")),
 ]
 """Other schedules than the usual one meet a config each, in turn: each config meets every schedule with some sampler."""
-STEPS = (1, 3, 16)
+STEPS = (1, 2, 3, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +125,7 @@ OPTIONS: list[tuple[str, dict[str, object]]] = [
     *((name, {"solver_type": "heun"}) for name in ("dpmpp_2m", "dpmpp_2m_sde")),
     *((name, {"euler_at_final": True, "final_sigmas_type": "sigma_min"}) for name in ("dpmpp_2m", "dpmpp_2m_sde")),
     *((name, {"lower_order_final": False, "final_sigmas_type": "sigma_min"}) for name in ("dpmpp_2m", "unipc")),
-    ("dpmpp_2m", {"lambda_min_clipped": -3.0}),
+    *(("dpmpp_2m", {"lambda_min_clipped": least}) for least in (-3.0, -1.0)),
     ("unipc", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}),  # Else diffusers' end is no number.
     ("unipc", {"solver_order": 1}),
     ("unipc", {"solver_order": 3}),
@@ -148,6 +148,25 @@ def test_the_models_own_options_count_as_diffusers_counts_them(
     for steps in (4, 16):
         ours = walked(planned(name, config, "normal", steps, ETA.get(name)))
         assert gap(ours, theirs(name, config, "normal", steps, own_noise)) < tolerance, steps
+
+
+# Classes that are left out have betas of their own, or end otherwise for what they distil; each model's config says these.
+@pytest.mark.parametrize("name", [name for name in CLASSES if name not in ("lcm", "tcd", "heun", "dpm2", "dpm2_a")])
+def test_a_config_that_says_nothing_means_what_it_means_to_diffusers(
+    name: str, own_noise: list[Iterator[Tensor]]
+) -> None:
+    config = {"clip_sample": False}
+    ours = walked(planned(name, config, "normal", 4, ETA.get(name)))
+    assert gap(ours, theirs(name, config, "normal", 4, own_noise)) < TOLERANCE
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "beta"])
+def test_levels_between_trained_ones_are_told_as_diffusers_tells_them(schedule: str) -> None:
+    for steps in (3, 10, 16):
+        reference = theirs_of.DPMSolverMultistepScheduler.from_config({**SD1, FLAG_OF_SCHEDULE[schedule]: True})
+        reference.set_timesteps(steps)
+        lines = planned("dpmpp_2m", SD1, schedule, steps).lines
+        assert [line.timestep for line in lines] == reference.timesteps.tolist()
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

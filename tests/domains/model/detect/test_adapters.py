@@ -62,7 +62,7 @@ def test_an_adapter_names_the_families_with_its_layers(header: str, families: tu
     assert found.kind is ModelKind.LORA
     assert (found.family, found.compatible, found.warnings) == (families[0], families, ())
     assert found.confidence == 1.0
-    assert [one.family for one in found.evidence] == ["", families[0]]
+    assert [(one.family, one.decisive) for one in found.evidence] == [("", True), (families[0], True)]
 
 
 @pytest.mark.parametrize("header", ["auraflow_transformer", "cogview4_transformer"])
@@ -112,6 +112,10 @@ def test_an_adapter_of_two_bases_names_none_and_warns() -> None:
     found = told(both)
     assert (found.family, found.compatible) == ("", ())
     assert "flux1" in found.warnings[0]
+    decisive = {one.family: one.decisive for one in found.evidence}
+    assert decisive.pop("")
+    assert len(decisive) == 2
+    assert not any(decisive.values())
 
 
 def test_text_encoders_of_sdxl_tell_it_from_kolors() -> None:
@@ -169,7 +173,8 @@ def test_learned_words_are_told_with_their_base(
 ) -> None:
     found = told(tensors)
     assert (found.kind, found.family, found.compatible) == (ModelKind.TEXTUAL_INVERSION, families[0], families)
-    assert ("vectors" in found.notes[0], found.token) == (True, token)
+    count = max(shape[0] if len(shape) == 2 else 1 for shape in tensors.values())
+    assert (found.notes[0], found.token) == (f"{count} vectors a text encoder", token)
 
 
 @pytest.mark.parametrize("name", ["t5", "t5xxl"])

@@ -6,9 +6,9 @@ from domains.model.detect.detect import detect
 from domains.model.detect.evidence import Detection, Evidence, Source, Subject, confidence_of
 from domains.model.detect.network import Network, layout, near, proven
 from domains.model.families import FAMILIES
-from domains.model.families.sign import Tensors, must
+from domains.model.families.sign import Tensors, match, must
 from domains.model.kind import ModelKind
-from tests.domains.model import published
+from tests.domains.model import facts, published
 from tests.domains.model.test_families import RIGHT
 
 _DENOISERS = {
@@ -90,7 +90,7 @@ def test_vaes_with_equal_tensors_are_compatible_and_of_no_family() -> None:
 def test_metadata_completes_what_tensors_leave_open() -> None:
     found = told(published.header("sd_vae"), {"modelspec.architecture": "stable-diffusion-xl-v1-base/vae"})
     assert (found.family, found.compatible) == ("sdxl", ("sdxl",))
-    assert found.evidence[-1].source is Source.METADATA
+    assert (found.evidence[-1].source, found.evidence[-1].share) == (Source.METADATA, 1.0)
     assert found.evidence[-1].decisive
 
 
@@ -147,6 +147,16 @@ def test_only_a_network_that_shares_a_tensor_and_is_not_proven_is_near() -> None
     assert [one.architecture for one, _ in near((eyes, ears), whole)] == ["ears"]
 
 
+def test_the_layout_with_the_largest_share_of_its_signs_is_the_nearest() -> None:
+    few, many = layout(must("a"), must("b"), name="few"), layout(*map(must, "acde"), name="many")
+    found = {one.name: match(one, {"a": (), "c": (), "d": ()}) for one in (few, many)}
+    assert {name: one.share for name, one in found.items()} == {"few": 0.5, "many": 0.75}
+    assert match(layout(), {"a": ()}).share == 0
+    network = Network(kind=ModelKind.DETECTOR, architecture="eyes", layouts=(few, many))
+    assert [one.layout for _, one in near([network], {"a": (), "c": (), "d": ()})] == ["many"]
+    assert [one.layout for _, one in near([network], {"a": ()})] == ["few"]
+
+
 @pytest.mark.parametrize(
     ("expected", "missing", "share"), [(0, (), None), (4, (), 1.0), (4, ("a",), 0.75), (4, ("a", "b", "c", "d"), 0.0)]
 )
@@ -160,8 +170,10 @@ def test_the_share_of_evidence_is_that_of_the_keys_that_are_there(
 def test_what_nobody_knows_is_unknown_with_what_was_looked_for() -> None:
     found = told({"conv_in.weight": (320, 4, 3, 3), "other.weight": (3,)})
     assert (found.kind, found.confidence) == (ModelKind.UNKNOWN, None)
-    assert found.evidence
+    assert len(found.evidence) > 1
     assert not any(one.decisive for one in found.evidence)
+    shares = [one.share or 0 for one in found.evidence]
+    assert shares == sorted(shares, reverse=True) != [shares[0]] * len(shares)
     assert told({}).kind is ModelKind.UNKNOWN
 
 
@@ -193,6 +205,12 @@ def test_averaged_weights_beside_the_others_change_nothing_and_are_told() -> Non
     assert (both.kind, both.family, both.missing) == (plain.kind, plain.family, plain.missing)
     assert [len(part.tensors or ()) for part in both.parts] == [len(part.tensors or ()) for part in plain.parts]
     assert "averaged" in both.notes[0]
+    assert detect(Subject(tensors={**published.header("sd1_unet"), "model_ema.decay": ()})).family == "sd1"
+
+
+def test_the_facts_are_those_that_were_reviewed() -> None:
+    reviewed = facts.FILE.read_text("utf-8")
+    assert reviewed.endswith(facts.of_detection()), "meant? then run python -m tests.domains.model.facts"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +229,17 @@ def test_a_classifier_is_one_of_safety_where_its_labels_say_so(labels: list[str]
         of_labels = next(one for one in found.evidence if one.source is Source.CONFIG)
         assert of_labels.matched == ("id2label: Hentai", "id2label: Porn", "id2label: Sexy")
         assert (of_labels.share, of_labels.decisive, found.confidence) == (1.0, True, 1.0)
+        assert (found.parts[0].id, found.parts[0].architecture) == ("safety_checker", "")
+
+
+@pytest.mark.parametrize(
+    ("named", "architecture"), [(["ViT", "B"], "ViT"), ([], ""), ([7], ""), ("ViT", ""), ({"a": "b"}, "")]
+)
+def test_a_classifier_has_the_class_that_its_config_names(named: object, architecture: str) -> None:
+    labels = ("Drawing", "Hentai", "Neutral", "Porn", "Sexy")
+    config = {"id2label": dict(enumerate(labels)), "architectures": named}
+    found = detect(Subject(tensors=published.header("mobilenet_nsfw"), config=config))
+    assert [part.architecture for part in found.parts] == [architecture]
 
 
 _KNOWN_NETWORKS: dict[str, tuple[ModelKind, Tensors]] = {

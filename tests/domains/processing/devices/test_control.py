@@ -13,6 +13,8 @@ from domains.device.settings import DeviceSettings
 from domains.device.telemetry import ALWAYS, PowerRange
 from domains.errors import Aborted, ErrorReason, InternalError, InvalidRequest
 from domains.processing.devices.control import DeviceControl
+from domains.processing.jobs.job import JobOptions
+from domains.processing.jobs.kinds import LoadWork
 from tests.domains.processing.scripted_worker import Floor, a_device
 
 
@@ -135,6 +137,35 @@ async def test_settings_that_changed_since_they_were_read_are_refused_and_nothin
     with pytest.raises(Aborted):
         await update(before.etag)
     assert controlled.floor.devices.get("sim-0").settings.power_limit_watts == 200.0
+
+
+@pytest.mark.parametrize("only_try", [False, True])
+@pytest.mark.parametrize("change", ["enabled", "draining"])
+async def test_a_device_that_takes_no_more_work_tells_which_jobs_end_there_and_which_it_strands(
+    controlled: Controlled, change: str, only_try: bool
+) -> None:
+    floor = controlled.floor
+    floor.draining.begin()
+    for name in ("sim-0", "sim-1"):
+        floor.arrive(name)
+        controlled.appear(name)
+    stranded, _ = (
+        floor.jobs.submit(LoadWork(model_id="m"), JobOptions(device_ids=ids))[0].id for ids in (("sim-0",), ())
+    )
+    lane = floor.board.lanes.of("sim-0")
+    assert lane is not None
+    lane.running["job"] = cast(Any, None)
+
+    async def told(value: bool) -> tuple[bool, tuple[str, ...], tuple[str, ...]]:
+        fields: dict[str, Any] = {change: value}
+        wanted = DeviceSettings(**fields)
+        found = await controlled.control.update("sim-0", wanted, [change], etag="", validate_only=only_try, cause="")
+        return getattr(found.view.settings, change), found.finishing, found.stranded
+
+    takes_work = change == "enabled"
+    assert await told(not takes_work) == (not takes_work, ("job",), (stranded,))
+    assert await told(takes_work) == (takes_work, (), ())
+    lane.running.clear()
 
 
 @pytest.mark.parametrize("only_try", [False, True])

@@ -1,5 +1,7 @@
 """Who follows a job through the call that asked for it."""
 
+import pytest
+
 from domains.processing.jobs.callers import Callers
 
 
@@ -10,10 +12,15 @@ def test_the_last_to_leave_leaves_the_job() -> None:
     assert [callers.leave("job"), callers.leave("job")] == [False, True]
 
 
-def test_one_who_does_not_follow_keeps_it_going() -> None:
+@pytest.mark.parametrize("asked", ["again, without following", "detached", "detached by the second"])
+def test_one_who_does_not_follow_keeps_it_going(asked: str) -> None:
     callers = Callers()
-    callers.join("job", detached=False)
-    callers.keep("job")
+    callers.join("job", detached=asked == "detached")
+    if asked == "again, without following":
+        callers.keep("job")
+    else:
+        callers.join("job", detached=asked == "detached by the second")
+        assert not callers.leave("job")
     assert not callers.leave("job")
     # What is over is forgotten.
     callers.join("job", detached=False)

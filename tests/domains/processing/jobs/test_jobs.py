@@ -26,6 +26,7 @@ from domains.processing.jobs.event import (
     NEWEST_ONLY,
     STATE_AFTER,
     Cancelled,
+    Checkpoint,
     Failed,
     GeneratedImage,
     GenerationResult,
@@ -33,6 +34,7 @@ from domains.processing.jobs.event import (
     JobEvent,
     JobProgress,
     OutputReady,
+    Paused,
     ScanResult,
     Started,
     Succeeded,
@@ -43,7 +45,7 @@ from domains.processing.jobs.instant import Instant
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork, LoadWork, ScanWork
-from domains.processing.jobs.live_job import receipt_of
+from domains.processing.jobs.live_job import after, receipt_of
 from domains.processing.jobs.rows import StoredJob
 from domains.processing.jobs.state import NEXT, JobState
 from domains.processing.jobs.store import JobStore
@@ -472,3 +474,30 @@ def test_only_the_jobs_that_ended_last_stay_in_memory(
     monkeypatch.setattr(JobStore, "load", noted)
     assert [jobs.get(job_id).id for job_id in (waiting, *reversed(ended))] == [waiting, *reversed(ended)]
     assert read == [ended[1], ended[0]]
+
+
+@pytest.mark.parametrize(
+    ("state", "kept", "paused", "counts"),
+    [
+        (JobState.RUNNING, True, False, True),
+        (JobState.RUNNING, False, False, False),
+        (JobState.PAUSING, False, True, True),
+        (JobState.CANCELLING, True, False, True),
+        (JobState.QUEUED, False, True, False),
+        (JobState.INTERRUPTED, False, True, False),
+    ],
+)
+def test_the_time_of_an_attempt_counts_that_leaves_something(
+    state: JobState, kept: bool, paused: bool, counts: bool
+) -> None:
+    checkpoint = Checkpoint(blob_id="b", sha256="0" * 64, size_bytes=1, step=1, time_s=1.0) if kept else None
+    event = (
+        Paused(stage=Stage.DENOISING, completed=1, checkpoint=checkpoint)
+        if paused
+        else Interrupted(reason=ErrorReason.DEVICE_LOST, message="unplugged", checkpoint=checkpoint)
+    )
+    job = msgspec.structs.replace(Jobs.draft(ScanWork(), JobOptions()), state=state, ran_s=5.0)
+    for begun_s, passed_s in ((100.0, 7.0), (None, 0.0)):
+        one = msgspec.structs.replace(job, attempt_time_s=begun_s)
+        found = after(one, event, Entry[JobEvent](1, 107.0, event), JobState.PAUSED)
+        assert (found.ran_s, found.checkpoint) == (5.0 + (passed_s if counts else 0.0), checkpoint)

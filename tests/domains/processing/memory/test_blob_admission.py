@@ -1,6 +1,7 @@
 """Memory that a blob was promised is nobody else's, also before a single byte of it was written."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,12 @@ async def test_a_blob_on_the_host_asks_no_device(tmp_path: Path) -> None:
     bench.pools.add(ScriptedPool(100, "host", PoolKind.HOST))
     admission = PoolBlobAdmission(Admission(bench.pools, bench.reservations), bench.pools, asked.append, no_session)
     blob = Blob(id="b", sha256="", size_bytes=1, media_type="", create_time_s=0.0, tier=BlobTier.HOST)
+    begin = time.monotonic()
     async with admission.admit(blob, BlobSpec(size_bytes=1)):
         assert bench.pools.claims.outstanding_bytes("host") == 1
     assert asked == []
+    assert [claim.size_bytes for claim in bench.pools.claims.closed("host")] == [1]
+    found = bench.pools.get("host").history.query(None, time.time())
+    assert found.mean_allocation_bytes == 1
+    assert found.allocation_latency is not None
+    assert 0 <= found.allocation_latency.longest_s <= time.monotonic() - begin

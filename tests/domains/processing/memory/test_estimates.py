@@ -63,7 +63,7 @@ class Forecasts(Floor):
         )
 
     async def of(self, *names: str, shape: Shape = SQUARE, execution: Execution = AS_USUAL) -> list[Estimate]:
-        return await self.estimates.of(self.catalogue.default(), execution, names, shape)
+        return await self.estimates.of(self.catalogue.default(), execution, names, shape, allow_cpu=False)
 
     async def one(self, shape: Shape = SQUARE) -> Estimate:
         (found,) = await self.of("sim-0", shape=shape)
@@ -271,6 +271,8 @@ async def test_what_a_controlnet_keeps_of_earlier_prompts_is_forecast_and_no_act
         tensor.shape[0] for tensor in _tensors(own) if tensor.name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
     ]
     assert more == 2 * 77 * sum(widths) * 4 > 0
+    larger = msgspec.structs.replace(still, hires_pass=msgspec.structs.replace(again, upscaler_model_id=own.id))
+    assert forecasts.estimates.guides_bytes(larger, device) == 2 * network
     # The second pass reads the network, too, and keeps no more at once.
     twice = msgspec.structs.replace(changing, hires_pass=again)
     assert forecasts.estimates.guides_bytes(twice, device) == network + more

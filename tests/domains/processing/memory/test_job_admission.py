@@ -263,3 +263,18 @@ async def refusal(desk: Desk, job: Job) -> DeviceOpsError:
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
     assert desk.promised == 0
     return caught.value
+
+
+async def test_room_for_a_job_that_ran_out_of_it_is_what_it_lacks_or_what_there_is() -> None:
+    desk = Desk()
+    assert not desk.door.evictable("no-pool")
+    assert not desk.door.evictable("sim-0")
+    desk.reclaimer.load("old", 35, idle_s=3000)
+    desk.reclaimer.load("older", 40, idle_s=4000)
+    await desk.pools.measure("sim-0")
+    assert desk.door.evictable("sim-0")
+    assert set(await desk.door.evict("sim-0", 75)) == {"old", "older"}
+    desk.reclaimer.load("old", 35, idle_s=3000)
+    await desk.pools.measure("sim-0")
+    assert [*await desk.door.evict("sim-0", 1000)] == ["old"]
+    assert [*await desk.door.evict("sim-0", 1000)] == []

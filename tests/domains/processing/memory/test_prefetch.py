@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from domains.errors import ErrorReason, NotFound, ResourceExhausted
 from domains.memory.pools.admission import Admission
@@ -113,7 +114,7 @@ async def reading(desk: Desk) -> AsyncGenerator[None]:
 
 
 async def test_the_model_needed_first_is_read_first(desk: Desk) -> None:
-    hints = [Hint(model_id="one", need_in_s=60), Hint(model_id="two", need_in_s=5)]
+    hints = [Hint(model_id="one", need_in_s=0.5), Hint(model_id="two")]
     assert desk.ahead.hint("", hints) == Hinted(accepted=("one", "two"), ready=(), findings=())
     async with reading(desk):
         await desk.until(lambda: len(desk.ready()) == 2)
@@ -123,9 +124,30 @@ async def test_the_model_needed_first_is_read_first(desk: Desk) -> None:
     ]
 
 
-@pytest.mark.parametrize("problem", ["can't start new thread", "a bug"])
-async def test_a_model_that_cannot_be_read_ends_no_other_reading(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, problem: str
+@pytest.mark.parametrize("now", ["forgotten", "damaged", "loaded by a caller"])
+async def test_a_hint_whose_model_needs_no_reading_any_more_is_passed_over(desk: Desk, now: str) -> None:
+    desk.hint(desk.one, desk.two)
+    if now == "forgotten":
+        del desk.shelf.models["one"]
+    elif now == "damaged":
+        desk.shelf.models["one"] = msgspec.structs.replace(desk.one, state=ModelState.CORRUPT, problem="cut off")
+    else:
+        await desk.load(desk.one)
+    async with reading(desk):
+        await desk.until(lambda: "two@host" in desk.ready())
+    loads = [name for name, state in desk.events if state is LoadedState.LOADING and name == "one@host"]
+    assert len(loads) == (now == "loaded by a caller")
+
+
+@pytest.mark.parametrize(
+    ("problem", "level", "event"),
+    [
+        ("can't start new thread", "info", "a model is not read ahead"),
+        ("a bug", "error", "a bug ended a reading ahead"),
+    ],
+)
+async def test_a_model_that_cannot_be_read_ends_no_other_reading_and_is_logged(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, problem: str, level: str, event: str
 ) -> None:
     load, refused = desk.loads.load, list[str]()
 
@@ -137,9 +159,12 @@ async def test_a_model_that_cannot_be_read_ends_no_other_reading(
 
     monkeypatch.setattr(desk.loads, "load", refusing)
     desk.hint(desk.one, desk.two)
-    async with reading(desk):
-        await desk.until(lambda: desk.ready() == ["two@host"])
+    with capture_logs() as lines:
+        async with reading(desk):
+            await desk.until(lambda: desk.ready() == ["two@host"])
     assert refused == ["one"]
+    assert [(line["log_level"], line["event"], line["model_id"]) for line in lines] == [(level, event, "one")]
+    assert ("reason" in lines[0]) is (level == "info")
 
 
 async def test_it_waits_while_a_device_loads_and_then_goes_on(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import pytest
 from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, NotFound, ResourceExhausted
 from domains.model.scan import ScanReport
-from domains.processing.jobs.event import JobReceipt, ScanResult, Started, Succeeded
+from domains.processing.jobs.event import JobReceipt, Paused, ScanResult, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import ScanWork
@@ -23,6 +23,7 @@ from domains.processing.sessions.sessions import Sessions
 from domains.processing.sessions.store import SessionStore
 from domains.progress import Receipt, Stage, StageStarted, StageTiming
 from domains.requests import Asked
+from domains.stop import Origin
 from domains.storage import open_database
 
 KEEP_S = 3600.0
@@ -309,3 +310,44 @@ def test_a_session_has_its_share_and_says_why_it_starts_no_more_jobs(bench: Benc
         assert terms.holds_back(name, 0)
         assert terms.held_because(name) == f"session {name} is paused{told}"
         bench.sessions.resume(name)
+
+
+def test_a_closing_session_ends_with_its_last_job(bench: Bench) -> None:
+    name = bench.opened()
+    first, last = bench.submit(name), bench.submit(name)
+    bench.sessions.close(name)
+    bench.end(first)
+    assert bench.state(name) is SessionState.CLOSING
+    bench.end(last)
+    assert bench.state(name) is SessionState.CLOSED
+
+
+def test_a_job_does_what_its_session_asks_whatever_comes_first(bench: Bench) -> None:
+    name = bench.opened()
+    job_id = bench.submit(name)
+    bench.sessions.pause(name)
+    assert bench.jobs.get(job_id).state is JobState.QUEUED
+    bench.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
+    assert bench.jobs.get(job_id).state is JobState.PAUSING
+    bench.sessions.resume(name)
+    bench.jobs.record(job_id, Paused(stage=Stage.DENOISING, completed=1, origin=Origin.SESSION))
+    assert bench.jobs.get(job_id).state is JobState.QUEUED
+
+
+def test_listeners_get_each_change_with_what_was_before(bench: Bench) -> None:
+    told: list[tuple[SessionState, SessionState | None]] = []
+    bench.sessions.listeners.append(
+        lambda view, before: told.append((view.session.state, before.session.state if before else None))
+    )
+    name = bench.opened()
+    bench.sessions.pause(name)
+    bench.sessions.pause(name)
+    bench.sessions.resume(name)
+    bench.sessions.close(name)
+    assert told == [
+        (SessionState.OPEN, None),
+        (SessionState.PAUSED, SessionState.OPEN),
+        (SessionState.OPEN, SessionState.PAUSED),
+        (SessionState.CLOSING, SessionState.OPEN),
+        (SessionState.CLOSED, SessionState.CLOSING),
+    ]
