@@ -72,3 +72,5 @@ class ModelBenchmarkReport(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time."""
     duration_s: float
     """Warm-up and loads included."""
+    quantization: str = ""
+    """How the denoiser's weights were stored in fewer bits (see `Execution`). Empty: they were not."""

@@ -124,6 +124,7 @@ class Run(EnlargedRun):
                 self.load_again(
                     Execution(
                         precision=precision,
+                        quantization=self._way.quantization,
                         offload=self._way.offload,
                         offload_budget_bytes=self._way.offload_budget_bytes,
                     )
