@@ -38,21 +38,24 @@ class Places:
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def computing(self, execution: Execution, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the devices that compute in all precisions that it names.
+        """The job's options, restricted to the devices that compute in all precisions and the quantization that it names.
 
         Raises NOT_SUPPORTED_ON_DEVICE if there is none.
         """
-        if not execution.named:
+        if not execution.named and not execution.quantizations:
             return options
         named = {self.device_id(name) for name in options.device_ids}
         devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
         # A device whose worker is starting has not tried its precisions yet.
         untried = [device for device in devices if not device.precision_support]
-        able = [device.id for device in devices if device in untried or {*execution.named} <= {*device.precisions}]
+        needed = (*execution.named, *execution.quantizations)
+        has = {device.id: (*device.precisions, *device.quantizations) for device in devices}
+        able = [device.id for device in devices if device in untried or {*needed} <= {*has[device.id]}]
         if not able:
-            has = "; ".join(f"{device.id}: {', '.join(device.precisions) or 'none'}" for device in devices)
-            message = f"no device computes in {', '.join(execution.named)}; {has or 'there is none'}"
-            raise NotSupported(message, precision=", ".join(execution.named))
+            listed = "; ".join(f"{name}: {', '.join(words) or 'none'}" for name, words in has.items())
+            message = f"no device computes in {', '.join(needed)}; {listed or 'there is none'}"
+            quantized = {"quantization": execution.quantization} if execution.quantizations else {}
+            raise NotSupported(message, None, precision=", ".join(execution.named), **quantized)
         return options if len(able) == len(devices) else msgspec.structs.replace(options, device_ids=tuple(able))
 
     def reserved(self, options: JobOptions) -> JobOptions:

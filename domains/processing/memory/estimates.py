@@ -67,7 +67,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     execution: Execution = AS_USUAL
     """How the model shall compute."""
     unsupported: tuple[str, ...] = ()
-    """Precisions that are asked for, and in which the device does not compute."""
+    """Precisions and quantizations that are asked for, and in which the device does not compute."""
 
     @property
     def weights_bytes(self) -> int:
@@ -149,12 +149,14 @@ class Estimates:
         return [await self._on(model, execution, device, shape) for device in devices]
 
     async def _on(self, model: Model, execution: Execution, device: Device, shape: Shape) -> Estimate:
+        way = self._loaded_way(model, device)
+        if not execution.quantization:
+            execution = msgspec.structs.replace(execution, quantization=way.quantization)
         if not execution.offload:
-            way = self._loaded_way(model, device)
             execution = msgspec.structs.replace(
                 execution, offload=way.offload, offload_budget_bytes=way.offload_budget_bytes
             )
-        if execution.by_layer:
+        if execution.reads_headers:
             await self._footprints.read_headers([model.id])
         parts = tuple(self._footprints.parts(model, device, execution))
         weights = added_bytes(parts, execution)
@@ -175,11 +177,12 @@ class Estimates:
             load_s=self._footprints.load_s(model, device.id, weights) if weights else 0.0,
             step_s=None if step is None else step.seconds,
             sample_count=self._footprints.load_count(model, device.id) + runs,
-            unsupported=tuple(one for one in execution.named if one not in device.precisions),
+            unsupported=tuple(one for one in execution.named if one not in device.precisions)
+            + tuple(one for one in execution.quantizations if one not in device.quantizations),
         )
 
     def _loaded_way(self, model: Model, device: Device) -> Execution:
-        """The offloading of the model if it is on the device: a job that names none takes it as it is there."""
+        """The offloading and quantization of the model if it is on the device: a job that names none takes it as it is."""
         there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device.id, model.id))
         return next((one.way for one in there), AS_USUAL)
 

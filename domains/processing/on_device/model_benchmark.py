@@ -189,6 +189,7 @@ class ModelBench:
             libraries=about.libraries,
             start_time_s=self._start_time_s,
             duration_s=time.perf_counter() - self._begin_s,
+            quantization=loaded.quantization if loaded else "",
         )
 
     def _refused(self, message: str) -> RunFailed:

@@ -219,6 +219,14 @@ async def test_a_model_without_room_as_a_whole_takes_the_least_offload_that_has(
         assert ("m" in desk.read) == (offload == "layer")
 
 
+async def test_the_header_of_a_model_that_is_quantized_is_read_before_its_forecast() -> None:
+    desk = Desk()
+    for quantization, read in (("none", []), ("int8", ["m"])):
+        work = LoadWork(model_id="m", execution=Execution(quantization=quantization))
+        async with desk.door.claimed(Jobs.draft(work, JobOptions()), "sim-0"):
+            assert desk.read == read
+
+
 @pytest.mark.parametrize("fallback", [{"allow_offload": False}, {"max_attempts": 0}])
 async def test_a_job_that_forbids_offload_is_refused_and_told_what_would_have_helped(fallback: dict[str, Any]) -> None:
     desk = Desk(by_way)
