@@ -6,6 +6,7 @@ from domains.errors import InvalidRequest, Violation
 from domains.inference.limits import IMAGES, STEPS
 from domains.inference.samplers import SAMPLERS
 from domains.model.benchmark import BenchmarkCase, ModelBenchmark, ModelBenchmarkReport
+from domains.model.execution import Execution
 from domains.reasons import Domain
 from server import convert
 from server.device.messages import to_environment
@@ -88,7 +89,7 @@ def to_model_benchmark_report(report: ModelBenchmarkReport) -> model_work_pb2.Mo
         model_sha256=report.model_sha256,
         device_id=report.device_id,
         environment=to_environment(report),
-        execution=to_execution(dict(report.precisions)),
+        execution=to_execution(dict(report.precisions), Execution(quantization=report.quantization)),
         sampler=report.sampler,
         cases=[_to_case(case, report.start_time_s + report.duration_s) for case in report.cases],
         load_latency=None if report.load is None else convert.to_latency(report.load),

@@ -6,7 +6,14 @@ from domains.memory.blobs.creation import is_sha256
 from domains.model.validation import Depth, Validation, ValidationReport
 from server import convert
 from server.model.findings import to_finding
-from server.model.load_messages import SERVED_EXECUTION, from_execution, other_ways, to_asked_execution
+from server.model.load_messages import (
+    SERVED_EXECUTION,
+    check_quantization,
+    execution_violations,
+    from_execution,
+    other_ways,
+    to_asked_execution,
+)
 from server.model.messages import to_model
 from server.unserved import Served, check_served
 
@@ -35,8 +42,10 @@ def from_validation(message: model_work_pb2.ModelValidation) -> Validation:
         wrong.append(Violation(field="model_validation.model_id", message="is empty; ListModels tells which there are"))
     if message.expected_sha256 and not is_sha256(message.expected_sha256.lower()):
         wrong.append(Violation(field="model_validation.expected_sha256", message="is not 64 hex digits"))
+    wrong += execution_violations(message.execution, "model_validation.execution")
     unserved = other_ways(message.execution, "model_validation.execution")
     check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    check_quantization(message.execution, "model_validation.execution")
     return Validation(
         model_id=message.model_id,
         depth=_DEPTHS[message.depth],

@@ -12,7 +12,7 @@ from server.cli.calls.job_call import last_of
 from server.cli.console.failure import USAGE, CliError, one_line
 from server.cli.console.printing import duration_s, emit, measured_bytes, notice, seconds_text
 from server.cli.console.tables import print_reasons, print_table
-from server.cli.models.load import Precision, put_precisions
+from server.cli.models.load import Precision, Quantization, put_precisions
 
 if TYPE_CHECKING:
     from deviceops.common.v1.measurement_pb2 import LatencySummary
@@ -31,6 +31,9 @@ def benchmark(
     steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: the sampler's own]")] = None,
     sampler: Annotated[str, typer.Option(help="[default: the model's own]")] = "",
     precision: Annotated[Precision | None, typer.Option(help="Of the denoiser. [default: the device's best]")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="Store the denoiser's weights in fewer bits. [default: none]")
+    ] = None,
     runs: Annotated[int, typer.Option(help="Runs that are counted.")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before them that are not.")] = 1,
     loads: Annotated[int, typer.Option(help="How often to load it anew, to measure that too.")] = 0,
@@ -45,6 +48,8 @@ def benchmark(
     )
     _put_sizes(work, size or ())
     put_precisions(work, precision, None, None)
+    if quantization:
+        work.execution.quantization = quantization
     with connect(address) as connection:
         work.model_id = ids.model(connection, model)
         request = model_service_pb2.BenchmarkModelRequest(model_benchmark=work)
