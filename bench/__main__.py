@@ -54,6 +54,7 @@ BY_NAME_ONLY = (
     "cuda_layers",
     "cuda_load",
     "cuda_picture",
+    "cuda_quantized",
     "cuda_short_of_memory",
     "cuda_ways",
 )

@@ -69,6 +69,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     total_memory_bytes: int | None
     precision_support: tuple[PrecisionSupport, ...]
     """Each precision that was tried with a small matrix product on the device."""
+    quantizations: tuple[str, ...] = ()
+    """Ways to store weights in fewer bits that the device can widen, found by trial: `fp8_e4m3`, `int8`."""
     features: tuple[str, ...] = ()
     """Other features found by trial: `pinned_memory`, `flash_attention`, `memory_efficient_attention`, `cudnn_attention`,
     `compile`."""

@@ -21,7 +21,8 @@ others: `register` with `composition` and `part_fit` (whether their widths fit);
 
 Values: `model` (on disk), `loaded` (on a device), `benchmark`. `loaded_models` (all of those), `loaded_watch` (their
 changes for one reader), `execution` with `ways` and `device_fit` (how a model computes), `footprints` (what it will take)
-with `layer_sizes`, `reading_sizes` (what it keeps of a prompt), `component_headers` and `remembered`.
+with `layer_sizes`, `weight_quantization` (weights in fewer bits), `reading_sizes` (what it keeps of a prompt),
+`component_headers` and `remembered`.
 The RAM tier: `host_models` (all models in it), `held_file` with `page_cache` (one file that stays in RAM).
 Opening checked files: `regular_file`, `weight_file`, `component_config`.
 

@@ -10,6 +10,7 @@ def lacked(execution: Execution, device: Device) -> tuple[str, ...]:
     kernel = execution.ways.attention_kernel
     return (
         *(f"precision {one}" for one in execution.named if one not in device.precisions),
+        *(f"quantization {one}" for one in execution.quantizations if one not in device.quantizations),
         *([f"attention_kernel {kernel}"] if kernel and kernel not in kernels_of(device) else []),
     )
 
@@ -18,6 +19,7 @@ def told_fit(execution: Execution, device: Device) -> str:
     """What the device lacks and has of the options that an execution names, for people."""
     options = {
         "precision": device.precisions if execution.named else (),
+        "quantization": device.quantizations if execution.quantizations else (),
         "attention_kernel": kernels_of(device) if execution.ways.attention_kernel else (),
     }
     has = "; ".join(f"{name} {', '.join(values)}" for name, values in options.items() if values)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from domains.model.ways import AS_THE_SERVER_CHOOSES, Ways
+from domains.model.weight_quantization import UNQUANTIZED
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 """Precisions in which the engine computes, in torch's words."""
@@ -27,6 +28,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """Precision of the text encoders. Empty: the denoiser's."""
     vae_precision: str = ""
     """Precision of the VAE. Empty: the denoiser's, or a wider one for a VAE that overflows in float16."""
+    quantization: str = ""
+    """How the denoiser's weights are stored in fewer bits (see `weight_quantization`); `none`: they are not. Empty: they are
+    not, or as a model that is there has them."""
     offload: str = ""
     """Which parts wait in host memory: `none`, `component` for all that do not compute, or `layer`. Empty: none."""
     offload_budget_bytes: int = 0
@@ -51,6 +55,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
             return self.vae_precision
         return (component.startswith("text_encoder") and self.text_encoder_precision) or self.precision
 
+    def quantization_of(self, component: str, denoiser: str) -> str:
+        """The quantization of a component. Empty: none. `denoiser`: the id of the model's denoiser."""
+        return self.quantization if component == denoiser and self.quantization != UNQUANTIZED else ""
+
     def told_offload(self, device: str) -> str:
         """The offloading on a device, for people. Empty: none."""
         if not self.in_turns:
@@ -63,6 +71,16 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         """All precisions that it names, each once."""
         every = (self.precision, self.text_encoder_precision, self.vae_precision)
         return tuple(dict.fromkeys(filter(None, every)))
+
+    @property
+    def reads_headers(self) -> bool:
+        """Whether a forecast of it needs the headers of the model's files."""
+        return self.by_layer or bool(self.quantizations)
+
+    @property
+    def quantizations(self) -> tuple[str, ...]:
+        """All quantizations that it needs of a device."""
+        return (self.quantization,) if self.quantization not in ("", UNQUANTIZED) else ()
 
 
 AS_USUAL = Execution()

@@ -11,6 +11,7 @@ from domains.errors import DeviceOpsError
 from domains.model.catalogue import Catalogue
 from domains.model.component_config import read_config
 from domains.model.execution import AS_USUAL, Execution, leaves_float16, precision_of, usual_precision
+from domains.model.families import FAMILIES
 from domains.model.header_facts import header_facts
 from domains.model.layers import LayerSizes, layer_plans
 from domains.model.loaded import LoadedModel, outdated
@@ -33,6 +34,8 @@ class PartFootprint(msgspec.Struct, frozen=True, kw_only=True):
     """Precision that it will have there, in torch's words."""
     bytes: int
     """Bytes that its load adds. 0: it is there already."""
+    quantization: str = ""
+    """How its weights are stored in fewer bits. Empty: they are not."""
     shared_with: tuple[str, ...] = ()
     """Ids of loaded models that have it already."""
 
@@ -43,8 +46,8 @@ class Footprints:
     def __init__(self, catalogue: Catalogue, loaded: LoadedModels) -> None:
         self._catalogue = catalogue
         self._loaded = loaded
-        self._sizes: dict[tuple[str, str, str], int] = {}
-        """Measured bytes by hash of the model, component and precision."""
+        self._sizes: dict[tuple[str, str, str, str], int] = {}
+        """Measured bytes by hash of the model, component, precision and quantization."""
         self._times: defaultdict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         """Seconds of loads by model and device."""
         self._rates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
@@ -54,8 +57,8 @@ class Footprints:
         loaded.listeners.append(self._learn)
 
     async def read_headers(self, model_ids: Iterable[str]) -> None:
-        """Read what forecasts of streamed layers, and of what is kept of prompts, need of models' headers, beside the event
-        loop: the largest take half a second. Skips models that are not known."""
+        """Read what forecasts of streamed layers, of quantized weights, and of what is kept of prompts need of models'
+        headers, beside the event loop: the largest take half a second. Skips models that are not known."""
         for model in [self._catalogue.find(name) for name in model_ids]:
             if model is not None:
                 await self._headers.read(model)
@@ -112,18 +115,33 @@ class Footprints:
         upcast = leaves_float16(self._configs.of(model, component.id))
         precision = precision_of(component.id, execution, usual, upcast=upcast)
         able = () if execution.in_turns else there
-        shared = tuple(one.id for one in able if self._has(one, model, component.id, precision))
-        forecast = component.parameter_count * _BYTES.get(precision, 4)
-        size = 0 if shared else self._sizes.get((model.sha256, component.id, precision), forecast)
-        return PartFootprint(component=component.id, precision=precision, bytes=size, shared_with=shared[:16])
+        quantization = execution.quantization_of(component.id, _denoiser(model))
+        shared = tuple(one.id for one in able if self._has(one, model, component.id, precision, quantization))
+        known = None if shared else self._sizes.get((model.sha256, component.id, precision, quantization))
+        size = 0 if shared else self._forecast(model, component, precision, quantization) if known is None else known
+        return PartFootprint(
+            component=component.id,
+            precision=precision,
+            quantization=quantization,
+            bytes=size,
+            shared_with=shared[:16],
+        )
+
+    def _forecast(self, model: Model, component: Component, precision: str, quantization: str) -> int:
+        """Bytes of a component that was never measured so."""
+        width = _BYTES.get(precision, 4)
+        facts = (self._headers.of(model) or {}).get(component.id) if quantization else None
+        saved = 0 if facts is None or facts.quantized is None else facts.quantized.saved_bytes(width, quantization)
+        return component.parameter_count * width - saved
 
     def _in_layers(self, model: Model, parts: Sequence[PartFootprint], budget_bytes: int) -> list[PartFootprint]:
         """The parts with the bytes of the plan for components whose layers may be streamed."""
         facts, sizes = self._headers.of(model) or {}, dict[str, LayerSizes]()
         for part in parts:
             of_part = facts.get(part.component)
-            if of_part is not None and of_part.layers is not None:
-                sizes[part.component] = of_part.layers.times(_BYTES.get(part.precision, 4))
+            of_layers = None if of_part is None else of_part.placed(_BYTES.get(part.precision, 4), part.quantization)
+            if of_layers is not None:
+                sizes[part.component] = of_layers
         planned = layer_plans(sizes, budget_bytes)
         return [
             msgspec.structs.replace(part, bytes=planned[part.component].total_bytes)
@@ -132,10 +150,10 @@ class Footprints:
             for part in parts
         ]
 
-    def _has(self, one: LoadedModel, model: Model, component: str, precision: str) -> bool:
-        """Whether a loaded model holds the component of another (or the same) model in this precision."""
+    def _has(self, one: LoadedModel, model: Model, component: str, precision: str, quantization: str) -> bool:
+        """Whether a loaded model holds the component of another (or the same) model in this precision and quantization."""
         has = next((part for part in one.components if part.id == component), None)
-        if has is None or has.precision != precision:
+        if has is None or (has.precision, has.quantization) != (precision, quantization):
             return False
         other = self._catalogue.find(one.model_id)
         return other is not None and (other.id == model.id or self._same(model, other, component))
@@ -161,7 +179,7 @@ class Footprints:
         if not there or not one.model_sha256:
             return
         for part in one.components if one.device_id else ():
-            self._sizes[one.model_sha256, part.id, part.precision] = part.bytes
+            self._sizes[one.model_sha256, part.id, part.precision, part.quantization] = part.bytes
         if one.load_s is not None and one.size_bytes:
             self._times[one.model_id, one.device_id].append(one.load_s)
             self._rates[one.device_id].append(one.load_s / one.size_bytes)
@@ -173,6 +191,12 @@ def added_bytes(parts: Sequence[PartFootprint], execution: Execution) -> int:
         return sum(part.bytes for part in parts)
     texts = sum(part.bytes for part in parts if part.component.startswith("text_encoder"))
     return max([texts, *(part.bytes for part in parts)])
+
+
+def _denoiser(model: Model) -> str:
+    """The id of the model's denoiser. Empty: its family is not known."""
+    facts = FAMILIES.get(model.family)
+    return "" if facts is None else facts.denoiser.id
 
 
 def _usual_precision(device: Device) -> str:

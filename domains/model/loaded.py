@@ -47,6 +47,8 @@ class LoadedComponent(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     precision: str
     """Precision of its computation, in torch's words."""
+    quantization: str = ""
+    """How its weights are stored in fewer bits (see `weight_quantization`). Empty: they are not."""
     mapped_bytes: int = 0
     """Those of its bytes that are used in place, from the mapped file."""
     sources: tuple[LoadedSource, ...] = ()
@@ -97,9 +99,19 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         return sum(component.bytes for component in self.components)
 
     @property
+    def quantization(self) -> str:
+        """How the denoiser's weights are stored in fewer bits. Empty: they are not."""
+        return next((one.quantization for one in self.components if one.quantization), "")
+
+    @property
     def way(self) -> Execution:
         """How it computes, without its precisions."""
-        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes, ways=self.ways)
+        return Execution(
+            quantization=self.quantization,
+            offload=self.offload,
+            offload_budget_bytes=self.offload_budget_bytes,
+            ways=self.ways,
+        )
 
     @property
     def resident_bytes(self) -> int:

@@ -39,11 +39,12 @@ class Places:
         return msgspec.structs.replace(options, device_ids=(loaded.device_id,))
 
     def computing(self, execution: Execution, options: JobOptions) -> JobOptions:
-        """The job's options, restricted to the devices that have all precisions and the attention kernel that it names.
+        """The job's options, restricted to the devices that have all precisions, the quantization and the attention kernel
+        that it names.
 
         Raises NOT_SUPPORTED_ON_DEVICE if there is none.
         """
-        if not execution.named and not execution.ways.attention_kernel:
+        if not execution.named and not execution.quantizations and not execution.ways.attention_kernel:
             return options
         named = {self.device_id(name) for name in options.device_ids}
         devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
@@ -52,7 +53,11 @@ class Places:
         able = [device.id for device in devices if device in untried or not lacked(execution, device)]
         if not able:
             fits = "; ".join(told_fit(execution, device) for device in devices)
-            named = {"precision": ", ".join(execution.named), "attention_kernel": execution.ways.attention_kernel}
+            named = {
+                "precision": ", ".join(execution.named),
+                "quantization": ", ".join(execution.quantizations),
+                "attention_kernel": execution.ways.attention_kernel,
+            }
             message = f"no device computes as execution asks: {fits or 'there is none'}"
             raise NotSupported(message, None, **{name: value for name, value in named.items() if value})
         return options if len(able) == len(devices) else msgspec.structs.replace(options, device_ids=tuple(able))

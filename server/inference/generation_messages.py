@@ -18,6 +18,7 @@ from domains.inference.limits import DEFAULT_PREVIEW_EDGE_PX
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.model.execution import AS_USUAL, BY_COMPONENT, BY_LAYER, Execution
 from domains.model.folder_family import DENOISERS
+from domains.model.weight_quantization import UNQUANTIZED
 from domains.processing.jobs.event import GenerationResult
 from server import convert
 from server.inference.adapter_messages import from_lora, from_word, to_lora, to_word, used_adapters
@@ -339,8 +340,7 @@ def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execu
         precision=convert.to_precision(denoiser),
         text_encoder_precision=convert.to_precision(precisions.get("text_encoder", "")),
         vae_precision=convert.to_precision(precisions.get("vae", "")),
-        # The engine has no other modes yet.
-        quantization="none",
+        quantization=way.quantization or UNQUANTIZED,
         **way_fields(way.ways.taken),
         offload=OFFLOADS.get(way.offload, execution_pb2.OFFLOAD_MODE_NONE),
         offload_budget_bytes=way.offload_budget_bytes,

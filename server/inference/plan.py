@@ -53,6 +53,7 @@ class PlanMethods:
             images=(),
             resolved=work.resolved,
             precisions=precisions,
+            quantization=forecast.estimate.execution.quantization if forecast else "",
             offload=forecast.estimate.execution.offload if forecast else "",
             offload_budget_bytes=forecast.estimate.execution.offload_budget_bytes if forecast else 0,
             ways=forecast.estimate.execution.ways if forecast else AS_THE_SERVER_CHOOSES,

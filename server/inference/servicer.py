@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -45,6 +45,7 @@ from server.inference.conditioning_preview import ConditioningMethods
 from server.inference.control_messages import to_preprocessors
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
+from server.inference.quantization_messages import to_quantizations
 from server.inference.reproduction_messages import from_reproduction
 from server.model.way_messages import to_kernels
 from server.processing.watch import submit_later_and_follow
@@ -116,8 +117,8 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         views = [view for view in probed if not wanted or view.device.id in wanted]
         answer = inference_service_pb2.GetInferenceCapabilitiesResponse(
             capabilities=[
-                _capability(device_ids, family, precisions, kernels, task)
-                for (precisions, kernels), device_ids in _alike(views).items()
+                _capability(device_ids, family, computing, task)
+                for computing, device_ids in _alike(views).items()
                 for family in sorted({model.family for model in usable})
                 for task in tasks_of(FAMILIES[family])
             ],
@@ -164,28 +165,38 @@ class InferenceServicer(PlanMethods, ConditioningMethods):
         )
 
 
-def _alike(views: Sequence[DeviceView]) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]]:
-    """Device ids by precisions and attention kernels, the only capabilities that differ between devices."""
-    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+class _Computing(NamedTuple):
+    """The capabilities that differ between devices."""
+
+    precisions: tuple[str, ...]
+    quantizations: tuple[str, ...]
+    kernels: tuple[str, ...]
+
+
+def _alike(views: Sequence[DeviceView]) -> dict[_Computing, list[str]]:
+    """Device ids by what differs between devices."""
+    found: dict[_Computing, list[str]] = {}
     for view in views:
-        found.setdefault((view.device.precisions, kernels_of(view.device)), []).append(view.device.id)
+        computing = _Computing(view.device.precisions, view.device.quantizations, kernels_of(view.device))
+        found.setdefault(computing, []).append(view.device.id)
     return found
 
 
 def _capability(
-    device_ids: list[str], family: str, precisions: tuple[str, ...], kernels: tuple[str, ...], task: Task
+    device_ids: list[str], family: str, computing: _Computing, task: Task
 ) -> capability_pb2.GenerationCapability:
     return capability_pb2.GenerationCapability(
         device_ids=device_ids,
         family=family,
         task=task,
-        precisions=[convert.PRECISIONS[word] for word in precisions],
+        precisions=[convert.PRECISIONS[word] for word in computing.precisions],
         fields=[to_field(field) for field in fields_of(FAMILIES[family], task)],
         samplers=walkers_of(flow=FAMILIES[family].flow),
         sigma_schedules=schedules_of(flow=FAMILIES[family].flow),
         control_types=control_types_of(family),
         control_preprocessors=to_preprocessors(served=family in CONTROLLED),
-        attention_kernels=to_kernels(kernels),
+        quantizations=to_quantizations(computing.quantizations),
+        attention_kernels=to_kernels(computing.kernels),
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )
 

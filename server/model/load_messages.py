@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, NotSupported, Violation
 from domains.model.assembly import assembly_of
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
+from domains.model.weight_quantization import OTHER_QUANTIZATIONS, QUANTIZATIONS, UNQUANTIZED
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
 from server.inference.generation_messages import OFFLOADS, to_execution
@@ -16,7 +17,7 @@ from server.model.way_messages import SERVED_WAYS, from_ways, way_fields, way_vi
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
-_WAYS = ("quantization", "compile")
+_WAYS = ("compile",)
 """Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
     LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,
@@ -33,6 +34,7 @@ _SERVED: Served = {
     "execution.precision": _PRECISIONS,
     "execution.text_encoder_precision": _PRECISIONS,
     "execution.vae_precision": _PRECISIONS,
+    "execution.quantization": (),
     "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, OFFLOADS.values())),
     "execution.offload_budget_bytes": (),
     **{f"execution.{name}": () for name in SERVED_WAYS},
@@ -51,6 +53,7 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
     wrong += execution_violations(load.execution, f"{path}.execution")
     unserved = other_ways(load.execution, f"{path}.execution")
     check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    check_quantization(load.execution, f"{path}.execution")
     model_id = with_components(load.model_id, load.components, f"{path}.components")
     if to_host:
         return HostLoadWork(model_id=model_id, pin=load.pinned, keep_alive_s=_keep_alive(load))
@@ -69,14 +72,30 @@ SERVED_EXECUTION: Served = {
 
 
 def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
-    """Raise NOT_IMPLEMENTED for execution options that are not served, INVALID_FIELD for those that are wrong."""
+    """Raise NOT_IMPLEMENTED for execution options that are not served, INVALID_FIELD for those that are wrong,
+    NOT_SUPPORTED_ON_DEVICE for a quantization that no device has."""
     wrong = execution_violations(asked, path)
     check_served(asked, path, SERVED_EXECUTION, InvalidRequest(wrong) if wrong else None, other_ways(asked, path))
+    check_quantization(asked, path)
 
 
 def execution_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
-    """The violations of execution options that are wrong."""
-    return [*_budget_violations(asked, path), *way_violations(asked, path)]
+    """The violations of values that no server takes."""
+    found = [*_budget_violations(asked, path), *way_violations(asked, path)]
+    known = (UNQUANTIZED, *QUANTIZATIONS, *OTHER_QUANTIZATIONS)
+    if asked.quantization and asked.quantization not in known:
+        allowed = ", ".join((UNQUANTIZED, *QUANTIZATIONS))
+        text = f"{asked.quantization[:64]!r} is no quantization; choose one of {allowed}"
+        found.append(Violation(field=f"{path}.quantization", message=text, allowed=allowed))
+    return found
+
+
+def check_quantization(asked: execution_pb2.ExecutionOptions, path: str) -> None:
+    """Raise NOT_SUPPORTED_ON_DEVICE for a quantization that this engine does not have on any device."""
+    if asked.quantization in OTHER_QUANTIZATIONS:
+        allowed = ", ".join((UNQUANTIZED, *QUANTIZATIONS))
+        message = f"{path}.quantization: no device here stores weights as {asked.quantization}; choose one of {allowed}"
+        raise NotSupported(message, field=f"{path}.quantization", quantization=asked.quantization, allowed=allowed)
 
 
 def _budget_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
@@ -94,6 +113,7 @@ def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
         precision=_precision(asked.precision),
         text_encoder_precision=_precision(asked.text_encoder_precision),
         vae_precision=_precision(asked.vae_precision),
+        quantization=asked.quantization,
         offload=next((word for word, value in OFFLOADS.items() if value == asked.offload), ""),
         offload_budget_bytes=asked.offload_budget_bytes,
         ways=from_ways(asked),
@@ -142,6 +162,7 @@ def to_asked_execution(asked: Execution) -> execution_pb2.ExecutionOptions | Non
         precision=convert.to_precision(asked.precision),
         text_encoder_precision=convert.to_precision(asked.text_encoder_precision),
         vae_precision=convert.to_precision(asked.vae_precision),
+        quantization=asked.quantization,
         offload=OFFLOADS.get(asked.offload, execution_pb2.OFFLOAD_MODE_UNSPECIFIED),
         offload_budget_bytes=asked.offload_budget_bytes,
         **way_fields(asked.ways),

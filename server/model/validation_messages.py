@@ -8,6 +8,7 @@ from server import convert
 from server.model.findings import to_finding
 from server.model.load_messages import (
     SERVED_EXECUTION,
+    check_quantization,
     execution_violations,
     from_execution,
     other_ways,
@@ -44,6 +45,7 @@ def from_validation(message: model_work_pb2.ModelValidation) -> Validation:
     wrong += execution_violations(message.execution, "model_validation.execution")
     unserved = other_ways(message.execution, "model_validation.execution")
     check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    check_quantization(message.execution, "model_validation.execution")
     return Validation(
         model_id=message.model_id,
         depth=_DEPTHS[message.depth],

@@ -21,6 +21,7 @@ from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.layers import layer_of
 from domains.model.model import Model
 from domains.model.on_device import load
+from domains.model.weight_quantization import QUANTIZATIONS
 from domains.progress import Degraded, PreviewReady
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder
@@ -143,6 +144,29 @@ def test_components_that_take_turns_make_the_same_picture_in_less_memory() -> No
     recorder.loop.resources.forget_prompts()
     assert torch.cuda.memory_allocated() - before < min(sizes.values())
     recorder.loop.close()
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_quantized_denoiser_makes_the_same_picture_however_much_of_it_is_on_the_device(quantization: str) -> None:
+    model = embedded_model()
+    found: list[list[bytes]] = []
+    for offload in ("none", BY_COMPONENT, BY_LAYER):
+        recorder = Recorder(model, "cuda")
+        if not found:
+            recorder.loop.submit("wide", Given(model, request(model, steps=3)))
+            recorder.run()
+            found.append(recorder.files("wide"))
+        recorder.loaded = None  # pyright: ignore[reportAttributeAccessIssue]  # it would keep the weights
+        recorder.loop.unload(model.id)
+        recorder.loop.load("load", model, Execution(quantization=quantization, offload=offload))
+        recorder.loop.submit("a", Given(model, request(model, steps=3)))
+        recorder.run()
+        assert isinstance(recorder.last("a"), RunFinished), recorder.last("a")
+        found.append(recorder.files("a"))
+        recorder.loop.close()
+    wide, whole, *others = found
+    assert whole != wide
+    assert all(one == whole for one in others)
 
 
 def largest_layer(unet: torch.nn.Module) -> int:

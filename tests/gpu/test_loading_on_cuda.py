@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from domains.inference.given import Given
 from domains.inference.outcome import ModelLoaded, RunFinished, RunStopped
+from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import load, loading
 from domains.model.on_device.cuda_reading import _streams  # pyright: ignore[reportPrivateUsage]
 from domains.model.on_device.file_map import CudaDriver
+from domains.model.weight_quantization import QUANTIZATIONS
 from domains.progress import Stage, StageStarted
 from domains.stop import Stop, StopKind
 from tests.domains.inference.on_device.recorder import Recorder, bring
@@ -56,6 +58,22 @@ def test_weights_on_the_device_are_those_of_the_file(
             # A VAE that leaves float16's range stays in float32.
             assert torch.equal(placed[key].cpu(), value.to(getattr(torch, loaded.precision_of(name)))), key
             assert placed[key].device.type == "cuda"
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["registered", "refused"])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_codes_on_the_device_are_those_of_the_host(
+    tiny: Model, quantization: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if refused:
+        refuse(monkeypatch)
+    how = Execution(precision="bfloat16", quantization=quantization)
+    there, here = (load(tiny, device, execution=how) for device in ("cuda", "cpu"))
+    placed = there.modules["unet"].state_dict()
+    for name, value in here.modules["unet"].state_dict().items():
+        assert placed[name].dtype is value.dtype
+        assert torch.equal(placed[name].cpu().float(), value.float()), name
+    assert there.bytes_per_component == here.bytes_per_component
 
 
 @pytest.mark.parametrize("stored", ["float64", "float16", "float8_e4m3fn"])

@@ -360,10 +360,9 @@ def test_a_model_load_asks_only_for_what_is_served(server: RunningServer) -> Non
     load = model_work_pb2.ModelLoad(
         model_id="emoji-sd",
         warm_up=True,
-        execution=execution_pb2.ExecutionOptions(quantization="nf4"),
         components=[execution_pb2.ComponentSource(component_id="vae", precision=image_pb2.PRECISION_FLOAT16)],
     )
-    unserved = {"warm_up", "execution.quantization", "components[0].precision"}
+    unserved = {"warm_up", "components[0].precision"}
     refusal = asking.refused(lambda: server.model.LoadModel(model_service_pb2.LoadModelRequest(model_load=load)))
     assert set(refusal.fields) == {f"model_load.{name}" for name in unserved}
     submission = processing_service_pb2.SubmitJobRequest(spec=job_pb2.JobSpec(model_load=load))

@@ -12,6 +12,8 @@ from domains.inference.fields import FIELDS, SECOND, THIRD
 from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 from domains.inference.size_conditioning import AS_MADE
 from domains.model.families import COMPUTED, FAMILIES
+from domains.model.weight_quantization import OTHER_QUANTIZATIONS, QUANTIZATIONS
+from server.inference.quantization_messages import to_quantizations
 from tests.server import asking
 from tests.server.harness import RunningServer
 
@@ -206,3 +208,15 @@ def test_a_model_is_ready_where_it_is_loaded_and_nowhere_else(server: RunningSer
     assert ready() == []
     asking.watch(server, asking.submit(server))
     assert ready() == ["cpu"]
+
+
+def test_quantizations_are_those_that_the_device_can_widen_and_the_others_say_what_to_take(told: Answer) -> None:
+    for one in told.capabilities:
+        listed = {option.id: (option.available, option.unavailable_message) for option in one.quantizations}
+        assert {word for word, (able, _) in listed.items() if able} == {"none", *QUANTIZATIONS}
+        assert {word: why for word, (able, why) in listed.items() if not able} == dict.fromkeys(
+            OTHER_QUANTIZATIONS, "this server has no code for it; choose fp8_e4m3 or int8"
+        )
+    lacking = {option.id: option for option in to_quantizations(("int8",))}
+    assert not lacking["fp8_e4m3"].available
+    assert "choose another one" in lacking["fp8_e4m3"].unavailable_message

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from deviceops.common.v1 import error_pb2, image_pb2, job_event_pb2
-from deviceops.inference.v1 import inference_service_pb2
+from deviceops.inference.v1 import inference_service_pb2, reproduction_pb2
 from deviceops.memory.v1 import memory_service_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
 from tests.server import asking
@@ -359,8 +359,81 @@ def test_each_part_is_loaded_in_the_precision_that_was_asked_for(machine: Machin
     assert "text_encoder as bfloat16, not float32" in other.event.failed.failure.message
 
 
+def in_bits(quantization: str, **precisions: str) -> execution_pb2.ExecutionOptions:
+    asked = options(**precisions)
+    asked.quantization = quantization
+    return asked
+
+
+@pytest.mark.parametrize("quantization", ["fp8_e4m3", "int8"])
+def test_a_denoiser_takes_fewer_bytes_as_foretold_and_every_answer_names_the_quantization(
+    machine: Machine, quantization: str
+) -> None:
+    asked = in_bits(quantization, precision="FLOAT32")
+    plain = estimates(machine, FIRST, "sim-1", execution=options(precision="FLOAT32"))["sim-1"]
+    forecast = estimates(machine, FIRST, "sim-1", execution=asked)["sim-1"]
+    before = machine.used("sim-1")
+    one = machine.loaded(device="sim-1", execution=asked)
+    taken = machine.used("sim-1") - before
+    assert taken == one.device_bytes < 0.6 * plain.weights_bytes
+    assert forecast.weights_bytes == pytest.approx(taken, rel=0.1)
+    assert forecast.execution.quantization == one.execution.quantization == quantization
+    assert {part.precision for part in one.components} == {image_pb2.PRECISION_FLOAT32}, "it computes in that"
+    assert machine.loaded(device="sim-1").reused, "a load that names none takes it as it is"
+    again = estimates(machine, FIRST, "sim-1")["sim-1"]
+    assert (again.weights_bytes, again.execution.quantization) == (0, quantization)
+    (sibling,) = estimates(machine, SIBLING, "sim-1", execution=asked).values()
+    assert {part.component_id for part in sibling.components if part.shared_with_loaded_model_ids} == {
+        "vae",
+        "text_encoder",
+    }
+    for other in ("none", "int8" if quantization == "fp8_e4m3" else "fp8_e4m3"):
+        failed = machine.load(device="sim-1", execution=in_bits(other)).event.failed.failure
+        assert failed.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
+        assert f"quantized as {quantization}, not {other}" in failed.message
+        assert estimates(machine, FIRST, "sim-1", execution=in_bits(other))["sim-1"].weights_bytes > 0
+    machine.unload()
+    learned = estimates(machine, FIRST, "sim-1", execution=asked)["sim-1"]
+    assert learned.weights_bytes == taken
+    wide = estimates(machine, FIRST, "sim-1", execution=options(precision="FLOAT32"))["sim-1"]
+    assert wide.weights_bytes == plain.weights_bytes, "what one takes says nothing of the other"
+
+
+def test_a_picture_tells_the_quantization_and_is_not_taken_for_one_without(machine: Machine) -> None:
+    job = job_event_pb2.JobOptions()
+    job.devices.device_ids.append("sim-1")
+
+    def made() -> Any:
+        return asking.watch(machine.server, asking.submit(machine.server, exact_picture(), job))[-1].generation_result
+
+    machine.loaded(device="sim-1")
+    plain = made()
+    assert plain.resolved.execution.quantization == "none"
+    machine.unload()
+    machine.loaded(device="sim-1", execution=in_bits("int8"))
+    first, second = made(), made()
+    assert first.resolved.execution.quantization == "int8"
+    assert [one.file.sha256 for one in first.images] == [one.file.sha256 for one in second.images]
+    assert first.images[0].file.sha256 != plain.images[0].file.sha256
+    request = inference_service_pb2.ReproduceImageRequest(options=job)
+    request.reproduction.image.blob_id = plain.images[0].file.blob_id
+    report = list(machine.server.inference.ReproduceImage(request, timeout=CALL_S))[-1].report
+    assert report.verdict == reproduction_pb2.REPRODUCTION_VERDICT_DIFFERENT
+    assert report.present.execution.quantization == "int8"
+
+
+def test_a_quantization_that_this_server_lacks_is_refused_with_those_it_has(machine: Machine) -> None:
+    for word in ("nf4", "gguf"):
+        refusal = refused(lambda word=word: machine.load(execution=in_bits(word)))
+        assert refusal.reason == "NOT_SUPPORTED_ON_DEVICE"
+        assert refusal.facts["field"] == "model_load.execution.quantization"
+        assert refusal.facts["allowed"] == "none, fp8_e4m3, int8"
+    refusal = refused(lambda: machine.load(execution=in_bits("int7")))
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["model_load.execution.quantization"])
+    assert "none, fp8_e4m3, int8" in refusal.message
+
+
 WAYS = [
-    ({"quantization": "nf4"}, "quantization"),
     ({"compile": True}, "compile"),
     ({"precision": image_pb2.PRECISION_INT8}, "precision"),
 ]

@@ -2,6 +2,7 @@
 
 probe.py            finds out what a device is and can do
 features.py         finds out features by trial
+quantizations.py    finds out in which ways weights can be held in fewer bits
 torch_device.py     torch's name of a device
 torch_errors.py     translates torch's errors
 cuda_driver.py      UUID and PCI bus id from the CUDA driver

@@ -17,6 +17,7 @@ from domains.device.inventory import host_processor
 from domains.device.nvml import NvmlTelemetry
 from domains.device.on_device import cuda_driver
 from domains.device.on_device.features import allocation_alignment, can_compile, features
+from domains.device.on_device.quantizations import tried_quantizations
 from domains.device.on_device.torch_device import cannot_use, directml_adapters
 from domains.errors import InternalError
 
@@ -32,7 +33,7 @@ def probe(name: str, number: int | None = None) -> Device:
     with ThreadPoolExecutor(1) as beside:
         # The compiler runs in another process, so it can work while the device loads its kernels.
         compiles = beside.submit(can_compile, device)
-        told = _tried(device, number)
+        told = msgspec.structs.replace(_tried(device, number), quantizations=tried_quantizations(device))
     return msgspec.structs.replace(told, features=(*told.features, "compile")) if compiles.result() else told
 
 

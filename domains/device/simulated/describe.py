@@ -13,6 +13,7 @@ def describe(sim_device: SimDevice, probed_cpu: Device) -> Device:
         architecture=probed_cpu.architecture,
         compute_units=probed_cpu.compute_units,
         precision_support=probed_cpu.precision_support,
+        quantizations=probed_cpu.quantizations,
         features=probed_cpu.features,
         allocation_alignment_bytes=probed_cpu.allocation_alignment_bytes,
         worker_pid=probed_cpu.worker_pid,

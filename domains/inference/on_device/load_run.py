@@ -284,6 +284,6 @@ class LoadRun:
 
 def _so_far(load: ModelLoad) -> tuple[LoadedComponent, ...]:
     return tuple(
-        LoadedComponent(id=part, bytes=size, precision=load.precision_of(part))
+        LoadedComponent(id=part, bytes=size, precision=load.precision_of(part), quantization=load.quantization_of(part))
         for part, size in load.placed.parts.items()
     )

@@ -16,9 +16,11 @@ from domains.inference.on_device.fence import EventFence, Fence
 from domains.inference.on_device.hardware import Hardware, model_owner
 from domains.inference.on_device.in_turns import InTurns
 from domains.model.execution import Execution
+from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.on_device import Loading, OnDeviceModel, Placed
 from domains.model.ways import Ways
+from domains.model.weight_quantization import UNQUANTIZED
 
 _TURN_ALONE_S = 0.02
 _TURN_S = 0.002
@@ -105,6 +107,15 @@ class ModelLoad:
         if self.there is None:
             return self._execution.asked_of(component)
         return self.there[0].precision_of(component) if component in self.there[0].modules else ""
+
+    @property
+    def quantization(self) -> str:
+        """How the denoiser's weights are stored in fewer bits; `none`: they are not."""
+        return self._execution.quantization or UNQUANTIZED
+
+    def quantization_of(self, component: str) -> str:
+        """The quantization of a component. Empty: none."""
+        return self._execution.quantization_of(component, FAMILIES[self.model.family].denoiser.id)
 
     def size_beside(self, seen: set[nn.Module]) -> int:
         """The same without the components in `seen`; adds those of this model to it."""

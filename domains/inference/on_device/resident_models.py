@@ -61,7 +61,7 @@ class ResidentModels:
         """The model, or its load, begun here if there is none, for a job that leaves it with `leave`. `named`: whether the
         request names the offloading; else a model that is there is taken as it is.
 
-        Raises ILLEGAL_STATE if a component of the model is there in another precision than the job asks for.
+        Raises ILLEGAL_STATE if a component of the model is there in another precision or quantization than the job asks for.
         """
         there = self._models.get(model.id)
         if there is None or there.failure is not None:
@@ -129,7 +129,8 @@ class ResidentModels:
 
 
 def _same(there: ModelLoad, model: Model, execution: Execution, *, named: bool) -> None:
-    """Raise ILLEGAL_STATE if the loaded model has other weights, precision, offloading or ways than the job asks for."""
+    """Raise ILLEGAL_STATE if the loaded model has other weights, precision, quantization, offloading or ways than the job
+    asks for."""
     if named and execution.offload and not there.offloads_as(execution):
         how = there.told_offload
         raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)
@@ -137,6 +138,10 @@ def _same(there: ModelLoad, model: Model, execution: Execution, *, named: bool) 
         name, way = other
         how = f"with {'no ' if way in (None, '') else ''}{name}{'' if way in (None, '') else f' {str(way).lower()}'}"
         raise FailedPrecondition(f"model {model.id} is loaded already, {how}; unload it first", model_id=model.id)
+    if execution.quantization and there.quantization != execution.quantization:
+        how = f"with its denoiser quantized as {there.quantization}, not {execution.quantization}"
+        message = f"model {model.id} is loaded already, {how}; unload it first"
+        raise FailedPrecondition(message, model_id=model.id, loaded_quantization=there.quantization)
     wanted = {component.id: execution.asked_of(component.id) for component in model.components}
     has = {component: there.precision_of(component) for component, precision in wanted.items() if precision}
     other = next((component for component, precision in has.items() if precision not in ("", wanted[component])), None)

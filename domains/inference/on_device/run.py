@@ -134,6 +134,7 @@ class Run(EnlargedRun):
                 self.load_again(
                     Execution(
                         precision=precision,
+                        quantization=self._way.quantization,
                         offload=self._way.offload,
                         offload_budget_bytes=self._way.offload_budget_bytes,
                         ways=self._way.ways,

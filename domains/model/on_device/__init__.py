@@ -10,8 +10,8 @@ Loading: `load` (piece by piece), `components` (empty modules from configs) with
 
 Reading weights: `weights` (into a module) with `flat` (one allocation for all), `single_file` with `conversion` (a
 checkpoint in one file), `reading` (the plain way), `leased_map` (CPU: the pages of the file themselves), `cuda_reading` with
-`file_map` (CUDA), `host_tier` (what stays in host memory). `component_turns`: models larger than
-the device. `unpickle` runs in a process that is thrown away.
+`file_map` (CUDA), `host_tier` (what stays in host memory). `quantized_layers`: weights in fewer bits. `component_turns`:
+models larger than the device. `unpickle` runs in a process that is thrown away.
 
 Converting: `convert_child` (the process), `conversion_plan`, `conversion_modules`, `conversion_files`, `rewrite` with
 `stored_dtypes`.
@@ -35,6 +35,14 @@ from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.load import Loading, Placed, load, loading, skeleton_key, usual_on
 from domains.model.on_device.network_loading import loading_network
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.quantized_layers import (
+    codes_of,
+    computed_dtype,
+    has_codes,
+    weight_dtype,
+    weight_shape,
+    widened,
+)
 from domains.model.on_device.reading import Ready
 from domains.model.on_device.shared_modules import SharedModules
 from domains.model.on_device.t2i_adapter import loading_t2i_adapter
@@ -53,6 +61,9 @@ __all__ = [
     "SharedModules",
     "Upscaler",
     "Words",
+    "codes_of",
+    "computed_dtype",
+    "has_codes",
     "load",
     "loading",
     "loading_controlnet",
@@ -66,4 +77,7 @@ __all__ = [
     "tokenizers",
     "translate",
     "usual_on",
+    "weight_dtype",
+    "weight_shape",
+    "widened",
 ]

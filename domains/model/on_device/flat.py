@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from domains.model.on_device.quantized_layers import SCALE, put_codes
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import WeightFile
+from domains.model.weight_quantization import INT8, SCALE_BYTES
 
 _ALIGNMENT = 64
 """Alignment in bytes: vector instructions and the kernels of GPU libraries read at most this much at once."""
@@ -39,6 +41,8 @@ class Slot:
     """Views on `meta` of the stored elements that make the tensor, one below the other. Empty: it is stored as it is."""
     layout: torch.memory_format = torch.channels_last
     """See `picture_layout`; matters where it has four dimensions."""
+    quantization: str = ""
+    """How its values become codes (see `quantized_layers`). Empty: they do not."""
 
     @property
     def stored_bytes(self) -> int:
@@ -46,9 +50,34 @@ class Slot:
         return self.entry.end - self.entry.begin
 
     @property
+    def value_bytes(self) -> int:
+        """Bytes of its values on the device: of its codes, if it is quantized."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales of its codes."""
+        return self.shape[0] * SCALE_BYTES if self.scaled else 0
+
+    @property
     def placed_bytes(self) -> int:
         """Its bytes on the device."""
-        return self.shape.numel() * self.dtype.itemsize
+        return self.value_bytes + self.scale_bytes
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the device holds codes."""
+        return self.quantization != ""
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the codes have a scale for each output channel."""
+        return self.quantization == INT8
+
+    @property
+    def scale_name(self) -> str:
+        """The name of the scales in the module."""
+        return f"{self.name}{SCALE}"
 
     @property
     def channels_last(self) -> bool:
@@ -126,6 +155,9 @@ class Flat:
 
     def _convert(self, slot: Slot, stored: Tensor) -> None:
         staged = arranged(slot.pieces, stored.view(slot.stored)).view(slot.shape)
+        if slot.quantized:
+            put_codes(staged, self._value(slot), self._scales(slot) if slot.scaled else None)
+            return
         if staged.is_floating_point() and slot.stored is not slot.dtype and slot.stored not in _CONVERTED_ANYWHERE:
             staged = staged.to(torch.float32)
         self._value(slot).copy_(staged)
@@ -138,13 +170,18 @@ class Flat:
             name: typed[dtype].as_strided(shape, strides, offset)
             for name, dtype, shape, strides, offset in slots.once(_views)
         }
-        return {slot.name: views[slot.name] if slot.name in views else self._value(slot) for slot in slots}
+        scales = {slot.scale_name: self._scales(slot) for slot in slots if slot.scaled}
+        return {slot.name: views[slot.name] if slot.name in views else self._value(slot) for slot in slots} | scales
+
+    def _scales(self, slot: Slot) -> Tensor:
+        offset = self._offsets[slot.scale_name]
+        return self.bytes[offset : offset + slot.scale_bytes].view(torch.float32)
 
     def _memory(self, slot: Slot) -> Tensor:
         if slot.name in self._own:
             return self._own[slot.name]
         offset = self._offsets[slot.name]
-        return self.bytes[offset : offset + slot.placed_bytes]
+        return self.bytes[offset : offset + slot.value_bytes]
 
     def _value(self, slot: Slot) -> Tensor:
         return as_tensor(slot, self._memory(slot))
@@ -161,7 +198,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(slots: Slots) -> Layout:
-    """The layout: as `in_copy_order` says."""
+    """The layout: as `in_copy_order` says, then the scales of codes in the same order."""
     offsets, own = dict[str, int](), dict[str, int]()
     size = 0
     before: Slot | None = None
@@ -171,7 +208,12 @@ def layout_of(slots: Slots) -> Layout:
             continue
         follows = before is not None and before.dtype is slot.dtype and slot.name.endswith(_JOINED)
         offsets[slot.name] = size if follows else _aligned(size)
-        size, before = offsets[slot.name] + slot.placed_bytes, slot
+        size, before = offsets[slot.name] + slot.value_bytes, slot
+    size = _aligned(size)
+    for slot in in_copy_order(slots):
+        if slot.scaled:
+            offsets[slot.scale_name] = size
+            size += slot.scale_bytes
     return Layout(offsets, own, _aligned(size))
 
 
@@ -211,7 +253,7 @@ def arranged(pieces: Sequence[Tensor], elements: Tensor) -> Tensor:
 
 def room_bytes(slots: Sequence[Slot]) -> int:
     """Bytes of a `Flat` for these slots, none of which is joined with others of another layer."""
-    return sum(_aligned(slot.placed_bytes) for slot in slots)
+    return sum(_aligned(slot.value_bytes) for slot in slots) + _aligned(sum(slot.scale_bytes for slot in slots))
 
 
 def staging_bytes(slots: Sequence[Slot]) -> int:

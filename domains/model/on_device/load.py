@@ -22,9 +22,11 @@ from domains.model.kind import ModelKind
 from domains.model.model import Model, ModelLayout
 from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.components import BUILDERS, Builder, build
+from domains.model.on_device.flat import Slots
 from domains.model.on_device.host_tier import HostTier, Skeleton
 from domains.model.on_device.layout import picture_layout
 from domains.model.on_device.on_device_model import OnDeviceModel
+from domains.model.on_device.quantized_layers import hold_codes
 from domains.model.on_device.reading import NOW, Ready
 from domains.model.on_device.shared_modules import SharedModules, content_key, kind_of
 from domains.model.on_device.single_file import finder
@@ -34,6 +36,7 @@ from domains.model.on_device.widths import check_widths
 from domains.model.scheduler_config import fault_in
 from domains.model.ways import AS_THE_SERVER_CHOOSES, OF_HALF_PRECISION
 from domains.model.weight_file import WeightFile
+from domains.model.weight_quantization import QUANTIZATIONS, UNQUANTIZED
 
 Result = TypeVar("Result")
 Judge = Callable[[Mapping[str, Any]], None]
@@ -103,7 +106,8 @@ def loading(
     Components that are in `shared` already are not read again. `tier` lends what it kept of the model, and the result keeps
     its files open for it; None: nothing is kept. `judge` is called with the scheduler_config.json before any weight is read,
     and may refuse it. Raises COMPONENT_MISSING, MODEL_CORRUPT, MODEL_INCOMPATIBLE, NOT_SUPPORTED_ON_DEVICE
-    (precision), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's errors.
+    (precision, quantization), ILLEGAL_STATE (a file that has changed since its scan), and what `translate` makes of torch's
+    errors.
     """
     place = torch.device(device)
     modules: dict[str, nn.Module] = {}
@@ -145,7 +149,12 @@ def _loading(
     dtypes = {part: _dtype(model, part, execution) for part in builders}
     if execution.in_turns:
         return (yield from _in_turns(model, place, execution, builders, dtypes, config, tier, started))
-    keys = {part: content_key(model, part, _weights(model, part), place, dtypes[part]) for part in builders}
+    keys = {
+        part: content_key(
+            model, part, _weights(model, part), place, dtypes[part], _quantization(model, part, execution)
+        )
+        for part in builders
+    }
     there = shared.find(keys)
     for path in chain.from_iterable(_weights(model, part) for part in there):
         # They are not read again, but files that have changed since the scan are refused all the same.
@@ -156,7 +165,7 @@ def _loading(
         needed = builders.keys() - there.keys()
         skeleton = tier.take(skeleton_key(model, execution), needed) if tier is not None else None
         if skeleton is None:
-            skeleton = yield from _skeleton(model, builders, there, dtypes, picture_layout(place))
+            skeleton = yield from _skeleton(model, builders, there, dtypes, picture_layout(place), execution)
         closing.callback(skeleton.close)
         kinds = {part: kind_of(model, part, place) for part in builders}
         for part in skeleton.modules.keys() - there.keys():
@@ -224,7 +233,7 @@ def _in_turns(
     """A load whose components take turns on the device. They share nothing: each leaves while another model computes."""
     skeleton = tier.take(skeleton_key(model, execution), builders.keys()) if tier is not None else None
     if skeleton is None:
-        skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place))
+        skeleton = yield from _skeleton(model, builders, {}, dtypes, picture_layout(place), execution)
     streamed = [FAMILIES[model.family].denoiser.id, *_text_encoders(model, builders)] if execution.by_layer else []
     turns = ComponentTurns(skeleton, place, tier, streamed, execution.offload_budget_bytes)
     try:
@@ -266,6 +275,7 @@ def _skeleton(
     there: Mapping[str, nn.Module],
     dtypes: Mapping[str, torch.dtype],
     layout: torch.memory_format,
+    execution: Execution,
 ) -> Generator[Placed, None, Skeleton]:
     """Open and check the files of the components that are not there, and build their modules."""
     words = {part: tokenizer(model, tokenizer_of(part)) for part in _text_encoders(model, builders)}
@@ -289,11 +299,33 @@ def _skeleton(
             fit(words[part], tokenizer_of(part), (modules | dict(there))[part], encoder.tokens)
         check_widths(model.family, modules | dict(there))
         slots = {
-            part: plan(module, part, files[part], dtypes[part], layout, _find(model, part, module))
+            part: plan(
+                module,
+                part,
+                files[part],
+                dtypes[part],
+                layout,
+                _find(model, part, module),
+                _quantization(model, part, execution),
+            )
             for part, module in modules.items()
         }
+        for part, module in modules.items():
+            _hold_codes(module, slots[part], dtypes[part])
         closing.pop_all()
         return Skeleton(words=words, modules=modules, slots=slots, files=everything)
+
+
+def _quantization(model: Model, part: str, execution: Execution) -> str:
+    """How a component's weights become codes. Empty: they do not."""
+    return execution.quantization_of(part, FAMILIES[model.family].denoiser.id)
+
+
+def _hold_codes(module: nn.Module, slots: Slots, dtype: torch.dtype) -> None:
+    owners = slots.owners_in(module)
+    for slot in slots:
+        if slot.quantized:
+            hold_codes(owners[slot.name.rpartition(".")[0]], dtype, scaled=slot.scaled)
 
 
 def _find(model: Model, part: str, module: nn.Module) -> Find | None:
@@ -343,12 +375,15 @@ def _weights(model: Model, component: str) -> list[str]:
 
 
 def _filled_in(execution: Execution, place: torch.device) -> Execution:
-    """What is asked for, with the denoiser's precision. Raises NOT_SUPPORTED_ON_DEVICE for an unknown precision, and for a
-    kernel that does not compute in it."""
+    """What is asked for, with the denoiser's precision. Raises NOT_SUPPORTED_ON_DEVICE for an unknown precision or
+    quantization, and for a kernel that does not compute in the precision."""
     for precision in execution.named:
         if precision not in PRECISIONS:
             message = f"{precision!r} is no precision this worker computes in; known: {', '.join(PRECISIONS)}"
             raise NotSupported(message, precision=precision)
+    if execution.quantization not in ("", UNQUANTIZED, *QUANTIZATIONS):
+        message = f"{execution.quantization!r} is no quantization of this worker; known: {', '.join(QUANTIZATIONS)}"
+        raise NotSupported(message, quantization=execution.quantization)
     filled = msgspec.structs.replace(execution, precision=execution.precision or usual_on(place))
     kernel = execution.ways.attention_kernel
     if kernel in OF_HALF_PRECISION and place.type == "cuda" and filled.precision == "float32":

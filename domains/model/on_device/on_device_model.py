@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from domains.model.execution import Execution
+from domains.model.families import FAMILIES
 from domains.model.loaded import LoadedComponent, LoadedModel, loaded_id, sources_of
 from domains.model.model import Model
 from domains.model.on_device.component_turns import ComponentTurns
 from domains.model.on_device.host_tier import Skeleton
 from domains.model.on_device.leased_map import leased_bytes
+from domains.model.on_device.quantized_layers import computed_dtype
 from domains.model.on_device.tokenizer import Words
 
 
@@ -75,8 +77,11 @@ class OnDeviceModel:
 
     def precision_of(self, component: str) -> str:
         """Dtype of one component; a VAE may need more precision than the others."""
-        dtype = next((tensor.dtype for tensor in self.modules[component].parameters()), self.dtype)
-        return str(dtype).removeprefix("torch.")
+        return str(computed_dtype(self.modules[component]) or self.dtype).removeprefix("torch.")
+
+    def quantization_of(self, component: str) -> str:
+        """How the weights of a component are stored in fewer bits. Empty: they are not."""
+        return self.execution.quantization_of(component, FAMILIES[self.family].denoiser.id)
 
     def _mapped_bytes(self, name: str, size: int) -> int:
         """Those of a component's bytes that are used in place, or wait in their file."""
@@ -90,6 +95,7 @@ class OnDeviceModel:
             id=name,
             bytes=size,
             precision=self.precision_of(name),
+            quantization=self.quantization_of(name),
             mapped_bytes=self._mapped_bytes(name, size),
             sources=sources_of(self.model, name),
         )

@@ -40,7 +40,12 @@ def _content(stamp: FileStamp) -> str:
 
 
 def content_key(
-    model: Model, component: str, weights: list[str], place: torch.device, dtype: torch.dtype
+    model: Model,
+    component: str,
+    weights: list[str],
+    place: torch.device,
+    dtype: torch.dtype,
+    quantization: str = "",
 ) -> Hashable | None:
     """Equal for two components that are the same module with the same tensors; None: nothing tells the content
     of a file.
@@ -51,7 +56,7 @@ def content_key(
     hashes = tuple(_content(model.stamp(path)) for path in weights)
     if not hashes or not all(hashes):
         return None
-    return kind_of(model, component, place), hashes, dtype
+    return kind_of(model, component, place), hashes, dtype, quantization
 
 
 def kind_of(model: Model, component: str, place: torch.device) -> Hashable:

@@ -14,6 +14,7 @@ from domains.model.on_device.derived import derived_buffers, derived_parameters,
 from domains.model.on_device.flat import Flat, Slot, Slots, as_tensor
 from domains.model.on_device.host_tier import HostTier
 from domains.model.on_device.leased_map import mapped
+from domains.model.on_device.quantized_layers import CODES, quantizes
 from domains.model.on_device.reading import NOW, Read, Ready, of_pages, read_pages, read_plainly
 from domains.model.on_device.stored_dtypes import DTYPES
 from domains.model.safetensors_header import TensorEntry
@@ -49,11 +50,13 @@ def plan(
     dtype: torch.dtype,
     layout: torch.memory_format,
     find: Find | None = None,
+    quantization: str = "",
 ) -> Slots:
     """Where every parameter and buffer of a `meta` module gets its values from.
 
     Floats become `dtype`, convolutions `layout`. Tensors that the module does not know are ignored.
-    `find`: for files that name their tensors otherwise than the module.
+    `find`: for files that name their tensors otherwise than the module. `quantization`: how the weights of a denoiser's
+    large layers are stored in fewer bits; empty: they are not.
     Raises COMPONENT_MISSING (no file), MODEL_CORRUPT (a tensor missing
     or of another shape), MODEL_INCOMPATIBLE (a dtype that cannot be converted).
     """
@@ -63,7 +66,15 @@ def plan(
     wanted = module.state_dict(keep_vars=True)
     sources = (find or named_sources)(files, wanted)
     return Slots(
-        _slot(component, name, sources, like, dtype, layout)
+        _slot(
+            component,
+            name,
+            sources,
+            like,
+            dtype,
+            layout,
+            quantization if quantization and quantizes(module, name, like.shape) else "",
+        )
         for name, like in wanted.items()
         if name in sources or find is None or not derives(name)
     )
@@ -163,7 +174,13 @@ def _names(stored: str) -> Iterator[str]:
 
 
 def _slot(
-    component: str, name: str, sources: Sources, like: torch.Tensor, dtype: torch.dtype, layout: torch.memory_format
+    component: str,
+    name: str,
+    sources: Sources,
+    like: torch.Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    quantization: str,
 ) -> Slot:
     """Where a tensor of the module comes from, checked: its dtype must be convertible, its shape the module's."""
     if name not in sources:
@@ -179,8 +196,8 @@ def _slot(
         facts = {"component": component, "file": file.name, "tensor": entry.name, "dtype": entry.dtype}
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
     _check_shape(component, entry, like.shape)
-    target = dtype if stored.is_floating_point else stored
-    return Slot(name, file, entry, stored, target, like.shape, pieces, layout)
+    target = CODES.get(quantization, dtype) if stored.is_floating_point else stored
+    return Slot(name, file, entry, stored, target, like.shape, pieces, layout, quantization)
 
 
 def _check_shape(component: str, entry: TensorEntry, shape: torch.Size) -> None:

@@ -79,6 +79,7 @@ class Reproductions:
         told = ReproductionResult(
             images=result.images,
             resolved=result.resolved,
+            quantization=result.quantization,
             offload=result.offload,
             offload_budget_bytes=result.offload_budget_bytes,
             ways=result.ways,

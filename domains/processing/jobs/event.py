@@ -64,6 +64,8 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
 
     images: tuple[GeneratedImage, ...]
     resolved: ResolvedGeneration
+    quantization: str = ""
+    """How the denoiser's weights were stored in fewer bits (see `Execution`). Empty: they were not."""
     offload: str = ""
     """Which components waited in host memory (see `Execution`). Empty: none."""
     offload_budget_bytes: int = 0
@@ -78,7 +80,12 @@ class GenerationResult(msgspec.Struct, frozen=True, kw_only=True, tag="generatio
     @property
     def way(self) -> Execution:
         """How the model computed, without its precisions."""
-        return Execution(offload=self.offload, offload_budget_bytes=self.offload_budget_bytes, ways=self.ways)
+        return Execution(
+            quantization=self.quantization,
+            offload=self.offload,
+            offload_budget_bytes=self.offload_budget_bytes,
+            ways=self.ways,
+        )
 
 
 class ReproductionResult(GenerationResult, frozen=True, kw_only=True, tag="reproduction"):

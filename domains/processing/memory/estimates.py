@@ -155,11 +155,13 @@ class Estimates:
         if execution == AS_USUAL:
             execution = self._loaded.comes_back_as(model.id, device.id)
         way = self._loaded_way(model.id, device.id)
+        if not execution.quantization:
+            execution = msgspec.structs.replace(execution, quantization=way.quantization)
         if not execution.offload:
             execution = msgspec.structs.replace(
                 execution, offload=way.offload, offload_budget_bytes=way.offload_budget_bytes
             )
-        if execution.by_layer:
+        if execution.reads_headers:
             await self._footprints.read_headers([model.id])
         if execution.ways == AS_THE_SERVER_CHOOSES:
             execution = msgspec.structs.replace(execution, ways=way.ways)
@@ -186,7 +188,7 @@ class Estimates:
         )
 
     def _loaded_way(self, model_id: str, device_id: str) -> Execution:
-        """How the model computes if it is on the device: a job that names no offloading takes it as it is there."""
+        """How the model computes if it is on the device: what a job does not name is as it is there."""
         there = (one for one in self._loaded.list() if (one.device_id, one.model_id) == (device_id, model_id))
         return next((one.way for one in there), AS_USUAL)
 

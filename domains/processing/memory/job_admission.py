@@ -210,7 +210,7 @@ class JobAdmission:
         wanted = {name: ways.get(name, execution) for name in set(loaded_models(job.work)) - held}
         # What ControlNets keep of prompts counts when the job has ended.
         guides = [one.model_id for one in job.work.resolved.controls] if isinstance(job.work, GenerateWork) else []
-        await self._read_headers([*guides, *(name for name, way in wanted.items() if way.by_layer)])
+        await self._read_headers([*guides, *(name for name, way in wanted.items() if way.reads_headers)])
         needs = {name: self._need_bytes(self._catalogue.get(name), device_id, way) for name, way in wanted.items()}
         return sorted(
             (loaded_id(name, device_id), max(0, need - outdated.get(name, 0))) for name, need in needs.items()

@@ -16,6 +16,7 @@ from server.cli.models.load import (
     AttentionOption,
     AttentionSlicingOption,
     Precision,
+    Quantization,
     VaeSlicingOption,
     VaeTileOption,
     VaeTilingOption,
@@ -40,6 +41,9 @@ def benchmark(
     steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: the sampler's own]")] = None,
     sampler: Annotated[str, typer.Option(help="[default: the model's own]")] = "",
     precision: Annotated[Precision | None, typer.Option(help="Of the denoiser. [default: the device's best]")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="Store the denoiser's weights in fewer bits. [default: none]")
+    ] = None,
     attention: AttentionOption = None,
     attention_slicing: AttentionSlicingOption = None,
     vae_slicing: VaeSlicingOption = None,
@@ -59,6 +63,8 @@ def benchmark(
     )
     _put_sizes(work, size or ())
     put_precisions(work, precision, None, None)
+    if quantization:
+        work.execution.quantization = quantization
     put_ways(work, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px)
     with connect(address) as connection:
         work.model_id = ids.model(connection, model)

@@ -10,7 +10,7 @@ from server.cli.calls import ids
 from server.cli.calls.connection import AddressOption, JsonOption, connect
 from server.cli.console.printing import bytes_text, duration_s, measured_bytes, print_json, seconds_text
 from server.cli.console.tables import print_reasons, print_table
-from server.cli.models.load import Precision, put_components, put_precisions
+from server.cli.models.load import Precision, Quantization, put_components, put_precisions
 
 if TYPE_CHECKING:
     from deviceops.model.v1.model_estimate_pb2 import ModelEstimate
@@ -26,6 +26,9 @@ def estimate(
         Precision | None, typer.Option(help="Of the text encoders. [default: the denoiser's]")
     ] = None,
     vae_precision: Annotated[Precision | None, typer.Option(help="Of the VAE. [default: the denoiser's]")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="Store the denoiser's weights in fewer bits. [default: none]")
+    ] = None,
     component: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=MODEL", help="Take this component from another model; may be repeated."),
@@ -45,6 +48,8 @@ def estimate(
         request.model_load.model_id = ids.model(connection, model)
         put_components(connection, request.model_load, component, without)
         put_precisions(request.model_load, precision, text_precision, vae_precision)
+        if quantization:
+            request.model_load.execution.quantization = quantization
         request.devices.device_ids.extend(ids.device(connection, name) for name in device or ())
         if width or height:
             request.size.width_px, request.size.height_px = width, height

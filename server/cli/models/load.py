@@ -16,6 +16,7 @@ from server.cli.generation.component_flags import components_of
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Offload = Literal["none", "component", "layer"]
+Quantization = Literal["none", "fp8_e4m3", "int8"]
 Attention = Literal["flash", "memory_efficient", "cudnn", "math"]
 AttentionOption = Annotated[
     Attention | None, typer.Option(help="The attention kernel. [default: the best for each call]")
@@ -56,6 +57,9 @@ def load(
         Precision | None, typer.Option(help="Of the text encoders. [default: the denoiser's]")
     ] = None,
     vae_precision: Annotated[Precision | None, typer.Option(help="Of the VAE. [default: the denoiser's]")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="Store the denoiser's weights in fewer bits. [default: none]")
+    ] = None,
     component: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=MODEL", help="Take this component from another model; may be repeated."),
@@ -93,6 +97,8 @@ def load(
         request = _load_request(connection, model, device, pin, keep_s)
         put_precisions(request.model_load, precision, text_precision, vae_precision)
         put_components(connection, request.model_load, component, without)
+        if quantization:
+            request.model_load.execution.quantization = quantization
         if offload:
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if offload_budget:

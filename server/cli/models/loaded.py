@@ -111,6 +111,8 @@ def _row(one: LoadedModel) -> tuple[str, ...]:
     from deviceops.common.v1 import image_pb2
 
     precision = word(image_pb2.Precision.Name(one.execution.precision), "PRECISION_")
+    if one.execution.quantization not in ("", "none"):
+        precision = f"{precision}, {one.execution.quantization}"
     return (
         one.id,
         _state(one),

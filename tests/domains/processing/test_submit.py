@@ -278,6 +278,18 @@ async def test_a_precision_in_which_no_device_computes_is_refused_with_what_each
     assert desk.submissions.load(work, PLAIN).options.device_ids == (GPU, "gpu-new"), "it has tried none yet"
 
 
+async def test_a_quantization_is_computed_by_the_devices_that_can_widen_its_numbers(desk: Desk) -> None:
+    work = LoadWork(model_id=DEMO, execution=Execution(quantization="int8"))
+    with pytest.raises(NotSupported, match=f"no device computes in int8; {GPU}: float32, float16") as caught:
+        desk.submissions.load(work, PLAIN)
+    assert (caught.value.reason, caught.value.facts["quantization"]) == (ErrorReason.NOT_SUPPORTED_ON_DEVICE, "int8")
+    able = msgspec.structs.replace(desk.devices.get(GPU).device, quantizations=("int8",))
+    desk.devices.described("cuda:0", able, DeviceReach(capacity=2), ready=True)
+    assert desk.submissions.load(work, PLAIN).options.device_ids == (GPU,)
+    plain = LoadWork(model_id=DEMO, execution=Execution(quantization="none"))
+    assert desk.submissions.load(plain, PLAIN).options.device_ids == ()
+
+
 async def test_a_scan_stays_inside_the_roots(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(PermissionDenied):
         desk.submissions.scan(ScanWork(roots=(str(tmp_path),)), PLAIN)

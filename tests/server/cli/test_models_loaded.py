@@ -113,9 +113,11 @@ def test_a_model_is_measured_and_its_figures_are_a_table(capsys: pytest.CaptureF
 def test_each_part_of_a_load_has_its_precision_and_the_model_is_pinned(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "unload", "--all")
     precisions = ("--precision", "bfloat16", "--text-precision", "float32", "--vae-precision", "float32")
-    told(capsys, "load", "emoji", "--device", "cpu", "--pin", *precisions)
+    told(capsys, "load", "emoji", "--device", "cpu", "--pin", *precisions, "--quantization", "int8")
     (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
     assert one["pinned"]
+    assert one["execution"]["quantization"] == "int8"
+    assert "bfloat16, int8" in told(capsys, "loaded")
     assert {part["componentId"]: part["precision"] for part in one["components"]} == {
         "unet": "PRECISION_BFLOAT16",
         "text_encoder": "PRECISION_FLOAT32",
@@ -133,6 +135,8 @@ def test_an_estimate_is_of_the_precisions_the_size_and_the_number_of_pictures(
     (halves,) = json.loads(told(capsys, "estimate", "emoji", *flags, "--json"))["estimates"]
     assert halves["execution"]["vaePrecision"] == "PRECISION_BFLOAT16"
     (whole,) = json.loads(told(capsys, "estimate", "emoji", "--precision", "float32", "--json"))["estimates"]
+    coded = told(capsys, "estimate", "emoji", "--precision", "float32", "--quantization", "int8", "--json")
+    assert int(json.loads(coded)["estimates"][0]["weightsBytes"]) < 0.7 * int(whole["weightsBytes"])
     # A measured load counts buffers too.
     assert 2 * int(halves["weightsBytes"]) == pytest.approx(int(whole["weightsBytes"]), rel=1e-3)
     assert run(["models", "estimate", "emoji", "--width", "65", "--height", "64"]) == 1
@@ -142,10 +146,13 @@ def test_a_measurement_takes_the_sampler_the_precision_and_the_device_that_are_n
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = ("--size", "64x64", "--steps", "1", "--runs", "1", "--warmup", "0")
-    named = ("--sampler", "euler", "--precision", "float32", "--device", "cpu")
+    named = ("--sampler", "euler", "--precision", "float32", "--quantization", "fp8_e4m3", "--device", "cpu")
+    told(capsys, "unload", "--all")
     report = json.loads(told(capsys, "benchmark", "emoji", *flags, *named, "--json").splitlines()[-1])["report"]
     assert (report["sampler"], report["deviceId"]) == ("euler", "cpu")
     assert report["execution"]["precision"] == "PRECISION_FLOAT32"
+    assert report["execution"]["quantization"] == "fp8_e4m3"
+    told(capsys, "unload", "--all")
 
 
 def test_a_validation_looks_at_the_named_component_and_at_the_base(capsys: pytest.CaptureFixture[str]) -> None:

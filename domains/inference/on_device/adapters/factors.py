@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 (the name torch's own documentatio
 from torch import Tensor, nn
 
 from domains.inference.on_device.to_device import to_device
+from domains.model.on_device import weight_dtype
 
 
 class Factors(Protocol):
@@ -150,7 +151,7 @@ def magnitudes(exact: Factors, factors: Factors, lengths: Tensor, layer: Any) ->
     """`lengths`: (out,), of each row. `factors`: placed where the layer is, and scaled; `exact`: the same in float32."""
     weight = layer.weight.detach().float()
     own = torch.linalg.vector_norm((weight + exact.weight().view(weight.shape)).flatten(1), dim=1)
-    return Magnitudes(factors, (to_device(lengths, own.device).float() / own).to(layer.weight.dtype))
+    return Magnitudes(factors, (to_device(lengths, own.device).float() / own).to(weight_dtype(layer)))
 
 
 def joined(parts: Sequence[LowRank]) -> LowRank:

@@ -20,7 +20,7 @@ from domains.inference.on_device.areas import Area, shares_of
 from domains.inference.step_range import own_part
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.model.model import Model
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, weight_dtype
 
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _KEYS = (".attn2.to_k", ".attn2.to_v")
@@ -258,15 +258,15 @@ def _layers(ranges: Mapping[range, Mapping[nn.Module, Delta]], step: int) -> Map
 
 
 def _delta(layer: nn.Module, parts: Sequence[tuple[Fitted, float]], place: torch.device) -> Delta:
-    weight: torch.Tensor = layer.weight  # pyright: ignore[reportAssignmentType]  # a linear layer or a convolution
+    own = weight_dtype(layer)
     low_rank: list[LowRank] = []
     others: list[Factors] = []
     lengthened: list[Magnitudes] = []
     for fitted, strength in parts:
-        dtype = weight.dtype if fitted.lengths is None else torch.float32
+        dtype = own if fitted.lengths is None else torch.float32
         factors = fitted.factors.scaled(fitted.scale * strength, place, dtype)
         if fitted.lengths is not None:
-            placed = fitted.factors.scaled(fitted.scale * strength, place, weight.dtype)
+            placed = fitted.factors.scaled(fitted.scale * strength, place, own)
             lengthened.append(magnitudes(factors, placed, fitted.lengths, layer))
         elif isinstance(factors, LowRank):
             low_rank.append(factors)

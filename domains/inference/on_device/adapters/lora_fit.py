@@ -14,7 +14,7 @@ from domains.inference.on_device.adapters.lora_conversion import NotConverted, c
 from domains.inference.on_device.adapters.lora_names import Layer, layers_of
 from domains.inference.on_device.adapters.lora_parts import LoraModule, modules_of, scale_by_settings
 from domains.inference.on_device.adapters.lora_standing import needs_standing, standing, with_own_names
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, weight_dtype, weight_shape
 
 _SHOWN = 4
 _LOW_RANK = {"down", "up", "mid", "alpha", "lengths"}
@@ -127,11 +127,12 @@ def _low_rank(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tuple
             .permute(0, 2, 1)
             .unflatten(2, mid.shape[2:])
         )
-    if up.shape[1:2] != (rank,) or up.numel() != base.weight.shape[0] * rank:
+    shape = weight_shape(base)
+    if up.shape[1:2] != (rank,) or up.numel() != shape[0] * rank:
         raise Misfit(_shapes(down, up, base))
-    wanted = (rank, *base.weight.shape[1:])
+    wanted = (rank, *shape[1:])
     if down.shape != wanted:
-        if down.numel() != Tensor.numel(base.weight[0]) * rank or down.flatten(1).shape[1] != wanted[1]:
+        if down.numel() != shape[1:].numel() * rank or down.flatten(1).shape[1] != wanted[1]:
             raise Misfit(_shapes(down, up, base))
         down = down.view(wanted)
     return LowRank(down, up.flatten(1)), rank
@@ -143,7 +144,7 @@ def _hadamard(parts: Mapping[str, Tensor], base: nn.Linear | nn.Conv2d) -> tuple
     matrices = [[parts[name] for name in some if name in parts] for some in names]
     if any(len(some) not in (2, 3) for some in matrices):
         raise Misfit("they lack a matrix of a LoHa")
-    found = Hadamard(matrices, base.weight.shape)
+    found = Hadamard(matrices, weight_shape(base))
     return _whole(found, base), matrices[0][1].shape[0]
 
 
@@ -157,23 +158,23 @@ def _kronecker(
         raise Misfit("they lack a matrix of a LoKr")
     # As LyCORIS: the rank of the second factor, if it is decomposed, else that of the first; whole matrices are not scaled.
     ranks = [parts[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in parts]
-    return _whole(Kronecker(matrices, base.weight.shape, rows=rows), base), (ranks or [0])[0]
+    return _whole(Kronecker(matrices, weight_shape(base), rows=rows), base), (ranks or [0])[0]
 
 
 def _whole(factors: Hadamard | Kronecker, base: nn.Linear | nn.Conv2d) -> Factors:
     """The factors, if their product has as many rows and values as the layer's weight."""
     try:
-        factors.scaled(1.0, torch.device("cpu"), base.weight.dtype).weight()
+        factors.scaled(1.0, torch.device("cpu"), weight_dtype(base)).weight()
     except RuntimeError:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in factors.tensors())
         raise Misfit(
-            f"their product, of {shapes}, has not the shape of the layer, {tuple(base.weight.shape)}"
+            f"their product, of {shapes}, has not the shape of the layer, {tuple(weight_shape(base))}"
         ) from None
     return factors
 
 
 def _lengths(lengths: Tensor | None, base: nn.Linear | nn.Conv2d) -> Tensor | None:
-    out = base.weight.shape[0]
+    out = weight_shape(base)[0]
     if lengths is None:
         return None
     # kohya and LyCORIS: (out, 1, …); peft: (out,), or (1, out, 1, 1) for a convolution.
@@ -191,7 +192,7 @@ def _only(parts: Mapping[str, Tensor], known: set[str]) -> None:
 
 def _shapes(down: Tensor, up: Tensor, base: nn.Linear | nn.Conv2d) -> str:
     return (
-        f"they have the shapes {tuple(down.shape)} and {tuple(up.shape)}, the model's layer {tuple(base.weight.shape)}"
+        f"they have the shapes {tuple(down.shape)} and {tuple(up.shape)}, the model's layer {tuple(weight_shape(base))}"
     )
 
 

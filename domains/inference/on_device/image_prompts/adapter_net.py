@@ -10,6 +10,7 @@ from domains.inference.on_device.image_prompts.misfits import refuse_misfit
 from domains.inference.on_device.image_prompts.projections import Projection
 from domains.inference.on_device.networks.transformer import heads_of
 from domains.inference.on_device.networks.unet import UNet
+from domains.model.on_device import weight_shape
 
 _PROJECTION, _LAYERS = "image_proj.", "ip_adapter."
 
@@ -53,7 +54,7 @@ class _Layer(nn.Module):
 
 def check_fits(net: AdapterNet, unet: UNet, adapter_id: str, model_id: str) -> None:
     """Raise MODEL_INCOMPATIBLE unless the adapter has a layer of the right width for each one that reads the text."""
-    ours = [tuple(layer.to_k.weight.shape) for layer in unet.stored_order]
+    ours = [tuple(weight_shape(layer.to_k)) for layer in unet.stored_order]
     theirs = [tuple(layer.to_k_ip.weight.shape) for layer in map(_any, net.ip_adapter.values())]
     refuse_misfit(ours, theirs, adapter_id, model_id)
 

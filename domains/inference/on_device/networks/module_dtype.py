@@ -3,7 +3,12 @@
 import torch
 from torch import nn
 
+from domains.model.on_device import computed_dtype
+
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """The dtype of its first parameter of floats. Raises StopIteration if it has none."""
-    return next(one.dtype for one in module.parameters() if one.is_floating_point())
+    """The dtype in which it computes. Raises ValueError if it has no floats."""
+    dtype = computed_dtype(module)
+    if dtype is None:
+        raise ValueError(f"{type(module).__name__} has no weights")
+    return dtype

@@ -17,6 +17,7 @@ from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.small_conv import is_small, small_conv
 from domains.inference.on_device.wrapping import wrapped_conv, wraps_now, zero_padded
+from domains.model.on_device import weight_shape
 
 SLICED_FROM_FLOP = 2**38
 """About 4 s of two cores. No operation of Stable Diffusion 1.x at 512×512 is longer, but the VAE's last upsampling."""
@@ -56,16 +57,17 @@ def conv(layer: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
         keep_on()
         return wrapped_conv(layer, x)
     height, (lines, columns) = x.shape[2], _size_after(layer, x.shape)
-    size = _slice_size(lines, 2 * x.shape[0] * lines * columns * layer.weight.numel(), keep_on)
+    size = _slice_size(lines, 2 * x.shape[0] * lines * columns * weight_shape(layer).numel(), keep_on)
     if size >= lines or layer.padding_mode != "zeros" or layer.dilation != (1, 1):
         keep_on()
         return small_conv(layer, x) if is_small(layer, x) else layer(x)
     kernel, stride, pad = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    weight = layer.weight
 
     def band(begin: int, end: int) -> Tensor:
         top, bottom = begin * stride - pad, (end - 1) * stride - pad + kernel
         part = F.pad(x[:, :, max(top, 0) : bottom], (0, 0, max(-top, 0), max(bottom - height, 0)))
-        return F.conv2d(part, layer.weight, layer.bias, layer.stride, (0, layer.padding[1]), groups=layer.groups)
+        return F.conv2d(part, weight, layer.bias, layer.stride, (0, layer.padding[1]), groups=layer.groups)
 
     return add_beside(layer, x, _joined(2, lines, size, band, keep_on))
 
@@ -82,7 +84,7 @@ def upsampled(module: Any, x: Tensor, keep_on: KeepOn, size: tuple[int, int] | N
     """A diffusers `Upsample2D`; to twice the size, or to `size`."""
     height, width = size or (2 * x.shape[2], 2 * x.shape[3])
     plain = module.use_conv and module.interpolate and module.norm is None and module.name == "conv"
-    flop = 2 * x.shape[0] * height * width * module.conv.weight.numel() if plain else 0
+    flop = 2 * x.shape[0] * height * width * weight_shape(module.conv).numel() if plain else 0
     own = plain and (wraps_now() or is_small(module.conv, x, _AREA_OF_TWICE))
     if _slice_size(height, flop, keep_on) >= height and not own:
         keep_on()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from domains.inference.on_device.adapters import add_beside
+from domains.model.on_device import weight_dtype
 
 _MOST_ELEMENTS = 20480
 
@@ -23,7 +24,7 @@ def is_small(layer: Any, x: Tensor, enlarged: int = 1) -> bool:
         x.device.type == "cpu"
         and x.shape[0] == 1
         and enlarged * x.numel() <= _MOST_ELEMENTS
-        and x.dtype == layer.weight.dtype == torch.float32
+        and x.dtype == weight_dtype(layer) == torch.float32
         and layer.groups == 1
         and layer.padding_mode == "zeros"
         and torch.backends.mkldnn.is_available()

@@ -6,7 +6,7 @@ stay channels-last throughout: then tokens are a view of them, and a 1×1 convol
 With guidance both rows of a picture are equal until the text first enters. So pictures come in once, and become rows there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.announcing import announce
 from domains.inference.on_device.networks.slices import attention, linear
 from domains.inference.on_device.rows import in_rows
+from domains.model.on_device import codes_of, has_codes, weight_dtype, widened
 
 
 class Transformer:
@@ -70,7 +71,7 @@ class _Block:
         _refuse_others(block)
         self._block = block
         self._self_layers = (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
-        self._self_weight = joined([layer.weight for layer in self._self_layers])
+        self._self_weight = _joined_weight(self._self_layers)
 
     @property
     def cross(self) -> Any:
@@ -87,7 +88,7 @@ class _Block:
         block = self._block
         announce(block)
         x = block.norm1(tokens)
-        states = linear(x, self._self_weight, None, keep_on).chunk(3, dim=-1)
+        states = linear(x, self._self_weight(), None, keep_on).chunk(3, dim=-1)
         query, key, value = (add_beside(one, x, part) for one, part in zip(self._self_layers, states, strict=True))
         layer = block.attn1
         query, key, value = (heads_of(layer, states) for states in (query, key, value))
@@ -117,6 +118,21 @@ def _linear(layer: Any, tokens: Tensor, keep_on: KeepOn) -> Tensor:
     weight, bias = layer.weight, layer.bias
     output = linear(tokens, weight.flatten(1) if isinstance(layer, nn.Conv2d) else weight, bias, keep_on)
     return add_beside(layer, tokens, output)
+
+
+def _joined_weight(layers: Sequence[Any]) -> Callable[[], Tensor]:
+    """Makes the weight of layers that compute as one. Codes are joined here, and widened for each product."""
+    if not all(map(has_codes, layers)):
+        whole = joined([layer.weight for layer in layers])
+        return lambda: whole
+    codes, dtype = joined([codes_of(layer)[0] for layer in layers]), weight_dtype(layers[0])
+
+    def widen() -> Tensor:
+        # Read each time: those of a streamed layer have other values after each copy.
+        scales = [one for one in (codes_of(layer)[1] for layer in layers) if one is not None]
+        return widened(codes, torch.cat(scales) if scales else None, dtype)
+
+    return widen
 
 
 def joined(parameters: Sequence[Tensor]) -> Tensor:

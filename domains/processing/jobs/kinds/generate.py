@@ -115,6 +115,7 @@ class GenerateWork(PlainWork, frozen=True, kw_only=True, tag="generate"):
             resolved=self.resolved,
             precisions=tuple((one.id, one.precision) for one in reported.loaded.components) if reported.loaded else (),
             offload=reported.loaded.offload if reported.loaded else "",
+            quantization=reported.loaded.quantization if reported.loaded else "",
             offload_budget_bytes=reported.loaded.offload_budget_bytes if reported.loaded else 0,
             ways=reported.loaded.ways if reported.loaded else AS_THE_SERVER_CHOOSES,
             libraries=reported.libraries,

@@ -88,7 +88,11 @@ def loop(tiny: Model) -> Iterator[Recorder]:
 
 @pytest.fixture(scope="module")
 def files(loop: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("mixes")
+    return write_files(loop, tmp_path_factory.mktemp("mixes"))
+
+
+def write_files(loop: Recorder, folder: Path) -> Files:
+    """All that mixes can name, for the loop's model."""
     (folder / "mask").mkdir()
     return Files(
         folder=folder,

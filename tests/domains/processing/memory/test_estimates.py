@@ -1,8 +1,9 @@
 """What a load and its use are forecast to cost on each device, and what was measured to say so."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from domains.inference.prompts import Syntax
 from domains.inference.resampling import Resampling
 from domains.inference.resolution.resolve import resolve
 from domains.memory.pools.reclaiming import Reclaiming
+from domains.model import component_headers
 from domains.model.catalogue import Catalogue
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.footprints import Footprints
@@ -28,6 +30,7 @@ from domains.model.model import Model
 from domains.model.roots import Roots
 from domains.model.safetensors_header import TensorEntry, read_header
 from domains.model.ways import Ways
+from domains.model.weight_file import open_judged
 from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
@@ -312,6 +315,26 @@ async def test_a_precision_in_which_the_device_does_not_compute_is_named(forecas
     asked = Execution(precision="float32", vae_precision="float16")
     (found,) = await forecasts.of("sim-0", execution=asked)
     assert found.unsupported == ("precision float16",)
+    (found,) = await forecasts.of("sim-0", execution=Execution(precision="float32", quantization="int8"))
+    assert found.unsupported == ("quantization int8",)
+    (found,) = await forecasts.of("sim-0", execution=Execution(quantization="none"))
+    assert found.unsupported == ()
+
+
+async def test_headers_that_a_quantized_load_needs_are_read_beside_the_event_loop(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[threading.Thread]()
+
+    def opening(model: Model, path: str) -> BinaryIO:
+        threads.add(threading.current_thread())
+        return open_judged(model, path)
+
+    monkeypatch.setattr(component_headers, "open_judged", opening)
+    (found,) = await forecasts.of("sim-0", execution=Execution(quantization="int8"))
+    assert found.weights_bytes < (await forecasts.one()).weights_bytes
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_model_that_is_there_loads_in_no_time(forecasts: Forecasts) -> None:

@@ -240,6 +240,14 @@ async def test_a_model_that_comes_back_from_the_host_has_the_room_of_its_offload
         assert less is None or less.execution.ways == tiled.ways
 
 
+async def test_the_header_of_a_model_that_is_quantized_is_read_before_its_forecast() -> None:
+    desk = Desk()
+    for quantization, read in (("none", []), ("int8", ["m"])):
+        work = LoadWork(model_id="m", execution=Execution(quantization=quantization))
+        async with desk.door.claimed(Jobs.draft(work, JobOptions()), "sim-0"):
+            assert desk.read == read
+
+
 @pytest.mark.parametrize("fallback", [{"allow_offload": False}, {"max_attempts": 0}])
 async def test_a_job_that_forbids_offload_is_refused_and_told_what_would_have_helped(fallback: dict[str, Any]) -> None:
     desk = Desk(by_way)

@@ -83,8 +83,10 @@ class ExecutionOptions(_message.Message):
     vae_precision: _image_pb2.Precision.ValueType
     """Precision of the VAE. Some models' VAEs overflow in FLOAT16; the server's choice then is a wider one."""
     quantization: _builtins.str
-    """How the denoiser's weights are stored in fewer bits: `none`, `int8`, `fp8_e4m3`, `nf4`, `gguf` … Empty: as the files have them. One
-    that the device lacks: NOT_SUPPORTED_ON_DEVICE; one whose package is missing: FEATURE_NOT_INSTALLED.
+    """How the weights of the denoiser's large layers are stored in fewer bits: `none`, `int8` with a scale for each output channel,
+    `fp8_e4m3`, `nf4`, `gguf` … They are widened for each product, which is computed in `precision`; norms, embeddings, and the first and
+    last layers stay as they are. Empty: as the files have them; a model that is loaded already is taken as it is. Unknown: INVALID_FIELD.
+    One that the device lacks: NOT_SUPPORTED_ON_DEVICE; one whose package is missing: FEATURE_NOT_INSTALLED.
     """
     attention_kernel: _builtins.str
     """The attention kernel: `flash`, `memory_efficient`, `cudnn`, `math`. Empty, also in an answer: the server chooses, for each call anew.
