@@ -76,6 +76,15 @@ def test_codes_on_the_device_are_those_of_the_host(
     assert there.bytes_per_component == here.bytes_per_component
 
 
+def test_a_model_that_is_there_holds_its_weights_and_nothing_of_its_load(tiny: Model) -> None:
+    before = torch.cuda.memory_allocated()
+    recorder = Recorder(tiny, "cuda")
+    held = torch.cuda.memory_allocated() - before
+    # What brought it were buffers of 128 MiB.
+    assert held - recorder.loaded.size_bytes < 2**20
+    recorder.loop.close()
+
+
 @pytest.mark.parametrize("stored", ["float64", "float16", "float8_e4m3fn"])
 def test_other_floats_are_converted_on_the_device_as_on_the_host(tiny: Model, stored: str) -> None:
     path = Path(tiny.folder) / FILES["unet"]

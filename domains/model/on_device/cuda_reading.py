@@ -124,6 +124,11 @@ class CudaCopies:
         self._bus.synchronize()
         self._stream.synchronize()
 
+    def free_buffers(self) -> None:
+        """Give the memory of the buffers back, once everything was copied."""
+        self._buffers.clear()
+        self._brought = 0
+
     @property
     def _last(self) -> "_Buffer":
         """The buffer of the piece that was brought last."""

@@ -103,6 +103,9 @@ class Filling:
         if self._reads is not None:
             self._reads.close()
         self._ending.close()
+        if self._copies is not None:
+            # Who waits for the copies may refer to this object as long as the model is there.
+            self._copies.free_buffers()
 
     def fill(self, module: nn.Module, slots: Slots) -> Generator[Read]:
         """Fill a module. Yields after each piece. Raises MODEL_CORRUPT (a broken file)."""
