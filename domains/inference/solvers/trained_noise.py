@@ -11,8 +11,16 @@ from domains.inference.solvers.level import Level, at_ratio
 from domains.model.scheduler_config import train_steps_of
 
 Array = NDArray[np.float64]
-_BETA_START, _BETA_END = 0.0001, 0.02
-"""Of Ho et al. 2020, for a config that names none."""
+_BETAS = (0.0001, 0.02, "linear")
+"""First and last beta and their schedule, of Ho et al. 2020, for a config that names none."""
+_BETAS_OF = {
+    **dict.fromkeys(
+        ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+        (0.00085, 0.012, "linear"),
+    ),
+    **dict.fromkeys(("LCMScheduler", "TCDScheduler"), (0.00085, 0.012, "scaled_linear")),
+}
+"""The same by the class that the config names, where diffusers has others."""
 _SMALLEST = 2.0**-24
 """What replaces a share of clean signal of zero, which no ratio σ/α can express."""
 _MOST_BETA = 0.999
@@ -59,8 +67,10 @@ def _betas(config: Mapping[str, Any]) -> Array:
     if trained is not None:
         return np.array(trained, dtype=np.float64)
     steps = train_steps_of(config)
-    first, last = config.get("beta_start", _BETA_START), config.get("beta_end", _BETA_END)
-    match config.get("beta_schedule", "linear"):
+    usual = _BETAS_OF.get(str(config.get("_class_name", "")), _BETAS)
+    names = ("beta_start", "beta_end", "beta_schedule")
+    first, last, schedule = (config.get(name, value) for name, value in zip(names, usual, strict=True))
+    match schedule:
         case "scaled_linear":
             return np.linspace(first**0.5, last**0.5, steps) ** 2
         case "squaredcos_cap_v2":

@@ -16,6 +16,7 @@ from domains.inference.solvers.flow_sigmas import Flow, flow_sigmas
 from domains.inference.solvers.flow_walk import flow_walk
 from domains.inference.solvers.plan import Plan
 from domains.inference.solvers.table import SOLVERS
+from domains.inference.solvers.trained_noise import TrainedNoise
 from domains.inference.solvers.walk import Options
 from domains.model.sampler_names import FLAG_OF_SCHEDULE
 from tests.domains.inference.solvers import instead_of_scipy
@@ -234,3 +235,10 @@ def test_every_sampler_is_compared_with_something() -> None:
     assert {*CLASSES, *STEPPERS} == set(SAMPLERS) == set(SOLVERS)
     assert set(THEIRS) <= set(SIGMA_SCHEDULES)
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("sampler", CLASSES)
+def test_a_config_without_betas_has_those_of_its_class(sampler: str) -> None:
+    theirs = CLASSES[sampler][0]()
+    ours = TrainedNoise({"_class_name": type(theirs).__name__})
+    np.testing.assert_allclose(ours.alphas**2, theirs.alphas_cumprod.numpy(), rtol=TOLERANCE)
