@@ -280,7 +280,7 @@ async def test_a_precision_in_which_no_device_computes_is_refused_with_what_each
 
 async def test_a_quantization_is_computed_by_the_devices_that_can_widen_its_numbers(desk: Desk) -> None:
     work = LoadWork(model_id=DEMO, execution=Execution(quantization="int8"))
-    with pytest.raises(NotSupported, match=f"no device computes in int8; {GPU}: float32, float16") as caught:
+    with pytest.raises(NotSupported, match=f"{GPU} lacks quantization int8, and has none") as caught:
         desk.submissions.load(work, PLAIN)
     assert (caught.value.reason, caught.value.facts["quantization"]) == (ErrorReason.NOT_SUPPORTED_ON_DEVICE, "int8")
     able = msgspec.structs.replace(desk.devices.get(GPU).device, quantizations=("int8",))
