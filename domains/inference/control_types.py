@@ -1,7 +1,8 @@
 """The types of maps that a ControlNet trained for several of them (union) is told, with their numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
+from domains.inference.controls import ResolvedControl
 from domains.inference.preprocessors import CONTROL_TYPES
 from domains.model.families import CONTROLLED
 
@@ -16,8 +17,24 @@ CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
 }
 """By family: `control_mode` of diffusers."""
 
+JOINED = ("sdxl",)
+"""Families whose union networks read several maps in one forward. Those of FLUX.1 read each by itself, as in diffusers."""
+
 TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in names))
 """All types that some network is told."""
+
+
+def forwards_of(controls: Sequence[ResolvedControl], family_id: str) -> Sequence[Sequence[int]]:
+    """The places of ControlNets of a job, from 0, each group of which is computed in one forward.
+
+    Maps of one union network are read together if they count in the same steps with the same balance and everywhere.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for place, one in enumerate(controls):
+        joins = family_id in JOINED and one.control_type and one.region is None
+        alike = one.model_id, one.model_sha256, one.start_ratio, one.end_ratio, one.balance
+        groups.setdefault(alike if joins else place, []).append(place)
+    return [*groups.values()]
 
 
 def control_types_of(family_id: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import msgspec
 
+from domains.inference.control_types import forwards_of
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.pass_plan import passes_of
@@ -34,6 +35,8 @@ def kept_readings(resolved: ResolvedGeneration) -> Sequence[Sequence[KeptReading
     found: list[Sequence[KeptReading]] = []
     for one in passes_of(resolved):
         nets = [control for control in one.resolved.controls if control.weight and not control.t2i_adapter]
+        # Maps that are read together share what their network reads of prompts.
+        nets = [nets[first] for first, *_ in forwards_of(nets, one.resolved.family)]
         plan = prompt_plan(one.resolved) if nets else None
         # Regions have the size of the first pass in each.
         pixels = resolved.width_px * resolved.height_px

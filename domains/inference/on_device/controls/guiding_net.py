@@ -1,7 +1,7 @@
 """What a ControlNet of any family does for the rows of a forward."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -74,4 +74,26 @@ class GuidingNet(Protocol):
 
     def aligned(self, residuals: Sequence[Tensor], base: Any) -> Sequence[Tensor | None]:
         """The residuals in the places where the denoiser adds them. None: nothing is added there."""
+        ...
+
+
+class TypedMap(NamedTuple):
+    """One of several maps that a network reads together."""
+
+    hint: Tensor
+    """(1, …): what the network reads of it alone."""
+    number: int
+    """Its type."""
+    weight: float
+
+
+class JoiningNet(GuidingNet, Protocol):
+    """A ControlNet that can read several maps of a job in one forward."""
+
+    def typed_together(self, conditions: RowConditions, numbers: Sequence[int]) -> RowConditions:
+        """What it reads of a prompt, with the types of all maps, for their joined hint."""
+        ...
+
+    def joined(self, maps: Sequence[TypedMap]) -> Tensor:
+        """(1, …): what it reads of all maps, weighted; the same in all steps. Enqueues."""
         ...

@@ -13,7 +13,7 @@ from domains.inference.on_device.rows import RowConditions
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JobControl:
-    """One ControlNet of a job, with what it reads in steps of the same prompts."""
+    """One forward of a ControlNet of a job, with what it reads in steps of the same prompts."""
 
     net: GuidingNet
     conditions: RowConditions
@@ -21,7 +21,7 @@ class JobControl:
     others: Sequence["JobControl"] = ()
     """The same control with what it reads of each further one."""
     hint: Tensor
-    """(1, …): what it reads of the control map."""
+    """(1, …): what it reads of the control map, or of all that it reads together."""
     weight: float
     balance: ControlBalance
     region: Tensor | None = None

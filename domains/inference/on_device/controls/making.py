@@ -1,17 +1,17 @@
 """Makes the controls of one job before its first step: their networks come onto the device, their maps are read."""
 
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from domains.errors import ErrorReason, FailedPrecondition
-from domains.inference.control_types import CONTROL_MODES
+from domains.inference.control_types import CONTROL_MODES, forwards_of
 from domains.inference.controls import ResolvedControl
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
-from domains.inference.on_device.controls.guiding_net import GuidingNet, SeePicture
+from domains.inference.on_device.controls.guiding_net import GuidingNet, JoiningNet, SeePicture, TypedMap
 from domains.inference.on_device.controls.job_controls import (
     NO_CONTROLS,
     ControlInSteps,
@@ -77,39 +77,43 @@ class ControlsOfJob:
         not fit this one, UNSUPPORTED_COMBINATION for a map that a network does not read. Enqueues."""
         if not self._wanted:
             return NO_CONTROLS
+        forwards = forwards_of([control for control, _ in self._wanted], base.family)
         return Controls(
             all=[
-                self._made(control, given, load, reading, base, see)
-                for (control, given), load in zip(self._wanted, self.networks.loads, strict=True)
+                self._made([self._wanted[place] for place in some], self.networks.loads[some[0]], reading, base, see)
+                for some in forwards
             ]
         )
 
     def _made(
         self,
-        control: ResolvedControl,
-        given: GivenControl,
+        together: Sequence[tuple[ResolvedControl, GivenControl]],
         load: NetworkLoad,
         reading: Reading,
         base: OnDeviceModel,
         see: SeePicture,
     ) -> ControlInSteps:
+        """`together`: the controls of one forward, with their files."""
         kind = kind_of(base)
         kind.check(load.module, base, load.model.id)
         net = load.view(lambda module: kind.view(module, base, load.model.id))
         device = base.device
+        control, given = together[0]
         steps = self._resolved.counted(control.steps_of)
+        # A type that the network does not know is refused here, before any step.
+        numbers = [_number(one, net, base.family) for one, _ in together]
 
         def read(step: int) -> Sequence[RowConditions]:
-            return [_typed(one, control, net, base.family) for one in reading.read_by(net, step)]
+            return [_typed(one, numbers, net) for one in reading.read_by(net, step)]
 
-        hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
-        # A type that the network does not know is refused here, before any step.
         first = read(steps.start)
+        hints = [self._hint(files, net, device, see) for _, files in together]
         one = JobControl(
             net=net,
             conditions=first[0],
-            hint=net.hint(to_device(read_sized(given.map, self._size_px), device), hidden, see),
-            weight=control.weight,
+            hint=_joined([one for one, _ in together], hints, numbers, net),
+            # Maps that are read together are weighed before the network reads them.
+            weight=control.weight if len(together) == 1 else 1.0,
             balance=control.balance,
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
@@ -117,18 +121,45 @@ class ControlsOfJob:
         later = ReadLater(reading.variant, read) if reading.changes else None
         return ControlInSteps(steps, one.reading(first), later)
 
+    def _hint(self, given: GivenControl, net: GuidingNet, device: torch.device, see: SeePicture) -> Tensor:
+        hidden = None if given.hidden is None else _region(read_sized(given.hidden, self._size_px, (1,)), device)
+        return net.hint(to_device(read_sized(given.map, self._size_px), device), hidden, see)
+
 
 def _begin(model: Model, base: OnDeviceModel) -> Generator[Ready, None, nn.Module]:
     return loading_controlnet(model, base, lambda module: kind_of(base).check(module, base, model.id))
 
 
-def _typed(conditions: RowConditions, control: ResolvedControl, net: GuidingNet, family: str) -> RowConditions:
-    """What a network reads, with the type of its map, if it knows several. Raises MODEL_INCOMPATIBLE for an unknown one."""
+def _typed(conditions: RowConditions, numbers: Sequence[int | None], net: GuidingNet) -> RowConditions:
+    """What a network reads, with the types of its maps, if it knows several."""
+    known = [number for number in numbers if number is not None]
+    if len(known) > 1:
+        return cast(JoiningNet, net).typed_together(conditions, known)
+    return net.typed(conditions, known[0]) if known else conditions
+
+
+def _joined(
+    controls: Sequence[ResolvedControl], hints: Sequence[Tensor], numbers: Sequence[int | None], net: GuidingNet
+) -> Tensor:
+    """What a network reads of the maps of one forward."""
+    if len(hints) == 1:
+        return hints[0]
+    return cast(JoiningNet, net).joined(
+        [
+            TypedMap(hint, number, one.weight)
+            for one, hint, number in zip(controls, hints, numbers, strict=True)
+            if number is not None
+        ]
+    )
+
+
+def _number(control: ResolvedControl, net: GuidingNet, family: str) -> int | None:
+    """The type of a map. None: the network knows one. Raises MODEL_INCOMPATIBLE for a type that it does not know."""
     if not control.control_type:
-        return conditions
+        return None
     number = CONTROL_MODES[family][control.control_type]
     if number < net.types:
-        return net.typed(conditions, number)
+        return number
     message = (
         f"ControlNet {control.model_id} knows {net.types} types of maps, and {control.control_type} is number {number}"
     )

@@ -5008,6 +5008,11 @@ namespace DeviceOps.Api.Inference.V1 {
 
   /// <summary>
   /// A picture that guides the layout, through a ControlNet or a T2I adapter.
+  ///
+  /// Controls that name the same union ControlNet of `sdxl` are read together, in one forward, as diffusers'
+  /// `StableDiffusionXLControlNetUnionPipeline` does: each map is weighed before the network reads it. Their `start_ratio`, `end_ratio`
+  /// and `balance` must be equal, and none may have a `region` or the weight 0. Controls that differ from the others in these are
+  /// computed apart, and what the forwards find is added, as with networks of their own.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ControlInput : pb::IMessage<ControlInput>

@@ -664,7 +664,13 @@ Global___ControlPreprocessing: _TypeAlias = ControlPreprocessing  # noqa: Y015
 
 @_typing.final
 class ControlInput(_message.Message):
-    """A picture that guides the layout, through a ControlNet or a T2I adapter."""
+    """A picture that guides the layout, through a ControlNet or a T2I adapter.
+
+    Controls that name the same union ControlNet of `sdxl` are read together, in one forward, as diffusers'
+    `StableDiffusionXLControlNetUnionPipeline` does: each map is weighed before the network reads it. Their `start_ratio`, `end_ratio`
+    and `balance` must be equal, and none may have a `region` or the weight 0. Controls that differ from the others in these are
+    computed apart, and what the forwards find is added, as with networks of their own.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
