@@ -44,7 +44,7 @@ def _one_import_for_all_servers() -> Generator[None]:
 
 
 _LONGEST_FIRST = ("csharp", "faults", "server", "domains")
-"""Folders whose files take longest, a minute or more, come first: two processes then end together."""
+"""Folders whose files take longest, a minute or more, come first: the processes then end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 _CHOICES = ((1,), (1, 2), (0, 1), (0, 1, 2))
 """Which of c, a and b are fitted, the likeliest first; the others are 0."""
+REACH = 4
+"""Times that a size may have the pixels of the largest one measured. Beyond, time grows with the pixels alone: what noise
+adds to b would grow without bound, and a size would be refused for it."""
 _BETTER = 0.99
 """A later choice must have at most this share of the errors of an earlier one."""
 
@@ -37,9 +40,12 @@ class Costs(NamedTuple):
 
 def seconds_for(shape: Shape, measured: Mapping[Shape, float]) -> float:
     """The time of a shape, from at least one that was measured: the fit says how it grows, the nearest measured shape how
-    high it is. A shape that was measured has its own time."""
+    high it is. A shape that was measured has its own time; one beyond `REACH` has at least the time that is told."""
     if shape in measured:
         return measured[shape]
+    within = REACH * max(known.pixels for known in measured)
+    if shape.pixels > within:
+        return seconds_for(shape._replace(pixels=within), measured) * shape.pixels / within
     costs = fitted(measured)
     nearest = min(measured, key=lambda known: abs(log(known.pictures * known.pixels / (shape.pictures * shape.pixels))))
     return costs.seconds(shape) * measured[nearest] / costs.seconds(nearest)

@@ -15,7 +15,7 @@ from domains.inference.guidance import default_guidance
 from domains.inference.pass_plan import passes_of, redraws_of
 from domains.model.families import FAMILIES
 from domains.model.model import Model
-from domains.processing.devices.pixel_costs import Shape, seconds_for
+from domains.processing.devices.pixel_costs import REACH, Shape, seconds_for
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
@@ -73,7 +73,8 @@ class StepTimes:
             return None
         measured = {shape.pixels for shape in sizes}
         seconds = seconds_for(Shape(rows, pixels), sizes)
-        return StepEstimate(seconds=seconds, at_least=len(measured) == 1 and pixels > max(measured))
+        beyond = pixels > max(measured) * (1 if len(measured) == 1 else REACH)
+        return StepEstimate(seconds=seconds, at_least=beyond)
 
     def _note(self, job: Job) -> None:
         if job.state is not JobState.SUCCEEDED or not isinstance(job.work, GenerateWork) or job.receipt is None:

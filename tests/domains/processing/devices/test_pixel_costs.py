@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domains.processing.devices.pixel_costs import Costs, Shape, fitted, seconds_for
+from domains.processing.devices.pixel_costs import REACH, Costs, Shape, fitted, seconds_for
 
 SIZES = (64, 256, 512)
 """Edges of the pictures that are measured."""
@@ -69,3 +69,12 @@ def test_times_that_vary_by_a_quarter_move_estimates_between_them_by_half_at_mos
     exact = measured(costs, 1, 2)
     noisy = {one: took * factor for (one, took), factor in zip(exact.items(), factors, strict=True)}
     assert seconds_for(Shape(1, edge**2), noisy) == pytest.approx(costs.seconds(Shape(1, edge**2)), rel=0.5)
+
+
+@pytest.mark.parametrize("noise", [0.6, 1.0, 1.8])
+def test_noise_of_small_sizes_does_not_grow_without_bound_beyond_them(noise: float) -> None:
+    measured = {Shape(2, 64): 0.01, Shape(2, 256): 0.04 * noise}
+    ends = [seconds_for(Shape(2, 256 * times), measured) for times in (REACH, 64 * REACH)]
+    assert ends[1] == pytest.approx(64 * ends[0])
+    # Without noise it is 10 s; the fit through both alone would say up to 2,800.
+    assert ends[1] < 60
