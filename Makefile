@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/deviceops demo --out out/demo
 
 test: $(READY)
-	$(DOTNET); $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'; status=$$?; \
+	$(DOTNET); $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not gpu'; status=$$?; \
 	command -v dotnet > /dev/null || echo "The C# suite (tests/csharp) was skipped: there is no .NET SDK."; exit $$status
 
 # Two at a time: each of them uses one core.
