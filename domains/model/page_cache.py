@@ -37,7 +37,7 @@ class LockedMap:
         self._size = size_bytes
         self._libc = _libc()
         self._address = 0
-        if self._libc is not None and size_bytes:
+        if sys.platform != "win32" and self._libc is not None and size_bytes:
             found = self._libc.mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
             self._address = 0 if found in (None, _FAILED) else found
         self.locked_bytes = 0
