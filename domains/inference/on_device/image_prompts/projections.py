@@ -70,8 +70,8 @@ class PatchProjection(Projection):
         return self.proj(seen)
 
 
-class Resampler(Projection):
-    """The plus adapter: learned queries that read all patches (Alayrac et al. 2022)."""
+class _Queries(Projection):
+    """Learned queries that read all patches in layers (Alayrac et al. 2022)."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -87,6 +87,10 @@ class Resampler(Projection):
             nn.ModuleList([_Perceiver(inner, attended), _feed_forward(inner, hidden)]) for _ in range(depth)
         )
 
+
+class Resampler(_Queries):
+    """The plus adapter: learned queries that read all patches."""
+
     def forward(self, seen: Tensor) -> Tensor:
         """See `Projection`."""
         patches, found = self.proj_in(seen), self.latents.expand(len(seen), -1, -1)
@@ -97,29 +101,14 @@ class Resampler(Projection):
         return self.norm_out(self.proj_out(found))
 
 
-class TimeResampler(Projection):
+class TimeResampler(_Queries):
     """The adapter of SD3: learned queries that read all patches, in each step otherwise."""
 
     def __init__(self, shapes: Shapes) -> None:
-        super().__init__()
-        _, queries, inner = shapes["latents"]
-        self.embedding_width, width = shapes["proj_in.weight"][1], shapes["proj_out.weight"][0]
-        depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))
-        self.latents = nn.Parameter(torch.empty(1, queries, inner))
-        self.proj_in = nn.Linear(self.embedding_width, inner)
-        self.proj_out = nn.Linear(inner, width)
-        self.norm_out = nn.LayerNorm(width)
-        attended, hidden = shapes["layers.0.0.to_q.weight"][0], shapes["layers.0.1.1.weight"][0]
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    _Perceiver(inner, attended),
-                    _feed_forward(inner, hidden),
-                    nn.Sequential(nn.SiLU(), nn.Linear(inner, 4 * inner)),
-                ]
-            )
-            for _ in range(depth)
-        )
+        super().__init__(shapes)
+        inner = self.latents.shape[-1]
+        for layer in self.layers:
+            cast(nn.ModuleList, layer).append(nn.Sequential(nn.SiLU(), nn.Linear(inner, 4 * inner)))
         frequencies = shapes["time_embedding.linear_1.weight"][1]
         self.time_proj = Timesteps(frequencies, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(frequencies, inner)
