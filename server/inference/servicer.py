@@ -45,8 +45,8 @@ from server.inference.conditioning_preview import ConditioningMethods
 from server.inference.control_messages import to_preprocessors
 from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
-from server.inference.quantization_messages import to_quantizations
 from server.inference.reproduction_messages import from_reproduction
+from server.model.quantization_messages import to_quantizations
 from server.model.way_messages import to_kernels
 from server.processing.watch import submit_later_and_follow
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import execution_pb2, loaded_model_pb2, model_service_pb2, model_work_pb2
-from domains.errors import InvalidRequest, NotSupported, Violation
+from domains.errors import InvalidRequest, Violation
 from domains.model.assembly import assembly_of
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
-from domains.model.weight_quantization import OTHER_QUANTIZATIONS, QUANTIZATIONS, UNQUANTIZED
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
 from server.inference.generation_messages import OFFLOADS, to_execution
 from server.model.component_sources import to_components, with_components
+from server.model.quantization_messages import check_quantization, quantization_violations
 from server.model.way_messages import SERVED_WAYS, from_ways, way_fields, way_violations
 from server.unserved import Served, check_served
 
@@ -81,21 +81,11 @@ def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
 
 def execution_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
     """The violations of values that no server takes."""
-    found = [*_budget_violations(asked, path), *way_violations(asked, path)]
-    known = (UNQUANTIZED, *QUANTIZATIONS, *OTHER_QUANTIZATIONS)
-    if asked.quantization and asked.quantization not in known:
-        allowed = ", ".join((UNQUANTIZED, *QUANTIZATIONS))
-        text = f"{asked.quantization[:64]!r} is no quantization; choose one of {allowed}"
-        found.append(Violation(field=f"{path}.quantization", message=text, allowed=allowed))
-    return found
-
-
-def check_quantization(asked: execution_pb2.ExecutionOptions, path: str) -> None:
-    """Raise NOT_SUPPORTED_ON_DEVICE for a quantization that this engine does not have on any device."""
-    if asked.quantization in OTHER_QUANTIZATIONS:
-        allowed = ", ".join((UNQUANTIZED, *QUANTIZATIONS))
-        message = f"{path}.quantization: no device here stores weights as {asked.quantization}; choose one of {allowed}"
-        raise NotSupported(message, field=f"{path}.quantization", quantization=asked.quantization, allowed=allowed)
+    return [
+        *_budget_violations(asked, path),
+        *quantization_violations(asked, path),
+        *way_violations(asked, path),
+    ]
 
 
 def _budget_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:

@@ -8,13 +8,13 @@ from server import convert
 from server.model.findings import to_finding
 from server.model.load_messages import (
     SERVED_EXECUTION,
-    check_quantization,
     execution_violations,
     from_execution,
     other_ways,
     to_asked_execution,
 )
 from server.model.messages import to_model
+from server.model.quantization_messages import check_quantization
 from server.unserved import Served, check_served
 
 _DEPTHS = {

@@ -13,7 +13,7 @@ from domains.inference.samplers import SAMPLERS, SIGMA_SCHEDULES
 from domains.inference.size_conditioning import AS_MADE
 from domains.model.families import COMPUTED, FAMILIES
 from domains.model.weight_quantization import OTHER_QUANTIZATIONS, QUANTIZATIONS
-from server.inference.quantization_messages import to_quantizations
+from server.model.quantization_messages import to_quantizations
 from tests.server import asking
 from tests.server.harness import RunningServer
 
