@@ -72,7 +72,7 @@ def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
     while at + 8 <= len(file):
         length, kind = struct.unpack_from(">I4s", file, at)
         head = 8
-        if length == 1 and at + 16 <= len(file):
+        if length == 1:
             length, head = int.from_bytes(file[at + 8 : at + 16], "big"), 16
         end = at + length if length else len(file)
         if end < at + head:

@@ -68,7 +68,7 @@ def _shuffle(picture: Pixels, options: Options) -> Pixels:
 
 def _smooth(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """Smooth noise, 0..1."""
-    coarse = random.uniform(0.0, 1.0, (max(2, height // 256 + 2), max(2, width // 256 + 2))).astype(np.float32)
+    coarse = random.uniform(0.0, 1.0, (height // 256 + 2, width // 256 + 2)).astype(np.float32)
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = float(noise.min()), float(noise.max())
     return np.asarray((noise - low) / max(high - low, 1e-6), np.float32)

@@ -61,11 +61,13 @@ def serve(decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
 
 
 def _answer(sink: BinaryIO, read: Callable[[], NDArray[np.uint8] | dict[str, str]]) -> None:
-    _compute_for(COMPUTE_S)
     try:
-        found = read()
+        _compute_for(COMPUTE_S)
+        try:
+            found = read()
+        finally:
+            _compute_for(0)
     except InvalidRequest as error:
-        _compute_for(0)
         problem = error.violations[0].message.removeprefix("the image ")[:_SHOWN]
         body = msgspec.msgpack.encode(Refused(problem, dict(error.facts)))
         if len(body) > REFUSED_BYTES:
@@ -73,7 +75,6 @@ def _answer(sink: BinaryIO, read: Callable[[], NDArray[np.uint8] | dict[str, str
         sink.write(ANSWER.pack(REFUSED, len(body), 0))
         sink.write(body)
     else:
-        _compute_for(0)
         if isinstance(found, dict):
             body = msgspec.msgpack.encode(found)
             sink.write(ANSWER.pack(TEXTS, len(body), 0))

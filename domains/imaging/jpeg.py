@@ -23,8 +23,8 @@ _FRAME_STARTS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
-PARAMETERS_LIMIT_BYTES = _SEGMENT_LIMIT - len(exif.HEADER) - len(exif.block(None, ""))
-"""Most bytes of a parameters text in UTF-16: readers of EXIF do not join segments."""
+PARAMETERS_LIMIT_BYTES = (_SEGMENT_LIMIT - len(exif.HEADER) - len(exif.block(None, ""))) // 2 * 2
+"""Most bytes of a parameters text in UTF-16, whole characters: readers of EXIF do not join segments."""
 
 
 def with_metadata(file: bytes, metadata: Metadata) -> bytes:

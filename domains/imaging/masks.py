@@ -82,7 +82,7 @@ def _pulled(colours: NDArray[np.float32], weight: Mask) -> NDArray[np.float32]:
     half = ((width + 1) // 2, (height + 1) // 2)
     smaller, light = (_resized(one, half, cv2.INTER_AREA) for one in (colours, weight))
     around = _resized(_pulled(smaller, light), (width, height), cv2.INTER_LINEAR)
-    share = np.minimum(weight, 1)[..., None]
+    share = weight[..., None]
     return (here * share + around * (1 - share)).astype(np.float32)
 
 

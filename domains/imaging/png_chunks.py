@@ -93,7 +93,10 @@ def _international_text(kind: bytes, data: memoryview, keyword: str) -> bytes | 
     if kind != b"iTXt" or bytes(data[: len(start)]) != start:
         return None
     try:
-        compressed, _method, rest = data[len(start)], data[len(start) + 1], bytes(data[len(start) + 2 :])
+        compressed, rest = (
+            data[len(start)],
+            bytes(data[len(start) + 2 :]),
+        )  # between them the method, of which there is one
         _language, _translated, text = rest.split(b"\0", 2)
         return _unpacked(text, keyword) if compressed == 1 else text
     except (ValueError, IndexError, zlib.error) as error:

@@ -1,6 +1,6 @@
 """The texts of a file that say how its picture was made, by the names under which programs write them.
 
-A1111 writes `parameters` (in JPEG and WebP as EXIF UserComment), ComfyUI `prompt` (in WebP in the EXIF field Model),
+A1111 writes `parameters` (in JPEG, WebP and AVIF as EXIF UserComment), ComfyUI `prompt` (in WebP in the EXIF field Model),
 InvokeAI `invokeai_metadata`. Untrusted: `decoder_process` calls this in its own process.
 """
 
@@ -17,7 +17,7 @@ MANIFEST = "deviceops"
 PARAMETERS, COMFYUI, INVOKEAI = "parameters", "prompt", "invokeai_metadata"
 TEXT_BYTES = 1 << 20
 """Largest text that is read. A manifest with all prompts that a request may have is smaller."""
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 _EXIF_DIRECTORY, _USER_COMMENT, _MODEL = 0x8769, 0x9286, 0x0110
 _UNICODE = b"UNICODE\0"
 

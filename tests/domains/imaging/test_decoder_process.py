@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -17,6 +18,7 @@ import domains
 from domains.errors import ErrorReason, InternalError, InvalidRequest
 from domains.imaging import decode, encode
 from domains.imaging.decoder_child import ADDRESS_SPACE_BYTES
+from domains.imaging.decoder_frames import ANSWER, READY, REFUSED, Refused
 from domains.imaging.decoder_process import PictureDecoder
 from tests.domains.imaging.mutations import mutations
 from tests.domains.imaging.test_decode import FILES, LIMIT, PIXELS, bomb
@@ -131,6 +133,19 @@ async def test_a_decoder_that_was_taken_over_is_not_believed(claimed: tuple[int,
     one = PictureDecoder([sys.executable, "-c", code])
     await refusal(one, FILES["image/png"])
     assert one.deaths == 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_refusal_has_a_largest_size(more: int) -> None:
+    size = 16 * 1024 + more
+    blank = len(msgspec.msgpack.encode(Refused("x" * 1000, {})))
+    body = msgspec.msgpack.encode(Refused("x" * (1000 + size - blank), {}))
+    assert len(body) == size
+    answer = READY + ANSWER.pack(REFUSED, size, 0) + body
+    one = PictureDecoder([sys.executable, "-c", f"import os, sys; os.write(1, {answer!r}); sys.stdin.read()"])
+    error = await refusal(one, FILES["image/png"])
+    await one.close()
+    assert (one.deaths, "xxx" in error.message) == (more, not more)
 
 
 async def test_a_process_that_does_not_start_is_a_fault_of_the_server() -> None:

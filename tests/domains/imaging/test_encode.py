@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from domains.errors import ErrorReason, InvalidRequest
 from domains.imaging import MEDIA_TYPES, decode, encode, probe, read_manifest
+from domains.imaging.avif import is_avif
 
 LOSSY = [name for name, known in MEDIA_TYPES.items() if known.lossy]
 
@@ -91,6 +92,30 @@ def test_webp_keeps_alpha(manifest: str | None) -> None:
     pixels = gradient(32, 48, 4)
     again = decode(encode(pixels, "image/webp", manifest=manifest), max_pixels=10_000, channels=4)
     np.testing.assert_allclose(again[..., 3], pixels[..., 3], atol=2)
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/webp", "image/avif"])
+def test_alpha_is_kept(media_type: str) -> None:
+    pixels = gradient(64, 96, 4)
+    again = decode(
+        encode(pixels, media_type, quality=None if media_type == "image/png" else 95), max_pixels=10_000, channels=4
+    )
+    assert np.abs(again[..., 3].astype(int) - pixels[..., 3]).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        (b"\0\0\0\x10ftypavif\0\0\0\0", True),
+        (b"\0\0\0\x10ftypavis\0\0\0\0", True),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0miafavif", True),
+        (b"\0\0\0\x14ftypmif1\0\0\0\0miafavif", False),  # beyond the box
+        (b"\0\0\0\x14ftypmif1avifmiaf", False),  # a version
+        (b"\0\0\0\x10moovavif\0\0\0\0", False),
+    ],
+)
+def test_a_brand_of_the_first_box_makes_an_avif(box: bytes, expected: bool) -> None:
+    assert is_avif(box) is expected
 
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)

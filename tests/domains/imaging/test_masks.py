@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from domains.imaging import fitted
-from domains.imaging.masks import Blend, Box, grown, luma, put_back, ramp, spread, surroundings
+from domains.imaging.masks import Blend, Box, grown, in_made_size, luma, put_back, ramp, spread, surroundings
 
 BLENDS: tuple[Blend, ...] = ("none", "feather", "gaussian")
 SQUARE = np.zeros((40, 60), np.uint8)
@@ -31,9 +31,10 @@ def test_black_is_made_anew_if_it_is_inverted() -> None:
 
 
 def test_what_a_lossy_file_adds_beside_an_edge_is_black_or_white() -> None:
-    assert grown(np.array([[0, 9, 100, 246, 255]], np.uint8), 0).tolist() == [
-        [0, 0, pytest.approx(100 / 255), 1, 1]  # pyright: ignore[reportUnknownMemberType]
-    ]
+    levels = np.array([[0, 15, 16, 100, 239, 240, 255]], np.uint8)
+    kept = np.array([[0, 0, 16, 100, 239, 255, 255]], np.uint8)
+    np.testing.assert_array_equal(grown(levels, 0), (kept / 255).astype(np.float32))
+    np.testing.assert_array_equal(grown(levels, 0, invert=True), ((255 - kept) / 255).astype(np.float32))
 
 
 @pytest.mark.parametrize("blend", BLENDS)
@@ -41,7 +42,8 @@ def test_the_ramp_lies_within_the_mask(blend: Blend) -> None:
     mask = grown(SQUARE, 0)
     share = ramp(mask, blend, 4)
     assert not share[mask == 0].any()
-    assert share[20, 30] > 0.99
+    assert 0.99 < share.max() <= 1
+    assert share[20, 30] == share.max()
     edge = share[20, 20:28]
     assert (np.diff(edge) >= 0).all()
     assert (edge[0] < 1) == (blend != "none")
@@ -103,3 +105,12 @@ def test_a_pixel_without_a_share_keeps_its_bytes() -> None:
 
 def test_a_mask_is_fitted_as_its_picture_is() -> None:
     assert fitted(SQUARE, 90, 40, "pad").shape == fitted(SQUARE, 90, 40, "cover").shape == (40, 90)
+
+
+def test_a_larger_part_keeps_its_hard_edge_and_a_smaller_one_is_the_mean() -> None:
+    part = np.array([[0, 0, 1, 1], [0, 1, 1, 1]], np.float32)
+    assert in_made_size(part, (4, 2)) is part
+    larger = in_made_size(part, (8, 4))
+    np.testing.assert_array_equal(larger, part.repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_array_equal(in_made_size(larger, (4, 2)), part)
+    assert in_made_size(part, (2, 1)).tolist() == [[0.25, 1]]

@@ -1,6 +1,8 @@
 """PNG files of ours, read by Pillow, which knows nothing of our writer."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -71,6 +73,16 @@ def test_a_manifest_that_another_program_wrote_again_is_still_read(compressed: b
     file = io.BytesIO()
     Image.new("RGB", (3, 3)).save(file, "PNG", pnginfo=info)
     assert read_manifest(file.getvalue()) == "лиса"
+
+
+@pytest.mark.parametrize("text", [b"\xff", b""], ids=["no text", "nothing"])
+def test_a_damaged_manifest_is_refused(text: bytes) -> None:
+    whole = encode(np.zeros((1, 1), np.uint8), "image/png")
+    data = b"deviceops\0" + (b"\0\0\0\0" + text if text else b"\0")
+    damaged = struct.pack(">I", len(data)) + b"iTXt" + data + struct.pack(">I", zlib.crc32(b"iTXt" + data))
+    with pytest.raises(InvalidRequest, match="damaged") as caught:
+        read_manifest(whole[:33] + damaged + whole[33:])
+    assert caught.value.reason is ErrorReason.BAD_IMAGE
 
 
 def test_a_manifest_that_unpacks_without_end_is_refused() -> None:

@@ -138,6 +138,15 @@ def test_a_c2pa_store_is_told_with_its_source_type_if_it_names_one(media_type: s
     assert read_marks(file) == (Mark(carrier=Carrier.C2PA, source_type=term),)
 
 
+@pytest.mark.parametrize(
+    ("marker", "content"), [(0xEB, b"jumb other"), (0xFE, b"jumb c2pa"), (0xE1, b"no xmp"), (0xE2, XMP)]
+)
+def test_other_segments_of_a_jpeg_carry_no_mark(marker: int, content: bytes) -> None:
+    file = encode(PIXELS, "image/jpeg")
+    other = struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+    assert read_marks(file[:2] + other + file[2:]) == ()
+
+
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 def test_the_marks_of_a_broken_file_are_refused_as_a_bad_image(media_type: str) -> None:
     file = encode(PIXELS, media_type, source=SOURCE)
