@@ -26,6 +26,15 @@ from typing import ClassVar
 
 import msgspec
 
+_SHOWN = 256
+"""Characters of a caller's or a file's own words that a message or a fact shows."""
+
+
+def excerpt(words: object) -> str:
+    """What a caller or a file says, short enough for a message; the cut is shown as "…"."""
+    text = str(words)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
 
 class ErrorReason(StrEnum):
     """Reasons of errors. The names are those of the contract's `ErrorReason`, without its prefix."""

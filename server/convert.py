@@ -11,7 +11,16 @@ from deviceops.common.v1 import domain_pb2, error_pb2, image_pb2, job_event_pb2,
 from deviceops.processing.v1 import job_pb2
 from domains import limits
 from domains.device.device import OWN_NODE
-from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound, NotServed, Violation, refusal
+from domains.errors import (
+    DeviceOpsError,
+    ErrorReason,
+    InvalidRequest,
+    NotFound,
+    NotServed,
+    Violation,
+    excerpt,
+    refusal,
+)
 from domains.failure import Failure
 from domains.inference.fallback import MOST_ATTEMPTS, Fallback
 from domains.labels import Labels, label_violations
@@ -201,8 +210,8 @@ def check_nodes(selector: job_event_pb2.DeviceSelector) -> None:
     """Raise NODE_NOT_FOUND for every node except the server's own machine, the only one."""
     for node_id in selector.node_ids:
         if node_id != OWN_NODE:
-            message = f"there is no node {node_id[:128]!r}; GetSystemStatus tells which there are"
-            raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=node_id[:128])
+            message = f"there is no node {excerpt(node_id)!r}; GetSystemStatus tells which there are"
+            raise NotFound(message, ErrorReason.NODE_NOT_FOUND, node_id=excerpt(node_id))
 
 
 def cause_violations(cause: str) -> list[Violation]:

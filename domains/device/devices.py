@@ -21,7 +21,7 @@ from domains.device.record import (
     next_view,
 )
 from domains.device.settings import DeviceSettings
-from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, NotSupported, Unavailable
+from domains.errors import Aborted, DeviceOpsError, ErrorReason, NotFound, NotSupported, Unavailable, excerpt
 from domains.events import EventLog
 from domains.failure import Failure
 
@@ -61,7 +61,7 @@ class Devices:
         if name in self._expected:
             raise _not_ready(name, self._expected[name])
         known = ", ".join(view.device.id for view in self.list()) or "none yet"
-        shown = name[:128]
+        shown = excerpt(name)
         message = f"there is no device {shown!r}; known: {known}"
         raise NotFound(message, ErrorReason.DEVICE_NOT_FOUND, device_id=shown, known=known)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation, excerpt
 from domains.imaging import provenance
 from domains.imaging.media_types import DEFAULT_QUALITY, MEDIA_TYPES, MediaType
 from domains.imaging.metadata import Metadata
@@ -40,7 +40,9 @@ def _violations(
     if (known := MEDIA_TYPES.get(media_type)) is None:
         names = ", ".join(MEDIA_TYPES)
         return [
-            Violation(field="media_type", message=f"cannot write {media_type[:64]!r}; known: {names}", allowed=names)
+            Violation(
+                field="media_type", message=f"cannot write {excerpt(media_type)!r}; known: {names}", allowed=names
+            )
         ]
     return [
         *_wrong_pixels(pixels, media_type, known),

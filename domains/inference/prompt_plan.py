@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation, excerpt
 from domains.inference import limits
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.prompts import FieldPrompt, Prompt, Schedule, Syntax, TooManyEdits, composed, edits_of, scheduled
@@ -214,7 +214,7 @@ def _over(source: FieldPrompt, steps: int) -> _Part:
         beyond=tuple(
             Violation(
                 field=f"generation.{source.field_of(place)}",
-                message=f"{edit[:100]!r} changes at step {steps} or later, which is the last one: it has no effect",
+                message=f"{excerpt(edit)!r} changes at step {steps} or later, which is the last one: it has no effect",
             )
             for place, one in enumerate(schedules)
             for edit in one.beyond

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.model.composition import Recipe, composed
 from domains.model.detected_model import blank_model
 from domains.model.families import FAMILIES, Family, Part
@@ -85,7 +85,7 @@ def unknown_components(family: Family, names: Sequence[str]) -> Iterator[Violati
     for place, name in enumerate(names):
         part = family.part(name)
         if part is None or not part.has_weights:
-            message = f"models of the family {family.id} have no component {name[:64]!r}; they have {known}"
+            message = f"models of the family {family.id} have no component {excerpt(name)!r}; they have {known}"
             yield Violation(field=f"generation.components[{place}].component_id", message=message, allowed=known)
 
 

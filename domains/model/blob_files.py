@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import DataLoss, ErrorReason, InvalidRequest, NotFound, Violation
+from domains.errors import DataLoss, ErrorReason, InvalidRequest, NotFound, Violation, excerpt
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier, MappedFile
 from domains.memory.blobs.files import file_name
 from domains.memory.blobs.store import BlobStore
@@ -84,7 +84,9 @@ def _malformed(asked: BlobPaths) -> list[Violation]:
         if first.setdefault(path, at) != at:
             wrong.append(Violation(field=field, message=f"is the same as that of files[{first[path]}]"))
         if not _is_relative(path):
-            text = f"{path[:64]!r} is no path inside a model; write it like unet/diffusion_pytorch_model.safetensors"
+            text = (
+                f"{excerpt(path)!r} is no path inside a model; write it like unet/diffusion_pytorch_model.safetensors"
+            )
             wrong.append(Violation(field=field, message=text))
     return wrong
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import AlreadyExists, DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound
+from domains.errors import AlreadyExists, DataLoss, DeviceOpsError, ErrorReason, FailedPrecondition, NotFound, excerpt
 from domains.model.assembly import Assembly, assembled, assembly_of
 from domains.model.catalogue_store import CatalogueStore
 from domains.model.composition import follows
@@ -71,7 +71,7 @@ class Catalogue:
             return self._models[model_id]
         if (assembly := assembly_of(model_id)) is not None:
             return self.assembled(assembly)
-        shown = model_id[:128]
+        shown = excerpt(model_id)
         close = difflib.get_close_matches(shown, self._models, n=3, cutoff=0.3) or sorted(self._models)[:3]
         near = ", ".join(close) or "none"
         message = f"there is no model {shown!r}; nearest: {near}; ScanModels looks for new ones"
@@ -102,8 +102,9 @@ class Catalogue:
     def _check_listed(self, model_id: str) -> None:
         """Raise MODEL_NOT_FOUND for a model that exists for requests alone."""
         if model_id not in self._models and (assembly := assembly_of(model_id)) is not None:
-            message = f"model {model_id[:256]} is assembled for requests alone; name {assembly.base_id[:128]} instead"
-            raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=model_id[:256])
+            shown = excerpt(model_id)
+            message = f"model {shown} is assembled for requests alone; name {excerpt(assembly.base_id)} instead"
+            raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=shown)
 
     def hash_sources(self, model_id: str) -> None:
         """Compute the hashes of the models that an assembled one takes components from, unless they are known; does nothing
@@ -234,7 +235,7 @@ class Catalogue:
     def _beginning(self, folder: str) -> Path:
         beginning = self._roots.inside(folder, "roots")
         if not beginning.exists():
-            shown = folder[:256]
+            shown = excerpt(folder)
             message = f"there is no folder {shown!r}; make it, or scan another"
             raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=shown)
         return beginning

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, excerpt
 from domains.model.families.sign import Tensors
 from domains.model.json_file import read_json
 from domains.model.model import Component
@@ -93,7 +93,7 @@ def _tensors(name: str, of_file: Mapping[str, tuple[TensorEntry, ...]]) -> tuple
     for file, tensors in of_file.items():
         for tensor in tensors:
             if (other := where.setdefault(tensor.name, file)) != file:
-                message = f"{name} has the tensor {tensor.name[:64]!r} in {other} and in {file}; fetch both again"
+                message = f"{name} has the tensor {excerpt(tensor.name)!r} in {other} and in {file}; fetch both again"
                 raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=name, tensor=tensor.name)
     return tuple(tensor for tensors in of_file.values() for tensor in tensors)
 

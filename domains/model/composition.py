@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.model.component_config import read_config
 from domains.model.families import FAMILIES, Family
 from domains.model.fingerprint import hash_of
@@ -134,7 +134,7 @@ def _check_named(family: Family, recipe: Recipe) -> None:
     wrong = [
         Violation(
             field=f"parts_source.components[{at}].component_id",
-            message=f"{name[:64]!r} is no component of {family.id}, or is named twice; it has {', '.join(known)}",
+            message=f"{excerpt(name)!r} is no component of {family.id}, or is named twice; it has {', '.join(known)}",
             allowed=", ".join(known),
         )
         for at, name in enumerate(names)

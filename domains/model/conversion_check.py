@@ -10,6 +10,7 @@ from domains.errors import (
     FailedPrecondition,
     InvalidRequest,
     Violation,
+    excerpt,
 )
 from domains.model.blob_files import blobs_of
 from domains.model.conversion import Conversion
@@ -54,16 +55,16 @@ def check_conversion(asked: Conversion, model: Model, roots: Roots) -> Path:
 def _fields(asked: Conversion, model: Model) -> Iterator[Violation]:
     path, to_file = Path(asked.destination), layout_after(asked, model) is ModelLayout.FILE
     if not path.is_absolute():
-        text = f"{asked.destination[:256]!r} is no absolute path; name the new file or folder from the root on"
+        text = f"{excerpt(asked.destination)!r} is no absolute path; name the new file or folder from the root on"
         yield Violation(field="model_conversion.destination_path", message=text)
     elif to_file is not (path.suffix == SUFFIX):
         what = f"a single file is written, and its name ends in {SUFFIX}" if to_file else "a folder is written"
-        text = f"{path.name[:256]!r} does not fit: {what}"
+        text = f"{excerpt(path.name)!r} does not fit: {what}"
         yield Violation(field="model_conversion.destination_path", message=text)
     known = {component.id for component in model.components}
     for index, name in enumerate(asked.keep):
         if name not in known:
-            text = f"model {model.id} has no component {name[:128]!r}; it has {', '.join(sorted(known)) or 'none'}"
+            text = f"model {model.id} has no component {excerpt(name)!r}; it has {', '.join(sorted(known)) or 'none'}"
             yield Violation(field=f"model_conversion.keep_component_ids[{index}]", message=text)
     yield from id_violations(asked.new_model_id, "model_conversion.new_model_id")
 
@@ -105,7 +106,7 @@ def _quantized(asked: Conversion, model: Model) -> Iterator[Violation]:
         if stamp.path.endswith("config.json") and (method := quantization_of(read_json(Path(stamp.real), stamp.path))):
             text = f"{component} is quantized with {method}, and this server has no conversion of that; leave it empty"
         elif stamp.path.endswith(SUFFIX) and (name := quantized_tensor(read_header(Path(stamp.real)).tensors)):
-            what = f"quantized weights ({name[:128]}), which mean nothing without their scales"
+            what = f"quantized weights ({excerpt(name)}), which mean nothing without their scales"
             text = f"{stamp.path} has {what}; leave it empty"
         else:
             continue

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from domains.errors import DataLoss, DeviceOpsError, ErrorReason, ResourceExhausted
+from domains.errors import DataLoss, DeviceOpsError, ErrorReason, ResourceExhausted, excerpt
 from domains.model.finding import ModelFinding
 from domains.model.fingerprint import FileHash, HashCancelled, file_hash
 from domains.model.model import FileStamp, Model
@@ -126,7 +126,7 @@ class _Check:
 
     def _not_finite(self, tensor: TensorEntry, count: int) -> ModelFinding:
         message = (
-            f"{self._stamp.path}: tensor {tensor.name[:256]} has {count} NaN or infinite values of "
+            f"{self._stamp.path}: tensor {excerpt(tensor.name)} has {count} NaN or infinite values of "
             f"{tensor.elements}; pictures of this model would be black; fetch the file again"
         )
         return _finding(self._stamp, ErrorReason.MODEL_CORRUPT, message, field=f"{self._stamp.path}:{tensor.name}")

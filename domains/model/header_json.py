@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from domains.errors import excerpt
+
 MAX_ENTRY_BYTES = 16 * 1024
 """Most bytes of one tensor's name and entry."""
 MAX_METADATA_BYTES = 2 * 1024 * 1024
@@ -31,7 +33,7 @@ def entries(text: bytes) -> Iterator[tuple[str, Any]]:
     while more:
         name, value, at = _pair(text, at)
         if name in names:
-            raise ValueError(f"the key {name[:64]!r} comes twice")
+            raise ValueError(f"the key {excerpt(name)!r} comes twice")
         names.add(name)
         yield name, value
         more = text[at : at + 1] == b","
@@ -86,7 +88,7 @@ def _parsed(window: bytes, at: int, text: bytes) -> tuple[str, Any, int]:
     name, end = _DECODER.raw_decode(words)
     colon = _skip(words, end)
     if words[colon : colon + 1] != ":":
-        raise ValueError(f"no ':' after the key {name[:64]!r}")
+        raise ValueError(f"no ':' after the key {excerpt(name)!r}")
     value, end = _DECODER.raw_decode(words, _skip(words, colon + 1))
     _plain(name)
     return name, value, _after_space(text, at + len(_plain(words[:end])))
@@ -126,7 +128,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         name = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise _Twice(f"the key {name[:64]!r} comes twice")
+        raise _Twice(f"the key {excerpt(name)!r} comes twice")
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from domains.errors import ErrorReason, NotFound
+from domains.errors import ErrorReason, NotFound, excerpt
 from domains.model.component_folder import is_pickle
 from domains.model.detected_model import blank_model
 from domains.model.diffusers_folder import INDEX, read_folder
@@ -47,7 +47,7 @@ class Inspector:
         """What lies at a path. Raises PATH_OUTSIDE_ROOTS, PATH_NOT_FOUND."""
         real = self._roots.inside(path, "path_source.path")
         if not real.exists():
-            shown = path[:256]
+            shown = excerpt(path)
             message = f"there is nothing at {shown!r}; mend the path"
             raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=shown)
         known = {model.folder: model for model in self._known()}.get(str(real))

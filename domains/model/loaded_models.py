@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 import msgspec
 
-from domains.errors import Aborted, ErrorReason, NotFound
+from domains.errors import Aborted, ErrorReason, NotFound, excerpt
 from domains.failure import Failure
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedChange, LoadedComponent, LoadedModel, LoadedState, Stay, loaded_id
@@ -183,9 +183,9 @@ class LoadedModels:
     def _missing(self, loaded_id: str) -> NotFound:
         known = ", ".join(self._loaded) or "none"
         return NotFound(
-            f"no model is loaded as {loaded_id[:128]!r}; loaded: {known}",
+            f"no model is loaded as {excerpt(loaded_id)!r}; loaded: {known}",
             ErrorReason.LOADED_MODEL_NOT_FOUND,
-            loaded_model_id=loaded_id[:128],
+            loaded_model_id=excerpt(loaded_id),
         )
 
 

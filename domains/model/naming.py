@@ -4,7 +4,7 @@ import re
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 
 _MAX_ID = 100
 _ID = re.compile(r"[a-z0-9._-]{1,63}")
@@ -32,5 +32,5 @@ def id_violations(model_id: str, field: str) -> list[Violation]:
     """What is wrong with an id that a caller chooses. Nothing, if it is empty."""
     if not model_id or _ID.fullmatch(model_id):
         return []
-    text = f"{model_id[:64]!r} is no id; it has 1..63 characters of a-z 0-9 - _ ."
+    text = f"{excerpt(model_id)!r} is no id; it has 1..63 characters of a-z 0-9 - _ ."
     return [Violation(field=field, message=text, allowed="a-z 0-9 - _ .")]

@@ -8,6 +8,7 @@ the scales beside the weights (`scale_weight` of ComfyUI, `weight_scale` of comp
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from domains.errors import excerpt
 from domains.model.safetensors_header import TensorEntry
 
 _FEW_BITS = ("I8", "U8", "I16", "I32", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F4", "F6_E2M3")
@@ -22,7 +23,7 @@ def quantization_of(config: Mapping[str, Any]) -> str:
     named: object = config.get("quantization_config")
     if not isinstance(named, dict):
         return "an unnamed method" if named else ""
-    return str(cast(dict[str, object], named).get("quant_method") or "an unnamed method")[:64]
+    return excerpt(cast(dict[str, object], named).get("quant_method") or "an unnamed method")
 
 
 def quantized_tensor(tensors: Iterable[TensorEntry]) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 
 import msgspec
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, Violation, excerpt
 from domains.memory.blobs.blob import Blob, BlobState
 from domains.memory.blobs.creation import is_sha256
 from domains.model.content_hash import weights_hash
@@ -99,11 +99,11 @@ class Comparison:
     def _of_entry(self, entry: CacheEntry) -> Iterator[Mismatch]:
         model = self._find_model(entry.model_id)
         if model is None:
-            message = f"the server does not know model {entry.model_id[:128]!r}; register it again, or scan"
+            message = f"the server does not know model {excerpt(entry.model_id)!r}; register it again, or scan"
             yield Mismatch(kind=MismatchKind.UNKNOWN_MODEL, entry=entry, message=message)
         elif entry.component_id and entry.component_id not in {part.id for part in model.components}:
             names = ", ".join(part.id for part in model.components) or "none"
-            message = f"model {model.id} has no component {entry.component_id[:128]!r}; it has {names}"
+            message = f"model {model.id} has no component {excerpt(entry.component_id)!r}; it has {names}"
             yield Mismatch(kind=MismatchKind.UNKNOWN_COMPONENT, entry=entry, message=message)
         else:
             yield from self._of_content(entry, model)
@@ -136,7 +136,7 @@ class Comparison:
         blob = self._blobs.get(entry.blob_id)
         if blob is None or blob.state not in _READABLE:
             state = "does not know" if blob is None else f"has lost ({blob.state})"
-            message = f"the server {state} blob {entry.blob_id[:128]!r}; register it again"
+            message = f"the server {state} blob {excerpt(entry.blob_id)!r}; register it again"
             yield Mismatch(kind=MismatchKind.UNKNOWN_BLOB, entry=entry, message=message)
             return
         told = partial(Mismatch, entry=entry, loaded_ids=self._loads(entry.model_id))

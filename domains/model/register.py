@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.labels import Labels, label_violations
 from domains.model.blob_files import BlobPaths, blobs_of
 from domains.model.blob_models import BlobModels
@@ -98,7 +98,7 @@ class Registrations:
         grave = next((one for one in seen.findings if one.severity is Severity.ERROR), None)
         if grave is not None and not seen.registered:
             reason = grave.reason or ErrorReason.MODEL_INCOMPATIBLE
-            raise FailedPrecondition(grave.message, reason, path=asked.path[:256])
+            raise FailedPrecondition(grave.message, reason, path=excerpt(asked.path))
         if seen.registered and asked.model_id in ("", seen.model.id):
             return self._catalogue.get(seen.model.id)
         if seen.registered:

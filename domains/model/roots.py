@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from domains.errors import ErrorReason, PermissionDenied
-
-_SHOWN = 256
+from domains.errors import ErrorReason, PermissionDenied, excerpt
 
 
 class Roots:
@@ -19,7 +17,7 @@ class Roots:
         real = _real(path)
         if real is not None and self.holds(real):
             return real
-        text = str(path)[:_SHOWN]
+        text = excerpt(path)
         roots = ", ".join(map(str, self.folders)) or "none are configured"
         message = f"{field} {text!r} lies outside the model roots ({roots}); start the server with --model-root for it"
         raise PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, field=field, path=text)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 from msgspec import Meta
 
-from domains.errors import DataLoss, ErrorReason
+from domains.errors import DataLoss, ErrorReason, excerpt
 from domains.model.header_json import METADATA, entries, leading_metadata
 from domains.model.regular_file import open_regular
 
@@ -199,7 +199,7 @@ def _entry(path: Path, name: str, value: object) -> _Entry:
 def _tensor(path: Path, name: str, entry: _Entry) -> TensorEntry:
     begin, end = entry.data_offsets
     if entry.dtype not in DTYPE_BITS:
-        raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {entry.dtype[:32]!r}")
+        raise _corrupt(path, f"gives tensor {name!r} the unknown dtype {excerpt(entry.dtype)!r}")
     if len(entry.shape) > _MAX_RANK or any(edge < 0 for edge in entry.shape):
         raise _corrupt(path, f"gives tensor {name!r} an impossible shape")
     bits = math.prod(entry.shape) * DTYPE_BITS[entry.dtype]

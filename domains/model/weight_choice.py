@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, excerpt
 
 _INDEX = re.compile(r"(?P<base>.+?)\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json")
 _WEIGHTS = re.compile(
@@ -100,7 +100,7 @@ def _listed(
     names = sorted(set(shards.values()))
     for name in names:
         if name not in files or not name.endswith(".safetensors"):
-            raise _shard_missing(component, f"{name[:200]} that {index} lists")
+            raise _shard_missing(component, f"{excerpt(name)} that {index} lists")
     return tuple(names)
 
 

@@ -8,7 +8,7 @@ import msgspec
 from domains.device.device import DeviceState
 from domains.device.devices import TAKES_WORK, Devices
 from domains.device.record import DeviceView
-from domains.errors import ErrorReason, Unavailable, Violation
+from domains.errors import ErrorReason, Unavailable, Violation, excerpt
 from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.prompt_plan import prompt_plan
@@ -109,7 +109,7 @@ def _truncated(readings: Sequence[PromptReading]) -> Iterator[Violation]:
             cut = "".join(segment.text for segment in one.segments if segment.truncated)
             message = (
                 f"has {one.token_count} tokens, and {one.encoder} reads {one.token_count - one.truncated_token_count} "
-                f"of them; left out: {cut[:200]!r}"
+                f"of them; left out: {excerpt(cut)!r}"
             )
             yield Violation(field=f"generation.{one.field}", message=message)
 

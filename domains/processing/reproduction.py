@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, InvalidRequest, NotFound, NotServed, Violation
+from domains.errors import ErrorReason, InvalidRequest, NotFound, NotServed, Violation, excerpt
 from domains.inference.checks.request import Checked, checked
 from domains.inference.generation import EncodeOptions, Generation, ResolvedGeneration
 from domains.inference.loras import Lora
@@ -121,8 +121,8 @@ class Reproducing:
             if named.name and named.name.casefold() in (one.id.casefold(), one.display_name.casefold()):
                 return one
         said = named.sha256 or named.name or "no model"
-        message = f"the picture names {said[:128]!r}, which is not here; register it, or name a model with model_id"
-        raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=(named.id or named.name)[:128])
+        message = f"the picture names {excerpt(said)!r}, which is not here; register it, or name a model with model_id"
+        raise NotFound(message, ErrorReason.MODEL_NOT_FOUND, model_id=excerpt(named.id or named.name))
 
     def _loras(self, recipe: Recipe) -> tuple[Sequence[Lora], Sequence[Cause]]:
         """The LoRAs that another program's text names: those that this server has, and a cause for each that it lacks."""
@@ -170,7 +170,7 @@ def as_bad_image(error: InvalidRequest | NotServed) -> InvalidRequest:
 def _as_said(recipe: Recipe, resolved: ResolvedGeneration) -> ResolvedGeneration:
     """What another program's text says, with this server's choices where it says nothing."""
     named = recipe.model
-    return replace(resolved, model_id=named.name[:128] or resolved.model_id, model_sha256=named.sha256)
+    return replace(resolved, model_id=excerpt(named.name) or resolved.model_id, model_sha256=named.sha256)
 
 
 def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cause]:
@@ -207,4 +207,4 @@ def changed_inputs(recipe: Recipe, resolved: ResolvedGeneration) -> Iterator[Cau
 
 
 def _missing(lora: NamedLora) -> Cause:
-    return Cause(name="lora", original=f"{lora.name[:200]}:{lora.weight:g}")
+    return Cause(name="lora", original=f"{excerpt(lora.name)}:{lora.weight:g}")

@@ -7,7 +7,7 @@ import msgspec
 
 from domains.device.devices import Devices
 from domains.draining import Draining
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.inference.benchmark import benchmark_cases, in_benchmark
 from domains.inference.checks.request import Checked
 from domains.inference.generation import ResolvedGeneration
@@ -202,9 +202,7 @@ class Submissions:
             given = msgspec.structs.replace(given, device_id=self._devices.get(given.device_id).device.id)
         known = {component.id for component in model.components}
         if unknown := [name for name in given.component_ids if name not in known]:
-            text = (
-                f"model {model.id} has no component {unknown[0][:128]!r}; it has {', '.join(sorted(known)) or 'none'}"
-            )
+            text = f"model {model.id} has no component {excerpt(unknown[0])!r}; it has {', '.join(sorted(known)) or 'none'}"
             raise InvalidRequest([Violation(field="model_validation.component_ids", message=text)])
         return self._submit(ValidateWork(asked=given), options, asked, detached)
 

@@ -2,7 +2,7 @@
 
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import model_work_pb2
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, Violation, excerpt
 from domains.inference.limits import IMAGES, STEPS
 from domains.inference.samplers import SAMPLERS
 from domains.model.benchmark import BenchmarkCase, ModelBenchmark, ModelBenchmarkReport
@@ -56,7 +56,7 @@ def _wrong(message: model_work_pb2.ModelBenchmark, path: str) -> list[Violation]
             wrong.append(Violation(field=f"{path}.batch_sizes[{index}]", message=text, allowed=f"{low}..{high}"))
     if message.sampler and message.sampler not in SAMPLERS:
         known = ", ".join(SAMPLERS)
-        text = f"there is no sampler {message.sampler[:64]!r}"
+        text = f"there is no sampler {excerpt(message.sampler)!r}"
         wrong.append(Violation(field=f"{path}.sampler", message=text, allowed=known))
     wrong += [
         Violation(field=f"{path}.sizes[{index}]", message="needs both width_px and height_px")

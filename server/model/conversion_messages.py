@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from deviceops.common.v1 import image_pb2
 from deviceops.model.v1 import model_work_pb2
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 from domains.model.conversion import Conversion, ConversionReport
 from domains.model.model import ModelLayout
 from server import convert
@@ -39,7 +39,7 @@ def _wrong(message: model_work_pb2.ModelConversion) -> list[Violation]:
         text = f"{name} is no precision that weights are converted to; able are {able}"
         wrong.append(Violation(field="model_conversion.precision", message=text, allowed=able))
     if message.format and message.format not in _FORMATS:
-        text = f"{message.format[:64]!r} is no format; {' or '.join(_FORMATS)}"
+        text = f"{excerpt(message.format)!r} is no format; {' or '.join(_FORMATS)}"
         wrong.append(Violation(field="model_conversion.format", message=text, allowed=", ".join(_FORMATS)))
     return wrong
 

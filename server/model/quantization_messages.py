@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deviceops.common.v1 import field_capability_pb2
 from deviceops.model.v1 import execution_pb2
-from domains.errors import NotSupported, Violation
+from domains.errors import NotSupported, Violation, excerpt
 from domains.model.weight_quantization import OTHER_QUANTIZATIONS, QUANTIZATIONS, UNQUANTIZED
 
 _ALLOWED = ", ".join((UNQUANTIZED, *QUANTIZATIONS))
@@ -30,7 +30,7 @@ def quantization_violations(asked: execution_pb2.ExecutionOptions, path: str) ->
     """The violation of a word that is no quantization."""
     if asked.quantization in ("", UNQUANTIZED, *QUANTIZATIONS, *OTHER_QUANTIZATIONS):
         return []
-    text = f"{asked.quantization[:64]!r} is no quantization; choose one of {_ALLOWED}"
+    text = f"{excerpt(asked.quantization)!r} is no quantization; choose one of {_ALLOWED}"
     return [Violation(field=f"{path}.quantization", message=text, allowed=_ALLOWED)]
 
 

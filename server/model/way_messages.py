@@ -5,7 +5,7 @@ from typing import Any
 
 from deviceops.common.v1 import field_capability_pb2
 from deviceops.model.v1 import execution_pb2
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 from domains.model.ways import ATTENTION_KERNELS, TILE_MULTIPLE_PX, TILE_PX, Ways
 
 SERVED_WAYS = ("attention_kernel", "attention_slicing", "vae_slicing", "vae_tiling", "vae_tile_px")
@@ -32,7 +32,7 @@ def way_violations(asked: execution_pb2.ExecutionOptions, path: str) -> list[Vio
     """The violations of ways that are wrong."""
     wrong: list[Violation] = []
     if asked.attention_kernel and asked.attention_kernel not in ATTENTION_KERNELS:
-        text = f"{asked.attention_kernel[:64]!r} is no attention kernel"
+        text = f"{excerpt(asked.attention_kernel)!r} is no attention kernel"
         wrong.append(Violation(field=f"{path}.attention_kernel", message=text, allowed=", ".join(ATTENTION_KERNELS)))
     return [*wrong, *_tile_violations(asked, path)]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from domains import errors
-from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation
+from domains.errors import FAMILY_OF, DeviceOpsError, ErrorReason, InvalidRequest, Violation, excerpt
 from domains.failure import Failure
 
 FAMILIES = set(DeviceOpsError.__subclasses__())
@@ -48,3 +48,9 @@ def test_facts_are_text_whatever_they_were() -> None:
         "count": "3",
         "ratio": "0.5",
     }
+
+
+def test_words_of_a_caller_are_cut_to_256_characters() -> None:
+    assert excerpt("x" * 256) == "x" * 256
+    assert excerpt("x" * 257) == "x" * 255 + "…"
+    assert excerpt(ValueError("a key")) == "a key"

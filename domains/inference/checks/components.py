@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 from domains.inference import limits
 from domains.inference.components import ComponentSource
 from domains.inference.generation import Generation
@@ -38,5 +38,7 @@ def source_exclusions(given: Sequence[ComponentSource], path: str) -> Iterator[V
     """Fields of components that exclude each other. `path`: of the list in the request."""
     for place, one in enumerate(given):
         if one.omitted and one.model_id:
-            message = f"{one.component_id[:64]} is left out or comes from a model, not both; leave one of the two empty"
+            message = (
+                f"{excerpt(one.component_id)} is left out or comes from a model, not both; leave one of the two empty"
+            )
             yield Violation(field=f"{path}[{place}].omitted", message=message)

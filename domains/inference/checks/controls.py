@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 from domains.inference import limits
 from domains.inference.checks.bounds import RATIOS, range_faults, within
 from domains.inference.control_types import TOLD
@@ -46,7 +46,7 @@ def _control(control: Control, path: str) -> Iterator[Violation]:
             yield Violation(field=f"{path}.{name}", message=message)
     if control.control_type and control.control_type not in TOLD:
         known = ", ".join(TOLD)
-        message = f"there is no type of maps {control.control_type[:64]!r}; known: {known}"
+        message = f"there is no type of maps {excerpt(control.control_type)!r}; known: {known}"
         yield Violation(field=f"{path}.control_type", message=message, allowed=known)
     yield from within("controls.weight", control.weight, f"{path}.weight")
     yield from range_faults("controls", path, RATIOS, (control.start_ratio, control.end_ratio), "the steps end")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation, excerpt
 from domains.inference import limits
 from domains.inference.checks.bounds import within
 from domains.inference.checks.named_models import check_named
@@ -67,7 +67,7 @@ def _alone(one: DetailPass, path: str) -> Iterator[Violation]:
     yield from _edge(one.edge_px, f"{path}.edge_px")
     if one.label and one.label not in LABELS:
         known = ", ".join(LABELS)
-        text = f"no detector of this server finds {one.label[:64]!r}; known: {known}"
+        text = f"no detector of this server finds {excerpt(one.label)!r}; known: {known}"
         yield Violation(field=f"{path}.detector.label", message=text, allowed=known)
     least, most = one.min_area or 0.0, 1.0 if one.max_area is None else one.max_area
     if least > most and not outside:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.inference import limits
 from domains.inference.checks.bounds import within
 from domains.inference.fields import FIELDS
@@ -40,7 +40,7 @@ def hires_violations(asked: Generation) -> Iterator[Violation]:
         allowed, value = FIELDS[f"sampling.{name}"].allowed, getattr(hires, name)
         if value and value not in allowed:
             known = ", ".join(allowed)
-            text = f"there is no {name.replace('_', ' ')} {value[:64]!r}; known: {known}"
+            text = f"there is no {name.replace('_', ' ')} {excerpt(value)!r}; known: {known}"
             yield Violation(field=f"{_PATH}.{name}", message=text, allowed=known)
     for name in ("prompt", "negative_prompt"):
         size = len(getattr(hires, name).encode())

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from domains.errors import ErrorReason, InvalidRequest, Violation
+from domains.errors import ErrorReason, InvalidRequest, Violation, excerpt
 from domains.inference import limits
 from domains.inference.checks.adapters import adapter_violations
 from domains.inference.checks.bounds import within
@@ -306,7 +306,7 @@ def _known(path: str, value: str, what: str) -> Iterator[Violation]:
     allowed = FIELDS[path].allowed
     if value and value not in allowed:
         known = ", ".join(allowed)
-        text = f"there is no {what} {value[:64]!r}; known: {known}"
+        text = f"there is no {what} {excerpt(value)!r}; known: {known}"
         yield Violation(field=f"generation.{path}", message=text, allowed=known)
 
 

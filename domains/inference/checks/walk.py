@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from domains.errors import Violation
+from domains.errors import Violation, excerpt
 from domains.inference import limits
 from domains.inference.checks.bounds import within
 from domains.inference.fields import FIELDS
@@ -19,7 +19,7 @@ def walk_violations(sampling: Sampling) -> Iterator[Violation]:
     allowed = FIELDS["sampling.timestep_spacing"].allowed
     if own.timestep_spacing and own.timestep_spacing not in allowed:
         known = ", ".join(allowed)
-        text = f"there is no timestep spacing {own.timestep_spacing[:64]!r}; known: {known}"
+        text = f"there is no timestep spacing {excerpt(own.timestep_spacing)!r}; known: {known}"
         yield Violation(field=_path("timestep_spacing"), message=text, allowed=known)
     yield from within("sampling.solver_order", own.solver_order)
     yield from within("sampling.flow_shift", own.flow_shift)

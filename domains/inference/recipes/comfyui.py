@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
+from domains.errors import excerpt
 from domains.inference.generation import Generation, Sampling
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes.names import of_others
@@ -35,7 +36,7 @@ def of_graph(text: str) -> Recipe:
     try:
         graph = msgspec.json.decode(text, type=_Graph)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise unusable(f"has a ComfyUI graph that cannot be read: {str(error)[:200]}") from None
+        raise unusable(f"has a ComfyUI graph that cannot be read: {excerpt(error)}") from None
     samplers = [node for node in graph.values() if node.class_type in _SAMPLERS]
     if len(samplers) != 1:
         raise unusable(f"was made by a ComfyUI graph with {len(samplers)} samplers; one is read")
@@ -134,7 +135,7 @@ def _model(graph: _Graph, link: Any) -> tuple[str, tuple[NamedLora, ...]]:
 def _number(value: Any) -> float:
     """A number of the graph. Raises BAD_IMAGE for a link, for anything else, and for more than a field can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 2**63:
-        raise unusable(f"was made by a ComfyUI graph with {str(value)[:64]!r} where a number below 2^63 belongs")
+        raise unusable(f"was made by a ComfyUI graph with {excerpt(value)!r} where a number below 2^63 belongs")
     return value
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from domains.errors import excerpt
 from domains.inference.generation import Generation, Sampling
 from domains.inference.recipes.names import of_others
 from domains.inference.recipes.recipe import Cause, NamedLora, NamedModel, Recipe, stem, unusable
@@ -47,9 +48,9 @@ def of_metadata(text: str) -> Recipe:
     try:
         told = msgspec.json.decode(text, type=_Metadata)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise unusable(f"has InvokeAI metadata that do not say enough: {str(error)[:200]}") from None
+        raise unusable(f"has InvokeAI metadata that do not say enough: {excerpt(error)}") from None
     if not told.generation_mode.endswith("txt2img"):
-        raise unusable(f"was made by InvokeAI's {told.generation_mode[:64]}, from another picture")
+        raise unusable(f"was made by InvokeAI's {excerpt(told.generation_mode)}, from another picture")
     sampler, schedule = of_others(told.scheduler)
     return Recipe(
         source="invokeai",

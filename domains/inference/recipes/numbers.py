@@ -3,6 +3,7 @@
 import re
 from typing import TypeVar
 
+from domains.errors import excerpt
 from domains.inference.recipes.recipe import unusable
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -14,7 +15,7 @@ def number(text: str, kind: type[Kind], name: str) -> Kind:
     try:
         return kind(text[:32])
     except (ValueError, OverflowError):
-        raise unusable(f"says {name}: {text[:64]!r}, which is no number") from None
+        raise unusable(f"says {name}: {excerpt(text)!r}, which is no number") from None
 
 
 def size_of(text: str) -> tuple[int, int] | None:

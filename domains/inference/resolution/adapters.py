@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.inference.checks.named_models import check_named
 from domains.inference.generation import Generation
 from domains.inference.lora_blocks import blocks_of
@@ -79,7 +79,7 @@ def _unknown_components(loras: Sequence[Lora], model: Model, field: str) -> Iter
         for index, one in enumerate(lora.components):
             if one.component_id not in known:
                 able = ", ".join(known)
-                message = f"model {model.id} has no component {one.component_id[:128]!r}; it has {able}"
+                message = f"model {model.id} has no component {excerpt(one.component_id)!r}; it has {able}"
                 path = f"{field}[{place}].component_weights[{index}].component_id"
                 yield Violation(field=path, message=message, allowed=able)
 

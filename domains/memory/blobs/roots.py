@@ -5,9 +5,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from domains.errors import ErrorReason, InvalidRequest, PermissionDenied, Violation
-
-_SHOWN = 256
+from domains.errors import ErrorReason, InvalidRequest, PermissionDenied, Violation, excerpt
 
 
 class BlobRoots:
@@ -26,10 +24,10 @@ class BlobRoots:
         if sys.platform == "win32" or opened.st_uid in self._owners or opened.st_uid == os.geteuid():
             return
         message = (
-            f"{str(path)[:_SHOWN]!r} belongs to the user {opened.st_uid}, not to the server's user {os.geteuid()}; write the"
+            f"{excerpt(path)!r} belongs to the user {opened.st_uid}, not to the server's user {os.geteuid()}; write the"
             " file as the server's user, or name its owner in `blob_owners`"
         )
-        raise PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, path=str(path)[:_SHOWN])
+        raise PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, path=excerpt(path))
 
     def inside(self, path: str, field: str) -> Path:
         """The resolved path. INVALID_FIELD if it is not absolute, PATH_OUTSIDE_ROOTS if it leads outside the roots."""
@@ -50,5 +48,5 @@ class BlobRoots:
 
     def _outside(self, path: str) -> PermissionDenied:
         roots = ", ".join(map(str, self.folders)) or "none are configured"
-        message = f"{path[:_SHOWN]!r} lies outside the blob roots ({roots}); add its folder to `blob_roots`"
-        return PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, path=path[:_SHOWN])
+        message = f"{excerpt(path)!r} lies outside the blob roots ({roots}); add its folder to `blob_roots`"
+        return PermissionDenied(message, ErrorReason.PATH_OUTSIDE_ROOTS, path=excerpt(path))

@@ -27,7 +27,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from domains.errors import ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition, excerpt
 from domains.model.component_config import read_config
 from domains.model.model import Model
 from domains.system_errors import wrapped_system_error
@@ -155,7 +155,7 @@ def built(config: Mapping[str, Any], component: str, builder: Builder, tensors: 
         if not isinstance(error, MemoryError) and (known := wrapped_system_error(error)):
             raise known from error
         what = "more modules than there are weights for" if isinstance(error, _TooManyModules) else f"{error}"
-        message = f"{component}/config.json describes no module that can be built: {what[:300]}"
+        message = f"{component}/config.json describes no module that can be built: {excerpt(what)}"
         facts = {"component": component, "file": "config.json"}
         raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts) from error
     return module.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from domains.errors import DataLoss, ErrorReason, FailedPrecondition
+from domains.errors import DataLoss, ErrorReason, FailedPrecondition, excerpt
 from domains.model.component_config import read_config
 from domains.model.families import FAMILIES
 from domains.model.json_file import read_object
@@ -65,7 +65,7 @@ def tokenizer(model: Model, component: str) -> Words:
         except Exception as error:  # the library raises bare exceptions for files that it cannot read
             if known := wrapped_system_error(error):
                 raise known from error
-            message = f"the files in {component}/ cannot be read: {str(error)[:300]}; replace them"
+            message = f"the files in {component}/ cannot be read: {excerpt(error)}; replace them"
             raise DataLoss(message, ErrorReason.MODEL_CORRUPT, component=component) from error
 
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from domains.errors import InvalidRequest, Violation
+from domains.errors import InvalidRequest, Violation, excerpt
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.kept_file import KeptFile
 from domains.inference.latents import TENSOR, InitLatents, ReadLatents
@@ -63,5 +63,5 @@ def _shape_of(data: bytes) -> tuple[int, ...]:
 
 
 def _wrong(problem: str) -> InvalidRequest:
-    message = f"the blob {problem[:300]}; hand over what an earlier job gave out as latents"
+    message = f"the blob {excerpt(problem)}; hand over what an earlier job gave out as latents"
     return InvalidRequest([Violation(field=f"{FIELD}.blob_id", message=message)])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from domains.errors import Aborted, FailedPrecondition, InvalidRequest, Violation
+from domains.errors import Aborted, FailedPrecondition, InvalidRequest, Violation, excerpt
 from domains.processing.jobs.job import Job, JobOptions
 
 CHANGEABLE = {
@@ -24,7 +24,7 @@ def updated(job: Job, options: JobOptions, mask: Sequence[str], etag: str = "") 
     unknown = [path for path in mask if path not in CHANGEABLE]
     if unknown or not mask:
         allowed = ", ".join(CHANGEABLE)
-        text = f"{unknown[0][:64]!r} cannot be changed" if unknown else "names nothing to change"
+        text = f"{excerpt(unknown[0])!r} cannot be changed" if unknown else "names nothing to change"
         raise InvalidRequest(
             [Violation(field="update_mask", message=f"{text}; changeable: {allowed}", allowed=allowed)]
         )

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from domains.clock import ClockStep, ExpiryClock
-from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound, ResourceExhausted
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound, ResourceExhausted, excerpt
 from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.sessions.idle import CallLater, IdleTimers, loop_timer
@@ -139,8 +139,8 @@ class Sessions:
             return live
         found = self._store.get(session_id)
         if found is None:
-            message = f"there is no session {session_id[:128]!r}; open one with OpenSession"
-            raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=session_id[:128], field=field)
+            message = f"there is no session {excerpt(session_id)!r}; open one with OpenSession"
+            raise NotFound(message, ErrorReason.SESSION_NOT_FOUND, session_id=excerpt(session_id), field=field)
         return LiveSession(found, self._store.last_sequence(session_id), self._clock)
 
     def get(self, session_id: str) -> SessionView:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from domains.errors import Aborted, InvalidRequest, Violation
+from domains.errors import Aborted, InvalidRequest, Violation, excerpt
 from domains.labels import label_violations
 from domains.processing.sessions.session import Session, SessionLimits, SessionSettings
 
@@ -51,7 +51,7 @@ def changed(session: Session, settings: SessionSettings, mask: Sequence[str], et
     unknown = [path for path in mask if path not in CHANGEABLE]
     if unknown or not mask:
         allowed = ", ".join(CHANGEABLE)
-        text = f"{unknown[0][:64]!r} cannot be changed" if unknown else "names nothing to change"
+        text = f"{excerpt(unknown[0])!r} cannot be changed" if unknown else "names nothing to change"
         violation = Violation(field="update_mask", message=f"{text}; changeable: {allowed}", allowed=allowed)
         raise InvalidRequest([violation])
     check_settings(settings, mask)

@@ -34,7 +34,7 @@ def tensor(begin: int, end: int, dtype: str = "F32", shape: list[Any] | None = N
     return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
 
 
-LONG = "x" * 64
+LONG = "x" * 255
 """As much of a key as a message tells."""
 DEFECTS: list[tuple[str, object, bytes, str]] = [
     ("no JSON", b"{hello", b"", "JSON"),

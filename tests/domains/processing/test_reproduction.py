@@ -110,10 +110,10 @@ async def test_a_model_that_is_not_here_is_named_and_another_can_be_chosen(repro
     assert (await reproducer.submit(model_id=DEMO)).resolved.model_id == DEMO
     with pytest.raises(NotFound):
         await reproducer.submit(model_id="nor-this")
-    reproducer.pictures.recipe = replace(RECIPE, model=NamedModel(name="x" * 200))
+    reproducer.pictures.recipe = replace(RECIPE, model=NamedModel(name="x" * 300))
     with pytest.raises(NotFound) as long:
         await reproducer.submit()
-    assert long.value.facts["model_id"] == "x" * 128
+    assert long.value.facts["model_id"] == "x" * 255 + "…"
 
 
 async def test_what_the_file_says_and_cannot_be_made_is_a_fault_of_the_file(reproducer: Reproducer) -> None:

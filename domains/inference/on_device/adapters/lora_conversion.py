@@ -14,6 +14,8 @@ from diffusers.loaders.lora_pipeline import (
 )
 from torch import Tensor
 
+from domains.errors import excerpt
+
 _LOADERS: Mapping[str, Any] = {
     "sd3": SD3LoraLoaderMixin,
     "flux1": FluxLoraLoaderMixin,
@@ -48,7 +50,7 @@ def converted(tensors: Mapping[str, Tensor], family: str) -> Mapping[str, Tensor
             left, **({"return_alphas": True} if family in ("flux1", "chroma") else {})
         )
     except (ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        raise NotConverted(list(tensors), f"diffusers cannot convert their names: {str(error)[:200]}") from error
+        raise NotConverted(list(tensors), f"diffusers cannot convert their names: {excerpt(error)}") from error
     found, alphas = found if isinstance(found, tuple) else (found, None)
     # What diffusers converts it takes out of the dictionary, or it leaves the dictionary as it is.
     if left and len(left) < len(tensors) and left is not found:

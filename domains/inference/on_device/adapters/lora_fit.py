@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from domains.errors import ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition, excerpt
 from domains.inference.on_device.adapters.adapter_file import AdapterFile
 from domains.inference.on_device.adapters.factors import Factors, Hadamard, Kronecker, LowRank
 from domains.inference.on_device.adapters.lora_conversion import NotConverted, converted
@@ -78,7 +78,7 @@ def _layers(file: AdapterFile, loaded: OnDeviceModel, modules: Mapping[str, Lora
     try:
         found = layers_of(names, None if unet is None else unet.config)
     except (ValueError, KeyError, IndexError, AttributeError) as error:
-        _refuse(file, loaded, f"diffusers cannot convert their names: {str(error)[:200]}", _names(modules, modules))
+        _refuse(file, loaded, f"diffusers cannot convert their names: {excerpt(error)}", _names(modules, modules))
     return {stem: _own(loaded, layer) for stem, layer in found.items() if layer.component in loaded.modules}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from domains.errors import ErrorReason, FailedPrecondition
+from domains.errors import ErrorReason, FailedPrecondition, excerpt
 from domains.model.detect.lora_names import SUFFIX
 
 _PATH = re.compile(r"[\w.-]+")
@@ -71,8 +71,8 @@ def _pattern(patterns: Any, path: str, otherwise: Any) -> Any:
     for key, value in (patterns or {}).items():
         layer = key.removeprefix("^").removesuffix("$").replace("\\.", ".")
         if not _PATH.fullmatch(layer):
-            message = f"the LoRA's setting {key[:100]!r} stands for layers by a regular expression; name each layer"
-            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, setting=key[:100])
+            message = f"the LoRA's setting {excerpt(key)!r} stands for layers by a regular expression; name each layer"
+            raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, setting=excerpt(key))
         if path == layer or (not key.startswith("^") and path.endswith(f".{layer}")):
             return value
     return otherwise
