@@ -19,6 +19,7 @@ from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.cross_reads import Beside, KeysValues, read_beside
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.announcing import announce
+from domains.inference.on_device.networks.order import in_order_of
 from domains.inference.on_device.networks.slices import attention, linear
 from domains.inference.on_device.rows import in_rows
 from domains.model.on_device import codes_of, has_codes, weight_dtype, widened
@@ -53,15 +54,15 @@ class Transformer:
         beside: Sequence[Sequence[Beside]] = (),
         keep_on: KeepOn = regardless,
     ) -> Tensor:
-        """x: (pictures, or rows of the text, channels, h, w), channels last; beside: for each layer, what some rows read
-        beside the text. Returns the text's rows. Raises what `keep_on` raises."""
+        """x: (pictures, or rows of the text, channels, h, w); beside: for each layer, what some rows read beside the text.
+        Returns the text's rows in the order of x. Raises what `keep_on` raises."""
         height, width = x.shape[-2:]
         tokens = self._module.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         tokens = _linear(self._module.proj_in, tokens, keep_on)
         for block, keys, others in zip(self._blocks, text, beside or ((),) * len(text), strict=True):
             tokens = block(tokens, keys, others, (height, width), keep_on)
         hidden = _linear(self._module.proj_out, tokens, keep_on).unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        return hidden.add_(in_rows(x, hidden.shape[0]))
+        return in_order_of(x, hidden).add_(in_rows(x, hidden.shape[0]))
 
 
 class _Block:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition
 from domains.inference.on_device.families.family import KeepOn
+from domains.inference.on_device.networks.order import in_order_of
 from domains.inference.on_device.networks.slices import attention, linear
 
 
@@ -20,7 +21,7 @@ def attended(module: Any, x: Tensor, keep_on: KeepOn) -> Tensor:
     )
     found = attention(query, key, value, keep_on).transpose(1, 2).flatten(2)
     out = linear(found, module.to_out[0].weight, module.to_out[0].bias, keep_on)
-    hidden = out.transpose(1, 2).unflatten(2, x.shape[2:])
+    hidden = in_order_of(x, out.transpose(1, 2).unflatten(2, x.shape[2:]))
     return (hidden + x if module.residual_connection else hidden) / module.rescale_output_factor
 
 
