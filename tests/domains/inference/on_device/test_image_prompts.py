@@ -282,7 +282,8 @@ def test_an_exact_job_that_was_paused_goes_on_to_the_same_picture_and_its_networ
 
     def pause(job_id: str, report: Report) -> None:
         if isinstance(report, Progressed) and (report.stage, report.completed) == (Stage.DENOISING, 2):
-            held.append(loop.loop.resources.control_bytes())
+            if job_id in ("whole", "paused"):  # one beside may be here while they still prepare
+                held.append(loop.loop.resources.control_bytes())
             if job_id == "paused":
                 loop.loop.stop(job_id, Stop(kind=StopKind.PAUSE, cause="the device is needed"))
 
@@ -303,5 +304,4 @@ def test_an_exact_job_that_was_paused_goes_on_to_the_same_picture_and_its_networ
     assert loop.files("resumed") == loop.files("whole")
     assert loop.files("plain") != loop.files("whole")
     assert loop.files("plain") == loop.files("beside whole")
-    assert held
-    assert not any(held)
+    assert held == [{}, {}]
