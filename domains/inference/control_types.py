@@ -1,9 +1,10 @@
 """The types of maps that a ControlNet trained for several of them (union) is told, with their numbers."""
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 from domains.inference.controls import ResolvedControl
-from domains.inference.preprocessors import CONTROL_TYPES
+from domains.inference.preprocessors import CONTROL_TYPES, INPAINT
 from domains.model.families import CONTROLLED
 
 CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
@@ -20,6 +21,9 @@ CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
 JOINED = ("sdxl",)
 """Families whose union networks read several maps in one forward. Those of FLUX.1 read each by itself, as in diffusers."""
 
+COMPLETED = ("z_image",)
+"""Families whose networks read a map and a picture with a missing part in one forward, as diffusers' inpaint pipeline."""
+
 TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in names))
 """All types that some network is told."""
 
@@ -27,14 +31,28 @@ TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in 
 def forwards_of(controls: Sequence[ResolvedControl], family_id: str) -> Sequence[Sequence[int]]:
     """The places of ControlNets of a job, from 0, each group of which is computed in one forward.
 
-    Maps of one union network are read together if they count in the same steps with the same balance and everywhere.
+    Maps of one union network are read together if they count in the same steps with the same balance and everywhere; a map
+    and a picture with a missing part if they have the same weight, too.
     """
     groups: dict[Hashable, list[int]] = {}
+    earlier: Counter[Hashable] = Counter()
     for place, one in enumerate(controls):
-        joins = family_id in JOINED and one.control_type and one.region is None
         alike = one.model_id, one.model_sha256, one.start_ratio, one.end_ratio, one.balance
-        groups.setdefault(alike if joins else place, []).append(place)
+        key: Hashable = place
+        if one.region is None and family_id in COMPLETED:
+            # The first map goes with the first picture, the second map with the second picture.
+            sort = *alike, one.weight, marks_missing(one)
+            key = *alike, one.weight, earlier[sort]
+            earlier[sort] += 1
+        elif one.region is None and family_id in JOINED and one.control_type:
+            key = alike
+        groups.setdefault(key, []).append(place)
     return [*groups.values()]
+
+
+def marks_missing(control: ResolvedControl) -> bool:
+    """Whether its map is the picture with the masked part marked as missing."""
+    return control.preprocessing is not None and control.preprocessing.kind == INPAINT
 
 
 def control_types_of(family_id: str) -> tuple[str, ...]:

@@ -14,12 +14,15 @@ from domains.model.families import FAMILIES
 
 _FLOAT32 = 4
 
+EMBEDDED = ("z_image",)
+"""Families whose ControlNets have no layer of their own that reads prompts: they compute with the model's."""
+
 
 class KeptReading(msgspec.Struct, frozen=True, kw_only=True):
     """The largest reading that one ControlNet keeps beside the present one."""
 
     model_id: str
-    """The ControlNet."""
+    """The network whose files tell how wide it reads prompts: the ControlNet, or the model that embeds them for it."""
     tokens: int
     """Of each prompt. One that is chunked can have more, which text encoders tell."""
     prompts: int
@@ -54,7 +57,7 @@ def _kept(control: ResolvedControl, resolved: ResolvedGeneration, plan: PromptPl
         return None
     most = max(left, key=lambda one: _prompts(one, reads=reads))
     return KeptReading(
-        model_id=control.model_id,
+        model_id=resolved.model_id if family.id in EMBEDDED else control.model_id,
         tokens=family.prompt_tokens + family.clip_tokens,
         prompts=_prompts(most, reads=reads),
         pooled=len(most.positives) * _rows(most, reads=reads),

@@ -121,7 +121,7 @@ def _not_used(found: Detection, layout: ModelLayout) -> str:
             return (
                 "its tensors have their original names; this server reads those of diffusers: convert it with diffusers"
             )
-        if not others and layout is ModelLayout.FILE and set(found.compatible) <= {"sd3", "flux1"}:
+        if not others and layout is ModelLayout.FILE and not _tells_config(found):
             return "it has no config.json, which says how it reads maps; keep it in a folder with the published one"
         return f"it guides {', '.join(others)}, whose ControlNets this server does not compute yet" if others else ""
     if found.kind is ModelKind.T2I_ADAPTER:
@@ -152,6 +152,14 @@ def _not_enlarging(found: Detection) -> str:
     if any(key.startswith("model.") for key in _matched(found)):
         return "its tensors have ESRGAN's old names; this server reads those of Real-ESRGAN: convert it"
     return ""
+
+
+def _tells_config(found: Detection) -> bool:
+    """Whether a ControlNet's file alone says how it reads maps. Those of U-Nets are made like their model; those of Z-Image
+    as two published ones, which have six blocks at least."""
+    if "z_image" in found.compatible:
+        return any("control_layers.5." in key for key in _matched(found))
+    return not set(found.compatible) <= {"sd3", "flux1"}
 
 
 def _original_names(found: Detection) -> bool:

@@ -10,7 +10,7 @@ _KEYS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 """Layers of a U-Net, (width, width of the text): keys and values of each token are kept."""
 _ADDED = ("add_embedding.linear_2.weight", "label_emb.0.2.weight")
 """The same, (width, …): what SDXL's U-Net makes of pooled text and sizes."""
-_STATES = ("context_embedder.weight", "txt_in.weight")
+_STATES = ("context_embedder.weight", "txt_in.weight", "cap_embedder.1.weight")
 """Layers of a transformer, (…, width of the text): the states themselves are kept."""
 _POOLED = ("text_embedder.linear_1.weight", "y_embedder.mlp.0.weight", "vector_in.in_layer.weight")
 """The same for pooled text."""

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from domains.inference.control_types import marks_missing
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.memory.blobs.blob import Blob
 from domains.memory.blobs.store import BlobStore
-from domains.processing.inputs.control_pictures import made_map, marks
+from domains.processing.inputs.control_pictures import made_map
 from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.inputs.zoomed import Zoomed
 from domains.processing.shown_pictures import MEDIA_TYPE, shown
@@ -46,7 +47,7 @@ class ControlPreviews:
         size_px = zoomed.made_px
         field = f"generation.controls[{index}].image"
         pixels = await self._pictures.pixels_of(asked.controls[index].image, field)
-        if marks(control) or zoomed.needs_levels:
+        if marks_missing(control) or zoomed.needs_levels:
             assert asked.mask is not None, "a checked request has the mask that its map marks, or into which it zooms"
             zoomed = Zoomed(resolved, await self._pictures.levels(asked.mask, resolved))
 
@@ -54,7 +55,7 @@ class ControlPreviews:
             from domains.imaging import encode
 
             found = made_map(pixels, control, zoomed)
-            return encode(_marked(found, zoomed) if marks(control) else found, MEDIA_TYPE)
+            return encode(_marked(found, zoomed) if marks_missing(control) else found, MEDIA_TYPE)
 
         blob = await shown(self._blobs, await asyncio.to_thread(file))
         return ShownMap(index=index, width_px=size_px[0], height_px=size_px[1], blob=blob)

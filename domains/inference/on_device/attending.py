@@ -112,9 +112,9 @@ class Attending:
         """See `Family`."""
         return self._computed(_VAE, lambda: self._family.decode_in_float32(latents, tile))
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.encode_reference(pixels, keep_on), keep_on)
+        return self._computed(_VAE, lambda: self._family.encode_reference(pixels, keep_on, hidden), keep_on)
 
     def encode_picture(
         self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None

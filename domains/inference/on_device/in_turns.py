@@ -97,9 +97,9 @@ class InTurns:
         """See `Family`."""
         return self._with(_VAE).decode_in_float32(latents, tile)
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """See `Family`."""
-        return self._with(_VAE).encode_reference(pixels, keep_on)
+        return self._with(_VAE).encode_reference(pixels, keep_on, hidden)
 
     def encode_picture(
         self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None

@@ -185,7 +185,11 @@ class PreparedRun(LoadRun):
         self._try_later_passes(maps)
         _, height, width = self.family.latent_shape(self.resolved.width_px, self.resolved.height_px)
         of_pass = self.pass_index, self.resolved, found.renew, self.loaded, self._unet, (height, width)
-        self._guides = self._guides_of_job.made(*of_pass, lambda pixels: self._encoded([pixels], keep_on)[0])
+
+        def see(pixels: Tensor, *, hidden: Tensor | None = None) -> Tensor:
+            return self._encoded([pixels], keep_on, hidden)[0]
+
+        self._guides = self._guides_of_job.made(*of_pass, see)
         self.meter.cache_hits += found.cache_hits
         for degraded in found.degradations:
             self._degrade(degraded)
@@ -222,13 +226,14 @@ class PreparedRun(LoadRun):
         sized = [read_sized(file, (one.width_px, one.height_px)) for file, one in pairs]
         return self._encoded(sized, keep_on) if sized else ()
 
-    def _encoded(self, pictures: Sequence[Tensor], keep_on: KeepOn) -> Sequence[Tensor]:
-        """Latents of pictures (h, w, 3) that a network sees in all steps. Raises what `keep_on` raises."""
+    def _encoded(self, pictures: Sequence[Tensor], keep_on: KeepOn, hidden: Tensor | None = None) -> Sequence[Tensor]:
+        """Latents of pictures (h, w, 3) that a network sees in all steps. `hidden`: see `Family.encode_picture`. Raises what
+        `keep_on` raises."""
         began = self._hardware.mark()
         found = list[Tensor]()
         for pixels in pictures:
             self._note(Stage.CONDITIONING, len(found), len(pictures), Unit.IMAGES)
-            found.append(self.family.encode_reference(to_device(pixels, self.device), keep_on))
+            found.append(self.family.encode_reference(to_device(pixels, self.device), keep_on, hidden))
         finite = to_host(torch.stack([torch.isfinite(one).all() for one in found]).all())
         fence = self._hardware.fence(began)
 

@@ -166,6 +166,31 @@ CONTROLNETS = (
         ),
         architecture="QwenImageControlNetModel",
     ),
+    _net(
+        "z_image",
+        layout(
+            must("control_all_x_embedder.2-1.weight", None, None),
+            must("control_layers.0.before_proj.weight", None, None),
+            must("control_layers.0.after_proj.weight", None, None),
+            must("control_layers.0.adaLN_modulation.0.weight", None, None),
+            must("control_layers.0.attention.to_q.weight", None, None),
+            usual("control_layers.5.attention.to_q.weight", None, None),
+            # A model that has them, too, is no ControlNet alone.
+            without=("layers.", "cap_embedder."),
+        ),
+        architecture="ZImageControlNetModel",
+    ),
+    _net(
+        "sana",
+        layout(
+            must("controlnet_blocks.0.weight", None, None),
+            must("input_block.weight", None, None),
+            must("patch_embed.proj.weight", None, 32, 1, 1),
+            must("caption_projection.linear_1.weight", None, 2304),
+            must("transformer_blocks.0.ff.conv_inverted.weight"),
+        ),
+        architecture="SanaControlNetModel",
+    ),
 )
 
 

@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 """By id."""
 
-CONTROLLED = ("sd1", "sd2", "sdxl", "sd3", "flux1")
+CONTROLLED = ("sd1", "sd2", "sdxl", "sd3", "flux1", "z_image")
 """Families whose ControlNets the engine computes."""
 
 COMPUTED = tuple(name for name, family in FAMILIES.items() if family.computed and family.kind is ModelKind.CHECKPOINT)

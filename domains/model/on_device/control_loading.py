@@ -7,18 +7,23 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
 from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
+from diffusers.models.controlnets.controlnet_z_image import ZImageControlNetModel
 from torch import nn
 
-from domains.errors import ErrorReason, FailedPrecondition
 from domains.model.detect.controls import UNION
 from domains.model.model import Model
 from domains.model.on_device.components import built
-from domains.model.on_device.network_loading import Check, config_of, loading_network
+from domains.model.on_device.network_loading import Check, config_of, loading_network, without_config
 from domains.model.on_device.on_device_model import OnDeviceModel
 from domains.model.on_device.reading import Ready
+from domains.model.on_device.z_image_control import z_image_config
 from domains.model.safetensors_header import TensorEntry
 
-_OF_TRANSFORMERS: Mapping[str, Any] = {"sd3": SD3ControlNetModel, "flux1": FluxControlNetModel}
+_OF_TRANSFORMERS: Mapping[str, Any] = {
+    "sd3": SD3ControlNetModel,
+    "flux1": FluxControlNetModel,
+    "z_image": ZImageControlNetModel,
+}
 """By the family of the model. Those of others are of U-Nets."""
 
 _TASKS = "task_embedding"
@@ -46,18 +51,20 @@ def loading_controlnet(model: Model, base: OnDeviceModel, check: Check) -> Gener
     def build(tensors: Mapping[str, TensorEntry]) -> nn.Module:
         # The config of a published union network lies beside those of its variants, which know other numbers of types.
         types = {"num_control_type": tensors[_TASKS].shape[0]} if _TASKS in tensors else {}
-        whole = {**config, **types}
+        whole = {**(config or z_image_config(model, base, tensors)), **types}
         return built(whole, model.id, lambda given: cast(nn.Module, kind.from_config(dict(given))), len(tensors))
 
     return loading_network(model, base, build, check)
 
 
 def _told_by(model: Model, base: OnDeviceModel) -> dict[str, Any]:
-    """The config of a ControlNet without one, from its model. Raises COMPONENT_MISSING where that does not tell enough."""
+    """The config of a ControlNet without one, from its model. Empty: its tensors tell it. Raises COMPONENT_MISSING where
+    nothing tells enough."""
+    if base.family == "z_image":
+        return {}
     if base.family not in _OF_TRANSFORMERS:
         return {"conditioning_embedding_out_channels": (16, 32, 96, 256), **_copied(base)}
-    message = f"{model.id} has no config.json beside its weights, which says how it reads maps; add the published one"
-    raise FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, model_id=model.id, file="config.json")
+    raise without_config(model)
 
 
 def _copied(base: OnDeviceModel) -> dict[str, Any]:

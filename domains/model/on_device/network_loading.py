@@ -34,6 +34,12 @@ def config_of(model: Model) -> dict[str, Any]:
         return read_object(file, _CONFIG, component=model.id, file=_CONFIG)
 
 
+def without_config(model: Model) -> FailedPrecondition:
+    """COMPONENT_MISSING for a network whose weights do not tell its shape."""
+    message = f"{model.id} has no config.json beside its weights, which says how it reads maps; add the published one"
+    return FailedPrecondition(message, ErrorReason.COMPONENT_MISSING, model_id=model.id, file=_CONFIG)
+
+
 def loading_network(
     model: Model,
     base: OnDeviceModel,

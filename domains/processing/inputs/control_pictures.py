@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from domains.inference.control_types import marks_missing
 from domains.inference.controls import PictureSource, ResolvedControl, UsedPicture
 from domains.inference.generation import Generation, ResolvedGeneration
 from domains.inference.input_picture import InputPicture
 from domains.inference.kept_file import ControlFiles, KeptFile
-from domains.inference.preprocessors import INPAINT
 from domains.inference.resolution.controls import ReadControl
 from domains.processing.inputs.input_pictures import InputPictures
 from domains.processing.inputs.zoomed import Zoomed
@@ -52,7 +52,7 @@ class ControlPictures:
             async def kept(data: bytes) -> KeptFile:
                 return await held.enter_async_context(self._pictures.for_worker(data, job.id))
 
-            needs = any(map(marks, resolved.controls))
+            needs = any(map(marks_missing, resolved.controls))
             zoomed = await self._pictures.zoomed(job, resolved, needs_levels=needs)
             hires = resolved.hires_pass
             second_px = None if hires is None else (hires.width_px, hires.height_px)
@@ -63,7 +63,7 @@ class ControlPictures:
                 regions: Sequence[bytes] = ()
                 if control.region is not None:
                     regions = await self._sized(job, zoomed, control, control.region, f"{path}.region", second_px)
-                hidden = await asyncio.to_thread(zoomed.hidden) if marks(control) else None
+                hidden = await asyncio.to_thread(zoomed.hidden) if marks_missing(control) else None
                 first, *second = [
                     ControlFiles(map=await kept(pixels), region=None if region is None else await kept(region))
                     for pixels, region in zip_longest(maps, regions)
@@ -117,11 +117,6 @@ def made_map(
 
     whole, given = in_size(pixels, control, zoomed, size_px), control.preprocessing
     return whole if given is None else control_map(given.kind, whole, dict(given.options))
-
-
-def marks(control: ResolvedControl) -> bool:
-    """Whether its map marks the masked part as missing."""
-    return control.preprocessing is not None and control.preprocessing.kind == INPAINT
 
 
 def named_by_blobs(asked: Generation, read: Sequence[ReadControl]) -> Generation:

@@ -8,6 +8,7 @@ from typing import Any
 from domains.errors import ErrorReason, NotFound, ResourceExhausted
 from domains.failure import Failure
 from domains.inference.fallback import FIELD_OF, Rung
+from domains.inference.kept_readings import kept_readings
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.claims import Claim
 from domains.memory.pools.reclaiming import Reclaiming
@@ -209,7 +210,8 @@ class JobAdmission:
         outdated = {one.model_id: one.resident_bytes for one in loaded}
         wanted = {name: ways.get(name, execution) for name in set(loaded_models(job.work)) - held}
         # What ControlNets keep of prompts counts when the job has ended.
-        guides = [one.model_id for one in job.work.resolved.controls] if isinstance(job.work, GenerateWork) else []
+        kept = kept_readings(job.work.resolved) if isinstance(job.work, GenerateWork) else []
+        guides = [one.model_id for some in kept for one in some]
         await self._read_headers([*guides, *(name for name, way in wanted.items() if way.reads_headers)])
         needs = {name: self._need_bytes(self._catalogue.get(name), device_id, way) for name, way in wanted.items()}
         return sorted(

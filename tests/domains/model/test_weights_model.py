@@ -163,6 +163,9 @@ def test_a_controlnet_of_a_transformer_needs_its_config_beside_it(tmp_path: Path
             ErrorReason.MODEL_INCOMPATIBLE,
         )
         assert "config.json" in alone.problem
+    for name in ("z_image_controlnet", "z_image_21_controlnet"):
+        alone = file(write_published(tmp_path / f"{name}.safetensors", name))
+        assert (alone.kind, alone.family, alone.problem) == (ModelKind.CONTROLNET, "z_image", "")
 
 
 def test_a_controlnet_with_its_original_names_says_what_to_do(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 T2I adapters guide likewise, by features of their maps: `features` adds them, `adapter_making` makes them before the first
 step.
 
-`guiding_net` says what one does, whatever family it guides; `control_net`, `sd3_net` and `flux_net` compute those of
-diffusers, which `kinds` lists; `making` makes the controls of one job, `job_controls` is their value, and
+`guiding_net` says what one does, whatever family it guides; `control_net`, `sd3_net`, `flux_net` and `z_image_net`
+compute those of diffusers, which `kinds` lists; `making` makes the controls of one job, `job_controls` is their value, and
 `group_controls` computes them for the rows of jobs that share a forward.
 """
 

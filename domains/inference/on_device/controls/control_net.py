@@ -37,6 +37,10 @@ class ControlNet(UNet):
         """See `GuidingNet`."""
         return conditions
 
+    def weighed(self, conditions: RowConditions, weight: float) -> RowConditions:
+        """See `GuidingNet`: its residuals alone are weighed."""
+        return conditions
+
     @property
     def layers(self) -> int:
         """Number of residuals."""

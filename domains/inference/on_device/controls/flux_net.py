@@ -47,6 +47,10 @@ class FluxControlNet:
         mode = torch.full((conditions.rows, 1), number, dtype=torch.long, device=conditions.inputs[0].device)
         return replace(conditions, inputs=[*conditions.inputs, mode])
 
+    def weighed(self, conditions: RowConditions, weight: float) -> RowConditions:
+        """See `GuidingNet`: its residuals alone are weighed."""
+        return conditions
+
     @property
     def layers(self) -> int:
         """See `GuidingNet`."""

@@ -1,6 +1,6 @@
 """What a ControlNet of any family does for the rows of a forward."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,8 +13,14 @@ from domains.inference.on_device.rows import RowConditions
 FIRST_SHARE = 0.1
 """Share of the first residual where layers count differently; the last one counts fully."""
 
-SeePicture = Callable[[Tensor], Tensor]
-"""Pixels (h, w, 3) uint8 → (1, channels, h/8, w/8), float32: scaled latents of the model's VAE, without noise."""
+
+class SeePicture(Protocol):
+    """The encoder of a model's VAE."""
+
+    def __call__(self, pixels: Tensor, *, hidden: Tensor | None = None) -> Tensor:
+        """Pixels (h, w, 3) uint8 → (1, channels, h/8, w/8), float32: scaled latents, without noise. `hidden` (1, 1, h, w):
+        1 for each pixel that is grey instead."""
+        ...
 
 
 def growing_shares(layers: int) -> Tensor:
@@ -42,6 +48,10 @@ class GuidingNet(Protocol):
 
     def typed(self, conditions: RowConditions, number: int) -> RowConditions:
         """What it reads of a prompt, with the type of its map, below `types`."""
+        ...
+
+    def weighed(self, conditions: RowConditions, weight: float) -> RowConditions:
+        """What it reads of a prompt, with the weight of its map, if that counts before its residuals do."""
         ...
 
     def hint(self, control_map: Tensor, hidden: Tensor | None, see: SeePicture) -> Tensor:
@@ -82,13 +92,16 @@ class TypedMap(NamedTuple):
 
     hint: Tensor
     """(1, …): what the network reads of it alone."""
-    number: int
-    """Its type."""
+    number: int | None
+    """Its type. None: the network is told none."""
     weight: float
 
 
 class JoiningNet(GuidingNet, Protocol):
     """A ControlNet that can read several maps of a job in one forward."""
+
+    weighs_maps: bool
+    """Whether it weighs each map before it reads it. Else all have one weight, by which its residuals count."""
 
     def typed_together(self, conditions: RowConditions, numbers: Sequence[int]) -> RowConditions:
         """What it reads of a prompt, with the types of all maps, for their joined hint."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import nn
 
-from domains.inference.on_device.controls import control_net, flux_net, sd3_net
+from domains.inference.on_device.controls import control_net, flux_net, sd3_net, z_image_net
 from domains.inference.on_device.controls.control_net import ControlNet
 from domains.inference.on_device.controls.guiding_net import GuidingNet
 from domains.inference.on_device.controls.union_net import UnionControlNet
@@ -38,6 +38,7 @@ _UNET = Kind(control_net.check_fits, _of_unet)
 _KINDS: Mapping[str, Kind] = {
     "sd3": Kind(sd3_net.check_fits, sd3_net.Sd3ControlNet),
     "flux1": Kind(flux_net.check_fits, _of_flux),
+    "z_image": Kind(z_image_net.check_fits, z_image_net.ZImageControlNet),
 }
 
 

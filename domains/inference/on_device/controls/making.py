@@ -104,7 +104,7 @@ class ControlsOfJob:
         numbers = [_number(one, net, base.family) for one, _ in together]
 
         def read(step: int) -> Sequence[RowConditions]:
-            return [_typed(one, numbers, net) for one in reading.read_by(net, step)]
+            return [net.weighed(_typed(one, numbers, net), control.weight) for one in reading.read_by(net, step)]
 
         first = read(steps.start)
         hints = [self._hint(files, net, device, see) for _, files in together]
@@ -112,8 +112,7 @@ class ControlsOfJob:
             net=net,
             conditions=first[0],
             hint=_joined([one for one, _ in together], hints, numbers, net),
-            # Maps that are read together are weighed before the network reads them.
-            weight=control.weight if len(together) == 1 else 1.0,
+            weight=1.0 if len(together) > 1 and cast(JoiningNet, net).weighs_maps else control.weight,
             balance=control.balance,
             region=None if given.region is None else _region(read_sized(given.region, self._size_px, (1,)), device),
         )
@@ -145,11 +144,7 @@ def _joined(
     if len(hints) == 1:
         return hints[0]
     return cast(JoiningNet, net).joined(
-        [
-            TypedMap(hint, number, one.weight)
-            for one, hint, number in zip(controls, hints, numbers, strict=True)
-            if number is not None
-        ]
+        [TypedMap(hint, number, one.weight) for one, hint, number in zip(controls, hints, numbers, strict=True)]
     )
 
 

@@ -44,6 +44,10 @@ class Sd3ControlNet:
         """See `GuidingNet`: none is told a type."""
         return conditions
 
+    def weighed(self, conditions: RowConditions, weight: float) -> RowConditions:
+        """See `GuidingNet`: its residuals alone are weighed."""
+        return conditions
+
     @property
     def layers(self) -> int:
         """See `GuidingNet`."""

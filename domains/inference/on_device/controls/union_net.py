@@ -21,6 +21,7 @@ class UnionControlNet(ControlNet):
     """See `GuidingNet`."""
 
     missing = 0.0
+    weighs_maps = True
 
     def __init__(self, module: nn.Module) -> None:
         """Raises MODEL_INCOMPATIBLE for one with parts that this walk does not visit."""

@@ -160,9 +160,9 @@ class Family(Protocol):
         `keep_on` raises."""
         ...
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """Pixels (h, w, 3), uint8 → (1, channels, h/8, w/8), float32: what a model made for editing sees of a picture.
-        Raises what `keep_on` raises."""
+        `hidden`: see `encode_picture`. Raises what `keep_on` raises."""
         ...
 
     def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:

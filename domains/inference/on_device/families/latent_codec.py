@@ -75,9 +75,9 @@ class LatentCodec:
         spread = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
         return PictureLatents(mean=(mean - shift) * scale, deviation=spread * scale)
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """See `Family`. The latents of other pictures, at the middle of their distribution."""
-        return self.encode_picture(pixels, keep_on).mean
+        return self.encode_picture(pixels, keep_on, hidden).mean
 
     def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
         """See `Family`. The mask, then the picture: the order of Stable Diffusion's inpainting models."""

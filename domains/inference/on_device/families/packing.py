@@ -24,3 +24,12 @@ def positions(height: int, width: int, device: torch.device) -> Tensor:
     lines, columns = torch.arange(height // _EDGE, device=device), torch.arange(width // _EDGE, device=device)
     grid = torch.stack(torch.meshgrid(lines, columns, indexing="ij"), dim=-1).flatten(0, 1).float()
     return torch.cat([torch.zeros_like(grid[:, :1]), grid], dim=1)
+
+
+TOGETHER = 32
+"""Z-Image pads the tokens of a picture, and those of a prompt, to a multiple of this."""
+
+
+def padded(tokens: int) -> int:
+    """Number of tokens with the padding of Z-Image."""
+    return -(-tokens // TOGETHER) * TOGETHER

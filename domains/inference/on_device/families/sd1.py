@@ -53,9 +53,9 @@ class Sd1(LatentCodec):
         keys = unet.text_keys(torch.cat([half.states for half in halves]))
         return RowConditions(guidance=guidance, guided=negative is not None, inputs=flat(keys))
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """See `Family`. InstructPix2Pix was trained with unscaled latents here."""
-        return self._unscaled(super().encode_reference(pixels, keep_on))
+        return self._unscaled(super().encode_reference(pixels, keep_on, hidden))
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         def forward(batch: Batch) -> Tensor:

@@ -86,9 +86,9 @@ class Sdxl(LatentCodec):
             inputs=[unet.added(pooled, told.numbers(size_px)), *flat(keys)],
         )
 
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless) -> Tensor:
+    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
         """See `Family`. InstructPix2Pix was trained with unscaled latents here, CosXL Edit with scaled ones."""
-        scaled = super().encode_reference(pixels, keep_on)
+        scaled = super().encode_reference(pixels, keep_on, hidden)
         return scaled if self._scales_references else self._unscaled(scaled)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:

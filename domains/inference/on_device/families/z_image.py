@@ -10,6 +10,7 @@ from torch import Tensor
 from domains.inference.on_device.batches import Batch
 from domains.inference.on_device.families.family import Conditions, EncodedPrompt, KeepOn, SizePx, StepRows
 from domains.inference.on_device.families.latent_codec import LatentCodec
+from domains.inference.on_device.families.packing import padded
 from domains.inference.on_device.networks.watched_module import WatchedModule
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.on_device.to_device import to_device
@@ -45,7 +46,18 @@ class ZImage(LatentCodec):
     def conditions(
         self, positive: EncodedPrompt, negative: EncodedPrompt | None, guidance: float, size_px: SizePx
     ) -> Conditions:
-        """Guidance counts from 0 here: text + guidance · (text − negative), where other families count from 1."""
+        return self.conditions_for(None, positive, negative, guidance, size_px)
+
+    def conditions_for(
+        self,
+        network: object,
+        positive: EncodedPrompt,
+        negative: EncodedPrompt | None,
+        guidance: float,
+        size_px: SizePx,
+    ) -> RowConditions:
+        """What a network that reads prompts as this family's transformer does reads in all steps. Guidance counts from 0
+        here: text + guidance · (text − negative), where other families count from 1."""
         halves = [positive] if negative is None else [negative, positive]
         lengths = [half.states.shape[1] for half in halves]
         states = [F.pad(half.states, (0, 0, 0, self._words.room - half.states.shape[1])) for half in halves]
@@ -63,7 +75,14 @@ class ZImage(LatentCodec):
             pictures = list(batch.latents.to(self._dtype).unsqueeze(2).unbind())
             texts = [row[:length] for row, length in zip(states, cast(list[int], lengths.tolist()), strict=True)]
             times = 1 - batch.times
-            found = self._transformer(keep_on, pictures, times, texts, return_dict=False)[0]
+            transformer: Any = self._transformer.module
+            residuals = batch.residuals(batch.pictures, keep_on, transformer)
+            # ControlNets leave room for the longest prompt that can be read.
+            room = padded(states.shape[1]) - padded(max(map(len, texts)))
+            added = {place: one[:, : one.shape[1] - room] for place, one in enumerate(residuals) if one is not None}
+            found = self._transformer(
+                keep_on, pictures, times, texts, controlnet_block_samples=added or None, return_dict=False
+            )[0]
             return -torch.stack(found).squeeze(2)
 
         return self._batches(group, forward)

@@ -5013,6 +5013,9 @@ namespace DeviceOps.Api.Inference.V1 {
   /// `StableDiffusionXLControlNetUnionPipeline` does: each map is weighed before the network reads it. Their `start_ratio`, `end_ratio`
   /// and `balance` must be equal, and none may have a `region` or the weight 0. Controls that differ from the others in these are
   /// computed apart, and what the forwards find is added, as with networks of their own.
+  ///
+  /// With `z_image` a map and a picture with a missing part (`preprocessing.inpaint`) that name the same ControlNet are read together,
+  /// as diffusers' `ZImageControlNetInpaintPipeline` does, if their weights are equal, too.
   /// </summary>
   [global::System.Diagnostics.DebuggerDisplayAttribute("{ToString(),nq}")]
   public sealed partial class ControlInput : pb::IMessage<ControlInput>

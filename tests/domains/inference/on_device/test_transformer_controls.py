@@ -1,19 +1,24 @@
-"""ControlNets of SD3 and FLUX.1 in our engine against diffusers' pipelines, on random weights: same maps, noise, latents."""
+"""ControlNets of SD3, FLUX.1 and Z-Image in our engine against diffusers' pipelines, on random weights: same maps, noise and
+latents."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
-from domains.inference.control_types import CONTROL_MODES
-from domains.inference.controls import ControlBalance
+from domains.inference.control_types import CONTROL_MODES, forwards_of
+from domains.inference.controls import ControlBalance, Preprocessing, ResolvedControl, UsedPicture
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import GivenControl
-from domains.inference.kept_readings import kept_readings
+from domains.inference.image_fit import ImageFit
+from domains.inference.kept_readings import EMBEDDED, kept_readings
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Controls, ControlsOfJob
 from domains.inference.on_device.families.table import family_of
@@ -24,12 +29,14 @@ from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.model.families import FAMILIES
+from domains.model.fingerprint import Fingerprints, hash_of
 from domains.model.header_facts import header_facts
-from domains.model.model import Model
+from domains.model.model import Model, ModelState
+from domains.model.weights_model import read_file
 from tests.domains.inference.on_device.control_files import control, given, stripes
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
-from tests.domains.inference.on_device.tiny_families import TINY, vae, write_parts, write_tiny_family
+from tests.domains.inference.on_device.tiny_families import TINY, vae, write_parts, write_tiny_family, z_image
 from tests.domains.inference.on_device.transformer_controls import KINDS, their_controlled, write_net
 
 MAP, OTHER = stripes(48, 32), stripes(48, 32, 77)
@@ -74,7 +81,7 @@ class Guided(Loaded):
             return trajectory.latents
 
 
-@pytest.fixture(scope="module", params=["sd3", "flux1"])
+@pytest.fixture(scope="module", params=["sd3", "flux1", "z_image"])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guided:
     folder = tmp_path_factory.mktemp("guided")
     return Guided(write_tiny_family(request.param, folder / request.param), folder)
@@ -130,9 +137,11 @@ def test_what_a_net_keeps_of_an_earlier_prompt_is_forecast_from_its_file(family:
             present = [tensor for one in controls.at(step) for tensor in one.tensors()]
             held.append(bytes_of(controls.tensors()) - bytes_of(present))
     ((found,),) = kept_readings(wanted)
-    (sizes,) = (one.reading for one in (header_facts(net) or {}).values())
+    told_by = family.model if family.model.family in EMBEDDED else net
+    assert found.model_id == told_by.id
+    (sizes,) = (one.reading for one in (header_facts(told_by) or {}).values() if one.reading.of_token)
     forecast = 4 * (sizes.of_token * found.tokens * found.prompts + sizes.of_prompt * found.pooled)
-    # Beside them only numbers: the guidance that FLUX.1 is told, and the type of a map.
+    # Beside them only numbers: the guidance that FLUX.1 is told, the type of a map, the lengths of prompts.
     assert 0 <= max(held) - forecast <= 16 * found.prompts
     assert found.prompts == 1 + FAMILIES[family.model.family].reads_negative(wanted.guidance_scale)
 
@@ -209,6 +218,105 @@ def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
         family.of(asked(family, controls=(control(plain),)), [given(plain, MAP, tmp_path, hidden=hidden)])
 
 
+@pytest.mark.parametrize("name", ["z_image"])
+def test_the_latents_with_a_net_that_inpaints_are_those_of_diffusers(tmp_path: Path, name: str) -> None:
+    family = Guided(write_tiny_family(name, tmp_path / name), tmp_path)
+    hidden = torch.zeros(32, 48, dtype=torch.uint8)
+    hidden[8:24, 16:40] = 255
+    white, picture = Image.fromarray(hidden.numpy()), Image.fromarray(OTHER.numpy())
+    marked: dict[str, Any] = {"preprocessing": Preprocessing(kind="inpaint"), "weight": 0.8}
+    if name == "sd3":
+        net = write_net(tmp_path / "inpaint", name, family.ours, 3, extra_conditioning_channels=1)
+        controls, maps = [control(net, **marked)], [given(net, OTHER, tmp_path, hidden=hidden)]
+        seen, more = [OTHER], {"control_mask": white}
+    else:
+        # As diffusers' pipeline: a map and the picture, in one forward.
+        net = family.nets["z_image-2.1"]
+        controls = [control(net, **marked), control(net, weight=0.8)]
+        maps = [given(net, OTHER, tmp_path, hidden=hidden), given(net, MAP, tmp_path)]
+        seen, more = [MAP], {"image": picture, "mask_image": white}
+    wanted = asked(family, controls=tuple(controls))
+    found = family.latents(wanted, maps)
+    assert gap(found, their_controlled(family, wanted, [net], seen, [None], **more)) < TOLERANCE
+    # What is missing shows, and what is there.
+    for other in (hidden * 0 + 255, hidden.flip(0).roll(3, 1)):
+        others = [given(net, OTHER, tmp_path, hidden=other), *maps[1:]]
+        assert gap(family.latents(wanted, others), found) > 0.001
+
+
+def test_a_map_of_z_image_goes_with_one_picture_that_counts_alike() -> None:
+    used = UsedPicture(blob_id="b-2", sha256="0" * 64)
+
+    def asked_for(name: str, weight: float, kind: str = "canny", end: float = 1.0) -> ResolvedControl:
+        how = Preprocessing(kind=kind)
+        return ResolvedControl(
+            model_id=name,
+            model_sha256=name,
+            image=used,
+            fit=ImageFit.COVER,
+            preprocessing=how,
+            weight=weight,
+            end_ratio=end,
+        )
+
+    seen, gone = asked_for("one", 0.8), asked_for("one", 0.8, "inpaint")
+    others = [asked_for("one", 0.5), asked_for("other", 0.8), asked_for("one", 0.8, end=0.5)]
+    controls = [seen, gone, seen, *others, gone, seen]
+    assert forwards_of(controls, "z_image") == [[0, 1], [2, 6], [3], [4], [5], [7]]
+    assert forwards_of(controls, "flux1") == [[place] for place in range(len(controls))]
+    half = msgspec.structs.replace(gone, region=used)
+    assert forwards_of([seen, half], "z_image") == [[0], [1]]
+
+
+def test_a_net_of_z_image_without_channels_for_it_reads_no_missing_part(tmp_path: Path) -> None:
+    family = Guided(write_tiny_family("z_image", tmp_path / "z_image"), tmp_path)
+    net, hidden = family.nets["z_image"], torch.full((32, 48), 255, dtype=torch.uint8)
+    with pytest.raises(InvalidRequest, match="does not read"):
+        family.of(asked(family, controls=(control(net),)), [given(net, MAP, tmp_path, hidden=hidden)])
+
+
+def alone(path: Path, tensors: dict[str, Tensor]) -> Model:
+    """A file of tensors without a config beside it, as the catalogue gives it when a job names it."""
+    save_file(tensors, path)
+    model, stamps = read_file(path, path.stem, path.stem), Fingerprints().stamps(path.parent, {path.name: path})
+    return msgspec.structs.replace(model, folder=str(path.parent), files=stamps, sha256=hash_of(stamps))
+
+
+def test_a_file_alone_tells_which_published_net_of_z_image_it_is(tmp_path: Path) -> None:
+    pipeline, parts = TINY["z_image"]
+    deep = ("ZImageTransformer2DModel", z_image(n_layers=30, n_refiner_layers=2))
+    family = Guided(write_parts(pipeline, {**parts, "transformer": deep}, tmp_path / "z_image"), tmp_path)
+    places = {"control_layers_places": [*range(0, 30, 5)]}, {"control_layers_places": [*range(0, 30, 2)]}
+    twice = {**places[1], "control_refiner_layers_places": [0, 1]}
+    kinds = {"z_image": places[0], "z_image-2.0": twice, "z_image-2.1": twice}
+    nets = {kind: write_net(tmp_path / f"{kind}-deep", kind, family.ours, 5, **more) for kind, more in kinds.items()}
+    stored = {kind: load_file(f"{net.folder}/diffusion_pytorch_model.safetensors") for kind, net in nets.items()}
+    # The published 2.0 has a refiner that was not trained.
+    of_next = {
+        name: one * 0 for name, one in stored["z_image-2.1"].items() if name.startswith("control_noise_refiner.")
+    }
+    files = {**stored, "z_image-2.0": {**of_next, **stored["z_image-2.0"]}, "z_image-2.0-bare": stored["z_image-2.0"]}
+    for name, tensors in files.items():
+        file, net = alone(tmp_path / f"{name}.safetensors", tensors), nets[name.removesuffix("-bare")]
+        assert (file.state, file.family, file.problem) == (ModelState.AVAILABLE, "z_image", "")
+        wanted = [asked(family, controls=(control(one, weight=0.7),), steps=1) for one in (file, net)]
+        found = [
+            family.latents(one, [given(model, MAP, tmp_path)]) for one, model in zip(wanted, (file, net), strict=True)
+        ]
+        assert torch.equal(*found), name
+
+
+def test_a_file_alone_with_other_layers_than_published_asks_for_its_config(tmp_path: Path) -> None:
+    family = Guided(write_tiny_family("z_image", tmp_path / "z_image"), tmp_path)
+    tensors = load_file(f"{family.nets['z_image'].folder}/diffusion_pytorch_model.safetensors")
+    file = alone(tmp_path / "alone.safetensors", tensors)
+    assert (file.state, file.reason) == (ModelState.INCOMPATIBLE, ErrorReason.MODEL_INCOMPATIBLE)
+    assert "config.json" in file.problem
+    with pytest.raises(FailedPrecondition, match=r"no config\.json beside its weights") as refused:
+        family.of(asked(family, controls=(control(file),)), [given(file, MAP, tmp_path)])
+    assert refused.value.reason is ErrorReason.COMPONENT_MISSING
+
+
 def test_a_net_that_sees_the_pixels_of_its_map_is_that_of_diffusers(tmp_path: Path) -> None:
     pipeline, parts = TINY["flux1"]
     eight = vae(
@@ -233,6 +341,16 @@ def test_a_net_that_sees_the_pixels_of_its_map_is_that_of_diffusers(tmp_path: Pa
 MISFITS: dict[str, list[tuple[dict[str, Any], str]]] = {
     "sd3": [({"num_attention_heads": 8, "caption_projection_dim": 64}, "width 64"), ({"num_layers": 4}, "blocks 4")],
     "flux1": [({"num_attention_heads": 4}, "width 64"), ({"joint_attention_dim": 48}, "joint_attention_dim 48")],
+    "z_image": [
+        ({"dim": 64}, "dim 64 where the model has 32"),
+        ({"control_in_dim": 20}, "control_in_dim 20"),
+        ({"control_layers_places": [0, 2]}, r"control_layers_places \[0, 2\] where the model has \[0\]"),
+        ({"control_layers_places": [1, 0]}, "first of control_layers_places 1"),
+        (
+            {"add_control_noise_refiner": "control_layers", "control_refiner_layers_places": [1]},
+            r"control_refiner_layers_places \[1\]",
+        ),
+    ],
 }
 
 

@@ -252,10 +252,10 @@ def qwen3(width: int, layers: int = 3) -> Make:
     )
 
 
-def _z_image(folder: Path) -> Any:
-    return _theirs.ZImageTransformer2DModel(
-        dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32, axes_dims=[4, 4, 8]
-    )
+def z_image(**changes: Any) -> Make:
+    """Z-Image's transformer."""
+    plain = {"n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 32}
+    return lambda folder: _theirs.ZImageTransformer2DModel(dim=32, axes_dims=[4, 4, 8], **{**plain, **changes})
 
 
 FLOW_VAE = (
@@ -363,7 +363,7 @@ TINY: Mapping[str, tuple[str, Parts]] = {
         {
             "text_encoder": ("Qwen3Model", qwen3(32)),
             "tokenizer": ("Qwen2Tokenizer", _qwen_tokenizer),
-            "transformer": ("ZImageTransformer2DModel", _z_image),
+            "transformer": ("ZImageTransformer2DModel", z_image()),
             "vae": FLOW_VAE,
             "scheduler": ("FlowMatchEulerDiscreteScheduler", flow(shift=3.0)),
         },

@@ -171,6 +171,21 @@ DIFFUSERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"num_layers": 5, "num_single_layers": 10, "guidance_embeds": True, "num_mode": 10},
     ),
     "qwen_image_controlnet": ("QwenImageControlNetModel", {"num_layers": 5}),
+    # Z-Image-Turbo-Fun-Controlnet-Union and -Union-2.1.
+    "z_image_controlnet": (
+        "ZImageControlNetModel",
+        {"control_layers_places": [*range(0, 30, 5)], "control_in_dim": 16},
+    ),
+    "z_image_21_controlnet": (
+        "ZImageControlNetModel",
+        {
+            "control_layers_places": [*range(0, 30, 2)],
+            "control_refiner_layers_places": [0, 1],
+            "control_in_dim": 33,
+            "add_control_noise_refiner": "control_noise_refiner",
+        },
+    ),
+    "sana_controlnet": ("SanaControlNetModel", {}),
     "sd1_t2i_adapter": ("T2IAdapter", {}),
     "sd1_light_t2i_adapter": ("T2IAdapter", {"adapter_type": "light_adapter", "num_res_blocks": 4}),
     "sdxl_t2i_adapter": (
