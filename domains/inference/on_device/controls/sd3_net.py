@@ -86,12 +86,14 @@ class Sd3ControlNet:
         states, pooled = inputs
         rows, config = len(states), self._net.config
         hidden = in_rows(latents.to(self.dtype), rows)
+        # Diffusers' pipeline for inpainting gives zeros whatever the config says.
+        without_pooled = self._inpaints or config.force_zeros_for_pooled_projection
         found = self._module(
             keep_on,
             hidden_states=hidden if config.use_pos_embed else base.pos_embed(hidden),
             controlnet_cond=in_rows(hints, rows),
             encoder_hidden_states=None if config.joint_attention_dim is None else states,
-            pooled_projections=torch.zeros_like(pooled) if config.force_zeros_for_pooled_projection else pooled,
+            pooled_projections=torch.zeros_like(pooled) if without_pooled else pooled,
             timestep=timestep.expand(rows) if len(timestep) == 1 else in_rows(timestep, rows),
             return_dict=False,
         )

@@ -218,7 +218,7 @@ def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
         family.of(asked(family, controls=(control(plain),)), [given(plain, MAP, tmp_path, hidden=hidden)])
 
 
-@pytest.mark.parametrize("name", ["z_image"])
+@pytest.mark.parametrize("name", ["sd3", "z_image"])
 def test_the_latents_with_a_net_that_inpaints_are_those_of_diffusers(tmp_path: Path, name: str) -> None:
     family = Guided(write_tiny_family(name, tmp_path / name), tmp_path)
     hidden = torch.zeros(32, 48, dtype=torch.uint8)
