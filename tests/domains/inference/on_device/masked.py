@@ -13,12 +13,13 @@ from domains.inference.masks import MaskBlend, MaskFill, ResolvedMask
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.families.packing import unpacked
 from domains.inference.on_device.families.table import family_of
+from domains.inference.on_device.guides import NO_GUIDES, Guides
 from domains.inference.on_device.inpainting import channels_of, hidden_in, masked_of
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.scene import Scene
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.model.on_device import OnDeviceModel
-from tests.domains.inference.on_device.from_picture import PACKED
+from tests.domains.inference.on_device.from_picture import PACKED, encoded, with_parts_of
 from tests.domains.inference.on_device.requests import their_guidance
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -50,24 +51,42 @@ def scene_of(wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Scen
     return Scene(wanted, picture.numpy(), white if wanted.mask is not None else None)
 
 
-def begun_masked(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Trajectory:
-    """Our trajectory at its beginning."""
+def begun_masked(
+    loaded: OnDeviceModel,
+    wanted: ResolvedGeneration,
+    picture: Tensor,
+    white: Pixels,
+    guides: Guides = NO_GUIDES,
+    *,
+    drawn: bool = True,
+) -> Trajectory:
+    """Our trajectory at its beginning. `drawn`: see `encoded`."""
     family = family_of(loaded)
-    conditions = condition(loaded, family, wanted, PromptCache()).conditions
+    conditioned = condition(loaded, family, wanted, PromptCache())
     scene = scene_of(wanted, picture, white)
     pixels, shape = torch.from_numpy(scene.start), family.latent_shape(wanted.width_px, wanted.height_px)
-    start, native = family.encode_picture(pixels), None
+    start, native = encoded(family, pixels, drawn=drawn), None
     if loaded.model.variant == "inpainting":
         seen = family.encode_picture(pixels, hidden=hidden_in(scene.shares))
         native = channels_of(family, scene.shares, seen, shape)
     masked = masked_of(wanted, scene, shape, native)
-    return begin(family, wanted, loaded.scheduler_config, conditions, loaded.device, start, masked=masked)
+    config, conditions, device = loaded.scheduler_config, conditioned.conditions, loaded.device
+    renew = conditioned.renew
+    return begin(family, wanted, config, conditions, device, start, renew=renew, masked=masked, guides=guides)
 
 
-def masked_latents(loaded: OnDeviceModel, wanted: ResolvedGeneration, picture: Tensor, white: Pixels) -> Tensor:
+def masked_latents(
+    loaded: OnDeviceModel,
+    wanted: ResolvedGeneration,
+    picture: Tensor,
+    white: Pixels,
+    guides: Guides = NO_GUIDES,
+    *,
+    drawn: bool = True,
+) -> Tensor:
     """Our final latents."""
     with torch.inference_mode():
-        trajectory = begun_masked(loaded, wanted, picture, white)
+        trajectory = begun_masked(loaded, wanted, picture, white, guides, drawn=drawn)
         while not trajectory.done:
             walk_together([trajectory])
         return trajectory.latents
@@ -85,7 +104,7 @@ def their_masked_latents(
     name = their_pipeline_name(theirs)
     if not hasattr(diffusers, name):
         return None
-    pipeline: Any = getattr(diffusers, name)(**theirs.components)
+    pipeline: Any = with_parts_of(theirs, name)
     pipeline.set_progress_bar_config(disable=True)
     if wanted.family == "chroma":
         # The pipeline reads a setting that its transformer does not have, and by itself fewer tokens than the others.
@@ -100,10 +119,9 @@ def their_masked_latents(
         height=wanted.height_px,
         width=wanted.width_px,
         num_inference_steps=wanted.steps,
-        **their_guidance(wanted),
+        **{**their_guidance(wanted), **others},
         generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
         output_type="latent",
-        **others,
     ).images
     if wanted.family not in PACKED:
         return found

@@ -47,6 +47,7 @@ def their_guidance(wanted: ResolvedGeneration) -> dict[str, Any]:
     reads = FAMILIES[wanted.family].reads_negative(wanted.guidance_scale)
     texts = {"negative_prompt": [wanted.negative_prompt] * len(wanted.seeds)}
     if wanted.family == "flux1":
-        scales = {"guidance_scale": wanted.distilled_guidance or 0.0, "true_cfg_scale": wanted.guidance_scale}
-        return {**scales, **(texts if reads else {})}
+        # Not all of its pipelines know a negative prompt.
+        told = {"true_cfg_scale": wanted.guidance_scale, **texts} if reads else {}
+        return {"guidance_scale": wanted.distilled_guidance or 0.0, **told}
     return {"guidance_scale": wanted.guidance_scale, **(texts if reads and wanted.negative_prompt else {})}

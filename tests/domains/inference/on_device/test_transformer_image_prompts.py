@@ -136,8 +136,7 @@ def ours(
 def theirs(family: Prompted, wanted: ResolvedGeneration, pictures: Sequence[Sequence[Tensor]], **more: Any) -> Tensor:
     """Of diffusers' pipeline with the adapters that the request names."""
     of_flux = wanted.family in PACKED
-    load_theirs = _with_flux if of_flux else _with_sd3
-    pipe = load_theirs(family, wanted)
+    pipe = with_theirs(family, wanted)
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
     as_images = [[Image.fromarray(np.asarray(one)) for one in some] for some in pictures]
@@ -152,6 +151,11 @@ def theirs(family: Prompted, wanted: ResolvedGeneration, pictures: Sequence[Sequ
         output_type="latent",
     ).images
     return unpacked(found, *shape[1:]) if of_flux else found
+
+
+def with_theirs(family: Prompted, wanted: ResolvedGeneration) -> Any:
+    """Diffusers' pipeline with the encoder, and with the adapters that the request names."""
+    return (_with_flux if wanted.family in PACKED else _with_sd3)(family, wanted)
 
 
 def _with_flux(family: Prompted, wanted: ResolvedGeneration) -> Any:
