@@ -1,5 +1,5 @@
 """Pictures made from a picture, whole or in part, that image prompts or a ControlNet guide beside it: against diffusers'
-pipelines of FLUX.1, SD3 and Chroma, on random weights, with the same noise."""
+pipelines of SDXL, FLUX.1, SD3 and Chroma, on random weights, with the same noise. `test_mixes` has those of SD 1.x."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from tests.domains.inference.on_device.control_files import given as control_giv
 from tests.domains.inference.on_device.from_picture import from_picture, gradient, latents_from, their_latents_from
 from tests.domains.inference.on_device.image_prompt_files import given, picture
 from tests.domains.inference.on_device.masked import levels, mask, masked_latents, their_masked_latents
+from tests.domains.inference.on_device.test_controls import Guided as GuidedUNet
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
 from tests.domains.inference.on_device.test_transformer_controls import Guided, typed
 from tests.domains.inference.on_device.test_transformer_image_prompts import Prompted, with_theirs, write_family
+from tests.domains.inference.on_device.test_union_controls import write_union
 from tests.domains.inference.on_device.tiny_families import write_tiny_family
 from tests.domains.inference.on_device.transformer_controls import encoded_without_noise
 
@@ -89,7 +91,7 @@ def their_pipe(guided: Guided, net: Model) -> Any:
 def test_a_controlnet_guides_beside_the_picture_as_in_diffusers(
     guided: Guided, tmp_path: Path, way: str, kind: str
 ) -> None:
-    """Of FLUX.1 alone: diffusers has no such pipeline for the others. It has none with a negative prompt."""
+    """Of FLUX.1 alone: diffusers has no such pipeline for other transformers. It has none with a negative prompt."""
     net, map_px, told = guided.nets[kind], stripes(48, 32), typed(kind)
     wanted = asked(guided, guidance_scale=1.0, controls=(control(net, weight=0.8, end_ratio=0.7, **told),), **WAYS[way])
     controls = guided.of(wanted, [control_given(net, map_px, tmp_path)])
@@ -106,3 +108,41 @@ def test_a_controlnet_guides_beside_the_picture_as_in_diffusers(
         )
     assert gap(found, expected) < TOLERANCE
     assert gap(found, ours(guided, asked(guided, guidance_scale=1.0, **WAYS[way]), drawn=False)) > 0.01
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> GuidedUNet:
+    folder = tmp_path_factory.mktemp("sdxl")
+    return GuidedUNet(write_tiny_family("sdxl", folder / "sdxl"), folder)
+
+
+@pytest.mark.parametrize("kind", ["ControlNet", "ControlNetUnion"])
+@pytest.mark.parametrize("way", list(WAYS))
+def test_a_controlnet_of_sdxl_guides_beside_the_picture_as_in_diffusers(
+    sdxl: GuidedUNet, tmp_path: Path, way: str, kind: str
+) -> None:
+    union = kind == "ControlNetUnion"
+    net = write_union(tmp_path / "union", sdxl.ours) if union else sdxl.nets[0]
+    told = [{"control_type": "depth"}, {"control_type": "pose"}] if union else [{}, {}]
+    maps = [stripes(48, 32), stripes(48, 32, 7)]
+    # In steps in which no map counts, diffusers adds what a union network finds in maps of weight 0.
+    end = 1.0 if union else 0.7
+    controls = tuple(control(net, weight=0.8, end_ratio=end, **one) for one in told)
+    wanted = asked(sdxl, sampler="euler", controls=controls, **WAYS[way])
+    found = ours(sdxl, wanted, Guides(controls=sdxl.of(wanted, [control_given(net, one, tmp_path) for one in maps])))
+    load = getattr(_theirs, f"{kind}Model").from_pretrained
+    nets = load(net.folder) if union else [load(net.folder) for _ in maps]
+    pipe = getattr(_theirs, f"StableDiffusionXL{kind}Pipeline")(
+        **{**sdxl.theirs.components, "add_watermarker": False}, controlnet=nets
+    )
+    modes = {"control_mode": [CONTROL_MODES["sdxl"][one["control_type"]] for one in told]} if union else {}
+    expected = theirs(
+        pipe,
+        wanted,
+        control_image=[Image.fromarray(np.asarray(one)) for one in maps],
+        controlnet_conditioning_scale=[0.8, 0.8],
+        control_guidance_end=[end, end],
+        **modes,
+    )
+    assert gap(found, expected) < TOLERANCE
+    assert gap(found, ours(sdxl, asked(sdxl, sampler="euler", **WAYS[way]))) > 0.01
