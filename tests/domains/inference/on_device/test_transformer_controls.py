@@ -9,14 +9,14 @@ import msgspec
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest
 from domains.inference.control_types import CONTROL_MODES, forwards_of
 from domains.inference.controls import ControlBalance, Preprocessing, ResolvedControl, UsedPicture
 from domains.inference.generation import ResolvedGeneration
-from domains.inference.given import GivenControl
+from domains.inference.given import Given, GivenControl
 from domains.inference.image_fit import ImageFit
 from domains.inference.kept_readings import EMBEDDED, kept_readings
 from domains.inference.on_device.conditioning import condition
@@ -28,12 +28,14 @@ from domains.inference.on_device.network_pool import NetworkPool
 from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
+from domains.inference.outcome import LatentsReady, RunFinished
 from domains.model.families import FAMILIES
 from domains.model.fingerprint import Fingerprints, hash_of
 from domains.model.header_facts import header_facts
 from domains.model.model import Model, ModelState
 from domains.model.weights_model import read_file
 from tests.domains.inference.on_device.control_files import control, given, stripes
+from tests.domains.inference.on_device.recorder import Recorder
 from tests.domains.inference.on_device.reference import final_latents
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
 from tests.domains.inference.on_device.tiny_families import TINY, vae, write_parts, write_tiny_family, z_image
@@ -218,6 +220,18 @@ def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
         family.of(asked(family, controls=(control(plain),)), [given(plain, MAP, tmp_path, hidden=hidden)])
 
 
+def handed_out(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
+    """The final latents of a job of the step loop."""
+    recorder = Recorder(family.model)
+    wanted = msgspec.structs.replace(wanted, return_latents=True)
+    recorder.loop.submit("a", Given(family.model, wanted, controls=tuple(maps)))
+    recorder.run()
+    assert isinstance(recorder.last("a"), RunFinished), recorder.last("a")
+    (found,) = [one.data for one in recorder.of("a", LatentsReady) if isinstance(one, LatentsReady)]
+    recorder.loop.close()
+    return torch.cat([*load(found).values()])
+
+
 @pytest.mark.parametrize("name", ["sd3", "z_image"])
 def test_the_latents_with_a_net_that_inpaints_are_those_of_diffusers(tmp_path: Path, name: str) -> None:
     family = Guided(write_tiny_family(name, tmp_path / name), tmp_path)
@@ -238,6 +252,7 @@ def test_the_latents_with_a_net_that_inpaints_are_those_of_diffusers(tmp_path: P
     wanted = asked(family, controls=tuple(controls))
     found = family.latents(wanted, maps)
     assert gap(found, their_controlled(family, wanted, [net], seen, [None], **more)) < TOLERANCE
+    assert torch.equal(found, handed_out(family, wanted, maps))
     # What is missing shows, and what is there.
     for other in (hidden * 0 + 255, hidden.flip(0).roll(3, 1)):
         others = [given(net, OTHER, tmp_path, hidden=other), *maps[1:]]
