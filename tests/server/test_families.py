@@ -136,6 +136,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parts(*WIDE_FLUX, root / "wide-flux")
     transformer = their_flux(root).transformer
     write_net(root / "flux-edges", "flux1-union", SimpleNamespace(modules={"transformer": transformer}))
+    transformer = their_pipeline(root / "z_image").transformer
+    write_net(root / "z-edges", "z_image-2.1", SimpleNamespace(modules={"transformer": transformer}))
     write_t2i(root / "layout", 1, (16, 32, 32, 32), downscale_factor=16, adapter_type="full_adapter_xl")
     _, pipeline, changes = EDITORS["sdxl"]
     write_parts(pipeline, {**TINY["sdxl"][1], **changes}, root / "editor")
@@ -315,6 +317,16 @@ def with_control(net: str = "edges", model: str = "sdxl", **more: Any) -> genera
     return generation
 
 
+def white_png() -> image_pb2.ImageInput:
+    """A mask with a white part."""
+    levels = np.zeros((EDGE_PX, EDGE_PX), np.uint8)
+    levels[8:24, 8:40] = 255
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG")
+    return image_pb2.ImageInput(data=file.getvalue())
+
+
+INPAINT = conditioning_pb2.ControlPreprocessing(inpaint=conditioning_pb2.InpaintPreprocessing())
 CANNY = conditioning_pb2.ControlPreprocessing(canny=conditioning_pb2.CannyPreprocessing(high_threshold=150))
 
 
@@ -328,18 +340,14 @@ def test_a_preview_shows_the_map_that_a_controlnet_would_see(server: RunningServ
 
 
 def test_a_map_for_inpainting_takes_the_mask_of_the_generation(server: RunningServer) -> None:
-    inpaint = conditioning_pb2.ControlPreprocessing(inpaint=conditioning_pb2.InpaintPreprocessing())
-    generation = with_control(preprocessing=inpaint)
+    generation = with_control(preprocessing=INPAINT)
     refusal = asking.refused(lambda: asking.submit(server, generation))
     assert refusal.reason == "UNSUPPORTED_COMBINATION"
     (violation,) = refusal.bad_request.field_violations
     assert violation.field == "spec.generation.controls[0].preprocessing.inpaint"
-    levels = np.zeros((EDGE_PX, EDGE_PX), np.uint8)
-    levels[8:24, 8:40] = 255
-    file = io.BytesIO()
-    Image.fromarray(levels).save(file, "PNG")
     generation.init_image.image.CopyFrom(png())
-    generation.mask.image.data = file.getvalue()
+    generation.mask.image.CopyFrom(white_png())
+    levels = np.asarray(Image.open(io.BytesIO(generation.mask.image.data)))
     request = inference_service_pb2.PreviewConditioningRequest(generation=generation)
     (found,) = server.inference.PreviewConditioning(request, timeout=asking.CALL_S).control_maps
     shown = np.asarray(Image.open(io.BytesIO(asking.blob(server, found.file.blob_id))))
@@ -478,6 +486,44 @@ def test_a_controlnet_of_flux_guides_the_picture_and_is_told_the_type_of_its_map
     assert np.abs(pixels(server, plain).astype(int) - found).max() > 1
 
 
+def test_a_controlnet_of_z_image_guides_the_picture_beside_one_with_a_missing_part(
+    server: RunningServer, root: Path
+) -> None:
+    result = asking.watch(server, asking.submit(server, with_control("z-edges", "z_image", weight=0.6)))[
+        -1
+    ].generation_result
+    assert [(one.role, one.model_id) for one in result.resolved.used_models[1:]] == [("controlnet", "z-edges")]
+    pipe = _diffusers.ZImageControlNetPipeline(
+        **their_pipeline(root / "z_image").components,
+        controlnet=_diffusers.ZImageControlNetModel.from_pretrained(root / "z-edges"),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt="a rocket",
+        negative_prompt="fog",
+        control_image=Image.fromarray(stripes(EDGE_PX, EDGE_PX).numpy()),
+        controlnet_conditioning_scale=0.6,
+        width=EDGE_PX,
+        height=EDGE_PX,
+        num_inference_steps=2,
+        guidance_scale=result.resolved.generation.sampling.guidance_scale,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    found = pixels(server, result).astype(int)
+    assert np.abs(found - np.asarray(theirs).astype(int)).max() <= 1
+    plain = asking.watch(server, asking.submit(server, asked("z_image")))[-1].generation_result
+    assert np.abs(pixels(server, plain).astype(int) - found).max() > 1
+    generation = with_control("z-edges", "z_image", weight=0.6)
+    generation.init_image.image.CopyFrom(png())
+    generation.mask.image.CopyFrom(white_png())
+    alone = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    generation.controls.append(
+        conditioning_pb2.ControlInput(model_id="z-edges", image=png(), preprocessing=INPAINT, weight=0.6)
+    )
+    beside = asking.watch(server, asking.submit(server, generation))[-1].generation_result
+    assert alone.images[0].file.sha256 != beside.images[0].file.sha256
+
+
 def _parts(pipeline: Any) -> dict[str, Any]:
     return {
         name: one for name, one in pipeline.components.items() if name not in ("image_encoder", "feature_extractor")
@@ -527,6 +573,12 @@ BAD_CONTROLS: dict[str, tuple[Callable[[], generation_pb2.Generation], str, str]
     "no_controlnet": (lambda: with_control("styled"), "MODEL_INCOMPATIBLE", "is a lora and no ControlNet"),
     "a_family_without": (lambda: with_control(model="chroma"), "UNSUPPORTED_COMBINATION", "chroma"),
     "a_net_of_flux": (lambda: with_control("flux-edges"), "MODEL_INCOMPATIBLE", "guides models of flux1"),
+    "a_net_of_z_image": (lambda: with_control("z-edges"), "MODEL_INCOMPATIBLE", "guides models of z_image"),
+    "a_net_of_another_transformer": (
+        lambda: with_control("flux-edges", "z_image"),
+        "MODEL_INCOMPATIBLE",
+        "guides models of flux1",
+    ),
     "a_type_for_one": (lambda: with_control(control_type="depth"), "UNSUPPORTED_COMBINATION", "knows one type"),
     "an_unknown_type": (lambda: with_control(control_type="aura"), "INVALID_FIELD", "known: pose, depth"),
     "a_type_of_sdxl": (

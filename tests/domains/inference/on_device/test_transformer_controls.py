@@ -29,6 +29,7 @@ from domains.inference.on_device.prompt_cache import PromptCache
 from domains.inference.on_device.tensor_bytes import bytes_of
 from domains.inference.on_device.trajectory import Trajectory, begin, walk_together
 from domains.inference.outcome import LatentsReady, RunFinished
+from domains.model.execution import BY_COMPONENT, BY_LAYER, Execution
 from domains.model.families import FAMILIES
 from domains.model.fingerprint import Fingerprints, hash_of
 from domains.model.header_facts import header_facts
@@ -220,9 +221,16 @@ def test_a_net_that_inpaints_sees_which_part_is_missing(tmp_path: Path) -> None:
         family.of(asked(family, controls=(control(plain),)), [given(plain, MAP, tmp_path, hidden=hidden)])
 
 
-def handed_out(family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl]) -> Tensor:
-    """The final latents of a job of the step loop."""
+def handed_out(
+    family: Guided, wanted: ResolvedGeneration, maps: Sequence[GivenControl], execution: Execution | None = None
+) -> Tensor:
+    """The final latents of a job of the step loop. `execution` None: the usual one."""
     recorder = Recorder(family.model)
+    if execution is not None:
+        recorder.loop.unload(family.model.id)
+        recorder.loop.load("again", family.model, execution)
+        recorder.run()
+        assert recorder.loop.loaded(family.model.id).execution.offload == execution.offload
     wanted = msgspec.structs.replace(wanted, return_latents=True)
     recorder.loop.submit("a", Given(family.model, wanted, controls=tuple(maps)))
     recorder.run()
@@ -257,6 +265,19 @@ def test_the_latents_with_a_net_that_inpaints_are_those_of_diffusers(tmp_path: P
     for other in (hidden * 0 + 255, hidden.flip(0).roll(3, 1)):
         others = [given(net, OTHER, tmp_path, hidden=other), *maps[1:]]
         assert gap(family.latents(wanted, others), found) > 0.001
+
+
+@pytest.mark.usefixtures("aligned")
+@pytest.mark.parametrize("offload", [BY_COMPONENT, BY_LAYER])
+def test_a_net_that_computes_with_layers_of_its_model_finds_those_that_are_not_there(
+    tmp_path: Path, offload: str
+) -> None:
+    family = Guided(write_tiny_family("z_image", tmp_path / "z_image"), tmp_path)
+    nets = family.nets["z_image"], family.nets["z_image-2.1"]
+    wanted = asked(family, controls=tuple(control(net, weight=0.7) for net in nets), steps=2)
+    maps = [given(net, one, tmp_path) for net, one in zip(nets, (MAP, OTHER), strict=True)]
+    whole = family.latents(wanted, maps)
+    assert torch.equal(handed_out(family, wanted, maps, Execution(offload=offload)), whole)
 
 
 def test_a_map_of_z_image_goes_with_one_picture_that_counts_alike() -> None:
