@@ -8,6 +8,7 @@ from domains.inference.image_fit import ImageFit
 from domains.inference.input_picture import InputPicture
 from domains.inference.references import Reference, ResolvedReference
 from domains.model.families import FAMILIES, Variant
+from domains.model.families.flux1 import CONTROL
 from domains.model.model import Model
 
 _TALL_PX = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
@@ -37,8 +38,9 @@ def resolved_references(
 
 
 def _resolved(one: Reference, picture: InputPicture, model: Model, size_px: tuple[int, int]) -> ResolvedReference:
-    # A U-Net reads the picture in channels beside the latents, a transformer in tokens of their own.
-    own = nearest_px(picture.width_px / picture.height_px) if FAMILIES[model.family].flow else size_px
+    # A U-Net reads the picture in channels beside the latents, as FLUX.1 a control map; Kontext in tokens of their own.
+    in_channels = model.variant == CONTROL or not FAMILIES[model.family].flow
+    own = size_px if in_channels else nearest_px(picture.width_px / picture.height_px)
     return ResolvedReference(
         image=UsedPicture(blob_id=picture.blob_id, sha256=picture.sha256),
         fit=one.fit or ImageFit.COVER,

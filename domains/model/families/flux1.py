@@ -23,6 +23,9 @@ def _reads(channels: int) -> Mapping[str, tuple[Sign, ...]]:
     }
 
 
+CONTROL = "control"
+"""Variant whose denoiser reads a control map in channels beside the latents."""
+
 FLUX1 = Family(
     id="flux1",
     display_name="FLUX.1",
@@ -76,13 +79,17 @@ FLUX1 = Family(
             distilled_guidance=30.0,
             computed=True,
         ),
-        # A control map beside the latents: depth or edges, which tensors cannot tell.
+        # A control map beside the latents: depth or edges, which tensors cannot tell. Published examples have a guidance of
+        # 10 for depth, and of 30 for edges.
         Variant(
-            name="control",
+            name=CONTROL,
             signs=_reads(128),
             config={"in_channels": 128},
-            pipelines=("FluxControlPipeline",),
+            pipelines=("FluxControlPipeline", "FluxControlImg2ImgPipeline", "FluxControlInpaintPipeline"),
             tasks=("text_to_image",),
+            references=(1, 1),
+            distilled_guidance=10.0,
+            computed=True,
         ),
         # Its tensors are those of FLUX.1 dev.
         Variant(

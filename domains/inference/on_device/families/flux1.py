@@ -18,6 +18,7 @@ from domains.inference.on_device.rows import RowConditions, pooled_of, states_of
 from domains.inference.on_device.to_device import to_device
 from domains.inference.on_device.words import Words
 from domains.inference.prompts import Prompt
+from domains.model.families.flux1 import CONTROL
 from domains.model.on_device import OnDeviceModel
 
 
@@ -30,6 +31,7 @@ class Flux1(LatentCodec):
         self._transformer = WatchedModule(loaded.modules["transformer"])
         config: Any = loaded.modules["transformer"].config
         self._reads_guidance: bool = config.guidance_embeds
+        self._reads_map = loaded.model.variant == CONTROL
         self._clip: Any = loaded.modules["text_encoder"]
         self._t5: Any = loaded.modules["text_encoder_2"]
         self._clip_words = Words(loaded.tokenizers["text_encoder"], embedding=self._clip.get_input_embeddings())
@@ -74,7 +76,10 @@ class Flux1(LatentCodec):
         def forward(batch: Batch) -> Tensor:
             states, pooled, guidance, *pictures = batch.inputs
             height, width = batch.latents.shape[-2:]
-            tokens, places = behind_latents(batch.latents, pictures)
+            latents = batch.latents
+            if self._reads_map:
+                latents, pictures = torch.cat([latents, *(one.to(latents) for one in pictures)], dim=1), []
+            tokens, places = behind_latents(latents, pictures)
             transformer: Any = self._transformer.module
             residuals = batch.residuals(batch.pictures, keep_on, transformer)
             blocks = len(transformer.transformer_blocks)
