@@ -119,6 +119,15 @@ def test_the_latents_with_each_kind_are_those_of_diffusers(family: Guided, tmp_p
         assert gap(found, plain) > 0.01, kind
 
 
+def test_tokens_that_fill_up_a_picture_are_those_of_diffusers(tmp_path: Path) -> None:
+    """Z-Image computes 32 tokens at once; here are 144."""
+    family, square = Guided(write_tiny_family("z_image", tmp_path / "z_image"), tmp_path), stripes(48, 48)
+    for kind, net in family.nets.items():
+        wanted = asked(family, controls=(control(net, weight=0.6),), height_px=48, prompt="an owl", seeds=(3, 9))
+        found = family.latents(wanted, [given(net, square, tmp_path)])
+        assert gap(found, their_controlled(family, wanted, [net], [square], [None])) < TOLERANCE, kind
+
+
 def test_two_nets_with_weights_and_ranges_are_those_of_diffusers(family: Guided, tmp_path: Path) -> None:
     """Of one depth: diffusers adds only as many residuals as the shallower net has."""
     kind = next(iter(family.nets))

@@ -255,7 +255,15 @@ def qwen3(width: int, layers: int = 3) -> Make:
 def z_image(**changes: Any) -> Make:
     """Z-Image's transformer."""
     plain = {"n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 32}
-    return lambda folder: _theirs.ZImageTransformer2DModel(dim=32, axes_dims=[4, 4, 8], **{**plain, **changes})
+
+    def make(folder: Path) -> Any:
+        made = _theirs.ZImageTransformer2DModel(dim=32, axes_dims=[4, 4, 8], **{**plain, **changes})
+        # Tokens that fill up a picture or a prompt are zero before training, and would not show.
+        for token in (made.x_pad_token, made.cap_pad_token):
+            torch.nn.init.normal_(token)
+        return made
+
+    return make
 
 
 FLOW_VAE = (
