@@ -48,8 +48,9 @@ def _latents_of(denoiser: str) -> Callable[[Configs], int | None]:
 
     def latents(configs: Configs) -> int | None:
         read, made = inputs(configs), outputs(configs)
-        # Stable Diffusion: a picture, and one channel of mask. FLUX.1: a picture and 64 channels for each token's four.
-        return made if made is not None and read in (2 * made, 2 * made + 1, 2 * made + 256) else read
+        # Stable Diffusion: a picture, and one channel of mask; or one of depth. FLUX.1: a picture and 64 channels for each
+        # token's four.
+        return made if made is not None and read in (2 * made, 2 * made + 1, 2 * made + 256, made + 1) else read
 
     return latents
 

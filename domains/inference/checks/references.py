@@ -38,7 +38,7 @@ def reference_exclusions(asked: Generation) -> Iterator[Violation]:
     for name in _EXCLUDED:
         if getattr(asked, name):
             message = (
-                f"are seen by models made for editing, which are not combined with {name}; leave one of the two out"
+                f"are seen by models made for editing or for a map, which are not combined with {name}; leave one out"
             )
             yield Violation(field=_PATH, message=message)
     if asked.mask is not None and asked.mask.zoom_to_mask:

@@ -135,7 +135,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def edits(self) -> bool:
-        """Whether the engine computes models of it that were made for editing."""
+        """Whether the engine computes models of it that see a picture beside the prompt: made for editing, or for a map."""
         return any(variant.references[1] and variant.computed for variant in self.variants)
 
     @property

@@ -3,7 +3,7 @@
 from domains.model.families.family import Family, Variant
 from domains.model.families.parts import CLIP_TOKENIZERS, CLIP_TOKENS, denoiser, scheduler, text_encoder, tokenizer, vae
 from domains.model.families.sign import must, usual
-from domains.model.families.unet import INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
+from domains.model.families.unet import DEPTH, INPAINTING, UNET_CONFIG, UNET_KEYS, inputs, unet
 
 SD2 = Family(
     id="sd2",
@@ -33,7 +33,15 @@ SD2 = Family(
     config_without=("add_embedding.", "class_embedding."),
     variants=(
         Variant(name=INPAINTING, signs=inputs(9), config={"in_channels": 9}, tasks=("inpainting",), computed=True),
-        Variant(name="depth", signs=inputs(5), config={"in_channels": 5}, tasks=("image_to_image",)),
+        Variant(
+            name=DEPTH,
+            signs=inputs(5),
+            config={"in_channels": 5},
+            pipelines=("StableDiffusionDepth2ImgPipeline",),
+            tasks=("editing",),
+            references=(1, 1),
+            computed=True,
+        ),
     ),
     native_px=768,
     alignment_px=8,

@@ -60,6 +60,9 @@ INPAINTING = "inpainting"
 EDITING = "editing"
 """Variant of models that see a picture beside the prompt."""
 
+DEPTH = "depth"
+"""Variant of models that see a depth map beside the prompt."""
+
 
 def inputs(channels: int) -> Mapping[str, tuple[Sign, ...]]:
     """Signs of a variant whose U-Net reads more channels."""

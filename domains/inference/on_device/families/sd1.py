@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
@@ -18,8 +19,13 @@ from domains.inference.on_device.families.latent_codec import LatentCodec
 from domains.inference.on_device.networks.unet import UNet, flat
 from domains.inference.on_device.rows import RowConditions
 from domains.inference.prompts import Prompt
-from domains.model.families.unet import EDITING
+from domains.model.families.unet import DEPTH, EDITING
 from domains.model.on_device import OnDeviceModel
+
+_LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601, as Pillow makes grey of colours."""
+_LEAST_DEPTH = 1e-3
+"""Of 255: less is no depth."""
 
 
 class Sd1(LatentCodec):
@@ -28,7 +34,8 @@ class Sd1(LatentCodec):
     def __init__(self, loaded: OnDeviceModel) -> None:
         super().__init__(loaded)
         self._unet = UNet(cast(UNet2DConditionModel, loaded.modules["unet"]))
-        self._edits = loaded.model.variant == EDITING
+        self._sees_depth = loaded.model.variant == DEPTH
+        self._edits = self._sees_depth or loaded.model.variant == EDITING
         self._text = ClipText(loaded.modules["text_encoder"], loaded.tokenizers["text_encoder"], loaded.device)
 
     @property
@@ -54,7 +61,10 @@ class Sd1(LatentCodec):
         return RowConditions(guidance=guidance, guided=negative is not None, inputs=flat(keys))
 
     def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
-        """See `Family`. InstructPix2Pix was trained with unscaled latents here."""
+        """See `Family`. InstructPix2Pix was trained with unscaled latents here. Of a depth map: (1, 1, h/8, w/8), −1..1 from
+        its darkest to its brightest part."""
+        if self._sees_depth:
+            return depth_of(pixels, self.scale_px)
         return self._unscaled(super().encode_reference(pixels, keep_on, hidden))
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
@@ -73,3 +83,13 @@ class Sd1(LatentCodec):
             )
 
         return self._batches(group, forward)
+
+
+def depth_of(pixels: Tensor, scale_px: int) -> Tensor:
+    """(1, 1, h/8, w/8), −1..1, of a depth map (h, w, 3) uint8, as StableDiffusionDepth2ImgPipeline of diffusers makes it. A
+    map without depth is −1. `scale_px`: edge in pixels of a latent pixel."""
+    height, width = pixels.shape[:2]
+    grey = (pixels.float() * pixels.new_tensor(_LUMA, dtype=torch.float32)).sum(-1)[None, None]
+    small = F.interpolate(grey, (height // scale_px, width // scale_px), mode="bicubic", align_corners=False)
+    least = small.amin()
+    return 2 * (small - least) / (small.amax() - least).clamp(min=_LEAST_DEPTH) - 1

@@ -1288,7 +1288,8 @@ namespace DeviceOps.Api.Inference.V1 {
         = pb::FieldCodec.ForMessage(298, global::DeviceOps.Api.Inference.V1.ReferenceImage.Parser);
     private readonly pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage> referenceImages_ = new pbc::RepeatedField<global::DeviceOps.Api.Inference.V1.ReferenceImage>();
     /// <summary>
-    /// Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), or the control map of FLUX.1 Depth or Canny; at most 4. Their order matters. Empty: none.
+    /// Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), or the map of one that reads it (FLUX.1 Depth,
+    /// FLUX.1 Canny, Stable Diffusion 2 Depth), at most 4. Their order matters. Empty: none.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

@@ -1,5 +1,5 @@
-"""FLUX.1 Depth and Canny, which read a control map beside their latents, against diffusers' pipelines: on random weights,
-with the same map and noise."""
+"""FLUX.1 Depth and Canny, and Stable Diffusion 2 Depth, which read a map beside their latents, against diffusers' pipelines:
+on random weights, with the same map and noise."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ from tests.domains.inference.on_device.requests import their_guidance
 from tests.domains.inference.on_device.test_editing import asked
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, gap
 from tests.domains.inference.on_device.test_guided_pictures import START, WAYS, WHITE
-from tests.domains.inference.on_device.tiny_families import TINY, flux, write_parts
+from tests.domains.inference.on_device.tiny_families import TINY, flux, unet, write_parts
 from tests.domains.inference.on_device.transformer_controls import encoded_without_noise
 
 MAP, OTHER = stripes(48, 32), stripes(48, 32, 77)
@@ -117,3 +117,44 @@ def test_the_map_has_the_size_of_the_result_and_is_asked_for(loaded: OnDeviceMod
     assert found.distilled_guidance == default_distilled(loaded.model) == 10.0
     with pytest.raises(InvalidRequest, match="sees 1"):
         resolve(Generation(prompt="x"), loaded.model, RequestFiles())
+
+
+@pytest.fixture(scope="module")
+def depth(tmp_path_factory: pytest.TempPathFactory) -> OnDeviceModel:
+    reads = unet(cross_attention_dim=32, attention_head_dim=(2, 4), in_channels=5, out_channels=4)
+    parts = {**TINY["sd2"][1], "unet": ("UNet2DConditionModel", reads)}
+    model = write_parts("StableDiffusionPipeline", parts, tmp_path_factory.mktemp("depth") / "sd2")
+    assert (model.family, model.variant, model.state, model.problem) == ("sd2", "depth", ModelState.AVAILABLE, "")
+    return load(model, "cpu")
+
+
+@pytest.mark.parametrize("changes", [{}, {"seeds": (3, 9), "guidance_scale": 1.0}])
+def test_the_latents_with_a_depth_map_beside_them_are_those_of_diffusers(
+    depth: OnDeviceModel, changes: dict[str, Any]
+) -> None:
+    wanted = asked(depth.model, **WAYS["whole"], **changes)
+    plain = _theirs.StableDiffusionPipeline.from_pretrained(
+        depth.model.folder, dtype=torch.float32, safety_checker=None
+    )
+    kept = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    pipe = _theirs.StableDiffusionDepth2ImgPipeline(
+        **{name: plain.components[name] for name in kept}, depth_estimator=None, feature_extractor=None
+    )
+    pipe.set_progress_bar_config(disable=True)
+    count, grey = len(wanted.seeds), MAP[..., :1].expand(-1, -1, 3)
+    with encoded_without_noise():
+        expected = pipe(
+            prompt=[wanted.prompt] * count,
+            negative_prompt=[wanted.negative_prompt] * count,
+            image=[Image.fromarray(np.asarray(START))] * count,
+            depth_map=grey[..., 0][None].float(),
+            strength=0.5,
+            num_inference_steps=wanted.steps,
+            guidance_scale=wanted.guidance_scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in wanted.seeds],
+            output_type="latent",
+        ).images
+    found = ours(depth, wanted, grey)
+    assert gap(found, expected) < TOLERANCE
+    assert gap(found, ours(depth, wanted, OTHER)) > 0.01
+    assert torch.isfinite(ours(depth, wanted, torch.zeros_like(MAP))).all()

@@ -942,7 +942,7 @@ Global___TextualInversionInput: _TypeAlias = TextualInversionInput  # noqa: Y015
 class ReferenceImage(_message.Message):
     """A picture that a model made for editing sees beside the prompt. InstructPix2Pix sees one, in the size of the result; FLUX.1 Kontext
     one or none, in the nearest of its own sizes; FLUX.1 Depth and Canny one, which is the finished control map, in the size of the
-    result. Another number: UNSUPPORTED_COMBINATION.
+    result, as Stable Diffusion 2 Depth its depth map (white is near). Another number: UNSUPPORTED_COMBINATION.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

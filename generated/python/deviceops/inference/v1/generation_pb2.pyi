@@ -348,7 +348,9 @@ class Generation(_message.Message):
 
     @_builtins.property
     def reference_images(self) -> _containers.RepeatedCompositeFieldContainer[_conditioning_pb2.ReferenceImage]:
-        """Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), or the control map of FLUX.1 Depth or Canny; at most 4. Their order matters. Empty: none."""
+        """Pictures that a model made for editing sees beside the prompt (Kontext, pix2pix), or the map of one that reads it (FLUX.1 Depth,
+        FLUX.1 Canny, Stable Diffusion 2 Depth), at most 4. Their order matters. Empty: none.
+        """
 
     @_builtins.property
     def init_latents(self) -> _conditioning_pb2.LatentInput:
