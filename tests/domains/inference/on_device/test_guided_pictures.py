@@ -14,10 +14,11 @@ from domains.inference.control_types import CONTROL_MODES
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.on_device.guides import NO_GUIDES, Guides
 from domains.model.model import Model
+from tests.domains.inference.on_device import test_image_prompts as of_unet
 from tests.domains.inference.on_device.control_files import control, stripes
 from tests.domains.inference.on_device.control_files import given as control_given
 from tests.domains.inference.on_device.from_picture import from_picture, gradient, latents_from, their_latents_from
-from tests.domains.inference.on_device.image_prompt_files import given, picture
+from tests.domains.inference.on_device.image_prompt_files import given, image_prompt, picture
 from tests.domains.inference.on_device.masked import levels, mask, masked_latents, their_masked_latents
 from tests.domains.inference.on_device.test_controls import Guided as GuidedUNet
 from tests.domains.inference.on_device.test_every_family import TOLERANCE, Loaded, asked, gap
@@ -114,6 +115,20 @@ def test_a_controlnet_guides_beside_the_picture_as_in_diffusers(
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> GuidedUNet:
     folder = tmp_path_factory.mktemp("sdxl")
     return GuidedUNet(write_tiny_family("sdxl", folder / "sdxl"), folder)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_an_image_prompt_of_sdxl_counts_beside_the_picture_as_in_diffusers(tmp_path: Path, way: str) -> None:
+    family = of_unet.Prompted(write_tiny_family("sdxl", tmp_path / "sdxl"), tmp_path)
+    shown, adapter = picture(1), family.adapters["plain"]
+    prompts = (image_prompt(adapter, family.encoder, weight=0.7),)
+    wanted = asked(family, sampler="euler", image_prompts=prompts, **WAYS[way])
+    files = [given(adapter, family.encoder, [shown], tmp_path)]
+    found = ours(family, wanted, Guides(image_prompts=family.of(wanted, files)))
+    pipe = of_unet.with_theirs(family, wanted)
+    expected = theirs(pipe, wanted, ip_adapter_image=[[Image.fromarray(shown.numpy())]])
+    assert gap(found, expected) < TOLERANCE
+    assert gap(found, ours(family, asked(family, sampler="euler", **WAYS[way]))) > 0.01
 
 
 @pytest.mark.parametrize("kind", ["ControlNet", "ControlNetUnion"])

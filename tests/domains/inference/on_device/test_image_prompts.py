@@ -104,13 +104,7 @@ def ours(family: Prompted, wanted: ResolvedGeneration, files: Sequence[GivenImag
 
 def theirs(family: Prompted, wanted: ResolvedGeneration, pictures: Sequence[Sequence[Tensor]], **more: Any) -> Tensor:
     """Of diffusers' pipeline with the adapters that the request names."""
-    pipe = family.fresh()
-    encoder: Any = transformers.CLIPVisionModelWithProjection.from_pretrained(family.encoder.folder)
-    reader = transformers.CLIPImageProcessor(size=EDGE_PX, crop_size=EDGE_PX)
-    pipe.register_modules(image_encoder=encoder.eval(), feature_extractor=reader)
-    parts = [_parts(one.model_id, family) for one in wanted.image_prompts]
-    pipe.load_ip_adapter(parts, subfolder="", weight_name=[""] * len(parts))
-    pipe.set_ip_adapter_scale([one.weight for one in wanted.image_prompts])
+    pipe = with_theirs(family, wanted)
     pipe.set_ip_adapter_scale(more.pop("scale")) if "scale" in more else None
     shape = family_of(family.ours).latent_shape(wanted.width_px, wanted.height_px)
     noise = torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(one)) for one in wanted.seeds])
@@ -127,6 +121,18 @@ def theirs(family: Prompted, wanted: ResolvedGeneration, pictures: Sequence[Sequ
         output_type="latent",
         **more,
     ).images
+
+
+def with_theirs(family: Prompted, wanted: ResolvedGeneration) -> Any:
+    """Diffusers' pipeline with the encoder, and with the adapters that the request names."""
+    pipe = family.fresh()
+    encoder: Any = transformers.CLIPVisionModelWithProjection.from_pretrained(family.encoder.folder)
+    reader = transformers.CLIPImageProcessor(size=EDGE_PX, crop_size=EDGE_PX)
+    pipe.register_modules(image_encoder=encoder.eval(), feature_extractor=reader)
+    parts = [_parts(one.model_id, family) for one in wanted.image_prompts]
+    pipe.load_ip_adapter(parts, subfolder="", weight_name=[""] * len(parts))
+    pipe.set_ip_adapter_scale([one.weight for one in wanted.image_prompts])
+    return pipe
 
 
 def _parts(name: str, family: Prompted) -> dict[str, dict[str, Tensor]]:
