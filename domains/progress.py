@@ -15,6 +15,8 @@ class Stage(StrEnum):
     LOADING = "loading"
     CONDITIONING = "conditioning"
     ENCODING_INPUT = "encoding_input"
+    COMPILING = "compiling"
+    """Before a step whose shapes are new to a denoiser that is loaded to be compiled."""
     DENOISING = "denoising"
     REFINING = "refining"
     """Denoising of the last steps by a refiner."""
@@ -38,6 +40,9 @@ class Stage(StrEnum):
 
 STEPPING = (Stage.DENOISING, Stage.REFINING, Stage.HIRES, Stage.DETAILING)
 """Stages of denoising steps, one for each kind of pass of a generation."""
+
+ONCE = (Stage.LOADING, Stage.COMPILING)
+"""Stages whose result the next job on the same model finds."""
 
 
 class Unit(StrEnum):

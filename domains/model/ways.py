@@ -1,4 +1,4 @@
-"""How a model computes, beside its precisions and its offloading: its attention, and how its VAE decodes."""
+"""How a model computes, beside its precisions and its offloading: its attention, its VAE, and compiled or not."""
 
 from collections.abc import Mapping
 
@@ -33,6 +33,8 @@ class Ways(msgspec.Struct, frozen=True, kw_only=True):
     """Whether pictures are decoded in tiles. False: never. None: only where memory is short."""
     vae_tile_px: int = 0
     """Edge of the tiles in pixels, with `vae_tiling`. 0: `DEFAULT_TILE_PX`."""
+    compile: bool | None = None
+    """Whether the denoiser's blocks are compiled. None: no."""
 
     @property
     def taken(self) -> "Ways":
@@ -43,6 +45,7 @@ class Ways(msgspec.Struct, frozen=True, kw_only=True):
             vae_slicing=self.vae_slicing is not False,
             vae_tiling=self.vae_tiling,
             vae_tile_px=(self.vae_tile_px or DEFAULT_TILE_PX) if self.vae_tiling else 0,
+            compile=bool(self.compile),
         )
 
     def other_than(self, there: "Ways") -> tuple[str, object] | None:

@@ -37,13 +37,13 @@ The loop: `step_loop` (units of work, in turns), `groups` (who shares a forward)
 (work that the device has not finished).
 
 One generation: `load_run`, `prepared_run`, `enlarged_run`, `run` (its stages), `model_load` with `resident_models` and
-`in_turns` and `attending` (the models), `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words` (prompts),
-`prompt_reader` (prompts without encoders), `input_picture`, `enlarging` and `upscaling` (for a second pass), `trajectory`
-with `noise`, `solver_state` and `solver_step` (its latents), `detailed_run` with `details` (detail passes), `detecting` and
-`face_boxes` (what a detector sees and finds), `checkpoint`, `pictures` and `preview_writer` (files), `kept_bytes` (reads
-them), `meter`, `numeric_failures`, `adapters` (LoRAs), `controls` (ControlNets), `image_prompts` (IP-Adapters), `regions`
-(prompts of parts of a picture) with `areas` (how much something counts at each place). `network_pool` with `network_load`
-has the networks that jobs use beside their models; `guides` gathers what guides one job.
+`in_turns`, `attending` and `compiling` (the models), `conditioning` with `prompt_cache`, `blend`, `clip_text` and `words`
+(prompts), `prompt_reader` (prompts without encoders), `input_picture`, `enlarging` and `upscaling` (for a second pass),
+`trajectory` with `noise`, `solver_state` and `solver_step` (its latents), `detailed_run` with `details` (detail passes),
+`detecting` and `face_boxes` (what a detector sees and finds), `checkpoint`, `pictures` and `preview_writer` (files),
+`kept_bytes` (reads them), `meter`, `numeric_failures`, `adapters` (LoRAs), `controls` (ControlNets), `image_prompts`
+(IP-Adapters), `regions` (prompts of parts of a picture) with `areas` (how much something counts at each place).
+`network_pool` with `network_load` has the networks that jobs use beside their models; `guides` gathers what guides one job.
 
 `families` has what is computed of each family, `networks` the networks in our order of operations. What families share:
 `batches` with `rows` (one forward for many jobs), `group_reads` with `cross_reads` (what some rows of it read beside the

@@ -32,7 +32,7 @@ from domains.inference.outcome import CheckpointReady, Report
 from domains.inference.pass_plan import Pass, PassKind, redraw
 from domains.progress import Degraded, Progressed, Stage, Unit
 
-_AS_THEY_ARE = (Stage.QUEUED, Stage.LOADING, Stage.DETECTING, Stage.ENCODING)
+_AS_THEY_ARE = (Stage.QUEUED, Stage.LOADING, Stage.COMPILING, Stage.DETECTING, Stage.ENCODING)
 """Stages that watchers see as they are while finds are looked for and made anew."""
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from domains.inference.on_device.attending import attending
+from domains.inference.on_device.compiling import compiling
 from domains.inference.on_device.families.family import Family, KeepOn, regardless
 from domains.inference.on_device.families.table import family_of
 from domains.inference.on_device.fence import EventFence, Fence
@@ -195,7 +196,9 @@ class ModelLoad:
         family = (
             family_of(loaded) if loaded.turns is None else InTurns(loaded, loaded.turns, family_of, hold, self._keep_on)
         )
-        return attending(self.model, family, self._execution.ways)
+        ways = self._execution.ways
+        # Outside of the code, as it knows the kernel only while it is made.
+        return attending(self.model, compiling(loaded, family, ways), ways)
 
     def rest(self) -> None:
         """Take the components off the device that were there for their turn."""

@@ -6,8 +6,9 @@ first step, `enlarged_run.py` what lies between two passes, this file the rest.
 them waits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -59,6 +60,7 @@ class Run(EnlargedRun):
         self._walked_steps = given.resolved.visited.stop
         """Steps of the walk that are done after the first pass."""
         self._told_in_math: set[str] = set()
+        self._told_without_code: set[str] = set()
         self._one_by_one = False
         """Whether memory was too short to decode pictures together."""
         self.taken: tuple[Rung, ...] = ()
@@ -262,6 +264,24 @@ class Run(EnlargedRun):
                 self._previews.write(step, preview)
 
         return lambda fence: self._in_flight.add(fence, lambda: deliver(fence.device_s()))
+
+    @contextmanager
+    def compiling(self) -> Generator[None]:
+        """Be in the stage of compilation until exit."""
+        before = self.stage
+        self._enter(Stage.COMPILING)
+        self._note(Stage.COMPILING, 0, 0, Unit.STEPS)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+    def computed_without_code(self, reason: ErrorReason, why: str) -> None:
+        """Report once that a model which is loaded to be compiled has computed steps as usual. `why`: for people."""
+        if why not in self._told_without_code:
+            self._told_without_code.add(why)
+            detail = f"steps of model {self.model.id} are not computed with compiled code: {why}"
+            self._degrade(Degraded(kind="compile", reason=str(reason), detail=detail))
 
     def decode(self, keep_on: KeepOn) -> None:
         """Enqueue the decoding of the next picture, or of all. Raises what `keep_on` raises."""

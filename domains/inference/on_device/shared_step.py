@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
 
 import structlog
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from domains.errors import DeviceOpsError
-from domains.inference.on_device.families.family import Abandoned, KeepOn
+from domains.inference.on_device.compiling import code_permitted, taken_reasons
+from domains.inference.on_device.families.family import Abandoned, CodeMissing, KeepOn
 from domains.inference.on_device.fence import Fence, to_host
 from domains.inference.on_device.hardware import Hardware, Mark
 from domains.inference.on_device.ladder import attempt
@@ -38,14 +39,16 @@ class SharedSteps:
         pace: Pace,
         answering: Answering,
         keep_on: Callable[[Sequence[Run]], KeepOn],
+        waiting: Callable[[Sequence[Run]], KeepOn],
         give_way: Callable[[Run, DeviceOpsError], None],
     ) -> None:
-        """`keep_on`: abandons a forward when none of its jobs needs it. `give_way`: lets a job try its step again with less,
-        or raises."""
+        """`keep_on`: abandons a forward when none of its jobs needs it; `waiting`: a wait for code, on every device.
+        `give_way`: lets a job try its step again with less, or raises."""
         self._hardware = hardware
         self._pace = pace
         self._answering = answering
         self._keep_on = keep_on
+        self._waiting = waiting
         self._give_way = give_way
 
     def do(self, group: Sequence[Run]) -> None:
@@ -80,7 +83,7 @@ class SharedSteps:
             timer = _Timer(jobs, self._hardware, self._pace)
             outputs: Sequence[Tensor] = ()
             with attempt(jobs[0]) as tried:
-                outputs = self._outputs(jobs)
+                outputs = self._outputs(jobs, timer)
             if tried.shortage is not None:
                 self._give_way(jobs[0], tried.shortage)
             else:
@@ -91,7 +94,7 @@ class SharedSteps:
     def _walk_together(self, jobs: Sequence[Run]) -> bool:
         timer = _Timer(jobs, self._hardware, self._pace)
         try:
-            outputs = self._outputs(jobs)
+            outputs = self._outputs(jobs, timer)
         except Abandoned:
             return False
         except Exception:
@@ -106,8 +109,29 @@ class SharedSteps:
             timer.did_not_fit()
         return False
 
-    def _outputs(self, jobs: Sequence[Run]) -> Sequence[Tensor]:
-        return outputs_of([job.walking for job in jobs], self._keep_on(jobs))
+    def _outputs(self, jobs: Sequence[Run], timer: "_Timer") -> Sequence[Tensor]:
+        walks, keep_on = [job.walking for job in jobs], self._keep_on(jobs)
+        try:
+            outputs = outputs_of(walks, keep_on)
+        except CodeMissing:
+            self._compile(jobs)
+            # The step is done from its beginning, so that it takes as long as any other.
+            timer.begin()
+            with code_permitted(self._waiting(jobs)):
+                outputs = outputs_of(walks, keep_on)
+        for reason, why in taken_reasons(walks[0].family):
+            for job in jobs:
+                job.computed_without_code(reason, why)
+        return outputs
+
+    def _compile(self, jobs: Sequence[Run]) -> None:
+        """Make the code that the next step of the jobs lacks. Raises what abandons a forward."""
+        with ExitStack() as stages:
+            for job in jobs:
+                stages.enter_context(job.compiling())
+            with code_permitted(self._waiting(jobs)):
+                # A whole forward: each block reads what the one before it has found.
+                outputs_of([job.walking for job in jobs], self._keep_on(jobs))
 
     def _finish(self, jobs: Sequence[Run], outputs: Sequence[Tensor], timer: "_Timer") -> None:
         """Follow the outputs, and enqueue what else belongs to the step. One fence ends it for all jobs."""
@@ -164,9 +188,13 @@ class _Timer:
         self.rows = sum(job.walking.rows for job in jobs)
         """Of all jobs."""
         self._hardware = hardware
-        self._began: Mark = hardware.mark()
-        self._began_s = time.perf_counter()
         self._fence: Fence | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to measure."""
+        self._began: Mark = self._hardware.mark()
+        self._began_s = time.perf_counter()
 
     def fence(self) -> Fence:
         """A fence for all that was enqueued since the beginning."""

@@ -65,7 +65,9 @@ class StepLoop:
         pace = Pace()
         self._turns = Turns(pace)
         self._ends = Ends(self._turns, self.device, self.hardware, report)
-        self._steps = SharedSteps(self.hardware, pace, self._ends.answering, self._keep_on, self._give_way)
+        self._steps = SharedSteps(
+            self.hardware, pace, self._ends.answering, self._keep_on, self._waiting, self._give_way
+        )
         self._offloading = Offloading(self._turns, self.resources, self._ends, report)
         self.peak_bytes = 0
         """Most bytes that the allocator has handed out at once, as measured after each tick."""
@@ -218,6 +220,10 @@ class StepLoop:
         if self.device.type != "cpu":
             return regardless
         return keep_on_for(group, self._stop_of, pauses=pauses)
+
+    def _waiting(self, group: Sequence[Run]) -> KeepOn:
+        """The same for a wait of the thread that ticks. The step after it has not begun, so that a pause ends it, too."""
+        return keep_on_for(group, self._stop_of, pauses=True)
 
     def _wait(self) -> None:
         """Wait until the device or an encoder has finished something, or for a short time: no unit can be enqueued."""

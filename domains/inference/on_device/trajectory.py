@@ -7,7 +7,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from domains.inference.generation import ResolvedGeneration
+from domains.inference.generation import Determinism, ResolvedGeneration
 from domains.inference.on_device.adapters import NO_ADAPTERS, Adapters
 from domains.inference.on_device.composed import gathered, spread
 from domains.inference.on_device.families.family import (
@@ -64,10 +64,12 @@ class Trajectory:
         masked: Masked | None = None,
         wraps: Wraps = NO_WRAPS,
         guides: Guides = NO_GUIDES,
+        *,
+        exact: bool = False,
     ) -> None:
         """`conditions`: for the first step. `picture`: where the walk begins; None: at pure noise. `renew`: the conditions
         of later steps; needed if their prompts or adapters are others. `masked`: the part of the picture that is made anew;
-        None: all of it."""
+        None: all of it. `exact`: see `StepRows`."""
         self.family = family
         self.conditions = conditions
         self._adapters = self._present = adapters
@@ -84,6 +86,7 @@ class Trajectory:
         self._ends = plan.ends
         self._left = plan.left
         self._wraps = wraps
+        self._exact = exact
         first, self._mask = _initial(plan, noise, picture, masked)
         self._state = SolverState(first, plan.lines)
         timesteps = torch.tensor([line.timestep for line in plan.lines], dtype=torch.float32)
@@ -151,6 +154,7 @@ class Trajectory:
             controls=self._guides.controls.at(self.index),
             image_prompts=self._guides.image_prompts.at(self.index),
             features=self._guides.features.at(self.index),
+            exact=self._exact,
         )
 
     def enter_phase(self) -> None:
@@ -241,7 +245,9 @@ def begin(
     draws = picture is not None and picture.deviation is not None
     second = draws and (masked is None or masked.draws_picture)
     noise = Noise(resolved.seeds, shape, device, resolved.seed_variation, varied=int(second))
-    return Trajectory(family, conditions, planned, noise, picture, adapters, renew, masked, resolved.wraps, guides)
+    exact = resolved.determinism is Determinism.EXACT
+    of_job = picture, adapters, renew, masked, resolved.wraps, guides
+    return Trajectory(family, conditions, planned, noise, *of_job, exact=exact)
 
 
 def _initial(
@@ -260,7 +266,7 @@ def _initial(
 
 def outputs_of(group: Sequence[Trajectory], keep_on: KeepOn = regardless) -> Sequence[Tensor]:
     """The denoiser's output for the next line of each, in as few forwards as their family allows. All have the same model
-    and are not done. Changes nothing. Raises what `keep_on` raises."""
+    and are not done. Changes nothing. Raises what `keep_on` raises, and CodeMissing."""
     first = group[0]
     if len(group) == 1:
         return [in_forwards(first.inputs(), first.forwards, lambda rows: _denoised(first.family, [rows], keep_on)[0])]

@@ -10,7 +10,7 @@ _AFTER_STEPS = 1
 """The work after the last step (decoding, encoding) counts as this many steps in `completed_ratio`, so that a job
 with all steps done is not complete yet."""
 
-_BETWEEN = (Stage.CONDITIONING, Stage.ENCODING_INPUT, Stage.ENLARGING)
+_BETWEEN = (Stage.CONDITIONING, Stage.ENCODING_INPUT, Stage.COMPILING, Stage.ENLARGING)
 """Stages whose own progress says nothing about a job with several passes."""
 
 

@@ -13,7 +13,7 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.jobs.state import JobState
-from domains.progress import Stage
+from domains.progress import ONCE
 
 _REMEMBERED = 32
 """Runs per model and device."""
@@ -57,7 +57,7 @@ class DeviceAdvisor:
         """Record the run of a job that succeeded."""
         if job.state is JobState.SUCCEEDED and isinstance(job.work, GenerateWork) and job.receipt is not None:
             view = self._devices.find(job.device_id)
-            timings = [one for one in job.receipt.work.timings if one.stage is not Stage.LOADING]
+            timings = [one for one in job.receipt.work.timings if one.stage not in ONCE]
             run = MeasuredRun(
                 seconds=sum(one.device_s or one.wall_s for one in timings) / len(job.work.resolved.seeds),
                 peak_device_bytes=job.receipt.work.peak_device_bytes,

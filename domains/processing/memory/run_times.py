@@ -19,13 +19,13 @@ from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import GenerateWork
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.lanes import Lanes
-from domains.progress import STEPPING, Stage
+from domains.progress import ONCE, STEPPING
 
 _REMEMBERED = 20
 """Newest runs kept per model and device. The range of 20 runs contains the next run nine times in ten."""
 _FEWEST = 3
 """Fewer runs give no range."""
-_NOT_RUN = (Stage.LOADING, *STEPPING)
+_NOT_RUN = (*ONCE, *STEPPING)
 
 
 class RunForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class RunTimes:
         rest_s = sum(one.wall_s for one in timings if one.stage not in _NOT_RUN)
         self._rest[key].append((_shape(resolved), rest_s))
         if before:
-            ran_s = sum(one.wall_s for one in timings if one.stage is not Stage.LOADING)
+            ran_s = sum(one.wall_s for one in timings if one.stage not in ONCE)
             self._ratios[key].append(ran_s / before)
 
 

@@ -12,7 +12,7 @@ from domains.processing.jobs.job import Job
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import LoadWork
 from domains.processing.jobs.state import JobState
-from domains.progress import Stage
+from domains.progress import ONCE
 
 _REMEMBERED = 100
 """Durations per model: as many as the rarest percentile needs."""
@@ -84,6 +84,6 @@ class ModelUsages:
 
 
 def _without_load(job: Job) -> float:
-    """Seconds in the stages of the job's work, without its load."""
+    """Seconds in the stages of the job's work, without its load and its compilation."""
     assert job.receipt is not None
-    return sum(one.wall_s for one in job.receipt.work.timings if one.stage is not Stage.LOADING)
+    return sum(one.wall_s for one in job.receipt.work.timings if one.stage not in ONCE)

@@ -91,6 +91,9 @@ class ModelBench:
                 if report.completed > len(self._marks) - 1:
                     self._marks.append(time.perf_counter())
                 self._progress(report.completed)
+            case StageStarted(stage=Stage.DENOISING) if self._marks:
+                # Between two steps the denoiser was compiled.
+                self._marks[-1] = time.perf_counter()
             case Progressed(stage=Stage.LOADING) | StageStarted(stage=Stage.LOADING):
                 self._tell(report)
             case Progressed():

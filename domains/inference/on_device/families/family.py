@@ -20,6 +20,10 @@ class Abandoned(Exception):
     """The forward was abandoned, because its result is no longer needed."""
 
 
+class CodeMissing(Exception):
+    """The forward needs code that is not compiled yet, which takes too long for a step: see `compiling.code_permitted`."""
+
+
 KeepOn = Callable[[], None]
 """Called between the parts of a forward. Raises `Abandoned` if the result is no longer needed."""
 
@@ -104,6 +108,8 @@ class StepRows:
     """What T2I adapters found in its control maps, of those that count in this step."""
     image_prompts: Sequence["JobImagePrompt"] = ()
     """The pictures that guide content and style in this step."""
+    exact: bool = False
+    """Whether its output must be the same however the model computes."""
 
     @property
     def alike(self) -> Hashable:
@@ -136,7 +142,7 @@ class Family(Protocol):
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         """The model's output for each of a group's jobs, guidance applied, float32, shaped like its latents.
 
-        Enqueues only: nothing here waits for the device. Raises what `keep_on` raises.
+        Enqueues only: nothing here waits for the device. Raises what `keep_on` raises, and CodeMissing.
         """
         ...
 

@@ -1,4 +1,5 @@
 """Networks in our order of operations: `unet` with `transformer` and `resnet`; the VAE's beside them.
 
-Their layers: `slices` and `small_conv`; `watched_module` lets a forward of diffusers be left between its parts.
+Their layers: `slices` and `small_conv`; `watched_module` lets a forward of diffusers be left between its parts; `block_code`
+says which blocks compute with compiled code.
 """

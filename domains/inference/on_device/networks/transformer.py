@@ -7,7 +7,8 @@ With guidance both rows of a picture are equal until the text first enters. So p
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
@@ -19,8 +20,9 @@ from domains.inference.on_device.adapters import add_beside
 from domains.inference.on_device.cross_reads import Beside, KeysValues, read_beside
 from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.announcing import announce
+from domains.inference.on_device.networks.block_code import code_of
 from domains.inference.on_device.networks.order import in_order_of
-from domains.inference.on_device.networks.slices import attention, linear
+from domains.inference.on_device.networks.slices import SLICED_FROM_FLOP, attention, linear
 from domains.inference.on_device.rows import in_rows
 from domains.model.on_device import codes_of, has_codes, weight_dtype, widened
 
@@ -86,8 +88,19 @@ class _Block:
     def __call__(
         self, tokens: Tensor, text: KeysValues, beside: Sequence[Beside], size: tuple[int, int], keep_on: KeepOn
     ) -> Tensor:
+        announce(self._block)
+        code = code_of(self._block)
+        # Where rows become more, few blocks compute; what some rows read beside the text is no input of the code.
+        if code is None or beside or len(tokens) != len(text[0]) or _is_long(tokens, keep_on):
+            return self._computed(tokens, text, beside, size, keep_on)
+        keep_on()
+        usual = partial(self._computed, tokens, text, beside, size, keep_on)
+        return code(self._weights(), self._settings, tokens, *text, usual=usual)
+
+    def _computed(
+        self, tokens: Tensor, text: KeysValues, beside: Sequence[Beside], size: tuple[int, int], keep_on: KeepOn
+    ) -> Tensor:
         block = self._block
-        announce(block)
         x = block.norm1(tokens)
         states = linear(x, self._self_weight(), None, keep_on).chunk(3, dim=-1)
         query, key, value = (add_beside(one, x, part) for one, part in zip(self._self_layers, states, strict=True))
@@ -102,6 +115,54 @@ class _Block:
         tokens = _put_out(layer, found, keep_on).add_(in_rows(tokens, keys.shape[0]))
         hidden, gate = _linear(block.ff.net[0].proj, block.norm3(tokens), keep_on).chunk(2, dim=-1)
         return _linear(block.ff.net[2], F.gelu(gate).mul_(hidden), keep_on).add_(tokens)
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        """What `block_outputs` needs to know beside weights: heads of both attentions, then of each norm its shape and ε."""
+        block = self._block
+        norms = [(tuple(norm.normalized_shape), norm.eps) for norm in (block.norm1, block.norm2, block.norm3)]
+        return (block.attn1.heads, block.attn2.heads, *norms)
+
+    def _weights(self) -> Sequence[Tensor | None]:
+        """What `block_outputs` reads, in its order."""
+        block = self._block
+        layers = (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[0].proj, block.ff.net[2])
+        norms = (block.norm1, block.norm2, block.norm3)
+        pairs = [one for layer in (*norms, *layers) for one in (layer.weight, layer.bias)]
+        return [self._self_weight(), block.attn2.to_q.weight, *pairs]
+
+
+def block_outputs(
+    weights: Sequence[Tensor | None], settings: tuple[Any, ...], tokens: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """What a block computes of tokens (rows, tokens, width), as a function of its weights alone, for a compiler."""
+    own_heads, heads, *norms = settings
+    own, asking, *pairs = weights
+    one, two, three, own_out, out, up, down = zip(pairs[::2], pairs[1::2], strict=True)
+
+    def normed(place: int, pair: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        shape, eps = norms[place]
+        return F.layer_norm(tokens, shape, *pair, eps)
+
+    def in_heads(states: Tensor, count: int) -> Tensor:
+        return states.unflatten(-1, (count, -1)).transpose(1, 2)
+
+    def put_out(found: Tensor, pair: Any) -> Tensor:
+        return F.linear(found.transpose(1, 2).flatten(2), *pair)
+
+    states: Any = F.linear(normed(0, one), cast(Tensor, own)).chunk(3, dim=-1)
+    query, key, value = (in_heads(part, own_heads) for part in states)
+    found = F.scaled_dot_product_attention(query, key, value)
+    tokens = put_out(found, own_out) + tokens
+    query = in_heads(F.linear(normed(1, two), cast(Tensor, asking)), heads)
+    tokens = put_out(F.scaled_dot_product_attention(query, keys, values), out) + tokens
+    hidden, gate = F.linear(normed(2, three), *cast(Any, up)).chunk(2, dim=-1)
+    return F.linear(F.gelu(gate) * hidden, *cast(Any, down)) + tokens
+
+
+def _is_long(tokens: Tensor, keep_on: KeepOn) -> bool:
+    """Whether attention among tokens would be computed in slices, between which a job can be cancelled."""
+    return keep_on is not regardless and 4 * tokens.numel() * tokens.shape[1] > SLICED_FROM_FLOP
 
 
 def _put_out(layer: Any, found: Tensor, keep_on: KeepOn) -> Tensor:

@@ -18,6 +18,7 @@ from tests.domains.processing.dispatch_bench import DispatchBench
 
 TIMINGS = (
     StageTiming(stage=Stage.LOADING, wall_s=100.0),
+    StageTiming(stage=Stage.COMPILING, wall_s=100.0),
     StageTiming(stage=Stage.DENOISING, wall_s=9.0, device_s=6.0),
     StageTiming(stage=Stage.DECODING, wall_s=2.0),
 )

@@ -44,6 +44,7 @@ class Measuring(DispatchBench):
         await self.at_work(job_id)
         timings = (
             StageTiming(stage=Stage.LOADING, wall_s=100.0),
+            StageTiming(stage=Stage.COMPILING, wall_s=100.0),
             StageTiming(stage=Stage.DENOISING, wall_s=step_s * steps),
             StageTiming(stage=Stage.DECODING, wall_s=rest_s),
         )

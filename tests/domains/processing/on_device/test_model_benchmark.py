@@ -1,12 +1,14 @@
 """A benchmark measures what it runs, and leaves the device as it was, however it ends."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.benchmark import benchmark_cases
+from domains.inference.on_device.compiling import inductor
 from domains.inference.on_device.families.family import KeepOn
 from domains.inference.on_device.run import Run
 from domains.inference.outcome import ModelLoaded, ModelUnloaded, RunFailed, RunFinished, RunStopped
@@ -126,6 +128,21 @@ def test_a_model_that_was_there_stays_and_its_load_is_not_measured(model: Model)
     box = carried_out(LoadOrder(order_id="load-1", model=model), order(model))
     assert report_in(box, 1).load is None
     assert models_on_the_device(box, 2) == [model.id]
+
+
+def test_compiling_is_no_part_of_a_step(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(graph: Any, inputs: object) -> Any:
+        return graph.forward
+
+    monkeypatch.setattr(inductor, "BACKENDS", [backend])
+    report = report_in(carried_out(order(model, steps=3, execution={"ways": {"compile": True}})))
+    assert report.way.ways.compile
+    (case,) = report.cases
+    assert case.run is not None
+    assert case.step is not None
+    assert case.step.sample_count == 3
+    # Without a run to warm up, the run has the compilation; no step has it.
+    assert 4 * case.step.longest_s < case.run.shortest_s
 
 
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.MEASURING])
