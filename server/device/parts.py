@@ -49,7 +49,7 @@ class DeviceParts:
         self._pump_soon = board.room.tell_soon
         self.devices = devices
         self.simulation = hardware.simulation
-        self._launcher = ProcessLauncher(self._start)
+        self._launcher = ProcessLauncher(self._start, settings.state / "code")
         self.fleet = Fleet(
             devices,
             lanes,

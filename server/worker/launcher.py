@@ -1,8 +1,11 @@
 """Starts worker processes on this machine: forked from the nursery where there is one, else as new processes."""
 
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+from domains.inference.code_folder import CODE_FOLDER
 from server.stdio.adopted import can_adopt
 from server.stdio.child import ChildProcess
 from server.worker.allowed_environment import allowed
@@ -33,11 +36,17 @@ def environment() -> dict[str, str]:
 class ProcessLauncher:
     """Implements `Launcher`."""
 
-    def __init__(self, start: Callable[[str], WorkerStart]) -> None:
-        """`start`: returns how to start the worker of a device, by name."""
+    def __init__(self, start: Callable[[str], WorkerStart], code_folder: Path | None = None) -> None:
+        """`start`: returns how to start the worker of a device, by name. `code_folder`: for compiled code; what workers that
+        were killed have left there is removed. None: among temporary files."""
+        self.environment = environment()
+        """Environment variables of each worker, and of the nursery."""
+        if code_folder is not None:
+            shutil.rmtree(code_folder, ignore_errors=True)
+            self.environment[CODE_FOLDER] = str(code_folder.absolute())
         self.nursery: NurseryKeeper | None = None
         if can_adopt():
-            self.nursery = NurseryKeeper(environment(), given=given_nursery())
+            self.nursery = NurseryKeeper(self.environment, given=given_nursery())
         self._start = start
 
     async def launch(self, name: str, end: Callable[[str], None], on_fault: Callable[[int], None]) -> ProcessLife:
@@ -54,4 +63,4 @@ class ProcessLauncher:
             forked = await self.nursery.fork(ForkOrder(name=start.name, uuid=start.uuid))
             if forked is not None:
                 return forked
-        return await ChildProcess.start(*start.command(), env=environment())
+        return await ChildProcess.start(*start.command(), env=self.environment)
