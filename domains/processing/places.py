@@ -40,11 +40,12 @@ class Places:
 
     def computing(self, execution: Execution, options: JobOptions) -> JobOptions:
         """The job's options, restricted to the devices that have all precisions, the quantization and the attention kernel
-        that it names.
+        that it names, and the compiler if it needs one.
 
         Raises NOT_SUPPORTED_ON_DEVICE if there is none.
         """
-        if not execution.named and not execution.quantizations and not execution.ways.attention_kernel:
+        ways = execution.ways
+        if not execution.named and not execution.quantizations and not ways.attention_kernel and not ways.compile:
             return options
         named = {self.device_id(name) for name in options.device_ids}
         devices = [view.device for view in self._devices.list() if not named or view.device.id in named]
@@ -56,7 +57,8 @@ class Places:
             named = {
                 "precision": ", ".join(execution.named),
                 "quantization": ", ".join(execution.quantizations),
-                "attention_kernel": execution.ways.attention_kernel,
+                "attention_kernel": ways.attention_kernel,
+                "compile": "true" if ways.compile else "",
             }
             message = f"no device computes as execution asks: {fits or 'there is none'}"
             raise NotSupported(message, None, **{name: value for name, value in named.items() if value})

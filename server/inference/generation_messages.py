@@ -344,5 +344,4 @@ def to_execution(precisions: dict[str, str], way: Execution = AS_USUAL) -> execu
         **way_fields(way.ways.taken),
         offload=OFFLOADS.get(way.offload, execution_pb2.OFFLOAD_MODE_NONE),
         offload_budget_bytes=way.offload_budget_bytes,
-        compile=False,
     )

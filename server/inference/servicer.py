@@ -28,7 +28,7 @@ from domains.inference.samplers import (
 )
 from domains.limits import CAPABLE_MODELS, INLINE_BYTES, REQUEST_INLINE_BYTES
 from domains.model.catalogue import Catalogue
-from domains.model.device_fit import kernels_of
+from domains.model.device_fit import compiles, kernels_of
 from domains.model.families import COMPUTED, CONTROLLED, FAMILIES
 from domains.model.kind import ModelKind
 from domains.model.loaded_models import LoadedModels
@@ -47,7 +47,7 @@ from server.inference.generation_messages import from_generation
 from server.inference.plan import PlanMethods
 from server.inference.reproduction_messages import from_reproduction
 from server.model.quantization_messages import to_quantizations
-from server.model.way_messages import to_kernels
+from server.model.way_messages import to_compile, to_kernels
 from server.processing.watch import submit_later_and_follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -171,13 +171,15 @@ class _Computing(NamedTuple):
     precisions: tuple[str, ...]
     quantizations: tuple[str, ...]
     kernels: tuple[str, ...]
+    compiles: bool
 
 
 def _alike(views: Sequence[DeviceView]) -> dict[_Computing, list[str]]:
     """Device ids by what differs between devices."""
     found: dict[_Computing, list[str]] = {}
     for view in views:
-        computing = _Computing(view.device.precisions, view.device.quantizations, kernels_of(view.device))
+        device = view.device
+        computing = _Computing(device.precisions, device.quantizations, kernels_of(device), compiles(device))
         found.setdefault(computing, []).append(view.device.id)
     return found
 
@@ -197,6 +199,7 @@ def _capability(
         control_preprocessors=to_preprocessors(served=family in CONTROLLED),
         quantizations=to_quantizations(computing.quantizations),
         attention_kernels=to_kernels(computing.kernels),
+        compile=to_compile(available=computing.compiles),
         prompt_window_tokens=FAMILIES[family].prompt_tokens,
     )
 

@@ -10,15 +10,13 @@ from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LONGEST_STAY_S, Stay
 from domains.processing.jobs.kinds import HostLoadWork, LoadWork
 from server import convert
-from server.inference.generation_messages import OFFLOADS, to_execution
+from server.inference.generation_messages import OFFLOADS
 from server.model.component_sources import to_components, with_components
 from server.model.quantization_messages import check_quantization, quantization_violations
 from server.model.way_messages import SERVED_WAYS, from_ways, way_fields, way_violations
 from server.unserved import Served, check_served
 
 _PRECISIONS = tuple(image_pb2.Precision.Name(number) for number in convert.PRECISIONS.values())
-_WAYS = ("compile",)
-"""Options of which the engine implements a single value."""
 _TIERS: Mapping[type, loaded_model_pb2.ModelTier.ValueType] = {
     LoadWork: loaded_model_pb2.MODEL_TIER_UNSPECIFIED,
     HostLoadWork: loaded_model_pb2.MODEL_TIER_HOST,
@@ -38,8 +36,6 @@ _SERVED: Served = {
     "execution.offload": tuple(map(execution_pb2.OffloadMode.Name, OFFLOADS.values())),
     "execution.offload_budget_bytes": (),
     **{f"execution.{name}": () for name in SERVED_WAYS},
-    # Their values are checked in `other_ways`.
-    **{f"execution.{name}": () for name in _WAYS},
 }
 
 
@@ -51,8 +47,7 @@ def from_load(load: model_work_pb2.ModelLoad, path: str = "model_load") -> LoadW
         text = "must be empty: the RAM tier keeps the files as they are, and each device then computes in its own way"
         wrong.append(Violation(field=f"{path}.execution", message=text))
     wrong += execution_violations(load.execution, f"{path}.execution")
-    unserved = other_ways(load.execution, f"{path}.execution")
-    check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    check_served(load, path, _SERVED, InvalidRequest(wrong) if wrong else None)
     check_quantization(load.execution, f"{path}.execution")
     model_id = with_components(load.model_id, load.components, f"{path}.components")
     if to_host:
@@ -75,7 +70,7 @@ def check_execution(asked: execution_pb2.ExecutionOptions, path: str) -> None:
     """Raise NOT_IMPLEMENTED for execution options that are not served, INVALID_FIELD for those that are wrong,
     NOT_SUPPORTED_ON_DEVICE for a quantization that no device has."""
     wrong = execution_violations(asked, path)
-    check_served(asked, path, SERVED_EXECUTION, InvalidRequest(wrong) if wrong else None, other_ways(asked, path))
+    check_served(asked, path, SERVED_EXECUTION, InvalidRequest(wrong) if wrong else None)
     check_quantization(asked, path)
 
 
@@ -112,23 +107,6 @@ def from_execution(asked: execution_pb2.ExecutionOptions) -> Execution:
 
 def _precision(number: int) -> str:
     return next((word for word, value in convert.PRECISIONS.items() if value == number), "")
-
-
-def other_ways(asked: execution_pb2.ExecutionOptions, path: str) -> list[Violation]:
-    """The violations of options in `_WAYS` with another value than the engine's (see `to_execution`)."""
-    usual = to_execution({})
-    told = {
-        field.name: (value, getattr(usual, field.name)) for field, value in asked.ListFields() if field.name in _WAYS
-    }
-    return [
-        Violation(field=f"{path}.{name}", message=f"this server computes with {_told(way)} only", allowed=_told(way))
-        for name, (value, way) in told.items()
-        if value != way
-    ]
-
-
-def _told(way: bool | str) -> str:
-    return str(way).lower()
 
 
 def to_load(work: LoadWork | HostLoadWork) -> model_work_pb2.ModelLoad:

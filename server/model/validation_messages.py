@@ -10,7 +10,6 @@ from server.model.load_messages import (
     SERVED_EXECUTION,
     execution_violations,
     from_execution,
-    other_ways,
     to_asked_execution,
 )
 from server.model.messages import to_model
@@ -43,8 +42,7 @@ def from_validation(message: model_work_pb2.ModelValidation) -> Validation:
     if message.expected_sha256 and not is_sha256(message.expected_sha256.lower()):
         wrong.append(Violation(field="model_validation.expected_sha256", message="is not 64 hex digits"))
     wrong += execution_violations(message.execution, "model_validation.execution")
-    unserved = other_ways(message.execution, "model_validation.execution")
-    check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None, unserved)
+    check_served(message, "model_validation", _SERVED, InvalidRequest(wrong) if wrong else None)
     check_quantization(message.execution, "model_validation.execution")
     return Validation(
         model_id=message.model_id,

@@ -1,11 +1,13 @@
 """GetInferenceCapabilities: what a client needs to know before it asks, and only when it has changed."""
 
 import pytest
+import torch
 
 from deviceops.common.v1 import field_capability_pb2
 from deviceops.inference.v1 import capability_pb2, conditioning_pb2, generation_pb2, inference_service_pb2
 from deviceops.model.v1 import model_service_pb2
 from domains import limits as sizes
+from domains.device.on_device.features import can_compile
 from domains.imaging.control_maps import KINDS
 from domains.inference import limits
 from domains.inference.fields import FIELDS, SECOND, THIRD
@@ -164,6 +166,14 @@ def test_attention_kernels_are_told_with_whether_the_device_has_them(told: Answe
         # The device is a CPU.
         assert kernels == {"flash": True, "memory_efficient": False, "cudnn": False, "math": True}
         assert all(bool(kernel.unavailable_message) is not kernel.available for kernel in one.attention_kernels)
+
+
+def test_compiling_is_told_with_what_it_needs(told: Answer) -> None:
+    for one in told.capabilities:
+        assert one.compile.id == "compile"
+        # The same trial as the worker's: a small build.
+        assert one.compile.available is can_compile(torch.device("cpu"))
+        assert bool(one.compile.unavailable_message) is not one.compile.available
 
 
 def test_the_limits_are_those_of_the_checks(told: Answer) -> None:

@@ -1,5 +1,6 @@
 """Loaded models: watched, pinned, kept alive, evicted by cost, and gone without a trace."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -436,7 +437,6 @@ def test_a_quantization_that_this_server_lacks_is_refused_with_those_it_has(mach
 
 
 WAYS = [
-    ({"compile": True}, "compile"),
     ({"precision": image_pb2.PRECISION_INT8}, "precision"),
 ]
 
@@ -484,6 +484,44 @@ def test_the_ways_in_which_a_load_computes_come_back_and_are_those_of_its_jobs(m
     assert same(machine.server.inference.PlanGeneration(plan, timeout=CALL_S).resolved.execution)
     last = asking.watch(machine.server, asking.submit(machine.server, picture(), on("sim-1")))[-1]
     assert same(last.generation_result.resolved.execution)
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="the simulated devices compile with the C++ compiler of the machine"
+)
+def test_a_load_that_compiles_says_so_and_an_exact_job_tells_that_it_does_not(machine: Machine) -> None:
+    asked = execution_pb2.ExecutionOptions(compile=True)
+    plain = asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-1")))[
+        -1
+    ].generation_result
+    assert not plain.resolved.execution.compile
+    other = machine.load(device="sim-1", execution=asked).event.failed.failure
+    assert other.reason == error_pb2.ERROR_REASON_ILLEGAL_STATE
+    assert "with compile false" in other.message
+    machine.unload()
+    forecast = model_service_pb2.EstimateModelRequest(
+        model_load=model_work_pb2.ModelLoad(model_id=FIRST, execution=asked),
+        devices=job_event_pb2.DeviceSelector(device_ids=["sim-1"]),
+    )
+    assert machine.model.EstimateModel(forecast, timeout=CALL_S).estimates[0].execution.compile
+    loaded = machine.loaded(device="sim-1", execution=asked)
+    assert loaded.execution.compile
+    assert machine.loaded(device="sim-1", execution=loaded.execution).reused
+    plan = inference_service_pb2.PlanGenerationRequest(generation=picture(), options=on("sim-1"))
+    assert machine.server.inference.PlanGeneration(plan, timeout=CALL_S).resolved.execution.compile
+    events = asking.watch(machine.server, asking.submit(machine.server, exact_picture(), on("sim-1")))
+    told = [one.event.degraded for one in events if one.event.HasField("degraded")]
+    assert [one.kind for one in told] == ["compile"]
+    assert "an exact picture" in told[0].detail
+    result = events[-1].generation_result
+    assert result.resolved.execution.compile
+    assert [one.file.sha256 for one in result.images] == [one.file.sha256 for one in plain.images]
+
+
+def test_slices_of_attention_are_not_compiled(machine: Machine) -> None:
+    both = execution_pb2.ExecutionOptions(compile=True, attention_slicing=True)
+    told = refused(lambda: list(machine.start_load(execution=both)))
+    assert (told.reason, told.fields) == ("INVALID_FIELD", ["model_load.execution.compile"])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from server.cli.console.tables import print_reasons, print_table
 from server.cli.models.load import (
     AttentionOption,
     AttentionSlicingOption,
+    CompileOption,
     Precision,
     Quantization,
     VaeSlicingOption,
@@ -49,6 +50,7 @@ def benchmark(
     vae_slicing: VaeSlicingOption = None,
     vae_tiling: VaeTilingOption = None,
     vae_tile_px: VaeTileOption = 0,
+    compiled: CompileOption = None,
     runs: Annotated[int, typer.Option(help="Runs that are counted.")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before them that are not.")] = 1,
     loads: Annotated[int, typer.Option(help="How often to load it anew, to measure that too.")] = 0,
@@ -65,7 +67,7 @@ def benchmark(
     put_precisions(work, precision, None, None)
     if quantization:
         work.execution.quantization = quantization
-    put_ways(work, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px)
+    put_ways(work, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px, compiled)
     with connect(address) as connection:
         work.model_id = ids.model(connection, model)
         request = model_service_pb2.BenchmarkModelRequest(model_benchmark=work)

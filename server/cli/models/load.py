@@ -33,6 +33,10 @@ VaeTilingOption = Annotated[
 VaeTileOption = Annotated[
     int, typer.Option("--vae-tile", metavar="PX", help="With --vae-tiling: edge of the tiles. [default: 512]")
 ]
+CompileOption = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Compile the denoiser: slow first picture of a shape. [default: not]"),
+]
 
 if TYPE_CHECKING:
     from deviceops.model.v1.loaded_model_pb2 import LoadedModel
@@ -84,6 +88,7 @@ def load(
     vae_slicing: VaeSlicingOption = None,
     vae_tiling: VaeTilingOption = None,
     vae_tile_px: VaeTileOption = 0,
+    compiled: CompileOption = None,
     keep_s: Annotated[
         float | None, typer.Option("--keep", help="Seconds that it stays without being used. [default: the server's]")
     ] = None,
@@ -103,7 +108,7 @@ def load(
             request.model_load.execution.offload = execution_pb2.OffloadMode.Value(f"OFFLOAD_MODE_{offload.upper()}")
         if offload_budget:
             request.model_load.execution.offload_budget_bytes = byte_count(offload_budget, "--offload-budget")
-        put_ways(request.model_load, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px)
+        put_ways(request.model_load, attention, attention_slicing, vae_slicing, vae_tiling, vae_tile_px, compiled)
         if host:
             request.model_load.tier = loaded_model_pb2.MODEL_TIER_HOST
         call = connection.model.LoadModel(request)
@@ -157,10 +162,18 @@ def put_ways(
     vae_slicing: bool | None,
     vae_tiling: bool | None,
     vae_tile_px: int,
+    compiled: bool | None,
 ) -> None:
     """Set the given ways to compute in a load or a benchmark."""
-    flags = {"attention_slicing": attention_slicing, "vae_slicing": vae_slicing, "vae_tiling": vae_tiling}
-    for name, way in {"attention_kernel": attention, **flags, "vae_tile_px": vae_tile_px or None}.items():
+    given = {
+        "attention_kernel": attention,
+        "attention_slicing": attention_slicing,
+        "vae_slicing": vae_slicing,
+        "vae_tiling": vae_tiling,
+        "vae_tile_px": vae_tile_px or None,
+        "compile": compiled,
+    }
+    for name, way in given.items():
         if way is not None:
             setattr(work.execution, name, way)
 

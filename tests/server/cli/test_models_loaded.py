@@ -85,9 +85,9 @@ def test_a_model_is_loaded_with_the_ways_to_compute_that_flags_name(capsys: pyte
     ways = {"vaeSlicing": False, "vaeTiling": True, "vaeTilePx": 256, "attentionKernel": "math"}
     assert ways.items() <= one["execution"].items()
     told(capsys, "unload", "--all")
-    told(capsys, "load", "emoji", "--no-vae-tiling")
+    told(capsys, "load", "emoji", "--no-vae-tiling", "--no-compile")
     (one,) = json.loads(told(capsys, "loaded", "--json"))["loadedModels"]
-    assert one["execution"]["vaeTiling"] is False
+    assert (one["execution"]["vaeTiling"], one["execution"]["compile"]) == (False, False)
     told(capsys, "unload", "--all")
 
 

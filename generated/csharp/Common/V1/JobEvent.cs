@@ -2383,7 +2383,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int StageFieldNumber = 1;
     private string stage_ = "";
     /// <summary>
-    /// The stage: `loading`, `conditioning`, `denoising`, `decoding`, `encoding`, `scanning` … Stable names.
+    /// The stage: `loading`, `conditioning`, `compiling`, `denoising`, `decoding`, `encoding`, `scanning` … Stable names.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
@@ -3740,7 +3740,7 @@ namespace DeviceOps.Api.Common.V1 {
     public const int KindFieldNumber = 1;
     private string kind_ = "";
     /// <summary>
-    /// What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel` …
+    /// What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel`, `compile` …
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]

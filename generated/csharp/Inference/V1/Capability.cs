@@ -35,7 +35,7 @@ namespace DeviceOps.Api.Inference.V1 {
             "Z21hX3NjaGVkdWxlcxgFIAMoCRIQCghmYW1pbGllcxgGIAMoCRISCgpzdG9j",
             "aGFzdGljGAcgASgIEhwKFGV2YWx1YXRpb25zX3Blcl9zdGVwGAggASgFIjUK",
             "EVNpZ21hU2NoZWR1bGVJbmZvEgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFt",
-            "ZRgCIAEoCSKXBAoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEgoKZGV2aWNlX2lk",
+            "ZRgCIAEoCSLPBAoUR2VuZXJhdGlvbkNhcGFiaWxpdHkSEgoKZGV2aWNlX2lk",
             "cxgBIAMoCRIOCgZmYW1pbHkYAiABKAkSDAoEdGFzaxgDIAEoCRIyCgpwcmVj",
             "aXNpb25zGAQgAygOMh4uZGV2aWNlb3BzLmNvbW1vbi52MS5QcmVjaXNpb24S",
             "NAoGZmllbGRzGAUgAygLMiQuZGV2aWNlb3BzLmNvbW1vbi52MS5GaWVsZENh",
@@ -46,29 +46,30 @@ namespace DeviceOps.Api.Inference.V1 {
             "b3BzLmNvbW1vbi52MS5PcHRpb25DYXBhYmlsaXR5EjwKDXF1YW50aXphdGlv",
             "bnMYCyADKAsyJS5kZXZpY2VvcHMuY29tbW9uLnYxLk9wdGlvbkNhcGFiaWxp",
             "dHkSPQoOcG9zdHByb2Nlc3NvcnMYDCADKAsyJS5kZXZpY2VvcHMuY29tbW9u",
-            "LnYxLk9wdGlvbkNhcGFiaWxpdHkSHAoUcHJvbXB0X3dpbmRvd190b2tlbnMY",
-            "DSABKAUiswIKD0dlbmVyYXRpb25Nb2RlbBIQCghtb2RlbF9pZBgBIAEoCRIU",
-            "CgxkaXNwbGF5X25hbWUYAiABKAkSDgoGZmFtaWx5GAMgASgJEhgKEHJlYWR5",
-            "X2RldmljZV9pZHMYBCADKAkSEgoKaXNfZGVmYXVsdBgFIAEoCBIzCgtuYXRp",
-            "dmVfc2l6ZRgGIAEoCzIeLmRldmljZW9wcy5jb21tb24udjEuSW1hZ2VTaXpl",
-            "EhcKD2RlZmF1bHRfc2FtcGxlchgHIAEoCRIeChZkZWZhdWx0X3NpZ21hX3Nj",
-            "aGVkdWxlGAggASgJEhUKDWRlZmF1bHRfc3RlcHMYCSABKAUSHgoWZGVmYXVs",
-            "dF9ndWlkYW5jZV9zY2FsZRgKIAEoARIVCg1rbm93bl9wcm9tcHRzGAsgAygJ",
-            "IpcCChBHZW5lcmF0aW9uTGltaXRzEhMKC21pbl9lZGdlX3B4GAEgASgFEhMK",
-            "C21heF9lZGdlX3B4GAIgASgFEhgKEGVkZ2VfbXVsdGlwbGVfcHgYAyABKAUS",
-            "FAoMbWF4X2FyZWFfcHgyGAQgASgDEhEKCW1heF9zdGVwcxgFIAEoBRIXCg9t",
-            "YXhfaW1hZ2VfY291bnQYBiABKAUSGAoQbWF4X3Byb21wdF9ieXRlcxgHIAEo",
-            "AxIUCgxtYXhfY29udHJvbHMYCCABKAUSEQoJbWF4X2xvcmFzGAkgASgFEhgK",
-            "EG1heF9pbmxpbmVfYnl0ZXMYCiABKAMSIAoYbWF4X3JlcXVlc3RfaW5saW5l",
-            "X2J5dGVzGAsgASgDQh2qAhpEZXZpY2VPcHMuQXBpLkluZmVyZW5jZS5WMWIG",
-            "cHJvdG8z"));
+            "LnYxLk9wdGlvbkNhcGFiaWxpdHkSNgoHY29tcGlsZRgOIAEoCzIlLmRldmlj",
+            "ZW9wcy5jb21tb24udjEuT3B0aW9uQ2FwYWJpbGl0eRIcChRwcm9tcHRfd2lu",
+            "ZG93X3Rva2VucxgNIAEoBSKzAgoPR2VuZXJhdGlvbk1vZGVsEhAKCG1vZGVs",
+            "X2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIOCgZmYW1pbHkYAyAB",
+            "KAkSGAoQcmVhZHlfZGV2aWNlX2lkcxgEIAMoCRISCgppc19kZWZhdWx0GAUg",
+            "ASgIEjMKC25hdGl2ZV9zaXplGAYgASgLMh4uZGV2aWNlb3BzLmNvbW1vbi52",
+            "MS5JbWFnZVNpemUSFwoPZGVmYXVsdF9zYW1wbGVyGAcgASgJEh4KFmRlZmF1",
+            "bHRfc2lnbWFfc2NoZWR1bGUYCCABKAkSFQoNZGVmYXVsdF9zdGVwcxgJIAEo",
+            "BRIeChZkZWZhdWx0X2d1aWRhbmNlX3NjYWxlGAogASgBEhUKDWtub3duX3By",
+            "b21wdHMYCyADKAkilwIKEEdlbmVyYXRpb25MaW1pdHMSEwoLbWluX2VkZ2Vf",
+            "cHgYASABKAUSEwoLbWF4X2VkZ2VfcHgYAiABKAUSGAoQZWRnZV9tdWx0aXBs",
+            "ZV9weBgDIAEoBRIUCgxtYXhfYXJlYV9weDIYBCABKAMSEQoJbWF4X3N0ZXBz",
+            "GAUgASgFEhcKD21heF9pbWFnZV9jb3VudBgGIAEoBRIYChBtYXhfcHJvbXB0",
+            "X2J5dGVzGAcgASgDEhQKDG1heF9jb250cm9scxgIIAEoBRIRCgltYXhfbG9y",
+            "YXMYCSABKAUSGAoQbWF4X2lubGluZV9ieXRlcxgKIAEoAxIgChhtYXhfcmVx",
+            "dWVzdF9pbmxpbmVfYnl0ZXMYCyABKANCHaoCGkRldmljZU9wcy5BcGkuSW5m",
+            "ZXJlbmNlLlYxYgZwcm90bzM="));
       descriptor = pbr::FileDescriptor.FromGeneratedCode(descriptorData,
           new pbr::FileDescriptor[] { global::DeviceOps.Api.Common.V1.FieldCapabilityReflection.Descriptor, global::DeviceOps.Api.Common.V1.ImageReflection.Descriptor, },
           new pbr::GeneratedClrTypeInfo(null, null, new pbr::GeneratedClrTypeInfo[] {
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerOption), global::DeviceOps.Api.Inference.V1.SamplerOption.Parser, new[]{ "Field", "DefaultValue", "AllowedValues" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SamplerInfo), global::DeviceOps.Api.Inference.V1.SamplerInfo.Parser, new[]{ "Id", "DisplayName", "RecommendedSteps", "Options", "SigmaSchedules", "Families", "Stochastic", "EvaluationsPerStep" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo), global::DeviceOps.Api.Inference.V1.SigmaScheduleInfo.Parser, new[]{ "Id", "DisplayName" }, null, null, null, null),
-            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceIds", "Family", "Task", "Precisions", "Fields", "Samplers", "SigmaSchedules", "ControlTypes", "ControlPreprocessors", "AttentionKernels", "Quantizations", "Postprocessors", "PromptWindowTokens" }, null, null, null, null),
+            new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationCapability), global::DeviceOps.Api.Inference.V1.GenerationCapability.Parser, new[]{ "DeviceIds", "Family", "Task", "Precisions", "Fields", "Samplers", "SigmaSchedules", "ControlTypes", "ControlPreprocessors", "AttentionKernels", "Quantizations", "Postprocessors", "Compile", "PromptWindowTokens" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationModel), global::DeviceOps.Api.Inference.V1.GenerationModel.Parser, new[]{ "ModelId", "DisplayName", "Family", "ReadyDeviceIds", "IsDefault", "NativeSize", "DefaultSampler", "DefaultSigmaSchedule", "DefaultSteps", "DefaultGuidanceScale", "KnownPrompts" }, null, null, null, null),
             new pbr::GeneratedClrTypeInfo(typeof(global::DeviceOps.Api.Inference.V1.GenerationLimits), global::DeviceOps.Api.Inference.V1.GenerationLimits.Parser, new[]{ "MinEdgePx", "MaxEdgePx", "EdgeMultiplePx", "MaxAreaPx2", "MaxSteps", "MaxImageCount", "MaxPromptBytes", "MaxControls", "MaxLoras", "MaxInlineBytes", "MaxRequestInlineBytes" }, null, null, null, null)
           }));
@@ -1096,6 +1097,7 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_ = other.attentionKernels_.Clone();
       quantizations_ = other.quantizations_.Clone();
       postprocessors_ = other.postprocessors_.Clone();
+      compile_ = other.compile_ != null ? other.compile_.Clone() : null;
       promptWindowTokens_ = other.promptWindowTokens_;
       _unknownFields = pb::UnknownFieldSet.Clone(other._unknownFields);
     }
@@ -1277,6 +1279,21 @@ namespace DeviceOps.Api.Inference.V1 {
       get { return postprocessors_; }
     }
 
+    /// <summary>Field number for the "compile" field.</summary>
+    public const int CompileFieldNumber = 14;
+    private global::DeviceOps.Api.Common.V1.OptionCapability compile_;
+    /// <summary>
+    /// Whether `execution.compile` can be chosen.
+    /// </summary>
+    [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
+    [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
+    public global::DeviceOps.Api.Common.V1.OptionCapability Compile {
+      get { return compile_; }
+      set {
+        compile_ = value;
+      }
+    }
+
     /// <summary>Field number for the "prompt_window_tokens" field.</summary>
     public const int PromptWindowTokensFieldNumber = 13;
     private int promptWindowTokens_;
@@ -1319,6 +1336,7 @@ namespace DeviceOps.Api.Inference.V1 {
       if(!attentionKernels_.Equals(other.attentionKernels_)) return false;
       if(!quantizations_.Equals(other.quantizations_)) return false;
       if(!postprocessors_.Equals(other.postprocessors_)) return false;
+      if (!object.Equals(Compile, other.Compile)) return false;
       if (PromptWindowTokens != other.PromptWindowTokens) return false;
       return Equals(_unknownFields, other._unknownFields);
     }
@@ -1339,6 +1357,7 @@ namespace DeviceOps.Api.Inference.V1 {
       hash ^= attentionKernels_.GetHashCode();
       hash ^= quantizations_.GetHashCode();
       hash ^= postprocessors_.GetHashCode();
+      if (compile_ != null) hash ^= Compile.GetHashCode();
       if (PromptWindowTokens != 0) hash ^= PromptWindowTokens.GetHashCode();
       if (_unknownFields != null) {
         hash ^= _unknownFields.GetHashCode();
@@ -1380,6 +1399,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(104);
         output.WriteInt32(PromptWindowTokens);
       }
+      if (compile_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Compile);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(output);
       }
@@ -1412,6 +1435,10 @@ namespace DeviceOps.Api.Inference.V1 {
         output.WriteRawTag(104);
         output.WriteInt32(PromptWindowTokens);
       }
+      if (compile_ != null) {
+        output.WriteRawTag(114);
+        output.WriteMessage(Compile);
+      }
       if (_unknownFields != null) {
         _unknownFields.WriteTo(ref output);
       }
@@ -1438,6 +1465,9 @@ namespace DeviceOps.Api.Inference.V1 {
       size += attentionKernels_.CalculateSize(_repeated_attentionKernels_codec);
       size += quantizations_.CalculateSize(_repeated_quantizations_codec);
       size += postprocessors_.CalculateSize(_repeated_postprocessors_codec);
+      if (compile_ != null) {
+        size += 1 + pb::CodedOutputStream.ComputeMessageSize(Compile);
+      }
       if (PromptWindowTokens != 0) {
         size += 1 + pb::CodedOutputStream.ComputeInt32Size(PromptWindowTokens);
       }
@@ -1469,6 +1499,12 @@ namespace DeviceOps.Api.Inference.V1 {
       attentionKernels_.Add(other.attentionKernels_);
       quantizations_.Add(other.quantizations_);
       postprocessors_.Add(other.postprocessors_);
+      if (other.compile_ != null) {
+        if (compile_ == null) {
+          Compile = new global::DeviceOps.Api.Common.V1.OptionCapability();
+        }
+        Compile.MergeFrom(other.Compile);
+      }
       if (other.PromptWindowTokens != 0) {
         PromptWindowTokens = other.PromptWindowTokens;
       }
@@ -1544,6 +1580,13 @@ namespace DeviceOps.Api.Inference.V1 {
             PromptWindowTokens = input.ReadInt32();
             break;
           }
+          case 114: {
+            if (compile_ == null) {
+              Compile = new global::DeviceOps.Api.Common.V1.OptionCapability();
+            }
+            input.ReadMessage(Compile);
+            break;
+          }
         }
       }
     #endif
@@ -1614,6 +1657,13 @@ namespace DeviceOps.Api.Inference.V1 {
           }
           case 104: {
             PromptWindowTokens = input.ReadInt32();
+            break;
+          }
+          case 114: {
+            if (compile_ == null) {
+              Compile = new global::DeviceOps.Api.Common.V1.OptionCapability();
+            }
+            input.ReadMessage(Compile);
             break;
           }
         }

@@ -449,7 +449,7 @@ class JobStageStarted(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage: `loading`, `conditioning`, `denoising`, `decoding`, `encoding`, `scanning` … Stable names."""
+    """The stage: `loading`, `conditioning`, `compiling`, `denoising`, `decoding`, `encoding`, `scanning` … Stable names."""
     def __init__(
         self,
         *,
@@ -600,7 +600,7 @@ class Degradation(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel` …"""
+    """What was given up: `eviction`, `vae_tiling`, `smaller_batch`, `offload`, `other_device`, `attention_kernel`, `compile` …"""
     reason: _error_pb2.ErrorReason.ValueType
     """What made it necessary."""
     detail: _builtins.str

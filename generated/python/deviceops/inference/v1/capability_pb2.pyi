@@ -154,6 +154,7 @@ class GenerationCapability(_message.Message):
     ATTENTION_KERNELS_FIELD_NUMBER: _builtins.int
     QUANTIZATIONS_FIELD_NUMBER: _builtins.int
     POSTPROCESSORS_FIELD_NUMBER: _builtins.int
+    COMPILE_FIELD_NUMBER: _builtins.int
     PROMPT_WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     """The family: `sd1`, `sdxl` …"""
@@ -203,6 +204,10 @@ class GenerationCapability(_message.Message):
     def postprocessors(self) -> _containers.RepeatedCompositeFieldContainer[_field_capability_pb2.OptionCapability]:
         """Steps for `postprocessing`, named as the fields of PostprocessingStep's action."""
 
+    @_builtins.property
+    def compile(self) -> _field_capability_pb2.OptionCapability:
+        """Whether `execution.compile` can be chosen."""
+
     def __init__(
         self,
         *,
@@ -218,11 +223,12 @@ class GenerationCapability(_message.Message):
         attention_kernels: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
         quantizations: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
         postprocessors: _abc.Iterable[_field_capability_pb2.OptionCapability] | None = ...,
+        compile: _field_capability_pb2.OptionCapability | None = ...,
         prompt_window_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compile", b"compile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_kernels", b"attention_kernels", "control_preprocessors", b"control_preprocessors", "control_types", b"control_types", "device_ids", b"device_ids", "family", b"family", "fields", b"fields", "postprocessors", b"postprocessors", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "quantizations", b"quantizations", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_kernels", b"attention_kernels", "compile", b"compile", "control_preprocessors", b"control_preprocessors", "control_types", b"control_types", "device_ids", b"device_ids", "family", b"family", "fields", b"fields", "postprocessors", b"postprocessors", "precisions", b"precisions", "prompt_window_tokens", b"prompt_window_tokens", "quantizations", b"quantizations", "samplers", b"samplers", "sigma_schedules", b"sigma_schedules", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
