@@ -48,6 +48,7 @@ CPU_SET = (
 BY_NAME_ONLY = (
     "csharp_client",
     "killed_at_each_step",
+    "cuda_compile",
     "cuda_controls",
     "cuda_device",
     "cuda_families",
