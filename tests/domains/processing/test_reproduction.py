@@ -11,12 +11,16 @@ from msgspec.structs import replace
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
 from domains.inference.checks.request import checked
 from domains.inference.generation import Generation, Sampling
+from domains.inference.hires import HiresPass
 from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import ResolvedInitImage
 from domains.inference.manifest import manifest_of
 from domains.inference.recipes import FIELD, NamedModel, Recipe, Verdict, versions_of
+from domains.inference.resampling import Resampling
 from domains.inference.textual_inversions import ResolvedTextualInversion
 from domains.memory.blobs.store import BlobStore
+from domains.model.kind import ModelKind
+from domains.model.model import ModelState
 from domains.processing.attempts.reproductions import SentPicture, causes_of
 from domains.processing.jobs.kinds import ReproduceWork
 from domains.processing.reproduction import DEFAULT_TOLERANCE, Reproducing, Reproduction, changed_inputs, fitted
@@ -206,3 +210,36 @@ def test_the_layer_of_the_prompt_is_the_one_that_the_other_program_took(
     assert (asked.width_px, asked.height_px, asked.output.media_type) == (128, 96, "image/webp")
     sized = replace(recipe, generation=replace(recipe.generation, width_px=64, height_px=64))
     assert fitted(sized, embedded_model(), picture, ()).width_px == 64
+
+
+UPSCALER, HIRES = "anime-4x", HiresPass(scale=2.0, pixel_filter=Resampling.LANCZOS)
+
+
+@pytest.mark.parametrize(
+    ("state", "named", "taken"),
+    [
+        (ModelState.AVAILABLE, "Anime-4x", True),
+        (ModelState.AVAILABLE, "The Anime Upscaler", True),
+        (ModelState.AVAILABLE, "other.pth", False),
+        (ModelState.CORRUPT, "Anime-4x", False),
+    ],
+)
+def test_the_upscaler_that_a_text_names_is_taken_where_it_can_be_used(
+    state: ModelState, named: str, taken: bool
+) -> None:
+    upscaler = replace(
+        embedded_model(), id=UPSCALER, display_name="The Anime Upscaler", kind=ModelKind.UPSCALER, state=state
+    )
+    catalogue: Any = SimpleNamespace(list=lambda: [embedded_model(), upscaler])  # pyright: ignore[reportUnknownLambdaType]
+    nothing: Any = None
+    reproducing = Reproducing(nothing, catalogue, nothing, nothing)
+    recipe = replace(RECIPE, upscaler=named, generation=replace(RECIPE.generation, hires_pass=HIRES))
+    found, causes = reproducing._with_upscaler(recipe)  # pyright: ignore[reportPrivateUsage]
+    hires = found.generation.hires_pass
+    assert hires is not None
+    if taken:
+        assert (hires.upscaler_model_id, hires.pixel_filter, causes) == (UPSCALER, None, ())
+    else:
+        assert (found, [(one.name, one.original) for one in causes]) == (recipe, [("Hires upscaler", named)])
+    for without in (replace(recipe, upscaler=""), replace(recipe, generation=RECIPE.generation)):
+        assert reproducing._with_upscaler(without) == (without, ())  # pyright: ignore[reportPrivateUsage]

@@ -1,6 +1,7 @@
 """What keeps a job from starting is found before the job is stored."""
 
 from collections.abc import Callable, Iterator
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -518,3 +519,32 @@ async def test_files_of_a_request_that_is_wrong_by_itself_are_not_read(desk: Des
         with pytest.raises(InvalidRequest) as refused:
             await desk.submissions.submit_generation(checked(msgspec.structs.replace(wrong, **more)), PLAIN)
         assert "generation.sampling.steps" in [one.field for one in refused.value.violations]
+
+
+KINDS = {
+    "generate": checked(Generation(prompt="an owl")),
+    "submit_generation": checked(Generation(prompt="an owl")),
+    "load": LoadWork(model_id=DEMO),
+    "submit_load": HostLoadWork(model_id=DEMO),
+    "scan": ScanWork(),
+    "validate": Validation(model_id=DEMO),
+    "benchmark": BenchmarkWork(device_id=GPU, suites=(Suite.COMPUTE,)),
+    "benchmark_model": ModelBenchmark(model_id=DEMO, sizes=((64, 64),)),
+    "reset": ResetWork(device_id=GPU),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("how", "detached"), [({}, True), ({"detached": False}, False)])
+async def test_a_job_goes_on_without_its_caller_unless_the_caller_says_otherwise(
+    desk: Desk, kind: str, how: dict[str, bool], detached: bool
+) -> None:
+    job = getattr(desk.submissions, kind)(KINDS[kind], PLAIN, **how)
+    assert (await job if isawaitable(job) else job).detached is detached
+
+
+async def test_a_transfer_goes_on_without_its_caller_unless_the_caller_says_otherwise(desk: Desk) -> None:
+    blob = await uploaded(desk.blobs, b"0123")
+    given = TransferRequest(blob_id=blob.id, destination=NewBlob(tier=BlobTier.HOST))
+    assert desk.submissions.transfer(given, PLAIN).detached is True
+    assert desk.submissions.transfer(given, PLAIN, detached=False).detached is False

@@ -1,6 +1,7 @@
 """Attempts: a wish to stop reaches a job wherever it is, and a worker's death counts against the job that caused it."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,11 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 from structlog.contextvars import bound_contextvars, get_contextvars
+from structlog.testing import capture_logs
 
 from domains.device.benchmark import Suite
 from domains.device.workload import WINDOW_S
 from domains.errors import ErrorReason
-from domains.inference.outcome import ImageReady, LatentsReady, ModelLoaded, ModelPlacing, ModelUnloaded, RunFinished
+from domains.inference.outcome import (
+    ImageReady,
+    LatentsReady,
+    ModelLoaded,
+    ModelPlacing,
+    ModelUnloaded,
+    RunFailed,
+    RunFinished,
+)
 from domains.memory.blobs.blob import Blob
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
 from domains.processing.attempts.front_task import FrontTask
@@ -442,3 +452,37 @@ async def test_a_load_that_replaces_a_model_is_followed_to_its_end(
     assert len(ended) == 2
     await bench.finish(job_id)
     assert bench.loaded.get(old.id).last_use_time_s > new.last_use_time_s
+
+
+async def test_the_log_says_when_an_attempt_began_how_it_ended_and_how_long_it_took(bench: DispatchBench) -> None:
+    begin_s = time.monotonic()
+    with capture_logs() as lines:
+        job_id = bench.submit()
+        await bench.at_work(job_id)
+        bench.die()
+        bench.start_worker()
+        await bench.finish(job_id)
+        await bench.dispatcher.idle()
+    most_s = time.monotonic() - begin_s
+    told = [line for line in lines if line["event"] in ("job started", "attempt ended")]
+    assert [(line.get("attempt"), line.get("state")) for line in told] == [
+        (1, None),
+        (None, "interrupted"),
+        (2, None),
+        (None, "succeeded"),
+    ]
+    assert all(0.0 <= line["took_s"] <= most_s + 0.001 for line in told[1::2])
+    assert "reason" not in told[-1]
+
+
+async def test_the_log_says_why_an_attempt_failed(bench: DispatchBench) -> None:
+    with capture_logs() as lines:
+        job_id = bench.submit()
+        await bench.at_work(job_id)
+        bench.worker.answers[job_id].put_nowait(
+            RunFailed(reason=str(ErrorReason.MODEL_CORRUPT), message="a bad tensor", facts={}, receipt=Receipt())
+        )
+        await bench.until(job_id, JobState.FAILED)
+        await bench.dispatcher.idle()
+    (end,) = [line for line in lines if line["event"] == "attempt ended"]
+    assert (end["state"], end["message"]) == ("failed", "a bad tensor")

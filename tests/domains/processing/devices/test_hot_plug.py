@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from domains.device.device import Backend, Device, DeviceState
 from domains.device.record import DeviceReach
-from domains.errors import ErrorReason
+from domains.errors import ErrorReason, NotSupported
 from domains.processing.devices.hot_plug import HotPlug
 from tests.domains.device.hand_clock import settle
 from tests.domains.processing.scripted_worker import Floor, a_device
@@ -125,3 +125,17 @@ async def test_looks_come_at_their_interval_and_not_before(floor: Floor) -> None
     await settle()
     assert sims.looks == 0
     looking.cancel()
+
+
+async def test_a_backend_that_refuses_a_look_is_told_with_its_reason(floor: Floor) -> None:
+    cards, sims = ScriptedInventory(Backend.CUDA), ScriptedInventory(Backend.SIMULATED)
+
+    async def refused() -> Mapping[str, Device]:
+        raise NotSupported("no driver", ErrorReason.DRIVER_ERROR)
+
+    cards.look = refused  # pyright: ignore[reportAttributeAccessIssue]  # as a broken driver
+    sims.there = {"sim-0": a_device()}
+    found = await HotPlug([cards, sims], floor.devices, NoWorkers(), floor.board.lanes).look(60.0)
+    assert [(one.backend, one.failure.message) for one in found.failures] == [(Backend.CUDA, "no driver")]
+    assert found.added == ("sim-0",)
+    assert 0.0 <= found.duration_s < 60.0

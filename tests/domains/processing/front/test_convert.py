@@ -12,6 +12,7 @@ from domains.model.conversion import Conversion, Written
 from domains.model.model import ModelLayout
 from domains.model.publish import part_of, publish
 from domains.model.publish_note import being_published, write_note
+from domains.model.register import Registration
 from domains.processing.front.convert import ConvertRunner
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
@@ -63,3 +64,30 @@ def test_a_conversion_that_ends_leaves_its_result_only_if_it_succeeded(
     for listener in jobs.listeners:
         listener(job)
     assert (place.exists(), place in being_published(tmp_path)) == (result_stays, note_stays)
+
+
+@pytest.mark.parametrize("layout", [ModelLayout.FILE, ModelLayout.DIFFUSERS])
+async def test_a_folder_that_was_registered_gets_its_hashes_and_a_file_has_them_already(
+    tmp_path: Path, layout: ModelLayout
+) -> None:
+    told = list[object]()
+
+    class Registered:
+        async def register(self, asked: Registration) -> object:
+            told.append(asked)
+            return SimpleNamespace(model=SimpleNamespace(id="new"))
+
+    async def rescan(tell: object, cancelled: object, paths: list[str]) -> None:
+        told.append(paths)
+
+    catalogue: Any = SimpleNamespace(rescan=rescan, get=lambda name: f"model {name}")  # pyright: ignore[reportUnknownLambdaType]
+    jobs: Any = SimpleNamespace(listeners=[])
+    registered: Any = Registered()
+    runner = ConvertRunner(catalogue, jobs)
+    runner._registrations = registered  # pyright: ignore[reportPrivateUsage]
+    asked = Conversion(model_id="m", destination="made", new_model_id="new")
+    known = await runner._known(asked, tmp_path / "made", layout)  # pyright: ignore[reportPrivateUsage]
+    assert known == "model new"
+    place = str(tmp_path / "made")
+    hashed = [[place]] if layout is ModelLayout.DIFFUSERS else []
+    assert told == [Registration(model_id="new", path=place), *hashed]

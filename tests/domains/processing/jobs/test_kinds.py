@@ -119,6 +119,7 @@ def test_each_kind_has_its_domain_and_an_etag_that_follows_its_state() -> None:
     )
     assert [job.domain for job in (load, scan, reset)] == [Domain.MODEL, Domain.MODEL, Domain.DEVICE]
     other = Jobs.draft(LoadWork(model_id="n"), JobOptions())
+    assert len(load.etag) == len(reset.etag) == 16
     assert load.etag == other.etag != Jobs.draft(LoadWork(model_id="m"), JobOptions(priority=3)).etag
 
 

@@ -11,6 +11,7 @@ from domains.device.settings import DeviceSettings
 from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import BenchmarkWork
 from domains.processing.jobs.state import JobState
+from domains.processing.lanes.queue import EqualTerms
 from domains.processing.lanes.waits import Wait, WaitReason, Waits
 from domains.progress import Progressed, Stage, StageStarted, Unit
 from tests.domains.processing.dispatch_bench import DispatchBench
@@ -151,3 +152,16 @@ async def test_a_job_that_has_ended_waits_for_nothing(bench: Waiting) -> None:
     await bench.finish(job_id)
     assert bench.job(job_id).state is JobState.SUCCEEDED
     assert bench.of(job_id) is None
+
+
+async def test_a_job_of_a_session_that_is_held_is_told_why(bench: Waiting) -> None:
+    class Held(EqualTerms):
+        def holds_back(self, session_id: str, running: int) -> bool:
+            return session_id == "ses-1"
+
+        def held_because(self, session_id: str) -> str:
+            return f"session {session_id} is paused: lunch"
+
+    bench.board.queue.terms = Held()
+    wait = bench.of(bench.submit(session_id="ses-1"))
+    assert wait == Wait(reason=WaitReason.SESSION, detail="session ses-1 is paused: lunch")

@@ -1,7 +1,7 @@
 """Sessions: idle time, retention, sums, limits, and what a full disk does."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -351,3 +351,47 @@ def test_listeners_get_each_change_with_what_was_before(bench: Bench) -> None:
         (SessionState.CLOSING, SessionState.OPEN),
         (SessionState.CLOSED, SessionState.CLOSING),
     ]
+
+
+def test_whatever_changes_the_terms_of_its_jobs_is_told_at_once(bench: Bench) -> None:
+    name = bench.opened()
+    told = list[str]()
+    bench.sessions.on_terms.append(told.append)
+    calls: list[tuple[Callable[[], object], int]] = [
+        (lambda: bench.sessions.update(name, SessionSettings(weight=2.0), ["weight"]), 1),
+        (lambda: bench.sessions.update(name, SessionSettings(weight=2.0), ["weight"]), 0),
+        (lambda: bench.sessions.pause(name), 1),
+        (lambda: bench.sessions.pause(name), 0),
+        (lambda: bench.sessions.resume(name), 1),
+        (lambda: bench.sessions.close(name), 1),
+    ]
+    for call, count in calls:
+        told.clear()
+        call()
+        assert told == [name] * count
+
+
+async def test_events_end_with_their_session(bench: Bench) -> None:
+    name = bench.opened()
+    told = [sequence async for sequence, _ in _until_closed(bench, name)]
+    assert told == [1, 2, 3]
+
+
+async def _until_closed(bench: Bench, name: str) -> AsyncGenerator[tuple[int, object]]:
+    async with asyncio.timeout(5):
+        async for sequence, event in bench.sessions.news(name).events():
+            if sequence == 1:
+                bench.sessions.close(name)
+            yield sequence, event
+
+
+def test_places_after_a_crash_are_above_every_place_that_a_watcher_may_have_seen(bench: Bench) -> None:
+    name = bench.opened()
+    job_id = bench.submit(name)
+    bench.jobs.record(job_id, Started(device_id="sim-0", attempt=1))
+    for _ in range(1100):
+        bench.jobs.record(job_id, StageStarted(stage=Stage.DENOISING))
+    seen = bench.sessions.live(name).last_sequence
+    bench.open()
+    following = bench.sessions.live(name).next_sequence()
+    assert seen < following <= seen + 1000 + 1, "at most a thousand places are left out"
