@@ -169,7 +169,9 @@ def test_blobs_stay_until_the_model_is_forgotten(place: Place) -> None:
     weights = dict(blobs)["vae/diffusion_pytorch_model.safetensors"]
     assert (place.blobs.get(weights).reader_count, place.blobs.get(config).reader_count) == (1, 0)
     assert weights in place.models.read_by(place.loaded.list())
+    assert place.models.read_by_any([weights, config, "none"], place.loaded.list()) == {weights}
     place.loaded.remove("m@cpu")
+    assert place.models.read_by_any([weights, config], place.loaded.list()) == set()
     assert place.blobs.get(weights).reader_count == 0
     assert set(place.edits.forget("m", "")) == {blob_id for _, blob_id in blobs}
     with pytest.raises(DeviceOpsError):

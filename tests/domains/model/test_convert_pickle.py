@@ -20,6 +20,7 @@ from domains.errors import (
     NotFound,
     NotSupported,
 )
+from domains.model import convert_pickle as convert_pickle_module
 from domains.model.convert_pickle import SCRIPT, convert_pickle
 
 
@@ -183,3 +184,17 @@ def test_the_process_has_limits_and_no_network() -> None:
     # A limit that was lower before stays.
     assert (compute, core <= 1) == (100, True)
     assert "not allowed while a pickle is read" in refusal
+
+
+@pytest.mark.parametrize("said", ["", "no answer"])
+def test_a_process_that_a_limit_ended_is_told_with_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    script = tmp_path / "ended.py"
+    script.write_text(f"import sys; print({said!r}); sys.exit(9)", "utf-8")
+    monkeypatch.setattr(convert_pickle_module, "SCRIPT", script)
+    (tmp_path / "big.ckpt").write_bytes(b"x")
+    with pytest.raises(DataLoss, match="ended with status 9") as refused:
+        convert_pickle(tmp_path / "big.ckpt")
+    assert refused.value.reason is ErrorReason.MODEL_CORRUPT
+    assert left(tmp_path) == ["big.ckpt", "ended.py"]

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -59,3 +60,30 @@ def test_a_system_without_descriptors_is_no_fault_of_the_file(tmp_path: Path, mo
     monkeypatch.setattr("os.open", refuse)
     with pytest.raises(ResourceExhausted):
         check_file(model, model.stamp(UNET), Depth.VALUES, lambda: False, lambda size: None)
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["not written since", "written since"])
+@pytest.mark.parametrize("tensors", [False, True], ids=["another header", "other tensors"])
+def test_another_hash_is_told_with_what_differs_and_whether_the_file_was_written_since(
+    tmp_path: Path, written: bool, tensors: bool
+) -> None:
+    model = read_folder(write_model(tmp_path / "m"), "m", Roots([tmp_path]).inside, Fingerprints())
+    stamp = next(one for one in model.files if one.path == UNET)
+    whole = check_file(model, stamp, Depth.CHECKSUM, lambda: False, lambda size: None)
+    assert (whole.findings, whole.damaged) == ((), False)
+    assert whole.hashes is not None
+    noted = msgspec.structs.replace(
+        stamp,
+        sha256="0" * 64,
+        state="another" if written else whole.hashes.state,
+        tensor_sha256="0" * 64 if tensors else whole.hashes.tensor_sha256,
+    )
+    found = check_file(model, noted, Depth.CHECKSUM, lambda: False, lambda size: None)
+    (finding,) = found.findings
+    assert (finding.reason, finding.field, found.damaged) == (ErrorReason.MODEL_CORRUPT, UNET, not written)
+    assert ("its content differs" in finding.message, "its header or metadata" in finding.message) == (
+        tensors,
+        not tensors,
+    )
+    assert ("it was written since" in finding.message, "damaged it" in finding.message) == (written, not written)
+    assert whole.hashes.sha256 in finding.message

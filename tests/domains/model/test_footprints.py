@@ -14,7 +14,7 @@ from domains.model import component_headers
 from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, BY_LAYER, Execution, precision_of, usual_precision
 from domains.model.footprints import Footprints
-from domains.model.layer_sizes import layer_counts
+from domains.model.layer_sizes import denoiser_tensors, layer_counts
 from domains.model.loaded import LoadedComponent
 from domains.model.loaded_models import LoadedModels
 from domains.model.model import Model
@@ -24,6 +24,7 @@ from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import open_judged
 from tests.domains.model import folders
 from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model, write_weights
+from tests.domains.model.headers import write_header
 from tests.domains.model.known import Known, known_in, loaded_as
 
 NUMBERS = 6
@@ -133,6 +134,9 @@ def test_the_layers_that_can_be_streamed_are_counted_by_their_weights() -> None:
     for component in ("vae", "scheduler", "wings"):
         assert layer_counts("sd1", component, some) == {}
     assert layer_counts("none", "unet", some) == {}
+    assert [one.name for one in denoiser_tensors("sd1", "unet", some)] == ["conv_in.weight", "conv_out.weight"]
+    for family, component in (("sd1", "text_encoder"), ("sd1", "vae"), ("sd1", "wings"), ("none", "unet")):
+        assert denoiser_tensors(family, component, some) == ()
 
 
 def test_headers_and_precision_give_the_bytes_of_each_part_with_weights(forecast: Forecast) -> None:
@@ -359,3 +363,19 @@ def test_findings_of_models_that_are_gone_are_not_kept_for_ever(forecast: Foreca
     assert len(asked) == MOST + 1
     known.of(usual, "0")
     assert asked[-1] == "0"
+
+
+@pytest.mark.parametrize(("device_has", "value_bytes"), [(CPU, 4), (GPU, 2)])
+def test_prompts_are_kept_for_each_of_their_tokens_and_once_as_a_whole(
+    tmp_path: Path, device_has: Device, value_bytes: int
+) -> None:
+    with known_in(tmp_path) as known:
+        place = write_model(known.root / "one")
+        weights = place / "unet" / "diffusion_pytorch_model.safetensors"
+        write_header(weights, {"a.attn2.to_k.weight": (4, 6), "add_embedding.linear_2.weight": (7, 3)})
+        known.scan()
+        footprints = Footprints(known.catalogue, LoadedModels())
+        for tokens, prompts, pooled in ((1, 1, 0), (77, 1, 0), (77, 3, 0), (77, 3, 2), (5, 0, 0)):
+            found = footprints.reading_bytes("one", device_has, tokens, prompts, pooled=pooled)
+            assert found == (4 * tokens * prompts + 7 * pooled) * value_bytes
+        assert footprints.reading_bytes("absent", device_has, 77, 1, pooled=1) == 0

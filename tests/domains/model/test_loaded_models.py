@@ -121,3 +121,10 @@ def test_who_removes_a_model_gets_it_once(loaded: LoadedModels) -> None:
     ready = loaded.put(one())
     assert loaded.remove(NAME) == ready
     assert loaded.remove(NAME) is None
+
+
+def test_a_model_on_its_way_has_no_time_of_a_load_or_a_use(loaded: LoadedModels) -> None:
+    loaded.begin("m", "gpu", "a", "session")
+    (coming,) = loaded.everything()
+    assert (coming.load_time_s, coming.last_use_time_s, coming.load_s) == (0.0, 0.0, None)
+    assert (coming.id, coming.model_id, coming.device_id, coming.session_id) == (NAME, "m", "gpu", "session")

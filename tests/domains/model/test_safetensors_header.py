@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from domains.errors import DataLoss, ErrorReason
-from domains.model import safetensors_header
 from domains.model.catalogue import EMBEDDED
-from domains.model.safetensors_header import MAX_TENSORS, Header, read_header
+from domains.model.safetensors_header import Header, read_header
 
 WEIGHTS = sorted(EMBEDDED.rglob("*.safetensors"))
 
@@ -122,7 +121,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, cut: int) -> None:
 
 
 def test_too_many_tensors_are_refused(tmp_path: Path) -> None:
-    header = {str(number): tensor(0, 0) for number in range(MAX_TENSORS + 1)}
+    header = {str(number): tensor(0, 0) for number in range(32_769)}
     with pytest.raises(DataLoss, match="more than 32768 tensors"):
         read_header(written(tmp_path, header))
 
@@ -288,7 +287,7 @@ def _seen_by_library(path: Path) -> dict[str, tuple[str, list[int]]] | str:
 
 @pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
 def test_a_name_and_a_shape_may_be_as_long_as_their_limits(tmp_path: Path, more: dict[str, int]) -> None:
-    name, shape = "n" * safetensors_header._MAX_NAME, [1] * safetensors_header._MAX_RANK  # pyright: ignore[reportPrivateUsage]
+    name, shape = "n" * 512, [1] * 16
     header = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 4], **more}}
     assert _seen_by_us(read_header(written(tmp_path, header, b"1234"))) == {name: ("F32", shape)}
     for wrong in ({name + "n": header[name]}, {name: {**header[name], "shape": [*shape, 1]}}):
@@ -298,18 +297,18 @@ def test_a_name_and_a_shape_may_be_as_long_as_their_limits(tmp_path: Path, more:
 
 @pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
 def test_as_many_tensors_as_the_limit_are_read(tmp_path: Path, more: dict[str, int]) -> None:
-    header = {str(number): {**tensor(0, 0), **more} for number in range(MAX_TENSORS)}
-    assert len(read_header(written(tmp_path, header)).tensors) == MAX_TENSORS
+    header = {str(number): {**tensor(0, 0), **more} for number in range(32_768)}
+    assert len(read_header(written(tmp_path, header)).tensors) == 32_768
 
 
 def test_a_header_as_long_as_the_limit_is_read(tmp_path: Path) -> None:
-    text = b"{}".ljust(safetensors_header.MAX_HEADER_BYTES)
+    text = b"{}".ljust(16 * 1024 * 1024)
     assert read_header(written(tmp_path, text)).tensors == ()
 
 
 @pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
 def test_an_empty_tensor_has_edges_below_the_limit(tmp_path: Path, more: dict[str, int]) -> None:
-    edge = safetensors_header._MAX_EDGE  # pyright: ignore[reportPrivateUsage]
+    edge = 2**48
     header = {"a": {**tensor(0, 0, shape=[0, edge - 1]), **more}}
     assert _seen_by_us(read_header(written(tmp_path, header))) == {"a": ("F32", [0, edge - 1])}
     with pytest.raises(DataLoss, match="the empty tensor 'a' an impossible shape"):

@@ -212,3 +212,17 @@ def test_a_file_without_a_hash_is_the_one_that_was_seen_or_refused(model: Model)
     stateless = tuple(msgspec.structs.replace(one, sha256="", state="") for one in model.files)
     with WeightFile(msgspec.structs.replace(model, files=stateless), UNET) as file:
         assert checked(file) == 0
+
+
+def test_a_system_without_reads_at_a_place_reads_one_after_the_other(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = place(model).read_bytes()
+    with WeightFile(model, UNET) as file:
+        monkeypatch.setattr(sys, "platform", "win32")
+        for at, size in ((8, 16), (0, 8), (len(content) - 3, 3)):
+            memory = bytearray(size)
+            file.read_at(at, memoryview(memory))
+            assert memory == content[at : at + size]
+        with pytest.raises(DataLoss, match="was cut off while its bytes"):
+            file.read_at(len(content) - 3, memoryview(bytearray(4)))

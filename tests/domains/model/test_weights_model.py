@@ -1,5 +1,6 @@
 """Single files and folders of one component, in the odd forms in which they are published."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -199,3 +200,36 @@ def test_a_file_that_shrank_or_went_is_named(tmp_path: Path) -> None:
     assert "is cut off" in file(path).problem
     path.unlink()
     assert file(path).state is ModelState.CORRUPT
+
+
+def test_a_folder_that_cannot_be_read_is_told_with_what_the_system_says(tmp_path: Path) -> None:
+    write_published(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", "sd_vae")
+
+    def broken(path: Path) -> Path:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    model = read_component_folder(tmp_path / "vae", "vae", broken)
+    assert (model.state, model.layout) == (ModelState.INCOMPATIBLE, ModelLayout.COMPONENT)
+    assert (
+        model.problem
+        == f"{tmp_path / 'vae' / 'diffusion_pytorch_model.safetensors'} cannot be read: Input/output error"
+    )
+    gone = folder(tmp_path / "absent")
+    assert gone.problem == f"{tmp_path / 'absent'} cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "problem"),
+    [
+        ("", ""),
+        ("model.", "ESRGAN's old names"),
+    ],
+)
+def test_an_upscaler_with_its_old_names_says_what_to_do(tmp_path: Path, beginning: str, problem: str) -> None:
+    new = {"conv_first.weight": (64, 3, 3, 3), "body.0.rdb1.conv1.weight": (32, 64, 3, 3)}
+    new |= {"conv_body.weight": (64, 64, 3, 3), "conv_last.weight": (3, 64, 3, 3)}
+    old = {"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (32, 64, 3, 3)}
+    model = file(write_header(tmp_path / "x.safetensors", old if beginning else new))
+    assert model.kind is ModelKind.UPSCALER
+    assert problem in model.problem
+    assert bool(model.problem) is bool(problem)

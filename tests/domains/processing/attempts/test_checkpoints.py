@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.inference.outcome import CheckpointReady
@@ -94,3 +95,20 @@ async def test_a_disk_that_refuses_a_checkpoint_is_told_and_the_job_goes_on(
     assert (told.kind, told.reason) == ("checkpoint_dropped", "STORAGE_FULL")
     assert told.detail == "the progress at step 3 could not be stored: the disk is full"
     assert care.jobs.get(care.job_id).state is JobState.RUNNING
+
+
+async def test_a_checkpoint_that_the_disk_refuses_is_logged_with_the_reason(
+    care: Care, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise ResourceExhausted("no room", ErrorReason.STORAGE_FULL)
+
+    monkeypatch.setattr(care.blobs, "keep", refuse)
+    with capture_logs() as lines:
+        assert await care.keep(b"latents", 7) is None
+    (line,) = lines
+    assert (line["event"], line["reason"], line["problem"]) == (
+        "a checkpoint could not be stored",
+        ErrorReason.STORAGE_FULL,
+        "no room",
+    )

@@ -1,5 +1,6 @@
 """A conversion whose result cannot become known leaves no files."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,13 @@ from domains.model.publish import part_of, publish
 from domains.model.publish_note import being_published, write_note
 from domains.model.register import Registration
 from domains.processing.front.convert import ConvertRunner
+from domains.processing.jobs.event import ConversionResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import ConvertWork
+from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
+from domains.progress import Stage, StageStarted
 
 
 @pytest.mark.parametrize("layout", [ModelLayout.FILE, ModelLayout.DIFFUSERS])
@@ -91,3 +95,40 @@ async def test_a_folder_that_was_registered_gets_its_hashes_and_a_file_has_them_
     place = str(tmp_path / "made")
     hashed = [[place]] if layout is ModelLayout.DIFFUSERS else []
     assert told == [Registration(model_id="new", path=place), *hashed]
+
+
+@pytest.mark.parametrize("found", ["nothing", "stopped", "written before"])
+async def test_a_conversion_that_is_stopped_halts_and_one_that_was_written_before_is_made_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    place, told = tmp_path / "made", list[object]()
+    whole = Written(converted=1, copied=2)
+
+    async def written(*_: object) -> Written | None:
+        told.append("written")
+        return None if found == "stopped" else whole
+
+    async def known(*_: object) -> str:
+        return "model"
+
+    catalogue: Any = SimpleNamespace(place_of=lambda asked: place, get=lambda name: SimpleNamespace(id=name))  # pyright: ignore[reportUnknownLambdaType]
+    jobs: Any = SimpleNamespace(listeners=[])
+    runner = ConvertRunner(catalogue, jobs)
+    monkeypatch.setattr(runner, "_written", written)
+    monkeypatch.setattr(runner, "_known", known)
+    monkeypatch.setattr("domains.processing.front.convert.layout_after", lambda *_: ModelLayout.FILE)  # pyright: ignore[reportUnknownLambdaType]
+    if found == "written before":
+        part_of(place, "job").write_bytes(b"x")
+        write_note(place, "job", whole)
+    task: Any = SimpleNamespace(job=SimpleNamespace(id="job"), tell=told.append)
+    begin_s = time.monotonic()
+    done = await runner.run(ConvertWork(asked=Conversion(model_id="m", destination=str(place))), task)
+    assert told == [StageStarted(stage=Stage.CONVERTING), *(["written"] if found != "written before" else [])]
+    if found == "stopped":
+        assert isinstance(done, Halted)
+        return
+    assert isinstance(done, Done)
+    assert isinstance(done.result, ConversionResult)
+    report = done.result.report
+    assert (report.model, report.source_model_id, report.written) == ("model", "m", whole)
+    assert 0.0 <= report.duration_s <= time.monotonic() - begin_s

@@ -501,3 +501,20 @@ def test_the_time_of_an_attempt_counts_that_leaves_something(
         one = msgspec.structs.replace(job, attempt_time_s=begun_s)
         found = after(one, event, Entry[JobEvent](1, 107.0, event), JobState.PAUSED)
         assert (found.ran_s, found.checkpoint) == (5.0 + (passed_s if counts else 0.0), checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("began_s", "ended_s", "queue_s", "run_s"),
+    [(1010.0, 1015.0, 10.0, 5.0), (1010.0, 900.0, 10.0, 0.0), (900.0, 950.0, 0.0, 50.0)],
+)
+def test_a_receipt_has_no_negative_times_when_the_clock_was_set_back(
+    began_s: float, ended_s: float, queue_s: float, run_s: float
+) -> None:
+    draft = Jobs.draft(ScanWork(), JobOptions())
+    job = msgspec.structs.replace(draft, create_time_s=1000.0, start_time_s=began_s)
+    told = receipt_of(job, Instant(ended_s, 0.0))
+    assert (told.queue_s, told.run_s) == (queue_s, run_s)
+    waited = msgspec.structs.replace(job, waited_s=7.0)
+    assert receipt_of(waited, Instant.now()).queue_s == 7.0
+    never = msgspec.structs.replace(draft, create_time_s=1000.0)
+    assert receipt_of(never, Instant(1003.0, 0.0)).run_s == 0.0

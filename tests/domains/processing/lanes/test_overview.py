@@ -129,3 +129,24 @@ async def test_what_any_device_takes_is_blocked_where_all_are(bench: Seen) -> No
     bench.devices.set_settings(DEVICE_ID, DeviceSettings(enabled=False))
     free = unbound()
     assert free is None or free.blocked_by is None
+
+
+async def test_a_job_that_changes_after_its_end_has_ended_once(bench: Seen) -> None:
+    job_id = bench.submit()
+    await bench.finish(job_id)
+    bench.now_s = WINDOW_S
+    for _ in range(3):
+        for listener in bench.jobs.listeners:
+            listener(bench.job(job_id))
+    told = bench.overview.now()
+    assert (told.arrivals_per_s, told.completions_per_s) == (1 / WINDOW_S, 1 / WINDOW_S)
+
+
+async def test_a_lane_whose_worker_is_gone_is_listed_no_more(bench: Seen) -> None:
+    assert bench.lane in bench.board.lanes.best_first()
+    bench.die()
+    assert bench.lane not in bench.board.lanes.best_first()
+    assert bench.board.lanes.of(DEVICE_ID) is None
+    bench.board.lanes.remove(bench.lane)
+    bench.start_worker()
+    assert bench.board.lanes.of(DEVICE_ID) is bench.lane

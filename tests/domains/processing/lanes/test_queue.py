@@ -1,6 +1,8 @@
 """JobQueue: priority, fair turns, age, bound."""
 
+import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from domains.processing.jobs.kinds import LoadWork
 from domains.processing.jobs.state import JobState
 from domains.processing.lanes.placement import Placement, placement_of
 from domains.processing.lanes.queue import JobQueue, rank
+from tests.domains.processing.dispatch_bench import DispatchBench
 
 
 def job(name: str, *, session: str = "", priority: int = 2, age: int = 0, device: str = "") -> Job:
@@ -303,3 +306,15 @@ def test_a_session_at_its_limit_goes_on_when_one_of_its_jobs_has_left() -> None:
     assert taken(queue) == ["one0"]
     queue.left("one0", 1.0)
     assert taken(queue) == ["one1"]
+
+
+async def test_an_attempt_is_charged_for_as_long_as_it_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, begin_s, charged = DispatchBench(tmp_path), time.monotonic(), list[tuple[str, float]]()
+    monkeypatch.setattr(bench.board.queue, "left", lambda job_id, ran_s: charged.append((job_id, ran_s)))  # pyright: ignore[reportUnknownLambdaType]
+    job_id = bench.submit()
+    await bench.finish(job_id)
+    await bench.dispatcher.idle()
+    ((charged_id, ran_s),) = charged
+    assert charged_id == job_id
+    assert 0.0 <= ran_s <= time.monotonic() - begin_s
+    await bench.close()

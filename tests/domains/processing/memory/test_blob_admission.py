@@ -88,3 +88,21 @@ async def test_a_blob_on_the_host_asks_no_device(tmp_path: Path) -> None:
     assert found.mean_allocation_bytes == 1
     assert found.allocation_latency is not None
     assert 0 <= found.allocation_latency.longest_s <= time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("tier", "alignment", "claimed"),
+    [(BlobTier.DEVICE, 0, 1000), (BlobTier.DEVICE, 1, 1000), (BlobTier.DEVICE, 256, 1255), (BlobTier.HOST, 256, 1000)],
+)
+async def test_a_blob_on_a_device_claims_what_its_alignment_can_take_besides(
+    tier: BlobTier, alignment: int, claimed: int
+) -> None:
+    bench, pool = Bench(10_000), "host" if tier is BlobTier.HOST else "sim-0"
+    bench.pools.add(ScriptedPool(10_000, pool, PoolKind.HOST if tier is BlobTier.HOST else PoolKind.DEVICE))
+    admission = PoolBlobAdmission(
+        Admission(bench.pools, bench.reservations), bench.pools, lambda device_id: None, no_session
+    )
+    device_id = "" if tier is BlobTier.HOST else "sim-0"
+    blob = Blob(id="b", sha256="", size_bytes=1000, media_type="", create_time_s=0.0, tier=tier, device_id=device_id)
+    async with admission.admit(blob, BlobSpec(size_bytes=1000, alignment_bytes=alignment)):
+        assert bench.pools.claims.outstanding_bytes(pool) == claimed

@@ -1,6 +1,7 @@
 """A model is unloaded once the jobs that use it have ended: they are waited for, or ended, and no new one starts."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -153,3 +154,40 @@ async def test_an_unload_goes_on_when_its_caller_leaves(used: Used) -> None:
     used.lane.leave(job.id)
     await used.unloaded.wait()
     assert used.gone == ["a@sim-0"]
+
+
+async def test_an_error_that_nobody_waits_for_is_no_fault_of_the_server(
+    used: Used, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+    refused = asyncio.Event()
+
+    async def refuse(targets: object) -> Unloaded:
+        refused.set()
+        raise FailedPrecondition("it stays", ErrorReason.ILLEGAL_STATE)
+
+    monkeypatch.setattr(used, "unload", refuse)
+    unload = used.start(AT_ONCE, "a")
+    await asyncio.sleep(0)
+    unload.cancel()
+    await refused.wait()
+    (running,) = used.drained._tasks  # pyright: ignore[reportPrivateUsage]
+    await asyncio.wait([running])
+    del unload, running
+    await asyncio.sleep(0)
+    gc.collect()
+    assert (told, used.drained._tasks) == ([], set())  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_an_unload_that_ends_with_the_server_is_no_fault_of_it(used: Used) -> None:
+    told = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+    used.use("a")
+    unload = used.start(Drain(timeout_s=600), "a")
+    await asyncio.sleep(0)
+    (running,) = used.drained._tasks  # pyright: ignore[reportPrivateUsage]
+    running.cancel()
+    await asyncio.wait([running, unload])
+    await asyncio.sleep(0)
+    assert told == []

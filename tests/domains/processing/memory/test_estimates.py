@@ -35,6 +35,7 @@ from domains.processing.devices.step_times import StepTimes
 from domains.processing.jobs.event import GenerationResult, JobReceipt, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.kinds import GenerateWork
+from domains.processing.memory import estimates
 from domains.processing.memory.estimates import MAX_BATCH, Estimate, Estimates, Shape
 from domains.progress import Receipt, Stage, StageTiming
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
@@ -374,3 +375,26 @@ async def test_a_load_of_nothing_takes_no_time_and_models_of_later_passes_have_t
     assert forecasts.estimates.activation_bytes(resolved, "sim-0") is None
     forecasts.learn(peak=5000)
     assert forecasts.estimates.activation_bytes(resolved, "sim-0") == 5000
+
+
+@pytest.mark.parametrize(
+    ("measured", "pixels", "told"),
+    [
+        ({}, 100, None),
+        ({100: [None]}, 100, None),
+        ({100: [0]}, 100, 0),
+        ({100: [0]}, 900, 0),
+        ({100: [50, 70, None]}, 100, 70),
+        ({100: [70]}, 300, 210),
+        ({100: [70], 200: [90]}, 300, 110),
+        ({100: [70], 200: [90]}, 100, 70),
+        ({100: [70], 200: [70]}, 900, 70),
+        ({100: [90], 200: [70]}, 300, 105),
+        ({100: [100], 200: [300]}, 10, 0),
+    ],
+)
+def test_memory_beside_the_weights_lies_on_the_line_through_what_was_measured(
+    measured: dict[int, list[int | None]], pixels: int, told: int | None
+) -> None:
+    by_shape = {Shape(width_px=size, height_px=1): runs for size, runs in measured.items()}
+    assert estimates._on_a_line(by_shape, pixels) == told  # pyright: ignore[reportPrivateUsage]

@@ -286,3 +286,9 @@ async def test_room_for_a_job_that_ran_out_of_it_is_what_it_lacks_or_what_there_
     await desk.pools.measure("sim-0")
     assert [*await desk.door.evict("sim-0", 1000)] == ["old"]
     assert [*await desk.door.evict("sim-0", 1000)] == []
+
+
+def test_a_model_that_was_just_used_can_leave_for_a_job_that_lacks_room() -> None:
+    desk = Desk()
+    desk.reclaimer.load("just used", 10, idle_s=0.0)
+    assert desk.door.evictable("sim-0")

@@ -278,3 +278,19 @@ async def test_a_forecast_says_what_the_hosts_memory_lacks_as_far_as_it_is_known
     claim.close()
     desk.source.total = None
     assert (await desk.loads.forecast(desk.one)).shortfall_bytes == 0
+
+
+async def test_a_model_that_left_the_tier_again_is_read_ahead_once_for_each_hint(desk: Desk) -> None:
+    def readings() -> int:
+        return desk.events.count(("one@host", LoadedState.LOADING))
+
+    desk.hint(desk.one)
+    async with reading(desk):
+        await desk.until(lambda: "one@host" in desk.ready())
+        desk.tier.drop("one@host")
+        desk.hint(desk.two)
+        await desk.until(lambda: "two@host" in desk.ready())
+        assert readings() == 1
+        desk.hint(desk.one)
+        await desk.until(lambda: "one@host" in desk.ready())
+    assert readings() == 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from domains.errors import Aborted, ErrorReason, FailedPrecondition, InvalidRequest, ResourceExhausted
-from domains.processing.sessions.session import SessionFilter, SessionLimits, SessionSettings
+from domains.errors import Aborted, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from domains.processing.sessions.session import SessionFilter, SessionLimits, SessionSettings, SessionState
 from domains.processing.sessions.settings import MAX_NAME, MAX_WEIGHT, MIN_WEIGHT
 from domains.processing.sessions.terms import SessionTerms
 from tests.domains.processing.sessions.test_sessions import Bench
@@ -132,3 +132,35 @@ def test_a_reader_begins_at_the_end_at_the_latest(bench: Bench) -> None:
         with pytest.raises(InvalidRequest) as refused:
             bench.sessions.news(one, place)
         assert _fields(refused.value) == ["after_sequence"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (SessionFilter(), ["open", "closed"]),
+        (SessionFilter(states=(SessionState.OPEN,)), ["open"]),
+        (SessionFilter(labels=(("team", "a"),)), ["open", "closed"]),
+        (SessionFilter(labels=(("team", ""),)), ["open", "closed"]),
+        (SessionFilter(labels=(("team", "b"),)), []),
+        (SessionFilter(states=(SessionState.CLOSED,), labels=(("team", "b"),)), []),
+        (SessionFilter(states=(SessionState.CLOSED,), labels=(("team", "a"),)), ["closed"]),
+    ],
+)
+def test_every_condition_of_a_filter_must_hold_in_a_list_and_of_a_session(
+    bench: Bench, wanted: SessionFilter, found: list[str]
+) -> None:
+    names = {
+        name: bench.sessions.open(SessionSettings(labels=(("team", "a"),))).session.id for name in ("open", "closed")
+    }
+    bench.sessions.close(names["closed"])
+    views = {name: bench.sessions.get(session_id) for name, session_id in names.items()}
+    assert [name for name, view in views.items() if wanted.accepts(view.session)] == found
+    listed, _ = bench.sessions.page(wanted, None, 10)
+    assert sorted(view.session.id for view in listed) == sorted(names[name] for name in found)
+
+
+def test_a_session_that_is_not_there_is_named_in_part(bench: Bench) -> None:
+    with pytest.raises(NotFound) as missing:
+        bench.sessions.get("\u00b5" * 200)
+    assert (missing.value.message.count("\u00b5"), missing.value.facts["session_id"]) == (128, "\u00b5" * 128)
+    assert missing.value.facts["field"] == "session_id"

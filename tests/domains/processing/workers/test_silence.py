@@ -1,8 +1,10 @@
 """Silence: work that shows no sign of life for unusually long degrades its device until the next sign."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,3 +175,61 @@ async def test_one_device_that_moves_is_enough(watched: Watched) -> None:
     with watched.silences.watching(watched.worker, "job-1"):
         watched.after(LEAST_S + 1)
     assert not watched.devices.hangs()
+
+
+class Timers:
+    """The timers that were set, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.every: list[asyncio.TimerHandle] = []
+        loop = asyncio.get_running_loop()
+        later = loop.call_later
+
+        def call_later(delay_s: float, call: Callable[..., object], *given: Any) -> asyncio.TimerHandle:
+            self.every.append(later(delay_s, call, *given))
+            return self.every[-1]
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+
+    @property
+    def pending(self) -> int:
+        return sum(not one.cancelled() for one in self.every)
+
+
+async def test_one_timer_waits_for_each_device_and_none_for_one_without_work(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = Timers(monkeypatch)
+    with watched.silences.watching(watched.worker, "job-1") as moved:
+        for count in range(3):
+            moved(StageStarted(stage=Stage.LOADING if count % 2 else Stage.DENOISING))
+            assert timers.pending == 1
+        with watched.silences.watching(watched.worker, "job-2"):
+            assert timers.pending == 1
+        assert timers.pending == 1
+        with watched.silences.watching(ScriptedWorker(watched.worker.device), "job-3"):
+            assert timers.pending == 1, "another worker: the first one's timer is over"
+    assert (timers.pending, len(timers.every) > 3) == (0, True)
+
+
+async def test_the_estimate_of_a_job_counts_no_more_when_it_has_left(watched: Watched) -> None:
+    with watched.silences.watching(watched.worker, "job-1") as moved:
+        moved(step(1))
+        with watched.silences.watching(watched.worker, "job-2", step_s=100.0) as other:
+            other(step(1))
+            assert watched.after(LEAST_S + 1) is DeviceState.AVAILABLE
+            moved(step(1))
+        # The same id without an estimate, as a job that is tried again with other work.
+        with watched.silences.watching(watched.worker, "job-2") as other:
+            other(step(1))
+            assert watched.after(LEAST_S + 1) is DeviceState.DEGRADED
+
+
+async def test_a_device_that_showed_no_usual_gap_is_silent_after_the_least_time_however_short(
+    watched: Watched,
+) -> None:
+    watched.silences = Silences(watched.devices, 0.5, clock=lambda: watched.now_s)
+    with watched.silences.watching(watched.worker, "job-1"):
+        assert watched.after(0.4) is DeviceState.AVAILABLE
+        assert watched.after(0.2) is DeviceState.DEGRADED
+    assert "no usual gap was measured" in watched.devices.get("sim-0").state_reason
