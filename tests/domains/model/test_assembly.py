@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, NotFound
-from domains.model.assembly import assembled, assembly_of
+from domains.model.assembly import assembled, assembled_id, assembly_of
 from domains.model.kind import ModelKind
-from domains.model.model import Model
+from domains.model.model import Model, ModelLayout
 from tests.domains.model.folders import age, write_model
 from tests.domains.model.known import Known, known_in
 
@@ -102,3 +102,55 @@ def test_what_is_assembled_for_requests_can_be_read_and_not_changed(known: Known
     catalogue.drop("two")
     with pytest.raises(NotFound):
         catalogue.get("one+vae=two")
+
+
+def test_an_assembled_model_is_made_once_and_anew_when_a_source_has_changed(known: Known) -> None:
+    first = known.model("one+vae=two")
+    assert known.model("one+vae=two") is first
+    assert known.catalogue.find("one+vae=two") is first
+    write_model(known.root / "two", 7.0)
+    age(known.root, 2)
+    known.scan()
+    again = known.model("one+vae=two")
+    assert (again is first, again.sha256 == first.sha256) == (False, False)
+    assert known.catalogue.find("one+wings=two") is None
+    assert known.catalogue.find("absent+vae=two") is None
+
+
+def test_the_sources_of_an_assembled_model_are_hashed_and_those_of_no_other(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = list[str]()
+
+    def content_hashed(model: Model) -> Model:
+        hashed.append(model.id)
+        return model
+
+    monkeypatch.setattr(known.catalogue, "content_hashed", content_hashed)
+    known.catalogue.hash_sources("one")
+    known.catalogue.hash_sources("absent")
+    assert hashed == []
+    known.catalogue.hash_sources("one+vae=two")
+    assert hashed == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "sha256", "read"),
+    [
+        (ModelLayout.FILE, "", True),
+        (ModelLayout.FILE, "known", False),
+        (ModelLayout.PARTS, "", False),
+        (ModelLayout.PARTS, "known", False),
+    ],
+)
+def test_a_model_is_hashed_unless_its_hash_is_known_or_it_has_none(
+    known: Known, monkeypatch: pytest.MonkeyPatch, layout: ModelLayout, sha256: str, read: bool
+) -> None:
+    monkeypatch.setattr(known.catalogue, "hashed_whole", lambda model: replace(model, sha256="read"))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    model = replace(known.model("one"), layout=layout, sha256=sha256)
+    assert known.catalogue.content_hashed(model).sha256 == ("read" if read else sha256)
+
+
+def test_an_id_names_components_in_their_order(known: Known) -> None:
+    assert assembled_id("one", {}) == "one"
+    assert assembled_id("one", {"vae": "two", "unet": "three", "tokenizer": ""}) == "one+tokenizer=+unet=three+vae=two"

@@ -8,7 +8,8 @@ import pytest
 
 from domains.errors import Aborted, ErrorReason
 from domains.failure import Failure
-from domains.model.loaded import LoadedChange, LoadedModel, LoadedState, Stay
+from domains.model.execution import Execution
+from domains.model.loaded import LoadedChange, LoadedComponent, LoadedModel, LoadedState, Stay
 from domains.model.loaded_models import LoadedModels
 from domains.model.loaded_watch import LoadedWatch, watching
 
@@ -128,3 +129,70 @@ def test_a_model_on_its_way_has_no_time_of_a_load_or_a_use(loaded: LoadedModels)
     (coming,) = loaded.everything()
     assert (coming.load_time_s, coming.last_use_time_s, coming.load_s) == (0.0, 0.0, None)
     assert (coming.id, coming.model_id, coming.device_id, coming.session_id) == (NAME, "m", "gpu", "session")
+
+
+def test_progress_of_a_load_is_told_once_and_of_nothing_else(loaded: LoadedModels) -> None:
+    changes: list[LoadedChange] = []
+    loaded.on_change.append(changes.append)
+    part = LoadedComponent(id="unet", bytes=10, precision="float16")
+    loaded.progress(NAME, (part,))
+    assert changes == []
+    loaded.begin("m", "gpu", "a")
+    for _ in range(2):
+        loaded.progress(NAME, (part,))
+    assert [each.loaded.components for each in changes] == [(), (part,)]
+    assert [each.components for each in loaded.everything()] == [(part,)]
+
+
+def test_a_model_in_the_ram_tier_is_listed_until_it_is_on_its_way_back(loaded: LoadedModels) -> None:
+    changes: list[LoadedChange] = []
+    asked = Execution(precision="float16")
+    model = msgspec.structs.replace(one(), asked=asked, pinned=True)
+    loaded.put(model)
+    loaded.remove(NAME)
+    loaded.on_change.append(changes.append)
+    loaded.offload(model)
+    (waiting,) = loaded.offloaded()
+    assert (waiting.state, waiting.pinned, loaded.list()) == (LoadedState.OFFLOADED, False, [])
+    assert loaded.everything() == [waiting]
+    assert loaded.comes_back_as("m", "gpu") == asked
+    assert loaded.comes_back_as("m", "cpu") == loaded.comes_back_as("n", "gpu") == Execution()
+    loaded.begin("m", "gpu", "a")
+    assert [each.state for each in loaded.everything()] == [LoadedState.LOADING], "it is listed once"
+    loaded.leave("a")
+    assert loaded.everything() == [waiting]
+    loaded.forget_offloaded(NAME)
+    loaded.forget_offloaded(NAME)
+    assert (loaded.everything(), loaded.offloaded()) == ([], [])
+    assert [each.loaded.state for each in changes] == [
+        LoadedState.OFFLOADED,
+        LoadedState.LOADING,
+        LoadedState.UNLOADED,
+        LoadedState.OFFLOADED,
+        LoadedState.UNLOADED,
+    ]
+
+
+def test_models_are_listed_by_device_the_one_used_last_first(loaded: LoadedModels) -> None:
+    for device, model, used_s in (("b", "x", 1.0), ("a", "y", 1.0), ("a", "z", 2.0), ("a", "w", 1.0)):
+        loaded.put(msgspec.structs.replace(one(model, device), last_use_time_s=used_s))
+    loaded.offload(msgspec.structs.replace(one("v", "a"), last_use_time_s=3.0))
+    assert [each.id for each in loaded.everything()] == ["v@a", "z@a", "w@a", "y@a", "x@b"]
+    assert [each.id for each in loaded.list()] == ["w@a", "x@b", "y@a", "z@a"]
+
+
+@pytest.mark.parametrize(("offload", "stay_bytes"), [("", 100), ("none", 100), ("component", 0), ("layer", 0)])
+def test_parts_that_take_turns_leave_the_device_between_jobs(offload: str, stay_bytes: int) -> None:
+    part = LoadedComponent(id="unet", bytes=100, precision="float16", quantization="int8")
+    there = msgspec.structs.replace(one(), components=(part,), offload=offload)
+    assert there.resident_bytes == stay_bytes
+    assert there.size_bytes == 100
+    assert there.way == Execution(offload=offload, quantization="int8")
+
+
+def test_the_etag_of_a_model_follows_its_state_and_not_its_uses() -> None:
+    there = one()
+    used = msgspec.structs.replace(there, last_use_time_s=7.0, kept_since_s=8.0)
+    assert (len(there.etag), used.etag) == (16, there.etag)
+    assert msgspec.structs.replace(there, pinned=True).etag != there.etag
+    assert msgspec.structs.replace(there, last_use_time_s=0.0, kept_since_s=0.0).etag == there.etag

@@ -1,5 +1,6 @@
 """The watch over the model roots: what it scans, when, and what it leaves until it has settled."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domains.errors import ErrorReason
 from domains.model.catalogue import Catalogue
@@ -145,3 +147,29 @@ def test_a_look_sees_a_copy_that_keeps_the_old_times(tmp_path: Path) -> None:
     (folder / VAE).write_bytes(data)
     os.utime(folder / VAE, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert look_at(roots) != before
+
+
+async def test_looks_come_one_after_the_other_and_a_trouble_is_logged_once(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, pauses_s = list[float](), list[float]()
+    answers: list[Exception | None] = [OSError("full"), OSError("full"), OSError("gone"), None, OSError("gone"), None]
+
+    async def look(settle_s: float) -> None:
+        looks.append(settle_s)
+        if (problem := answers[len(looks) - 1]) is not None:
+            raise problem
+
+    async def sleep(seconds: float) -> None:
+        pauses_s.append(seconds)
+        watched.watch._look_s = 3.0  # pyright: ignore[reportPrivateUsage]
+        if len(pauses_s) == len(answers):
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(watched.watch, "look", look)
+    monkeypatch.setattr("domains.model.roots_watch.asyncio.sleep", sleep)
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        await watched.watch.keep_up(2.0)
+    assert looks == [2.0] * 6
+    assert [line["event"] for line in lines] == ["the model roots could not be scanned"] * 3
+    assert pauses_s == [2.0, *[pytest.approx(60.0)] * 5], "a slow disk is looked at in a twentieth of the time"
