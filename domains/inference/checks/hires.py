@@ -122,12 +122,17 @@ def check_model(own: Model, base: Model) -> None:
         raise FailedPrecondition(message, own.fault, model_id=own.id)
     if own.kind is base.kind and (own.family, own.variant) == (base.family, base.variant):
         return
-    what = f"{own.family or str(own.kind).replace('_', ' ')}{own.variant and f' ({own.variant})'}"
-    message = (
-        f"model {own.id} of the second pass is of {what}, and model {base.id} of {base.family}; name one that fits"
-    )
+    if own.kind is base.kind:
+        said = f"is of {_told(own)}, and model {base.id} of {_told(base)}; name one that fits"
+    else:
+        said = f"is a {str(own.kind).replace('_', ' ')} and no {base.kind}; name one"
+    message = f"model {own.id} of the second pass {said} in `generation.hires_pass.model_id`"
     facts = {"hires_model_id": own.id, "model_id": base.id, "family": base.family}
     raise FailedPrecondition(message, ErrorReason.MODEL_INCOMPATIBLE, **facts)
+
+
+def _told(model: Model) -> str:
+    return f"{model.family}{model.variant and f' ({model.variant})'}"
 
 
 def resolved_hires(

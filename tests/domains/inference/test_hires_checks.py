@@ -138,11 +138,11 @@ def test_a_model_of_another_family_kind_or_state_makes_no_second_pass() -> None:
     base = embedded_model()
     check_model(replace(base, id="other"), base)
     for changes, what in (
-        ({"family": "sdxl"}, "sdxl,"),
-        ({"variant": "inpainting"}, r"sd1 \(inpainting\),"),
-        ({"family": "", "kind": ModelKind.TEXT_ENCODER}, "text encoder,"),
+        ({"family": "sdxl"}, "of sdxl,"),
+        ({"variant": "inpainting"}, r"of sd1 \(inpainting\), and model emoji-sd of sd1;"),
+        ({"family": "", "kind": ModelKind.TEXT_ENCODER}, "a text encoder and no checkpoint;"),
     ):
-        with pytest.raises(FailedPrecondition, match=f"of the second pass is of {what}") as refused:
+        with pytest.raises(FailedPrecondition, match=f"of the second pass is {what}") as refused:
             check_model(replace(base, **changes), base)
         assert refused.value.reason is ErrorReason.MODEL_INCOMPATIBLE
     gone = replace(base, state=ModelState.CORRUPT, problem="a shard is missing")
