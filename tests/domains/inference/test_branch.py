@@ -1,11 +1,14 @@
 """What a branch takes from the generation that it continues, and in what it may differ."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from domains.errors import InvalidRequest
 from domains.inference.branch import check_branch, filled
 from domains.inference.checks.request import checked
+from domains.inference.components import ComponentSource
 from domains.inference.generation import Generation, Sampling
 from domains.inference.own_walk import OwnWalk
 from domains.inference.resolution.resolve import resolve
@@ -115,3 +118,17 @@ def test_everything_that_differs_is_named_at_once() -> None:
         check_branch(other, RESOLVED, "job-1")
     fields = [one.field for one in told.value.violations]
     assert fields == ["generation.model_id", "generation.sampling.seeds", "generation.sampling.steps"]
+
+
+def test_a_branch_of_another_model_takes_no_components_along() -> None:
+    source = msgspec.structs.replace(SOURCE, components=(ComponentSource(component_id="vae", model_id="two"),))
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, True),
+        ({"model_id": "emoji-sd"}, False),
+        ({"loaded_model_id": "emoji-sd@gpu"}, False),
+    ]
+    for own, kept in cases:
+        given = checked(Generation(prompt="a whale", **own))
+        assert bool(filled(given, source, RESOLVED).asked.components) is kept
+    mine = (ComponentSource(component_id="unet", model_id="three"),)
+    assert filled(checked(Generation(prompt="a whale", components=mine)), source, RESOLVED).asked.components == mine

@@ -86,3 +86,41 @@ def test_other_syntaxes_know_no_edits() -> None:
         plan = prompt_plan(request(embedded_model(), prompt="[a:b:0.5] AND c", prompt_syntax=syntax))
         assert len(plan.variants) == 1
         assert plan.weights == (1.0,)
+
+
+def test_a_text_that_becomes_too_many_different_ones_is_refused_by_its_field() -> None:
+    many = " ".join(f"[{at}:x:{at}]" for at in range(2, 67))
+    with pytest.raises(InvalidRequest, match=r"more than 64 different texts, .*; write fewer, or split") as error:
+        prompt_plan(request(embedded_model(), prompt=many, prompt_syntax=Syntax.A1111, steps=100))
+    assert [one.field for one in error.value.violations] == ["generation.prompt"]
+    few = " ".join(f"[{at}:x:{at}]" for at in range(2, 65))
+    plan = prompt_plan(request(embedded_model(), prompt=few, prompt_syntax=Syntax.A1111, steps=100))
+    assert len(plan.variants) == 64
+
+
+def test_encoders_that_read_the_same_text_count_its_edits_once() -> None:
+    some = "[a|b]" * limits.PROMPT_EDITS
+    sdxl = request(embedded_model(), family="sdxl", prompt=some, prompt_syntax=Syntax.A1111)
+    assert len(prompt_plan(sdxl).variants) == 2
+    again = msgspec.structs.replace(sdxl, second_prompt="[a|b]")
+    with pytest.raises(InvalidRequest) as error:
+        prompt_plan(again)
+    assert [one.field for one in error.value.violations] == ["generation.second_prompt"]
+
+
+def test_each_text_has_its_field_and_an_empty_one_that_of_the_first() -> None:
+    sd3 = request(embedded_model(), family="sd3", prompt="a", negative_prompt="n", third_prompt="c")
+    positive, negative = prompt_plan(sd3).encoded
+    assert positive.fields == ("prompt", "prompt", "third_prompt")
+    assert negative.fields == ("negative_prompt",) * 3
+    told = msgspec.structs.replace(sd3, second_negative_prompt="m", second_prompt="b", third_prompt="")
+    assert [one.fields for one in prompt_plan(told).encoded] == [
+        ("prompt", "second_prompt", "prompt"),
+        ("negative_prompt", "second_negative_prompt", "negative_prompt"),
+    ]
+
+
+def test_an_edit_that_comes_too_late_is_told_with_its_field() -> None:
+    late = request(embedded_model(), prompt="an owl [a:b:4] [c:d:3]", prompt_syntax=Syntax.A1111, steps=4)
+    (beyond,) = prompt_plan(late).beyond
+    assert (beyond.field, "'[a:b:4]' changes at step 4 or later" in beyond.message) == ("generation.prompt", True)

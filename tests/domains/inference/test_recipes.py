@@ -19,13 +19,14 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.imaging import encode
 from domains.imaging.texts import TEXT_BYTES, read_texts
 from domains.inference.a1111 import parameters_of
-from domains.inference.generation import EncodeOptions, Generation, ManifestDetail
+from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Sampling
 from domains.inference.hires import HiresPass, ResolvedHires
 from domains.inference.manifest import manifest_of, to_json
 from domains.inference.prompts import LongPrompt, Syntax
 from domains.inference.recipes import Recipe, Verdict, compared, recipe_of
 from domains.inference.resampling import Resampling
 from domains.inference.resolution.resolve import resolve
+from domains.inference.seed_variation import SeedVariation
 from domains.inference.step_range import ALL_STEPS, StepRange
 from tests.domains.inference.on_device.requests import embedded_model, request
 
@@ -338,3 +339,31 @@ def test_pictures_compare_by_their_largest_difference() -> None:
     assert near.psnr_db == pytest.approx(10 * np.log10(255**2 / (4 / PIXELS.size)))
     assert compared(PIXELS, other, 1).verdict is Verdict.DIFFERENT
     assert compared(PIXELS, PIXELS[:8], 255).verdict is Verdict.DIFFERENT
+
+
+def test_a_graph_is_read_by_numbers_that_are_whole_and_links_that_are_short() -> None:
+    for seed, told in ((0, 0), (7, 7), (7.9, 7), (-1, -1)):
+        assert recipe(prompt=json.dumps(graph(seed=seed))).generation.sampling.seeds == (told,)
+    said = graph(positive=["n" * 64, 0])
+    said["n" * 64] = said["2"]
+    assert recipe(prompt=json.dumps(said)).generation.prompt == "an (owl:1.2)"
+    said = graph(positive=["n" * 65, 0])
+    said["n" * 65] = said["2"]
+    assert "no plain text" in refused(prompt=json.dumps(said))
+    for wrong in (True, "7", ["2", 0], None, 2**63):
+        assert "where a number below 2^63 belongs" in refused(prompt=json.dumps(graph(cfg=wrong)))
+
+
+def test_the_second_of_several_pictures_has_its_own_seed_and_variation() -> None:
+    asked = Generation(
+        prompt="owl", image_count=3, sampling=Sampling(seed=7, seed_variation=SeedVariation(seed=3, strength=0.5))
+    )
+    resolved = resolve(asked, embedded_model())
+    assert resolved.seed_variation is not None
+    for place in range(3):
+        file = encode(PIXELS, "image/png", manifest=to_json(manifest_of(resolved, place)))
+        found = recipe_of(read_texts(file))
+        assert found.original is not None
+        assert (found.original.seeds, found.image_count) == ((7 + place,), 3)
+        assert found.original.seed_variation is not None
+        assert found.original.seed_variation.seeds == resolved.seed_variation.seeds[place : place + 1]

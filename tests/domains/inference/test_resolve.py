@@ -7,7 +7,7 @@ from domains.errors import ErrorReason, InvalidRequest
 from domains.inference.family_fields import unread
 from domains.inference.generation import Generation, Sampling, WeightedPrompt
 from domains.inference.prompts import LongPrompt, Syntax
-from domains.inference.resolution.resolve import resolve
+from domains.inference.resolution.resolve import resolve, seeds
 from domains.inference.samplers import SAMPLERS
 from domains.model.families import FAMILIES
 from domains.model.model import Model, ModelState
@@ -173,3 +173,12 @@ def test_prompts_that_cannot_be_read_are_refused_by_field(asked: Generation, fie
     with pytest.raises(InvalidRequest) as refused:
         resolve(msgspec.structs.replace(asked, prompt_syntax=Syntax.A1111), a_model(512, 512))
     assert f"generation.{field}" in [one.field for one in refused.value.violations]
+
+
+def test_seeds_follow_each_other_and_begin_again_after_the_last_one() -> None:
+    assert seeds(5, 3) == (5, 6, 7)
+    assert seeds(2**63 - 2, 3) == (2**63 - 2, 2**63 - 1, 0)
+    assert seeds(0, 1) == (0,)
+    drawn = [seeds(None, 2) for _ in range(20)]
+    assert all(0 <= first < 2**32 and second == first + 1 for first, second in drawn)
+    assert len({*drawn}) > 1
