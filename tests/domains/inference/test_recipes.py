@@ -367,3 +367,13 @@ def test_the_second_of_several_pictures_has_its_own_seed_and_variation() -> None
         assert (found.original.seeds, found.image_count) == ((7 + place,), 3)
         assert found.original.seed_variation is not None
         assert found.original.seed_variation.seeds == resolved.seed_variation.seeds[place : place + 1]
+
+
+def test_of_a_long_line_of_settings_the_beginning_is_read() -> None:
+    plain = "Steps: 20, Sampler: Euler, Seed: 1, "
+    for length, read in ((64 * 1024, True), (64 * 1024 + 1, False)):
+        end = "Model: m"
+        filler = 'Note: "' + "x" * (length - len(plain) - len('Note: "", ') - len(end)) + '", '
+        line = plain + filler + end
+        assert len(line) == length
+        assert recipe_of({"parameters": f"an owl\n{line}"}).model.name == ("m" if read else "")

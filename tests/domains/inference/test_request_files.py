@@ -106,6 +106,12 @@ def enlarged(**changes: Any) -> tuple[Generation, RequestFiles]:
     return asked(hires_pass=HiresPass(**changes)), NOTHING_READ
 
 
+def enlarging(model: Model) -> tuple[Generation, RequestFiles]:
+    """A request with a control of another size and a second pass."""
+    generation, read = guided(model, {"image": picture(64, 72)})
+    return replace(generation, hires_pass=HiresPass()), read
+
+
 def _in_order(request: tuple[Generation, RequestFiles]) -> tuple[Generation, Model, RequestFiles]:
     return request[0], BASE, request[1]
 
@@ -180,6 +186,7 @@ def test_a_model_that_is_made_for_another_family_is_refused(what: str) -> None:
 NET, T2I = entry(ModelKind.CONTROLNET), entry(ModelKind.T2I_ADAPTER)
 UNFIT: dict[str, tuple[tuple[Generation, RequestFiles], Model, ErrorReason, str]] = {
     "a map of another size": (guided(NET, {"image": picture(64, 72)}), BASE, INVALID, "controls[0].image"),
+    "a map of another size than the first pass": (enlarging(NET), BASE, INVALID, "controls[0].image"),
     "a region of another size": (guided(NET, {"region": picture(72)}), BASE, INVALID, "controls[0].region"),
     "a missing part for a T2I adapter": (
         partly(*guided(T2I, preprocessing=Preprocessing(kind="inpaint"))),

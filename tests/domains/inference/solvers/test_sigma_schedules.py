@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from domains.inference.solvers.level import Level
 from domains.inference.solvers.sigma_schedules import FREE_SCHEDULES, SCHEDULES
+from domains.inference.solvers.spacing import Grid
+from domains.inference.solvers.table import Last
 from domains.inference.solvers.trained_noise import TrainedNoise
+from domains.inference.solvers.trained_walk import end_level
 from tests.domains.inference.solvers.walking import SD1
 
 NOISE = TrainedNoise(SD1)
@@ -119,3 +123,26 @@ def test_levels_between_two_trained_ones_are_interpolated() -> None:
     assert between.ratio == pytest.approx((NOISE.ratios[500] + NOISE.ratios[501]) / 2)
     assert (between.timestep, NOISE.at_ratio(level.ratio, round).timestep) == (500.5, 500)
     assert NOISE.timestep_of(0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("last", "config", "noisy"),
+    [
+        (Last.CLEAN, {}, False),
+        (Last.TRAINED, {}, True),
+        (Last.CONFIGURED, {}, False),
+        (Last.CONFIGURED, {"final_sigmas_type": "sigma_min"}, True),
+        (Last.CONFIGURED, {"final_sigmas_type": "zero"}, False),
+        (Last.ALPHA_ONE, {}, False),
+        (Last.ALPHA_ONE, {"set_alpha_to_one": False}, True),
+        (Last.ALPHA_FIRST, {}, True),
+        (Last.ALPHA_FIRST, {"set_alpha_to_one": True}, False),
+    ],
+)
+def test_a_walk_ends_without_noise_or_at_the_first_trained_level(
+    last: Last, config: dict[str, object], noisy: bool
+) -> None:
+    first = NOISE.at_timestep(0)
+    assert end_level(Grid.CHAIN, last, NOISE, config) == (first if noisy else Level(1.0, 0.0, 0.0))
+    by_points = Level(1.0, first.ratio, 0.0)
+    assert end_level(Grid.POINTS, last, NOISE, config) == (by_points if noisy else Level(1.0, 0.0, 0.0))
