@@ -486,3 +486,19 @@ async def test_the_log_says_why_an_attempt_failed(bench: DispatchBench) -> None:
         await bench.dispatcher.idle()
     (end,) = [line for line in lines if line["event"] == "attempt ended"]
     assert (end["state"], end["message"]) == ("failed", "a bad tensor")
+
+
+async def test_a_changed_limit_counts_for_a_job_that_waits_and_for_one_that_runs(bench: DispatchBench) -> None:
+    running, other = bench.submit(), bench.submit()
+    await bench.at_work(running, other)
+    waiting = bench.submit(priority=1)
+    urgent = bench.submit(priority=1)
+    bench.jobs.update(urgent, JobOptions(priority=3), ["priority"])
+    bench.jobs.update(running, JobOptions(run_timeout_s=0.05), ["run_timeout"])
+    ended = await bench.until(running, JobState.FAILED)
+    assert ended.failure is not None
+    await bench.at_work(urgent)
+    assert bench.job(waiting).state is JobState.QUEUED, "the urgent one came first"
+    bench.jobs.update(waiting, JobOptions(queue_timeout_s=0.05), ["queue_timeout"])
+    late = await bench.until(waiting, JobState.FAILED)
+    assert late.failure is not None

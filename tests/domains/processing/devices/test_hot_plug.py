@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from domains.device.device import Backend, Device, DeviceState
 from domains.device.record import DeviceReach
 from domains.errors import ErrorReason, NotSupported
+from domains.inference.outcome import RunFailed
 from domains.processing.devices.hot_plug import HotPlug
+from domains.processing.workers.worker import Described
+from domains.progress import Receipt
 from tests.domains.device.hand_clock import settle
 from tests.domains.processing.scripted_worker import Floor, a_device
 
@@ -139,3 +143,38 @@ async def test_a_backend_that_refuses_a_look_is_told_with_its_reason(floor: Floo
     assert [(one.backend, one.failure.message) for one in found.failures] == [(Backend.CUDA, "no driver")]
     assert found.added == ("sim-0",)
     assert 0.0 <= found.duration_s < 60.0
+
+
+async def test_every_worker_that_is_ready_probes_its_device_again(floor: Floor) -> None:
+    plug = HotPlug([ScriptedInventory(Backend.SIMULATED)], floor.devices, NoWorkers(), floor.board.lanes)
+    same, other = floor.arrive("sim-0"), floor.arrive("sim-1")
+    refused = floor.arrive("sim-2")
+    floor.devices.described("sim-3", a_device("sim-3"), DeviceReach(), ready=True)
+    same.say(Described(device=same.device))
+    other.say(Described(device=replace(other.device, display_name="Another card")))
+    refused.say(RunFailed(reason=str(ErrorReason.DEVICE_LOST), message="gone", facts={}, receipt=Receipt()))
+    for lane in floor.board.lanes.best_first():
+        lane.grant_turns()
+    with capture_logs() as lines:
+        looking = asyncio.create_task(plug.look(5.0, probe_again=True))
+        others = asyncio.create_task(plug.look(5.0, probe_again=True))
+        while not looking.done():
+            await settle()
+            floor.dispatcher.pump()
+        assert (await looking).changed == (await others).changed == ("sim-1",)
+    assert floor.devices.get("sim-1").device.display_name == "Another card"
+    assert [len(worker.orders) for worker in (same, other, refused)] == [1, 1, 1], "both looks share one probe"
+    told = [(line["device"], line["problem"]) for line in lines if "probed" in line["event"]]
+    assert [device for device, _ in told] == ["sim-2"]
+    assert "gone" in told[0][1]
+    same.say(Described(device=same.device))
+    other.say(Described(device=replace(other.device, display_name="Another card")))
+    refused.say(Described(device=refused.device))
+    again = asyncio.create_task(plug.look(5.0, probe_again=True))
+    while not again.done():
+        await settle()
+        floor.dispatcher.pump()
+    assert (await again).changed == ()
+    assert len(same.orders) == 2
+    assert (await plug.look(5.0)).changed == ()
+    assert len(same.orders) == 2, "a plain look probes nothing"

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from domains.clock import ClockStep, ExpiryClock
 from domains.errors import DeviceOpsError, ErrorReason, NotFound, ResourceExhausted
@@ -397,3 +398,28 @@ def test_places_after_a_crash_are_above_every_place_that_a_watcher_may_have_seen
     seen = live.last_sequence
     bench.open()
     assert bench.sessions.live(name).next_sequence() == live.ceiling + 1 > seen
+
+
+async def test_ended_sessions_are_looked_at_again_after_a_full_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, pauses_s = list[int](), list[float]()
+
+    def expire() -> None:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            raise ResourceExhausted("the disk is full", ErrorReason.STORAGE_FULL)
+
+    async def sleep(seconds: float) -> None:
+        pauses_s.append(seconds)
+        if len(pauses_s) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(bench.sessions, "expire", expire)
+    monkeypatch.setattr("domains.processing.sessions.sessions.asyncio.sleep", sleep)
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        await bench.sessions.keep_up(30.0)
+    assert (looks, pauses_s) == ([0, 1], [30.0, 30.0])
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("ended sessions could not be deleted", ErrorReason.STORAGE_FULL)
+    ]
