@@ -160,3 +160,29 @@ async def test_a_result_takes_no_id_that_another_model_has(tmp_path: Path) -> No
         assert await known.catalogue.destination(asked) == known.root / "new"
         with pytest.raises(AlreadyExists):
             await known.catalogue.destination(msgspec.structs.replace(asked, new_model_id="emoji-sd"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "says"),
+    [
+        (ModelLayout.FILE, "new", "'new' does not fit: a single file is written, and its name ends in .safetensors"),
+        (ModelLayout.DIFFUSERS, "new.safetensors", "'new.safetensors' does not fit: a folder is written"),
+    ],
+)
+def test_a_name_that_does_not_fit_what_is_written_is_told_with_what_would(
+    tmp_path: Path, layout: ModelLayout, name: str, says: str
+) -> None:
+    write_model(tmp_path / "m")
+    asked = Conversion(model_id="m", destination=str(tmp_path / name), layout=layout)
+    with pytest.raises(InvalidRequest) as error:
+        check_conversion(asked, folder(tmp_path / "m"), Roots([tmp_path]))
+    assert [one.message for one in error.value.violations] == [says]
+
+
+def test_components_that_a_model_lacks_are_named_with_those_it_has(tmp_path: Path) -> None:
+    write_model(tmp_path / "m")
+    asked = Conversion(model_id="m", destination=str(tmp_path / "new"), keep=("vae", "wings"))
+    with pytest.raises(InvalidRequest) as error:
+        check_conversion(asked, folder(tmp_path / "m"), Roots([tmp_path]))
+    assert [one.field for one in error.value.violations] == ["model_conversion.keep_component_ids[1]"]
+    assert "has no component 'wings'; it has" in error.value.violations[0].message

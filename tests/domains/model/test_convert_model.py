@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from domains.errors import DeviceOpsError
+from domains.errors import DeviceOpsError, InternalError
 from domains.model.conversion import ConversionOrder
 from domains.model.convert_model import convert_model
 from domains.model.model import ModelLayout
@@ -31,3 +31,36 @@ async def test_it_gets_what_python_needs_and_nothing_else(monkeypatch: pytest.Mo
     assert "a-secret" not in told.value.message
     assert "'PATH'" in told.value.message
     assert "'CUDA_VISIBLE_DEVICES': ''" in told.value.message
+
+
+_SAYS = """
+import sys, msgspec
+from domains.model.conversion import Ended, Told, Written
+sys.stdin.readline()
+tell = lambda said: print(msgspec.json.encode(said).decode(), flush=True)
+tell(Told(written=1, total=4))
+tell(Told(written=4, total=4))
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("tell(Ended(written=Written(converted=3, copied=1)))", ""),
+        ("sys.exit(7)", "ended with status 7"),
+        ("print('{', flush=True); sys.exit(7)", "ended with status 7"),
+        ("tell(Ended()); sys.exit(7)", "ended with status 7"),
+    ],
+)
+async def test_progress_is_told_and_an_end_without_a_word_is_an_error(end: str, says: str) -> None:
+    told = list[tuple[int, int]]()
+    order = ConversionOrder(model=embedded_model(), part="nowhere", layout=ModelLayout.DIFFUSERS)
+    command = [sys.executable, "-c", _SAYS.replace("{end}", end)]
+    if says:
+        with pytest.raises(InternalError, match=says):
+            await convert_model(order, lambda written, total: told.append((written, total)), command)
+    else:
+        found = await convert_model(order, lambda written, total: told.append((written, total)), command)
+        assert (found.converted, found.copied) == (3, 1)
+    assert told == [(1, 4), (4, 4)]

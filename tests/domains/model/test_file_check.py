@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from domains.errors import ErrorReason, ResourceExhausted
 from domains.model.diffusers_folder import read_folder
 from domains.model.file_check import check_file
-from domains.model.fingerprint import Fingerprints
+from domains.model.fingerprint import Fingerprints, HashCancelled
 from domains.model.roots import Roots
 from domains.model.validation import Depth
 from tests.domains.model.folders import UNET_TENSORS, write_model
@@ -87,3 +87,24 @@ def test_another_hash_is_told_with_what_differs_and_whether_the_file_was_written
     )
     assert ("it was written since" in finding.message, "damaged it" in finding.message) == (written, not written)
     assert whole.hashes.sha256 in finding.message
+
+
+def test_numbers_that_are_not_finite_are_counted_tensor_by_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = write_model(tmp_path / "m"), list[int]()
+    values = {name: np.ones(8, "float32") for name in UNET_TENSORS}
+    first, second = sorted(values)[:2]
+    values[first][:] = [1, np.nan, 1, np.inf, -np.inf, 1, 1, 1]
+    values[second][7] = np.nan
+    save_file(values, folder / UNET)
+    model = read_folder(folder, "m", Roots([tmp_path]).inside, Fingerprints())
+    monkeypatch.setattr("domains.model.file_check._PIECE", 12)
+    found = check_file(model, model.stamp(UNET), Depth.VALUES, lambda: False, read.append)
+    assert (found.non_finite_count, found.tensor_count) == (4, len(UNET_TENSORS))
+    assert [one.field for one in found.findings] == [f"{UNET}:{first}", f"{UNET}:{second}"]
+    assert "has 3 NaN or infinite values of 8" in found.findings[0].message
+    assert "has 1 NaN or infinite values of 8" in found.findings[1].message
+    assert set(read[-3:]) == {12, 8}, "in pieces"
+    with pytest.raises(HashCancelled):
+        check_file(model, model.stamp(UNET), Depth.VALUES, lambda: len(read) > 0, read.append)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -264,3 +265,35 @@ async def test_files_with_other_weights_than_a_later_scan_saw_count_as_absent(mo
 
 def test_the_default_budget_is_a_quarter_of_what_the_process_may_use() -> None:
     assert host_models.quarter_of_host() == host_models.host_memory().total_bytes // 4
+
+
+@pytest.mark.parametrize(
+    ("need", "only_ahead", "keep", "victims"),
+    [
+        (0, False, (), []),
+        (1, False, (), ["one@host"]),
+        (1, True, (), ["two@host"]),
+        (1, False, ("one",), ["two@host"]),
+        (1, False, ("one", "two"), None),
+    ],
+)
+async def test_as_few_models_leave_as_make_room(
+    tmp_path: Path, need: int, only_ahead: bool, keep: tuple[str, ...], victims: list[str] | None
+) -> None:
+    models = [a_model(tmp_path / name, value) for name, value in (("one", 1.0), ("two", 2.0))]
+    loaded, size = LoadedModels(), size_of(models[0])
+    tier = HostModels(loaded, lambda: 2 * size)
+    for place, model in enumerate(models):
+        await bring(tier, model, ahead=place == 1)
+        there = loaded.get(f"{model.id}@host")
+        loaded.put(msgspec.structs.replace(there, last_use_time_s=100.0 * (place + 1), load_s=1.0))
+    assert tier.held_bytes == 2 * size
+    assert tier.victims(need, only_ahead=only_ahead, keep=keep) == victims
+    if not only_ahead and not keep:
+        assert tier.victims(size + 1, only_ahead=False) == ["one@host", "two@host"]
+        assert tier.victims(2 * size + 1, only_ahead=False) is None
+    tier.take_over(loaded.get("two@host"), Stay())
+    assert tier.victims(1, only_ahead=True) is None, "a caller has loaded it since"
+    tier.close()
+    assert (tier.held_bytes, loaded.list()) == (0, [])
+    assert tier.drop("one@host") == 0

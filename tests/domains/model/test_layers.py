@@ -155,3 +155,17 @@ def test_a_single_file_has_the_plan_of_the_folder(single: str, share: float) -> 
     theirs, ours = planned(sizes(single), budget), planned(folder, budget)
     assert (len(theirs.layers), len(theirs.streamed)) == (len(ours.layers), len(ours.streamed))
     assert theirs.total_bytes == pytest.approx(ours.total_bytes, rel=0.01)
+
+
+def test_bytes_of_layers_are_their_numbers_by_the_width() -> None:
+    found = layer_sizes(SIX).times(2)
+    assert (found.rest, [*found.of_layer.values()]) == (40, [200] * 6)
+
+
+def test_text_encoders_share_one_budget_and_other_components_have_it_whole() -> None:
+    small = layer_sizes({f"layers.{at}.a": 10 for at in range(4)}, "text_encoder")
+    large = layer_sizes({f"layers.{at}.a": 100 for at in range(4)}, "text_encoder_2")
+    both = {"transformer": layer_sizes(SIX), "text_encoder": small, "text_encoder_2": large}
+    for budget, told in ((10_000, (620, 40, 400)), (440, (420, 40, 400)), (439, (420, 40, 200)), (0, (220, 20, 200))):
+        plans = layer_plans(both, budget)
+        assert tuple(plans[name].total_bytes for name in ("transformer", "text_encoder", "text_encoder_2")) == told

@@ -1,5 +1,6 @@
 """What the list of loaded models knows: who waits for a load, how long a model stays, and what a slow watcher is told."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -196,3 +197,55 @@ def test_the_etag_of_a_model_follows_its_state_and_not_its_uses() -> None:
     assert (len(there.etag), used.etag) == (16, there.etag)
     assert msgspec.structs.replace(there, pinned=True).etag != there.etag
     assert msgspec.structs.replace(there, last_use_time_s=0.0, kept_since_s=0.0).etag == there.etag
+
+
+async def test_changes_come_in_their_order_and_an_end_before_the_next_load(
+    loaded: LoadedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([3.0, 1.0, 2.0, 0.5])
+    with watching(loaded) as watch:
+        for name, state in (("x", LoadedState.FAILED), ("y", LoadedState.READY), ("z", LoadedState.UNLOADED)):
+            there = msgspec.structs.replace(one(name), state=state)
+            watch.take(LoadedChange(loaded=there, time_s=next(times)))
+        watch.take(LoadedChange(loaded=one("x"), time_s=next(times)))
+        assert await taken(watch, 4) == [
+            ("x@gpu", "failed"),
+            ("x@gpu", "ready"),
+            ("y@gpu", "ready"),
+            ("z@gpu", "unloaded"),
+        ], "the clock was set back between the end of x and its next load"
+        coming = asyncio.ensure_future(watch.next())
+        await asyncio.sleep(0)
+        assert not coming.done()
+        loaded.put(one("w"))
+        assert (await coming).loaded.id == "w@gpu"
+    assert loaded.on_change == [], "nothing is noted for a reader that has left"
+
+
+def test_a_load_that_two_jobs_wait_for_goes_on_for_the_other(loaded: LoadedModels) -> None:
+    loaded.begin("m", "gpu", "a")
+    loaded.begin("n", "gpu", "a")
+    loaded.begin("m", "gpu", "b")
+    loaded.leave("a", loaded_id="n@gpu")
+    assert [each.id for each in loaded.everything()] == [NAME]
+    assert loaded.waiting_for(NAME) == {"a", "b"}
+    loaded.leave("a", loaded_id="other@gpu")
+    assert loaded.waiting_for(NAME) == {"a", "b"}
+    loaded.leave("a")
+    assert (loaded.waiting_for(NAME), loaded.waiting_for("n@gpu")) == ({"b"}, set())
+    loaded.leave("b", LOST)
+    assert loaded.everything() == []
+
+
+def test_the_models_of_a_device_go_with_its_worker(loaded: LoadedModels) -> None:
+    for device in ("a", "b"):
+        loaded.put(one("m", device))
+    changes: list[LoadedChange] = []
+    loaded.on_change.append(changes.append)
+    loaded.remove_device("a", LOST)
+    assert [each.id for each in loaded.list()] == ["m@b"]
+    loaded.remove_device("b")
+    assert [(each.loaded.state, each.loaded.failure) for each in changes] == [
+        (LoadedState.FAILED, LOST),
+        (LoadedState.UNLOADED, None),
+    ]
