@@ -278,3 +278,15 @@ def test_a_folder_of_blobs_has_no_other_folders_and_files(place: Place) -> None:
     for missing in ("unet", "vae/y.safetensors"):
         with pytest.raises(FileNotFoundError, match=missing):
             folder.inside(Path("/m") / missing)
+
+
+def test_a_spoilt_blob_spoils_its_own_model_alone(place: Place) -> None:
+    place.register(place.folder())
+    other = place.map(write_header(place.files / "x.safetensors", LORA), "x")
+    place.register((("x.safetensors", other),), "style")
+    (place.files / "x.safetensors").unlink()
+    assert place.blobs.look(other).state is BlobState.LOST
+    assert (place.catalogue.get("m").state, place.catalogue.get("style").state) == (
+        ModelState.AVAILABLE,
+        ModelState.MISSING,
+    )

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -349,3 +350,14 @@ def test_a_problem_stays_until_a_scan_that_looks_there_no_longer_finds_it(cancel
     assert [one.path for one in not_taken(problems("/root/old", "/other/b"), found)] == kept
     many = problems(*(f"/other/{number}" for number in range(MAX_PROBLEMS)))
     assert not_taken(many, found) == many
+
+
+def test_a_scan_tells_how_long_it_took_and_what_it_read(place: Place) -> None:
+    write_model(place.root / "owl")
+    begin_s = time.monotonic()
+    report = place.scan()
+    assert 0.0 < report.duration_s <= time.monotonic() - begin_s
+    size = sum(file.stat().st_size for file in (place.root / "owl").rglob("*.safetensors"))
+    assert report.read_bytes == size
+    assert report.roots == (str(place.root), str(place.second))
+    assert place.scan().duration_s > 0.0

@@ -245,7 +245,10 @@ def test_a_component_whose_files_are_gone_or_unreadable_has_no_hash(place: Place
     shutil.copytree(place.root / "a" / "vae", place.root / "kl")
     place.scan()
     model = place.catalogue.get("kl")
-    assert place.catalogue.hashed_whole(model).sha256
+    hashed = place.catalogue.hashed_whole(model)
+    assert hashed.sha256
+    assert sorted(one.path for one in hashed.files) == sorted(one.path for one in model.files)
+    assert [one.path.endswith(".safetensors") for one in hashed.files if one.sha256] == [True]
     path = place.root / "kl" / "diffusion_pytorch_model.safetensors"
     path.unlink()
     with pytest.raises(DeviceOpsError, match="is gone") as refused:

@@ -313,3 +313,25 @@ def test_an_empty_tensor_has_edges_below_the_limit(tmp_path: Path, more: dict[st
     assert _seen_by_us(read_header(written(tmp_path, header))) == {"a": ("F32", [0, edge - 1])}
     with pytest.raises(DataLoss, match="the empty tensor 'a' an impossible shape"):
         read_header(written(tmp_path, {"a": {**tensor(0, 0, shape=[0, edge]), **more}}))
+
+
+BITS = {
+    4: ("F4",),
+    6: ("F6_E2M3", "F6_E3M2"),
+    8: ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    16: ("I16", "U16", "F16", "BF16"),
+    32: ("I32", "U32", "F32"),
+    64: ("I64", "U64", "F64", "C64"),
+}
+"""Of each number, by the format."""
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(name, bits) for bits, names in BITS.items() for name in names])
+@pytest.mark.parametrize("more", [{}, {"note": 1}], ids=["plain", "judged one by one"])
+def test_a_number_takes_the_bits_of_its_dtype(tmp_path: Path, dtype: str, bits: int, more: dict[str, int]) -> None:
+    entry = {**tensor(0, bits, dtype, [8]), **more}
+    (found,) = read_header(written(tmp_path, {"a": entry}, bytes(bits))).tensors
+    assert (found.dtype, found.elements, found.end) == (dtype, 8, bits)
+    for size in (bits - 1, bits + 1):
+        with pytest.raises(DataLoss, match=f"takes {bits}"):
+            read_header(written(tmp_path, {"a": {**tensor(0, size, dtype, [8]), **more}}, bytes(size)))

@@ -17,10 +17,12 @@ from domains.errors import ErrorReason, PermissionDenied
 from domains.model.file_check import check_file
 from domains.model.fingerprint import HashCancelled
 from domains.model.model import Model, ModelState
+from domains.model.validate import Validator
 from domains.model.validation import MAX_FINDINGS, Depth, Validation, ValidationReport
 from domains.progress import Progressed, Stage, Unit
 from domains.reasons import Severity
 from tests.domains.model.folders import UNET_TENSORS, age, write_json, write_model, write_weights
+from tests.domains.model.headers import write_header, write_published
 from tests.domains.model.known import Known, known_in
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -282,3 +284,38 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(spoilt: Validated) -> Non
     with pytest.raises(PermissionDenied) as refused:
         spoilt.report()
     assert refused.value.reason is ErrorReason.PATH_OUTSIDE_ROOTS
+
+
+def test_another_hash_than_expected_is_told_with_the_one_that_was_found(spoilt: Validated) -> None:
+    found = spoilt.model.sha256
+    (told_of,) = spoilt.report(expected="F" * 64).findings
+    assert told_of.message == f"the model's SHA-256 is {found}, not {'f' * 64}: it is another model, or another edition"
+    write_header(spoilt.known.root / "words.safetensors", {"emb_params": (8, 768)})
+    age(spoilt.known.root)
+    spoilt.known.scan()
+    (told_of,) = spoilt.report(Depth.HEADER, name="words", expected="0" * 64).findings
+    assert "SHA-256 is not computed, not 000" in told_of.message
+
+
+def test_a_part_that_this_server_does_not_use_is_valid_and_told(spoilt: Validated) -> None:
+    write_published(spoilt.known.root / "vae.safetensors", "sd_ldm_vae")
+    spoilt.known.scan()
+    report = spoilt.report(Depth.HEADER, name="vae")
+    assert [(one.severity, one.field) for one in report.findings] == [(Severity.WARNING, "")]
+    assert report.valid
+
+
+def test_progress_is_told_ten_times_a_second_and_at_the_end(spoilt: Validated, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[Progressed]()
+    asked = Validation(model_id="one")
+    validator = Validator(spoilt.model, asked, Path.resolve, told.append, lambda: False)
+    validator._total = 50  # pyright: ignore[reportPrivateUsage]
+    now = iter((100.0, 100.05, 100.11, 100.12, 100.13))
+    monkeypatch.setattr("domains.model.validate.time.monotonic", lambda: next(now))
+    for _ in range(5):
+        validator._read(10)  # pyright: ignore[reportPrivateUsage]
+    assert [one.completed for one in told] == [10, 30, 50]
+    validator._total = 45  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("domains.model.validate.time.monotonic", lambda: 101.0)
+    validator._read(1)  # pyright: ignore[reportPrivateUsage]
+    assert (told[-1].completed, told[-1].total) == (45, 45)
