@@ -138,3 +138,20 @@ def test_a_model_in_use_is_not_forgotten(edited: Edited) -> None:
     edited.edits.forget("one", "")
     assert edited.known.catalogue.find("one") is None
     assert edited.known.catalogue.find("two")
+
+
+def test_a_refusal_to_forget_names_the_first_eight_that_need_the_model(edited: Edited) -> None:
+    edited.jobs = [f"job-{at}" for at in range(9)]
+    with pytest.raises(FailedPrecondition) as refused:
+        edited.edits.forget("one", "")
+    assert refused.value.message == (
+        f"model one cannot be forgotten: jobs need it: {', '.join(edited.jobs[:8])}; cancel them, or wait"
+    )
+    for at in range(9):
+        edited.loaded.put(loaded_as(edited.model, f"gpu-{at}"))
+    with pytest.raises(FailedPrecondition) as refused:
+        edited.edits.forget("one", "")
+    names = ", ".join(f"one@gpu-{at}" for at in range(8))
+    assert refused.value.message == f"model one cannot be forgotten: it is loaded as {names}; unload it first"
+    with pytest.raises(FailedPrecondition, match="it is part of the server"):
+        edited.edits.forget("emoji-sd", "")

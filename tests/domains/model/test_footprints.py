@@ -13,7 +13,7 @@ from domains.device.device import Backend, Device, DeviceKind
 from domains.model import component_headers
 from domains.model.component_headers import tensors_of
 from domains.model.execution import AS_USUAL, BY_LAYER, Execution, precision_of, usual_precision
-from domains.model.footprints import Footprints
+from domains.model.footprints import Footprints, PartFootprint, added_bytes
 from domains.model.layer_sizes import denoiser_tensors, layer_counts
 from domains.model.loaded import LoadedComponent
 from domains.model.loaded_models import LoadedModels
@@ -22,6 +22,7 @@ from domains.model.reading_sizes import Reading, reading_of
 from domains.model.remembered import MOST, Remembered
 from domains.model.safetensors_header import TensorEntry
 from domains.model.weight_file import open_judged
+from domains.model.weight_quantization import is_quantized
 from tests.domains.model import folders
 from tests.domains.model.folders import UNET_TENSORS, VAE, age, write_json, write_model, write_weights
 from tests.domains.model.headers import write_header
@@ -379,3 +380,51 @@ def test_prompts_are_kept_for_each_of_their_tokens_and_once_as_a_whole(
             found = footprints.reading_bytes("one", device_has, tokens, prompts, pooled=pooled)
             assert found == (4 * tokens * prompts + 7 * pooled) * value_bytes
         assert footprints.reading_bytes("absent", device_has, 77, 1, pooled=1) == 0
+
+
+def test_a_quantization_saves_what_the_layers_of_the_denoiser_allow(tmp_path: Path) -> None:
+    with known_in(tmp_path) as known:
+        place = write_model(known.root / "one")
+        weights = place / "unet" / "diffusion_pytorch_model.safetensors"
+        shapes = dict.fromkeys(UNET_TENSORS, (2, 3))
+        write_header(weights, {**shapes, "down_blocks.0.resnets.0.conv1.weight": (4, 5, 3, 3)})
+        known.scan()
+        footprints, whole = Footprints(known.catalogue, LoadedModels()), 6 * len(UNET_TENSORS) + 180
+        inner = 6 * sum(is_quantized(name, (2, 3)) for name in UNET_TENSORS)
+        rows = 2 * sum(is_quantized(name, (2, 3)) for name in UNET_TENSORS)
+        for execution, size in (
+            (AS_USUAL, 2 * whole),
+            (Execution(quantization="none"), 2 * whole),
+            (Execution(quantization="fp8_e4m3"), 2 * whole - 180 - inner),
+            (Execution(quantization="int8"), 2 * whole - 180 - inner + 4 * (4 + rows)),
+            (Execution(quantization="fp8_e4m3", precision="float32"), 4 * whole - 3 * (180 + inner)),
+        ):
+            found = {one.component: one for one in footprints.parts(known.model("one"), GPU, execution)}
+            assert (found["unet"].bytes, found["unet"].quantization) == (
+                size,
+                execution.quantization_of("unet", "unet"),
+            )
+            assert (found["vae"].bytes, found["vae"].quantization) == (
+                NUMBERS * (4 if execution.precision else 2),
+                "",
+            )
+
+
+def test_loads_of_several_models_are_added_up_without_those_that_are_gone(forecast: Forecast) -> None:
+    one = forecast.footprints.need_bytes(forecast.one, CPU, AS_USUAL)
+    assert forecast.footprints.named_bytes(["one", "two", "absent"], CPU) == 2 * one > 0
+    half = forecast.footprints.named_bytes(["one"], CPU, Execution(precision="float16"))
+    assert (half, forecast.footprints.named_bytes([], CPU)) == (one // 2, 0)
+
+
+@pytest.mark.parametrize(("execution", "added"), [(AS_USUAL, 100 + 20 + 30 + 5), (Execution(offload="component"), 100)])
+def test_components_that_take_turns_add_the_largest_turn(execution: Execution, added: int) -> None:
+    parts = [
+        PartFootprint(component=name, precision="float16", bytes=size)
+        for name, size in (("unet", 100), ("text_encoder", 20), ("text_encoder_2", 30), ("vae", 5))
+    ]
+    assert added_bytes(parts, execution) == added
+    texts = [msgspec.structs.replace(part, bytes=60) for part in parts if part.component.startswith("text")]
+    if execution.in_turns:
+        assert added_bytes([*texts, parts[0]], execution) == 120, "text encoders share a turn"
+    assert added_bytes([], execution) == 0

@@ -4,6 +4,7 @@
 """
 
 import math
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,10 @@ from domains.model.families.sign import Tensors
 from domains.model.inspect import findings_of
 from domains.model.model import FileStamp, Model, ModelLayout
 from domains.model.safetensors_header import TensorEntry
+from domains.model.weights_model import read_file
 from tests.domains.model import published
 from tests.domains.model.detect import adapters
+from tests.domains.model.headers import write_published
 
 FILE = Path(__file__).with_name("inspections.txt")
 NAME = "model.safetensors"
@@ -89,7 +92,21 @@ def inspections() -> str:
     lines = [line for name in published.names() for line in _lines(name)]
     for name, shapes, metadata in others():
         lines += (f"{name}: {line}" for line in _told(_model(name, shapes, metadata, ModelLayout.FILE)))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in published.names():
+            if name.endswith(("_single", "_single_ema")):
+                lines += (f"{name} completed {line}" for line in _completed(Path(folder), name))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _completed(folder: Path, name: str) -> Iterator[str]:
+    """What a checkpoint in one file gets from the package, and what its scheduler says."""
+    model = read_file(write_published(folder / f"{name}.safetensors", name), name, name)
+    yield f"{model.state} {model.prediction_type or '-'} {model.default_sampler or '-'} {model.train_steps} {model.problem}"
+    yield from (f"remark {remark}" for remark in model.remarks)
+    for part in model.components:
+        files = ", ".join(part.files)
+        yield f"part {part.id} {part.kind} {part.layout} {part.size_bytes} {files} {part.settings}"
 
 
 def _lines(name: str) -> Iterator[str]:

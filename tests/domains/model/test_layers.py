@@ -169,3 +169,34 @@ def test_text_encoders_share_one_budget_and_other_components_have_it_whole() -> 
     for budget, told in ((10_000, (620, 40, 400)), (440, (420, 40, 400)), (439, (420, 40, 200)), (0, (220, 20, 200))):
         plans = layer_plans(both, budget)
         assert tuple(plans[name].total_bytes for name in ("transformer", "text_encoder", "text_encoder_2")) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "layer"),
+    [
+        ("transformer_blocks.3.attn.to_q.weight", "", (5, 3)),
+        ("single_transformer_blocks.12.proj.weight", "", (7, 12)),
+        ("noise_refiner.1.x", "", (0, 1)),
+        ("layers.4.x", "", (8, 4)),
+        ("joint_blocks.2.x", "", (2, 2)),
+        ("double_blocks.2.x", "", (3, 2)),
+        ("single_blocks.2.x", "", (6, 2)),
+        ("down_blocks.1.resnets.1.conv1.weight", "", (0, 1, 1, 0, 0)),
+        ("down_blocks.1.attentions.0.transformer_blocks.2.norm1.weight", "", (0, 1, 0, 1, 2)),
+        ("mid_block.resnets.1.conv1.weight", "", (1, 0, 1, 0, 0)),
+        ("up_blocks.2.resnets.0.conv1.weight", "", (2, 2, 0, 0, 0)),
+        ("down_blocks.1.resnets.1.time_emb_proj.weight", "", None),
+        ("input_blocks.4.1.transformer_blocks.0.x", "", (0, 4, 1, 0)),
+        ("middle_block.2.in_layers.0.weight", "", (1, 2, 0, 0)),
+        ("output_blocks.5.0.skip_connection.weight", "", (2, 5, 0, 0)),
+        ("output_blocks.5.1.transformer_blocks.3.x", "", (2, 5, 1, 3)),
+        ("input_blocks.4.0.emb_layers.1.weight", "", None),
+        ("conv_in.weight", "", None),
+        ("text_model.encoder.layers.7.mlp.fc1.weight", "text_encoder", (7,)),
+        ("encoder.block.11.layer.0.x", "text_encoder_2", (11,)),
+        ("transformer.resblocks.3.x", "text_encoder_2", (3,)),
+        ("embeddings.weight", "text_encoder", None),
+    ],
+)
+def test_a_tensor_belongs_to_the_layer_of_its_name(name: str, component: str, layer: tuple[int, ...] | None) -> None:
+    assert layer_of(name, component) == layer

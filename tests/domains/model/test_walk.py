@@ -102,3 +102,17 @@ def test_a_name_that_is_no_utf8_is_named_and_the_rest_is_found(root: Path) -> No
     found, problems = walk(root)
     assert found == [good]
     assert [("bad" in str(path), reason) for path, reason, *_ in problems] == [(True, ErrorReason.INVALID_FIELD)]
+
+
+def test_roots_with_too_many_folders_are_looked_at_in_part_and_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.model.walk._MAX_FOLDERS", 3)
+    for name in "abcde":
+        (root / name).mkdir()
+    found, problems = walk(root)
+    assert found == []
+    ((_, reason, message),) = problems
+    assert (reason, "more than 3 folders" in message) == (ErrorReason.ILLEGAL_STATE, True)
+    monkeypatch.setattr("domains.model.walk._MAX_FOLDERS", 7)
+    assert walk(root) == ([], [])
