@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from domains.device.benchmark import Suite
 from domains.device.workload import WINDOW_S
 from domains.errors import ErrorReason
+from domains.inference.generation import Previews
 from domains.inference.outcome import (
     ImageReady,
     LatentsReady,
@@ -25,6 +26,7 @@ from domains.inference.outcome import (
 )
 from domains.memory.blobs.blob import Blob
 from domains.model.loaded import LoadedComponent, LoadedModel, LoadedState
+from domains.processing.attempts.attempt import _failure_of  # pyright: ignore[reportPrivateUsage]
 from domains.processing.attempts.front_task import FrontTask
 from domains.processing.attempts.time_limits import TimeLimits
 from domains.processing.jobs.event import Cancelled, Failed, GenerationResult, Interrupted, JobEvent, OutputReady
@@ -502,3 +504,35 @@ async def test_a_changed_limit_counts_for_a_job_that_waits_and_for_one_that_runs
     bench.jobs.update(waiting, JobOptions(queue_timeout_s=0.05), ["queue_timeout"])
     late = await bench.until(waiting, JobState.FAILED)
     assert late.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason", "says", "level"),
+    [
+        (RuntimeError("can't start new thread"), None, "", "warning"),
+        (KeyError("x"), ErrorReason.INVARIANT_BROKEN, "its log has the details under the job id", "error"),
+    ],
+)
+def test_an_error_that_nobody_foresaw_is_told_without_its_text(
+    problem: Exception, reason: ErrorReason | None, says: str, level: str
+) -> None:
+    with capture_logs() as lines:
+        failure = _failure_of(problem)
+    assert [line["log_level"] for line in lines] == [level]
+    assert says in failure.message
+    assert (failure.reason is ErrorReason.INVARIANT_BROKEN) is (reason is not None)
+
+
+async def test_previews_that_are_wanted_now_reach_a_running_generation_alone(bench: DispatchBench) -> None:
+    job_id, waiting = bench.submit(), "job-none"
+    await bench.at_work(job_id)
+    wished = Previews(every_steps=3, max_edge_px=64)
+    leave, leave_other = bench.wishes.join(job_id, wished), bench.wishes.join(waiting, wished)
+    assert [name for name, _ in bench.worker.shown] == [job_id]
+    assert bench.worker.shown[0][1].every_steps == 3
+    leave()
+    leave_other()
+    assert [previews.every_steps for _, previews in bench.worker.shown] == [3, 0], "in the end as the job itself asks"
+    await bench.finish(job_id)
+    bench.wishes.join(job_id, wished)()
+    assert len(bench.worker.shown) == 2

@@ -9,6 +9,7 @@ import pytest
 
 from domains.errors import DeviceOpsError, ErrorReason, NotFound
 from domains.model.catalogue import Catalogue
+from domains.model.finding import ModelFinding
 from domains.model.model import Model
 from domains.model.roots import Roots
 from domains.model.validation import Depth, Validation, ValidationReport
@@ -21,8 +22,11 @@ from domains.processing.jobs.job import Job, JobOptions
 from domains.processing.jobs.kinds import ScanWork, ValidateWork, Work
 from domains.processing.jobs.outcome import Done, Halted
 from domains.processing.jobs.state import JobState
+from domains.processing.memory.estimates import Shape
 from domains.progress import Progressed, Stage, StageStarted
+from domains.reasons import Severity
 from tests.domains.model.folders import age, write_model
+from tests.domains.model.headers import write_header, write_published
 from tests.domains.processing.dispatch_bench import NO_RUNNERS
 from tests.domains.processing.scripted_worker import Floor
 
@@ -42,6 +46,12 @@ class Front(Floor):
         """Models that were tried on a device."""
         self.problem: DeviceOpsError | None = None
         """Why no device is found."""
+        self.findings: list[ModelFinding] | None = None
+        """What speaks against a load on the device. None: nothing is known of it."""
+        self.shapes: list[Shape] = []
+        """Sizes that were asked about."""
+        self.answer: Executed | None = Executed(device_id="sim-0")
+        """What a try tells. None: it was stopped."""
         super().__init__(folder, msgspec.structs.replace(NO_RUNNERS, scan=self._scan, validate=self._validate))
         self.catalogue = Catalogue(self.database, Roots([self.root]), "emoji-sd")
 
@@ -53,14 +63,17 @@ class Front(Floor):
         execution: Any = SimpleNamespace(of=self._executed)
         return await ValidateRunner(self.catalogue, estimates, execution).run(work, self._heard(task))
 
-    async def _estimates(self, *asked: object, allow_cpu: bool) -> list[Any]:
+    async def _estimates(
+        self, model: object, execution: object, names: object, shape: Shape, *, allow_cpu: bool
+    ) -> Any:
+        self.shapes.append(shape)
         if self.problem is not None:
             raise self.problem
-        return []
+        return [] if self.findings is None else [SimpleNamespace(findings=lambda: self.findings)]
 
-    async def _executed(self, model: Model, *asked: object) -> Executed:
+    async def _executed(self, model: Model, *asked: object) -> Executed | None:
         self.tried.append(model.id)
-        return Executed(device_id="sim-0")
+        return self.answer
 
     def _heard(self, task: FrontTask) -> FrontTask:
         """The task, whose reports the test hears."""
@@ -154,3 +167,52 @@ async def report(front: Front, asked: Validation) -> ValidationReport:
     job = await front.done(ValidateWork(asked=asked))
     assert isinstance(job.result, ValidationResult)
     return job.result.report
+
+
+async def test_a_device_is_asked_about_models_that_it_can_load_alone(front: Front) -> None:
+    await front.done(ScanWork())
+    asked = Validation(model_id="one", device_id="sim-0")
+    quiet = await report(front, asked)
+    assert [(one.severity, one.field) for one in quiet.findings] == [(Severity.WARNING, "device_id")]
+    assert quiet.findings[0].message == "sim-0 takes no work now, so that nothing was found out about it"
+    front.findings = [ModelFinding(reason=ErrorReason.DEVICE_OUT_OF_MEMORY, message="it lacks 1 B")]
+    lacking = await report(front, asked)
+    assert [(one.reason, one.message, one.field) for one in lacking.findings] == [
+        (ErrorReason.DEVICE_OUT_OF_MEMORY, "it lacks 1 B", "device_id")
+    ]
+    assert front.shapes[-1] == Shape(width_px=512, height_px=512)
+    write_published(front.root / "vae.safetensors", "sd_ldm_vae")
+    await front.done(ScanWork())
+    part = await report(front, Validation(model_id="vae", device_id="sim-0", depth=Depth.HEADER))
+    assert [one.field for one in part.findings if "device" in one.field] == []
+    assert len(front.shapes) == 2
+
+
+async def test_what_computes_nothing_by_itself_is_not_tried(front: Front) -> None:
+    adapter = {"lora_unet_mid_block_x.lora_down.weight": (4, 8), "lora_unet_mid_block_x.lora_up.weight": (8, 4)}
+    write_header(front.root / "style.safetensors", adapter)
+    await front.done(ScanWork())
+    found = await report(front, Validation(model_id="style", depth=Depth.EXECUTE))
+    assert (found.valid, found.depth, found.device_id, front.tried) == (True, Depth.VALUES, "", [])
+    assert [one.message for one in found.findings if one.severity is Severity.INFO][-1] == (
+        "a lora computes nothing by itself; its files were checked"
+    )
+
+
+async def test_a_try_that_finds_no_device_keeps_the_depth_of_the_files(front: Front) -> None:
+    await front.done(ScanWork())
+    front.answer = Executed(finding=ModelFinding(severity=Severity.WARNING, message="no device"))
+    told = await report(front, Validation(model_id="one", depth=Depth.EXECUTE))
+    assert (told.depth, told.device_id, [one.message for one in told.findings]) == (Depth.VALUES, "", ["no device"])
+
+
+async def test_a_try_that_is_stopped_tells_nothing(front: Front) -> None:
+    await front.done(ScanWork())
+    front.answer = None
+    estimates: Any = SimpleNamespace(of=front._estimates)  # pyright: ignore[reportPrivateUsage]
+    execution: Any = SimpleNamespace(of=front._executed)  # pyright: ignore[reportPrivateUsage]
+    task: Any = SimpleNamespace(tell=lambda report: None, is_stopping=lambda: False)  # pyright: ignore[reportUnknownLambdaType]
+    runner = ValidateRunner(front.catalogue, estimates, execution)
+    work = ValidateWork(asked=Validation(model_id="one", depth=Depth.EXECUTE))
+    assert isinstance(await runner.run(work, task), Halted)
+    assert front.tried == ["one"]

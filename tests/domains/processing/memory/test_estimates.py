@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from domains.device.device import PrecisionSupport
 from domains.device.record import DeviceReach
@@ -24,7 +25,7 @@ from domains.memory.pools.reclaiming import Reclaiming
 from domains.model import component_headers
 from domains.model.catalogue import Catalogue
 from domains.model.execution import AS_USUAL, Execution
-from domains.model.footprints import Footprints
+from domains.model.footprints import Footprints, PartFootprint
 from domains.model.loaded import LoadedComponent
 from domains.model.model import Model
 from domains.model.roots import Roots
@@ -398,3 +399,81 @@ def test_memory_beside_the_weights_lies_on_the_line_through_what_was_measured(
 ) -> None:
     by_shape = {Shape(width_px=size, height_px=1): runs for size, runs in measured.items()}
     assert estimates._on_a_line(by_shape, pixels) == told  # pyright: ignore[reportPrivateUsage]
+
+
+def estimated(**facts: Any) -> Estimate:
+    plain: dict[str, Any] = {
+        "device": a_device("cpu" if facts.pop("on_host", False) else "sim-0"),
+        "parts": (PartFootprint(component="unet", precision="float16", bytes=600),),
+        "activation_bytes": 400,
+        "free_bytes": 1000,
+        "evictable_bytes": 0,
+        "evictions": (),
+        "load_s": None,
+        "step_s": None,
+        "sample_count": 0,
+    }
+    return Estimate(**plain | facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "available", "shortfall", "batch"),
+    [
+        ({}, 1000, 0, 1),
+        ({"free_bytes": 999}, 999, 1, 0),
+        ({"free_bytes": 999, "evictable_bytes": 1}, 1000, 0, 1),
+        ({"free_bytes": -50, "evictable_bytes": 100}, 100, 900, 0),
+        ({"free_bytes": 1400}, 1400, 0, 2),
+        ({"free_bytes": 1399}, 1399, 0, 1),
+        ({"free_bytes": 10**9}, 10**9, 0, 64),
+        ({"free_bytes": None}, None, None, None),
+        ({"activation_bytes": None}, 1000, 0, None),
+        ({"activation_bytes": 0}, 1000, 0, None),
+        ({"activation_bytes": None, "free_bytes": 599}, 599, 1, None),
+    ],
+)
+def test_what_a_load_lacks_is_what_unloading_all_unused_models_leaves(
+    facts: dict[str, Any], available: int | None, shortfall: int | None, batch: int | None
+) -> None:
+    found = estimated(**facts)
+    assert (found.weights_bytes, found.available_bytes, found.shortfall_bytes) == (600, available, shortfall)
+    assert found.max_batch(SQUARE) == batch
+    assert found.max_batch(replace(SQUARE, images=2)) == (None if batch is None else min(64, available_batch(found)))
+
+
+def available_batch(found: Estimate) -> int:
+    """Pictures that fit where 400 bytes are those of two."""
+    return max(0, ((found.available_bytes or 0) - 600) * 2 // 400)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, []),
+        ({"free_bytes": None}, []),
+        (
+            {"unsupported": ("precision float16",)},
+            [(ErrorReason.NOT_SUPPORTED_ON_DEVICE, "sim-0 lacks precision float16")],
+        ),
+        (
+            {"activation_bytes": 400 + 2**20},
+            [
+                (
+                    ErrorReason.DEVICE_OUT_OF_MEMORY,
+                    "sim-0 lacks 1.0 MiB, although all unused models were unloaded",
+                )
+            ],
+        ),
+        (
+            {"free_bytes": 0, "on_host": True, "unsupported": ("a", "b")},
+            [
+                (ErrorReason.NOT_SUPPORTED_ON_DEVICE, "cpu lacks a and b"),
+                (ErrorReason.HOST_OUT_OF_MEMORY, "cpu lacks 1000 B, although all unused models were unloaded"),
+            ],
+        ),
+    ],
+)
+def test_reasons_against_a_load_name_the_device_and_what_it_lacks(
+    facts: dict[str, Any], told: list[tuple[ErrorReason, str]]
+) -> None:
+    assert [(one.reason, one.message) for one in estimated(**facts).findings()] == told

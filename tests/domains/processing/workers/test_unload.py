@@ -9,7 +9,7 @@ from domains.errors import ErrorReason, Unavailable
 from domains.inference.outcome import ModelUnloaded
 from domains.model.loaded import LoadedModel
 from domains.model.loaded_models import LoadedModels
-from domains.processing.workers.unload import Unloading
+from domains.processing.workers.unload import Unloading, _total  # pyright: ignore[reportPrivateUsage]
 from domains.processing.workers.worker import Order, Report, UnloadOrder
 
 
@@ -56,3 +56,37 @@ async def test_a_model_of_a_worker_that_is_being_restarted_cannot_be_unloaded_no
         await Unloading(loaded, lambda device_id: None, lambda name: 0).unload([one])
     assert caught.value.reason is ErrorReason.WORKER_RESTARTING
     assert loaded.list() == [one]
+
+
+@pytest.mark.parametrize(
+    ("parts", "total"), [([], None), ([0], 0), ([3, 4], 7), ([3, None], None), ([None], None), ([0, 5], 5)]
+)
+def test_a_sum_is_known_if_all_its_parts_are(parts: list[int | None], total: int | None) -> None:
+    assert _total(parts) == total
+
+
+async def test_bytes_are_told_by_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, worker = LoadedModels(), SlowWorker()
+    worker.go.set()
+    places = {"": 5, "cpu": 7, "sim-0": 7}
+    there = [
+        loaded.put(
+            LoadedModel(
+                id=f"m@{device}", model_id="m", device_id=device, components=(), load_time_s=0.0, last_use_time_s=0.0
+            )
+        )
+        for device in places
+    ]
+    dropped = list[str]()
+
+    def from_host(name: str) -> int:
+        dropped.append(name)
+        return 5
+
+    unloading = Unloading(loaded, lambda device_id: worker, from_host)  # pyright: ignore[reportArgumentType]  # only orders
+    done = await unloading.unload(there)
+    assert (done.freed_host_bytes, done.freed_device_bytes) == (5 + 7, 7)
+    assert (dropped, worker.asked) == (["m@"], ["m", "m"])
+    assert done.loaded_ids == ("m@", "m@cpu", "m@sim-0")
+    nothing = await unloading.unload([])
+    assert (nothing.freed_host_bytes, nothing.freed_device_bytes) == (None, None)
