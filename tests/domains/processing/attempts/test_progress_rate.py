@@ -59,3 +59,38 @@ def test_the_share_of_a_job_with_finds_is_told_once_they_are_known() -> None:
     assert share(Stage.DETAILING, 2, 6) == pytest.approx((4 + 2) / (4 + 6 + 1))
     assert share(Stage.DETAILING, 6, 6) == pytest.approx(10 / 11)
     assert share(Stage.ENCODING, 1, 1) == 1
+
+
+def step(stage: Stage, completed: int, total: int, unit: Unit = Unit.STEPS) -> Progressed:
+    return Progressed(stage=stage, completed=completed, total=total, unit=unit)
+
+
+def test_the_time_since_the_beginning_and_the_rate_of_a_stage_are_told() -> None:
+    now = iter((100.0, 101.0, 103.0, 103.0, 104.0, 106.0))
+    rate = ProgressRate(lambda: next(now))
+    first = rate.at(step(Stage.DENOISING, 1, 10))
+    assert (first.elapsed_s, first.rate_per_s, first.remaining_s) == (1.0, None, None)
+    second = rate.at(step(Stage.DENOISING, 5, 10))
+    assert (second.elapsed_s, second.rate_per_s, second.remaining_s) == (3.0, 2.0, 2.5)
+    again = rate.at(step(Stage.DENOISING, 5, 10))
+    assert again.rate_per_s == 2.0
+    decoding = rate.at(step(Stage.DECODING, 3, 0))
+    assert (decoding.rate_per_s, decoding.remaining_s, decoding.completed_ratio) == (None, None, None)
+    later = rate.at(step(Stage.DECODING, 7, 0))
+    assert (later.rate_per_s, later.remaining_s) == (2.0, None)
+
+
+def test_a_share_counts_one_step_more_while_steps_are_computed() -> None:
+    rate = ProgressRate()
+    assert rate.at(step(Stage.DENOISING, 0, 9)).completed_ratio == 0.0
+    assert rate.at(step(Stage.DENOISING, 9, 9)).completed_ratio == 0.9
+    assert rate.at(step(Stage.ENCODING, 1, 2)).completed_ratio == 0.9
+    assert rate.at(step(Stage.ENCODING, 4, 2)).completed_ratio == 1.0
+    assert ProgressRate().at(step(Stage.SCANNING, 1, 2)).completed_ratio == 0.5
+
+
+def test_steps_of_finds_count_after_those_of_the_passes() -> None:
+    rate = ProgressRate(steps={Stage.DENOISING: 10}, finds=True)
+    assert rate.at(step(Stage.DENOISING, 5, 10)).completed_ratio is None
+    assert rate.at(step(Stage.DETAILING, 4, 9)).completed_ratio == (10 + 4) / (10 + 9 + 1)
+    assert rate.at(step(Stage.ENCODING, 1, 1)).completed_ratio == 1.0
