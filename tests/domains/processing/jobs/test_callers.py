@@ -32,3 +32,18 @@ def test_a_job_that_nobody_follows_needs_no_keeping() -> None:
     callers.keep("job")
     callers.join("job", detached=False)
     assert callers.leave("job")
+
+
+def test_a_job_that_one_caller_wants_goes_on_when_all_have_left() -> None:
+    callers = Callers()
+    for detached, asked_to_stop in ((False, True), (True, False)):
+        callers.join("job", detached=False)
+        callers.join("job", detached=detached)
+        assert callers.leave("job") is False
+        assert callers.leave("job") is asked_to_stop
+    callers.keep("job")
+    callers.join("job", detached=False)
+    assert callers.leave("job") is True, "nobody followed it when it was kept"
+    callers.join("job", detached=False)
+    callers.keep("job")
+    assert callers.leave("job") is False

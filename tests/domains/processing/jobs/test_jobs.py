@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from structlog.testing import capture_logs
 
 from domains.errors import AlreadyExists, ErrorReason, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from domains.failure import Failure
@@ -518,3 +519,38 @@ def test_a_receipt_has_no_negative_times_when_the_clock_was_set_back(
     assert receipt_of(waited, Instant.now()).queue_s == 7.0
     never = msgspec.structs.replace(draft, create_time_s=1000.0)
     assert receipt_of(never, Instant(1003.0, 0.0)).run_s == 0.0
+
+
+def test_an_end_that_the_disk_refused_is_logged_published_and_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_database(tmp_path)) as database:
+        store = JobStore(database, tmp_path)
+        jobs = Jobs(store, keep_s=3600)
+        job_id = jobs.submit(ScanWork(), JobOptions())[0].id
+        jobs.record(job_id, Started(device_id="", attempt=1))
+        record = store.record
+
+        def refuse(*_: object) -> None:
+            raise ResourceExhausted("the disk is full", ErrorReason.STORAGE_FULL)
+
+        with capture_logs() as lines:
+            monkeypatch.setattr(store, "record", refuse)
+            end = Succeeded(result=ScanResult(report=ScanReport()), receipt=receipt_of(jobs.get(job_id), Instant.now()))
+            failed = jobs.record(job_id, end)
+            assert failed.failure is not None
+            assert (failed.state, failed.failure.reason, failed.failure.state_consistent) == (
+                JobState.FAILED,
+                ErrorReason.STORAGE_FULL,
+                False,
+            )
+            monkeypatch.setattr(store, "record", record)
+            other = jobs.submit(ScanWork(), JobOptions())[0].id
+            jobs.record(other, Started(device_id="", attempt=1))
+        assert [(line["log_level"], line["event"], line["job_id"]) for line in lines] == [
+            ("error", "the end of a job could not be stored", job_id),
+            ("info", "the end of a job is stored after all", job_id),
+        ]
+        assert lines[0]["reason"] is ErrorReason.STORAGE_FULL
+        again = Jobs(JobStore(database, tmp_path), keep_s=3600)
+        assert again.get(job_id).state is JobState.FAILED
