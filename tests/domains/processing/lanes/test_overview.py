@@ -1,5 +1,6 @@
 """The queue at one moment: what is in the way of each device, and rates and shares of the last ten minutes."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -150,3 +151,56 @@ async def test_a_lane_whose_worker_is_gone_is_listed_no_more(bench: Seen) -> Non
     bench.board.lanes.remove(bench.lane)
     bench.start_worker()
     assert bench.board.lanes.of(DEVICE_ID) is bench.lane
+
+
+async def test_rates_come_when_ten_minutes_have_passed_since_the_server_began(bench: Seen) -> None:
+    bench.now_s = 5000.0
+    overview = QueueOverview(
+        bench.board, bench.jobs, bench.devices, lambda *_, **__: False, bench.draining, lambda: bench.now_s
+    )
+    for passed_s, known in ((0.0, False), (WINDOW_S - 0.1, False), (WINDOW_S, True)):
+        bench.now_s = 5000.0 + passed_s
+        assert (overview.now().arrivals_per_s is not None) is known
+
+
+@pytest.mark.parametrize(
+    ("how", "blocked"),
+    [
+        ("lost", ErrorReason.DEVICE_LOST),
+        ("disabled", ErrorReason.DEVICE_DISABLED),
+        ("closed", ErrorReason.WORKER_RESTARTING),
+        ("full", ErrorReason.DEVICE_OUT_OF_MEMORY),
+        ("free", None),
+    ],
+)
+async def test_each_obstacle_of_a_device_is_told_and_leaves_no_slot(
+    bench: Seen, how: str, blocked: ErrorReason | None
+) -> None:
+    match how:
+        case "lost":
+            bench.devices.lost(DEVICE_ID, "unplugged")
+        case "disabled":
+            bench.devices.set_settings(DEVICE_ID, DeviceSettings(enabled=False))
+        case "closed":
+            bench.lane.closed = True
+        case "full":
+            bench.is_full = True
+        case _:
+            pass
+    lane = bench.seen()
+    assert (lane.blocked_by, lane.free_slots) == (None, 0 if blocked else 2), "nothing waits"
+    bench.dispatcher.pump = lambda: None
+    bench.submit()
+    assert bench.seen().blocked_by is blocked
+    await asyncio.sleep(0)
+
+
+async def test_a_new_job_starts_at_once_where_a_slot_is_left_after_those_that_come_first(bench: Seen) -> None:
+    bench.dispatcher.pump = lambda: None
+    bench.submit(priority=3)
+    assert [(one.priority, one.estimated_wait_s) for one in bench.seen().depths] == [(3, 0.0)]
+    bench.submit(priority=3)
+    bench.submit(priority=1)
+    waits = {one.priority: one.estimated_wait_s for one in bench.seen().depths}
+    assert waits == {3: None, 1: None}, "nothing was measured"
+    assert bench.overview.now().queued == 3

@@ -318,3 +318,63 @@ async def test_an_attempt_is_charged_for_as_long_as_it_ran(tmp_path: Path, monke
     assert charged_id == job_id
     assert 0.0 <= ran_s <= time.monotonic() - begin_s
     await bench.close()
+
+
+def shares(queue: JobQueue) -> dict[str, float]:
+    return dict(queue._served)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_an_attempt_counts_as_the_mean_until_it_has_ended_and_then_as_it_was() -> None:
+    queue = filled(*(job(f"{name}{at}", session=name) for name in "ab" for at in range(4)))
+    first = queue.next(lambda _: True)
+    assert first is not None
+    queue.take(first)
+    session = first.options.session_id
+    assert shares(queue)[session] == 1.0, "a second, before anything has ended"
+    queue.left(first.id, 6.0)
+    assert shares(queue)[session] == 6.0
+    second = queue.next(lambda _: True)
+    assert second is not None
+    queue.take(second)
+    assert second.options.session_id != session
+    assert shares(queue)[second.options.session_id] == pytest.approx(1.0 + 0.2 * (6.0 - 1.0)), "a fifth of the newest"
+    with pytest.raises((KeyError, IndexError)):
+        queue.left(first.id, 1.0)
+
+
+def test_a_session_that_was_idle_begins_with_the_share_of_the_others() -> None:
+    queue = filled(*(job(f"a{at}", session="a") for at in range(4)), job("b0", session="b"))
+    for _ in range(3):
+        one = queue.next(lambda _: True)
+        assert one is not None
+        queue.take(one)
+    assert shares(queue) == {"a": 2.0, "b": 1.0}
+    queue.add(job("c0", session="c"))
+    assert shares(queue)["c"] == 1.0, "as much as the one that started last"
+    queue.add(job("b1", session="b"))
+    assert shares(queue)["b"] == 1.0, "it runs, so it was not idle"
+
+
+def test_shares_begin_again_when_the_queue_is_empty() -> None:
+    queue = filled(job("a0", session="a"))
+    one = queue.next(lambda _: True)
+    assert one is not None
+    queue.take(one)
+    assert shares(queue) == {}
+    queue.left("a0", 100.0)
+    assert shares(queue) == {}, "an attempt of before counts no more"
+    queue.add(job("b0", session="b"))
+    assert shares(queue) == {"b": 0.0}
+
+
+def test_entries_that_are_stale_do_not_pile_up() -> None:
+    queue = filled(job("first", session="s", age=10**6))
+    for at in range(500):
+        queue.add(job("moves", session="s", priority=1 + at % 4))
+        queue.add(job(f"j{at}", session=f"s{at}"))
+        queue.drop(f"j{at}")
+        queue.wake("s")
+    (lines,) = queue._lines.values()  # pyright: ignore[reportPrivateUsage]
+    assert len(lines._heap) <= 2 * len(lines.of) + 17  # pyright: ignore[reportPrivateUsage]
+    assert len(lines.of["s"]._heap) <= 2 * len(lines.of["s"].jobs) + 17  # pyright: ignore[reportPrivateUsage]
+    assert (len(queue), lines.count) == (2, 2)
