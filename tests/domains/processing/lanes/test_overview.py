@@ -155,9 +155,11 @@ async def test_a_lane_whose_worker_is_gone_is_listed_no_more(bench: Seen) -> Non
 
 async def test_rates_come_when_ten_minutes_have_passed_since_the_server_began(bench: Seen) -> None:
     bench.now_s = 5000.0
-    overview = QueueOverview(
-        bench.board, bench.jobs, bench.devices, lambda *_, **__: False, bench.draining, lambda: bench.now_s
-    )
+
+    def takes_all(device_id: str, *, occupied: bool) -> bool:
+        return False
+
+    overview = QueueOverview(bench.board, bench.jobs, bench.devices, takes_all, bench.draining, lambda: bench.now_s)
     for passed_s, known in ((0.0, False), (WINDOW_S - 0.1, False), (WINDOW_S, True)):
         bench.now_s = 5000.0 + passed_s
         assert (overview.now().arrivals_per_s is not None) is known

@@ -423,3 +423,31 @@ async def test_ended_sessions_are_looked_at_again_after_a_full_disk(
     assert [(line["event"], line["reason"]) for line in lines] == [
         ("ended sessions could not be deleted", ErrorReason.STORAGE_FULL)
     ]
+
+
+def test_pages_of_sessions_follow_each_other_newest_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [bench.opened() for _ in range(3)]
+    bench.sessions.close(names[0])
+    names += [bench.opened()]
+    newest, place = bench.sessions.page(_EVERY, None, 3)
+    assert [view.session.id for view in newest] == names[:0:-1]
+    assert place is not None
+    rest, end = bench.sessions.page(_EVERY, place, 3)
+    assert ([view.session.id for view in rest], end) == ([names[0]], None)
+    assert bench.sessions.page(_EVERY, None, 4)[1] is None
+    monkeypatch.setattr("domains.processing.sessions.store.LOOKED", 2)
+    closed = SessionFilter(states=(SessionState.CLOSED,))
+    looked, place = bench.sessions.page(closed, None, 10)
+    assert (looked, place is not None) == ([], True), "a page looks at a bounded number"
+    found, end = bench.sessions.page(closed, place, 10)
+    assert ([view.session.id for view in found], end) == ([names[0]], None)
+
+
+def test_a_file_that_two_jobs_made_counts_once_in_the_results_of_a_session(bench: Bench) -> None:
+    name = bench.opened()
+    store, jobs = SessionStore(bench.database, bench.folder), [bench.submit(name) for _ in range(2)]
+    assert bench.sessions.get(name).result_bytes == 0
+    with bench.database:
+        for job_id, blob_id, size in ((jobs[0], "b1", 5), (jobs[1], "b1", 5), (jobs[1], "b2", 7), (jobs[1], "b2", 7)):
+            store.insert_result(bench.database, name, job_id, blob_id, size)
+    assert bench.sessions.get(name).result_bytes == 12
