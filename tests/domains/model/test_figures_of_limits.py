@@ -32,7 +32,6 @@ from domains.model import (
     part_fit,
     reconcile,
     remembered,
-    roots,
     roots_watch,
     safetensors_header,
     scan,
@@ -78,7 +77,6 @@ CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (part_fit, {"_MOST": 2**31}),
     (reconcile, {"MAX_ENTRIES": 4000}),
     (remembered, {"MOST": 1024}),
-    (roots, {"_SHOWN": 256}),
     (roots_watch, {"_BUSY": 0.05}),
     (
         safetensors_header,

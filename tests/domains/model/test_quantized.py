@@ -14,7 +14,7 @@ from domains.model.safetensors_header import TensorEntry
         ({"quantization_config": {}}, "an unnamed method"),
         ({"quantization_config": "yes"}, "an unnamed method"),
         ({"quantization_config": {"quant_method": "sdnq"}}, "sdnq"),
-        ({"quantization_config": {"quant_method": "x" * 65}}, "x" * 64),
+        ({"quantization_config": {"quant_method": "x" * 257}}, "x" * 255 + "…"),
     ],
 )
 def test_a_config_names_its_method(config: dict[str, object], method: str) -> None:
