@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from domains.clock import ClockStep, ExpiryClock
-from domains.errors import DeviceOpsError, ErrorReason, NotFound, ResourceExhausted
+from domains.errors import DeviceOpsError, ErrorReason, FailedPrecondition, NotFound, ResourceExhausted
 from domains.model.scan import ScanReport
 from domains.processing.jobs.event import JobReceipt, Paused, ScanResult, Started, Succeeded
 from domains.processing.jobs.job import JobOptions
@@ -19,7 +19,14 @@ from domains.processing.jobs.session_log import News
 from domains.processing.jobs.state import JobState
 from domains.processing.jobs.store import JobStore
 from domains.processing.sessions.live_session import KEPT
-from domains.processing.sessions.session import SessionFilter, SessionLimits, SessionSettings, SessionState
+from domains.processing.sessions.session import (
+    CloseAction,
+    SessionFilter,
+    SessionLimits,
+    SessionSettings,
+    SessionState,
+    SessionTotals,
+)
 from domains.processing.sessions.sessions import Sessions
 from domains.processing.sessions.store import SessionStore
 from domains.progress import Receipt, Stage, StageStarted, StageTiming
@@ -451,3 +458,61 @@ def test_a_file_that_two_jobs_made_counts_once_in_the_results_of_a_session(bench
         for job_id, blob_id, size in ((jobs[0], "b1", 5), (jobs[1], "b1", 5), (jobs[1], "b2", 7), (jobs[1], "b2", 7)):
             store.insert_result(bench.database, name, job_id, blob_id, size)
     assert bench.sessions.get(name).result_bytes == 12
+
+
+def test_a_session_that_closes_takes_nothing_new_and_names_the_field(bench: Bench) -> None:
+    name = bench.opened()
+    bench.submit(name)
+    assert bench.sessions.check_open(name, "options.session_id").session.id == name
+    bench.sessions.close(name)
+    for call, field in ((bench.sessions.check_open, "session_id"), (bench.sessions.admit, "options.session_id")):
+        with pytest.raises(FailedPrecondition) as refused:
+            call(name)
+        assert (refused.value.reason, refused.value.facts["field"], refused.value.facts["state"]) == (
+            ErrorReason.ILLEGAL_STATE,
+            field,
+            "closing",
+        )
+
+
+def test_cancelling_a_session_cancels_its_jobs_and_tells_how_many(bench: Bench) -> None:
+    name = bench.opened()
+    jobs = [bench.submit(name) for _ in range(2)]
+    view, count = bench.sessions.cancel(name, "enough")
+    assert (view.session.id, count, [bench.jobs.get(job_id).state for job_id in jobs]) == (
+        name,
+        2,
+        [JobState.CANCELLED] * 2,
+    )
+    last = bench.submit(name)
+    closed = bench.sessions.close(name, CloseAction.CANCEL_ALL)
+    assert bench.jobs.get(last).state is JobState.CANCELLED
+    assert (closed.session.id, bench.state(name)) == (name, SessionState.CLOSED)
+    assert bench.sessions.close(name).session == bench.sessions.get(name).session, "an ended one stays as it is"
+    assert bench.sessions.get(name).totals.cancelled == 3
+
+
+def test_sums_count_each_end_by_its_kind(bench: Bench) -> None:
+    receipt = JobReceipt(work=Receipt(steps_executed=3), queue_s=2.0, run_s=5.0, attempts=1)
+    totals = SessionTotals()
+    for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.FAILED, JobState.CANCELLED, None):
+        totals = totals.with_job(state, receipt, images=1)
+    assert (totals.succeeded, totals.failed, totals.cancelled) == (1, 2, 1)
+    assert (totals.run_s, totals.queue_s, totals.steps, totals.images) == (25.0, 10.0, 15, 5)
+    session = bench.sessions.get(bench.opened()).session
+    assert len(session.etag) == 16
+
+
+def test_an_end_that_a_full_disk_refuses_is_logged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = bench.opened()
+
+    def refuse(*_: object) -> None:
+        raise ResourceExhausted("the disk is full", ErrorReason.STORAGE_FULL)
+
+    job_id = bench.submit(name)
+    bench.sessions.close(name)
+    monkeypatch.setattr(SessionStore, "change", refuse)
+    with capture_logs() as lines:
+        bench.jobs.cancel(job_id)
+    told = [(line["event"], line["session_id"], line["reason"]) for line in lines if "session_id" in line]
+    assert told == [("the end of a session could not be stored", name, ErrorReason.STORAGE_FULL)]
