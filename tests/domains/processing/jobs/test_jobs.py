@@ -36,6 +36,7 @@ from domains.processing.jobs.event import (
     JobProgress,
     OutputReady,
     Paused,
+    Queued,
     ScanResult,
     Started,
     Succeeded,
@@ -547,10 +548,25 @@ def test_an_end_that_the_disk_refused_is_logged_published_and_stored_later(
             monkeypatch.setattr(store, "record", record)
             other = jobs.submit(ScanWork(), JobOptions())[0].id
             jobs.record(other, Started(device_id="", attempt=1))
-        assert [(line["log_level"], line["event"], line["job_id"]) for line in lines] == [
+        told = [line for line in lines if line["event"].startswith("the end of a job")]
+        assert [(line["log_level"], line["event"], line["job_id"]) for line in told] == [
             ("error", "the end of a job could not be stored", job_id),
             ("info", "the end of a job is stored after all", job_id),
         ]
-        assert lines[0]["reason"] is ErrorReason.STORAGE_FULL
+        assert told[0]["reason"] is ErrorReason.STORAGE_FULL
+        with capture_logs() as lines:
+            jobs.record(other, StageStarted(stage=Stage.SCANNING))
+            jobs.store_ends()
+        assert not [line for line in lines if line["event"].startswith("the end of a job")], "each is stored once"
         again = Jobs(JobStore(database, tmp_path), keep_s=3600)
         assert again.get(job_id).state is JobState.FAILED
+
+
+def test_a_job_is_told_how_many_wait_before_it(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path)) as database:
+        jobs = Jobs(JobStore(database, tmp_path), keep_s=3600)
+        ids = [jobs.submit(ScanWork(), JobOptions())[0].id for _ in range(3)]
+        jobs.record(ids[0], Started(device_id="", attempt=1))
+        ids.append(jobs.submit(ScanWork(), JobOptions())[0].id)
+        positions = [jobs.live(job_id).journal.after(0)[0].value for job_id in ids]
+        assert [one.position for one in positions if isinstance(one, Queued)] == [0, 1, 2, 2]

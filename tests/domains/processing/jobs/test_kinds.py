@@ -1,5 +1,6 @@
 """What the kinds of work order of a worker, what they make of its report, and which models they read."""
 
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import msgspec
@@ -8,19 +9,28 @@ import pytest
 from domains.device.benchmark import Suite
 from domains.errors import InternalError
 from domains.inference.generation import Generation
+from domains.memory.blobs.blob import BlobTier
+from domains.memory.blobs.transfer_request import NewBlob, TransferRequest
 from domains.model.benchmark import ModelBenchmark
+from domains.model.conversion import Conversion
 from domains.model.execution import AS_USUAL, Execution
 from domains.model.loaded import LoadedModel, Stay
+from domains.model.validation import Validation
 from domains.processing.jobs.event import LoadResult, ModelBenchmarkResult
 from domains.processing.jobs.job import JobOptions
 from domains.processing.jobs.jobs import Jobs
 from domains.processing.jobs.kinds import (
+    FRONT_KINDS,
     BenchmarkWork,
+    ConvertWork,
     GenerateWork,
+    HostLoadWork,
     LoadWork,
     ModelBenchmarkWork,
     ResetWork,
     ScanWork,
+    TransferWork,
+    ValidateWork,
     Work,
 )
 from domains.processing.jobs.kinds.assets import Asset, AssetRole
@@ -131,3 +141,24 @@ def test_each_kind_that_names_a_model_says_that_it_reads_it(kind: type[PlainWork
             named |= {inner.name for inner in msgspec.structs.fields(field.type)}
     says = kind.model_ids is not PlainWork.model_ids or kind.assets is not PlainWork.assets
     assert says is ("model_id" in named)
+
+
+FRONT: dict[str, Any] = {
+    "convert": ConvertWork(asked=Conversion(model_id="m", destination="/new")),
+    "load_to_host": HostLoadWork(model_id="m"),
+    "reset": ResetWork(device_id="sim-0"),
+    "scan": ScanWork(),
+    "transfer": TransferWork(request=TransferRequest(blob_id="b", destination=NewBlob(tier=BlobTier.HOST))),
+    "validate": ValidateWork(asked=Validation(model_id="m")),
+}
+
+
+@pytest.mark.parametrize("name", FRONT)
+def test_work_of_the_front_is_carried_out_by_its_own_runner(name: str) -> None:
+    def runner(of: str) -> Any:
+        return lambda work, task: (of, work, task)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
+
+    runners: Any = SimpleNamespace(**{each: runner(each) for each in FRONT})
+    task: Any = "task"
+    assert FRONT[name].begin(runners, task) == (name, FRONT[name], task)
+    assert {type(one) for one in FRONT.values()} == set(FRONT_KINDS)
