@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -166,3 +167,14 @@ async def test_nothing_is_read_for_a_request_that_is_wrong_by_itself() -> None:
     assert isinstance(refusal, InvalidRequest)
     assert all(isinstance(one, Violation) for one in refusal.violations)
     assert await Library().resolver.read(wrong) is NOTHING_READ
+
+
+async def test_a_loaded_model_that_is_named_says_the_components_where_it_was_assembled() -> None:
+    library = Library()
+    for model_id, told in (("x+text_encoder=+vae=x", [("text_encoder", ""), ("vae", "x")]), ("x", [])):
+        loaded: Any = Mock()
+        loaded.find.return_value.model_id = model_id
+        library.resolver._loaded = loaded  # pyright: ignore[reportPrivateUsage]
+        found = await library.read(loaded_model_id="x@gpu")
+        assert [(one.component_id, one.model_id) for one in found.components] == told
+        loaded.find.assert_called_with("x@gpu")

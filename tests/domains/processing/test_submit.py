@@ -443,14 +443,14 @@ async def test_a_repeated_request_gets_its_job_whatever_has_changed(desk: Desk) 
         desk.submissions.again(msgspec.structs.replace(asked, digest="2"))
 
 
-@pytest.mark.parametrize(("detached", "goes_on"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("how", "goes_on"), [({}, True), ({"detached": True}, True), ({"detached": False}, False)])
 async def test_a_detached_repetition_keeps_the_job_going_when_its_followers_leave(
-    desk: Desk, detached: bool, goes_on: bool
+    desk: Desk, how: dict[str, bool], goes_on: bool
 ) -> None:
     asked = Asked(scope="jobs", request_id="mine", digest="1")
     job = desk.generate(PLAIN, asked)
     desk.submissions.callers.join(job.id, detached=False)
-    desk.submissions.again(asked, detached=detached)
+    desk.submissions.again(asked, **how)
     assert desk.submissions.callers.leave(job.id) is not goes_on
 
 

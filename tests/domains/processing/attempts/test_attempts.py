@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from domains.device.benchmark import Suite
 from domains.device.workload import WINDOW_S
-from domains.errors import ErrorReason
+from domains.errors import ErrorReason, InternalError
 from domains.inference.generation import Previews
 from domains.inference.outcome import (
     ImageReady,
@@ -536,3 +536,29 @@ async def test_previews_that_are_wanted_now_reach_a_running_generation_alone(ben
     await bench.finish(job_id)
     bench.wishes.join(job_id, wished)()
     assert len(bench.worker.shown) == 2
+
+
+async def test_a_job_that_succeeds_ends_the_row_of_failures_of_its_device_and_one_that_fails_does_not(
+    bench: DispatchBench,
+) -> None:
+    bench.devices.failed(DEVICE, InternalError("a bad kernel", ErrorReason.DRIVER_ERROR))
+    failing = bench.submit()
+    await bench.at_work(failing)
+    refusal = RunFailed(reason=str(ErrorReason.MODEL_CORRUPT), message="a bad tensor", facts={}, receipt=Receipt())
+    bench.worker.answers[failing].put_nowait(refusal)
+    await bench.until(failing, JobState.FAILED)
+    await bench.dispatcher.idle()
+    assert bench.devices.get(DEVICE).health.consecutive == 1
+    await bench.finish(bench.submit())
+    await bench.dispatcher.idle()
+    assert bench.devices.get(DEVICE).health.consecutive == 0
+
+
+async def test_the_next_job_starts_when_one_has_left(bench: DispatchBench) -> None:
+    running = [bench.submit(), bench.submit()]
+    await bench.at_work(*running)
+    waiting = bench.submit()
+    await asyncio.sleep(0.01)
+    assert bench.job(waiting).state is JobState.QUEUED
+    await bench.finish(running[0])
+    await bench.at_work(waiting)

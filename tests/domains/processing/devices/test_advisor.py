@@ -45,7 +45,7 @@ async def test_only_finished_pictures_count_without_their_loading_and_each_pictu
     advisor.advise("cuda:0", DeviceGoal.LATENCY, "", bench.catalogue.default().id)
     advisor.advise("cuda:0", DeviceGoal.LATENCY, "", "")
     of_model, of_any = told
-    assert [(run.seconds, run.peak_device_bytes) for run in of_model.runs] == [(4.0, 7)]
+    assert [(run.seconds, run.peak_device_bytes, run.power_limit_watts) for run in of_model.runs] == [(4.0, 7, None)]
     assert of_any.runs == ()
 
     job = bench.jobs.get(finished)
@@ -57,4 +57,14 @@ async def test_only_finished_pictures_count_without_their_loading_and_each_pictu
             listener(replace(job, receipt=receipt))
     advisor.advise("cuda:0", DeviceGoal.LATENCY, "", bench.catalogue.default().id)
     assert [run.seconds for run in told[-1].runs] == [*range(40 - 32, 40)], "the newest 32"
+    view = bench.devices.get("cuda:0")
+    settings = replace(view.settings, power_limit_watts=150.0)
+    limited = replace(view, condition=replace(view.condition, settings=settings))
+    for found, watts in ((limited, 150.0), (None, None)):
+        monkeypatch.setattr(bench.devices, "find", lambda name, found=found: found)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        advisor._note(job)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.undo()
+        monkeypatch.setattr(advice, "advise", noted)
+        advisor.advise("cuda:0", DeviceGoal.LATENCY, "", bench.catalogue.default().id)
+        assert told[-1].runs[-1].power_limit_watts == watts
     bench.database.close()

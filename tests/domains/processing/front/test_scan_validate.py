@@ -135,6 +135,7 @@ async def test_a_validation_reports_its_stage_its_progress_and_its_findings(fron
     assert front.counts()[-1] == (size, size)
     assert job.receipt is not None
     assert [each.stage for each in job.receipt.work.timings] == [Stage.VERIFYING]
+    assert 0 < job.receipt.work.timings[0].wall_s < 60
 
 
 async def test_work_that_is_cancelled_as_it_begins_ends_cancelled_and_changes_nothing(front: Front) -> None:

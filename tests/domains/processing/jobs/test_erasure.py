@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -52,3 +53,32 @@ async def test_a_truncation_that_fails_is_logged_and_the_next_deletion_tries_aga
             assert [line["log_level"] for line in lines] == ["warning"]
             await erasure.complete()
         assert (len(lines), answers) == (1, [])
+
+
+@pytest.mark.parametrize("problem", [OSError("no disk"), RuntimeError("can't start new thread")])
+async def test_a_log_that_cannot_be_synced_is_not_taken_for_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise problem
+
+    with closing(open_database(tmp_path)) as database:
+        monkeypatch.setattr("domains.processing.jobs.erasure.sync_log", refuse)
+        erasure = Erasure(database, tmp_path)
+        with capture_logs() as lines:
+            await erasure.complete()
+        assert [line["log_level"] for line in lines] == ["warning"]
+        monkeypatch.setattr("domains.processing.jobs.erasure.sync_log", Mock())
+        with capture_logs() as lines:
+            await erasure.complete()
+        assert lines == []
+
+
+async def test_a_bug_in_a_truncation_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(folder: Path) -> None:
+        raise KeyError("x")
+
+    with closing(open_database(tmp_path)) as database:
+        monkeypatch.setattr("domains.processing.jobs.erasure.sync_log", bug)
+        with pytest.raises(KeyError):
+            await Erasure(database, tmp_path).complete()

@@ -40,6 +40,7 @@ from domains.processing.jobs.event import (
     ScanResult,
     Started,
     Succeeded,
+    images_of,
 )
 from domains.processing.jobs.expiry import Expiry
 from domains.processing.jobs.filter import JobFilter
@@ -570,3 +571,19 @@ def test_a_job_is_told_how_many_wait_before_it(tmp_path: Path) -> None:
         ids.append(jobs.submit(ScanWork(), JobOptions())[0].id)
         positions = [jobs.live(job_id).journal.after(0)[0].value for job_id in ids]
         assert [one.position for one in positions if isinstance(one, Queued)] == [0, 1, 2, 2]
+
+
+def test_the_pictures_of_an_event_are_told_by_its_kind() -> None:
+    resolved = resolve(Generation(prompt="an owl"), embedded_model())
+    result = GenerationResult(images=(PICTURE,), resolved=resolved)
+    cancelled = Cancelled(stage=Stage.QUEUED, latency_s=0.0, cause="", receipt=RECEIPT)
+    failed = Failed(failure=Failure(reason=ErrorReason.DRIVER_ERROR, message="broken"), receipt=RECEIPT)
+    for event in (
+        OutputReady(image=PICTURE, total=1),
+        Succeeded(result=result, receipt=RECEIPT),
+        msgspec.structs.replace(cancelled, result=result),
+        msgspec.structs.replace(failed, result=result),
+    ):
+        assert images_of(event) == (PICTURE,)
+    for event in (EVENTS[5], cancelled, failed, Queued(position=1)):
+        assert images_of(event) == ()
