@@ -21,6 +21,8 @@ IMPORTED = (*nursery.LIBRARIES, "server.app", "server.cli.app")
 
 def import_everything() -> None:
     """Import what a nursery and a server import. The process may be forked afterwards."""
+    # As `server.cli.app.main` does, before gRPC reads it: while it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import_libraries(*IMPORTED)
 
 
