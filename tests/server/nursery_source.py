@@ -115,8 +115,9 @@ class NurserySource:
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that libraries may read while they are imported. The folder of temporary files is not one."""
-    left_out = ("DEVICEOPS_", "TMPDIR")
+    """The variables that libraries may read while they are imported. The folder of temporary files is not one, nor is the
+    cache that torch names while it is imported: in a test process that imports torch late, no later server would fit."""
+    left_out = ("DEVICEOPS_", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
     return {name: value for name, value in allowed(environment).items() if not name.startswith(left_out)}
 
 
