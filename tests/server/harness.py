@@ -154,10 +154,11 @@ class Refusal(NamedTuple):
     stderr: str
 
 
-def refused_start(*flags: str, environment: Mapping[str, str] | None = None) -> Refusal:
-    """Start a server that is expected to give up within a minute, and wait for its end."""
+def refused_start(*flags: str, environment: Mapping[str, str] | None = None, forks: bool = True) -> Refusal:
+    """Start a server that is expected to give up within a minute, and wait for its end. `forks` False: it imports itself, as
+    outside of tests."""
     command, whole = [sys.executable, "-m", "server", "serve", *flags], {**os.environ, **(environment or {})}
-    source = nursery_source.present()
+    source = nursery_source.present() if forks else None
     with tempfile.TemporaryFile("w+") as stderr:
         if source is not None and source.fits(whole):
             process: Process = source.start(command, whole, stderr.fileno())
