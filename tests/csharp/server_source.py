@@ -10,14 +10,16 @@ import selectors
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from server.stdio.adopted import can_adopt
 from server.worker import launcher
 from tests.csharp.serve import SOURCE
+from tests.server import nursery_source
 from tests.server.forked_server import become_server, import_everything
+from tests.server.nursery_source import Process
 from tests.server.start_order import PACKET_BYTES
 
 
@@ -32,12 +34,22 @@ def opened(folder: Path) -> Generator[Mapping[str, str]]:
         listener.bind(str(path))
         listener.listen()
         command = [sys.executable, "-m", "tests.csharp.server_source"]
-        source = subprocess.Popen(command, stdin=listener.fileno(), env=launcher.environment())
+        source = _started(command, listener.fileno())
     try:
         yield {"DEVICEOPS_SERVER_COMMAND": f"{sys.executable} -m tests.csharp.serve", SOURCE: str(path)}
     finally:
         source.kill()
         source.wait()
+        assert source.stdout is not None
+        source.stdout.close()
+
+
+def _started(command: Sequence[str], listener: int) -> Process:
+    """A fork of the test session's own source, which has imported the same; where there is none, a new process."""
+    environment, forks = launcher.environment(), nursery_source.present()
+    if forks is not None and forks.fits(os.environ):
+        return forks.start(command, environment, 2, stdin=listener)
+    return subprocess.Popen(command, stdin=listener, stdout=subprocess.PIPE, env=environment, text=True)
 
 
 class _Servers:

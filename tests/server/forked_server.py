@@ -5,10 +5,12 @@ The server is the program that `python -m server` starts, without the two second
 
 import atexit
 import os
+import runpy
 import signal
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -21,6 +23,8 @@ IMPORTED = (*nursery.LIBRARIES, "server.app", "server.cli.app")
 
 def import_everything() -> None:
     """Import what a nursery and a server import. The process may be forked afterwards."""
+    # As `server.cli.app.main` does, before gRPC reads it: while it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import_libraries(*IMPORTED)
 
 
@@ -56,11 +60,7 @@ def become_server(
     theirs.close()
     if hold is not None:
         os.close(hold)
-    for place, fd in streams.items():
-        os.dup2(fd, place)
-        os.close(fd)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _settle(streams)
     os.set_inheritable(ours.fileno(), True)
     whole = {**environment, given_nursery.VARIABLE: f"{child}:{ours.detach()}"}
     if execs:
@@ -68,15 +68,45 @@ def become_server(
     _run(command, whole)
 
 
+def become_module(command: Sequence[str], environment: Mapping[str, str], streams: Mapping[int, int]) -> NoReturn:
+    """Run the command, which is `python -m MODULE …`, in this process. `streams`: as of `become_server`."""
+    tempfile.tempdir = None
+    _settle(streams)
+    _prepare(command, environment)
+    status = 0
+    try:
+        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    _end(status)
+
+
+def _settle(streams: Mapping[int, int]) -> None:
+    """Let descriptors take the place of the standard streams, and end by the signals that end a new process."""
+    for place, fd in streams.items():
+        os.dup2(fd, place)
+        os.close(fd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    _prepare(command, environment)
+    _end(_status_of_main())
+
+
+def _prepare(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Give this process the variables, arguments and streams of the command."""
     os.environ.clear()
     os.environ.update(environment)
     fresh_randomness()
-    sys.argv = ["server", *command[3:]]
+    sys.argv = list(command[2:])
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    _end(_status_of_main())
 
 
 def _status_of_main() -> int:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -142,3 +143,33 @@ def running_server(
             yield server
         finally:
             server.close()
+
+
+class Refusal(NamedTuple):
+    """How a server that does not start ends."""
+
+    status: int
+    """Its exit status."""
+    stdout: str
+    stderr: str
+
+
+def refused_start(*flags: str, environment: Mapping[str, str] | None = None, forks: bool = True) -> Refusal:
+    """Start a server that is expected to give up within a minute, and wait for its end. `forks` False: it imports itself, as
+    outside of tests."""
+    command, whole = [sys.executable, "-m", "server", "serve", *flags], {**os.environ, **(environment or {})}
+    source = nursery_source.present() if forks else None
+    with tempfile.TemporaryFile("w+") as stderr:
+        if source is not None and source.fits(whole):
+            process: Process = source.start(command, whole, stderr.fileno())
+        else:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=whole)
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                status = process.wait(START_S)
+            finally:
+                process.kill()
+            said = process.stdout.read()
+        stderr.seek(0)
+        return Refusal(status, said, stderr.read())

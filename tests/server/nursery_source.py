@@ -82,13 +82,24 @@ class NurserySource:
         return _at_import(environment) == self._variables
 
     def start(
-        self, command: Sequence[str], environment: Mapping[str, str], stderr: int, hold: int | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stderr: int,
+        hold: int | None = None,
+        stdin: int | None = None,
     ) -> Process:
-        """Start a server; as `subprocess.Popen`, with its stdout as text. `hold`: see `become_server`."""
+        """Start a server, or another module; as `subprocess.Popen`, with its stdout as text. `hold`: see `become_server`."""
         self._begin()
         read, write = os.pipe()
-        fds = [write, stderr] if hold is None else [write, stderr, hold]
-        order = Start(command=list(command), environment=dict(environment), execs=self.execs, held=hold is not None)
+        fds = [write, stderr, *(fd for fd in (stdin, hold) if fd is not None)]
+        order = Start(
+            command=list(command),
+            environment=dict(environment),
+            execs=self.execs,
+            held=hold is not None,
+            stdin=stdin is not None,
+        )
         try:
             with adopting():
                 socket.send_fds(self._control, [msgspec.msgpack.encode(order)], fds)
@@ -115,8 +126,9 @@ class NurserySource:
 
 
 def _at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that libraries may read while they are imported. The folder of temporary files is not one."""
-    left_out = ("DEVICEOPS_", "TMPDIR")
+    """The variables that libraries may read while they are imported. The folder of temporary files is not one, nor is the
+    cache that torch names while it is imported: in a test process that imports torch late, no later server would fit."""
+    left_out = ("DEVICEOPS_", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
     return {name: value for name, value in allowed(environment).items() if not name.startswith(left_out)}
 
 

@@ -1,4 +1,5 @@
-"""`python -m tests.server.nursery_source_process`: starts servers that are forks of this process, as their nurseries are.
+"""`python -m tests.server.nursery_source_process`: starts servers that are forks of this process, as their nurseries are,
+and other modules that need the same imports.
 
 Its stdin is a Unix socket. It has imported what both import, once for all.
 """
@@ -11,7 +12,7 @@ import sys
 import msgspec
 
 from server.worker.fork_order import READY
-from tests.server.forked_server import become_server, import_everything
+from tests.server.forked_server import become_module, become_server, import_everything
 from tests.server.start_order import PACKET_BYTES, Start
 
 
@@ -32,7 +33,10 @@ def main() -> None:
             control.close()
             start = decode(packet)
             hold = fds.pop() if start.held else None
-            streams = dict(enumerate(fds, start=1))
+            streams = {0: fds.pop()} if start.stdin else {}
+            streams |= dict(enumerate(fds, start=1))
+            if not start.serves:
+                become_module(start.command, start.environment, streams)
             become_server(start.command, start.environment, streams, hold=hold, execs=start.execs)
             return
         for fd in fds:

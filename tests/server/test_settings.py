@@ -1,9 +1,6 @@
 """Settings: flags, variables and a TOML file say the same things, in that order of precedence."""
 
 import inspect
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ from pydantic import ValidationError
 
 from server.cli.service.serve import serve
 from server.settings import ConfigError, Settings
+from tests.server.harness import refused_start
 
 
 @pytest.fixture(autouse=True)
@@ -74,17 +72,10 @@ def test_an_unknown_name_in_the_file_is_told(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_command_ends_with_2_and_one_clear_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "server", "serve"],
-        env={**os.environ, "DEVICEOPS_CONFIG": str(tmp_path / "none.toml")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "none.toml" in done.stderr
-    assert "Traceback" not in done.stderr
+    refusal = refused_start(environment={"DEVICEOPS_CONFIG": str(tmp_path / "none.toml")})
+    assert refusal.status == 2
+    assert "none.toml" in refusal.stderr
+    assert "Traceback" not in refusal.stderr
 
 
 REACHABLE = ["0.0.0.0", "192.0.2.1", "::", "[::]", "example.org", ""]
@@ -104,8 +95,7 @@ def test_a_loopback_host_needs_no_leave(host: str) -> None:
 
 
 def test_the_command_refuses_a_reachable_host_with_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "server", "serve", "--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "0.0.0.0 can be reached from other machines" in done.stderr
-    assert "--insecure-listen" in done.stderr
+    refusal = refused_start("--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path))
+    assert refusal.status == 2
+    assert "0.0.0.0 can be reached from other machines" in refusal.stderr
+    assert "--insecure-listen" in refusal.stderr

@@ -91,11 +91,12 @@ class ComponentTurns:
         done = 0
         yield Visit(0, total, NOW, {})
         for component in self._skeleton.modules:
+            here = {component: self.size_of(component)}
             with Filling(self._place, self._tier) as filling:
                 for read in self._fill(filling, component):
                     done += read.size
-                    yield Visit(min(done, total), total, read.ready, {component: self.size_of(component)})
-                yield Visit(min(done, total), total, filling.ended(), {component: self.size_of(component)})
+                    yield Visit(min(done, total), total, read.ready, here)
+                yield Visit(min(done, total), total, filling.ended(), here)
             self._check_unchanged()
             self.leave()
         # Headers and tensors that nothing uses count too.

@@ -4,6 +4,7 @@ import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from weakref import ref
 
 import psutil
@@ -20,6 +21,7 @@ from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import HostTier, OnDeviceModel
 from tests.domains.inference.on_device.recorder import bring
+from tests.domains.inference.on_device.tiny_families import TINY, clip, unet, vae, write_parts
 from tests.domains.inference.on_device.tiny_model import tiny_model, write_tiny_model
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -83,8 +85,32 @@ def test_a_component_in_another_precision_is_another_one(loop: StepLoop, twins: 
     assert second.modules["vae"] is not first.modules["vae"]
 
 
-def test_a_hundred_loads_and_unloads_leave_the_memory_as_it_was(loop: StepLoop, tiny: Model) -> None:
-    process = psutil.Process()
+def shallow(folder: Path) -> Model:
+    """A model of 2 MB in few modules, whose number is what a load takes."""
+    level: dict[str, Any] = {
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "up_block_types": ("CrossAttnUpBlock2D",),
+        "block_out_channels": (40,),
+    }
+    name, parts = TINY["sd2"]
+    few = {
+        "text_encoder": ("CLIPTextModel", clip(32, layers=1)),
+        "unet": ("UNet2DConditionModel", unet(cross_attention_dim=32, attention_head_dim=2, **level)),
+        "vae": (
+            "AutoencoderKL",
+            vae(
+                4,
+                block_out_channels=(16,),
+                down_block_types=("DownEncoderBlock2D",),
+                up_block_types=("UpDecoderBlock2D",),
+            ),
+        ),
+    }
+    return write_parts(name, {**parts, **few}, folder)
+
+
+def test_a_hundred_loads_and_unloads_leave_the_memory_as_it_was(loop: StepLoop, tmp_path: Path) -> None:
+    process, tiny = psutil.Process(), shallow(tmp_path / "shallow")
 
     def cycle() -> None:
         bring(loop, tiny)

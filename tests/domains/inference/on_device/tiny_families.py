@@ -91,11 +91,11 @@ def unet(**changes: Any) -> Make:
     shape: dict[str, Any] = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (16, 32),
         "use_linear_projection": True,
     }
     return lambda folder: _theirs.UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=8,
         **{**shape, **changes},
