@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from domains.errors import InvalidRequest
 from domains.inference.branch import filled
-from domains.inference.checks.masks import resolved_mask
+from domains.inference.checks.masks import for_variant, resolved_mask
 from domains.inference.checks.request import checked, violations
 from domains.inference.generation import Generation
 from domains.inference.image_fit import ImageFit
@@ -16,6 +17,7 @@ from domains.inference.masks import InpaintMask, Outpaint
 from domains.inference.regions import Rectangle, Region
 from domains.inference.resolution.request_files import RequestFiles
 from domains.inference.resolution.resolve import resolve
+from domains.model.families.unet import INPAINTING
 from tests.domains.inference.on_device.requests import embedded_model, request
 
 START = InitImage(blob_id="b-1")
@@ -133,6 +135,16 @@ def test_a_picture_grows_within_the_limits() -> None:
     (violation,) = refused.value.violations
     assert violation.field == "generation.outpaint"
     assert "80×4160 pixels; an edge has at most 4096" in violation.message
+    longest = asked(mask=None, outpaint=Outpaint(left_px=2048, right_px=1968))
+    assert resolve(longest, model, RequestFiles(picture=picture(80, 64))).width_px == 4096
+
+
+def test_a_model_made_for_inpainting_needs_a_mask_or_a_growth() -> None:
+    made_for_it = replace(embedded_model(), variant=INPAINTING)
+    assert [one.field for one in for_variant(asked(init_image=None, mask=None), made_for_it)] == ["generation.mask"]
+    for given in (asked(), asked(mask=None, outpaint=Outpaint(left_px=8))):
+        assert not list(for_variant(given, made_for_it))
+    assert not list(for_variant(asked(init_image=None, mask=None), embedded_model()))
 
 
 def test_a_branch_keeps_the_mask_of_its_source() -> None:

@@ -154,3 +154,8 @@ def test_a_model_is_hashed_unless_its_hash_is_known_or_it_has_none(
 def test_an_id_names_components_in_their_order(known: Known) -> None:
     assert assembled_id("one", {}) == "one"
     assert assembled_id("one", {"vae": "two", "unet": "three", "tokenizer": ""}) == "one+tokenizer=+unet=three+vae=two"
+
+
+@pytest.mark.parametrize("model_id", ["one", "one+vae", "one+=two", "+vae=two", "one+vae=two+", ""])
+def test_an_id_without_a_base_a_component_or_its_source_names_no_assembly(model_id: str) -> None:
+    assert assembly_of(model_id) is None

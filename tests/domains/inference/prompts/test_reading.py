@@ -91,6 +91,10 @@ def test_ten_thousand_nested_brackets_are_read(syntax: Syntax) -> None:
 def test_break_begins_a_part_with_the_weight_that_holds_there() -> None:
     parts = read("a (b BREAK c:1.5) BREAKING\nBREAK\nd", Syntax.A1111).parts
     assert parts == ((("a ", 1.0), ("b", 1.5)), (("c", 1.5), (" BREAKING", 1.0)), (("d", 1.0),))
+    around = read("a \n BREAK  b BREAK c  (d:2)", Syntax.A1111).parts
+    assert around == ((("a", 1.0),), (("b", 1.0),), (("c  ", 1.0), ("d", 2.0))), (
+        "blanks round a BREAK are none of a part"
+    )
     assert read("a BREAK b", Syntax.COMFYUI).parts == ((("a BREAK b", 1.0),),)
 
 
