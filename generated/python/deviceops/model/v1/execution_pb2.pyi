@@ -116,8 +116,9 @@ class ExecutionOptions(_message.Message):
     offload: Global___OffloadMode.ValueType
     """Which parts wait in host memory."""
     compile: _builtins.bool
-    """Compile the blocks of which the denoiser has many, for each shape of their inputs: a slow first picture, faster ones after it. Absent:
-    the server chooses; it takes false. A shape is compiled before the first step that needs it, in the stage `compiling`, which takes
+    """Compile the blocks of which the denoiser has many, for each shape of their inputs: a slow first picture, and faster ones after it where
+    a step waits for the device; where it waits for the host, as one small picture on a fast GPU, they can be slower. BenchmarkModel tells.
+    Absent: the server chooses; it takes false. A shape is compiled before the first step that needs it, in the stage `compiling`, which takes
     seconds to minutes; any number of pictures from two rows on shares a shape, other sizes and prompt windows have their own. Other jobs
     of the device wait meanwhile. A job that is cancelled then ends at once; compiled code is waited for by the next job that needs some.
     Code lasts until the model is unloaded; no file of it is read again by a later worker. Pictures differ from uncompiled ones by
