@@ -81,8 +81,8 @@ def _sdxl(folder: Path) -> None:
     write_weights(folder / WEIGHTS, (*UNET_TENSORS, "add_embedding.linear_1.weight"))
 
 
-def _sd2_depth(folder: Path) -> None:
-    write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 5, "use_linear_projection": True})
+def _sd1_depth(folder: Path) -> None:
+    write_json(folder / "unet" / "config.json", {**UNET, "in_channels": 5})
 
 
 def _empty_unet(folder: Path) -> None:
@@ -158,7 +158,7 @@ def _an_index_out_of_the_folder(folder: Path) -> None:
 
 INCOMPATIBLE: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (_sdxl, ("no known family", "nearest is sd", "text_time")),
-    (_sd2_depth, ("does not compute Stable Diffusion 2.x, depth", "it computes: sd1")),
+    (_sd1_depth, ("no known family", "nearest is sd1", "in_channels=5, not 4")),
     (_empty_unet, ("no tensor conv_in.weight",)),
     (_without_vae, ("component vae is missing",)),
     (_odd_prediction, ("prediction_type", "v_prediction")),

@@ -25,7 +25,7 @@ def test_a_refusal_names_what_a_caller_sent_in_part() -> None:
     with pytest.raises(NotFound) as missing:
         LoadedModels().get(NAME)
     told = (of_id.message, of_component.message, missing.value.message, missing.value.facts["loaded_model_id"])
-    assert [text.count("µ") for text in told] == [64, 64, 128, 128]
+    assert [text.count("µ") for text in told] == [255, 255, 255, 255]
 
 
 @pytest.mark.parametrize(

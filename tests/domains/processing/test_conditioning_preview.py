@@ -27,7 +27,7 @@ LONG = PromptReading(
     encoder="text_encoder",
     segments=(
         PromptSegment(text="an owl ", weight=1.0, tokens=(), window=0),
-        PromptSegment(text="x" * 201, weight=1.0, tokens=(), window=1, truncated=True),
+        PromptSegment(text="x" * 300, weight=1.0, tokens=(), window=1, truncated=True),
     ),
     token_count=90,
     truncated_token_count=15,
@@ -99,7 +99,7 @@ async def test_a_prompt_that_does_not_fit_is_a_refusal_only_where_it_is_to_be_on
     other = found.odd if long is LongPrompt.REFUSE else found.refused
     assert found.prompts == (LONG,)
     assert [each.field for each in told] == ["generation.prompt"]
-    assert told[0].message.endswith(f"reads 75 of them; left out: '{'x' * 200}'")
+    assert told[0].message.endswith(f"reads 75 of them; left out: '{'x' * 255}…'")
     assert other == ()
 
 

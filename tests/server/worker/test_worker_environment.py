@@ -19,7 +19,7 @@ def test_only_what_is_needed_is_allowed() -> None:
     assert set(allowed(dict.fromkeys(names, "x"))) == {*NEEDED, "DEVICEOPS_LOG_FORMAT"}
 
 
-def test_workers_get_a_folder_for_compiled_code_without_what_killed_ones_have_left(tmp_path: Path) -> None:
+async def test_workers_get_a_folder_for_compiled_code_without_what_killed_ones_have_left(tmp_path: Path) -> None:
     left = tmp_path / "code" / "code-1"
     left.mkdir(parents=True)
     launcher = ProcessLauncher(lambda name: WorkerStart(name=name), tmp_path / "code")
