@@ -361,14 +361,14 @@ namespace DeviceOps.Api.Model.V1 {
     /// <summary>
     /// Compile the blocks of which the denoiser has many, for each shape of their inputs: a slow first picture, and faster ones after it where
     /// a step waits for the device; where it waits for the host, as one small picture on a fast GPU, they can be slower. BenchmarkModel tells.
-    /// Absent: the server chooses; it takes false. A shape is compiled before the first step that needs it, in the stage `compiling`, which takes
-    /// seconds to minutes; any number of pictures from two rows on shares a shape, other sizes and prompt windows have their own. Other jobs
-    /// of the device wait meanwhile. A job that is cancelled then ends at once; compiled code is waited for by the next job that needs some.
-    /// Code lasts until the model is unloaded; no file of it is read again by a later worker. Pictures differ from uncompiled ones by
+    /// Absent: the server chooses; it takes false. A shape is compiled before the first step that needs it, in the stage `compiling`, which
+    /// takes seconds to minutes; any number of pictures from two rows on shares a shape, other sizes and prompt windows have their own. Other
+    /// jobs of the device wait meanwhile. A job that is cancelled then ends at once; compiled code is waited for by the next job that needs
+    /// some. Code lasts until the model is unloaded; no file of it is read again by a later worker. Pictures differ from uncompiled ones by
     /// rounding. Steps whose blocks are changed (`loras`, `image_prompts`, `regions`), steps with `determinism` EXACT and blocks that cannot
     /// be compiled compute as if it were false: a Degradation `compile` of the job says so and why; without one all steps are compiled.
-    /// ControlNets, T2I adapters, text encoders and the VAE are never compiled. A device without a compiler: NOT_SUPPORTED_ON_DEVICE.
-    /// Together with `attention_slicing`: INVALID_FIELD.
+    /// ControlNets, T2I adapters, text encoders and the VAE are never compiled. A device without a compiler: NOT_SUPPORTED_ON_DEVICE. Together
+    /// with `attention_slicing`: INVALID_FIELD.
     /// </summary>
     [global::System.Diagnostics.DebuggerNonUserCodeAttribute]
     [global::System.CodeDom.Compiler.GeneratedCode("protoc", null)]
