@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from domains.inference.controls import ResolvedControl
 from domains.inference.preprocessors import CONTROL_TYPES, INPAINT
-from domains.model.families import CONTROLLED
+from domains.model.families import CONTROLLED, FAMILIES
 
 CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
     # xinsir, controlnet-union-sdxl-1.0; the last two of its ProMax alone.
@@ -18,12 +18,6 @@ CONTROL_MODES: Mapping[str, Mapping[str, int]] = {
 }
 """By family: `control_mode` of diffusers."""
 
-JOINED = ("sdxl",)
-"""Families whose union networks read several maps in one forward. Those of FLUX.1 read each by itself, as in diffusers."""
-
-COMPLETED = ("z_image",)
-"""Families whose networks read a map and a picture with a missing part in one forward, as diffusers' inpaint pipeline."""
-
 TOLD = tuple(dict.fromkeys(name for names in CONTROL_MODES.values() for name in names))
 """All types that some network is told."""
 
@@ -34,17 +28,17 @@ def forwards_of(controls: Sequence[ResolvedControl], family_id: str) -> Sequence
     Maps of one union network are read together if they count in the same steps with the same balance and everywhere; a map
     and a picture with a missing part if they have the same weight, too.
     """
-    groups: dict[Hashable, list[int]] = {}
+    family, groups = FAMILIES[family_id], dict[Hashable, list[int]]()
     earlier: Counter[Hashable] = Counter()
     for place, one in enumerate(controls):
         alike = one.model_id, one.model_sha256, one.start_ratio, one.end_ratio, one.balance
         key: Hashable = place
-        if one.region is None and family_id in COMPLETED:
+        if one.region is None and family.completes_maps:
             # The first map goes with the first picture, the second map with the second picture.
             sort = *alike, one.weight, marks_missing(one)
             key = *alike, one.weight, earlier[sort]
             earlier[sort] += 1
-        elif one.region is None and family_id in JOINED and one.control_type:
+        elif one.region is None and family.joins_maps and one.control_type:
             key = alike
         groups.setdefault(key, []).append(place)
     return [*groups.values()]

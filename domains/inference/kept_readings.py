@@ -14,9 +14,6 @@ from domains.model.families import FAMILIES
 
 _FLOAT32 = 4
 
-EMBEDDED = ("z_image",)
-"""Families whose ControlNets have no layer of their own that reads prompts: they compute with the model's."""
-
 
 class KeptReading(msgspec.Struct, frozen=True, kw_only=True):
     """The largest reading that one ControlNet keeps beside the present one."""
@@ -57,7 +54,7 @@ def _kept(control: ResolvedControl, resolved: ResolvedGeneration, plan: PromptPl
         return None
     most = max(left, key=lambda one: _prompts(one, reads=reads))
     return KeptReading(
-        model_id=resolved.model_id if family.id in EMBEDDED else control.model_id,
+        model_id=resolved.model_id if family.embeds_for_controls else control.model_id,
         tokens=family.prompt_tokens + family.clip_tokens,
         prompts=_prompts(most, reads=reads),
         pooled=len(most.positives) * _rows(most, reads=reads),

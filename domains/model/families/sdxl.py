@@ -51,5 +51,6 @@ SDXL = Family(
     prediction_types=("epsilon", "v_prediction"),
     latent_channels=4,
     learned_words={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
+    joins_maps=True,
     computed=True,
 )

@@ -50,5 +50,7 @@ Z_IMAGE = Family(
     prediction_types=("flow",),
     even_sigmas=True,
     latent_channels=16,
+    completes_maps=True,
+    embeds_for_controls=True,
     computed=True,
 )

@@ -18,7 +18,7 @@ from domains.inference.controls import ControlBalance, Preprocessing, ResolvedCo
 from domains.inference.generation import ResolvedGeneration
 from domains.inference.given import Given, GivenControl
 from domains.inference.image_fit import ImageFit
-from domains.inference.kept_readings import EMBEDDED, kept_readings
+from domains.inference.kept_readings import kept_readings
 from domains.inference.on_device.conditioning import condition
 from domains.inference.on_device.controls import Controls, ControlsOfJob
 from domains.inference.on_device.families.table import family_of
@@ -149,7 +149,7 @@ def test_what_a_net_keeps_of_an_earlier_prompt_is_forecast_from_its_file(family:
             present = [tensor for one in controls.at(step) for tensor in one.tensors()]
             held.append(bytes_of(controls.tensors()) - bytes_of(present))
     ((found,),) = kept_readings(wanted)
-    told_by = family.model if family.model.family in EMBEDDED else net
+    told_by = family.model if FAMILIES[family.model.family].embeds_for_controls else net
     assert found.model_id == told_by.id
     (sizes,) = (one.reading for one in (header_facts(told_by) or {}).values() if one.reading.of_token)
     forecast = 4 * (sizes.of_token * found.tokens * found.prompts + sizes.of_prompt * found.pooled)
