@@ -111,9 +111,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     """Tensors of a textual inversion's file → the text encoders that read them. An empty name: the file's only tensor.
     Empty: the engine reads none with this family."""
     joins_maps: bool = False
-    """Whether its union ControlNets read several maps in one forward. Those of FLUX.1 read each by itself, as in diffusers."""
+    """Whether its union ControlNets read several maps in one forward. Those of FLUX.1 read each alone, as in diffusers."""
     completes_maps: bool = False
-    """Whether its ControlNets read a map and a picture with a missing part in one forward, as diffusers' inpaint pipeline."""
+    """Whether its ControlNets read a map and a picture with a missing part in one forward, as diffusers does."""
     embeds_for_controls: bool = False
     """Whether its ControlNets have no layer of their own that reads prompts: they compute with the model's."""
     computed: bool = False

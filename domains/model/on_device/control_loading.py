@@ -46,22 +46,22 @@ def loading_controlnet(model: Model, base: OnDeviceModel, check: Check) -> Gener
     """
     of_unet = ControlNetUnionModel if model.variant == UNION else ControlNetModel
     kind = _OF_TRANSFORMERS.get(base.family, of_unet)
-    config = config_of(model) or _told_by(model, base)
+    config = config_of(model)
 
     def build(tensors: Mapping[str, TensorEntry]) -> nn.Module:
         # The config of a published union network lies beside those of its variants, which know other numbers of types.
         types = {"num_control_type": tensors[_TASKS].shape[0]} if _TASKS in tensors else {}
-        whole = {**(config or z_image_config(model, base, tensors)), **types}
+        whole = {**(config or _told_by(model, base, tensors)), **types}
         return built(whole, model.id, lambda given: cast(nn.Module, kind.from_config(dict(given))), len(tensors))
 
     return loading_network(model, base, build, check)
 
 
-def _told_by(model: Model, base: OnDeviceModel) -> dict[str, Any]:
-    """The config of a ControlNet without one, from its model. Empty: its tensors tell it. Raises COMPONENT_MISSING where
-    nothing tells enough."""
+def _told_by(model: Model, base: OnDeviceModel, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
+    """The config of a ControlNet without one, from the model that it guides, or from its tensors. Raises COMPONENT_MISSING
+    where they do not tell enough."""
     if base.family == "z_image":
-        return {}
+        return z_image_config(model, base, tensors)
     if base.family not in _OF_TRANSFORMERS:
         return {"conditioning_embedding_out_channels": (16, 32, 96, 256), **_copied(base)}
     raise without_config(model)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from domains.errors import ErrorReason, FailedPrecondition, InvalidRequest, Violation
@@ -16,7 +15,7 @@ from domains.inference.on_device.network_pool import Borrowed, NetworkPool
 from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.to_device import to_device
 from domains.model.kind import ModelKind
-from domains.model.on_device import OnDeviceModel, loading_t2i_adapter
+from domains.model.on_device import OnDeviceModel, loading_t2i_adapter, picture_layout
 
 Shape = tuple[int, ...]
 """(channels, h, w)."""
@@ -71,7 +70,9 @@ class FeaturesOfJob:
         size_px = self._resolved.width_px, self._resolved.height_px
         self._check_size(size_px, module, control)
         picture = _read(to_device(read_sized(given.map, size_px), base.device), module)
-        levels = [one.contiguous(memory_format=torch.channels_last) for one in module(picture.to(base.dtype))]
+        levels = [
+            one.contiguous(memory_format=picture_layout(picture.device)) for one in module(picture.to(base.dtype))
+        ]
         _check_fits(levels, shapes, control.model_id, base.model.id)
         region = None if given.region is None else to_device(read_sized(given.region, size_px, (1,)), base.device)
         return JobFeatures(

@@ -14,7 +14,7 @@ from domains.inference.on_device.families.family import KeepOn, regardless
 from domains.inference.on_device.networks.slices import conv
 from domains.inference.on_device.networks.unet import UNet
 from domains.inference.on_device.rows import RowConditions, in_rows
-from domains.model.on_device import OnDeviceModel
+from domains.model.on_device import OnDeviceModel, picture_layout
 
 
 class ControlNet(UNet):
@@ -53,7 +53,8 @@ class ControlNet(UNet):
             picture = torch.where(hidden > 0, self.missing, picture)
         if self._unet.config.controlnet_conditioning_channel_order == "bgr":
             picture = picture.flip(1)
-        return self._unet.controlnet_cond_embedding(picture.to(self.dtype, memory_format=torch.channels_last))
+        picture = picture.to(self.dtype).contiguous(memory_format=picture_layout(picture.device))
+        return self._unet.controlnet_cond_embedding(picture)
 
     def residuals(
         self,

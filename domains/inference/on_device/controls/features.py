@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from domains.inference.controls import ControlBalance
 from domains.inference.on_device.controls.control_net import resized
 from domains.inference.on_device.controls.guiding_net import growing_shares
 from domains.inference.on_device.rows import Rows
+from domains.model.on_device import picture_layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,4 +99,4 @@ def _level(level: int, owners: Sequence[Owner], layout: Rows) -> Tensor:
             for one in owner.features:
                 if (feature := one.weighted(level, with_prompt=prompted)) is not None:
                     found[rows] += feature
-    return found.contiguous(memory_format=torch.channels_last)
+    return found.contiguous(memory_format=picture_layout(found.device))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from domains.inference.on_device.controls.control_net import ControlNet
 from domains.inference.on_device.controls.guiding_net import TypedMap
 from domains.inference.on_device.rows import RowConditions
+from domains.model.on_device import picture_layout
 
 
 class UnionControlNet(ControlNet):
@@ -42,7 +43,7 @@ class UnionControlNet(ControlNet):
     def joined(self, maps: Sequence[TypedMap]) -> Tensor:
         """See `JoiningNet`: (1, channels, h/8, w/8), with what the transformer finds."""
         found = [self._weighted(one) for one in maps]
-        return torch.stack(found).sum(0).contiguous(memory_format=torch.channels_last)
+        return torch.stack(found).sum(0).contiguous(memory_format=picture_layout(found[0].device))
 
     def _weighted(self, one: TypedMap) -> Tensor:
         task = self._net.task_embedding[one.number].to(self.dtype)

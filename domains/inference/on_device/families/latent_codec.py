@@ -67,7 +67,8 @@ class LatentCodec:
     ) -> PictureLatents:
         """See `Family`."""
         whole = from_pixels(pixels) if hidden is None else from_pixels(pixels) * (1 - to_device(hidden, pixels.device))
-        picture = whole.to(dtype_of(self._vae), memory_format=self._layout)
+        # `to` takes one picture of a file, whose channels are last, for one in any order.
+        picture = whole.to(dtype_of(self._vae)).contiguous(memory_format=self._layout)
         mean, log_variance = (part.float() for part in self._encoder(picture, keep_on))
         shift, deviation = self._statistics(torch.float32)
         scale = self._vae.config.scaling_factor / deviation
@@ -109,7 +110,7 @@ class LatentCodec:
     def _encoded(self, pictures: Tensor) -> Tensor:
         """Pictures in −1..1 → scaled latents, without the encoder's own noise."""
         mean, deviation = self._statistics(dtype_of(self._vae))
-        inputs = pictures.to(dtype_of(self._vae), memory_format=self._layout)
+        inputs = pictures.to(dtype_of(self._vae)).contiguous(memory_format=self._layout)
         return (self._vae.encode(inputs).latent_dist.mean - mean) * self._vae.config.scaling_factor / deviation
 
     def _statistics(self, dtype: torch.dtype) -> tuple[Tensor | float, Tensor | float]:
