@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import structlog
 import torch
@@ -12,7 +12,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from domains.errors import ErrorReason
+from domains.errors import ErrorReason, excerpt
 from domains.inference.on_device.compiling.inductor import Made, compiled, rows_vary
 from domains.inference.on_device.compiling.making import await_others, begin_code, first_call
 from domains.inference.on_device.compiling.twins import kind_of, twin_of
@@ -22,10 +22,24 @@ from domains.inference.on_device.networks.transformer import block_outputs
 
 MOST_SHAPES = 64
 """Shapes of inputs, of all kinds of blocks, whose code is kept: those that were used last."""
-_REASON_LETTERS = 300
 Why = tuple[ErrorReason, str]
 """Why steps compute without code; the text is for people."""
 _log = structlog.get_logger()
+
+
+class Wanted(NamedTuple):
+    """What a block is to compute."""
+
+    kind: int
+    """Of the block, see `DenoiserCode.number_of`."""
+    make: Callable[[], Compute]
+    """Makes the function to compile, of weights and inputs."""
+    weights: Sequence[Tensor | None]
+    inputs: Sequence[Any]
+    rows: int
+    """Of the inputs that have rows."""
+    usual: Callable[[], Any]
+    """Computes it where there is no code."""
 
 
 class DenoiserCode:
@@ -43,7 +57,7 @@ class DenoiserCode:
         self._read = dict[nn.Module, Compute]()
         if isinstance(denoiser, UNet2DConditionModel):
             blocks: list[nn.Module] = [one for one in denoiser.modules() if isinstance(one, BasicTransformerBlock)]
-            self._read = {block: partial(self._of_weights, self._number(kind_of(block))) for block in blocks}
+            self._read = {block: partial(self._of_weights, self.number_of(block)) for block in blocks}
         else:
             lists = [one for one in denoiser.children() if isinstance(one, nn.ModuleList)]
             self._called = {block: _Called(self, block).compute for some in lists for block in some}
@@ -54,49 +68,32 @@ class DenoiserCode:
         with with_code(self._read, self._called):
             yield
 
-    def run(
-        self,
-        kind: int,
-        make: Callable[[], Compute],
-        weights: Sequence[Tensor | None],
-        inputs: Sequence[Any],
-        rows: int,
-        usual: Callable[[], Any],
-    ) -> Any:
-        """What the code of a kind of block computes of its weights and inputs. `make` makes the function to compile, which
-        takes both; `rows`: of the inputs that have rows. `usual` computes it where there is no code."""
-        key = kind, rows == 1, _described(inputs, rows)
+    def run(self, wanted: Wanted) -> Any:
+        """What a block computes, by the code of its kind where there is some. Raises CodeMissing, see `code_permitted`."""
+        key = wanted.kind, wanted.rows == 1, _described(wanted.inputs, wanted.rows)
         if key in self._refused:
             self.reasons.add(self._refused[key])
-            return usual()
+            return wanted.usual()
         function = self._code.get(key)
         if function is None:
-            return self._first(key, make, weights, inputs, rows, usual)
+            return self._first(key, wanted)
         self._code.move_to_end(key)
         await_others()
-        return function(weights, *inputs)
+        return function(wanted.weights, *wanted.inputs)
 
-    def _first(
-        self,
-        key: Hashable,
-        make: Callable[[], Compute],
-        weights: Sequence[Tensor | None],
-        inputs: Sequence[Any],
-        rows: int,
-        usual: Callable[[], Any],
-    ) -> Any:
+    def _first(self, key: Hashable, wanted: Wanted) -> Any:
         begin_code()
         made = Made()
         try:
-            function = compiled(make(), made)
-            if rows > 1:
-                _let_rows_vary(inputs, rows)
-            result = first_call(function, [weights, *inputs])
+            function = compiled(wanted.make(), made)
+            if wanted.rows > 1:
+                _let_rows_vary(wanted.inputs, wanted.rows)
+            result = first_call(function, [wanted.weights, *wanted.inputs])
         except Exception as error:
             # What the code itself raises, a device out of memory for one, is the caller's.
             if made.done or not _of_compiler(error):
                 raise
-            told = " ".join(str(error).split())[:_REASON_LETTERS]
+            told = excerpt(" ".join(str(error).split()))
             _log.warning("a block could not be compiled", error=type(error).__name__, message=told)
             why = f"one of its layers cannot be compiled ({type(error).__name__}: {told})"
             self._refused[key] = ErrorReason.NOT_SUPPORTED_ON_DEVICE, why
@@ -107,15 +104,11 @@ class DenoiserCode:
             return result
         # The error's functions are gone here, and with them what they computed.
         self.reasons.add(self._refused[key])
-        return usual()
-
-    def _number(self, kind: Hashable) -> int:
-        """A short name of a kind, which is quick to compare."""
-        return self._kinds.setdefault(kind, len(self._kinds))
+        return wanted.usual()
 
     def number_of(self, block: nn.Module) -> int:
-        """The same of a block's kind."""
-        return self._number(kind_of(block))
+        """A short name of a block's kind, which is quick to compare."""
+        return self._kinds.setdefault(kind_of(block), len(self._kinds))
 
     def _of_weights(
         self,
@@ -133,7 +126,7 @@ class DenoiserCode:
 
             return compute
 
-        return self.run(kind, make, weights, states, states[0].shape[0], usual)
+        return self.run(Wanted(kind, make, weights, states, states[0].shape[0], usual))
 
 
 class _Called:
@@ -155,7 +148,7 @@ class _Called:
         usual = partial(type(self._block).forward, self._block, *args, **kwargs)
         weights = [cast(Tensor, table[name]) for table, name in self._places]
         first = next(iter([*args, *kwargs.values()]))
-        return self._code.run(self._kind, self._make, weights, (args, kwargs), len(first), usual)
+        return self._code.run(Wanted(self._kind, self._make, weights, (args, kwargs), len(first), usual))
 
     def _make(self) -> Compute:
         twin, names = twin_of(self._block), tuple(self._names)
