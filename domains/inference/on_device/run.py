@@ -362,9 +362,7 @@ class Run(EnlargedRun):
             for part in sorted({*parts_in_math(family)} - self._told_in_math):
                 self._told_in_math.add(part)
                 kernel = loaded.execution.ways.attention_kernel
-                detail = (
-                    f"{part} of model {loaded.model.id} has attention that {kernel} does not take; math computes it"
-                )
+                detail = f"{kernel} does not take the attention of {part} of model {loaded.model.id}; math computes it"
                 reason = str(ErrorReason.NOT_SUPPORTED_ON_DEVICE)
                 self._degrade(Degraded(kind="attention_kernel", reason=reason, detail=detail))
 

@@ -257,7 +257,7 @@ def test_a_part_whose_attention_the_kernel_does_not_take_computes_it_with_math_a
     (told,) = loop.of("job", Degraded)
     assert isinstance(told, Degraded)
     assert (told.kind, told.reason) == ("attention_kernel", "NOT_SUPPORTED_ON_DEVICE")
-    assert told.detail == f"{part} of model {tiny.id} has attention that flash does not take; math computes it"
+    assert told.detail == f"flash does not take the attention of {part} of model {tiny.id}; math computes it"
     for one, other in zip(usual, made, strict=True):
         assert np.abs(one - other).max() <= 1
 
