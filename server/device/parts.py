@@ -49,7 +49,7 @@ class DeviceParts:
         self._pump_soon = board.room.tell_soon
         self.devices = devices
         self.simulation = hardware.simulation
-        self._launcher = ProcessLauncher(self._start, settings.state / "code")
+        self._launcher = ProcessLauncher(self._start, settings.state / "code", shared=hardware.simulation.wanted)
         self.fleet = Fleet(
             devices,
             lanes,

@@ -15,31 +15,33 @@ from server.worker.given_nursery import given_nursery
 from server.worker.nursery_keeper import NurseryKeeper
 from server.worker.process_life import ProcessLife
 
-# Turns that OpenMP's idle threads spin before they sleep. Endless spinning is fastest for one process, but two torch
-# processes that spin on the same cores slow each other thirtyfold; no spinning costs one process a third. Measured with the
-# embedded model on 2 cores, seconds a picture, one process and two: endless 2.10 and over 25, 20000 turns 2.10 and 16.5,
-# 3000 turns 2.13 and 5.8, none 2.85.
 _ENVIRONMENT = {
-    "GOMP_SPINCOUNT": "3000",
-    "KMP_BLOCKTIME": "0",
     "PYTHONUNBUFFERED": "1",
     # CUDA counts GPUs in NVML's order, so `cuda:1` is the same GPU in server and worker.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
+# How long OpenMP's idle threads spin before they sleep: briefly where several workers compute on the same cores. Torch
+# processes that spin on for each other's cores slow each other up to thirtyfold, depending on the kernel. One worker is
+# left to OpenMP's own measure: with the embedded model on 2 cores, a picture takes as long either way on one machine, and
+# on a virtual one, which loses a core as soon as a thread sleeps, 3.9 s instead of 4.4 to 9.4 s.
+_BRIEF = {"GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
 
 
-def environment() -> dict[str, str]:
-    """Environment variables of each worker, and of the nursery."""
-    return {**allowed(os.environ), **_ENVIRONMENT}
+def environment(shared: bool = True) -> dict[str, str]:
+    """Environment variables of each worker, and of the nursery. `shared`: several workers compute on the same cores."""
+    spinning = _BRIEF if shared else {}
+    return {**spinning, **allowed(os.environ), **_ENVIRONMENT}
 
 
 class ProcessLauncher:
     """Implements `Launcher`."""
 
-    def __init__(self, start: Callable[[str], WorkerStart], code_folder: Path | None = None) -> None:
+    def __init__(
+        self, start: Callable[[str], WorkerStart], code_folder: Path | None = None, shared: bool = True
+    ) -> None:
         """`start`: returns how to start the worker of a device, by name. `code_folder`: for compiled code; what workers that
-        were killed have left there is removed. None: among temporary files."""
-        self.environment = environment()
+        were killed have left there is removed. None: among temporary files. `shared`: see `environment`."""
+        self.environment = environment(shared)
         """Environment variables of each worker, and of the nursery."""
         if code_folder is not None:
             shutil.rmtree(code_folder, ignore_errors=True)

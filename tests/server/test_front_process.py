@@ -1,5 +1,6 @@
 """The front process: light, quick to answer, and at home without a network."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,4 +74,6 @@ def test_no_process_of_the_server_has_its_secrets(fresh: RunningServer) -> None:
         environment = child.environ()
         assert MARKER not in environment.values()
         assert "PATH" in environment
+        # It is the only one that computes on these cores.
+        assert environment.get("GOMP_SPINCOUNT") == os.environ.get("GOMP_SPINCOUNT")
     assert MARKER in psutil.Process(fresh.process.pid).environ().values()

@@ -1,6 +1,6 @@
-"""The front lists DirectML's adapters by itself, with the keys that the caller's own list has."""
+"""The front's parts for devices: it lists DirectML's adapters by itself, with the keys that the caller's own list has."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,18 @@ from server.device.hardware import Hardware
 from server.device.messages import to_device
 from server.device.parts import DeviceParts
 from server.settings import Settings
+from server.worker import launcher
 from tests.domains.device.fake_dxcore import FakeDxCore, gpu, luid
 from tests.domains.processing.scripted_worker import Floor
 
 Make = Callable[[str], DeviceParts]
+
+
+class Closable:
+    """In place of a nursery."""
+
+    async def close(self) -> None:
+        pass
 
 
 class NoTasks(Background):
@@ -79,3 +87,20 @@ async def test_where_nothing_else_is_found_the_adapters_are_listed_and_left_alon
     ]
     assert [keeper.name for keeper in parts.fleet.keepers] == ["cpu"]
     assert not any(library.held.values())
+
+
+@pytest.mark.parametrize(("wanted", "spins"), [("sim:2", "3000"), ("cpu", None)])
+async def test_threads_of_workers_spin_briefly_where_several_compute_on_the_same_cores(
+    wanted: str, spins: str | None, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Mapping[str, str]] = []
+
+    def keeper(environment: Mapping[str, str], **_: object) -> Closable:
+        given.append(environment)
+        return Closable()
+
+    monkeypatch.setattr(launcher, "NurseryKeeper", keeper)
+    monkeypatch.setattr(launcher, "can_adopt", lambda: True)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    make(wanted)
+    assert [one.get("GOMP_SPINCOUNT") for one in given] == [spins]
