@@ -12,7 +12,7 @@ from domains.inference.outcome import ModelLoaded, RunFinished, RunStopped
 from domains.model.execution import Execution
 from domains.model.model import Model
 from domains.model.on_device import load, loading
-from domains.model.on_device.cuda_reading import _streams  # pyright: ignore[reportPrivateUsage]
+from domains.model.on_device.cuda_reading import CudaCopies, _streams  # pyright: ignore[reportPrivateUsage]
 from domains.model.on_device.file_map import CudaDriver
 from domains.model.weight_quantization import QUANTIZATIONS
 from domains.progress import Stage, StageStarted
@@ -74,6 +74,18 @@ def test_codes_on_the_device_are_those_of_the_host(
         assert placed[name].dtype is value.dtype
         assert torch.equal(placed[name].cpu().float(), value.float()), name
     assert there.bytes_per_component == here.bytes_per_component
+
+
+def test_pieces_take_no_memory_that_steps_beside_have_freed_meanwhile() -> None:
+    copies = CudaCopies(torch.device("cuda:0"), 2**20)
+    copies.begin()
+    taken = torch.cuda.memory_stats()["allocation.all.allocated"]
+    for _ in range(3):
+        copies.bring(torch.ones(2**20, dtype=torch.uint8))
+        with copies.copying():
+            pass
+    copies.settle()
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == taken
 
 
 def test_a_model_that_is_there_holds_its_weights_and_nothing_of_its_load(tiny: Model) -> None:
