@@ -6,7 +6,7 @@ that are too wide, a mask) computes that attention with `math`, which a run then
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from torch import Tensor
@@ -14,22 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from domains.errors import NotSupported
-from domains.inference.on_device.families.family import (
-    Conditions,
-    EncodedPrompt,
-    Family,
-    KeepOn,
-    PictureLatents,
-    SizePx,
-    StepRows,
-    regardless,
-)
-from domains.inference.prompts import Prompt
+from domains.inference.on_device.families.around import Around, Part, Result
+from domains.inference.on_device.families.family import Family, KeepOn, regardless
 from domains.model.families import FAMILIES
 from domains.model.model import Model
 from domains.model.ways import Ways
 
-Result = TypeVar("Result")
 _KERNELS: Mapping[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory_efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -39,9 +29,8 @@ _KERNELS: Mapping[str, SDPBackend] = {
 _NO_KERNEL = ("No available kernel", "No viable backend for scaled_dot_product_attention")
 """What torch says of attention that none of the permitted kernels takes."""
 _ATTENTION = F.scaled_dot_product_attention
-_TEXTS = "the text encoders"
-_VAE = "the VAE"
-_CONTROLS = "a network that guides"
+_PARTS = {Part.TEXTS: "the text encoders", Part.VAE: "the VAE", Part.CONTROLS: "a network that guides"}
+"""Parts that may compute with `math` instead, for people."""
 
 SLICE_SCORES = 2**24
 """Most scores of a slice: 32 MiB in half precision. A slice has at least one query."""
@@ -59,7 +48,7 @@ def parts_in_math(family: Family) -> Collection[str]:
     return family.parts_in_math if isinstance(family, Attending) else ()
 
 
-class Attending:
+class Attending(Around):
     """See `Family`."""
 
     def __init__(self, model: Model, family: Family, ways: Ways) -> None:
@@ -73,81 +62,21 @@ class Attending:
         """What a family has beside the methods of `Family`."""
         return getattr(self._family, name)
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """See `Family`."""
-        return self._computed(_TEXTS, lambda: self._family.encode(prompt))
-
-    def conditions(
-        self,
-        positive: EncodedPrompt,
-        negative: EncodedPrompt | None,
-        guidance: float,
-        size_px: SizePx,
-        **told: Any,
-    ) -> Conditions:
-        """See `Family`."""
-        return self._computed("", lambda: self._family.conditions(positive, negative, guidance, size_px, **told))
-
-    def conditions_for(self, network: Any, *prompts: Any, **told: Any) -> Any:
-        """What another network reads of prompts."""
-        return self._computed(_CONTROLS, lambda: cast(Any, self._family).conditions_for(network, *prompts, **told))
-
-    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int, int]:
-        """See `Family`."""
-        return self._family.latent_shape(width_px, height_px)
-
-    def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
-        """See `Family`. Raises NOT_SUPPORTED_ON_DEVICE if the kernel does not take the denoiser's shapes."""
-        return self._computed("", lambda: self._family.denoise(group, keep_on), keep_on)
-
-    def shared_bytes(self) -> int:
-        """See `Family`."""
-        return self._family.shared_bytes()
-
-    def decode(self, latents: Tensor, keep_on: KeepOn = regardless, tile: int | None = None) -> tuple[Tensor, Tensor]:
-        """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.decode(latents, keep_on, tile), keep_on)
-
-    def decode_in_float32(self, latents: Tensor, tile: int | None = None) -> tuple[Tensor, Tensor] | None:
-        """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.decode_in_float32(latents, tile))
-
-    def encode_reference(self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None) -> Tensor:
-        """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.encode_reference(pixels, keep_on, hidden), keep_on)
-
-    def encode_picture(
-        self, pixels: Tensor, keep_on: KeepOn = regardless, hidden: Tensor | None = None
-    ) -> PictureLatents:
-        """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.encode_picture(pixels, keep_on, hidden), keep_on)
-
-    def inpaint_channels(self, seen: Tensor, hidden: Tensor, cells: Tensor) -> Tensor:
-        """See `Family`."""
-        return self._family.inpaint_channels(seen, hidden, cells)
-
-    def prepare_previews(self) -> None:
-        """See `Family`."""
-        self._computed(_VAE, self._family.prepare_previews)
-
-    def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
-        """See `Family`."""
-        return self._computed(_VAE, lambda: self._family.preview(x0, size))
-
-    def _computed(self, part: str, compute: Callable[[], Result], keep_on: KeepOn = regardless) -> Result:
-        """The result of a function whose attention is that of a part. Empty: the denoiser."""
+    def _around(self, part: Part, call: Callable[[Family], Result], keep_on: KeepOn = regardless) -> Result:
+        """Raises NOT_SUPPORTED_ON_DEVICE if the kernel does not take the denoiser's shapes."""
+        named = _PARTS.get(part, "")
         try:
-            with self._attention(keep_on, also_math=part in self.parts_in_math):
-                return compute()
+            with self._attention(keep_on, also_math=named in self.parts_in_math):
+                return call(self._family)
         except RuntimeError as error:
             if not any(text in str(error) for text in _NO_KERNEL):
                 raise
         # The error's functions are gone here, and with them what they computed.
-        if not part:
+        if not named:
             raise _no_kernel(self._model, self._ways.attention_kernel)
-        self.parts_in_math.add(part)
+        self.parts_in_math.add(named)
         with self._attention(keep_on, also_math=True):
-            return compute()
+            return call(self._family)
 
     @contextmanager
     def _attention(self, keep_on: KeepOn, *, also_math: bool) -> Generator[None]:

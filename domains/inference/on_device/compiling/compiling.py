@@ -1,13 +1,14 @@
 """A family whose denoiser's blocks compute with compiled code, where nothing changes what the blocks compute."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 from torch import Tensor
 
 from domains.errors import ErrorReason
 from domains.inference.on_device.compiling.denoiser_code import DenoiserCode, Why
-from domains.inference.on_device.families.family import Family, KeepOn, StepRows
+from domains.inference.on_device.families.around import Around, Part, Result
+from domains.inference.on_device.families.family import Family, KeepOn, StepRows, regardless
 from domains.inference.on_device.rows import RowConditions
 from domains.model.families import FAMILIES
 from domains.model.on_device import OnDeviceModel
@@ -16,7 +17,7 @@ from domains.model.ways import Ways
 
 def compiling(loaded: OnDeviceModel, family: Family, ways: Ways) -> Family:
     """The family, with compiled code if `ways` say so."""
-    return cast(Family, Compiling(loaded, family)) if ways.compile else family
+    return Compiling(loaded, family) if ways.compile else family
 
 
 def taken_reasons(family: Family) -> Collection[Why]:
@@ -29,7 +30,7 @@ def taken_reasons(family: Family) -> Collection[Why]:
     return taken
 
 
-class Compiling:
+class Compiling(Around):
     """See `Family`. Everything but `denoise` is the family's own."""
 
     def __init__(self, loaded: OnDeviceModel, family: Family) -> None:
@@ -41,6 +42,10 @@ class Compiling:
     def __getattr__(self, name: str) -> Any:
         """What else a family has."""
         return getattr(self._family, name)
+
+    def _around(self, part: Part, call: Callable[[Family], Result], keep_on: KeepOn = regardless) -> Result:
+        del part, keep_on
+        return call(self._family)
 
     def denoise(self, group: Sequence[StepRows], keep_on: KeepOn) -> list[Tensor]:
         """See `Family`. Raises CodeMissing if a shape is new."""
