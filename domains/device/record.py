@@ -207,8 +207,8 @@ def next_view(
     now = time.time()
     device, condition = device or view.device, condition or view.condition
     figures, reach = figures or view.figures, reach or view.reach
-    lasting = _lasting(device), condition.settings, figures, reach
-    changed = lasting != (_lasting(view.device), view.settings, view.figures, view.reach)
+    lasting = _lasting(device, view.device), condition.settings, figures, reach
+    changed = lasting != (view.device, view.settings, view.figures, view.reach)
     benchmark = benchmark or view.benchmark
     if not changed and (condition, device, benchmark) == (view.condition, view.device, view.benchmark):
         return view
@@ -228,6 +228,6 @@ def next_view(
     )
 
 
-def _lasting(device: Device) -> Device:
-    """Properties of a device that a restart of its worker does not change."""
-    return msgspec.structs.replace(device, worker_pid=0, probe_time_s=0.0)
+def _lasting(device: Device, before: Device) -> Device:
+    """The device as it is now, with the properties that a restart of its worker changes as they were before."""
+    return msgspec.structs.replace(device, worker_pid=before.worker_pid, probe_time_s=before.probe_time_s)

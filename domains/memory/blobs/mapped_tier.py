@@ -1,7 +1,6 @@
 """The tier MAPPED: the stamps and views of registered files and shared memory, checked at each use."""
 
 import asyncio
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -113,7 +112,7 @@ class MappedBytes:
         try:
             descriptor = open_file(Path(backing.path), self.roots)
         except OSError as error:
-            raise lost(blob, f"{backing.path} cannot be opened ({os.strerror(error.errno or errno.EIO)})") from error
+            raise lost(blob, f"{backing.path} cannot be opened ({error.strerror})") from error
         except InvalidRequest:
             raise lost(blob, f"{backing.path} is no regular file now") from None
         except PermissionDenied:

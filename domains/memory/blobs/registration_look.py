@@ -31,7 +31,7 @@ def look_at_file(asked: Registration, backing: MappedFile, roots: BlobRoots) -> 
         message = f"there is no file {backing.path}; make it first"
         raise NotFound(message, ErrorReason.PATH_NOT_FOUND, path=backing.path) from error
     except OSError as error:
-        message = f"{backing.path} cannot be opened: {os.strerror(error.errno or 0)}; let the server read it"
+        message = f"{backing.path} cannot be opened: {error.strerror}; let the server read it"
         raise FailedPrecondition(message, path=backing.path) from error
     try:
         stamp = stamp_of(descriptor)

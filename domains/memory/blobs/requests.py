@@ -1,5 +1,7 @@
 """The blobs that clients make. A `request_id` makes a call count once: the same request again gets the same blob."""
 
+import time
+
 import msgspec
 
 from domains.memory.blobs.access import BlobAccess
@@ -8,7 +10,6 @@ from domains.memory.blobs.creation import Creation, new_id
 from domains.memory.blobs.registration import Registrations
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.rows import AnsweredRequest, BlobRows
-from domains.memory.blobs.uploads import expiry
 from domains.requests import NEW, Asked, Known, Requests
 
 
@@ -89,5 +90,6 @@ def _kept_longer(blob: Blob, keep_for_s: float) -> Blob:
     """The blob, kept at least `keep_for_s` from now; a job's blob also when the job is deleted earlier."""
     if blob.expire_time_s is None and blob.origin is not BlobOrigin.JOB:
         return blob
-    until = max(blob.expire_time_s or 0.0, expiry(keep_for_s) or 0.0)
-    return msgspec.structs.replace(blob, expire_time_s=until)
+    until = time.time() + keep_for_s
+    longer = until if blob.expire_time_s is None else max(blob.expire_time_s, until)
+    return msgspec.structs.replace(blob, expire_time_s=longer)

@@ -158,7 +158,7 @@ class Reclaiming:
 
     async def _try(self, pool_id: str, step: ReclaimStep, left_s: float) -> DeviceOpsError | None:
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
+            async with asyncio.timeout(left_s):
                 await self._act(pool_id, step)
         except TimeoutError:
             message = f"{step.action} was not done when the time of the clean-up was over; allow it more"

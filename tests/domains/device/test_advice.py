@@ -148,6 +148,23 @@ def test_compiling_follows_what_was_measured() -> None:
     assert not uses(ask(DeviceGoal.LATENCY, runs=runs))["compile"]  # it has not the feature
 
 
+@pytest.mark.parametrize("goal", list(DeviceGoal))
+def test_without_measured_runs_only_throughput_pays_for_the_slow_first_picture(goal: DeviceGoal) -> None:
+    advice = ask(goal, features=("compile",)).options[-1]
+    many = goal is DeviceGoal.THROUGHPUT
+    assert (advice.option, advice.use) == ("compile", many)
+    assert ("many pictures of one shape" in advice.reason) is many
+
+
+def test_compiling_that_gains_nothing_is_not_advised() -> None:
+    runs = tuple(MeasuredRun(seconds=1.0, options=options) for options in ((), ("compile",)))
+    advice = ask(DeviceGoal.THROUGHPUT, features=("compile",), runs=runs).options[-1]
+    assert (advice.option, advice.use) == ("compile", False)
+    assert advice.reason.endswith("1.00 times as long as without")
+    faster = (*runs, MeasuredRun(seconds=0.5, options=("compile",)))
+    assert not uses(ask(DeviceGoal.MEMORY, features=("compile",), runs=faster))["compile"]
+
+
 def test_offloading_costs_what_the_benchmark_says() -> None:
     median = Measurement(name="host_to_device_pinned", value=1.0 * GIB, unit="By/s")
     copy = BenchmarkResult(suite=Suite.TRANSFER, median=median, samples=(GIB,), sample_count=5, workload="")

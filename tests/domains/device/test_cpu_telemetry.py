@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -41,6 +42,28 @@ def burn(telemetry: CpuTelemetry, seconds: float) -> float:
 
 def test_computing_raises_the_load() -> None:
     assert burn(CpuTelemetry(), 0.3) >= 0.8 / (psutil.cpu_count() or 1)
+
+
+class Times(NamedTuple):
+    """Processor times as Linux tells them: `user` and `nice` include the guests'."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+    iowait: float
+    guest: float
+    guest_nice: float
+
+
+def test_guests_count_once_and_waiting_for_a_disk_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([Times(100, 10, 50, 200, 20, 30, 5), Times(104, 12, 51, 205, 21, 33, 6)])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    clock = Hand()
+    telemetry = CpuTelemetry(clock)
+    clock.at += 1
+    # 7 s busy (4 user, 2 nice, 1 system) of 13 s.
+    assert telemetry.sample(DEVICE).utilization_ratio == pytest.approx(7 / 13)
 
 
 def test_two_samples_at_once_share_the_span_before_them() -> None:

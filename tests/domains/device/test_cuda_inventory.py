@@ -6,12 +6,13 @@ import threading
 import pytest
 
 from domains.device.adapter import Adapter
+from domains.device.device import Backend, Device, DeviceKind
 from domains.device.device_names import ordinal, refusal, worker_name
 from domains.device.inventory import CudaInventory
 from domains.device.nvml import NvmlTelemetry
 from domains.device.visible import names_parts, visible
 from domains.errors import ErrorReason, InternalError
-from tests.domains.device.fake_nvml import FakeGpu, FakeNvml
+from tests.domains.device.fake_nvml import PLACE, UUID, FakeGpu, FakeNvml
 
 UUIDS = ("GPU-1a2b3c4d-0000", "GPU-1a2bffff-0000", "GPU-99999999-0000")
 ADAPTERS = [Adapter(uuid=uuid, name="", index=index) for index, uuid in enumerate(UUIDS)]
@@ -43,6 +44,29 @@ def test_only_the_visible_and_wanted_are_listed_under_the_drivers_numbers() -> N
     telemetry = NvmlTelemetry(FakeNvml(*gpus))
     assert list(CudaInventory(telemetry, None, "1,2").look_now()) == ["cuda:1", "cuda:2"]
     assert list(CudaInventory(telemetry, ["cuda:0", "cuda:2"], "1,2").look_now()) == ["cuda:2"]
+
+
+def test_a_gpu_is_described_as_far_as_nvml_tells_before_a_worker_probes_it() -> None:
+    telemetry = NvmlTelemetry(FakeNvml(FakeGpu(uuid=UUIDS[2]), FakeGpu()))
+    assert CudaInventory(telemetry).look_now()["cuda:1"] == Device(
+        id="gpu-1a2b3c4d",
+        aliases=("cuda:1", "1"),
+        display_name="NVIDIA H100",
+        kind=DeviceKind.DISCRETE_GPU,
+        backend=Backend.CUDA,
+        backend_index=1,
+        vendor="NVIDIA",
+        architecture="hopper",
+        total_memory_bytes=80 << 30,
+        precision_support=(),
+        driver_name="nvidia",
+        driver_version="580.159.03",
+        firmware_version="96.00.61",
+        pci_bus_id=PLACE,
+        pci_vendor_id=0x10DE,
+        pci_device_id=0x2330,
+        uuid=UUID,
+    )
 
 
 def test_a_gpu_has_the_same_id_whatever_its_number_in_the_next_server() -> None:

@@ -136,6 +136,21 @@ def test_a_worker_that_dies_counts_against_its_device_and_one_that_the_server_en
         world.ready()
 
 
+def test_no_job_runs_on_a_device_whose_worker_or_itself_is_gone(world: World) -> None:
+    device_id = world.ready()
+    for gone in (
+        lambda: world.devices.worker_gone(device_id, None),
+        lambda: world.devices.worker_gone(device_id, FAULT),
+        lambda: world.devices.lost(device_id, "unplugged"),
+    ):
+        world.ready()
+        world.devices.running(device_id, 2)
+        world.devices.silent(device_id, "no report for 60 s")
+        gone()
+        view = world.devices.get(device_id)
+        assert (view.running, view.condition.silent, view.condition.worker_ready) == (0, "", False)
+
+
 def test_what_nothing_installed_can_serve_is_refused_with_what_to_install(world: World) -> None:
     refusal = NotSupported("install torch with CUDA", ErrorReason.FEATURE_NOT_INSTALLED)
     world.devices.unready("cuda:0", refusal)
@@ -408,3 +423,12 @@ def test_a_view_is_updated_by_what_lasts_and_its_state_has_a_time_of_its_own(
     changed = world.devices.get(device_id)
     assert changed.update_time_s > silent.update_time_s
     assert (changed.state_time_s, int(changed.etag, 16)) == (silent.state_time_s, int(silent.etag, 16) + 1)
+
+
+def test_a_restart_of_its_worker_is_no_change_of_the_device(world: World) -> None:
+    first = world.devices.get(world.ready(a_device(worker_pid=100, probe_time_s=10.0)))
+    again = world.devices.get(world.ready(a_device(worker_pid=200, probe_time_s=20.0)))
+    assert (again.device.worker_pid, again.device.probe_time_s) == (200, 20.0)
+    assert (again.etag, again.update_time_s) == (first.etag, first.update_time_s)
+    other = world.devices.get(world.ready(a_device(worker_pid=200, probe_time_s=20.0, driver_version="2")))
+    assert int(other.etag, 16) == int(first.etag, 16) + 1

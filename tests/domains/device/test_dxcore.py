@@ -85,6 +85,21 @@ def test_one_that_is_on_no_pci_bus_has_no_pci_ids_and_one_that_only_computes_nee
     assert device.kind is DeviceKind.UNSPECIFIED
 
 
+@pytest.mark.parametrize(
+    ("told", "ids"),
+    [
+        ((1, 0), (1, 0)),
+        ((0xFFFF, 0xFFFF), (0xFFFF, 0xFFFF)),
+        ((0, 5), (None, None)),
+        ((0x10000, 5), (None, None)),
+        ((5, 0x10000), (None, None)),
+    ],
+)
+def test_ids_of_pci_have_16_bits_and_a_vendor(told: tuple[int, int], ids: tuple[int | None, int | None]) -> None:
+    (adapter,) = FakeDxCore(gpu(HARDWARE_ID_PARTS=struct.pack("<5I", *told, 0, 0, 0))).dxcore().adapters()
+    assert (adapter.pci_vendor_id, adapter.pci_device_id) == ids
+
+
 @pytest.mark.parametrize("call", ["CreateAdapterList", "Sort", "GetAdapter", "GetProperty(INSTANCE_LUID)"])
 def test_a_call_that_fails_is_named_with_its_code_and_everything_is_given_back(call: str) -> None:
     adapter = gpu()

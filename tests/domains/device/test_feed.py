@@ -114,6 +114,21 @@ async def test_a_faster_watcher_sets_the_pace_of_sampling_but_not_of_others() ->
     assert measured.times() == [0, 1, *(2 + quarter / 4 for quarter in range(9)), 5, 6]
 
 
+async def test_a_watcher_that_left_leaves_neither_its_pace_nor_its_start_behind() -> None:
+    measured = Measured()
+    async with watching(measured, 1) as first:
+        await measured.clock.advance(0.3)
+        async with watching(measured, 1) as second:
+            async with watching(measured, 0.25):
+                await measured.clock.advance(1)
+            await measured.clock.advance(6)
+            assert first.times[-3:] == second.times[-3:] == [4, 5, 6]
+    await measured.clock.advance(6.6)
+    async with watching(measured, 1) as later:
+        await measured.clock.advance(9)
+        assert later.times == [6.6, 7.6, 8.6]
+
+
 async def test_a_slow_reader_gets_the_newest_round_and_hears_how_many_it_missed() -> None:
     measured = Measured()
     async with watching(measured, 1) as watcher:

@@ -268,6 +268,34 @@ def test_the_inventory_tells_what_no_worker_is_needed_for() -> None:
     assert (adapter.name, adapter.index, adapter.total_memory_bytes) == ("NVIDIA H100", 0, 80 << 30)
 
 
+def test_a_driver_is_closed_once_and_opened_again_by_the_next_call() -> None:
+    driver = FakeNvml(FakeGpu())
+    telemetry = NvmlTelemetry(driver)
+    telemetry.close()
+    assert driver.opened == 0
+    for times in (1, 2):
+        telemetry.inventory()
+        assert (driver.init_count, driver.opened) == (times, 1)
+        telemetry.close()
+        assert driver.opened == 0
+
+
+def test_a_driver_that_does_not_close_cleanly_is_logged_and_opened_again() -> None:
+    driver = FakeNvml(FakeGpu())
+    telemetry = NvmlTelemetry(driver)
+    telemetry.inventory()
+
+    def refuse() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    driver.nvmlShutdown = refuse
+    with capture_logs() as logs:
+        telemetry.close()
+    assert [line["event"] for line in logs] == ["the NVIDIA driver did not close cleanly"]
+    telemetry.inventory()
+    assert driver.init_count == 2
+
+
 def test_the_inventory_leaves_out_what_a_gpu_does_not_tell() -> None:
     gpu = FakeGpu()
     for question in ("PciInfo", "MemoryInfo", "Architecture", "VbiosVersion", "MaxClockInfo"):

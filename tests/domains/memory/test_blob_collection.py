@@ -1,8 +1,11 @@
 """A blob goes when it is deleted or expired, never while somebody reads or needs it; against a model, restarts included."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from domains.memory.blobs import collection, listing
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
+from domains.storage import DATABASE
 from tests.domains.memory.blobs import content, files, opened, uploaded
 from tests.domains.memory.scratch import scratch_folder
 
@@ -229,6 +233,20 @@ async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobSt
     last = blobs.page(BlobFilter(), second.next_place, 2)
     assert ([blob.id for blob in last.blobs], last.next_place) == ([made[0].id], None)
     assert await blobs.total_bytes(BlobFilter()) == 1 + 2 + 3 + 4 + 5
+
+
+async def test_rows_of_a_version_without_places_get_theirs_and_the_others_keep_them(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = [await uploaded(store, bytes([number])) for number in range(4)]
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        for old in made[:2]:
+            body = msgspec.msgpack.encode(msgspec.structs.replace(old, place=0))
+            database.execute("UPDATE blobs SET body = ? WHERE id = ?", (body, old.id))
+        database.commit()
+    with opened(tmp_path) as store:
+        assert [blob.id for blob in store.page(BlobFilter(), None, 10).blobs] == [blob.id for blob in reversed(made)]
+        assert [store.get(blob.id).place for blob in made[2:]] == [blob.place for blob in made[2:]]
+        assert all(blob.place for blob in store.all())
 
 
 async def test_a_page_looks_at_so_many_blobs_at_most_and_may_be_empty(

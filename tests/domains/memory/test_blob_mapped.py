@@ -24,6 +24,7 @@ from domains.errors import (
     NotFound,
     PermissionDenied,
 )
+from domains.memory.blobs import mapped_tier, registration_look
 from domains.memory.blobs.blob import BlobState, BlobTier, MappedFile, SharedMemorySegment
 from domains.memory.blobs.mapped import pages
 from domains.memory.blobs.registration_request import Registration
@@ -124,6 +125,23 @@ async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobS
     for nowhere in (shared / "nothing", shared / "nothing" / "below"):
         error = await refused(blobs.requests.register(of(nowhere)))
         assert (type(error), error.reason) == (NotFound, ErrorReason.PATH_NOT_FOUND)
+
+
+async def test_a_file_that_the_system_does_not_open_is_named_with_what_it_says(
+    blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(shared / "file", b"bytes")
+    kept = await blobs.requests.register(of(path))
+
+    def refuse(path: Path, roots: BlobRoots) -> int:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(registration_look, "open_file", refuse)
+    monkeypatch.setattr(mapped_tier, "open_file", refuse)
+    error = await refused(blobs.requests.register(of(path)))
+    assert isinstance(error, FailedPrecondition)
+    assert error.message == f"{path} cannot be opened: Permission denied; let the server read it"
+    assert f"{path} cannot be opened (Permission denied)" in (await refused(content(blobs, kept.id))).message
 
 
 async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:

@@ -1,12 +1,14 @@
 """After a loss of power no READY blob has other bytes, and what was lost is told."""
 
+import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from domains import storage
-from domains.errors import DataLoss, ErrorReason
+from domains.errors import DataLoss, ErrorReason, InternalError
 from domains.memory.blobs import power_loss
 from domains.memory.blobs.blob import Blob, BlobState
 from domains.memory.blobs.files import BlobFiles, file_name
@@ -53,6 +55,22 @@ async def test_other_bytes_of_the_same_size_are_found_after_a_start_of_the_machi
     assert [blob.id for blob in restarted(blobs)] == [upload.id]
     assert await content(blobs, picture.id) == CONTENTS[0]
     assert not power_loss.machine_restarted(blobs.files.folder.parent)
+
+
+def test_what_cannot_be_synced_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = BlobFiles(tmp_path / "blobs", lasting=storage.Durability.POWER)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for folder in ("up", hashlib.sha256(b"data").hexdigest()[:2]):
+        (files.folder / folder).mkdir()
+    for attempt in (lambda: files.reserve("upload", 4), lambda: files.write(b"data")):
+        with pytest.raises(InternalError) as told:
+            attempt()
+        assert told.value.reason is ErrorReason.STORAGE_FAILED
+        assert list(files.folder.glob("*/*")) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no fsync of folders")

@@ -1,5 +1,6 @@
 """Bytes come into a blob in order, once, and are what was announced; what was written survives."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,17 @@ async def test_a_jobs_bytes_that_an_upload_counts_on_outlive_the_job(blobs: Blob
     blobs.release("job-1")
     assert await content(blobs, made.id) == b"picture"
     assert blobs.collect(blobs.get(made.id).create_time_s + 3600) == 1
+
+
+@pytest.mark.parametrize(("keep_for_s", "later"), [(60, 3600), (7200, 7200), (None, 24 * 3600)])
+async def test_bytes_that_are_there_stay_as_long_as_the_last_upload_asks(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, keep_for_s: float | None, later: float
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    first = await blobs.requests.create(BlobSpec(size_bytes=3, keep_for_s=3600))
+    await blobs.write_chunk(first.id, 0, b"abc")
+    again = await blobs.requests.begin_upload(BlobSpec(size_bytes=3, sha256=sha(b"abc"), keep_for_s=keep_for_s))
+    assert (again.id, again.expire_time_s) == (first.id, 1e9 + later)
 
 
 async def test_one_writer_at_a_time(blobs: BlobStore) -> None:

@@ -81,10 +81,11 @@ def test_a_steady_rise_tells_when_it_is_critical() -> None:
         [(float(t), 0.5) for t in range(10)],
         [(float(t), 0.8 - t * 0.01) for t in range(10)],
         [(float(t), 0.85 + t * 0.01) for t in range(10)],
+        [(0.0, 0.7), (1.0, 0.8), (2.0, 0.9)],
         [(5.0, 0.5), (5.0, 0.6), (5.0, 0.7)],
         [(float(t), 0.5 + t * 1e-9) for t in range(10)],
     ],
-    ids=["none", "too few", "steady", "falling", "there already", "no time passed", "in a year"],
+    ids=["none", "too few", "steady", "falling", "there already", "just there", "no time passed", "in a year"],
 )
 def test_no_rise_tells_nothing(samples: list[tuple[float, float]]) -> None:
     assert time_to_critical(samples, BUDGET) is None

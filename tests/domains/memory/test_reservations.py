@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from domains.clock import ClockStep
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
+from domains.memory.pools import reservation_table
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.budgets import Budgets
+from domains.memory.pools.claims import Claims
 from domains.memory.pools.reclaiming import Reclaiming
 from domains.memory.pools.reservation import (
     MAX_BYTES,
@@ -29,6 +31,8 @@ from domains.memory.pools.reservation import (
     ReservationWanted,
 )
 from domains.memory.pools.reservation_queue import Granted, ReservationQueue
+from domains.memory.pools.reservation_table import ReservationTable
+from domains.memory.pools.reservations import loop_timer
 from tests.domains.memory.scripted_pool import Bench, ScriptedReclaimer
 
 REFUSALS = (
@@ -604,3 +608,22 @@ async def test_a_step_of_the_clock_moves_the_dates_and_no_timer() -> None:
     assert bench.reservations.get(kept.id).state is ReservationState.HELD
     bench.clock.turn(2)
     assert bench.reservations.get(kept.id).state is ReservationState.EXPIRED
+
+
+def test_of_many_ended_ones_the_oldest_are_forgotten_as_soon_as_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reservation_table, "MAX_ENDED", 2)
+    table, ended = ReservationTable(), list[Reservation]()
+    for now_s in (1.0, 2.0, 3.0):
+        reservation = table.draft(ask(1), now_s)
+        table.put(reservation, Claims().keep("sim-0", 1))
+        ended.append(table.end(table.held(reservation.id), ReservationState.EXPIRED, now_s))
+    assert [table.find(each.id) is None for each in ended] == [True, False, False]
+
+
+async def test_the_timer_of_the_event_loop_calls_in_time_unless_it_is_cancelled() -> None:
+    called: list[str] = []
+    done = asyncio.Event()
+    loop_timer(0.0, lambda: called.append("cancelled")).cancel()
+    loop_timer(0.001, done.set)
+    await asyncio.wait_for(done.wait(), 10)
+    assert called == []
