@@ -58,7 +58,7 @@ class WorkloadMeter:
         return tuple(self._running[device_id])
 
     def workload(self, device_id: str, queued: int = 0, width: int = 1) -> Workload:
-        """The workload now. `queued`: queued jobs that could run there; `width`: number of concurrent jobs."""
+        """The workload now. `queued`: queued jobs that could run there; `width`: number of concurrent jobs, at least 1."""
         recent = self._recent(device_id)
         return Workload(
             running_job_ids=self.running(device_id),
@@ -88,7 +88,7 @@ class WorkloadMeter:
         if len(estimates) < len(rests):
             return None
         waiting = queued * sum(known) / len(known)
-        return max((sum(estimates) + waiting) / max(1, width), *estimates, 0.0)
+        return max([(sum(estimates) + waiting) / width, *estimates])
 
 
 def _rest(known: Sequence[float], elapsed_s: float) -> float | None:

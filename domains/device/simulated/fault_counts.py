@@ -43,16 +43,15 @@ class FaultCounts:
         """Count a fault that a worker reports. An index that the script no longer has is ignored."""
         if 0 <= index < len(device.faults):
             fault = device.faults[index]
-            self._strikes[device.id, index] = fault, self._strike_count(device, index) + 1
+            self._strikes[device.id, index] = fault, self._strike_count(device.id, index, fault) + 1
 
-    def _strike_count(self, device: SimDevice, index: int) -> int:
-        """Number of strikes of a fault."""
-        fault, count = self._strikes.get((device.id, index), (None, 0))
-        return count if fault == device.faults[index] else 0
+    def _strike_count(self, device_id: str, index: int, fault: Fault) -> int:
+        """Number of strikes of the fault at this position. Those of another fault there do not count."""
+        struck, count = self._strikes.get((device_id, index), (fault, 0))
+        return count if struck == fault else 0
 
     def _armed(self, device_id: str, index: int, fault: Fault) -> ArmedFault | None:
         if isinstance(fault, SlowLoad | Leak) or fault.times == 0:
             return ArmedFault(index=index, fault=fault, strikes_left=None)
-        before, count = self._strikes.get((device_id, index), (None, 0))
-        left = fault.times - (count if before == fault else 0)
+        left = fault.times - self._strike_count(device_id, index, fault)
         return ArmedFault(index=index, fault=fault, strikes_left=left) if left > 0 else None

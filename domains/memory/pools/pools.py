@@ -133,7 +133,6 @@ class Pools:
 
     def _note(self, pool_id: str, measure: MemoryMeasure) -> None:
         state = self._states[pool_id]
-        state.measure = measure
         self._graded(state.note(measure))
         outstanding = self.claims.outstanding_bytes(pool_id)
         state.history.add(measure, outstanding, state.pressure, self._work_of(pool_id))

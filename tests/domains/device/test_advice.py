@@ -182,6 +182,8 @@ def test_a_power_limit_is_advised_from_measured_energy_only() -> None:
     advice = ask(DeviceGoal.POWER, runs=runs)
     assert advice.settings.power_limit_watts == 300.0
     assert advice.sample_count == 3
+    assert ask(DeviceGoal.POWER, runs=runs[:1]).sample_count == 0, "one limit is no choice"
+    assert ask(DeviceGoal.BALANCED, runs=runs).sample_count == 0, "no advice follows from them"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Pressure: each level fires once on the way up and down, never flutters, and says when it will be critical."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,28 @@ def test_use_is_a_share_of_what_may_be_used(
 
 def test_what_is_not_measured_has_no_ratio() -> None:
     assert use_ratio(MemoryMeasure(time_s=0), MemoryBudget(limit_bytes=5)) is None
+
+
+@pytest.mark.parametrize("level", list(THRESHOLD))
+def test_a_level_holds_down_to_the_slack_below_its_threshold(level: Pressure) -> None:
+    edge = THRESHOLD[level] - HYSTERESIS
+    assert pressure_after(level, edge, BUDGET) == level - 1
+    assert pressure_after(level, edge + 1e-9, BUDGET) is level
+
+
+@pytest.mark.parametrize(("headroom", "limit"), [(100, None), (120, None), (0, 0)])
+def test_use_of_what_may_not_be_used_at_all_is_beyond_every_threshold(headroom: int, limit: int | None) -> None:
+    measure = MemoryMeasure(time_s=0, total_bytes=100, used_bytes=1, held_bytes=1)
+    ratio = use_ratio(measure, MemoryBudget(headroom_bytes=headroom, limit_bytes=limit))
+    assert ratio == math.inf
+    assert pressure_after(None, ratio, BUDGET) is Pressure.EMERGENCY
+
+
+def test_the_longest_forecast_is_a_day() -> None:
+    budget = MemoryBudget(warning_ratio=0.5, critical_ratio=0.75, emergency_ratio=0.9)
+    day_s = 24 * 3600.0
+    assert time_to_critical([(0.0, 0.0), (day_s, 0.25), (2 * day_s, 0.5)], budget) == day_s
+    assert time_to_critical([(0.0, 0.0), (day_s, 0.249), (2 * day_s, 0.498)], budget) is None
 
 
 def test_a_steady_rise_tells_when_it_is_critical() -> None:

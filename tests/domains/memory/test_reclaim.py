@@ -7,11 +7,12 @@ import pytest
 
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Unavailable
 from domains.memory.measure import MemoryOwner, OwnerKind
+from domains.memory.pools import reclaiming
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pressure import Pressure
 from domains.memory.pools.reclaim import IdleModel, ReclaimAsk, ReclaimLevel, ReclaimReport, cheapest
-from domains.memory.pools.reclaiming import Reclaiming
+from domains.memory.pools.reclaiming import AGAIN_AFTER_S, Reclaiming
 from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
 
 
@@ -184,6 +185,53 @@ async def test_caches_go_by_themselves_from_warning_and_idle_models_from_critica
     report = await asyncio.wait_for(told.get(), 5)
     assert done(report) == [("unload", "old", 100)]
     assert (await bench.pools.view("sim-0")).pressure is Pressure.WARNING
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+async def test_a_clean_up_comes_again_after_a_while_or_at_a_higher_level_or_after_a_fall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, clock, told = ReclaimBench(), Clock(), list[ReclaimReport]()
+    monkeypatch.setattr(reclaiming, "time", clock)
+    bench.reclaiming.on_reclaimed.append(told.append)
+
+    async def cleaned(used: int) -> int:
+        """Clean-ups after a measurement of a pool with this use, 50 bytes of it cache."""
+        bench.source.others, bench.source.cached = used - bench.source.live - 50, 50
+        told.clear()
+        await bench.pools.measure("sim-0")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return len(told)
+
+    warning, critical, low = 820, 920, 700
+    assert await cleaned(warning) == 1
+    clock.at += AGAIN_AFTER_S - 0.1
+    assert await cleaned(warning) == 0
+    clock.at += 0.1
+    assert await cleaned(warning) == 1
+    assert await cleaned(critical) == 1
+    assert await cleaned(critical) == 0
+    assert await cleaned(low) == 0
+    assert await cleaned(warning) == 1
+
+
+async def test_no_clean_up_begins_by_itself_while_another_one_or_a_budget_is_under_way() -> None:
+    bench = ReclaimBench()
+    bench.source.others = 240
+    async with bench.pools.get("sim-0").changing:
+        await bench.pools.measure("sim-0")
+        await asyncio.sleep(0)
+    assert bench.reclaimer.calls == []
 
 
 async def test_a_budget_may_forbid_it() -> None:
