@@ -42,7 +42,7 @@ class LoopClock:
 
     async def until(self, when: float) -> None:
         """Sleep."""
-        await asyncio.sleep(max(0.0, when - time.monotonic()))
+        await asyncio.sleep(when - time.monotonic())
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):

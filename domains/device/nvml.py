@@ -87,7 +87,7 @@ class NvmlTelemetry:
             memory_activity_ratio=None if busy is None else busy.memory / 100,
             used_memory_bytes=None if memory is None else int(memory.used),
             total_memory_bytes=None if memory is None else int(memory.total),
-            temperature_celsius=_scaled(ask("Temperature", self._nvml.constant("TEMPERATURE_GPU") or 0)),
+            temperature_celsius=_scaled(ask("Temperature", self._nvml.constant("TEMPERATURE_GPU"))),
             memory_temperature_celsius=self._memory_temperature(device, handle),
             power_watts=_scaled(ask("PowerUsage"), 1000),
             power_limit_watts=_scaled(limit, 1000),

@@ -7,7 +7,14 @@ import msgspec
 
 from domains.device.device import Backend, Device, DeviceKind
 
-_VENDORS = {0x10DE: "NVIDIA", 0x1002: "AMD", 0x1022: "AMD", 0x8086: "Intel", 0x5143: "Qualcomm", 0x1414: "Microsoft"}
+_VENDORS: dict[int | None, str] = {
+    0x10DE: "NVIDIA",
+    0x1002: "AMD",
+    0x1022: "AMD",
+    0x8086: "Intel",
+    0x5143: "Qualcomm",
+    0x1414: "Microsoft",
+}
 """By PCI vendor id."""
 
 
@@ -51,7 +58,7 @@ def directml_device(index: int, adapter: DirectMLAdapter) -> Device:
         kind=_kind(adapter),
         backend=Backend.DIRECTML,
         backend_index=index,
-        vendor=_VENDORS.get(adapter.pci_vendor_id or 0) or _named_vendor(adapter.name),
+        vendor=_VENDORS.get(adapter.pci_vendor_id) or _named_vendor(adapter.name),
         total_memory_bytes=_memory(adapter),
         precision_support=(),
         driver_name="directml",

@@ -5,6 +5,7 @@ a rise and fall within a window is no growth. A run of growing windows counts on
 the run, so a sawtooth of any period does not count. More work ends the run, because it explains the memory.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -40,7 +41,8 @@ class _Track:
         self.owner = owner
         self.floor = self.top = owner.live_bytes
         """Minimum and maximum of the present window."""
-        self.last_floor: int | None = None
+        self.last_floor = math.inf
+        """Minimum of the window before. Infinite: no window has ended."""
         self.peak = owner.live_bytes
         """Maximum of all windows."""
         self.work = self.last_work = 0.0
@@ -65,8 +67,7 @@ class _Track:
 
     def close(self, time_s: float, least_growth: int) -> None:
         """End the window."""
-        grown = self.last_floor is not None and self.floor - self.last_floor >= least_growth
-        if grown and self.work <= self.last_work:
+        if self.floor - self.last_floor >= least_growth and self.work <= self.last_work:
             self.run += 1
             self.end_s = time_s
             self.above = self.top - self.peak_before
@@ -112,15 +113,14 @@ class LeakWatch:
         return sorted(found, key=lambda suspect: -suspect.growth_bytes_per_s)
 
     def _leaks(self, track: _Track) -> bool:
-        fell_back = track.last_floor is not None and track.owner.live_bytes < track.last_floor
+        fell_back = track.owner.live_bytes < track.last_floor
         return track.run >= LEAST_WINDOWS and track.above >= self._least_growth and not fell_back
 
 
 def _suspect(track: _Track, now_s: float) -> LeakSuspect:
-    grown = (track.last_floor or 0) - track.begin_bytes
     return LeakSuspect(
         owner=track.owner,
-        growth_bytes_per_s=grown / (track.end_s - track.begin_s),
+        growth_bytes_per_s=(track.last_floor - track.begin_bytes) / (track.end_s - track.begin_s),
         growing_s=now_s - track.begin_s,
         windows=track.run,
     )

@@ -37,7 +37,7 @@ class PressureLog:
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            await asyncio.wait([waiter], timeout=max(0.0, timeout_s))
+            await asyncio.wait([waiter], timeout=timeout_s)
             return waiter.done()
         finally:
             self._waiting.discard(waiter)

@@ -121,8 +121,7 @@ class ReservationTable:
             later = held.reservation.expire_time_s + step.delta_s
             held.reservation = msgspec.structs.replace(held.reservation, expire_time_s=later)
         for name, ended in self._ended.items():
-            later = (ended.end_time_s or 0.0) + step.delta_s
-            self._ended[name] = msgspec.structs.replace(ended, end_time_s=later)
+            self._ended[name] = msgspec.structs.replace(ended, end_time_s=_end_s(ended) + step.delta_s)
 
     def _known(self, reservation_id: str) -> Reservation:
         reservation = self.find(reservation_id)
@@ -138,9 +137,15 @@ class ReservationTable:
     def _forget(self, now_s: float) -> None:
         while self._ended:
             oldest = next(iter(self._ended.values()))
-            if len(self._ended) <= MAX_ENDED and (oldest.end_time_s or 0) > now_s - LISTED_S:
+            if len(self._ended) <= MAX_ENDED and _end_s(oldest) > now_s - LISTED_S:
                 return
             del self._ended[oldest.id]
+
+
+def _end_s(ended: Reservation) -> float:
+    """When an ended reservation ended."""
+    assert ended.end_time_s is not None
+    return ended.end_time_s
 
 
 def check_etag(reservation: Reservation, etag: str) -> None:

@@ -2,13 +2,14 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import psutil
 import pytest
 
 from domains.device.cgroup import HostMemory, host_memory
-from domains.device.cpu_telemetry import CpuTelemetry
+from domains.device.cpu_telemetry import CpuTelemetry, temperature
 from domains.device.host_cpu import cpu_name, cpu_vendor
 from domains.device.rapl import Rapl
 from domains.device.telemetry import ALWAYS
@@ -64,6 +65,48 @@ def test_guests_count_once_and_waiting_for_a_disk_is_idle(monkeypatch: pytest.Mo
     clock.at += 1
     # 7 s busy (4 user, 2 nice, 1 system) of 13 s.
     assert telemetry.sample(DEVICE).utilization_ratio == pytest.approx(7 / 13)
+
+
+@pytest.mark.parametrize(("busy", "idle", "load"), [(-1, 3, 0.0), (3, -1, 1.0), (0, 0, None)])
+def test_counters_that_run_backwards_give_no_load_outside_its_range(
+    monkeypatch: pytest.MonkeyPatch, busy: float, idle: float, load: float | None
+) -> None:
+    readings = iter([Times(100, 0, 0, 200, 0, 0, 0), Times(100 + busy, 0, 0, 200 + idle, 0, 0, 0)])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    clock = Hand()
+    telemetry = CpuTelemetry(clock)
+    clock.at += 1
+    assert telemetry.sample(DEVICE).utilization_ratio == load
+
+
+def test_a_share_of_too_short_a_time_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hand()
+    monkeypatch.setattr(psutil, "cpu_times", lambda: Times(clock.at, 0, 0, clock.at, 0, 0, 0))
+    telemetry = CpuTelemetry(clock)
+    for at, load in ((0.0625, None), (0.125, 0.5)):
+        clock.at = 100.0 + at
+        assert telemetry.sample(DEVICE).utilization_ratio == load
+
+
+def test_the_temperature_is_that_of_the_hottest_package_or_else_of_the_hottest_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores = [SimpleNamespace(label="Core 0", current=91.0), SimpleNamespace(label="Core 1", current=80.0)]
+    packages = [SimpleNamespace(label="Package id 0", current=70.0), SimpleNamespace(label="Tctl", current=75)]
+    other = [SimpleNamespace(label="Package", current=99.0)]
+    for sensors, celsius in (
+        ({"coretemp": [*cores, *packages], "acpitz": other}, 75.0),
+        ({"k10temp": cores, "acpitz": other}, 91.0),
+        ({"acpitz": other}, None),
+    ):
+        monkeypatch.setattr(psutil, "sensors_temperatures", lambda sensors=sensors: sensors, raising=False)
+        assert temperature() == celsius
+
+    def fail() -> None:
+        raise OSError
+
+    monkeypatch.setattr(psutil, "sensors_temperatures", fail, raising=False)
+    assert temperature() is None
 
 
 def test_two_samples_at_once_share_the_span_before_them() -> None:

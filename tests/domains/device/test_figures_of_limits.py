@@ -19,7 +19,7 @@ from domains.device import (
     threaded_inventory,
     workload,
 )
-from domains.device.directml import dxcore
+from domains.device.directml import adapter, dxcore
 from domains.device.simulated import script, script_file, telemetry, watch
 
 CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
@@ -34,6 +34,19 @@ CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (sharing, {"MOST_JOBS": 64, "_JOBS_ON_CPU": 2, "_JOBS": 8}),
     (threaded_inventory, {"FIRST_LOOK_S": 10.0}),
     (workload, {"WINDOW_S": 60.0, "_ENOUGH": 3, "_REMEMBERED": 32}),
+    (
+        adapter,
+        {
+            "_VENDORS": {
+                0x10DE: "NVIDIA",
+                0x1002: "AMD",
+                0x1022: "AMD",
+                0x8086: "Intel",
+                0x5143: "Qualcomm",
+                0x1414: "Microsoft",
+            }
+        },
+    ),
     (dxcore, {"_SYSTEM_FOLDER_ONLY": 0x800, "_HIGH_PERFORMANCE": 2}),
     (script, {"MAX_DEVICES": 64, "MAX_FAULTS": 64}),
     (script_file, {"MAX_FILE_BYTES": 256 * 1024}),

@@ -64,6 +64,21 @@ def test_a_value_outside_its_range_is_named_with_the_range(name: str, value: flo
     assert change(new, "enabled").enabled is False  # what is not named does not count
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("power_limit_watts", 200.0),
+        ("power_limit_watts", 700.0),
+        ("max_concurrent_jobs", 1),
+        ("max_concurrent_jobs", 4),
+        ("max_temperature_celsius", 40.0),
+        ("max_temperature_celsius", 110.0),
+    ],
+)
+def test_a_value_at_the_end_of_its_range_is_taken(name: str, value: float) -> None:
+    assert getattr(change(msgspec.structs.replace(NEW, **{name: value}), name), name) == value
+
+
 def test_all_violations_come_at_once() -> None:
     new = msgspec.structs.replace(NEW, max_concurrent_jobs=9, max_temperature_celsius=0.0)
     with pytest.raises(InvalidRequest) as refused:

@@ -600,10 +600,12 @@ async def test_a_critical_request_ends_low_ones_that_just_suffice() -> None:
 
 async def test_a_step_of_the_clock_moves_the_dates_and_no_timer() -> None:
     bench = Bench()
-    kept = await held(bench, 1, live_s=60)
+    kept, gone = await held(bench, 1, live_s=60), await held(bench, 2)
+    bench.reservations.preempt(gone.id)
     for listener in bench.expiry.on_step:
         listener(ClockStep(delta_s=1000.0, from_s=0.0))
     assert bench.reservations.get(kept.id).expire_time_s == pytest.approx(kept.expire_time_s + 1000.0)
+    assert bench.reservations.get(gone.id).end_time_s == 1000.0
     bench.clock.turn(59)
     assert bench.reservations.get(kept.id).state is ReservationState.HELD
     bench.clock.turn(2)
