@@ -180,6 +180,15 @@ def test_the_first_version_of_control_groups_counts_too(tmp_path: Path) -> None:
     assert host_memory(tmp_path, tmp_path / "cgroup") == HostMemory(total_bytes=GIB, used_bytes=4000)
 
 
+@pytest.mark.parametrize(("stat", "used"), [("anon 1", 100), ("inactive_file 100", 0), ("inactive_file 101", 0)])
+def test_file_caches_are_not_used_and_use_is_not_below_zero(tmp_path: Path, stat: str, used: int) -> None:
+    (tmp_path / "cgroup").write_text("0::/a:b\n")
+    (tmp_path / "a:b").mkdir()
+    for name, content in {"max": str(GIB), "current": "100", "stat": stat}.items():
+        (tmp_path / "a:b" / f"memory.{name}").write_text(content)
+    assert host_memory(tmp_path, tmp_path / "cgroup") == HostMemory(total_bytes=GIB, used_bytes=used)
+
+
 def test_a_limit_above_the_machine_is_none(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("0::/\n")
     for name, content in {"max": str(1 << 62), "current": "1", "stat": ""}.items():
@@ -200,6 +209,27 @@ def test_power_is_the_energy_since_the_reading_before(tmp_path: Path) -> None:
     # This counter has come to its end and begun anew: 9 J to 10 J, then 3 J.
     (tmp_path / "intel-rapl:1/energy_uj").write_text("3000000")
     assert rapl.watts() == pytest.approx((40 + 4) / 2)
+
+
+def test_power_of_a_counter_that_rests_is_zero_and_of_one_without_a_known_end_is_not_made_up(tmp_path: Path) -> None:
+    clock = Hand()
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "energy_uj").write_text("5000000")
+    (package / "max_energy_range_uj").write_text("10000000")
+    rapl = Rapl(tmp_path, clock)
+    clock.at += 0.5
+    assert rapl.watts() == 0.0
+    (package / "energy_uj").write_text("5500000")
+    clock.at += 0.5
+    assert rapl.watts() == 1.0
+    (package / "energy_uj").write_text("1000000")
+    (package / "max_energy_range_uj").unlink()
+    clock.at += 0.5
+    assert rapl.watts() == 0.0
+    (package / "energy_uj").unlink()
+    clock.at += 0.5
+    assert (rapl.watts(), rapl.watts()) == (None, None)
 
 
 def test_power_is_absent_without_counters(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from domains.device.record import (
 )
 from domains.device.settings import DeviceGoal, DeviceSettings
 from domains.errors import DeviceOpsError, ErrorReason, InternalError, NotFound, NotSupported, Unavailable
-from domains.events import EventLog, SystemEvent
+from domains.events import EventLog, Severity, SystemEvent
 
 FAULT = InternalError("the driver failed", ErrorReason.DRIVER_ERROR)
 
@@ -221,6 +222,38 @@ def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(
     third = world.devices.get(device_id).etag
     assert third != second
     assert world.devices.get(device_id).figures == DeviceFigures()
+
+
+@pytest.mark.parametrize(
+    ("change", "severity"),
+    [
+        (lambda devices, name: devices.too_hot(name, True), Severity.WARNING),
+        (lambda devices, name: devices.resetting(name, True), Severity.WARNING),
+        (lambda devices, name: devices.quarantine(name, FAULT), Severity.ERROR),
+        (lambda devices, name: devices.lost(name, "pulled out"), Severity.ERROR),
+        (lambda devices, name: devices.running(name, 1), Severity.INFO),
+        (lambda devices, name: devices.set_settings(name, DeviceSettings(draining=True)), Severity.INFO),
+    ],
+)
+def test_a_change_of_state_is_as_severe_as_the_state(
+    world: World, change: Callable[[Devices, str], object], severity: Severity
+) -> None:
+    device_id = world.ready()
+    change(world.devices, device_id)
+    assert world.events()[-1].severity is severity
+    assert world.devices.events.present_state(device_id) == world.log.journal.last_sequence
+
+
+def test_an_error_is_a_warning_and_the_end_of_silence_is_none(world: World) -> None:
+    device_id = world.ready()
+    assert world.devices.events.present_state(device_id) == 0
+    world.devices.failed(device_id, FAULT)
+    world.devices.silent(device_id, "no report for 60 s")
+    world.devices.silent(device_id, "")
+    told = {event.kind: (event.severity, event.message) for event in world.events()}
+    assert told["device.error"] == (Severity.WARNING, "the driver failed")
+    assert told["device.silent"] == (Severity.WARNING, "no report for 60 s")
+    assert told["device.responsive"] == (Severity.INFO, "its work shows signs of life again")
 
 
 def test_a_loss_is_the_cause_until_the_device_works_again(world: World) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -428,6 +429,56 @@ def test_any_bits_are_reasons_each_once(bits: int) -> None:
     reasons = throttle_reasons(bits)
     assert len(set(reasons)) == len(reasons)
     assert bool(reasons) == bool(bits)
+
+
+@pytest.mark.parametrize(
+    ("bit", "reason"),
+    [
+        (0x001, ThrottleReason.IDLE),
+        (0x002, ThrottleReason.CLOCK_LIMIT),
+        (0x004, ThrottleReason.POWER_LIMIT),
+        (0x008, ThrottleReason.HARDWARE_PROTECTION),
+        (0x010, ThrottleReason.OTHER),
+        (0x020, ThrottleReason.TEMPERATURE),
+        (0x040, ThrottleReason.HARDWARE_PROTECTION),
+        (0x080, ThrottleReason.HARDWARE_PROTECTION),
+        (0x100, ThrottleReason.CLOCK_LIMIT),
+        (0x200, ThrottleReason.OTHER),
+        (1 << 63, ThrottleReason.OTHER),
+    ],
+)
+def test_a_bit_has_the_meaning_of_nvml_h(bit: int, reason: ThrottleReason) -> None:
+    assert throttle_reasons(bit) == (reason,)
+
+
+def test_a_driver_without_reasons_has_none() -> None:
+    gpu = FakeGpu()
+    gpu.answers["CurrentClocksEventReasons"] = NO["not supported"]
+    assert NvmlTelemetry(FakeNvml(gpu)).sample(DEVICE).throttle_reasons == ()
+
+
+def test_a_range_of_one_value_is_no_control() -> None:
+    gpu = FakeGpu()
+    telemetry = NvmlTelemetry(FakeNvml(gpu))
+    gpu.answers["PowerManagementLimitConstraints"] = [300_000, 300_000]
+    assert telemetry.power_range(DEVICE) is None
+    gpu.answers["PowerManagementLimitConstraints"] = [300_000, 300_001]
+    told = telemetry.power_range(DEVICE)
+    assert told is not None
+    assert (told.least_watts, told.most_watts, told.default_watts) == (300.0, 300.001, 700.0)
+
+
+@pytest.mark.parametrize(("status", "told", "celsius"), [(0, 61, 61.0), (0, 0, None), (3, 61, None), (1, 61, None)])
+def test_a_gpu_without_a_sensor_of_its_memory_says_so_by_a_status_or_zero_degrees(
+    status: int, told: int, celsius: float | None
+) -> None:
+    driver = FakeNvml(FakeGpu())
+
+    def values(gpu: FakeGpu, fields: list[int]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(nvmlReturn=status, value=SimpleNamespace(uiVal=told))]
+
+    driver.nvmlDeviceGetFieldValues = values
+    assert NvmlTelemetry(driver).sample(DEVICE).memory_temperature_celsius == celsius
 
 
 async def test_a_hanging_driver_costs_its_deadline_once_and_its_device_alone() -> None:

@@ -70,6 +70,18 @@ def test_a_job_that_takes_longer_than_any_before_leaves_the_end_open() -> None:
     assert meter.workload("cpu").estimated_idle_s is None
 
 
+def test_a_job_that_took_as_long_as_the_longest_before_is_about_to_end() -> None:
+    clock = HandClock()
+    meter = WorkloadMeter(clock.now)
+    for _ in range(3):
+        run(meter, clock, 1)
+    meter.started("cpu", "now")
+    meter.started("cpu", "now")
+    clock.at += 1
+    assert meter.workload("cpu").estimated_idle_s == 0
+    assert meter.workload("cpu", queued=2).estimated_idle_s == 2
+
+
 def test_a_preempted_job_is_no_end() -> None:
     clock = HandClock()
     meter = WorkloadMeter(clock.now)
