@@ -14,6 +14,8 @@ from domains.memory.pools.leaks import WINDOW_S, LeakWatch, OwnerKey
 from domains.memory.pools.pressure import Pressure
 from domains.rings import Rings
 
+_TIMED = 10_000
+"""Allocations of blobs that are remembered."""
 _RINGS = ((1, 3660), (10, 2200), (60, 1450))
 """Step in s and number of steps: a little more than an hour, six hours and a day."""
 
@@ -83,7 +85,7 @@ class PoolHistory:
 
     def __init__(self, leak_window_s: float = WINDOW_S) -> None:
         self._rings = Rings(_RINGS, _empty)
-        self._allocations: deque[Allocation] = deque(maxlen=10_000)
+        self._allocations: deque[Allocation] = deque(maxlen=_TIMED)
         self._counted: int | None = None
         self._failed = 0
         self.leaks = LeakWatch(leak_window_s)

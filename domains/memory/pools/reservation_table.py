@@ -1,5 +1,6 @@
 """The table of reservations: those that are HELD, and those that ended within the last hour."""
 
+import itertools
 import secrets
 from collections.abc import Iterator
 
@@ -33,15 +34,14 @@ class ReservationTable:
         self._held: dict[str, HeldReservation] = {}
         self._ended: dict[str, Reservation] = {}
         """In the order in which they ended."""
-        self._sequence = 0
-        self._changes = 0
+        self._sequence = itertools.count()
+        self._changes = itertools.count()
 
     def __len__(self) -> int:
         return len(self._held)
 
     def draft(self, ask: ReservationAsk, now_s: float) -> Reservation:
         """A new reservation that is not in the table yet."""
-        self._sequence += 1
         return Reservation(
             id=f"r-{secrets.token_hex(8)}",
             pool_id=ask.pool_id,
@@ -53,7 +53,7 @@ class ReservationTable:
             create_time_s=now_s,
             expire_time_s=now_s + ask.live_s,
             etag=self._etag(),
-            sequence=self._sequence,
+            sequence=next(self._sequence),
             labels=ask.labels,
         )
 
@@ -131,8 +131,7 @@ class ReservationTable:
         return reservation
 
     def _etag(self) -> str:
-        self._changes += 1
-        return f"{self._changes:x}"
+        return f"{next(self._changes):x}"
 
     def _forget(self, now_s: float) -> None:
         while self._ended:

@@ -1,6 +1,7 @@
 """The state of one pool: source, budget, newest measurement, pressure and history."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Generator
@@ -40,7 +41,9 @@ class PoolState:
         self.configured = configured
         """The budget until a caller sets another."""
         self.budget = configured
-        self._budget_changes = 0
+        self._changes = itertools.count()
+        self.etag = self._next_etag()
+        """Changes with the budget only."""
         self.history = PoolHistory(leak_window_s)
         self.measure: MemoryMeasure | None = None
         """The newest measurement."""
@@ -53,10 +56,8 @@ class PoolState:
         """Held while a budget changes or memory is reclaimed."""
         self.upkeep = Upkeep.NONE
 
-    @property
-    def etag(self) -> str:
-        """Changes with the budget only."""
-        return f"{self._budget_changes:x}"
+    def _next_etag(self) -> str:
+        return f"{next(self._changes):x}"
 
     @contextmanager
     def upkept(self, upkeep: Upkeep) -> Generator[None]:
@@ -96,7 +97,7 @@ class PoolState:
     def set_budget(self, budget: MemoryBudget) -> PressureChange | None:
         """Set the budget. Returns the change of pressure, if there is one."""
         self.budget = budget
-        self._budget_changes += 1
+        self.etag = self._next_etag()
         # The trend is relative to the old budget.
         self._trend.clear()
         return self._grade(self.measure) if self.measure else None

@@ -1,6 +1,7 @@
 """The requests that wait for room in one pool: by priority, then by arrival."""
 
 import asyncio
+import itertools
 from bisect import insort
 
 from domains.memory.pools.reservation import Reservation, ReservationAsk
@@ -27,15 +28,14 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
-        self._last = 0
+        self._sequence = itertools.count()
 
     def __bool__(self) -> bool:
         return bool(self._waiters)
 
     def join(self, ask: ReservationAsk) -> Waiter:
         """Add a request behind all of the same or a higher priority."""
-        self._last += 1
-        waiter = Waiter(ask, self._last)
+        waiter = Waiter(ask, next(self._sequence))
         insort(self._waiters, waiter, key=lambda each: each.place)
         return waiter
 

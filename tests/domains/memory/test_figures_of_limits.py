@@ -22,7 +22,7 @@ CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (transfer, {"_SHORTEST_S": 1e-6}),
     (advice, {"MUCH": 0.1, "IN_PIECES": 0.5, "SOON_S": 600.0}),
     (gauge, {"TIMEOUT_S": 5.0}),
-    (history, {"_RINGS": ((1, 3660), (10, 2200), (60, 1450))}),
+    (history, {"_TIMED": 10_000, "_RINGS": ((1, 3660), (10, 2200), (60, 1450))}),
     (leaks, {"WINDOW_S": 60.0, "LEAST_GROWTH_BYTES": KIB * KIB, "MAX_OWNERS": 4096}),
     (pool, {"RETRY_AFTER_S": 5.0}),
     (pressure, {"MIN_TREND_SAMPLES": 3}),

@@ -1,5 +1,6 @@
 """History: samples match what happened, memory stays bounded, and only what leaks is called a leak."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools.advice import advice
 from domains.memory.pools.advice import advice as advice_on
 from domains.memory.pools.budget import MemoryBudget
-from domains.memory.pools.history import Allocation, PoolHistory
+from domains.memory.pools.history import Allocation, PoolHistory, PoolSample
 from domains.memory.pools.leaks import LeakSuspect, LeakWatch
 from domains.memory.pools.pool import PoolKind, PoolView
 from domains.memory.pools.pressure import Pressure
@@ -111,6 +112,27 @@ def test_allocations_are_counted_over_a_workers_restart() -> None:
     assert view.allocation_failure_count == 2 + 1 + 1
 
 
+def test_a_step_that_counts_allocations_keeps_them_beside_one_that_does_not() -> None:
+    one, other = PoolSample(time_s=0), PoolSample(time_s=1, allocations=5, failures=2)
+    one.fold(other)
+    assert (one.allocations, one.failures) == (5, 2)
+    other.fold(PoolSample(time_s=2, allocations=3, failures=1))
+    assert (other.allocations, other.failures) == (8, 3)
+    other.fold(PoolSample(time_s=3))
+    assert (other.allocations, other.failures) == (8, 3)
+
+
+def test_a_count_that_stays_is_no_allocation_and_one_that_nobody_counts_is_absent() -> None:
+    history = PoolHistory()
+    for second in range(2):
+        history.add(measure(BEGIN + second, allocation_count=7, allocation_failure_count=1), 0, None)
+    view = history.query(BEGIN, BEGIN + 1)
+    assert (view.allocation_count, view.allocation_failure_count) == (0, 1)
+    other = PoolHistory()
+    other.add(measure(BEGIN), 0, None)
+    assert other.query(BEGIN, BEGIN).allocation_count is None
+
+
 def test_timed_allocations_are_summed_up() -> None:
     history = PoolHistory()
     history.add(measure(BEGIN), 0, None)
@@ -198,11 +220,11 @@ def test_a_sawtooth_is_never_named_after_its_first_tooth(period: int, slope: int
 def view(**fields: int) -> PoolView:
     measured = MemoryMeasure(
         time_s=0,
-        total_bytes=1000,
+        total_bytes=fields.get("total", 1000) or None,
         used_bytes=850,
         held_bytes=800,
-        cached_bytes=fields.get("cached", 0),
-        fragmentation_ratio=fields.get("fragmented", 0) / 100,
+        cached_bytes=fields.get("cached"),
+        fragmentation_ratio=fields["fragmented"] / 100 if "fragmented" in fields else None,
         owners=(MemoryOwner(kind=OwnerKind.LOADED_MODEL, id="m", live_bytes=fields.get("idle", 0), reclaimable=True),),
     )
     return PoolView(
@@ -210,11 +232,11 @@ def view(**fields: int) -> PoolView:
         kind=PoolKind.DEVICE,
         device_id="sim-0",
         measure=measured,
-        reserved_bytes=0,
+        reserved_bytes=fields.get("reserved", 0),
         available_bytes=0,
         peak_live_bytes=None,
-        pressure=Pressure(fields.get("pressure", 2)),
-        time_to_critical_s=None,
+        pressure=Pressure(fields["pressure"]) if fields.setdefault("pressure", 2) else None,
+        time_to_critical_s=fields.get("critical_s"),
         budget=MemoryBudget(),
         etag="0",
     )
@@ -229,6 +251,44 @@ def test_advice_follows_the_measurements_most_helpful_first() -> None:
 
 def test_a_pool_with_plenty_needs_no_advice() -> None:
     assert advice(view(cached=200, idle=300, pressure=1), PoolHistory().query(None, BEGIN), []) == []
+
+
+def actions(view: PoolView) -> list[str]:
+    """The calls that are advised, in short."""
+    told = advice(view, PoolHistory().query(None, BEGIN), [])
+    return [next(name for name in ("CACHES", "IDLE", "COMPACT", "DeleteRes") if name in each.action) for each in told]
+
+
+@pytest.mark.parametrize(
+    ("fields", "advised"),
+    [
+        ({"cached": 100}, []),
+        ({"cached": 101}, ["CACHES"]),
+        ({"idle": 1}, ["IDLE"]),
+        ({"reserved": 100}, []),
+        ({"reserved": 101}, ["DeleteRes"]),
+        ({"cached": 101, "fragmented": 49}, ["CACHES"]),
+        ({"cached": 101, "fragmented": 50}, ["CACHES", "COMPACT"]),
+        ({"cached": 100, "fragmented": 50}, []),
+        ({"cached": 101, "fragmented": 50, "pressure": 1}, ["COMPACT"]),
+        ({"idle": 1, "pressure": 1, "critical_s": 600}, ["IDLE"]),
+        ({"idle": 1, "pressure": 1, "critical_s": 601}, []),
+        ({"idle": 1, "pressure": 2, "critical_s": 601}, ["IDLE"]),
+        ({"idle": 1, "pressure": 0, "critical_s": 600}, ["IDLE"]),
+        ({"idle": 1, "pressure": 0}, []),
+        ({"total": 0}, []),
+        ({"total": 0, "cached": 1, "fragmented": 50, "reserved": 1}, ["CACHES", "DeleteRes", "COMPACT"]),
+    ],
+)
+def test_an_action_is_advised_from_its_limit_on(fields: dict[str, int], advised: list[str]) -> None:
+    assert actions(view(**fields)) == advised
+
+
+def test_what_is_not_measured_is_no_reason() -> None:
+    measured = MemoryMeasure(time_s=0, fragmentation_ratio=1.0)
+    unknown = msgspec.structs.replace(view(), measure=measured, reserved_bytes=0)
+    assert actions(unknown) == []
+    assert actions(msgspec.structs.replace(unknown, reserved_bytes=1)) == ["DeleteRes"]
 
 
 def test_failed_allocations_and_leaks_are_worth_a_word() -> None:
