@@ -90,7 +90,8 @@ class MappedBytes:
         """Open the blob for reading. A file that was written since its hash is hashed again: BLOB_CORRUPT if it differs."""
         if isinstance(blob.backing, MappedFile):
             return await self._content(blob, blob.backing)
-        return SharedContent(self._views[blob.id], blob.backing.offset_bytes if blob.backing else 0)
+        assert blob.backing is not None
+        return SharedContent(self._views[blob.id], blob.backing.offset_bytes)
 
     async def _content(self, blob: Blob, backing: MappedFile) -> MappedContent:
         descriptor, stamp = self._open_file(blob, backing)

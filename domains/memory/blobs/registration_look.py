@@ -49,8 +49,9 @@ def look_at_file(asked: Registration, backing: MappedFile, roots: BlobRoots) -> 
 
 def look_at_memory(asked: Registration, backing: SharedMemorySegment) -> Seen:
     """Look at named shared memory. Blocks while it is hashed."""
+    size = asked.size_bytes
+    assert size is not None, "check_registration refuses shared memory without a size"
     view = open_shared_memory(backing.name)
-    size = asked.size_bytes or 0
     try:
         if backing.offset_bytes + size > view.size_bytes:
             raise _too_short(backing.name, view.size_bytes, backing.offset_bytes + size)

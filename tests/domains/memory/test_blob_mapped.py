@@ -127,6 +127,53 @@ async def test_what_is_no_regular_file_is_refused_and_blocks_nobody(blobs: BlobS
         assert (type(error), error.reason) == (NotFound, ErrorReason.PATH_NOT_FOUND)
 
 
+class FakeView:
+    """Shared memory with these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size_bytes = len(data)
+        self.data = data
+        self.closed = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        assert not self.closed
+        return self.data[offset : offset + size]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def test_a_view_of_shared_memory_is_closed_with_its_blob_or_when_it_is_not_used(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: list[FakeView] = []
+
+    def open_view(name: str) -> FakeView:
+        views.append(FakeView(b"skip" + b"data"))
+        return views[-1]
+
+    monkeypatch.setattr(registration_look, "open_shared_memory", open_view)
+    segment = SharedMemorySegment(name="Local\\deviceops-x", offset_bytes=4)
+
+    def asked(size: int = 4, sha256: str = "", **more: object) -> Registration:
+        return Registration(backing=segment, blob_id="it", size_bytes=size, sha256=sha256, **more)  # pyright: ignore[reportArgumentType]  # fields by name
+
+    blob = await blobs.requests.register(asked())
+    assert (blob.sha256, await content(blobs, "it"), views[0].closed) == (sha(b"data"), b"data", 0)
+    assert (await blobs.requests.register(asked())).generation == 1
+    assert [view.closed for view in views] == [0, 1], "the same again is not looked at twice"
+    for wrong in (asked(size=5), asked(sha256=sha(b"other"))):
+        await refused(blobs.requests.register(wrong))
+    async with blobs.reading("it"):
+        await refused(blobs.requests.register(asked(size=3)))
+    assert [view.closed for view in views] == [0, 1, 1, 1, 1]
+    believed = await blobs.requests.register(asked(size=3, sha256=sha(b"other"), verify=False))
+    assert (believed.generation, believed.sha256, believed.place) == (2, sha(b"other"), blob.place)
+    assert [view.closed for view in views] == [1, 1, 1, 1, 1, 0]
+    blobs.delete("it")
+    assert [view.closed for view in views] == [1] * 6
+
+
 async def test_a_file_that_the_system_does_not_open_is_named_with_what_it_says(
     blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
