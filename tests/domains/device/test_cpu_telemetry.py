@@ -1,6 +1,7 @@
 """The processor: real load, memory within the container's limit, and nothing where nothing can be read."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -99,7 +100,7 @@ def test_the_temperature_is_that_of_the_hottest_package_or_else_of_the_hottest_c
         ({"k10temp": cores, "acpitz": other}, 91.0),
         ({"acpitz": other}, None),
     ):
-        monkeypatch.setattr(psutil, "sensors_temperatures", lambda sensors=sensors: sensors, raising=False)
+        monkeypatch.setattr(psutil, "sensors_temperatures", partial(dict, sensors), raising=False)
         assert temperature() == celsius
 
     def fail() -> None:

@@ -224,17 +224,17 @@ def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(
     assert world.devices.get(device_id).figures == DeviceFigures()
 
 
-@pytest.mark.parametrize(
-    ("change", "severity"),
-    [
-        (lambda devices, name: devices.too_hot(name, True), Severity.WARNING),
-        (lambda devices, name: devices.resetting(name, True), Severity.WARNING),
-        (lambda devices, name: devices.quarantine(name, FAULT), Severity.ERROR),
-        (lambda devices, name: devices.lost(name, "pulled out"), Severity.ERROR),
-        (lambda devices, name: devices.running(name, 1), Severity.INFO),
-        (lambda devices, name: devices.set_settings(name, DeviceSettings(draining=True)), Severity.INFO),
-    ],
-)
+CHANGES: list[tuple[Callable[[Devices, str], object], Severity]] = [
+    (lambda devices, name: devices.too_hot(name, True), Severity.WARNING),
+    (lambda devices, name: devices.resetting(name, True), Severity.WARNING),
+    (lambda devices, name: devices.quarantine(name, FAULT), Severity.ERROR),
+    (lambda devices, name: devices.lost(name, "pulled out"), Severity.ERROR),
+    (lambda devices, name: devices.running(name, 1), Severity.INFO),
+    (lambda devices, name: devices.set_settings(name, DeviceSettings(draining=True)), Severity.INFO),
+]
+
+
+@pytest.mark.parametrize(("change", "severity"), CHANGES)
 def test_a_change_of_state_is_as_severe_as_the_state(
     world: World, change: Callable[[Devices, str], object], severity: Severity
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_level_holds_down_to_the_slack_below_its_threshold(level: Pressure) ->
 def test_use_of_what_may_not_be_used_at_all_is_beyond_every_threshold(headroom: int, limit: int | None) -> None:
     measure = MemoryMeasure(time_s=0, total_bytes=100, used_bytes=1, held_bytes=1)
     ratio = use_ratio(measure, MemoryBudget(headroom_bytes=headroom, limit_bytes=limit))
+    assert ratio is not None
     assert ratio == math.inf
     assert pressure_after(None, ratio, BUDGET) is Pressure.EMERGENCY
 
