@@ -18,6 +18,10 @@ from domains.device.telemetry import ALWAYS, PowerRange, no_power_limit
 
 # The kernel counts processor time in hundredths of a second: a share of a shorter span means nothing.
 _SHORTEST_S = 0.08
+_APART_S = 0.01
+"""Readings closer than this are not kept: many samples at once must not push out those before them."""
+_KEPT = 16
+"""Readings that are kept."""
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "cpu-thermal")
 _PACKAGES = ("package", "tctl", "tdie")
 
@@ -35,7 +39,7 @@ class CpuTelemetry:
         self._memory = memory
         self._rapl = Rapl(power, clock)
         self._lock = threading.Lock()
-        self._seen: deque[tuple[float, float, float]] = deque([self._reading()], maxlen=16)
+        self._seen: deque[tuple[float, float, float]] = deque([self._reading()], maxlen=_KEPT)
         """Time, busy seconds and all seconds; the newest at the right."""
 
     def sample(self, device: Device) -> DeviceSample:
@@ -82,7 +86,7 @@ class CpuTelemetry:
                 return None
             before = old[-1]
             self._seen = deque((seen for seen in self._seen if seen[0] >= before[0]), maxlen=self._seen.maxlen)
-            if now[0] - self._seen[-1][0] >= _SHORTEST_S / 8:
+            if now[0] - self._seen[-1][0] >= _APART_S:
                 self._seen.append(now)
         every = now[2] - before[2]
         return min(1.0, max(0.0, (now[1] - before[1]) / every)) if every > 0 else None

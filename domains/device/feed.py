@@ -69,8 +69,8 @@ class StatusFeed:
         self._asked: dict[object, float] = {}
         """Interval of each watcher."""
         self._tick_s = LONGEST_S
-        self._anchor = 0.0
-        """Time that the ticks are counted from."""
+        self._anchor = math.nan
+        """Time that the ticks are counted from. Not a number until somebody watches."""
         self._newest: dict[str, tuple[float, asyncio.Task[DeviceStatus]]] = {}
         """By device: start time of its newest sample, and the sample."""
 
@@ -124,7 +124,7 @@ class StatusFeed:
         """The sample of this tick, taken unless another watcher has taken it."""
         now = self._clock.now()
         tick = self._anchor + math.floor((now - self._anchor) / self._tick_s + _SAME_S) * self._tick_s
-        begun, sample = self._newest.get(device_id, (-math.inf, None))
+        begun, sample = self._newest.get(device_id, (math.nan, None))
         if sample is None or (sample.done() and begun < tick - _SAME_S):
             sample = asyncio.ensure_future(self._measure(device_id))
             self._newest[device_id] = now, sample

@@ -99,7 +99,7 @@ class DeviceHistory:
     def __init__(self) -> None:
         self._rings = Rings(_RINGS, _empty)
         self._begin_s: float | None = None
-        self._newest_s = 0.0
+        self._newest_s: float | None = None
         self._total_memory_bytes: int | None = None
 
     def add(self, sample: DeviceSample) -> None:
@@ -132,7 +132,7 @@ class DeviceHistory:
 
     def lacks(self, now_s: float) -> bool:
         """Whether the step of this moment has no measurement yet."""
-        return now_s // STEP_S != self._newest_s // STEP_S
+        return self._newest_s is None or now_s // STEP_S != self._newest_s // STEP_S
 
 
 def _empty(time_s: float) -> DeviceStep:

@@ -76,7 +76,7 @@ class Nvml:
         tries = [(self.names.nvmlDeviceGetHandleByUUID, uuid)] if uuid else []
         if pci_bus_id:
             tries.append((self.names.nvmlDeviceGetHandleByPciBusId, pci_bus_id))
-        problem: Exception = self.error(getattr(self.names, "NVML_ERROR_INVALID_ARGUMENT", 2))
+        problem: Exception = self.error(self.names.NVML_ERROR_INVALID_ARGUMENT)
         for find, name in tries:
             try:
                 # Older bindings pass the name to C unchanged.
@@ -112,9 +112,9 @@ class Nvml:
         return getattr(self.names, f"NVML_{name}", None)
 
 
-def code(error: Exception) -> int:
-    """NVML's number of an error."""
-    return int(getattr(error, "value", -1))
+def code(error: Any) -> int:
+    """NVML's number of one of its errors."""
+    return error.value
 
 
 def text(answer: Any) -> str:

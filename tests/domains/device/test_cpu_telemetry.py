@@ -80,6 +80,43 @@ def test_counters_that_run_backwards_give_no_load_outside_its_range(
     assert telemetry.sample(DEVICE).utilization_ratio == load
 
 
+class FewTimes(NamedTuple):
+    """Processor times of a system without guests and waits."""
+
+    user: float
+    system: float
+    idle: float
+
+
+def test_a_system_that_tells_fewer_times_has_a_load_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([FewTimes(10, 10, 10), FewTimes(11, 12, 14)])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
+    clock = Hand()
+    telemetry = CpuTelemetry(clock)
+    clock.at += 1
+    assert telemetry.sample(DEVICE).utilization_ratio == pytest.approx(3 / 7)
+
+
+def test_each_sample_has_the_load_since_the_one_before_however_often_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, busy = Hand(), 0.0
+    monkeypatch.setattr(psutil, "cpu_times", lambda: FewTimes(busy, 0, clock.at - busy))
+    telemetry = CpuTelemetry(clock)
+
+    def passed(seconds: float, busy_s: float) -> float | None:
+        nonlocal busy
+        clock.at += seconds
+        busy += busy_s
+        return telemetry.sample(DEVICE).utilization_ratio
+
+    assert [passed(0.125, busy_s) for busy_s in (0.125, 0.0, 0.0625)] == [1.0, 0.0, 0.5]
+    # Many samples at once share the span before them.
+    assert {passed(0.0, 0.0) for _ in range(40)} == {0.5}
+    assert None not in {passed(0.001, 0.0) for _ in range(40)}
+    assert passed(0.25, 0.25) == pytest.approx(1.0, abs=0.05)
+
+
 def test_a_share_of_too_short_a_time_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Hand()
     monkeypatch.setattr(psutil, "cpu_times", lambda: Times(clock.at, 0, 0, clock.at, 0, 0, 0))

@@ -144,6 +144,17 @@ async def test_a_slow_reader_gets_the_newest_round_and_hears_how_many_it_missed(
         assert watcher.skipped[-2:] == [0, 0]
 
 
+async def test_a_reader_that_comes_back_when_a_round_is_due_gets_it_at_once() -> None:
+    measured = Measured()
+    async with watching(measured, 1) as watcher:
+        watcher.read.clear()
+        await measured.clock.advance(1)
+        await measured.clock.advance(7)
+        watcher.read.set()
+        await settle()
+        assert (watcher.times[-1], watcher.skipped[-1]) == (7, 5)
+
+
 async def test_all_means_those_that_come_later_too() -> None:
     measured = Measured()
     async with watching(measured, 1, ids=()) as watcher:

@@ -24,7 +24,7 @@ from domains.device.simulated import script, script_file, telemetry, watch
 
 CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (advice, {"TIGHT_SHARE": 0.25}),
-    (cpu_telemetry, {"_SHORTEST_S": 0.08}),
+    (cpu_telemetry, {"_SHORTEST_S": 0.08, "_APART_S": 0.01, "_KEPT": 16}),
     (driver_thread, {"ANSWER_S": 2.0}),
     (feed, {"SHORTEST_S": 0.1, "LONGEST_S": 60.0, "_SAME_S": 1e-6}),
     (history, {"STEP_S": 2, "_RINGS": ((2, 1830), (60, 1450))}),

@@ -98,3 +98,9 @@ def test_the_step_of_this_moment_is_measured_once() -> None:
     history = recorded(sample(4, clock_mhz=1))
     assert not history.lacks(BEGIN + 5.9)
     assert history.lacks(BEGIN + 6)
+    assert DeviceHistory().lacks(0.0)
+
+
+def test_without_a_start_it_is_the_last_hour() -> None:
+    history = recorded(*(sample(second, clock_mhz=1) for second in (0, 4, 3604)))
+    assert history.query(None, BEGIN + 3604).steps[0].time_s == BEGIN + 4

@@ -116,6 +116,15 @@ def test_a_power_limit_holds_the_power_down_and_says_so(bench: Bench) -> None:
     assert (sample.power_limit_watts, sample.throttle_reasons) == (250, ())
 
 
+def test_a_limit_that_is_just_enough_throttles_nothing(bench: Bench) -> None:
+    bench.telemetry.load("sim-0", 1)
+    bench.telemetry.set_power_limit(DEVICE, 200)
+    sample = bench.sample_at(1000)
+    assert (sample.power_watts, sample.throttle_reasons) == (200, ())
+    bench.telemetry.restore(DEVICE)
+    assert bench.sample_at(1000).power_limit_watts == 250
+
+
 @pytest.mark.parametrize("watts", [99.9, 250.1, -1, float("nan"), float("inf")])
 def test_a_power_limit_outside_the_range_is_refused_and_the_old_one_holds(bench: Bench, watts: float) -> None:
     bench.telemetry.set_power_limit(DEVICE, 120)
