@@ -151,5 +151,6 @@ class Budgets:
 def _less_room(state: PoolState, budget: MemoryBudget, view: PoolView) -> int:
     """Claimed bytes for which a larger headroom leaves no room. Memory in use does not count."""
     rooms = [state.room_under(each).pool_bytes for each in (state.budget, budget)]
-    before, after = (0 if room is None else max(0, view.reserved_bytes - room) for room in rooms)
-    return max(0, after - before)
+    # A pool that cannot be measured has neither room.
+    lacking = [max(0, view.reserved_bytes - room) for room in rooms if room is not None]
+    return max(0, lacking[-1] - lacking[0]) if lacking else 0

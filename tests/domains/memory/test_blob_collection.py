@@ -85,6 +85,42 @@ async def test_a_user_is_waited_for_and_an_upload_outlives_its_users(blobs: Blob
     assert await content(blobs, blob.id) == b"mask"
 
 
+async def test_a_deleted_blob_goes_when_its_last_user_lets_go(blobs: BlobStore) -> None:
+    blob = await uploaded(blobs, b"mask")
+    for owner in ("job-1", "job-2"):
+        blobs.hold(blob.id, owner)
+    assert blobs.delete(blob.id).holder_ids == ("job-1", "job-2")
+    blobs.let_go(blob.id, "job-1")
+    assert blobs.get(blob.id).state is BlobState.DELETING
+    async with blobs.reading(blob.id, "job-2") as reader:
+        assert await reader.read(0, 4, bytes) == b"mask"
+    blobs.let_go(blob.id, "job-2")
+    assert (blobs.all(), files(blobs)) == ([], [])
+
+
+async def test_users_and_makers_outlive_the_server(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        mask, made = await uploaded(store, b"mask"), await store.keep(b"made", "image/png", "job-1")
+        await store.keep(b"made", "image/png", "job-2")
+        gone = await uploaded(store, b"gone")
+        for owner in ("job-1", "job-2"):
+            store.hold(mask.id, owner)
+            store.hold(gone.id, owner)
+        store.let_go(mask.id, "job-2")
+        store.release("job-2")
+        store.let_go(gone.id, "job-1")
+        store.delete(gone.id)
+    with opened(tmp_path) as store:
+        assert store.holders() == {"job-1"}
+        assert (store.is_held(mask.id, "job-1"), store.is_held(mask.id, "job-2")) == (True, False)
+        assert store.delete(mask.id).holder_ids == ("job-1",)
+        assert {blob.id for blob in store.left_by({"job-1"})} == {mask.id, made.id}
+        store.release("job-1")
+        assert store.all() == []
+    with opened(tmp_path) as store:
+        assert (store.all(), store.holders()) == ([], set())
+
+
 async def test_a_picture_that_its_job_gives_up_goes_unless_another_job_made_it_too(blobs: BlobStore) -> None:
     alone = await blobs.keep(b"alone", "image/png", "job-1")
     both = await blobs.keep(b"both", "image/png", "job-1")

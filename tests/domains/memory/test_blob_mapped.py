@@ -77,7 +77,12 @@ async def test_without_a_size_it_goes_to_the_end_of_the_file(blobs: BlobStore, s
     path = written(shared / "file", b"0123456789")
     assert (await blobs.requests.register(of(path, 3))).size_bytes == 7
     assert (await blobs.requests.register(of(path, 10))).size_bytes == 0
-    assert (await refused(blobs.requests.register(of(path, 11)))).reason is ErrorReason.ILLEGAL_STATE
+    error = await refused(blobs.requests.register(of(path, 11)))
+    assert (error.reason, error.facts["size_bytes"], error.facts["needed_bytes"]) == (
+        ErrorReason.ILLEGAL_STATE,
+        "10",
+        "11",
+    )
     assert (await refused(blobs.requests.register(of(path, 3, size_bytes=8)))).reason is ErrorReason.ILLEGAL_STATE
 
 

@@ -76,6 +76,37 @@ async def test_the_last_chunk_may_be_repeated_but_a_complete_blob_never_changes(
     assert await content(blobs, blob.id) == b"abcdef"
 
 
+async def test_a_complete_blob_is_ready_only_for_what_it_has_already(blobs: BlobStore) -> None:
+    blob = await uploaded(blobs, b"abcd")
+    for offset, data in ((0, b"abcd"), (3, b"d"), (1, b"bc")):
+        assert (await blobs.write_chunk(blob.id, offset, data)).state is BlobState.READY
+    for offset, data in ((4, b""), (0, b""), (4, b"e"), (3, b"de"), (0, b"abcde"), (-1, b"a"), (1, b"b!")):
+        with pytest.raises(FailedPrecondition) as told:
+            await blobs.write_chunk(blob.id, offset, data)
+        assert told.value.reason is ErrorReason.ILLEGAL_STATE
+    picture = await blobs.keep(b"picture", "image/png", "job-1")
+    with pytest.raises(FailedPrecondition):
+        await blobs.write_chunk(picture.id, 0, b"picture")
+
+
+async def test_only_what_is_being_written_is_rewound(blobs: BlobStore) -> None:
+    blob = await blobs.requests.create(BlobSpec(size_bytes=4))
+    with blobs.writing(blob.id) as writer:
+        await writer.put(0, b"abc")
+        writer.rewind(1)
+        assert blobs.get(blob.id).written_bytes == 1
+        await writer.write(1, b"bcd")
+        writer.rewind(1)
+        assert (blobs.get(blob.id).state, blobs.get(blob.id).written_bytes) == (BlobState.READY, 4)
+    assert await content(blobs, blob.id) == b"abcd"
+    other = await blobs.requests.create(BlobSpec(size_bytes=4))
+    with blobs.writing(other.id) as writer:
+        blobs._rows.remove([other.id])  # pyright: ignore[reportPrivateUsage]  # as an end of its session does
+        writer.rewind(0)
+        with pytest.raises(NotFound):
+            blobs.get(other.id)
+
+
 async def test_a_wrong_checksum_writes_nothing(blobs: BlobStore) -> None:
     blob = await blobs.requests.create(BlobSpec(size_bytes=3))
     with pytest.raises(DataLoss) as told:
@@ -102,6 +133,17 @@ async def test_a_filled_blob_is_ready_at_once(blobs: BlobStore, tier: BlobTier, 
     blob = await blobs.requests.create(BlobSpec(size_bytes=size, tier=tier, fill_byte=0xA5))
     assert (blob.state, blob.sha256) == (BlobState.READY, sha(b"\xa5" * size))
     assert await content(blobs, blob.id) == b"\xa5" * size
+
+
+@pytest.mark.parametrize("tier", TIERS)
+async def test_a_filled_blob_of_another_content_than_announced_leaves_nothing(blobs: BlobStore, tier: BlobTier) -> None:
+    for size, fill in ((3, 7), (0, None)):
+        spec = BlobSpec(size_bytes=size, fill_byte=fill, tier=tier, sha256=sha(b"other"))
+        with pytest.raises(DataLoss) as told:
+            await blobs.requests.create(spec)
+        assert told.value.reason is ErrorReason.BLOB_CORRUPT
+        assert (blobs.all(), files(blobs)) == ([], [])
+    assert (await blobs.requests.create(BlobSpec(size_bytes=3, fill_byte=7, tier=tier, sha256=sha(b"\7\7\7")))).sha256
 
 
 async def test_an_empty_blob_is_ready_at_once(blobs: BlobStore) -> None:

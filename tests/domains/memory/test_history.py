@@ -284,6 +284,13 @@ def test_an_action_is_advised_from_its_limit_on(fields: dict[str, int], advised:
     assert actions(view(**fields)) == advised
 
 
+def test_what_is_known_to_help_comes_before_what_is_not() -> None:
+    owner = MemoryOwner(kind=OwnerKind.JOB, id="it", live_bytes=7)
+    suspect = LeakSuspect(owner=owner, growth_bytes_per_s=2.0, growing_s=60, windows=4)
+    told = advice(view(total=0, cached=1), PoolHistory().query(None, BEGIN), [suspect])
+    assert [each.expected_freed_bytes for each in told] == [1, None]
+
+
 def test_what_is_not_measured_is_no_reason() -> None:
     measured = MemoryMeasure(time_s=0, fragmentation_ratio=1.0)
     unknown = msgspec.structs.replace(view(), measure=measured, reserved_bytes=0)

@@ -280,6 +280,24 @@ async def test_headroom_takes_the_ground_from_reservations_only() -> None:
     assert bench.reclaimer.calls == []
 
 
+@pytest.mark.parametrize(("headroom", "ended"), [(390, 0), (391, 1), (440, 1), (441, 2)])
+async def test_headroom_ends_as_many_reservations_as_have_no_room_left(headroom: int, ended: int) -> None:
+    bench = await crowded()
+    change = await bench.budgets.set("sim-0", MemoryBudget(headroom_bytes=headroom))
+    assert len(change.impact.preempted_ids) == ended
+    smaller = await bench.budgets.set("sim-0", MemoryBudget(headroom_bytes=headroom - 10))
+    assert smaller.impact.preempted_ids == (), "what had no room before has none to lose"
+
+
+async def test_a_pool_that_cannot_be_measured_loses_no_room_by_headroom() -> None:
+    bench = BudgetBench()
+    bench.source.total = None
+    await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=100))
+    await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=1))
+    change = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=100, headroom_bytes=1000))
+    assert (change.impact.preempted_ids, change.impact.stranded_ids) == ((), ("sim-0 100",))
+
+
 async def test_eviction_makes_room_only_where_it_is_allowed_and_enough() -> None:
     bench = await crowded()
     for size, evict in ((500, False), (600, True)):
@@ -288,6 +306,35 @@ async def test_eviction_makes_room_only_where_it_is_allowed_and_enough() -> None
     assert bench.reclaimer.calls == []
     granted = await bench.queue.create(ReservationAsk(pool_id="sim-0", size_bytes=450, allow_eviction=True))
     assert granted.evicted_ids == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("pool", "budget", "outstanding", "need", "reason", "available"),
+    [
+        (10, None, 3, 8, ErrorReason.DEVICE_OUT_OF_MEMORY, "7"),
+        (10, None, 12, 1, ErrorReason.DEVICE_OUT_OF_MEMORY, "0"),
+        (None, None, 0, 1, ErrorReason.DEVICE_OUT_OF_MEMORY, "0"),
+        (10, 5, 0, 6, ErrorReason.BUDGET_EXCEEDED, "5"),
+        (10, 5, 4, 6, ErrorReason.BUDGET_EXCEEDED, "1"),
+        (10, 5, 5, 6, ErrorReason.DEVICE_OUT_OF_MEMORY, "0"),
+        (10, 5, 0, 11, ErrorReason.DEVICE_OUT_OF_MEMORY, "5"),
+        (None, 5, 0, 6, ErrorReason.DEVICE_OUT_OF_MEMORY, "5"),
+    ],
+)
+def test_a_budget_is_at_fault_only_where_the_pool_has_room(
+    pool: int | None, budget: int | None, outstanding: int, need: int, reason: ErrorReason, available: str
+) -> None:
+    refusal = no_room(ScriptedPool(), Room(pool_bytes=pool, budget_bytes=budget), outstanding, need)
+    assert (refusal.reason, refusal.facts["available_bytes"]) == (reason, available)
+    assert ("SetMemoryBudget" in refusal.message) is (reason is ErrorReason.BUDGET_EXCEEDED)
+    assert (refusal.retry_after_s, "ceiling_bytes" in refusal.facts) == (5.0, False)
+
+
+@pytest.mark.parametrize(("need", "retry_s"), [(10, 3.0), (11, None)])
+def test_what_can_never_fit_is_not_to_be_tried_again(need: int, retry_s: float | None) -> None:
+    refusal = no_room(ScriptedPool(), Room(pool_bytes=1, budget_bytes=None, ceiling_bytes=10), 0, need, 3.0)
+    assert (refusal.retry_after_s, refusal.facts["ceiling_bytes"]) == (retry_s, "10")
+    assert ("can never fit" in refusal.message) is (need > 10)
 
 
 @pytest.mark.parametrize(

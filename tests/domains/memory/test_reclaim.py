@@ -2,16 +2,17 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, Unavailable
-from domains.memory.measure import MemoryOwner, OwnerKind
+from domains.memory.measure import MemoryMeasure, MemoryOwner, OwnerKind
 from domains.memory.pools import reclaiming
 from domains.memory.pools.budget import MemoryBudget
 from domains.memory.pools.pool import PoolKind
 from domains.memory.pools.pressure import Pressure
-from domains.memory.pools.reclaim import IdleModel, ReclaimAsk, ReclaimLevel, ReclaimReport, cheapest
+from domains.memory.pools.reclaim import IdleModel, ReclaimAsk, ReclaimLevel, ReclaimReport, cheapest, missing_bytes
 from domains.memory.pools.reclaiming import AGAIN_AFTER_S, Reclaiming
 from tests.domains.memory.scripted_pool import Bench, ScriptedPool, ScriptedReclaimer
 
@@ -234,6 +235,67 @@ async def test_no_clean_up_begins_by_itself_while_another_one_or_a_budget_is_und
     assert bench.reclaimer.calls == []
 
 
+class HastyReclaimer(ScriptedReclaimer):
+    """Fails to unload a model at first, after so much time."""
+
+    def __init__(self, pool: ScriptedPool, clock: Clock, takes_s: float) -> None:
+        super().__init__(pool)
+        self.clock = clock
+        self.takes_s = takes_s
+
+    async def unload(self, loaded_model_id: str) -> None:
+        self.calls.append(loaded_model_id)
+        if self.calls.count(loaded_model_id) == 1:
+            self.clock.at += self.takes_s
+            raise DeviceOpsError("busy", ErrorReason.DRIVER_ERROR)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("takes_s", "failed"), [(29.0, None), (31.0, ErrorReason.RUN_TIMEOUT)])
+async def test_a_second_try_has_the_time_that_the_first_one_left(
+    monkeypatch: pytest.MonkeyPatch, takes_s: float, failed: ErrorReason | None
+) -> None:
+    bench, clock = Bench(1000), Clock()
+    monkeypatch.setattr(reclaiming, "time", clock)
+    hasty = HastyReclaimer(bench.source, clock, takes_s)
+    hasty.load("model", 100)
+    report = await Reclaiming(bench.pools, hasty).reclaim("sim-0", ReclaimAsk(max_s=30.0))
+    (step,) = [step for step in report.steps if step.action == "unload"]
+    assert (step.failure and step.failure.reason, step.duration_s) == (failed, takes_s)
+    assert (hasty.calls.count("model"), report.duration_s) == (2, takes_s)
+
+
+@pytest.mark.parametrize(
+    ("target", "missing", "steps"),
+    [
+        ({"free_bytes": 0}, 0, 0),
+        ({"free_bytes": 50}, 50, 1),
+        ({"free_bytes": 51}, 51, 2),
+        ({"used_ratio": 0.58}, 0, 0),
+        ({"used_ratio": 0.6}, 0, 0),
+        ({"used_ratio": 0.53}, 50, 1),
+        ({"used_ratio": 0.529}, 51, 2),
+        ({}, None, 3),
+    ],
+)
+async def test_a_plan_ends_with_the_step_that_reaches_its_target(
+    target: dict[str, Any], missing: int | None, steps: int
+) -> None:
+    bench, asked = ReclaimBench(), ReclaimAsk(**target)
+    report = await bench.reclaiming.reclaim("sim-0", asked, validate_only=True)
+    assert missing_bytes(asked, report.before.measure) == missing
+    assert (len(report.steps), report.target_met, report.after) == (steps, True, None)
+    assert bench.reclaimer.calls == []
+
+
+def test_a_ratio_of_what_is_not_measured_lacks_nothing_that_is_known() -> None:
+    asked = ReclaimAsk(used_ratio=0.5)
+    for known in ({}, {"used_bytes": 5}, {"total_bytes": 5}):
+        assert missing_bytes(asked, MemoryMeasure(time_s=0, **known)) is None
+    assert missing_bytes(ReclaimAsk(free_bytes=3), MemoryMeasure(time_s=0)) == 3
+
+
 async def test_a_budget_may_forbid_it() -> None:
     bench = ReclaimBench()
     bench.pools.set_budget("sim-0", MemoryBudget(automatic_reclaim=False))
@@ -274,6 +336,10 @@ def unused(name: str, size: int, idle_s: float, load_s: float | None = None) -> 
         ([unused("small", 5, 30, 0.5), unused("large", 20, 20, 2)], 21, ["small", "large"]),
         ([unused("unknown", 10, 30), unused("known", 10, 20, 1)], 5, ["unknown"]),
         ([unused("all", 10, 1)], 11, ["all"]),
+        ([unused("byte", 1, 10, 1), unused("two", 2, 10, 1.5)], 1, ["two"]),
+        ([unused("nothing", 0, 10, 0.5), unused("byte", 1, 10, 1)], 1, ["byte"]),
+        ([unused("now", 10, 0, 1), unused("later", 10, 0.5, 2)], 5, ["later"]),
+        ([unused("first", 10, 0, 2), unused("second", 10, 0, 1)], 5, ["second"]),
     ],
 )
 def test_what_costs_least_to_bring_back_goes_first_and_no_more_than_needed(

@@ -367,6 +367,38 @@ async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> No
     assert caught.value.reason is ErrorReason.RESERVATION_EXPIRED
 
 
+async def test_a_renewal_counts_what_others_gave_back_meanwhile() -> None:
+    bench = Bench(100)
+    bench.source.others = 50
+    first = await held(bench, 40)
+    bench.source.others = 0
+    assert (await bench.reservations.renew(first.id, size_bytes=100)).size_bytes == 100
+
+
+async def test_whoever_listens_hears_each_end_before_its_bytes_are_free() -> None:
+    bench, told = Bench(100), list[tuple[int, ReservationState, int]]()
+
+    def ended(reservation: Reservation) -> None:
+        told.append((reservation.size_bytes, reservation.state, bench.pools.claims.outstanding_bytes("sim-0")))
+
+    bench.reservations.on_ended.append(ended)
+    await held(bench, 10, live_s=1)
+    preempted = await held(bench, 20)
+    used_up, given_back = await held(bench, 30), await held(bench, 5)
+    await held(bench, 35)
+    bench.clock.turn(1)
+    bench.reservations.preempt(preempted.id)
+    bench.reservations.preempt(preempted.id)
+    bench.reservations.commit(used_up.id, "job-1")
+    bench.reservations.delete(given_back.id)
+    bench.reservations.lose("sim-0")
+    assert told == [
+        (10, ReservationState.EXPIRED, 100),
+        (20, ReservationState.PREEMPTED, 90),
+        (35, ReservationState.LOST, 65),
+    ]
+
+
 async def test_a_second_release_finds_nothing() -> None:
     bench = Bench(100)
     first = await held(bench, 40)
