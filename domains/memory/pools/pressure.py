@@ -58,9 +58,7 @@ def _share(part: int, whole: int) -> float:
 def pressure_after(previous: Pressure | None, ratio: float, budget: MemoryBudget) -> Pressure:
     """The level at this use ratio, after the level `previous`."""
     rising = _highest(ratio, budget, 0.0)
-    if previous is None or rising >= previous:
-        return rising
-    return min(previous, _highest(ratio, budget, HYSTERESIS))
+    return rising if previous is None else max(rising, min(previous, _highest(ratio, budget, HYSTERESIS)))
 
 
 def _highest(ratio: float, budget: MemoryBudget, slack: float) -> Pressure:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -269,6 +270,17 @@ async def test_lists_are_newest_first_in_pages_with_the_sum_of_all(blobs: BlobSt
     last = blobs.page(BlobFilter(), second.next_place, 2)
     assert ([blob.id for blob in last.blobs], last.next_place) == ([made[0].id], None)
     assert await blobs.total_bytes(BlobFilter()) == 1 + 2 + 3 + 4 + 5
+
+
+async def test_blobs_of_one_moment_are_listed_in_the_order_in_which_they_were_made(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    made = [(await blobs.requests.create(BlobSpec(size_bytes=1))).id for _ in range(3)]
+    assert [blobs.get(name).place for name in made] == [10**15 + number for number in range(3)]
+    blobs.delete(made[1])
+    assert [blob.id for blob in blobs.page(BlobFilter(), None, 9).blobs] == [made[2], made[0]]
+    assert [blob.id for blob in blobs.page(BlobFilter(), 10**15 + 1, 9).blobs] == [made[0]]
 
 
 async def test_rows_of_a_version_without_places_get_theirs_and_the_others_keep_them(tmp_path: Path) -> None:

@@ -195,6 +195,10 @@ def test_with_power_a_picture_and_its_name_are_on_the_disk_before_the_row(
     wanted = {path.stat().st_ino, path.parent.stat().st_ino, files.folder.stat().st_ino}
     assert set(synced) == (wanted if waits else set())
     synced.clear()
+    files.write(CONTENTS[0])
+    again = {path.stat().st_ino, path.parent.stat().st_ino}
+    assert set(synced) == (again if waits else set()), "another thread may have written it and not synced it yet"
+    synced.clear()
     files.reserve("upload", 4)
     files.write_at("upload", 0, b"data")
     assert (files.path("upload").stat().st_ino in synced) == waits

@@ -1,5 +1,6 @@
 """What a blob takes is given back: descriptors after reads, pages after the last reader, notes of readers and hashes."""
 
+import os
 import sys
 import time
 import weakref
@@ -9,15 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from domains.errors import DeviceOpsError
 from domains.memory.blobs import host_memory
 from domains.memory.blobs.blob import Blob, BlobState, BlobTier, MappedFile
-from domains.memory.blobs.host_memory import HostBytes
+from domains.memory.blobs.hashes import RunningHashes
+from domains.memory.blobs.host_memory import HostBytes, HostContent
 from domains.memory.blobs.links import BlobLinks, of_model
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
 from tests.domains.memory.blobs import content, sha, uploaded
 from tests.open_files import open_within
+
+
+class CountingBytes(HostBytes):
+    """Counts how often a blob is opened to read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+
+    async def open(self, blob: Blob) -> HostContent:
+        self.opened += 1
+        return await super().open(blob)
 
 
 @pytest.fixture
@@ -111,3 +126,23 @@ async def test_a_file_is_closed_after_each_read_also_after_one_that_fails(
     assert (blobs.get(name).reader_count, blobs.get(name).state) == (0, BlobState.READY)
     digest = await blobs.sha256_of(name, 2, 6, lambda: None)
     assert (digest, open_within(folder)) == (sha(b"me b"), [])
+    for file in folder.rglob("*"):
+        if file.is_file():
+            os.truncate(file, 4)
+    with pytest.raises(DeviceOpsError):
+        await content(blobs, name)
+    assert not open_within(folder)
+
+
+async def test_a_hash_that_is_forgotten_is_computed_again() -> None:
+    memory, hashes = CountingBytes(), RunningHashes()
+    blob = Blob(id="b", sha256="", size_bytes=5, media_type="", create_time_s=0.0, tier=BlobTier.HOST)
+    await memory.allocate(blob, 0)
+    await memory.write(blob, 0, b"12345")
+    for times, size in ((1, 3), (1, 3), (2, 5)):
+        assert (await hashes.upto(blob, memory, size)).digest.hexdigest() == sha(b"12345"[:size])
+        assert memory.opened == times
+    hashes.forget("b")
+    hashes.forget("b")
+    await hashes.upto(blob, memory, 5)
+    assert memory.opened == 3

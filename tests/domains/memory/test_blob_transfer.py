@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from domains.errors import DataLoss, ErrorReason, FailedPrecondition, InvalidRequest
 from domains.memory.blobs import device_memory
+from domains.memory.blobs import transfer as blob_transfer
 from domains.memory.blobs.blob import BlobOrigin, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.store import BlobStore
 from domains.memory.blobs.transfer import transfer
@@ -106,6 +108,36 @@ async def test_a_stop_is_heard_while_the_copy_is_verified(
         assert await transfer(store, asked, progress=lambda done, total: None, should_stop=stop) is None
         assert (looks, [blob.id for blob in store.all()]) == (6, [source.id])
         await store.freed()
+
+
+@pytest.mark.parametrize(("verify", "last"), [(True, 9), (False, 5)])
+async def test_the_last_look_for_a_stop_is_before_the_copy_is_ready(blobs: BlobStore, verify: bool, last: int) -> None:
+    source = await uploaded(blobs, DATA)
+    asked = TransferRequest(blob_id=source.id, destination=NewBlob(tier=BlobTier.HOST), verify=verify)
+    looks = 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks == last
+
+    assert await transfer(blobs, asked, progress=lambda done, total: None, should_stop=stop) is None
+    assert [blob.id for blob in blobs.all()] == [source.id]
+    report = await run(blobs, asked)
+    assert report is not None
+    assert (report.verified, report.verify_s is None) == (verify, not verify)
+
+
+@pytest.mark.parametrize(("took_s", "rate"), [(2.0, 2.0), (1e-6, None), (2e-6, 4 / 2e-6)])
+async def test_a_transfer_tells_how_long_it_took_and_a_rate_where_that_was_measurable(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, took_s: float, rate: float | None
+) -> None:
+    times = iter([0.0, took_s, 100.0, 103.0])
+    monkeypatch.setattr(blob_transfer, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    source = await uploaded(blobs, b"data")
+    report = await run(blobs, TransferRequest(blob_id=source.id, destination=NewBlob()))
+    assert report is not None
+    assert (report.copy_s, report.bytes_per_second, report.verify_s) == (took_s, rate, 3.0)
 
 
 async def test_a_cancelled_task_leaves_nothing_new(blobs: BlobStore) -> None:

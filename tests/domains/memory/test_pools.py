@@ -257,6 +257,10 @@ async def test_a_budget_below_what_must_stay_is_refused_and_nothing_changes() ->
     assert caught.value.reason is ErrorReason.BUDGET_EXCEEDED
     assert caught.value.facts["excess_bytes"] == "311"
     assert caught.value.facts["reclaimable_bytes"] == "310"
+    assert caught.value.message == (
+        "what must stay in memory pool sim-0 is 1 B more than the limit of 299 B; "
+        "allow more, or end jobs and unload models first"
+    )
     assert await bench.pools.view("sim-0") == before
     told = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=299), validate_only=True)
     assert told.impact.reclaimable_bytes < told.impact.excess_bytes

@@ -354,6 +354,8 @@ async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> No
     longer = await bench.reservations.renew(first.id, 10, 60)
     assert (longer.expire_time_s, longer.size_bytes) == (19, 60)
     assert longer.etag != first.etag
+    bench.clock.turn(5)
+    assert bench.reservations.is_held(first.id), "the first end does not count any more"
     with pytest.raises(DeviceOpsError) as caught:
         await bench.reservations.renew(first.id, 100, 71)
     assert caught.value.reason is ErrorReason.DEVICE_OUT_OF_MEMORY
@@ -361,7 +363,7 @@ async def test_renewing_puts_off_the_end_and_changes_size_all_or_nothing() -> No
     with pytest.raises(DeviceOpsError) as caught:
         await bench.reservations.renew(first.id, etag=first.etag)
     assert caught.value.reason is ErrorReason.ETAG_MISMATCH
-    bench.clock.turn(10)
+    bench.clock.turn(5)
     with pytest.raises(DeviceOpsError) as caught:
         await bench.reservations.renew(first.id)
     assert caught.value.reason is ErrorReason.RESERVATION_EXPIRED
