@@ -14,6 +14,8 @@ from domains.memory.pools.pressure import PressureChange
 from domains.memory.pools.pressure_log import PressureLog
 from domains.memory.pools.state import PoolState
 
+SAMPLE_S = 1.0
+"""How often every pool is measured."""
 _ORDER = (PoolKind.DEVICE, PoolKind.HOST, PoolKind.DISK)
 
 
@@ -111,7 +113,7 @@ class Pools:
         self._graded(change)
         self._tell(pool_id)
 
-    async def keep_sampled(self, every_s: float = 1.0) -> None:
+    async def keep_sampled(self, every_s: float = SAMPLE_S) -> None:
         """Measure every pool periodically until cancelled. A pool that does not answer delays no other."""
         under_way: dict[str, asyncio.Task[None]] = {}
         try:

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from domains.clock import ClockStep, ExpiryClock
 from domains.errors import ErrorReason, FailedPrecondition, NotFound
 from domains.memory.blobs import collection, listing
+from domains.memory.blobs import store as store_module
 from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.listing import BlobFilter
 from domains.memory.blobs.store import BlobStore
@@ -319,6 +320,30 @@ async def test_a_page_looks_at_so_many_blobs_at_most_and_may_be_empty(
         place = page.next_place
         assert (place is None) == (expected == 1)
     assert found == [made[0].id]
+
+
+async def test_whoever_reads_each_blob_gets_all_that_fit_and_lets_others_run_between(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED", 2)
+    monkeypatch.setattr(store_module, "LOOKED", 2)
+    made = [await uploaded(blobs, bytes([number])) for number in range(5)]
+    steps: list[str] = []
+    note = steps.append
+
+    async def read() -> None:
+        async for blob in blobs.each(BlobFilter()):
+            note(blob.id)
+
+    async def others() -> None:
+        for _ in range(2):
+            note("")
+            await asyncio.sleep(0)
+
+    await asyncio.gather(read(), others())
+    newest = [blob.id for blob in reversed(made)]
+    assert steps == [*newest[:2], "", *newest[2:4], "", newest[4]]
+    assert [blob.id async for blob in blobs.each(BlobFilter(sha256=made[0].sha256))] == [made[0].id]
 
 
 async def test_the_sum_of_a_list_lets_other_calls_run_between(

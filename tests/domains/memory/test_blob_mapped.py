@@ -196,6 +196,32 @@ async def test_a_file_that_the_system_does_not_open_is_named_with_what_it_says(
     assert f"{path} cannot be opened (Permission denied)" in (await refused(content(blobs, kept.id))).message
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+async def test_a_file_that_is_refused_is_closed(
+    blobs: BlobStore, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(shared / "file", b"bytes")
+    for wrong in (of(path, 6), of(path, size_bytes=6), of(path, sha256=sha(b"other"))):
+        await refused(blobs.requests.register(wrong))
+    kept = await blobs.requests.register(of(path))
+
+    def refuse(roots: BlobRoots, opened: os.stat_result, path: Path) -> None:
+        raise PermissionDenied("not yours", ErrorReason.PATH_OUTSIDE_ROOTS)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlobRoots, "check_owner", refuse)
+        await refused(blobs.requests.register(of(path)))
+    assert blobs.look(kept.id).state is BlobState.READY
+    path.write_bytes(b"byte")
+    assert blobs.look(kept.id).state is BlobState.LOST
+    other = written(shared / "other", b"bytes")
+    again = await blobs.requests.register(of(other))
+    other.write_bytes(b"after")
+    touch(other)
+    await refused(content(blobs, again.id))
+    assert not open_within(shared)
+
+
 async def test_named_shared_memory_is_only_on_windows(blobs: BlobStore) -> None:
     asked = Registration(backing=SharedMemorySegment(name="Local\\deviceops-x"), size_bytes=1)
     error = await refused(blobs.requests.register(asked))

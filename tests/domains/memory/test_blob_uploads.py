@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import msgspec
 import pytest
 
 from domains.errors import (
@@ -220,6 +221,13 @@ async def test_a_jobs_bytes_that_an_upload_counts_on_outlive_the_job(blobs: Blob
     blobs.release("job-1")
     assert await content(blobs, made.id) == b"picture"
     assert blobs.collect(blobs.get(made.id).create_time_s + 3600) == 1
+
+
+async def test_bytes_that_are_kept_for_ever_stay_so(blobs: BlobStore) -> None:
+    first = await uploaded(blobs, b"abc")
+    blobs._rows.put(msgspec.structs.replace(blobs.get(first.id), expire_time_s=None))  # pyright: ignore[reportPrivateUsage]  # as older rows are
+    again = await blobs.requests.begin_upload(BlobSpec(size_bytes=3, sha256=sha(b"abc"), keep_for_s=60))
+    assert (again.id, again.expire_time_s) == (first.id, None)
 
 
 @pytest.mark.parametrize(("keep_for_s", "later"), [(60, 3600), (7200, 7200), (None, 24 * 3600)])

@@ -10,7 +10,18 @@ import pytest
 
 from domains.memory import measure
 from domains.memory.blobs import device_memory, listing, power_loss, tiers, transfer
-from domains.memory.pools import advice, gauge, history, leaks, pool, pressure, reclaiming, reservation_table, state
+from domains.memory.pools import (
+    advice,
+    gauge,
+    history,
+    leaks,
+    pool,
+    pools,
+    pressure,
+    reclaiming,
+    reservation_table,
+    state,
+)
 
 KIB = 1024
 CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
@@ -25,6 +36,7 @@ CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (history, {"_TIMED": 10_000, "_RINGS": ((1, 3660), (10, 2200), (60, 1450))}),
     (leaks, {"WINDOW_S": 60.0, "LEAST_GROWTH_BYTES": KIB * KIB, "MAX_OWNERS": 4096}),
     (pool, {"RETRY_AFTER_S": 5.0}),
+    (pools, {"SAMPLE_S": 1.0}),
     (pressure, {"MIN_TREND_SAMPLES": 3}),
     (reclaiming, {"AGAIN_AFTER_S": 30.0}),
     (reservation_table, {"MAX_ENDED": 10_000}),

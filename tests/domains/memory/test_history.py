@@ -164,6 +164,21 @@ def test_the_leaking_owner_is_named_and_the_steady_one_is_not() -> None:
     assert suspect.growing_s == pytest.approx(50, abs=11)
 
 
+@pytest.mark.parametrize(
+    ("peak", "rises", "named"), [(1040, 6, True), (1041, 6, False), (1041, 7, True), (1030, 5, False)]
+)
+def test_a_leak_is_named_from_four_windows_and_its_least_growth_on(peak: int, rises: int, named: bool) -> None:
+    """Growth counts beyond the peak before it."""
+    leaks = watch([peak, *(1000 + 10 * rise for rise in range(rises + 1))], every_s=10)
+    assert bool(leaks.suspects()) is named
+
+
+def test_growth_below_the_least_is_noise() -> None:
+    assert watch([1000 + 9 * rise for rise in range(20)], every_s=10).suspects() == []
+    (suspect,) = watch([1000 + 10 * rise for rise in range(20)], every_s=10).suspects()
+    assert (suspect.growth_bytes_per_s, suspect.windows, suspect.growing_s) == (1.0, 17, 170.0)
+
+
 def test_a_leak_below_a_jagged_use_is_named() -> None:
     (suspect,) = watch([1000 + 3 * second + (second % 5) * 100 for second in range(61)]).suspects()
     assert suspect.windows >= 4

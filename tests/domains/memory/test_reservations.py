@@ -320,6 +320,27 @@ async def test_critical_ends_low_ones_but_only_if_that_is_enough() -> None:
     }
 
 
+@pytest.mark.parametrize(("need", "ended"), [(7, 0), (8, 1), (38, 1), (39, 2), (68, 2)])
+async def test_critical_ends_as_many_low_ones_as_it_needs(need: int, ended: int) -> None:
+    bench = Bench(100)
+    for size, priority in ((30, Priority.LOW), (31, Priority.LOW), (32, Priority.NORMAL)):
+        await held(bench, size, priority)
+    await held(bench, need, Priority.CRITICAL)
+    assert list(states(bench).values()).count(ReservationState.PREEMPTED) == ended
+
+
+async def test_memory_that_comes_after_a_caller_has_left_goes_to_the_next_one() -> None:
+    bench = Bench(100)
+    first = await held(bench, 100)
+    leaves, stays = waiting(bench, 60), waiting(bench, 70)
+    await settle()
+    leaves.cancel()
+    bench.reservations.delete(first.id)
+    assert (await stays).reservation.size_bytes == 70
+    await asyncio.gather(leaves, return_exceptions=True)
+    assert (leaves.cancelled(), bench.pools.claims.outstanding_bytes("sim-0")) == (True, 70)
+
+
 async def test_what_critical_frees_goes_to_nobody_else() -> None:
     bench = Bench(100)
     await held(bench, 100, Priority.LOW)

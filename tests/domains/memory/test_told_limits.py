@@ -5,7 +5,16 @@ from domains.memory.blobs.creation import MAX_ALIGNMENT_BYTES
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.uploads import MAX_CHUNK_BYTES
-from domains.memory.pools import budget, leaks, pressure, pressure_log, reservation, reservation_table, reservations
+from domains.memory.pools import (
+    budget,
+    leaks,
+    pressure,
+    pressure_log,
+    reclaim,
+    reservation,
+    reservation_table,
+    reservations,
+)
 
 HOUR_S = 3600.0
 MIB = 1024 * 1024
@@ -24,4 +33,5 @@ def test_pools_and_reservations() -> None:
     assert (reservations.MAX_HELD, reservation_table.LISTED_S) == (10_000, HOUR_S)
     assert (budget.MAX_IDLE_S, pressure.HYSTERESIS, pressure.HORIZON_S) == (24 * HOUR_S, 0.05, 24 * HOUR_S)
     assert (pressure_log.KEPT, leaks.LEAST_WINDOWS) == (1000, 4)
-    assert list(pressure.Pressure) == [1, 2, 3, 4]
+    for numbers in (pressure.Pressure, reclaim.ReclaimLevel, reservation.Priority):
+        assert list(numbers) == [1, 2, 3, 4]
