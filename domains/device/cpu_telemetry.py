@@ -22,6 +22,10 @@ _APART_S = 0.01
 """Readings closer than this are not kept: many samples at once must not push out those before them."""
 _KEPT = 16
 """Readings that are kept."""
+_GUESTS = {"guest", "guest_nice"}
+"""Times that `user` and `nice` include."""
+_IDLE = {"idle", "iowait"}
+"""Waiting for a disk counts as idle."""
 _SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "cpu-thermal")
 _PACKAGES = ("package", "tctl", "tdie")
 
@@ -71,11 +75,9 @@ class CpuTelemetry:
         """Nothing to restore."""
 
     def _reading(self) -> tuple[float, float, float]:
-        times: Any = psutil.cpu_times()
-        # `user` includes the guests' time; waiting for a disk counts as idle.
-        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        every = sum(times) - guests
-        return self._clock(), every - times.idle - getattr(times, "iowait", 0.0), every
+        times: dict[str, float] = psutil.cpu_times()._asdict()
+        every = sum(times.values()) - sum(times[name] for name in _GUESTS & times.keys())
+        return self._clock(), every - sum(times[name] for name in _IDLE & times.keys()), every
 
     def _load(self) -> float | None:
         """Load since the newest reading that is old enough. None: there is none yet."""

@@ -59,7 +59,7 @@ class DeviceStep(msgspec.Struct, kw_only=True):
     values: list[float | None] = msgspec.field(default_factory=lambda: [None] * len(FIGURES))
     """In the order of FIGURES. None: not measured."""
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(FIGURES))
-    """Number of measurements behind each value."""
+    """Number of measurements behind each value that is there."""
     throttle_reasons: frozenset[ThrottleReason] = frozenset()
     """All throttle reasons that applied at any time in the step."""
 
@@ -115,7 +115,7 @@ class DeviceHistory:
                 time_s=sample.time_s,
                 sample_count=1,
                 values=values,
-                counts=[0 if value is None else 1 for value in values],
+                counts=[1] * len(values),
                 throttle_reasons=frozenset(sample.throttle_reasons),
             )
         )

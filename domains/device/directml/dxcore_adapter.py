@@ -82,8 +82,10 @@ def _pci_ids(adapter: ComObject) -> tuple[int | None, int | None]:
     found = _read(adapter, Property.HARDWARE_ID_PARTS, (ctypes.c_uint32 * 5)())
     if found is None:
         found = _read(adapter, Property.HARDWARE_ID, (ctypes.c_uint32 * 4)())
+    if found is None:
+        return None, None
     # Both forms begin with these two.
-    vendor, device = (0, 0) if found is None else found[:2]
+    vendor, device = found[:2]
     return (vendor, device) if 0 < vendor <= 0xFFFF and device <= 0xFFFF else (None, None)
 
 

@@ -7,7 +7,7 @@ import pytest
 from domains.device.advice import AdviceFigures, DeviceAdvice, advise
 from domains.device.benchmark import BenchmarkResult, Suite
 from domains.device.device import Backend, Device, DeviceKind
-from domains.device.effects import MeasuredRun
+from domains.device.effects import Effect, MeasuredRun, effect_of
 from domains.device.settings import DeviceGoal, DeviceSettings, changed
 from domains.errors import InvalidRequest
 from domains.measurement import Measurement
@@ -123,6 +123,30 @@ def test_the_reason_for_tiling_is_the_one_that_decided(goal: DeviceGoal, model_b
     for option in ask(goal, model_bytes).options:
         if option.option.startswith("vae_"):
             assert option.reason.endswith(why)
+
+
+def test_a_model_that_fills_the_memory_leaves_none() -> None:
+    for model_bytes in (8 * GIB, 9 * GIB):
+        _, tiling, *_ = ask(DeviceGoal.BALANCED, model_bytes).options
+        assert tiling.reason == "beside the model 0 B of 8.0 GiB are left, which is little"
+    # A quarter of the memory is enough, a byte less is little.
+    assert not uses(ask(DeviceGoal.BALANCED, 6 * GIB))["vae_tiling"]
+    assert uses(ask(DeviceGoal.BALANCED, 6 * GIB + 1))["vae_tiling"]
+
+
+@pytest.mark.parametrize(("peak", "tight"), [(8 * GIB, False), (8 * GIB + 1, True)])
+def test_a_peak_that_just_fits_is_not_tight(peak: int, tight: bool) -> None:
+    runs = tuple(MeasuredRun(seconds=1.0, peak_device_bytes=each) for each in (peak, GIB, None))
+    runs += (MeasuredRun(seconds=1.0, peak_device_bytes=80 * GIB, options=("vae_tiling",)),)
+    option = ask(DeviceGoal.BALANCED, 4 * GIB, runs=runs).options[1]
+    assert (option.option, option.use) == ("vae_tiling", tight)
+    assert option.reason.startswith("the most that 2 runs without tiling held was 8.0 GiB of 8.0 GiB")
+
+
+def test_an_effect_needs_runs_on_both_sides() -> None:
+    used, without = MeasuredRun(seconds=3.0, options=("compile",)), MeasuredRun(seconds=2.0)
+    assert effect_of("compile", [used, without, without]) == Effect(ratio=1.5, sample_count=3)
+    assert (effect_of("compile", [used]), effect_of("compile", [without]), effect_of("compile", [])) == (None,) * 3
 
 
 def test_a_measured_peak_outweighs_the_rule() -> None:

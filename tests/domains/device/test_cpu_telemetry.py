@@ -1,5 +1,6 @@
 """The processor: real load, memory within the container's limit, and nothing where nothing can be read."""
 
+import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from domains.device.cgroup import HostMemory, host_memory
 from domains.device.cpu_telemetry import CpuTelemetry, temperature
-from domains.device.host_cpu import cpu_name, cpu_vendor
+from domains.device.device import Backend, DeviceKind
+from domains.device.host_cpu import cpu_architecture, cpu_max_clock_mhz, cpu_name, cpu_vendor
+from domains.device.inventory import host_processor
 from domains.device.rapl import Rapl
 from domains.device.telemetry import ALWAYS
 from domains.errors import NotSupported
@@ -284,6 +287,16 @@ def test_a_processor_has_no_power_control_and_a_ceiling_only_with_a_thermometer(
     assert telemetry.power_range(DEVICE) is None
     with pytest.raises(NotSupported):
         telemetry.set_power_limit(DEVICE, 50)
+
+
+def test_the_processor_is_described_without_a_worker() -> None:
+    device = host_processor()
+    assert (device.id, device.aliases, device.kind, device.backend) == ("cpu", ("cpu:0",), DeviceKind.CPU, Backend.CPU)
+    assert (device.backend_index, device.precision_support) == (0, ())
+    assert (device.display_name, device.vendor, device.architecture) == (cpu_name(), cpu_vendor(), cpu_architecture())
+    assert device.total_memory_bytes == host_memory().total_bytes
+    assert device.compute_units in (psutil.cpu_count(logical=False), os.cpu_count())
+    assert device.max_clock_mhz == cpu_max_clock_mhz()
 
 
 def test_the_processor_has_a_name() -> None:

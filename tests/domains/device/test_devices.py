@@ -203,6 +203,7 @@ def test_an_etag_of_another_server_is_none_of_this_one(world: World) -> None:
     other = Devices(world.log)
     other.described("cuda:0", a_device(), DeviceReach(capacity=2), ready=True)
     assert other.get(device_id).etag != world.devices.get(device_id).etag
+    assert len(world.devices.get(device_id).etag) == 16
 
 
 def test_the_etag_changes_with_settings_and_capabilities_and_not_with_the_state(world: World) -> None:
@@ -366,6 +367,35 @@ def test_what_is_recorded_of_a_device_decides_its_state(world: World) -> None:
         assert world.state(device_id) is state
         record(device_id, False)
         assert world.state(device_id) is DeviceState.AVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("too_hot", "ceiling", "state"),
+    [
+        (True, 80.0, DeviceState.DEGRADED),
+        (True, None, DeviceState.AVAILABLE),
+        (False, 80.0, DeviceState.AVAILABLE),
+        (False, None, DeviceState.AVAILABLE),
+    ],
+)
+def test_a_device_without_a_ceiling_is_not_too_hot(
+    world: World, too_hot: bool, ceiling: float | None, state: DeviceState
+) -> None:
+    device_id = world.ready()
+    world.devices.set_settings(device_id, DeviceSettings(max_temperature_celsius=70.0))
+    world.devices.too_hot(device_id, too_hot)
+    world.devices.set_settings(device_id, DeviceSettings(max_temperature_celsius=ceiling))
+    assert world.state(device_id) is state
+
+
+def test_whoever_listens_hears_each_change_with_the_view_before_it(world: World) -> None:
+    heard: list[tuple[int, int | None]] = []
+    world.devices.listeners.append(lambda view, before: heard.append((view.running, before and before.running)))
+    device_id = world.ready()
+    world.devices.running(device_id, 2)
+    world.devices.running(device_id, 2)
+    world.devices.running(device_id, 0)
+    assert heard == [(0, None), (2, 0), (0, 2)]
 
 
 def test_a_lost_device_is_found_and_not_there(world: World) -> None:

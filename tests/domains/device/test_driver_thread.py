@@ -6,8 +6,10 @@ import threading
 import msgspec
 import pytest
 
+from domains.device.device import Backend, Device
 from domains.device.driver_thread import DriverThread
 from domains.device.telemetry import NoTelemetry
+from domains.device.threaded_inventory import ThreadedInventory
 from domains.device.threaded_telemetry import ThreadedTelemetry
 from domains.errors import ErrorReason, InternalError
 from tests.domains.device.fake_nvml import cpu_device
@@ -66,6 +68,42 @@ async def test_a_call_that_was_withdrawn_in_time_is_not_made() -> None:
     assert first.result(10)
     assert driver.begin(lambda: made).result(10) == []
     driver.stop()
+
+
+class Inventory(ThreadedInventory):
+    """One device, or what its driver does instead."""
+
+    backend = Backend.CPU
+
+    def __init__(self, go: threading.Event, names: list[str] | None = None) -> None:
+        super().__init__("inventory", names)
+        self.go = go
+        self.asked = 0
+
+    def _list(self) -> dict[str, Device]:
+        self.asked += 1
+        self.go.wait(10)
+        return {"cpu": cpu_device()}
+
+
+async def test_an_inventory_asks_once_for_all_who_wait_and_ends_its_thread_when_it_is_closed() -> None:
+    go = threading.Event()
+    inventory, nothing = Inventory(go), Inventory(go, [])
+    with pytest.raises(InternalError, match=r"inventory did not list its devices within 0\.001 s"):
+        inventory.look_now(0.001)
+    looks = [asyncio.create_task(inventory.look()) for _ in range(3)]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(*looks) == [{"cpu": cpu_device()}] * 3
+    assert inventory.asked == 1
+    assert (inventory.look_now(), inventory.asked) == ({"cpu": cpu_device()}, 2)
+    assert nothing.look_now() == {}
+    threads = [thread for thread in threading.enumerate() if thread.name == "driver-inventory"]
+    inventory.close()
+    nothing.close()
+    for thread in threads:
+        thread.join(10)
+    assert [thread.is_alive() for thread in threads] == [False, False]
 
 
 async def test_a_telemetry_has_one_thread_for_each_device_and_ends_all_when_it_is_closed() -> None:

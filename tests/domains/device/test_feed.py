@@ -155,6 +155,21 @@ async def test_a_reader_that_comes_back_when_a_round_is_due_gets_it_at_once() ->
         assert (watcher.times[-1], watcher.skipped[-1]) == (7, 5)
 
 
+async def test_a_round_that_came_late_is_not_followed_by_another_one_at_once() -> None:
+    measured = Measured()
+    async with watching(measured, 1):
+        await measured.clock.advance(0.2)
+        async with watching(measured, 1) as late:
+            late.read.clear()
+            await measured.clock.advance(1)
+            await measured.clock.advance(7)
+            late.read.set()
+            await settle()
+            assert late.times == [0.2, 1, 7]
+            await measured.clock.advance(9)
+            assert late.times == [0.2, 1, 7, 8, 9]
+
+
 async def test_all_means_those_that_come_later_too() -> None:
     measured = Measured()
     async with watching(measured, 1, ids=()) as watcher:

@@ -155,6 +155,32 @@ def test_a_lost_gpu_is_seen_again_by_the_next_look_and_an_error_loses_none() -> 
     assert telemetry.sample(DEVICE).utilization_ratio == 0.75
 
 
+def test_a_gpu_that_a_sample_misses_is_looked_for_with_a_driver_opened_anew() -> None:
+    gpu = FakeGpu()
+    driver = FakeNvml(gpu)
+    telemetry = NvmlTelemetry(driver)
+    telemetry.inventory()
+    gpu.present = False
+    with pytest.raises(DeviceGone):
+        telemetry.sample(DEVICE)
+    gpu.present = True
+    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
+    assert driver.init_count == 2
+
+
+def test_gpus_that_tell_one_name_each_have_figures_of_their_own() -> None:
+    by_uuid, by_place = FakeGpu(), FakeGpu(uuid="GPU-other", place="0000:66:00.0")
+    by_uuid.answers["Temperature"], by_place.answers["Temperature"] = 40, 50
+    telemetry = NvmlTelemetry(FakeNvml(by_uuid, by_place))
+    devices = [
+        cuda_device(place=""),
+        cuda_device(uuid="", place="0000:66:00.0"),
+        cuda_device(uuid="GPU-other", place=""),
+    ]
+    assert [telemetry.sample(device).temperature_celsius for device in devices] == [40, 50, 50]
+    assert telemetry.sample(cuda_device(uuid="", place="")).telemetry == ()
+
+
 def test_looks_that_miss_no_gpu_leave_the_driver_open() -> None:
     driver = FakeNvml(FakeGpu())
     telemetry = NvmlTelemetry(driver)
@@ -414,6 +440,22 @@ def test_a_limit_that_the_driver_does_not_take_back_is_told_and_tried_again(tmp_
     gpu.may_set = True
     telemetry.restore(DEVICE)
     assert gpu.limit_mw == 700_000
+
+
+def test_a_driver_that_does_not_support_the_change_says_so(tmp_path: Path) -> None:
+    driver = FakeNvml(FakeGpu())
+
+    def refuse(gpu: FakeGpu, limit_mw: int) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    driver.nvmlDeviceSetPowerManagementLimit = refuse
+    limits = OriginalLimits(tmp_path)
+    telemetry = NvmlTelemetry(driver, limits)
+    with pytest.raises(NotSupported) as caught:
+        telemetry.set_power_limit(DEVICE, 300)
+    assert caught.value.facts["setting"] == "power_limit_watts"
+    assert limits.before(DEVICE.id) is None
+    assert telemetry.controls(DEVICE) == (*ALWAYS, "max_temperature_celsius")
 
 
 def test_a_gpu_without_power_control_says_so() -> None:

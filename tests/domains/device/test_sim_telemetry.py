@@ -1,6 +1,7 @@
 """What the telemetry of a simulated device tells under a load."""
 
 import asyncio
+import math
 
 import msgspec
 import pytest
@@ -97,6 +98,13 @@ def test_asking_often_changes_nothing(bench: Bench) -> None:
     for tenth in range(100):
         bench.sample_at(tenth / 10)
     assert bench.sample_at(10) == other.sample_at(10)
+
+
+def test_the_power_follows_within_half_a_second(bench: Bench) -> None:
+    bench.telemetry.load("sim-0", 1)
+    assert bench.sample_at(0).power_watts == 20
+    assert bench.sample_at(0.25).power_watts == pytest.approx(200 - 180 * math.exp(-1.5))
+    assert bench.sample_at(0.5).power_watts == pytest.approx(200 - 180 * math.exp(-3))
 
 
 def test_a_device_without_inertia_is_hot_at_once() -> None:
