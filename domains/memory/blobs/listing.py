@@ -78,7 +78,8 @@ class Totals:
 
     def __init__(self, rows: BlobRows) -> None:
         self._rows = rows
-        self._changes = -1
+        self._changes: int | None = None
+        """`changes` of the rows that the sums are of. None: nothing was summed yet."""
         self._sums: dict[BlobFilter, int] = {}
 
     async def total_bytes(self, wanted: BlobFilter) -> int:

@@ -4,7 +4,9 @@ Limits that refuse something have tests of their own, at and beyond the limit.
 """
 
 from types import ModuleType
+from typing import Annotated
 
+import msgspec
 import pytest
 
 from domains.device import (
@@ -20,7 +22,7 @@ from domains.device import (
     workload,
 )
 from domains.device.directml import adapter, dxcore
-from domains.device.simulated import script, script_file, telemetry, watch
+from domains.device.simulated import faults, script, script_file, telemetry, watch
 
 CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     (advice, {"TIGHT_SHARE": 0.25}),
@@ -49,6 +51,26 @@ CHOSEN: list[tuple[ModuleType, dict[str, object]]] = [
     ),
     (dxcore, {"_SYSTEM_FOLDER_ONLY": 0x800, "_HIGH_PERFORMANCE": 2}),
     (script, {"MAX_DEVICES": 64, "MAX_FAULTS": 64}),
+    (
+        script,
+        {
+            "_Bytes": Annotated[int, msgspec.Meta(ge=0, le=2**50)],
+            "_Celsius": Annotated[float, msgspec.Meta(ge=-50, le=200)],
+            "_Watts": Annotated[float, msgspec.Meta(ge=0, le=10_000)],
+            "_Name": Annotated[str, msgspec.Meta(min_length=1, max_length=128)],
+            "_Speed": Annotated[float, msgspec.Meta(ge=0.0001, le=1)],
+            "_Seconds": Annotated[float, msgspec.Meta(ge=0, le=86_400)],
+        },
+    ),
+    (
+        faults,
+        {
+            "_Step": Annotated[int, msgspec.Meta(ge=0, le=1000)],
+            "_DenoisingStep": Annotated[int, msgspec.Meta(ge=1, le=1000)],
+            "_Times": Annotated[int, msgspec.Meta(ge=0, le=1_000_000)],
+            "_Bytes": Annotated[int, msgspec.Meta(ge=1, le=2**50)],
+        },
+    ),
     (script_file, {"MAX_FILE_BYTES": 256 * 1024}),
     (telemetry, {"POWER_SETTLES_S": 0.5}),
     (watch, {"LOOK_EVERY_S": 0.25}),

@@ -1,5 +1,6 @@
 """Blobs in a worker's memory: the worker's side on torch's CPU, and the store's side over it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from domains.errors import (
     NotSupported,
     ResourceExhausted,
 )
-from domains.memory.blobs.blob import BlobSpec, BlobState, BlobTier
+from domains.memory.blobs import device_memory
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
+from domains.memory.blobs.device_memory import DeviceBytes
 from domains.memory.blobs.quotas import BlobLimits
 from domains.memory.on_device.device_blobs import DeviceBlobs
 from tests.domains.memory.blobs import MIB, content, opened, sha, some_bytes, uploaded
@@ -192,3 +195,69 @@ async def test_an_allocation_that_fails_leaves_no_blob(tmp_path: Path) -> None:
             await store.requests.create(BlobSpec(size_bytes=1 << 60, tier=BlobTier.DEVICE, device_id="cpu"))
         await store.freed()
         assert store.all() == []
+
+
+class NotingWorker(Worker):
+    """Notes what it is asked to hash and to free; frees when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hashed: list[tuple[int, int]] = []
+        self.freed: list[str] = []
+        self.may_free = asyncio.Event()
+        self.may_free.set()
+
+    async def sha256(self, blob_id: str, begin: int, end: int) -> str:
+        self.hashed.append((begin, end))
+        return await super().sha256(blob_id, begin, end)
+
+    async def free(self, blob_id: str) -> None:
+        await self.may_free.wait()
+        self.freed.append(blob_id)
+        await super().free(blob_id)
+
+
+async def test_a_whole_blob_is_hashed_by_its_worker_and_a_part_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_memory, "HASH_PIECE_BYTES", 4)
+    worker = NotingWorker()
+    with opened(tmp_path, device_memory=worker) as store:
+        blob = await uploaded(store, b"0123456789", BlobTier.DEVICE, "cpu")
+        worker.hashed.clear()
+        for begin, end, pieces in ((0, 10, [(0, 4), (4, 8), (8, 10)]), (0, 9, []), (1, 10, [])):
+            assert await store.sha256_of(blob.id, begin, end) == sha(b"0123456789"[begin:end])
+            assert worker.hashed == pieces
+            worker.hashed.clear()
+        empty = await uploaded(store, b"", BlobTier.DEVICE, "cpu")
+        host = await uploaded(store, b"host", BlobTier.HOST)
+        assert await store.sha256_of(empty.id, 0, 0) == sha(b"")
+        assert await store.sha256_of(host.id, 0, 4) == sha(b"host")
+        assert worker.hashed == []
+
+
+async def test_memory_is_freed_once_at_a_time_and_what_could_not_be_only_on_its_device() -> None:
+    worker = NotingWorker()
+    worker.may_free.clear()
+    memory = DeviceBytes(worker)
+    one, other = (
+        Blob(id=name, sha256="", size_bytes=1, media_type="", create_time_s=0.0, tier=BlobTier.DEVICE, device_id=device)
+        for name, device in (("b-1", "gpu-1"), ("b-2", "gpu-2"))
+    )
+    for _ in range(2):
+        memory.free(one)
+    worker.may_free.set()
+    await memory.freed()
+    assert worker.freed == ["b-1"]
+    worker.broken = True
+    for blob in (one, other):
+        memory.free(blob)
+    await memory.freed()
+    assert list(memory.unfreed) == ["b-1", "b-2"]
+    memory.lost("gpu-1")
+    assert list(memory.unfreed) == ["b-2"]
+    worker.broken = False
+    memory.retry()
+    await memory.freed()
+    assert (memory.unfreed, worker.freed) == ({}, ["b-1", "b-1", "b-2", "b-2"])
+    DeviceBytes(None).free(one)
