@@ -12,7 +12,7 @@ import pytest
 from domains import storage
 from domains.errors import DataLoss, ErrorReason, InternalError
 from domains.memory.blobs import power_loss
-from domains.memory.blobs.blob import Blob, BlobState
+from domains.memory.blobs.blob import Blob, BlobSpec, BlobState, BlobTier
 from domains.memory.blobs.files import BlobFiles, file_name
 from domains.memory.blobs.store import BlobStore
 from tests.domains.memory.blobs import content, uploaded
@@ -142,6 +142,13 @@ async def test_blobs_that_were_written_a_while_before_the_newest_are_not_hashed(
     assert power_loss.damaged(blobs.all(), blobs.files, machine_restarted=False) == []
 
 
+async def test_only_complete_blobs_on_the_disk_are_compared_with_their_files(blobs: BlobStore) -> None:
+    await uploaded(blobs, b"in memory", BlobTier.HOST)
+    half = await blobs.requests.create(BlobSpec(size_bytes=4))
+    blobs.files.path(file_name(half)).unlink()
+    assert power_loss.damaged(blobs.all(), blobs.files, machine_restarted=True) == []
+
+
 async def test_a_file_that_cannot_be_read_is_damaged(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = await uploaded(blobs, b"data")
 
@@ -188,9 +195,11 @@ def test_what_cannot_be_synced_leaves_no_file(tmp_path: Path, monkeypatch: pytes
 def test_with_power_a_picture_and_its_name_are_on_the_disk_before_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasting: storage.Durability, waits: bool
 ) -> None:
-    files = BlobFiles(tmp_path / "blobs", lasting=lasting)
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    files = BlobFiles(tmp_path / "blobs", lasting=lasting)
+    assert synced == ([tmp_path.stat().st_ino] if waits else [])
+    synced.clear()
     path = files.path(files.write(CONTENTS[0]))
     wanted = {path.stat().st_ino, path.parent.stat().st_ino, files.folder.stat().st_ino}
     assert set(synced) == (wanted if waits else set())
@@ -200,5 +209,8 @@ def test_with_power_a_picture_and_its_name_are_on_the_disk_before_the_row(
     assert set(synced) == (again if waits else set()), "another thread may have written it and not synced it yet"
     synced.clear()
     files.reserve("upload", 4)
-    files.write_at("upload", 0, b"data")
-    assert (files.path("upload").stat().st_ino in synced) == waits
+    made = {files.path("upload").stat().st_ino, files.path("upload").parent.stat().st_ino, files.folder.stat().st_ino}
+    assert set(synced) == (made if waits else set())
+    synced.clear()
+    files.write_at("upload", 0, b"more")
+    assert set(synced) == ({files.path("upload").stat().st_ino} if waits else set())

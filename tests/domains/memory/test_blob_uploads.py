@@ -1,11 +1,13 @@
 """Bytes come into a blob in order, once, and are what was announced; what was written survives."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import msgspec
+import psutil
 import pytest
 
 from domains.errors import (
@@ -265,6 +267,44 @@ async def test_quotas_bound_what_clients_make_and_not_what_jobs_make(tmp_path: P
         await store.keep(b"picture" * 100, "image/png", "job-1")
         store.delete(last.id)
         await store.requests.create(BlobSpec(size_bytes=1))
+
+
+async def test_a_registered_file_takes_no_bytes_of_the_quota_and_counts_as_one_blob(tmp_path: Path) -> None:
+    with opened(tmp_path, limits=BlobLimits(max_count=2, max_bytes=4)) as store:
+        await uploaded(store, b"full")
+        path = tmp_path / "shared" / "file"
+        path.write_bytes(b"bytes")
+        asked = Registration(backing=MappedFile(path=str(path)))
+        mapped = await store.requests.register(asked)
+        assert mapped.place > mapped.create_time_s
+        with pytest.raises(ResourceExhausted) as told:
+            await store.requests.register(asked)
+        assert told.value.facts["count"] == "2"
+        store.delete(mapped.id)
+        await store.requests.register(asked)
+
+
+async def test_a_request_is_remembered_as_long_as_its_blob(tmp_path: Path) -> None:
+    asked = Asked(request_id="one", scope="create", digest="d")
+    with opened(tmp_path) as store:
+        made = await store.requests.create(BlobSpec(size_bytes=1), asked)
+        assert store._rows.request(asked.key) is not None  # pyright: ignore[reportPrivateUsage]
+    with opened(tmp_path) as store:
+        assert store._rows.request(asked.key) is not None  # pyright: ignore[reportPrivateUsage]
+        store.delete(made.id)
+        assert store._rows.request(asked.key) is None  # pyright: ignore[reportPrivateUsage]
+    with opened(tmp_path) as store:
+        assert store._rows.request(asked.key) is None  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count pages otherwise")
+async def test_pages_of_a_blob_are_taken_from_the_system_at_once(blobs: BlobStore) -> None:
+    process, size = psutil.Process(), 32 * MIB
+    before = process.memory_info().rss
+    blob = await blobs.requests.create(BlobSpec(size_bytes=size, tier=BlobTier.HOST))
+    assert process.memory_info().rss - before > 0.9 * size
+    blobs.delete(blob.id)
+    assert process.memory_info().rss - before < 0.1 * size
 
 
 async def test_what_no_disk_and_no_memory_can_hold_is_refused_and_leaves_nothing(blobs: BlobStore) -> None:

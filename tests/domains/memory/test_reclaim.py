@@ -291,8 +291,8 @@ async def test_a_plan_ends_with_the_step_that_reaches_its_target(
 
 def test_a_ratio_of_what_is_not_measured_lacks_nothing_that_is_known() -> None:
     asked = ReclaimAsk(used_ratio=0.5)
-    for known in ({}, {"used_bytes": 5}, {"total_bytes": 5}):
-        assert missing_bytes(asked, MemoryMeasure(time_s=0, **known)) is None
+    for used, total in ((None, None), (5, None), (None, 5)):
+        assert missing_bytes(asked, MemoryMeasure(time_s=0, used_bytes=used, total_bytes=total)) is None
     assert missing_bytes(ReclaimAsk(free_bytes=3), MemoryMeasure(time_s=0)) == 3
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.clock import ClockStep
-from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest
+from domains.errors import DeviceOpsError, ErrorReason, InvalidRequest, ResourceExhausted
 from domains.memory.pools import reservation_table
 from domains.memory.pools.admission import Admission
 from domains.memory.pools.budget import MemoryBudget
@@ -452,6 +452,33 @@ async def test_a_used_up_one_is_its_consumers() -> None:
         with pytest.raises(DeviceOpsError) as caught:
             call()
         assert caught.value.reason is ErrorReason.ILLEGAL_STATE
+
+
+async def test_what_was_used_up_or_given_back_does_not_expire() -> None:
+    bench = Bench(100)
+    used, given_back = await held(bench, 40, live_s=10), await held(bench, 30, live_s=10)
+    admission = Admission(bench.pools, bench.reservations)
+    assert (admission.is_held(used.id), admission.is_held("r-none")) == (True, False)
+    bench.reservations.commit(used.id, "job-1")
+    bench.reservations.delete(given_back.id)
+    assert not admission.is_held(used.id)
+    bench.clock.turn(20)
+    assert states(bench) == {40: ReservationState.COMMITTED}
+
+
+@pytest.mark.parametrize(("live_s", "again_s"), [(0.25, 1.0), (1.0, 1.0), (1.5, 1.5), (60.0, 60.0)])
+async def test_a_refusal_says_to_come_again_when_the_next_reservation_ends(live_s: float, again_s: float) -> None:
+    bench = Bench(100)
+    await held(bench, 50, live_s=600)
+    await held(bench, 50, live_s=2)
+    bench.clock.turn(2)
+    # The shortest time that a caller may ask for is longer than the shortest that can be left.
+    last = await held(bench, 50, live_s=max(1.0, live_s))
+    bench.clock.turn(max(1.0, live_s) - live_s)
+    with pytest.raises(ResourceExhausted) as refused:
+        await held(bench, 10)
+    assert refused.value.retry_after_s == again_s
+    assert bench.reservations.is_held(last.id)
 
 
 async def test_between_claim_and_measurement_the_bytes_are_nobody_elses() -> None:
