@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Generator
@@ -87,7 +88,7 @@ class PoolState:
 
         While a busy worker does not report its held bytes, the last reported ones count, so that a limit always holds.
         """
-        return room_of(self._with_held(self.measure or MemoryMeasure(time_s=0)), budget)
+        return room_of(self._with_held(self.measure or MemoryMeasure(time_s=math.nan)), budget)
 
     def _with_held(self, measure: MemoryMeasure) -> MemoryMeasure:
         if measure.held_bytes is not None or self._held is None:
