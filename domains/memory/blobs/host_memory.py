@@ -78,7 +78,7 @@ class HostContent:
 def aligned_pages(size: int, alignment: int) -> memoryview:
     """Zeroed anonymous memory, `size` bytes, that starts at a multiple of `alignment` (a power of two)."""
     spare = alignment if alignment > mmap.PAGESIZE else 0
-    pages = mmap.mmap(-1, max(1, size + spare))
+    pages = mmap.mmap(-1, max(size + spare, mmap.PAGESIZE))
     start = -address_of(pages) % alignment
     return memoryview(pages)[start : start + size]
 

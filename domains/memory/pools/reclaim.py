@@ -190,9 +190,9 @@ def plan(
     budget: MemoryBudget,
     models: Sequence[IdleModel],
     jobs: Sequence[RunningJob],
-    spent: Sequence[MemoryOwner] = (),
+    spent: Sequence[MemoryOwner],
     *,
-    computes: bool = True,
+    computes: bool,
 ) -> list[ReclaimStep]:
     """The steps in order, until their expected gain reaches the target. `computes`: False for a disk, which has only blobs.
 

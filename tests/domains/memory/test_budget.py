@@ -28,6 +28,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"warning_ratio": math.nan}, {"warning_ratio"}),
         ({"emergency_ratio": math.inf}, {"emergency_ratio"}),
         ({"critical_ratio": -0.1}, {"critical_ratio"}),
+        ({"warning_ratio": -1e-9}, {"warning_ratio"}),
+        ({"emergency_ratio": 1.0 + 1e-9}, {"emergency_ratio"}),
         ({"warning_ratio": 0.9}, {"warning_ratio"}),
         ({"warning_ratio": 0.99, "critical_ratio": 0.98}, {"warning_ratio", "critical_ratio"}),
         ({"idle_after_s": 0.5}, {"idle_after"}),
@@ -43,6 +45,12 @@ def test_impossible_values_are_refused_all_at_once(fields: dict[str, float], nam
         MemoryBudget(**fields)  # pyright: ignore[reportArgumentType]  # wrong on purpose
     assert caught.value.reason is ErrorReason.INVALID_FIELD
     assert {violation.field for violation in caught.value.violations} == {f"memory_budget.{name}" for name in named}
+
+
+def test_what_is_just_within_the_limits_is_taken() -> None:
+    budget = MemoryBudget(warning_ratio=0.0, emergency_ratio=1.0, limit_bytes=0, headroom_bytes=0, idle_after_s=1.0)
+    assert (budget.warning_ratio, budget.emergency_ratio, budget.ceiling_bytes(None)) == (0.0, 1.0, 0)
+    assert MemoryBudget(idle_after_s=86400.0).idle_after_s == 86400.0
 
 
 def test_a_threshold_is_refused_with_the_one_that_it_reaches() -> None:

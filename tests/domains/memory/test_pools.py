@@ -299,6 +299,19 @@ async def test_headroom_takes_the_ground_from_reservations_only() -> None:
     assert bench.reclaimer.calls == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "silent", "calls"), [(149, False, ["empty_caches"]), (150, False, []), (149, True, [])]
+)
+async def test_caches_above_a_limit_are_emptied_where_models_and_jobs_fit(
+    limit: int, silent: bool, calls: list[str]
+) -> None:
+    bench = BudgetBench()
+    bench.reclaimer.load("fresh", 100, 10)
+    bench.source.cached, bench.source.silent = 50, silent
+    change = await bench.budgets.set("sim-0", MemoryBudget(limit_bytes=limit))
+    assert (bench.reclaimer.calls, change.impact.excess_bytes) == (calls, 0)
+
+
 @pytest.mark.parametrize(("headroom", "ended"), [(390, 0), (391, 1), (440, 1), (441, 2)])
 async def test_headroom_ends_as_many_reservations_as_have_no_room_left(headroom: int, ended: int) -> None:
     bench = await crowded()
