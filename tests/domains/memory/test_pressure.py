@@ -67,7 +67,9 @@ def test_use_is_a_share_of_what_may_be_used(
 
 
 def test_what_is_not_measured_has_no_ratio() -> None:
-    assert use_ratio(MemoryMeasure(time_s=0), MemoryBudget(limit_bytes=5)) is None
+    for used, total in ((None, None), (5, None), (None, 5)):
+        measure = MemoryMeasure(time_s=0, used_bytes=used, total_bytes=total)
+        assert use_ratio(measure, MemoryBudget(limit_bytes=5)) is None
 
 
 @pytest.mark.parametrize("level", list(THRESHOLD))

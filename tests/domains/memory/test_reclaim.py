@@ -81,6 +81,7 @@ async def test_emergency_interrupts_the_least_urgent_job_first() -> None:
     report = await bench.reclaim(free_bytes=300, max_level=ReclaimLevel.EMERGENCY)
     assert [step.action for step in report.steps] == ["empty_cache", "unload", "unload", "compact", "interrupt"]
     assert [step.failure for step in report.steps] == [None] * 5
+    assert report.steps[3].owner == MemoryOwner(kind=OwnerKind.UNATTRIBUTED, live_bytes=0)
     assert bench.source.jobs == {"job-4": 60}
 
 
