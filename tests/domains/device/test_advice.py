@@ -195,6 +195,9 @@ def test_offloading_costs_what_the_benchmark_says() -> None:
     advice = ask(DeviceGoal.BALANCED, 9 * GIB, benchmark=(copy,))
     assert advice.expected_effects == (Measurement(name="offload_copy_of_the_model", value=9.0, unit="s"),)
     assert advice.sample_count == 5
+    fits = ask(DeviceGoal.THROUGHPUT, 4 * GIB, features=("compile",), benchmark=(copy,))
+    assert uses(fits)["compile"]
+    assert (fits.expected_effects, fits.sample_count) == ((), 0), "a model that is not moved costs no copy"
 
 
 def test_a_power_limit_is_advised_from_measured_energy_only() -> None:

@@ -164,8 +164,9 @@ def test_a_gpu_that_a_sample_misses_is_looked_for_with_a_driver_opened_anew() ->
     with pytest.raises(DeviceGone):
         telemetry.sample(DEVICE)
     gpu.present = True
-    assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
-    assert driver.init_count == 2
+    for _ in range(2):
+        assert [adapter.uuid for adapter in telemetry.inventory()] == [UUID]
+        assert driver.init_count == 2
 
 
 def test_gpus_that_tell_one_name_each_have_figures_of_their_own() -> None:
