@@ -182,7 +182,7 @@ def test_what_cannot_be_lossless_is_named(media_type: str, quality: int | None, 
 
 
 WRITTEN = "image/png, image/jpeg, image/webp, image/avif"
-LARGE = np.zeros((1, 65_501), np.uint8)
+LARGE, WIDE = np.zeros((1, 65_501), np.uint8), np.zeros((2, 16_384, 3), np.uint8)
 
 
 @pytest.mark.skipif("image/avif" not in MEDIA_TYPES, reason="Pillow has no AVIF here")
@@ -192,7 +192,7 @@ LARGE = np.zeros((1, 65_501), np.uint8)
         (LARGE[:, :2], "image/gif", {}, "media_type", f"cannot write 'image/gif'; known: {WRITTEN}", WRITTEN),
         (LARGE[0], "image/png", {}, "pixels", "must be uint8 (height, width[, 3 | 4]), not uint8 (65501,)", ""),
         (
-            LARGE[None, :, :2],
+            LARGE[:1, :2].reshape(1, 1, 2),
             "image/png",
             {},
             "pixels",
@@ -201,10 +201,19 @@ LARGE = np.zeros((1, 65_501), np.uint8)
         ),
         (LARGE > 0, "image/png", {}, "pixels", "must be uint8 (height, width[, 3 | 4]), not bool (1, 65501)", ""),
         (
-            *(LARGE[None, :, :4], "image/jpeg", {}, "pixels"),
+            *(LARGE[:1, :4].reshape(1, 1, 4), "image/jpeg", {}, "pixels"),
             *("image/jpeg has no alpha; drop the channel, or ask for image/png or image/webp", ""),
         ),
         (LARGE, "image/jpeg", {}, "pixels", "65501×1 pixels; image/jpeg takes sides of 1..65500", ""),
+        (WIDE, "image/webp", {}, "pixels", "16384×2 pixels; image/webp takes sides of 1..16383", ""),
+        (
+            WIDE[None],
+            "image/png",
+            {},
+            "pixels",
+            "must be uint8 (height, width[, 3 | 4]), not uint8 (1, 2, 16384, 3)",
+            "",
+        ),
         (LARGE.T, "image/jpeg", {}, "pixels", "1×65501 pixels; image/jpeg takes sides of 1..65500", ""),
         (LARGE[:0], "image/png", {}, "pixels", "65501×0 pixels; image/png takes sides of 1..2147483647", ""),
         (
@@ -227,7 +236,6 @@ LARGE = np.zeros((1, 65_501), np.uint8)
 def test_a_refusal_says_what_is_wrong_and_what_would_work(
     pixels: NDArray[Any], media_type: str, more: dict[str, Any], field: str, message: str, allowed: str
 ) -> None:
-    pixels = pixels.reshape(1, 1, -1) if pixels.ndim == 3 else pixels
     with pytest.raises(InvalidRequest) as caught:
         encode(pixels, media_type, **more)
     assert caught.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
@@ -266,3 +274,9 @@ def test_colours_keep_their_order() -> None:
                 continue
             seen = decode(encode(np.full((16, 16, len(colour)), colour, np.uint8), media_type), max_pixels=256)
             assert np.abs(seen.astype(int) - colour[:3]).max() < 12
+
+
+@pytest.mark.parametrize(("lossless", "kind"), [(False, b"VP8 "), (True, b"VP8L")])
+def test_a_webp_without_texts_is_the_encoders_own(lossless: bool, kind: bytes) -> None:
+    assert encode(gradient(4, 4), "image/webp", lossless=lossless)[12:16] == kind
+    assert encode(gradient(4, 4), "image/webp", lossless=lossless, manifest="m")[12:16] == b"VP8X"

@@ -14,7 +14,7 @@ from domains.inference.solvers.trained_walk import _last_timestep as last_timest
 from domains.inference.solvers.walk import Options, Step, Walk
 
 
-def walk(*levels: Level, prediction: str, **options: bool) -> Walk:
+def walk(*levels: Level, prediction: str, heun: bool = False) -> Walk:
     """Through these levels."""
     return Walk(
         steps=tuple(Step(begin, end) for begin, end in pairwise(levels)),
@@ -22,7 +22,7 @@ def walk(*levels: Level, prediction: str, **options: bool) -> Walk:
         initial_scale=1.0,
         between=lambda ratio: at_ratio(ratio, 0.0),
         at_timestep=lambda timestep: levels[0],
-        options=Options(lower_order_final=False, **options),
+        options=Options(lower_order_final=False, heun=heun),
     )
 
 
