@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -304,6 +305,24 @@ async def test_a_process_that_is_never_ready_is_a_fault_of_the_server(monkeypatc
     monkeypatch.setattr("domains.imaging.decoder_process._START_S", 0.05)
     with pytest.raises(InternalError, match="the process that decodes pictures did not start"):
         await PictureDecoder([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"]).decode(b"", max_pixels=1)
+
+
+async def test_a_caller_who_leaves_during_the_start_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, begun = asyncio.create_subprocess_exec, asyncio.get_running_loop().create_future()
+
+    async def creating(*command: str, **more: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **more)
+        begun.set_result(process)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", creating)
+    decoder = PictureDecoder([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"])
+    left = asyncio.create_task(decoder.decode(b"", max_pixels=1))
+    process = await begun
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert process.returncode is not None
 
 
 async def test_a_process_is_started_twice_at_most(tmp_path: Path) -> None:
