@@ -43,6 +43,8 @@ def plain() -> bytes:
             FOUND * 2,
         ),  # 64 bits
         (struct.pack(">I4sQ", 1, b"free", 16) + STORE, FOUND),
+        # 64 bits that say more than there is.
+        (struct.pack(">I4sQ", 1, b"uuid", (1 << 56) + 34) + UUID + b"store", FOUND),
         (struct.pack(">I4s", 0, b"uuid") + UUID + b"to the end", [("c2pa", UUID + b"to the end")]),
         (struct.pack(">I4s", 8 + 16, b"uuid") + UUID[:-1] + b"x", []),  # of another program
         (struct.pack(">I4s", 8 + 16, b"free") + UUID, []),
