@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PX = 8
-_INK, _PAPER = (32, 32, 32), (255, 255, 255)
+_INK, _PAPER = (32, 32, 32), "white"
 
 
 def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, cell_px: int) -> NDArray[np.uint8]:
