@@ -199,3 +199,32 @@ def test_values_that_differ_are_told(mine: object, theirs: object, told: str) ->
     kept = "in job job-1, whose latents are made with it; leave it out, or start from nothing"
     assert violation.message == f"{told} {kept}"
     assert refused.value.facts == {"continue_job_id": "job-1"}
+
+
+@pytest.mark.parametrize(
+    ("own", "model_id"), [({}, "emoji-sd"), ({"model_id": "other"}, "other"), ({"loaded_model_id": "other@gpu"}, "")]
+)
+def test_a_branch_is_made_by_its_sources_model_unless_it_names_one(own: dict[str, str], model_id: str) -> None:
+    assert branch(**own).model_id == model_id
+
+
+KARRAS = msgspec.structs.replace(RESOLVED, sigma_schedule="karras")
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (Sampling(), {"seed": None, "seeds": (5, 6), "sigma_schedule": "karras", "steps": 7}),
+        (Sampling(seed=9), {"seed": 9, "seeds": ()}),
+        (Sampling(seeds=(1, 2)), {"seed": None, "seeds": (1, 2)}),
+        (Sampling(sigma_schedule="beta", steps=4), {"sigma_schedule": "beta", "steps": 4}),
+        (Sampling(own=OwnWalk(sigmas=(9.0, 3.0, 0.0))), {"sigma_schedule": "", "steps": None}),
+        # What its source left open stays open.
+        (Sampling(), {"guidance_rescale": None, "guidance_start_ratio": None, "guidance_end_ratio": None}),
+    ],
+)
+def test_each_choice_of_sampling_is_the_branchs_own_or_else_that_of_its_source(
+    own: Sampling, expected: dict[str, object]
+) -> None:
+    found = filled(checked(Generation(prompt="a whale", sampling=own)), SOURCE, KARRAS).asked.sampling
+    assert {name: getattr(found, name) for name in expected} == expected
