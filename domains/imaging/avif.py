@@ -69,8 +69,8 @@ def packets(file: bytes) -> Iterator[tuple[str, bytes]]:
 def _boxes(file: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(kind, content) of each box of the outermost level, up to the first bytes that are not a box."""
     at = 0
-    while at + 8 <= len(file):
-        length, kind = struct.unpack_from(">I4s", file, at)
+    while len(start := file[at : at + 8]) == 8:
+        length, kind = struct.unpack(">I4s", start)
         head = 8
         if length == 1:
             length, head = int.from_bytes(file[at + 8 : at + 16], "big"), 16

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP_PX = 8
-_INK, _PAPER = (32, 32, 32), (255, 255, 255)
+_INK, _PAPER = (32, 32, 32), "white"
 
 
 def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, cell_px: int) -> NDArray[np.uint8]:
@@ -18,11 +18,11 @@ def contact_sheet(cells: Sequence[tuple[str, NDArray[np.uint8]]], columns: int, 
     """
     if not cells or columns < 1 or cell_px < 1:
         raise ValueError(f"a sheet needs cells, columns and a cell size: {len(cells)}, {columns}, {cell_px}")
-    font = ImageFont.load_default(max(10, cell_px // 12))
-    line_px = 2 * font.size if isinstance(font, ImageFont.FreeTypeFont) else 20
+    font_px = max(10, cell_px // 12)
+    font = ImageFont.load_default(font_px)
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
-    step_x, step_y = cell_px + _GAP_PX, cell_px + int(line_px) + _GAP_PX
+    step_x, step_y = cell_px + _GAP_PX, cell_px + 2 * font_px + _GAP_PX
     sheet = Image.new("RGB", (columns * step_x + _GAP_PX, rows * step_y + _GAP_PX), _PAPER)
     for place, (caption, pixels) in enumerate(cells):
         row, column = divmod(place, columns)

@@ -42,7 +42,7 @@ def _line_segments(picture: Pixels, options: Options) -> Pixels:
     """White straight lines on black (LSD, von Gioi et al. 2012)."""
     found: Any = cv2.createLineSegmentDetector().detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[0]
     drawn = np.zeros(picture.shape[:2], np.uint8)
-    for x0, y0, x1, y1 in np.empty((0, 4)) if found is None else found.reshape(-1, 4):
+    for x0, y0, x1, y1 in () if found is None else found.reshape(len(found), 4):
         if np.hypot(x1 - x0, y1 - y0) >= options["min_length_px"]:
             cv2.line(drawn, (round(x0), round(y0)), (round(x1), round(y1)), 255, 1, cv2.LINE_AA)
     return _grey(drawn)
@@ -68,7 +68,7 @@ def _shuffle(picture: Pixels, options: Options) -> Pixels:
 
 def _smooth(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """Smooth noise, 0..1."""
-    coarse = random.uniform(0.0, 1.0, (height // 256 + 2, width // 256 + 2)).astype(np.float32)
+    coarse = random.random((height // 256 + 2, width // 256 + 2)).astype(np.float32)
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = float(noise.min()), float(noise.max())
     return np.asarray((noise - low) / max(high - low, 1e-6), np.float32)

@@ -49,6 +49,11 @@ def serve(decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
     limit()
     sink.write(READY)
     sink.flush()
+    answer_all(source, sink, decoder)
+
+
+def answer_all(source: BinaryIO, sink: BinaryIO, decoder: Callable[..., NDArray[np.uint8]] = decode) -> None:
+    """Answer until `source` ends."""
     while len(head := source.read(ASK.size)) == ASK.size:
         max_pixels, channels, size = ASK.unpack(head)
         data = source.read(size)

@@ -52,16 +52,16 @@ def _violations(
 
 
 def _wrong_pixels(pixels: NDArray[np.uint8], media_type: str, known: MediaType) -> list[Violation]:
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and channels not in (3, 4)):
+    channels = pixels.shape[2:]
+    if pixels.dtype != np.uint8 or pixels.ndim < 2 or channels not in ((), (3,), (4,)):
         message = f"must be uint8 (height, width[, 3 | 4]), not {pixels.dtype} {pixels.shape}"
-    elif channels == 4 and not known.alpha:
+    elif channels == (4,) and not known.alpha:
         message = f"{media_type} has no alpha; drop the channel, or ask for image/png or image/webp"
-    elif not 1 <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) <= known.side_limit_px:
-        height, width = pixels.shape[:2]
-        message = f"{width}×{height} pixels; {media_type} takes sides of 1..{known.side_limit_px}"
     else:
-        return []
+        height, width = pixels.shape[:2]
+        if min(height, width) > 0 and max(height, width) <= known.side_limit_px:
+            return []
+        message = f"{width}×{height} pixels; {media_type} takes sides of 1..{known.side_limit_px}"
     return [Violation(field="pixels", message=message)]
 
 

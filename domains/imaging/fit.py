@@ -50,8 +50,7 @@ def square(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     short = min(height, width)
     size = width * edge // short, height * edge // short
-    image = Image.fromarray(pixels)
-    inner = np.asarray(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+    inner = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     top, left = (size[1] - edge) // 2, (size[0] - edge) // 2
     return np.ascontiguousarray(inner[top : top + edge, left : left + edge])
 
@@ -59,9 +58,7 @@ def square(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
 def squeezed(pixels: NDArray[np.uint8], edge: int) -> NDArray[np.uint8]:
     """The whole picture as a square (edge, edge, …). Bicubic, as the preprocessing of SigLIP (transformers'
     SiglipImageProcessor)."""
-    image = Image.fromarray(pixels)
-    size = edge, edge
-    return np.array(image if size == image.size else image.resize(size, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(pixels).resize((edge, edge), Image.Resampling.BICUBIC))
 
 
 def _scaled(pixels: NDArray[np.uint8], scale: float) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 def luma(pixels: Pixels) -> Pixels:
     """(height, width, 3 or 4) → (height, width): the brightness. Alpha is not read."""
-    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_RGB2GRAY).astype(np.uint8)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8)  # OpenCV takes four channels too
 
 
 def grown(levels: Pixels, dilation_px: int, *, invert: bool = False) -> Mask:
@@ -125,5 +125,4 @@ def _widened(begin: int, end: int, size: int, limit: int) -> tuple[int, int]:
 def put_back(picture: Pixels, made: Pixels, share: Mask) -> Pixels:
     """The picture with the made pixels in it, by their share. A pixel without a share keeps its bytes."""
     weight = share[..., None]
-    mixed = np.rint(picture * (1 - weight) + made * weight).clip(0, 255).astype(np.uint8)
-    return np.where(weight > 0, mixed, picture)
+    return np.rint(picture * (1 - weight) + made * weight).astype(np.uint8)

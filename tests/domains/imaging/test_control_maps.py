@@ -68,19 +68,65 @@ def test_faint_lines_stay_grey_in_line_art(contrast: int, white: int) -> None:
     assert control_map("line_art", page, {}).max() == white
 
 
-def test_the_flow_of_a_shuffle_has_a_place_for_each_256_pixels_and_one_beyond() -> None:
-    across, down = np.meshgrid(np.arange(512), np.arange(300))
+@pytest.mark.parametrize(("width", "height", "places"), [(512, 300, (3, 4)), (300, 512, (4, 3))])
+def test_the_flow_of_a_shuffle_has_a_place_for_each_256_pixels_and_one_beyond(
+    width: int, height: int, places: tuple[int, int]
+) -> None:
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
     picture = np.stack([across // 2, down // 2, 0 * down], axis=-1).astype(np.uint8)
     random = np.random.default_rng(7)
     flows = [
-        cv2.resize(random.uniform(size=(3, 4)).astype(np.float32), (512, 300), interpolation=cv2.INTER_CUBIC)
+        cv2.resize(random.uniform(size=places).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         for _ in "xy"
     ]
     x, y = ((flow - flow.min()) / np.ptp(flow) for flow in flows)
     shuffled = control_map("shuffle", picture, {"seed": 7})
-    assert np.abs(shuffled[..., 0] - x * 511 / 2).max() <= 1
-    assert np.abs(shuffled[..., 1] - y * 299 / 2).max() <= 1
+    assert np.abs(shuffled[..., 0] - x * (width - 1) / 2).max() <= 1
+    assert np.abs(shuffled[..., 1] - y * (height - 1) / 2).max() <= 1
 
 
 def test_another_seed_shuffles_otherwise() -> None:
     assert not np.array_equal(made("shuffle", seed=1), made("shuffle", seed=2))
+
+
+def smooth_noise(seed: int) -> np.ndarray:
+    blocks = np.random.default_rng(seed).integers(0, 255, (12, 12, 3), np.uint8)
+    return cv2.GaussianBlur(blocks.repeat(8, 0).repeat(8, 1), (0, 0), 1.0)
+
+
+@pytest.mark.parametrize("coarseness", [1.0, 2.6])
+def test_a_scribble_is_blurred_found_between_50_and_100_and_widened(coarseness: float) -> None:
+    noise, width = smooth_noise(1), {1.0: 3, 2.6: 7}[coarseness]
+    edges = cv2.Canny(cv2.GaussianBlur(noise, (0, 0), coarseness), 50, 100)
+    assert 0 < edges.mean() < 255
+    expected = cv2.dilate(edges, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+    assert np.array_equal(control_map("scribble", noise, {"coarseness_px": coarseness})[..., 1], expected)
+
+
+def test_the_darkest_point_of_line_art_is_white() -> None:
+    page = np.full((96, 96, 3), 255, np.uint8)
+    page[20:22, 4:92] = page[70:72, 4:92] = 200
+    page[45:48, 45:48] = 0
+    assert control_map("line_art", page, {})[46, 46, 0] == 255
+
+
+def test_the_segments_are_those_of_lsd_from_the_asked_length_on() -> None:
+    noise = smooth_noise(2)
+    noise[40:60, 20:80] //= 4
+    found = cv2.createLineSegmentDetector().detect(cv2.cvtColor(noise, cv2.COLOR_RGB2GRAY))[0].reshape(-1, 4)
+    lengths = np.hypot(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1])
+    limit = float(np.sort(lengths)[len(lengths) // 2])
+    expected = np.zeros((96, 96), np.uint8)
+    for x0, y0, x1, y1 in found[lengths >= limit].round().astype(int).tolist():
+        cv2.line(expected, (x0, y0), (x1, y1), 255, 1, cv2.LINE_AA)
+    assert np.array_equal(control_map("line_segments", noise, {"min_length_px": limit})[..., 2], expected)
+
+
+def test_a_flat_picture_has_no_segments() -> None:
+    assert not control_map("line_segments", np.full((32, 32, 3), 90, np.uint8), {"min_length_px": 1.0}).any()
+
+
+def test_a_tile_of_a_small_picture_is_one_pixel_enlarged() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (4, 4, 3), np.uint8)
+    tile = control_map("tile", noise, {"downscale": 16.0})
+    assert (tile == tile[:1, :1]).all()

@@ -176,3 +176,43 @@ def test_an_opaque_picture_gets_full_alpha() -> None:
 def test_print_colours_become_screen_colours() -> None:
     seen = decode(saved(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), max_pixels=LIMIT)
     assert seen.min() > 250
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "is empty"),
+        (b"GIF89a\1\2\3", "is no PNG, JPEG, WebP or AVIF file: it begins with 47 49 46 38 39 61 01 02"),
+        (bomb(0), "declares a size of 0×0 pixels"),
+        (FILES["image/png"], "is 56×40 pixels, 2240 in all; at most 2239 are accepted"),
+    ],
+)
+@pytest.mark.skipif("image/avif" not in MEDIA_TYPES, reason="Pillow has no AVIF here")
+def test_a_refusal_says_what_is_wrong_with_the_file(data: bytes, told: str) -> None:
+    (violation,) = refusal(data, 40 * 56 - 1).violations
+    assert violation.message == f"the image {told}"
+
+
+@pytest.mark.parametrize(("width_px", "height_px"), [(0, 5), (5, 0)])
+def test_a_size_of_which_one_side_is_zero_is_refused(width_px: int, height_px: int) -> None:
+    file = bytearray(bomb(5))
+    file[16:24] = struct.pack(">II", width_px, height_px)
+    assert f"a size of {width_px}×{height_px} pixels" in refusal(bytes(file)).message
+
+
+def test_the_size_that_pillow_read_counts_too() -> None:
+    """Pillow believes the last header, so it would allocate for that one."""
+    small, large = bomb(8), bomb(60)
+    refused = refusal(small[:33] + large[8:], 64)
+    assert refused.facts == {"pixels": "3600", "max_pixels": "64"}
+
+
+def test_the_field_is_image_unless_it_is_said() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(b"", max_pixels=LIMIT)
+    assert [violation.field for violation in caught.value.violations] == ["image"]
+
+
+def test_what_was_decoded_can_be_written_to() -> None:
+    for channels in (1, 3, 4):
+        assert decode(FILES["image/png"], max_pixels=LIMIT, channels=channels).flags.writeable

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ import domains
 from domains.errors import ErrorReason, InternalError, InvalidRequest
 from domains.imaging import decode, encode
 from domains.imaging.decoder_child import ADDRESS_SPACE_BYTES
-from domains.imaging.decoder_frames import ANSWER, READY, REFUSED, Refused
+from domains.imaging.decoder_frames import ANSWER, PICTURE, READY, REFUSED, TEXTS, TEXTS_BYTES, Refused
 from domains.imaging.decoder_process import PictureDecoder
 from tests.domains.imaging.mutations import mutations
 from tests.domains.imaging.test_decode import FILES, LIMIT, PIXELS, bomb
@@ -236,3 +237,118 @@ runpy.run_module("domains.imaging.decoder_child", run_name="__main__")
         await decoder.close()
     assert pixels.shape == (8, 8, 3)
     assert len(os.listdir(tmp_path)) == 2
+
+
+def saying(answer: bytes) -> PictureDecoder:
+    """A decoder whose process says this, whatever it is asked."""
+    code = f"import os, sys; os.write(1, {READY + answer!r}); sys.stdin.read()"
+    return PictureDecoder([sys.executable, "-S", "-c", code])
+
+
+async def test_the_texts_of_a_file_are_read_there_too(decoder: PictureDecoder) -> None:
+    assert await decoder.texts(FILES["image/png"]) == {"deviceops": '{"seed": 1}'}
+    with pytest.raises(InvalidRequest) as refused:
+        await decoder.texts(b"", field="image.blob_id")
+    assert [(one.field, one.message) for one in refused.value.violations] == [("image.blob_id", "the image is empty")]
+    with pytest.raises(InvalidRequest) as refused:
+        await decoder.texts(b"")
+    assert [one.field for one in refused.value.violations] == ["image"]
+    assert decoder.deaths == 0
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_texts_have_a_largest_size(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    assert TEXTS_BYTES == 5 * 1024**2
+    monkeypatch.setattr("domains.imaging.decoder_process.TEXTS_BYTES", 100)
+    body = msgspec.msgpack.encode({"prompt": "x" * (100 + more - 10)})
+    assert len(body) == 100 + more
+    one = saying(ANSWER.pack(TEXTS, len(body), 0) + body)
+    if more:
+        with pytest.raises(InvalidRequest, match="ends its decoder"):
+            await one.texts(b"file")
+    else:
+        assert await one.texts(b"file") == {"prompt": "x" * 90}
+    assert one.deaths == more
+    await one.close()
+
+
+@pytest.mark.parametrize("head", [(TEXTS, 0, 0), (PICTURE, 1, 1), (REFUSED, 0, 0), (TEXTS, 1, 0)])
+async def test_texts_of_a_decoder_that_was_taken_over_are_not_believed(head: tuple[int, int, int]) -> None:
+    one = saying(ANSWER.pack(*head) + b"\xff" * 64)
+    with pytest.raises(InvalidRequest, match="ends its decoder, or takes too long to decode") as refused:
+        await one.texts(b"file", field="image.blob_id")
+    assert refused.value.reason is ErrorReason.BAD_IMAGE
+    assert [violation.field for violation in refused.value.violations] == ["image.blob_id"]
+    assert one.deaths == 1
+
+
+@pytest.mark.parametrize(("size", "refuses"), [((2, 3), False), ((1, 6), False), ((1, 7), True), ((0, 6), True)])
+async def test_a_picture_has_at_most_the_pixels_that_were_asked_for(size: tuple[int, int], refuses: bool) -> None:
+    one = saying(ANSWER.pack(PICTURE, *size) + bytes(range(64)))
+    if refuses:
+        await refusal(one, b"file", 6)
+    else:
+        found = await one.decode(b"file", max_pixels=6)
+        assert found.tolist() == np.arange(18).reshape(*size, 3).tolist()
+    assert one.deaths == refuses
+    await one.close()
+
+
+async def test_a_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.imaging.decoder_process.ANSWER_S", 0.05)
+    one = saying(b"")
+    assert "takes too long" in (await refusal(one, b"file")).message
+    assert one.deaths == 1
+
+
+async def test_a_process_that_is_never_ready_is_a_fault_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("domains.imaging.decoder_process._START_S", 0.05)
+    with pytest.raises(InternalError, match="the process that decodes pictures did not start"):
+        await PictureDecoder([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"]).decode(b"", max_pixels=1)
+
+
+async def test_a_caller_who_leaves_during_the_start_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, begun = asyncio.create_subprocess_exec, asyncio.get_running_loop().create_future()
+
+    async def creating(*command: str, **more: Any) -> asyncio.subprocess.Process:
+        process = await create(*command, **more)
+        begun.set_result(process)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", creating)
+    decoder = PictureDecoder([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"])
+    left = asyncio.create_task(decoder.decode(b"", max_pixels=1))
+    process = await begun
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert process.returncode is not None
+
+
+async def test_a_process_is_started_twice_at_most(tmp_path: Path) -> None:
+    code = f"import os; os.close(os.open({str(tmp_path / 'p')!r} + str(os.getpid()), os.O_CREAT)); os.abort()"
+    with pytest.raises(InternalError):
+        await PictureDecoder([sys.executable, "-S", "-c", code]).decode(b"", max_pixels=1)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+async def test_a_closed_decoder_ends_its_process_and_starts_another_for_the_next_picture(
+    decoder: PictureDecoder,
+) -> None:
+    first = await child_of(decoder)
+    await decoder.close()
+    assert not first.is_running()
+    second = await child_of(decoder)
+    assert second.pid != first.pid
+    assert (await child_of(decoder)).pid == second.pid
+    assert decoder.deaths == 0
+
+
+async def test_the_process_computes_in_one_thread_and_gets_what_python_needs(
+    decoder: PictureDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    environment = (await child_of(decoder)).environ()
+    assert environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment["LANG"] == "C.UTF-8"
+    assert environment["PATH"] == os.environ["PATH"]

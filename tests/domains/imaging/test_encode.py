@@ -179,3 +179,104 @@ def test_what_cannot_be_lossless_is_named(media_type: str, quality: int | None, 
     with pytest.raises(InvalidRequest) as caught:
         encode(gradient(4, 4), media_type, quality=quality, lossless=True)
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+WRITTEN = "image/png, image/jpeg, image/webp, image/avif"
+LARGE, WIDE = np.zeros((1, 65_501), np.uint8), np.zeros((2, 16_384, 3), np.uint8)
+
+
+@pytest.mark.skipif("image/avif" not in MEDIA_TYPES, reason="Pillow has no AVIF here")
+@pytest.mark.parametrize(
+    ("pixels", "media_type", "more", "field", "message", "allowed"),
+    [
+        (LARGE[:, :2], "image/gif", {}, "media_type", f"cannot write 'image/gif'; known: {WRITTEN}", WRITTEN),
+        (LARGE[0], "image/png", {}, "pixels", "must be uint8 (height, width[, 3 | 4]), not uint8 (65501,)", ""),
+        (
+            LARGE[:1, :2].reshape(1, 1, 2),
+            "image/png",
+            {},
+            "pixels",
+            "must be uint8 (height, width[, 3 | 4]), not uint8 (1, 1, 2)",
+            "",
+        ),
+        (LARGE > 0, "image/png", {}, "pixels", "must be uint8 (height, width[, 3 | 4]), not bool (1, 65501)", ""),
+        (
+            *(LARGE[:1, :4].reshape(1, 1, 4), "image/jpeg", {}, "pixels"),
+            *("image/jpeg has no alpha; drop the channel, or ask for image/png or image/webp", ""),
+        ),
+        (LARGE, "image/jpeg", {}, "pixels", "65501×1 pixels; image/jpeg takes sides of 1..65500", ""),
+        (WIDE, "image/webp", {}, "pixels", "16384×2 pixels; image/webp takes sides of 1..16383", ""),
+        (
+            WIDE[None],
+            "image/png",
+            {},
+            "pixels",
+            "must be uint8 (height, width[, 3 | 4]), not uint8 (1, 2, 16384, 3)",
+            "",
+        ),
+        (LARGE.T, "image/jpeg", {}, "pixels", "1×65501 pixels; image/jpeg takes sides of 1..65500", ""),
+        (LARGE[:0], "image/png", {}, "pixels", "65501×0 pixels; image/png takes sides of 1..2147483647", ""),
+        (
+            *(LARGE[:, :2], "image/jpeg", {"lossless": True}, "lossless"),
+            *("image/jpeg cannot be written without loss; these can: image/png, image/webp", "image/png, image/webp"),
+        ),
+        (LARGE[:, :2], "image/jpeg", {"quality": 0}, "quality", "must be 1..100, not 0", "1..100"),
+        (LARGE[:, :2], "image/webp", {"quality": 101}, "quality", "must be 1..100, not 101", "1..100"),
+        (LARGE[:, :2], "image/png", {"quality": 1}, "quality", "image/png is lossless; leave the quality absent", ""),
+        (
+            *(LARGE[:, :2], "image/webp", {"quality": 1, "lossless": True}, "quality"),
+            *("image/webp is lossless; leave the quality absent", ""),
+        ),
+        (
+            *(LARGE[:, :2], "image/jpeg", {"parameters": "x" * 32_738}, "parameters"),
+            *("has 65476 bytes as UTF-16; image/jpeg holds at most 65474", "0..65474 bytes"),
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_what_would_work(
+    pixels: NDArray[Any], media_type: str, more: dict[str, Any], field: str, message: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        encode(pixels, media_type, **more)
+    assert caught.value.reason is ErrorReason.UNSUPPORTED_COMBINATION
+    assert [(one.field, one.message, one.allowed) for one in caught.value.violations] == [(field, message, allowed)]
+
+
+def test_all_that_is_wrong_is_named() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        encode(gradient(4, 4, 4), "image/jpeg", quality=0, parameters="x" * 40_000)
+    assert [violation.field for violation in caught.value.violations] == ["pixels", "quality", "parameters"]
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+@pytest.mark.parametrize("quality", [1, 100])
+def test_the_ends_of_the_range_of_quality_are_accepted(media_type: str, quality: int) -> None:
+    assert probe(encode(gradient(4, 4), media_type, quality=quality)).width_px == 4
+
+
+@pytest.mark.parametrize("media_type", LOSSY)
+def test_the_quality_is_90_unless_it_is_said(media_type: str) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert encode(noise, media_type) == encode(noise, media_type, quality=90)
+    assert len({encode(noise, media_type, quality=quality) for quality in (50, 90, 100)}) == 3
+
+
+@pytest.mark.parametrize(("media_type", "side_px"), [("image/jpeg", 65_500), ("image/webp", 16_383)])
+def test_the_longest_side_is_written(media_type: str, side_px: int) -> None:
+    assert probe(encode(np.zeros((1, side_px), np.uint8), media_type)).width_px == side_px
+    assert probe(encode(np.zeros((side_px, 1), np.uint8), media_type)).height_px == side_px
+
+
+def test_colours_keep_their_order() -> None:
+    for media_type in MEDIA_TYPES:
+        for colour in ((255, 0, 0), (0, 0, 255), (255, 0, 0, 255), (0, 0, 255, 255)):
+            if len(colour) == 4 and media_type == "image/jpeg":
+                continue
+            seen = decode(encode(np.full((16, 16, len(colour)), colour, np.uint8), media_type), max_pixels=256)
+            assert np.abs(seen.astype(int) - colour[:3]).max() < 12
+
+
+@pytest.mark.parametrize(("lossless", "kind"), [(False, b"VP8 "), (True, b"VP8L")])
+def test_a_webp_without_texts_is_the_encoders_own(lossless: bool, kind: bytes) -> None:
+    assert encode(gradient(4, 4), "image/webp", lossless=lossless)[12:16] == kind
+    assert encode(gradient(4, 4), "image/webp", lossless=lossless, manifest="m")[12:16] == b"VP8X"

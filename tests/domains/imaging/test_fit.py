@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from domains.imaging import Fit, fitted
-from domains.imaging.fit import square
+from domains.imaging import Fit, fitted, square, squeezed
+from domains.imaging.fit import enlarged_as
 
 WIDE = np.zeros((20, 40, 3), np.uint8)
 WIDE[:, :10] = (255, 0, 0)
@@ -57,3 +58,48 @@ def test_a_square_is_the_middle_of_the_shorter_side() -> None:
     noise = np.random.default_rng(2).integers(0, 256, (8, 15, 3), np.uint8)
     np.testing.assert_array_equal(square(noise, 8), noise[:, 3:11])
     np.testing.assert_array_equal(square(noise.swapaxes(0, 1), 8), noise[:, 3:11].swapaxes(0, 1))
+
+
+NOISE = np.random.default_rng(2).integers(0, 256, (20, 40, 3), np.uint8)
+
+
+def by_pillow(pixels: np.ndarray, width: int, height: int, way: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), way))
+
+
+def test_a_picture_is_scaled_until_it_covers_or_lies_inside() -> None:
+    whole = by_pillow(NOISE, 80, 40, Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(fitted(NOISE, 30, 40, "cover"), whole[:, 25:55])
+    np.testing.assert_array_equal(fitted(NOISE, 80, 60, "pad"), np.pad(whole, ((10, 10), (0, 0), (0, 0)), "edge"))
+    small = by_pillow(NOISE, 20, 10, Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(fitted(NOISE, 8, 10, "cover"), small[:, 6:14])
+    np.testing.assert_array_equal(fitted(NOISE, 20, 12, "pad"), np.pad(small, ((1, 1), (0, 0), (0, 0)), "edge"))
+
+
+def test_what_is_scaled_to_less_than_half_a_pixel_has_one() -> None:
+    thin = np.random.default_rng(3).integers(0, 256, (100, 3, 3), np.uint8)
+    for found in (fitted(thin, 10, 10, "pad"), fitted(thin.swapaxes(0, 1), 10, 10, "pad").swapaxes(0, 1)):
+        assert (found == found[:, :1]).all()
+
+
+def test_a_square_has_the_shorter_side_at_its_length() -> None:
+    odd = np.random.default_rng(2).integers(0, 256, (30, 47, 3), np.uint8)
+    scaled = by_pillow(odd, 31, 20, Image.Resampling.BICUBIC)  # 47 × 20 / 30 = 31.3
+    np.testing.assert_array_equal(square(odd, 20), scaled[:, 5:25])
+    upright = np.ascontiguousarray(odd.swapaxes(0, 1))
+    scaled = by_pillow(upright, 20, 31, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(square(upright, 20), scaled[5:25])
+
+
+def test_a_squeezed_picture_is_whole() -> None:
+    np.testing.assert_array_equal(squeezed(NOISE, 16), by_pillow(NOISE, 16, 16, Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(squeezed(NOISE[:, :20], 20), NOISE[:, :20])
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_picture_is_enlarged_as_its_fitted_one_is(fit: Fit) -> None:
+    same_shape = enlarged_as(NOISE, (16, 12), (24, 18), fit)
+    np.testing.assert_array_equal(same_shape, fitted(NOISE, 24, 18, fit))
+    for size, times in (((40, 24), 3), ((24, 40), 4)):
+        first = fitted(NOISE, 16 * times, 12 * times, fit)
+        np.testing.assert_array_equal(enlarged_as(NOISE, (16, 12), size, fit), fitted(first, *size, "stretch"))

@@ -1,5 +1,7 @@
 """Masks: what is grown, where the ramp lies, what is filled in, what is cut out, and which bytes stay."""
 
+from math import erf
+
 import numpy as np
 import pytest
 
@@ -114,3 +116,35 @@ def test_a_larger_part_keeps_its_hard_edge_and_a_smaller_one_is_the_mean() -> No
     np.testing.assert_array_equal(larger, part.repeat(2, axis=0).repeat(2, axis=1))
     np.testing.assert_array_equal(in_made_size(larger, (4, 2)), part)
     assert in_made_size(part, (2, 1)).tolist() == [[0.25, 1]]
+
+
+def test_the_brightness_weighs_green_most_and_blue_least() -> None:
+    pure = np.eye(3, 4, dtype=np.uint8)[None] * np.uint8(255)
+    assert luma(pure).tolist() == luma(np.ascontiguousarray(pure[..., :3])).tolist() == [[76, 150, 29]]
+
+
+def test_a_box_ends_before_its_right_and_its_bottom() -> None:
+    np.testing.assert_array_equal(Box(3, 2, 7, 4).of(NOISE), NOISE[2:4, 3:7])
+
+
+def test_a_gaussian_ramp_has_a_third_of_its_width_as_sigma_in_both_directions() -> None:
+    half = np.zeros((40, 60), np.float32)
+    half[:, 20:] = 1
+    across = ramp(half, "gaussian", 9)[20, 20:29]
+    np.testing.assert_allclose(across, [(1 + erf((at + 0.5) / 3 / 2**0.5)) / 2 for at in range(9)], atol=0.01)
+    np.testing.assert_allclose(ramp(np.ascontiguousarray(half.T), "gaussian", 9)[20:29, 20], across, atol=1e-6)
+
+
+def test_one_known_pixel_fills_the_smallest_picture() -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[0, 0] = (200, 40, 90)
+    mask = np.ones((2, 2), np.float32)
+    mask[0, 0] = 0
+    assert (spread(picture, mask) == (200, 40, 90)).all()
+
+
+@pytest.mark.parametrize("size", [(6, 2), (4, 3)])
+def test_a_part_that_grows_in_one_direction_keeps_its_hard_edge(size: tuple[int, int]) -> None:
+    found = in_made_size(np.array([[0, 1, 1, 1], [0, 0, 1, 0]], np.float32), size)
+    assert found.shape == size[::-1]
+    assert {*found.flat} == {0.0, 1.0}

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from domains.errors import ErrorReason, InvalidRequest
-from domains.imaging import encode, read_manifest
+from domains.imaging import encode, png, read_manifest
+from domains.imaging.png_chunks import chunks
 
 Pixels = NDArray[np.uint8]
 SHAPES = st.tuples(st.integers(1, 33), st.integers(1, 33)).flatmap(
@@ -93,3 +94,48 @@ def test_a_manifest_that_unpacks_without_end_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="larger than") as caught:
         read_manifest(file.getvalue())
     assert caught.value.reason is ErrorReason.BAD_IMAGE
+
+
+@pytest.mark.parametrize(("rows", "begin", "end"), [(20, 0, 20), (40, 4, 36), (1024, 496, 528), (4000, 1938, 2062)])
+def test_the_ways_are_tried_on_a_band_across_the_middle(
+    monkeypatch: pytest.MonkeyPatch, rows: int, begin: int, end: int
+) -> None:
+    tried: list[NDArray[np.uint8]] = []
+
+    def packed(band: NDArray[np.uint8], filter_type: int, window_bits: int) -> bytes:
+        tried.append(band)
+        return bytes({(2, 2): 3, (2, 15): 2, (0, 15): 1}[filter_type, window_bits])
+
+    monkeypatch.setattr(png, "_pack", packed)
+    numbered = np.arange(rows * 4, dtype=np.uint32).view(np.uint8).reshape(rows, 16)
+    encode(numbered, "image/png")
+    *bands, whole = tried
+    assert len(bands) == 3
+    assert all(np.array_equal(band, numbered[begin:end]) for band in bands)
+    assert np.array_equal(whole, numbered)
+
+
+@pytest.mark.parametrize(("usual", "count"), [(8 * 64 // 4, 2), (8 * 64 // 4 - 1, 4)])
+def test_a_band_packed_to_a_quarter_is_noise(monkeypatch: pytest.MonkeyPatch, usual: int, count: int) -> None:
+    tried: list[tuple[int, int]] = []
+
+    def packed(band: NDArray[np.uint8], filter_type: int, window_bits: int) -> bytes:
+        tried.append((filter_type, window_bits))
+        return bytes({(2, 2): usual, (2, 15): 50, (0, 15): 60}[filter_type, window_bits])
+
+    monkeypatch.setattr(png, "_pack", packed)
+    encode(np.zeros((8, 64), np.uint8), "image/png")
+    assert len(tried) == count
+    assert tried[-1] == ((2, 2) if count == 2 else (2, 15))
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (3, 2), (4, 6)])
+def test_a_file_is_its_header_the_texts_and_one_part_of_rows(channels: int, colour_type: int) -> None:
+    pixels = np.random.default_rng(7).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    file = encode(pixels if channels > 1 else pixels[..., 0], "image/png", manifest="m")
+    found = [(kind, bytes(data)) for kind, data in chunks(file)]
+    assert [kind for kind, _ in found] == [b"IHDR", b"iTXt", b"IDAT", b"IEND"]
+    assert found[0][1] == struct.pack(">IIBBBBB", 7, 5, 8, colour_type, 0, 0, 0)
+    rows = np.frombuffer(zlib.decompress(found[2][1]), np.uint8).reshape(5, 1 + 7 * channels)
+    assert (rows[:, 0] == 2).all(), "the filter UP"
+    np.testing.assert_array_equal(np.cumsum(rows[:, 1:], axis=0, dtype=np.uint8), pixels.reshape(5, -1))

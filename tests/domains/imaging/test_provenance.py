@@ -88,6 +88,11 @@ def test_the_mark_of_another_program_is_read(media_type: str) -> None:
     assert read_marks(saved(Image.fromarray(PIXELS), media_type, XMP)) == (CAPTURED,)
 
 
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_a_packet_that_names_no_source_type_is_no_mark(media_type: str) -> None:
+    assert read_marks(saved(Image.fromarray(PIXELS), media_type, XMP.replace(b"digitalsourcetype/", b"other/"))) == ()
+
+
 def test_a_compressed_packet_is_read() -> None:
     assert read_marks(saved(Image.fromarray(PIXELS), "image/png", XMP, compressed=True)) == (CAPTURED,)
 

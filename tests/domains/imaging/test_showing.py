@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from domains.imaging.contact_sheet import _shortened as shortened  # pyright: ignore[reportPrivateUsage]
 from domains.imaging.contact_sheet import contact_sheet
 from domains.imaging.terminal import Drawing, drawing_of, inline_image
 
@@ -41,6 +42,77 @@ def test_a_long_caption_stays_inside_its_cell() -> None:
     assert 8 <= ink[:, 1].min() <= ink[:, 1].max() < 8 + 64
 
 
+@pytest.mark.parametrize(("cells", "columns", "cell_px", "font_px"), [(3, 2, 64, 10), (1, 4, 130, 10), (2, 1, 240, 20)])
+def test_a_sheet_has_8_pixels_between_its_parts(cells: int, columns: int, cell_px: int, font_px: int) -> None:
+    sheet = contact_sheet([("", RED)] * cells, columns, cell_px)
+    across = min(columns, cells)
+    down = -(-cells // across)
+    assert sheet.shape == (8 + down * (cell_px + 2 * font_px + 8), 8 + across * (cell_px + 8), 3)
+    # A picture twice as wide as high, in the middle of its square.
+    expected = np.full_like(sheet, 255)
+    for place in range(cells):
+        top, left = 8 + place // across * (cell_px + 2 * font_px + 8), 8 + place % across * (cell_px + 8)
+        high = round(cell_px / 2)
+        above = (cell_px - high) // 2
+        expected[top + above : top + above + high, left : left + cell_px] = (255, 0, 0)
+    np.testing.assert_array_equal(sheet, expected)
+
+
+def test_a_tall_picture_is_in_the_middle_of_its_square() -> None:
+    blue = np.argwhere((contact_sheet([("", BLUE)], 1, 64) == (0, 0, 255)).all(axis=2))
+    assert (blue.min(axis=0).tolist(), blue.max(axis=0).tolist()) == ([8, 8 + 16], [8 + 63, 8 + 47])
+
+
+def test_a_thin_picture_has_one_pixel() -> None:
+    thin = np.full((1, 400, 3), (255, 0, 0), np.uint8)
+    assert (contact_sheet([("", thin)], 1, 64) == (255, 0, 0)).all(axis=2).sum() == 64
+    assert (contact_sheet([("", thin.swapaxes(0, 1))], 1, 64) == (255, 0, 0)).all(axis=2).sum() == 64
+
+
+def test_a_caption_is_written_in_the_middle_two_pixels_below_the_square() -> None:
+    sheet = Image.fromarray(contact_sheet([("", RED)], 1, 64))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    pen.text(
+        (8 + round(64 - pen.textlength("a fox", font=font)) // 2, 8 + 64 + 2), "a fox", fill=(32, 32, 32), font=font
+    )
+    np.testing.assert_array_equal(contact_sheet([(" a\n fox ", RED)], 1, 64), np.asarray(sheet))
+
+
+class TenPixelsEach:
+    """Measures each character as ten pixels."""
+
+    @staticmethod
+    def textlength(text: str, font: object) -> float:
+        return 10.0 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("caption", "width_px", "expected"),
+    [
+        ("abcd", 40, "abcd"),
+        ("abcd", 39, "ab…"),
+        ("abcdefgh", 40, "abc…"),
+        ("abcdefgh", 41, "abc…"),
+        ("ab cdefg", 40, "ab…"),
+        ("abcd", 9, "…"),
+    ],
+)
+def test_a_caption_keeps_what_fits_beside_the_ellipsis(caption: str, width_px: int, expected: str) -> None:
+    assert shortened(caption, TenPixelsEach(), None, width_px) == expected  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("columns", "cell_px"), [(0, 64), (3, 0)])
+def test_a_sheet_without_columns_or_size_is_refused(columns: int, cell_px: int) -> None:
+    with pytest.raises(ValueError, match="needs cells"):
+        contact_sheet([("", RED)], columns, cell_px)
+
+
+def test_the_smallest_cell_has_one_pixel() -> None:
+    sheet = contact_sheet([("", RED[:1, :1])], 1, 1)
+    assert sheet.shape == (8 + 1 + 20 + 8, 8 + 1 + 8, 3)
+    assert sheet[8, 8].tolist() == [255, 0, 0]
+
+
 def test_a_sheet_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs cells"):
         contact_sheet([], 3, 64)
@@ -51,6 +123,10 @@ def test_a_sheet_of_nothing_is_refused() -> None:
     [
         ({"TERM": "xterm-kitty", "KITTY_WINDOW_ID": "1"}, Drawing.KITTY),
         ({"TERM": "xterm-ghostty"}, Drawing.KITTY),
+        ({"TERM": "xterm-kitty"}, Drawing.KITTY),
+        ({"TERM": "xterm", "TERM_PROGRAM": "ghostty"}, Drawing.KITTY),
+        ({"TERM": "xterm", "TMUX": "x", "KITTY_WINDOW_ID": "1"}, None),
+        ({"TERM": "screen", "COLORTERM": "TrueColor"}, Drawing.HALF_BLOCKS),
         ({"TERM_PROGRAM": "iTerm.app", "COLORTERM": "truecolor"}, Drawing.ITERM),
         ({"TERM_PROGRAM": "WezTerm"}, Drawing.ITERM),
         ({"TERM": "xterm-256color", "WEZTERM_PANE": "0"}, Drawing.ITERM),
@@ -98,3 +174,27 @@ def test_half_blocks_carry_two_pixels_each() -> None:
     two = np.vstack([RED[:1, :4], np.full((1, 4, 3), (0, 0, 255), np.uint8)])
     text = inline_image(two, {"COLORTERM": "truecolor"}, columns=4)
     assert text == "\x1b[38;2;255;0;0;48;2;0;0;255m▀" * 4 + "\x1b[0m\n"
+
+
+def test_half_blocks_show_each_pixel_at_its_place() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    text = inline_image(noise, {"COLORTERM": "truecolor"}, columns=5)
+    assert text is not None
+    rows = [
+        [[*map(int, cell)] for cell in re.findall(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀", line)]
+        for line in text.splitlines()
+    ]
+    np.testing.assert_array_equal(np.array(rows).reshape(3, 5, 2, 3).transpose(0, 2, 1, 3).reshape(6, 5, 3), noise)
+
+
+@pytest.mark.parametrize(("height", "lines"), [(1, 1), (8, 1), (12, 2), (40, 5)])
+def test_a_line_is_twice_as_high_as_a_column_is_wide(height: int, lines: int) -> None:
+    text = inline_image(np.zeros((height, 40, 3), np.uint8), {"COLORTERM": "truecolor"}, columns=10)
+    assert text is not None
+    assert [line.count("▀") for line in text.splitlines()] == [10] * lines
+
+
+def test_a_picture_is_60_columns_wide_unless_asked_otherwise() -> None:
+    text = inline_image(RED, {"TERM_PROGRAM": "iTerm.app"})
+    assert text is not None
+    assert ";width=60;" in text

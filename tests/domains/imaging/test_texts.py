@@ -35,7 +35,7 @@ def exif(ending: str, comment: bytes | None = None, model: str | None = None) ->
 def test_a_png_has_them_under_their_names_and_others_are_left_out() -> None:
     texts = {"parameters": STEPS, "prompt": "{}", "invokeai_metadata": "[]"}
     assert read_texts(png(**texts, Comment="no recipe")) == texts
-    assert read_texts(png(parameters="")) == {}
+    assert read_texts(png(parameters="", prompt="", invokeai_metadata="")) == {}
 
 
 @pytest.mark.parametrize("order", ["be", "le"])

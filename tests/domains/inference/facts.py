@@ -24,11 +24,7 @@ _OF_THIS_INSTALLATION = ("MEDIA_TYPES", "LOSSY_MEDIA_TYPES")
 
 def facts() -> str:
     """All facts."""
-    lines = [
-        f"limit {name} {text(value)}"
-        for name, value in vars(limits).items()
-        if name.isupper() and name not in _OF_THIS_INSTALLATION
-    ]
+    lines = limit_lines()
     for kind, table in (("field", FIELDS), ("sampler", SAMPLERS), ("preprocessor", PREPROCESSORS)):
         for name, entry in table.items():
             if name != "output.media_type":
@@ -36,6 +32,15 @@ def facts() -> str:
     lines += [f"control_modes {family} {text(modes)}" for family, modes in CONTROL_MODES.items()]
     lines += [f"family {name} {line}" for name in COMPUTED for line in _of_family(name)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def limit_lines() -> list[str]:
+    """The facts of `limits` alone, which are told without the tables that are made of them."""
+    return [
+        f"limit {name} {text(value)}"
+        for name, value in vars(limits).items()
+        if name.isupper() and name not in _OF_THIS_INSTALLATION
+    ]
 
 
 def _of_family(name: str) -> Iterable[str]:

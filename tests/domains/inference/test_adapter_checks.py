@@ -51,6 +51,11 @@ def test_a_component_takes_as_many_block_weights_as_it_has_blocks(component: str
         assert f"{component} of model emoji-sd has {count} blocks" in violation.message
 
 
+def worded(token: str, weight: float | None = None) -> Generation:
+    one = TextualInversion(model_id="m", token=token, weight=weight)
+    return Generation(prompt="p", textual_inversions=(one,))
+
+
 FAULTS: Mapping[str, tuple[Generation, str]] = {
     "end_before_start": (asked(Lora(model_id="m", start_ratio=0.5, end_ratio=0.4)), "loras[0].end_ratio"),
     "end_at_start": (asked(Lora(model_id="m", start_ratio=0.5, end_ratio=0.5)), "loras[0].end_ratio"),
@@ -70,11 +75,17 @@ FAULTS: Mapping[str, tuple[Generation, str]] = {
         Generation(prompt="p", textual_inversions=(TextualInversion(model_id="m"),) * 33),
         "textual_inversions",
     ),
+    "a_word_too_long": (worded("x" * 256), "textual_inversions[0].token"),
+    "a_word_with_a_space_before": (worded(" x"), "textual_inversions[0].token"),
+    "a_word_with_a_space_behind": (worded("x "), "textual_inversions[0].token"),
+    "too_light_a_word": (worded("x", -0.1), "textual_inversions[0].weight"),
+    "too_heavy_a_word": (worded("x", 2.1), "textual_inversions[0].weight"),
 }
 
 
 def test_as_many_blocks_and_words_as_the_limits_are_taken() -> None:
     assert violations(with_blocks("unet", 64)).alone == ()
+    assert violations(worded("x" * 255, 2.0)).alone == violations(worded("a b", 0.0)).alone == ()
     words = (TextualInversion(model_id="m"),) * 32
     assert violations(Generation(prompt="p", textual_inversions=words)).alone == ()
 

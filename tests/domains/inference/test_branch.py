@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from domains.errors import InvalidRequest
+from domains.inference import branch as branches
 from domains.inference.branch import check_branch, filled
-from domains.inference.checks.request import checked
+from domains.inference.checks.request import Checked, checked
 from domains.inference.components import ComponentSource
 from domains.inference.generation import Generation, Sampling
 from domains.inference.own_walk import OwnWalk
@@ -132,3 +133,98 @@ def test_a_branch_of_another_model_takes_no_components_along() -> None:
         assert bool(filled(given, source, RESOLVED).asked.components) is kept
     mine = (ComponentSource(component_id="unet", model_id="three"),)
     assert filled(checked(Generation(prompt="a whale", components=mine)), source, RESOLVED).asked.components == mine
+
+
+INPUTS = (
+    *("refiner", "init_latents", "hires_pass", "detail_passes", "components", "init_image", "mask", "outpaint"),
+    *("references", "seamless_x", "seamless_y"),
+)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_each_input_is_the_branchs_own_or_else_that_of_its_source(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without the checks, which most of these would need a whole request for."""
+
+    def unchecked(whole: Generation) -> Generation:
+        return whole
+
+    def found(own: Generation, source: Generation) -> object:
+        return getattr(filled(given(own), source, RESOLVED), name)
+
+    def given(own: Generation) -> Checked:
+        return checked(Generation(prompt="a whale"))._replace(asked=own)
+
+    monkeypatch.setattr(branches, "checked", unchecked)
+    nothing = Generation(prompt="a whale")
+    mine, theirs = (msgspec.structs.replace(nothing, **{name: (word,)}) for word in ("mine", "theirs"))
+    assert found(mine, theirs) == ("mine",)
+    assert found(nothing, theirs) == ("theirs",)
+    assert found(mine, nothing) == ("mine",)
+    assert found(nothing, nothing) == getattr(nothing, name)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "expected"), [(None, 2.5, 2.5), (1.5, 2.5, 1.5), (0.0, 2.5, 0.0), (None, None, None)]
+)
+def test_a_scale_is_the_branchs_own_even_if_it_is_0(
+    own: float | None, theirs: float | None, expected: float | None
+) -> None:
+    for name in ("image_guidance_scale", "distilled_guidance", "guidance_scale"):
+        resolved = msgspec.structs.replace(RESOLVED, **{name: theirs})
+        given = checked(Generation(prompt="a whale", sampling=Sampling(**{name: own})))  # pyright: ignore[reportArgumentType]
+        assert getattr(filled(given, SOURCE, resolved).asked.sampling, name) == expected
+
+
+def test_a_branch_has_its_sources_size_unless_it_names_an_edge() -> None:
+    assert (branch().width_px, branch().height_px) == (64, 128)
+    assert (branch(width_px=256).width_px, branch(width_px=256).height_px) == (256, None)
+    assert (branch(height_px=256).width_px, branch(height_px=256).height_px) == (None, 256)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "told"),
+    [
+        ((1, 2, 3, 4), (1, 2, 3, 4, 5), "is 1, 2, 3, 4 and was 1, 2, 3, 4 …"),
+        ((9,), (), "is 9 and was "),
+        (7, "euler", "is 7 and was euler"),
+        (0.5, None, "is 0.5 and was none"),
+        (SOURCE, None, "is another one and was none"),
+    ],
+)
+def test_values_that_differ_are_told(mine: object, theirs: object, told: str) -> None:
+    one, other = (msgspec.structs.replace(RESOLVED, seeds=value) for value in (mine, theirs))
+    with pytest.raises(InvalidRequest) as refused:
+        check_branch(one, other, "job-1")
+    (violation,) = refused.value.violations
+    kept = "in job job-1, whose latents are made with it; leave it out, or start from nothing"
+    assert violation.message == f"{told} {kept}"
+    assert refused.value.facts == {"continue_job_id": "job-1"}
+
+
+@pytest.mark.parametrize(
+    ("own", "model_id"), [({}, "emoji-sd"), ({"model_id": "other"}, "other"), ({"loaded_model_id": "other@gpu"}, "")]
+)
+def test_a_branch_is_made_by_its_sources_model_unless_it_names_one(own: dict[str, str], model_id: str) -> None:
+    assert branch(**own).model_id == model_id
+
+
+KARRAS = msgspec.structs.replace(RESOLVED, sigma_schedule="karras")
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (Sampling(), {"seed": None, "seeds": (5, 6), "sigma_schedule": "karras", "steps": 7}),
+        (Sampling(seed=9), {"seed": 9, "seeds": ()}),
+        (Sampling(seeds=(1, 2)), {"seed": None, "seeds": (1, 2)}),
+        (Sampling(sigma_schedule="beta", steps=4), {"sigma_schedule": "beta", "steps": 4}),
+        (Sampling(own=OwnWalk(sigmas=(9.0, 3.0, 0.0))), {"sigma_schedule": "", "steps": None}),
+        # What its source left open stays open.
+        (Sampling(), {"guidance_rescale": None, "guidance_start_ratio": None, "guidance_end_ratio": None}),
+    ],
+)
+def test_each_choice_of_sampling_is_the_branchs_own_or_else_that_of_its_source(
+    own: Sampling, expected: dict[str, object]
+) -> None:
+    found = filled(checked(Generation(prompt="a whale", sampling=own)), SOURCE, KARRAS).asked.sampling
+    assert {name: getattr(found, name) for name in expected} == expected

@@ -104,6 +104,8 @@ def test_what_guides_the_base_alone_goes_with_a_refiner(changes: dict[str, Any],
         (HiresPass(scale=1.05), (64, 136)),
         (HiresPass(size_px=(64, 128)), (64, 128)),
         (HiresPass(size_px=(72, 136)), (72, 136)),
+        (HiresPass(size_px=(64, 136)), (64, 136)),
+        (HiresPass(size_px=(72, 128)), (72, 128)),
     ],
 )
 def test_the_second_pass_has_the_asked_size_or_twice_the_first(asked: HiresPass, size: tuple[int, int]) -> None:
@@ -127,6 +129,7 @@ def test_a_size_that_cannot_be_is_refused(
     with pytest.raises(InvalidRequest) as refused:
         hires_size(asked, first, embedded_model())
     assert [one.field for one in refused.value.violations] == [f"generation.hires_pass.{field}"]
+    assert [one.allowed for one in refused.value.violations] == ["64..4096, a multiple of 8"]
     assert refused.value.reason is reason
 
 

@@ -17,3 +17,8 @@ def test_files_with_a_quality_get_the_writers_own() -> None:
 
 def test_limits_fields_and_samplers_are_those_that_were_meant() -> None:
     assert facts.facts() == facts.FILE.read_text("utf-8"), "meant? then run python -m tests.domains.inference.facts"
+
+
+def test_each_limit_is_the_one_that_was_meant() -> None:
+    told = [line for line in facts.FILE.read_text("utf-8").splitlines() if line.startswith("limit ")]
+    assert facts.limit_lines() == told, "meant? then run python -m tests.domains.inference.facts"

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from domains.errors import InvalidRequest
 from domains.inference.branch import filled
 from domains.inference.checks.masks import for_variant, resolved_mask
+from domains.inference.checks.outpaint import resolved_outpaint
 from domains.inference.checks.request import checked, violations
 from domains.inference.generation import Generation
 from domains.inference.image_fit import ImageFit
@@ -150,3 +151,11 @@ def test_a_model_made_for_inpainting_needs_a_mask_or_a_growth() -> None:
 def test_a_branch_keeps_the_mask_of_its_source() -> None:
     plain = checked(Generation(prompt="y"))
     assert filled(plain, asked(), request(embedded_model())).asked.mask == MASK
+
+
+@pytest.mark.parametrize(("asked_px", "overlap_px"), [(None, 32), (0, 0), (5, 5)])
+def test_a_growth_overlaps_its_picture_by_what_it_says(asked_px: int | None, overlap_px: int) -> None:
+    found = resolved_outpaint(Generation(prompt="", outpaint=Outpaint(top_px=8, overlap_px=asked_px)))
+    assert found is not None
+    assert (found.overlap_px, found.top_px, found.left_px) == (overlap_px, 8, 0)
+    assert resolved_outpaint(Generation(prompt="")) is None

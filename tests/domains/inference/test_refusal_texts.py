@@ -14,12 +14,18 @@ from msgspec.structs import replace
 from domains.errors import DeviceOpsError, InvalidRequest
 from domains.inference import limits
 from domains.inference.checks.request import violations
+from domains.inference.components import ComponentSource
+from domains.inference.controls import Control
 from domains.inference.details import DetailPass
 from domains.inference.generation import EncodeOptions, Generation, ManifestDetail, Previews, Sampling, WeightedPrompt
 from domains.inference.hires import HiresPass
+from domains.inference.image_fit import ImageFit
 from domains.inference.image_prompts import ImagePrompt
+from domains.inference.init_image import InitImage
+from domains.inference.masks import InpaintMask
 from domains.inference.own_walk import OwnWalk
 from domains.inference.prompts import Syntax
+from domains.inference.references import Reference
 from domains.inference.refiner import RefinerPass
 from domains.inference.regions import Region
 from domains.inference.resolution.request_files import NOTHING_READ, RequestFiles
@@ -93,6 +99,41 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "bits": {"output": EncodeOptions(media_type="image/png", bit_depth=10)},
     "quality": {"output": EncodeOptions(media_type="image/webp", quality=101)},
     "a type": {"output": EncodeOptions(media_type="image/tiff")},
+    "references": {"references": (Reference(image=PICTURE),) * (limits.REFERENCES + 1)},
+    "references without pictures": {
+        "references": (Reference(image=PICTURE), Reference(), Reference(image=PICTURE, fit=ImageFit.CONTAIN))
+    },
+    "references and others": {
+        "references": (Reference(image=PICTURE),),
+        "controls": (Control(model_id="a", image=PICTURE),),
+        "image_prompts": (ImagePrompt(model_id="a", images=(PICTURE,)),),
+        "regions": (Region(prompt="a cat", mask=PICTURE),),
+        "refiner": RefinerPass(model_id="r"),
+        "hires_pass": HiresPass(),
+    },
+    "references and a part": {
+        "references": (Reference(image=PICTURE),),
+        "init_image": InitImage(blob_id="b-1"),
+        "mask": InpaintMask(blob_id="b-2", zoom_to_mask=True),
+    },
+    "references for a model that sees none": {"references": (Reference(image=PICTURE),)},
+    "guidance by a picture that is not seen": {"sampling": Sampling(image_guidance_scale=1.5)},
+    "components": {
+        "components": tuple(ComponentSource(component_id=f"c{n}", model_id="m") for n in range(limits.COMPONENTS + 1))
+    },
+    "components without names": {
+        "components": tuple(ComponentSource(component_id=name, model_id="m") for name in ("vae", "", "vae", "unet"))
+    },
+    "a component that is left out and named": {
+        "components": (
+            ComponentSource(component_id="vae", model_id="m"),
+            ComponentSource(component_id="text_encoder", model_id="m", omitted=True),
+        )
+    },
+    "components of a loaded model": {
+        "loaded_model_id": "lm-1",
+        "components": (ComponentSource(component_id="vae", model_id="m"),),
+    },
     "parameters": {"output": EncodeOptions(a1111_parameters=True, manifest=ManifestDetail.NONE)},
 }
 """One wrong request each, beside those of the other tests."""
