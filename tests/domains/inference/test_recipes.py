@@ -208,6 +208,8 @@ def test_comfyuis_part_of_the_steps_is_read() -> None:
     advanced = {"start_at_step": 2, "end_at_step": 9, "return_with_leftover_noise": "enable", "add_noise": "enable"}
     found = recipe(prompt=json.dumps(graph(**advanced)))
     assert found.generation.sampling.part == StepRange(first_step=2, last_step=9)
+    begun = recipe(prompt=json.dumps(graph(end_at_step=9, return_with_leftover_noise="enable")))
+    assert begun.generation.sampling.part == StepRange(last_step=9)
     whole = recipe(prompt=json.dumps(graph(start_at_step=0, end_at_step=10_000, return_with_leftover_noise="enable")))
     assert whole.generation.sampling.part == ALL_STEPS
     forced = recipe(prompt=json.dumps(graph(**advanced | {"return_with_leftover_noise": "disable"})))

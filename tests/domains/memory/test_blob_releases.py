@@ -19,6 +19,7 @@ from domains.memory.blobs.links import BlobLinks, of_model
 from domains.memory.blobs.readers import OpenBlobs
 from domains.memory.blobs.registration_request import Registration
 from domains.memory.blobs.store import BlobStore
+from domains.storage import open_database
 from tests.domains.memory.blobs import content, sha, uploaded
 from tests.open_files import open_within
 
@@ -56,6 +57,25 @@ def test_each_reader_and_writer_uses_a_blob_when_it_comes_and_when_it_goes(now: 
     assert seen == [(0, True, 1), (1, True, 2), (2, True, 1), (3, False, 0), (3, True, 0), (5, False, 0)]
     blobs.forget("b")
     assert blobs.access_s("b") is None
+
+
+async def test_the_time_of_use_goes_with_a_removed_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = list[OpenBlobs]()
+    make = OpenBlobs.__init__
+
+    def note(self: OpenBlobs) -> None:
+        make(self)
+        used.append(self)
+
+    monkeypatch.setattr(OpenBlobs, "__init__", note)
+    database = open_database(tmp_path)
+    blobs = BlobStore(database, tmp_path)
+    blob = await uploaded(blobs, b"0123")
+    assert await content(blobs, blob.id) == b"0123"
+    assert used[0].access_s(blob.id) is not None
+    blobs.delete(blob.id)
+    assert used[0].access_s(blob.id) is None
+    database.close()
 
 
 def test_one_writer_at_a_time_and_another_one_after_it() -> None:

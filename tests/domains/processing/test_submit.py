@@ -543,6 +543,25 @@ async def test_a_job_goes_on_without_its_caller_unless_the_caller_says_otherwise
     assert (await job if isawaitable(job) else job).detached is detached
 
 
+async def test_files_of_models_that_lend_components_are_hashed_before_a_load_is_stored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[tuple[str, int]] = []
+    stored = desk.submissions.load
+
+    def note(model_id: str) -> None:
+        hashed.append((model_id, 0))
+
+    def load(*args: Any, **named: Any) -> Any:
+        hashed.append(("stored", 1))
+        return stored(*args, **named)
+
+    monkeypatch.setattr(desk.catalogue, "hash_sources", note)
+    monkeypatch.setattr(desk.submissions, "load", load)
+    await desk.submissions.submit_load(LoadWork(model_id=DEMO), PLAIN)
+    assert hashed == [(DEMO, 0), ("stored", 1)]
+
+
 async def test_a_transfer_goes_on_without_its_caller_unless_the_caller_says_otherwise(desk: Desk) -> None:
     blob = await uploaded(desk.blobs, b"0123")
     given = TransferRequest(blob_id=blob.id, destination=NewBlob(tier=BlobTier.HOST))

@@ -205,6 +205,14 @@ def test_a_short_walk_ends_with_the_first_order_and_steps_that_were_left_out_cou
     assert sum(map(bool, last.following.kept)) == terms
 
 
+def test_a_part_without_steps_has_no_lines_and_the_scale_where_it_lies() -> None:
+    none, rest = (
+        plan("euler", CONFIG, sigma_schedule="normal", steps=9, eta=0.0, visited=range(4, end)) for end in (4, 9)
+    )
+    assert (none.lines, none.initial_scale) == ((), rest.initial_scale)
+    assert rest.lines
+
+
 def test_an_unknown_sampler_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="there is no sampler 'none'") as refused:
         a_plan("none")

@@ -58,6 +58,7 @@ def test_a_job_counts_when_it_has_ended_without_its_load_and_uses_its_model_whil
     assert ended.job is not None
     assert (ended.job_count, ended.job.sample_count, ended.job.mean_s) == (2, 1, 2.0)
     assert used.usages.of("other") == UNUSED
+    assert (UNUSED.load_count, UNUSED.job_count, UNUSED.last_use_time_s) == (0, 0, 0.0)
 
 
 def test_the_newest_hundred_loads_and_jobs_are_summarised(used: Used) -> None:
