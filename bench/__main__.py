@@ -8,10 +8,12 @@ python -m bench --save …            keep the JSON in bench/results/
 
 import argparse
 import ast
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bench.measure import Others
@@ -77,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in asked.names if name not in known]:
         parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
     if asked.list:
-        print("\n".join(f"{name:<20}{about(name)}" for name in known))
+        wide = max(map(len, known)) + 2
+        with suppress(BrokenPipeError):  # who reads the first lines alone has what they want
+            print("\n".join(f"{name:<{wide}}{about(name)}" for name in known), flush=True)
+            return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     others = Others()
     time.sleep(_LOOK_S)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -32,8 +33,17 @@ def test_names_choose_what_is_measured(started: list[list[str]]):
 def test_the_list_names_everything_and_measures_nothing(started: list[list[str]], capsys: pytest.CaptureFixture[str]):
     assert bench.main(["--list"]) == 0
     told = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert set(bench.CPU_SET) < set(told)
+    assert told == [*bench.CPU_SET, *bench.BY_NAME_ONLY]
     assert not started
+
+
+def test_a_list_whose_reader_has_left_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "bench", "--list"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("arguments", [["unray"], ["--frobnicate"], ["unary", "unray"], ["--help"]])

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -215,12 +216,15 @@ def _test_importers(tree: Path, path: str) -> set[str]:
     return found
 
 
-def _importers(tree: Path, path: str) -> Iterable[str]:
-    """The files that import a file by its name."""
+@cache
+def _importers(tree: Path, path: str) -> Sequence[str]:
+    """The files that import a file by its name. Read once: a fault changes no import."""
+    found = list[str]()
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = module.rpartition(".")
     for folder in (*FOLDERS, "tests"):
         for other in (tree / folder).rglob("*.py"):
             text = other.read_text("utf-8")
             if f"from {module} import" in text or (f"from {package} import" in text and name in text):
-                yield str(other.relative_to(tree))
+                found.append(str(other.relative_to(tree)))
+    return found
