@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from domains.inference.generation import Generation, ResolvedGeneration, Sampling
+from domains.inference.hires import HiresPass
 from domains.inference.image_fit import ImageFit
 from domains.inference.init_image import ResolvedInitImage
 from domains.inference.outcome import RunFinished
@@ -79,6 +80,22 @@ async def test_steps_count_by_their_number_and_the_rest_by_the_pixels(bench: Mea
 async def test_from_a_picture_only_the_computed_steps_count(bench: Measuring) -> None:
     await bench.measure(1.0, 4.0)
     assert bench.forecast(bench.resolved(steps=10, strength=0.25)).run_s == pytest.approx(3 + 4)
+
+
+async def test_a_second_pass_counts_with_the_steps_of_its_size(bench: Measuring) -> None:
+    asked = Generation(
+        prompt="an owl",
+        width_px=256,
+        height_px=256,
+        sampling=Sampling(steps=10),
+        hires_pass=HiresPass(scale=2.0, strength=0.5, steps=8),
+    )
+    twice = resolve(asked, bench.catalogue.default())
+    await bench.measure(1.0, 4.0, edge_px=256)
+    told = bench.forecast(twice)
+    assert (told.run_s, told.low_s) == (None, pytest.approx(10 + 4 * 4 + 16)), "four times as many pixels"
+    await bench.measure(5.0, 16.0)
+    assert bench.forecast(twice).run_s == pytest.approx(10 + 4 * 5 + 16)
 
 
 async def test_a_size_beyond_all_measured_ones_has_only_a_lower_bound(bench: Measuring) -> None:
