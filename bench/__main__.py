@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from bench.measure import Others
@@ -80,10 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
     if asked.list:
         wide = max(map(len, known)) + 2
-        with suppress(BrokenPipeError):  # who reads the first lines alone has what they want
+        try:
             print("\n".join(f"{name:<{wide}}{about(name)}" for name in known), flush=True)
-            return 0
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            # Who reads the first lines alone has what they want. The interpreter writes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     others = Others()
     time.sleep(_LOOK_S)

@@ -64,6 +64,8 @@ class Attending(Around):
 
     def _around(self, part: Part, call: Callable[[Family], Result], keep_on: KeepOn = regardless) -> Result:
         """Raises NOT_SUPPORTED_ON_DEVICE if the kernel does not take the denoiser's shapes."""
+        if part is Part.NONE:
+            return call(self._family)
         named = _PARTS.get(part, "")
         try:
             with self._attention(keep_on, also_math=named in self.parts_in_math):

@@ -31,6 +31,7 @@ class Part(Enum):
     CONTROLS = auto()
     """A network that guides, which is no part of the model."""
     NONE = auto()
+    """It computes nothing with weights."""
 
 
 class Around(ABC):

@@ -262,6 +262,22 @@ def test_a_part_whose_attention_the_kernel_does_not_take_computes_it_with_math_a
         assert np.abs(one - other).max() <= 1
 
 
+def test_the_kernel_is_chosen_for_calls_that_compute_alone(tiny: Model) -> None:
+    class Tells:
+        """A family whose answers say whether `math` may compute, which `flash` alone excludes."""
+
+        def shared_bytes(self) -> int:
+            return int(torch.backends.cuda.math_sdp_enabled())
+
+        def preview(self, x0: Tensor, size: tuple[int, int]) -> Tensor:
+            return torch.tensor(torch.backends.cuda.math_sdp_enabled())
+
+    tells: Any = Tells()
+    family = attending.attending(tiny, tells, Ways(attention_kernel="flash"))
+    assert family.shared_bytes() == 1
+    assert not family.preview(torch.zeros(1), (8, 8))
+
+
 def test_a_denoiser_whose_attention_the_kernel_does_not_take_is_refused_by_name(loaded: Loaded, tiny: Model) -> None:
     # Torch has no such kernel for a CPU.
     loop = loaded(attention_kernel="memory_efficient")
